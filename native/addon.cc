@@ -1,0 +1,42 @@
+// The table of what the addon exports. src/native.ts describes each function and is their only caller.
+#include <napi.h>
+
+#include "image_glue.h"
+#include "js.h"
+#include "slot_glue.h"
+
+namespace {
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name));
+  };
+  add("openSource", microvm::open_source);
+  add("checkSource", microvm::check_source);
+  add("newDigest", microvm::new_digest);
+  add("digestStep", microvm::digest_step);
+  add("extentCount", microvm::extent_count);
+  add("openElsewhere", microvm::image_open_elsewhere);
+  add("openStore", microvm::open_store);
+  add("leaveStore", microvm::leave_store);
+  add("sweep", microvm::sweep_store);
+  add("inspectSlot", microvm::inspect_slot);
+  add("cloneSlot", microvm::clone_slot);
+  add("stageSlot", microvm::stage_slot);
+  add("stageReplacement", microvm::stage_replacement);
+  add("copyStep", microvm::copy_step);
+  add("publishSlot", microvm::publish_slot);
+  add("discardSlot", microvm::discard_slot);
+  add("lockSlot", microvm::lock_slot);
+  add("settleSlot", microvm::settle_slot);
+  add("openSlotImage", microvm::open_slot_image);
+  add("replaceImage", microvm::replace_image);
+  add("dressSlot", microvm::dress_slot);
+  add("releaseSlot", microvm::release_slot);
+  add("dispose", microvm::dispose);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(microvm_rootfs, init)

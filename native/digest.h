@@ -1,0 +1,33 @@
+// The SHA-256 of an open file, in steps of a bounded number of bytes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "error.h"
+#include "ref.h"
+#include "sha256.h"
+#include "source.h"
+
+namespace microvm {
+
+class Digest final : public Shared {
+ public:
+  explicit Digest(Ref<Source> source) : source_(std::move(source)) {}
+
+  // Hashes about `budget` bytes. Call until done().
+  Error step(uint64_t budget);
+
+  bool done() const { return done_; }
+  uint64_t position() const { return position_; }
+  const std::string& hex() const { return hex_; }
+
+ private:
+  const Ref<Source> source_;
+  Sha256 hash_;
+  uint64_t position_ = 0;
+  bool done_ = false;
+  std::string hex_;
+};
+
+}  // namespace microvm

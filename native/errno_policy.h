@@ -1,0 +1,51 @@
+// What each errno means for the way down the ladder: reflink, hardlink, copy; and inside a copy, from
+// copy_file_range to read and write. This table is the whole policy.
+#pragma once
+
+#include <cerrno>
+
+namespace microvm {
+
+enum class Verdict {
+  kNextRung,  // this way cannot work here, another may
+  kStop,      // the disk or the destination is at fault: every other way would fail as well, or do harm
+};
+
+struct ErrnoPolicy {
+  int code;
+  Verdict verdict;
+};
+
+inline constexpr ErrnoPolicy kErrnoPolicy[] = {
+    // The file system or the kernel does not do it.
+    {EOPNOTSUPP, Verdict::kNextRung},
+    {ENOTTY, Verdict::kNextRung},
+    {ENOSYS, Verdict::kNextRung},
+    {EINVAL, Verdict::kNextRung},
+    // Not between these two files: other file system, too many links, immutable or append-only template,
+    // protected_hardlinks, a user namespace, a swap file.
+    {EXDEV, Verdict::kNextRung},
+    {EMLINK, Verdict::kNextRung},
+    {EPERM, Verdict::kNextRung},
+    {EACCES, Verdict::kNextRung},
+    {ETXTBSY, Verdict::kNextRung},
+    // Faults of the disk, the destination or the process.
+    {EIO, Verdict::kStop},
+    {ENOSPC, Verdict::kStop},
+    {EDQUOT, Verdict::kStop},
+    {ENOMEM, Verdict::kStop},
+    {EROFS, Verdict::kStop},
+    {EMFILE, Verdict::kStop},
+    {ENFILE, Verdict::kStop},
+    {EFBIG, Verdict::kStop},
+};
+
+// An errno that no one foresaw does not prove that the next way fails; that way reports its own.
+inline constexpr Verdict verdict_of(int code) {
+  for (const ErrnoPolicy& row : kErrnoPolicy) {
+    if (row.code == code) return row.verdict;
+  }
+  return Verdict::kNextRung;
+}
+
+}  // namespace microvm

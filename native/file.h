@@ -1,0 +1,51 @@
+// Opening files relative to a folder, and reading, writing and flushing them whole.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "error.h"
+#include "fd.h"
+
+namespace microvm {
+
+// A folder by path, following symbolic links: for the folders that the operator configured.
+Error open_folder(const std::string& path, Fd* folder);
+
+// A folder by its name in another; never through a symbolic link (ELOOP or ENOTDIR).
+Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd* folder);
+
+// A folder that is made if it is not there.
+Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* folder);
+
+// A file for reading, never waiting for a FIFO's writer nor following a symbolic link.
+Error open_file_at(int folder_fd, const char* name, std::string_view path, Fd* file);
+
+// A new file, EEXIST if the name is taken.
+Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file);
+
+// A new file with these contents, flushed if `durable`.
+Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable,
+                       std::string_view path);
+
+// What a small file that other programs may have written turned out to be.
+struct SmallFile {
+  enum class State { kAbsent, kPresent, kUnusable };  // unusable: a link, a folder, a device, or too large
+  State state = State::kAbsent;
+  std::string contents;
+};
+
+Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file);
+
+// One read at an offset; *count is 0 at the end of the file.
+Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count);
+Error write_all_at(int fd, const char* data, size_t length, uint64_t offset, std::string_view path);
+
+Error remove_file_at(int folder_fd, const char* name, std::string_view path);
+
+// fsync, also of folders.
+Error flush(int fd, std::string_view path);
+
+}  // namespace microvm

@@ -1,0 +1,65 @@
+// Asynchronous work: a task runs on a thread of Node's pool, then settles a promise on the thread it came from.
+//
+// A task is a class with
+//   Error run();                          no JavaScript here
+//   Napi::Value result(Napi::Env env);    after a run that succeeded
+// It owns copies of all its inputs.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <utility>
+
+#include "error.h"
+#include "js.h"
+
+namespace microvm {
+
+template <class Task>
+class Job {
+ public:
+  // Returns the promise, or throws if Node cannot take the work.
+  static Napi::Value start(Napi::Env env, const char* name, Task task) {
+    auto job = std::unique_ptr<Job>(new Job(env, std::move(task)));
+    Napi::Promise promise = job->deferred_.Promise();
+    napi_value resource_name = Napi::String::New(env, name);
+    if (napi_create_async_work(env, nullptr, resource_name, execute, complete, job.get(), &job->work_) != napi_ok ||
+        napi_queue_async_work(env, job->work_) != napi_ok) {
+      Napi::Error::New(env, "cannot queue asynchronous work").ThrowAsJavaScriptException();
+      return env.Undefined();
+    }
+    job.release();  // complete() takes it back
+    return promise;
+  }
+
+ private:
+  Job(Napi::Env env, Task task) : task_(std::move(task)), deferred_(Napi::Promise::Deferred::New(env)) {}
+
+  static void execute(napi_env, void* data) {
+    Job* job = static_cast<Job*>(data);
+    job->error_ = job->task_.run();
+  }
+
+  static void complete(napi_env raw_env, napi_status status, void* data) {
+    std::unique_ptr<Job> job(static_cast<Job*>(data));
+    Napi::Env env(raw_env);
+    Napi::HandleScope scope(env);
+    napi_delete_async_work(env, job->work_);
+    // Cancelled: the environment is being torn down, nobody waits for the promise.
+    if (status != napi_ok) return;
+    if (job->error_.ok()) {
+      Napi::Value result = job->task_.result(env);
+      if (!env.IsExceptionPending()) job->deferred_.Resolve(result);
+    } else {
+      job->deferred_.Reject(to_js(env, job->error_));
+    }
+  }
+
+  Task task_;
+  Error error_;
+  Napi::Promise::Deferred deferred_;
+  napi_async_work work_ = nullptr;
+};
+
+}  // namespace microvm

@@ -1,0 +1,80 @@
+#include "js.h"
+
+#include <utility>
+
+namespace microvm {
+
+Napi::Value to_js(Napi::Env env, const Error& error) {
+  Napi::Object object = Napi::Error::New(env, error.syscall).Value();
+  object.Set("errno", -error.code);
+  object.Set("syscall", error.syscall);
+  object.Set("path", error.path);
+  if (!error.dest.empty()) object.Set("dest", error.dest);
+  return object;
+}
+
+Napi::Value to_js(Napi::Env env, const Identity& identity) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("device", Napi::BigInt::New(env, identity.device));
+  object.Set("inode", Napi::BigInt::New(env, identity.inode));
+  object.Set("sizeBytes", static_cast<double>(identity.size));
+  object.Set("mtimeNs", Napi::BigInt::New(env, identity.mtime_ns));
+  object.Set("ctimeNs", Napi::BigInt::New(env, identity.ctime_ns));
+  object.Set("links", static_cast<double>(identity.links));
+  return object;
+}
+
+Napi::Value to_js(Napi::Env env, const FileInfo& info) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("identity", to_js(env, info.identity));
+  object.Set("regular", info.is_regular());
+  object.Set("mode", info.mode & 07777);
+  object.Set("uid", info.uid);
+  object.Set("gid", info.gid);
+  object.Set("blocks", static_cast<double>(info.blocks));
+  return object;
+}
+
+Identity to_identity(Napi::Object object) {
+  bool lossless = false;
+  Identity identity;
+  identity.device = object.Get("device").As<Napi::BigInt>().Uint64Value(&lossless);
+  identity.inode = object.Get("inode").As<Napi::BigInt>().Uint64Value(&lossless);
+  identity.size = to_size(object.Get("sizeBytes"));
+  identity.mtime_ns = object.Get("mtimeNs").As<Napi::BigInt>().Int64Value(&lossless);
+  identity.ctime_ns = object.Get("ctimeNs").As<Napi::BigInt>().Int64Value(&lossless);
+  identity.links = to_size(object.Get("links"));
+  return identity;
+}
+
+std::string to_string(Napi::Value value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
+
+uint64_t to_size(Napi::Value value) {
+  return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 0;
+}
+
+bool to_bool(Napi::Value value) { return value.IsBoolean() && value.As<Napi::Boolean>().Value(); }
+
+Napi::Value wrap_object(Napi::Env env, Ref<Shared> object, const napi_type_tag& tag) {
+  auto* box = new Ref<Shared>(std::move(object));
+  auto external =
+      Napi::External<Ref<Shared>>::New(env, box, [](Napi::BasicEnv, Ref<Shared>* finalized) { delete finalized; });
+  external.TypeTag(&tag);
+  return external;
+}
+
+Shared* unwrap_object(Napi::Value value, const napi_type_tag& tag) {
+  if (value.IsExternal()) {
+    auto external = value.As<Napi::External<Ref<Shared>>>();
+    if (external.CheckTypeTag(&tag) && *external.Data()) return external.Data()->get();
+  }
+  Napi::TypeError::New(value.Env(), "not an open handle of the expected kind").ThrowAsJavaScriptException();
+  return nullptr;
+}
+
+Napi::Value dispose(const Napi::CallbackInfo& info) {
+  if (info[0].IsExternal()) *info[0].As<Napi::External<Ref<Shared>>>().Data() = Ref<Shared>();
+  return info.Env().Undefined();
+}
+
+}  // namespace microvm

@@ -1,0 +1,34 @@
+// The kinds of object that JavaScript holds, and the random numbers that tell them apart.
+#pragma once
+
+#include "digest.h"
+#include "js.h"
+#include "locked_slot.h"
+#include "source.h"
+#include "staged_slot.h"
+#include "store.h"
+
+namespace microvm {
+
+template <>
+struct Kind<Store> {
+  static constexpr napi_type_tag tag = {0x7be1f0a2c3d94e51, 0x9c0d6a7785e24b13};
+};
+template <>
+struct Kind<Source> {
+  static constexpr napi_type_tag tag = {0x1f6d2b9e40a84c77, 0xa3518e0cd7f94662};
+};
+template <>
+struct Kind<Digest> {
+  static constexpr napi_type_tag tag = {0xc2840d5be9174fa6, 0x8e17f3295ab04dc8};
+};
+template <>
+struct Kind<StagedSlot> {
+  static constexpr napi_type_tag tag = {0x53a9c6e81d704b2f, 0xb6e40f8721cd4395};
+};
+template <>
+struct Kind<LockedSlot> {
+  static constexpr napi_type_tag tag = {0xe80b7134f62a4d9d, 0x92c5ad60183f4e7b};
+};
+
+}  // namespace microvm

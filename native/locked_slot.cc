@@ -1,0 +1,97 @@
+#include "locked_slot.h"
+
+#include <unistd.h>
+
+#include "file.h"
+#include "lease.h"
+#include "lock.h"
+#include "rename.h"
+
+namespace microvm {
+
+Error LockedSlot::open(const Ref<Store>& store, const std::string& slot, Ref<LockedSlot>* out) {
+  Ref<LockedSlot> locked(new LockedSlot(store, slot));
+  Error error = open_folder_at(store->clones_fd(), slot.c_str(), store->slot_path(slot), &locked->folder_);
+  if (error.ok()) error = try_lock(locked->folder_.get(), store->slot_path(slot));
+  if (!error.ok()) return error;
+  bool there = false;
+  error = locked->still_there(&there);
+  if (!error.ok()) return error;
+  if (!there) return Error::of(ENOENT, "open", store->slot_path(slot));
+  *out = locked;
+  return {};
+}
+
+Error LockedSlot::still_there(bool* there) const {
+  FileInfo ours;
+  FileInfo at_path;
+  Error error = stat_fd(folder_.get(), store_->slot_path(slot_), &ours);
+  if (!error.ok()) return error;
+  error = stat_at(store_->clones_fd(), slot_.c_str(), Follow::kNo, store_->slot_path(slot_), &at_path);
+  *there = error.ok() && at_path.identity.same_file(ours.identity);
+  return error.is(ENOENT) ? Error() : error;
+}
+
+Error LockedSlot::open_image(Ref<Source>* image, FileInfo* info) {
+  return Source::open_at(folder_.get(), kImage, path_of(kImage), image, info);
+}
+
+Error LockedSlot::settle() {
+  const int fd = folder_.get();
+  SmallFile pending;
+  FileInfo image;
+  Error error = read_small_file(fd, kNewSizeStamp, path_of(kNewSizeStamp), &pending);
+  if (!error.ok() || pending.state == SmallFile::State::kAbsent) return error;
+  error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &image);
+  if (!error.ok()) return error;
+  if (pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size)) {
+    return rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
+  }
+  return remove_file_at(fd, kNewSizeStamp, path_of(kNewSizeStamp));
+}
+
+Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identity& expected,
+                          const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
+  const int fd = folder_.get();
+  const bool durable = staged.plan_.durable;
+  Error error;
+  if (durable) {
+    Fd grown;
+    error = open_file_at(staged.folder_.get(), kImage, staged.image_path(), &grown);
+    if (error.ok()) error = flush(grown.get(), staged.image_path());
+    if (!error.ok()) return error;
+  }
+  if (!size_stamp.empty()) {
+    error = write_small_file(fd, kNewSizeStamp, size_stamp, durable, path_of(kNewSizeStamp));
+    if (!error.ok()) return error;
+  }
+
+  // As late as can be: nobody has the image open, it is the one that was cloned, and the slot was not released meanwhile.
+  FileInfo now;
+  error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &now);
+  bool there = false;
+  if (error.ok()) error = still_there(&there);
+  *replaced = Replaced::kDone;
+  if (error.ok() && !there) {
+    *replaced = Replaced::kReleased;
+  } else if (error.ok() && !now.identity.same_state(expected)) {
+    *replaced = Replaced::kImageChanged;
+  } else if (error.ok() && refuse_in_use && open_elsewhere(image.fd()) == Openness::kOpen) {
+    *replaced = Replaced::kInUse;
+  }
+  if (error.ok() && *replaced == Replaced::kDone) {
+    error = rename_over(staged.folder_.get(), kImage, fd, kImage, staged.image_path(), path_of(kImage));
+  }
+  if (!error.ok() || *replaced != Replaced::kDone) {
+    if (!size_stamp.empty()) unlinkat(fd, kNewSizeStamp, 0);
+    return error;
+  }
+
+  if (!size_stamp.empty()) {
+    error = rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
+  }
+  if (error.ok() && durable) error = flush(fd, store_->slot_path(slot_));
+  return error;
+}
+
+}  // namespace microvm

@@ -1,0 +1,89 @@
+#include "release.h"
+
+#include "fd.h"
+#include "file.h"
+#include "identity.h"
+#include "lease.h"
+#include "slot_state.h"
+#include "tree.h"
+
+namespace microvm {
+namespace {
+
+// A folder that holds none of a slot's files and yet is not empty is somebody else's.
+Error is_slot(int folder_fd, const std::string& path, bool* is) {
+  FolderReader reader(folder_fd, path);
+  bool empty = true;
+  *is = false;
+  while (const char* name = reader.next()) {
+    empty = false;
+    for (const char* ours : {kImage, kStamp, kSizeStamp, kNewSizeStamp, kRawId}) {
+      if (std::string_view(name) == ours) *is = true;
+    }
+  }
+  if (empty) *is = true;
+  return reader.error();
+}
+
+bool image_in_use(int folder_fd, const std::string& path) {
+  Fd image;
+  return open_file_at(folder_fd, kImage, path, &image).ok() && open_elsewhere(image.get()) == Openness::kOpen;
+}
+
+}  // namespace
+
+Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* status, std::string* raw_id_found) {
+  const std::string path = store.slot_path(request.slot);
+  Error error = store.check_current();
+  if (!error.ok()) return error;
+  for (;;) {
+    Fd folder;
+    error = open_folder_at(store.clones_fd(), request.slot.c_str(), path, &folder);
+    *status = ReleaseStatus::kAbsent;
+    if (error.is(ENOENT)) return {};
+    *status = ReleaseStatus::kForeign;
+    if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
+    if (!error.ok()) return error;
+    bool ours = false;
+    error = is_slot(folder.get(), path, &ours);
+    if (!error.ok() || !ours) return error;
+
+    FileInfo looked_at;
+    error = stat_fd(folder.get(), path, &looked_at);
+    if (!error.ok()) return error;
+    SmallFile raw_id;
+    error = read_small_file(folder.get(), kRawId, join(path, kRawId), &raw_id);
+    if (!error.ok()) return error;
+    *raw_id_found = raw_id.contents;
+    if (request.torn) {
+      *status = ReleaseStatus::kAbsent;
+      if (!looked_at.identity.same_file(request.expected)) return {};
+    } else {
+      *status = ReleaseStatus::kTorn;
+      const bool readable = raw_id.state == SmallFile::State::kPresent && !raw_id.contents.empty();
+      if (raw_id.state != SmallFile::State::kAbsent && !readable) return {};
+      *status = ReleaseStatus::kCollision;
+      if (raw_id.contents != request.raw_id) return {};
+    }
+    *status = ReleaseStatus::kInUse;
+    if (request.refuse_in_use && image_in_use(folder.get(), join(path, kImage))) return {};
+
+    FileInfo got;
+    std::string taken;
+    error = store.take_out(request.slot.c_str(), &taken, &got);
+    if (error.is(ENOENT)) continue;  // released by another at the same time
+    if (!error.ok()) return error;
+    // Between the look and the rename the slot may have been released and made anew for another VM.
+    if (!got.identity.same_file(looked_at.identity)) {
+      error = store.put_back(taken, request.slot.c_str());
+      if (!error.ok()) return error;
+      continue;
+    }
+    error = store.to_trash(taken);
+    if (!error.ok()) return error;
+    *status = ReleaseStatus::kReleased;
+    return request.durable ? flush(store.clones_fd(), store.clones_path()) : Error();
+  }
+}
+
+}  // namespace microvm

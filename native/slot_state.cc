@@ -1,0 +1,50 @@
+#include "slot_state.h"
+
+#include "extents.h"
+#include "fd.h"
+
+namespace microvm {
+namespace {
+
+Error read_image(int folder_fd, const std::string& path, SlotState* state) {
+  Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &state->image);
+  if (error.is(ENOENT)) return {};
+  if (!error.ok()) return error;
+  state->has_image = true;
+  if (!state->image.is_regular()) return {};
+  Fd image;
+  if (open_file_at(folder_fd, kImage, path, &image).ok()) state->shares_extents = shares_extents(image.get());
+  return {};
+}
+
+}  // namespace
+
+Error read_slot(const Store& store, const std::string& slot, SlotState* state) {
+  const std::string path = store.slot_path(slot);
+  Fd folder;
+  Error error = open_folder_at(store.clones_fd(), slot.c_str(), path, &folder);
+  if (error.is(ENOENT)) {
+    state->kind = SlotState::Kind::kAbsent;
+    return {};
+  }
+  if (error.is(ENOTDIR) || error.is(ELOOP)) {
+    state->kind = SlotState::Kind::kForeign;
+    return {};
+  }
+  if (!error.ok()) return error;
+  state->kind = SlotState::Kind::kFolder;
+
+  const int fd = folder.get();
+  FileInfo info;
+  error = stat_fd(fd, path, &info);
+  if (!error.ok()) return error;
+  state->folder = info.identity;
+  error = read_image(fd, join(path, kImage), state);
+  if (error.ok()) error = read_small_file(fd, kStamp, join(path, kStamp), &state->stamp);
+  if (error.ok()) error = read_small_file(fd, kSizeStamp, join(path, kSizeStamp), &state->size_stamp);
+  if (error.ok()) error = read_small_file(fd, kNewSizeStamp, join(path, kNewSizeStamp), &state->new_size_stamp);
+  if (error.ok()) error = read_small_file(fd, kRawId, join(path, kRawId), &state->raw_id);
+  return error;
+}
+
+}  // namespace microvm

@@ -1,0 +1,221 @@
+#include "staged_slot.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "errno_policy.h"
+#include "file.h"
+#include "reflink.h"
+#include "rename.h"
+#include "tree.h"
+
+namespace microvm {
+
+namespace {
+
+// Whether the source's path still names the file that the plan was made for.
+Error path_unchanged(const Source& source, const Identity& expected, bool* unchanged) {
+  FileInfo info;
+  Error error = stat_at(AT_FDCWD, source.path().c_str(), Follow::kYes, source.path(), &info);
+  *unchanged = error.ok() && info.identity.same_state(expected);
+  return error.is(ENOENT) ? Error() : error;
+}
+
+}  // namespace
+
+Error StagedSlot::build(CloneStatus* status) {
+  name_ = store_->next_name();
+  path_ = join(store_->session_path(), name_);
+  Error error = make_folder_at(store_->session_fd(), name_.c_str(), 0755, path_, &folder_);
+  if (!error.ok()) return error;
+
+  bool done = false;
+  if ((plan_.rungs & static_cast<unsigned>(Rung::kReflink)) != 0) error = try_reflink(&done);
+  if (error.ok() && !done && (plan_.rungs & static_cast<unsigned>(Rung::kHardlink)) != 0) {
+    if (!plan_.dress.empty()) {
+      *status = CloneStatus::kSharedInode;
+      return {};
+    }
+    error = try_hardlink(&done);
+  }
+  if (!error.ok()) return error;
+  if (done) {
+    *status = CloneStatus::kStaged;
+    return {};
+  }
+  error = create_image();
+  if (!error.ok()) return error;
+  strategy_ = Rung::kCopy;
+  copy_ = std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  *status = CloneStatus::kCopyNeeded;
+  return {};
+}
+
+Error StagedSlot::create_image() {
+  return create_file_at(folder_.get(), kImage, 0600, image_path(), &image_);
+}
+
+Error StagedSlot::try_reflink(bool* done) {
+  Error error = create_image();
+  if (!error.ok()) return error;
+  error = reflink(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  if (error.ok()) {
+    FileInfo clone;
+    error = stat_fd(image_.get(), image_path(), &clone);
+    if (!error.ok()) return error;
+    if (clone.identity.size == plan_.expected.size) {
+      *done = true;
+      strategy_ = Rung::kReflink;
+      return dress_file(image_.get(), plan_.dress, image_path());
+    }
+  } else if (verdict_of(error.code) == Verdict::kStop) {
+    return error;
+  }
+  attempts_.push_back({Rung::kReflink, error.code});
+  image_.reset();
+  return remove_file_at(folder_.get(), kImage, image_path());
+}
+
+Error StagedSlot::try_hardlink(bool* done) {
+  if (retry_eintr([&] {
+        return linkat(AT_FDCWD, source_->path().c_str(), folder_.get(), kImage, AT_SYMLINK_FOLLOW);
+      }) < 0) {
+    Error error = Error::last("link", source_->path(), image_path());
+    if (verdict_of(error.code) == Verdict::kStop) return error;
+    attempts_.push_back({Rung::kHardlink, error.code});
+    return {};
+  }
+  // The path may have been given to another file since it was looked at: source_unchanged() compares the open file alone.
+  FileInfo linked;
+  Error error = stat_at(folder_.get(), kImage, Follow::kNo, image_path(), &linked);
+  if (!error.ok()) return error;
+  if (linked.identity.same_file(plan_.expected)) {
+    *done = true;
+    strategy_ = Rung::kHardlink;
+    return {};
+  }
+  // On overlayfs linking a file of the lower layer copies it up first, which can give it another inode.
+  attempts_.push_back({Rung::kHardlink, EXDEV});
+  return remove_file_at(folder_.get(), kImage, image_path());
+}
+
+Error StagedSlot::copy_step(uint64_t budget, bool* done) {
+  Error error = copy_->step(budget);
+  if (!error.ok() || !copy_->done()) return error;
+  error = copy_->finish();
+  if (error.ok()) error = dress_file(image_.get(), plan_.dress, image_path());
+  *done = error.ok();
+  return error;
+}
+
+Error StagedSlot::source_unchanged(bool* unchanged) {
+  FileInfo info;
+  Error error = stat_fd(source_->fd(), source_->path(), &info);
+  if (!error.ok()) return error;
+  source_now_ = info.identity;
+  *unchanged = info.identity.same_state(plan_.expected);
+  return {};
+}
+
+Error StagedSlot::check_image(uint64_t size) {
+  FileInfo info;
+  Error error = stat_at(folder_.get(), kImage, Follow::kNo, image_path(), &info);
+  if (error.ok() && (!info.is_regular() || info.identity.size != size)) return Error::of(EIO, "statx", image_path());
+  return error;
+}
+
+Error StagedSlot::write_stamps(const std::string& size_stamp) {
+  const int fd = folder_.get();
+  Error error = write_small_file(fd, kStamp, plan_.stamp, plan_.durable, join(path_, kStamp));
+  if (error.ok() && !size_stamp.empty()) {
+    error = write_small_file(fd, kSizeStamp, size_stamp, plan_.durable, join(path_, kSizeStamp));
+  }
+  if (error.ok() && !plan_.raw_id.empty()) {
+    error = write_small_file(fd, kRawId, plan_.raw_id, plan_.durable, join(path_, kRawId));
+  }
+  return error;
+}
+
+Error StagedSlot::publish(uint64_t size, const std::string& size_stamp, CloneStatus* status) {
+  Error error = check_image(size);
+  if (error.ok()) error = write_stamps(size_stamp);
+  if (error.ok() && plan_.durable) {
+    if (!image_) error = open_file_at(folder_.get(), kImage, image_path(), &image_);
+    if (error.ok()) error = flush(image_.get(), image_path());
+    if (error.ok()) error = flush(folder_.get(), path_);
+  }
+  bool unchanged = false;
+  if (error.ok()) error = source_unchanged(&unchanged);
+  image_.reset();  // a slot that appears while its image is open here would look in use to others
+  *status = CloneStatus::kSourceChanged;
+  if (!error.ok() || !unchanged) {
+    discard();
+    return error;
+  }
+
+  error = rename_folder_to_free(store_->session_fd(), name_.c_str(), store_->clones_fd(), plan_.slot.c_str(), path_,
+                                store_->slot_path(plan_.slot));
+  if (!error.ok()) {
+    discard();
+    *status = CloneStatus::kExists;
+    return error.is(EEXIST) ? Error() : error;
+  }
+  name_.clear();  // no longer ours to remove
+  *status = CloneStatus::kCreated;
+  if (!plan_.durable) return {};
+  error = flush(store_->clones_fd(), store_->clones_path());
+  if (!error.ok()) {
+    // Not promised, so not there.
+    std::string taken;
+    FileInfo info;
+    if (store_->take_out(plan_.slot.c_str(), &taken, &info).ok()) (void)store_->to_trash(taken).ok();
+  }
+  return error;
+}
+
+void StagedSlot::discard() {
+  if (name_.empty()) return;
+  copy_.reset();
+  image_.reset();
+  folder_.reset();
+  // What cannot be removed now is swept with this session's folder.
+  uint64_t budget = UINT64_MAX;
+  (void)remove_tree(store_->session_fd(), name_.c_str(), path_, &budget).ok();
+  name_.clear();
+}
+
+Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, bool publish,
+                 CloneOutcome* outcome) {
+  outcome->status = CloneStatus::kSourceChanged;
+  bool unchanged = false;
+  Error error = path_unchanged(*source, plan.expected, &unchanged);
+  if (!error.ok() || !unchanged) return error;
+  error = store->check_current();
+  if (error.ok()) error = read_slot(*store, plan.slot, &outcome->existing);
+  if (!error.ok()) return error;
+  outcome->status = CloneStatus::kExists;
+  if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
+
+  error = stage_slot(store, source, plan, outcome);
+  if (!error.ok() || !publish || outcome->status != CloneStatus::kStaged) return error;
+  Ref<StagedSlot> staged = std::move(outcome->staged);
+  error = staged->publish(plan.expected.size, "", &outcome->status);
+  outcome->source_now = staged->source_now();
+  if (error.ok() && outcome->status == CloneStatus::kExists) error = read_slot(*store, plan.slot, &outcome->existing);
+  return error;
+}
+
+Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, CloneOutcome* outcome) {
+  Ref<StagedSlot> staged(new StagedSlot(store, source, plan));
+  Error error = staged->build(&outcome->status);
+  outcome->strategy = staged->strategy();
+  outcome->attempts = staged->attempts();
+  if (error.ok() && outcome->status != CloneStatus::kSharedInode) {
+    outcome->staged = std::move(staged);
+  } else {
+    staged->discard();
+  }
+  return error;
+}
+
+}  // namespace microvm

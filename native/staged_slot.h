@@ -1,0 +1,112 @@
+// Building a slot in staging and making it appear by one rename.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "copy.h"
+#include "dress.h"
+#include "error.h"
+#include "fd.h"
+#include "identity.h"
+#include "ref.h"
+#include "slot_state.h"
+#include "source.h"
+#include "store.h"
+
+namespace microvm {
+
+enum class Rung : unsigned { kReflink = 1, kHardlink = 2, kCopy = 4 };
+
+struct Attempt {
+  Rung rung;
+  int code;  // errno; 0: the clone was shorter than its source
+};
+
+// Everything that a new slot needs, decided beforehand.
+struct SlotPlan {
+  std::string slot;
+  std::string stamp;
+  std::string raw_id;  // empty: equals the slot's name
+  Identity expected;   // the source as it was when `stamp` was computed
+  unsigned rungs = 0;  // of Rung
+  Dress dress;
+  bool durable = false;
+};
+
+enum class CloneStatus {
+  kStaged,         // built, not yet published
+  kCopyNeeded,     // no quick rung served: call copy_step() until it is done
+  kCreated,        // published
+  kExists,         // the slot is there already
+  kSourceChanged,  // the source is not what the plan expected
+  kSharedInode,    // only a hardlink would do, and the plan would change the template through it
+};
+
+// A slot being built. Whatever it has made is removed with it unless it was published.
+class StagedSlot final : public Shared {
+ public:
+  StagedSlot(Ref<Store> store, Ref<Source> source, SlotPlan plan)
+      : store_(std::move(store)), source_(std::move(source)), plan_(std::move(plan)) {}
+  ~StagedSlot() override { discard(); }
+
+  // Makes the folder and goes down the ladder: kStaged, kCopyNeeded or kSharedInode.
+  Error build(CloneStatus* status);
+
+  // For kCopyNeeded: copies about `budget` bytes; *done once the image is complete.
+  Error copy_step(uint64_t budget, bool* done);
+
+  // Writes the stamps and makes the slot appear, if its image has `size` bytes: kCreated, kExists or kSourceChanged. Removes
+  // itself unless kCreated.
+  Error publish(uint64_t size, const std::string& size_stamp, CloneStatus* status);
+
+  void discard();
+
+  Rung strategy() const { return strategy_; }
+  const std::vector<Attempt>& attempts() const { return attempts_; }
+  const Identity& source_now() const { return source_now_; }
+  uint64_t copied() const { return copy_ ? copy_->position() : 0; }
+  std::string image_path() const { return join(path_, kImage); }
+
+ private:
+  friend class LockedSlot;
+
+  Error try_reflink(bool* done);
+  Error try_hardlink(bool* done);
+  Error create_image();
+  Error write_stamps(const std::string& size_stamp);
+  Error check_image(uint64_t size);
+  Error source_unchanged(bool* unchanged);
+
+  const Ref<Store> store_;
+  const Ref<Source> source_;
+  const SlotPlan plan_;
+  std::string name_;
+  std::string path_;
+  Fd folder_;
+  Fd image_;
+  std::unique_ptr<SparseCopy> copy_;
+  Rung strategy_ = Rung::kCopy;
+  std::vector<Attempt> attempts_;
+  Identity source_now_;
+};
+
+struct CloneOutcome {
+  CloneStatus status = CloneStatus::kExists;
+  SlotState existing;      // kExists
+  Ref<StagedSlot> staged;  // kStaged, kCopyNeeded
+  Rung strategy = Rung::kCopy;
+  std::vector<Attempt> attempts;
+  Identity source_now;
+};
+
+// The whole clone in one trip: compare the template, look for the slot, build it, publish it.
+Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, bool publish,
+                 CloneOutcome* outcome);
+
+// Its middle part alone: an image in staging, to be grown or to take the place of another.
+Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, CloneOutcome* outcome);
+
+}  // namespace microvm

@@ -1,0 +1,142 @@
+#include "store.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "lock.h"
+#include "rename.h"
+#include "tree.h"
+
+namespace microvm {
+namespace {
+
+std::string hexadecimal(uint64_t number) {
+  std::string digits;
+  do {
+    digits.insert(digits.begin(), "0123456789abcdef"[number % 16]);
+    number /= 16;
+  } while (number != 0);
+  return digits;
+}
+
+}  // namespace
+
+Error Store::open(const std::string& clones_dir, Ref<Store>* out) {
+  Ref<Store> store(new Store(clones_dir));
+  Error error = open_folder(clones_dir, &store->clones_);
+  if (!error.ok()) return error;
+  FileInfo info;
+  error = stat_fd(store->clones_.get(), clones_dir, &info);
+  if (!error.ok()) return error;
+  store->clones_identity_ = info.identity;
+
+  Fd state;
+  std::string state_path = join(clones_dir, kStateFolder);
+  store->staging_path_ = join(state_path, "staging");
+  store->trash_path_ = join(state_path, "trash");
+  error = make_folder_at(store->clones_.get(), kStateFolder, 0700, state_path, &state);
+  if (error.ok()) error = make_folder_at(state.get(), "staging", 0700, store->staging_path_, &store->staging_);
+  if (error.ok()) error = make_folder_at(state.get(), "trash", 0700, store->trash_path_, &store->trash_);
+  if (error.ok()) error = store->start_session();
+  if (error.ok()) *out = store;
+  return error;
+}
+
+Error Store::start_session() {
+  for (;;) {
+    uint64_t random = 0;
+    if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
+      return Error::last("getrandom", staging_path_);
+    }
+    session_name_ = hexadecimal(static_cast<uint64_t>(getpid())) + '-' + hexadecimal(random);
+    session_path_ = join(staging_path_, session_name_);
+    Error error = make_folder_at(staging_.get(), session_name_.c_str(), 0700, session_path_, &session_);
+    if (error.is(ENOENT)) continue;  // swept between mkdir and open
+    if (error.ok()) error = lock(session_.get(), session_path_);
+    if (!error.ok()) return error;
+    FileInfo ours;
+    FileInfo there;
+    error = stat_fd(session_.get(), session_path_, &ours);
+    if (error.ok()) error = stat_at(staging_.get(), session_name_.c_str(), Follow::kNo, session_path_, &there);
+    if (error.ok() && there.identity.same_file(ours.identity)) return {};
+    if (!error.ok() && !error.is(ENOENT)) return error;
+  }
+}
+
+Error Store::check_current() const {
+  FileInfo there;
+  Error error = stat_at(AT_FDCWD, clones_path_.c_str(), Follow::kYes, clones_path_, &there);
+  if (error.is(ENOENT) || (error.ok() && !there.identity.same_file(clones_identity_))) {
+    return Error::of(ESTALE, "statx", clones_path_);
+  }
+  return error;
+}
+
+Error Store::sweep(uint64_t budget, SweepReport* report) {
+  Error error = sweep_staging(&budget, report);
+  if (error.ok()) error = empty_trash(&budget, report);
+  report->more = budget == 0;
+  return error;
+}
+
+Error Store::sweep_staging(uint64_t* budget, SweepReport* report) {
+  FolderReader reader(staging_.get(), staging_path_);
+  while (const char* name = reader.next()) {
+    if (*budget == 0) return {};
+    if (session_name_ == name) continue;
+    Fd session;
+    Error error = open_folder_at(staging_.get(), name, staging_path_, &session);
+    // Only folders are sessions; what else lies here is not ours. A session may also be gone by now.
+    if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
+    if (!error.ok()) return error;
+    if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
+    error = remove_tree(staging_.get(), name, join(staging_path_, name), budget);
+    if (!error.ok()) return error;
+    if (*budget > 0) report->staging_removed++;
+  }
+  return reader.error();
+}
+
+Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
+  Error first_error;
+  FolderReader reader(trash_.get(), trash_path_);
+  while (const char* name = reader.next()) {
+    if (*budget == 0) return first_error;
+    Error error = remove_tree(trash_.get(), name, join(trash_path_, name), budget);
+    // One slot that cannot be removed (an immutable file, a mount) must not keep the others.
+    if (!error.ok() && first_error.ok()) first_error = error;
+    if (error.ok() && *budget > 0) report->trash_removed++;
+  }
+  return first_error.ok() ? reader.error() : first_error;
+}
+
+Error Store::take_out(const char* slot, std::string* taken, FileInfo* info) {
+  *taken = next_name();
+  const std::string path = join(session_path_, *taken);
+  Error error =
+      rename_folder_to_free(clones_.get(), slot, session_.get(), taken->c_str(), slot_path(slot), path);
+  if (error.ok()) error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
+  return error;
+}
+
+Error Store::put_back(const std::string& taken, const char* slot) {
+  return rename_folder_to_free(session_.get(), taken.c_str(), clones_.get(), slot, join(session_path_, taken),
+                               slot_path(slot));
+}
+
+Error Store::to_trash(const std::string& taken) {
+  const std::string name = session_name_ + '-' + taken;
+  return rename_folder_to_free(session_.get(), taken.c_str(), trash_.get(), name.c_str(), join(session_path_, taken),
+                               join(trash_path_, name));
+}
+
+Error Store::leave() {
+  uint64_t budget = UINT64_MAX;
+  return remove_tree(staging_.get(), session_name_.c_str(), session_path_, &budget);
+}
+
+std::string Store::next_name() { return hexadecimal(counter_.fetch_add(1, std::memory_order_relaxed)); }
+
+}  // namespace microvm

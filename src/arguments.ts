@@ -1,0 +1,99 @@
+// Checks of what callers pass in: nothing wrong gets further than here.
+import { abortError, RootfsError } from './errors.js';
+
+export function isPath(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && !value.includes('\0');
+}
+
+/** Whether a string has a UTF-8 form: no lone surrogates. */
+export function isWellFormed(text: string): boolean {
+  return !/\p{Surrogate}/u.test(text);
+}
+
+export function requirePath(name: string, value: unknown): string {
+  if (isPath(value)) return value;
+  throw new RootfsError('INVALID_ARGUMENT', `${name} must be a path without NUL, got ${show(value)}`);
+}
+
+/** A size in bytes: a safe integer that is not negative. */
+export function requireSizeBytes(name: string, value: unknown): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new RootfsError(
+    'INVALID_ARGUMENT',
+    `${name} must be a number of bytes, an integer from 0 to 2^53-1, got ${show(value)}`,
+  );
+}
+
+export function requireKnownKeys(name: string, value: unknown, known: readonly string[]): void {
+  if (typeof value !== 'object' || value === null) {
+    throw new RootfsError('INVALID_ARGUMENT', `${name} must be an object, got ${show(value)}`);
+  }
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `${name}.${key} is not an option; known are ${known.join(', ')}`,
+      );
+    }
+  }
+}
+
+export function optionalBoolean(name: string, value: unknown): boolean | undefined {
+  if (value === undefined || typeof value === 'boolean') return value;
+  throw new RootfsError('INVALID_ARGUMENT', `${name} must be true or false, got ${show(value)}`);
+}
+
+/** Throws at once if the signal is aborted already. */
+export function optionalSignal(what: string, value: unknown): AbortSignal | undefined {
+  if (value === undefined) return undefined;
+  if (!(value instanceof AbortSignal)) {
+    throw new RootfsError('INVALID_ARGUMENT', `signal must be an AbortSignal, got ${show(value)}`);
+  }
+  if (value.aborted) throw abortError(what, value);
+  return value;
+}
+
+export function optionalMode(value: unknown): number | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 0o777) return value;
+  throw new RootfsError(
+    'INVALID_ARGUMENT',
+    `mode must be permission bits from 0 to 0o777, got ${show(value)}`,
+  );
+}
+
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export function optionalOwner(value: unknown): Owner | undefined {
+  if (value === undefined) return undefined;
+  requireKnownKeys('owner', value, ['uid', 'gid']);
+  const { uid, gid } = value as Record<string, unknown>;
+  return { uid: requireOwnerId('owner.uid', uid), gid: requireOwnerId('owner.gid', gid) };
+}
+
+// 2^32-1 means "leave as it is" to chown.
+function requireOwnerId(name: string, value: unknown): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 0xffff_ffff) return value;
+  throw new RootfsError(
+    'INVALID_ARGUMENT',
+    `${name} must be an integer from 0 to 2^32-2, got ${show(value)}`,
+  );
+}
+
+/** A value as a message can hold it: short, and with nothing that a terminal would act on. */
+export function show(value: unknown): string {
+  const text =
+    typeof value === 'string'
+      ? JSON.stringify(value)
+      : typeof value === 'object'
+        ? describe(value)
+        : String(value);
+  return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
+}
+
+function describe(value: object | null): string {
+  return value === null ? 'null' : Array.isArray(value) ? 'an array' : 'an object';
+}

@@ -1,0 +1,101 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isPath, isWellFormed, show } from './arguments.js';
+import { failedWith, RootfsError, rootfsError } from './errors.js';
+import type { Template, Templates } from './templates.js';
+
+/** A template's file name in its stack's folder. */
+export const TEMPLATE_ROOTFS_FILE = 'rootfs.ext4';
+
+/** A stack's name that was checked: one path component. */
+export type StackName = string & { readonly StackName: unique symbol };
+
+/** A template in the catalog. */
+export interface StackInfo {
+  readonly name: string;
+  readonly templatePath: string;
+  readonly sizeBytes: number;
+  /** 64 lower-case hex digits. */
+  readonly sha256: string;
+}
+
+// Enough to keep the disk busy; each holds a descriptor.
+const LOOKS_AT_ONCE = 16;
+
+/** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
+export function parseStackName(name: unknown): StackName {
+  if (isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name))
+    return name as StackName;
+  throw new RootfsError(
+    'INVALID_STACK_NAME',
+    `invalid stack name ${show(name)}: it must be the name of a folder, without "/", NUL or a leading dot`,
+  );
+}
+
+export class Catalog {
+  readonly #templateDir: string;
+  readonly #templates: Templates;
+
+  constructor(templateDir: string, templates: Templates) {
+    this.#templateDir = templateDir;
+    this.#templates = templates;
+  }
+
+  templatePath(stack: StackName): string {
+    return join(this.#templateDir, stack, TEMPLATE_ROOTFS_FILE);
+  }
+
+  async stack(stack: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
+    const template = await this.#templates.look(this.templatePath(stack), signal);
+    return template === undefined ? undefined : stackInfo(stack, template);
+  }
+
+  async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
+    const names = await this.#names();
+    const found: (StackInfo | undefined)[] = new Array(names.length);
+    let next = 0;
+    const look = async () => {
+      for (let i = next++; i < names.length; i = next++) {
+        found[i] = await this.#listed(names[i] as StackName, signal);
+      }
+    };
+    await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, look));
+    return found.filter((info) => info !== undefined);
+  }
+
+  /** A folder whose image is not a regular file is no stack. */
+  async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
+    try {
+      return await this.stack(name, signal);
+    } catch (error) {
+      if (error instanceof RootfsError && error.code === 'TEMPLATE_INVALID') return undefined;
+      throw error;
+    }
+  }
+
+  /** Names of all folders, sorted by their UTF-8 bytes; names that are not UTF-8 cannot be asked for. */
+  async #names(): Promise<StackName[]> {
+    let entries: Buffer[];
+    try {
+      entries = await readdir(this.#templateDir, { encoding: 'buffer' });
+    } catch (error) {
+      if (failedWith(error, 'ENOENT')) return [];
+      throw rootfsError(`listing templates in ${this.#templateDir}`, error);
+    }
+    return entries
+      .sort(Buffer.compare)
+      .filter((bytes) => bytes[0] !== 0x2e)
+      .map((bytes) => ({ bytes, name: bytes.toString('utf8') }))
+      .filter(({ bytes, name }) => Buffer.from(name, 'utf8').equals(bytes))
+      .map(({ name }) => name as StackName);
+  }
+}
+
+function stackInfo(name: StackName, template: Template): StackInfo {
+  return {
+    name,
+    templatePath: template.path,
+    sizeBytes: template.identity.sizeBytes,
+    sha256: template.sha256,
+  };
+}

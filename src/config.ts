@@ -1,0 +1,59 @@
+import { isPath, requireKnownKeys } from './arguments.js';
+import { RootfsError } from './errors.js';
+
+/** Where templates lie when nothing else is configured. */
+export const DEFAULT_TEMPLATE_DIR = '/var/lib/microvm/rootfs-templates';
+/** Where slots lie when nothing else is configured. */
+export const DEFAULT_CLONES_DIR = '/var/lib/microvm/rootfs';
+/** Looked up on PATH, then where system programs lie. */
+export const DEFAULT_RESIZE2FS_BIN = 'resize2fs';
+/** Looked up on PATH, then where system programs lie. */
+export const DEFAULT_E2FSCK_BIN = 'e2fsck';
+
+export interface RootfsConfig {
+  /** Holds `<stack>/rootfs.ext4`. Never written to. */
+  readonly templateDir: string;
+  /** Holds `<vm id>/rootfs.ext4`. Made when the first slot is. */
+  readonly clonesDir: string;
+  /** A path, or a name to look up on PATH and in `/usr/sbin`, `/sbin`. */
+  readonly resize2fsBin: string;
+  /** Likewise; run on our own copies of images that need it before they can grow. */
+  readonly e2fsckBin: string;
+}
+
+const DEFAULTS: RootfsConfig = {
+  templateDir: DEFAULT_TEMPLATE_DIR,
+  clonesDir: DEFAULT_CLONES_DIR,
+  resize2fsBin: DEFAULT_RESIZE2FS_BIN,
+  e2fsckBin: DEFAULT_E2FSCK_BIN,
+};
+
+/** Fills what is missing with the defaults. Does no I/O. Throws `INVALID_ARGUMENT`. */
+export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
+  requireKnownKeys('config', config, Object.keys(DEFAULTS));
+  const complete: Record<string, string> = { ...DEFAULTS };
+  for (const [key, value] of Object.entries(config)) {
+    if (value === undefined) continue;
+    if (!isPath(value)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `config.${key} must be a path without NUL, got ${JSON.stringify(value)}`,
+      );
+    }
+    complete[key] = value;
+  }
+  return Object.freeze(complete) as unknown as RootfsConfig;
+}
+
+/**
+ * The configuration that the environment gives: `MICROVM_ROOTFS_TEMPLATE_DIR`, `MICROVM_ROOTFS_CLONES_DIR`,
+ * `MICROVM_RESIZE2FS_BIN`. A variable that is missing or empty leaves the default.
+ */
+export function configFromEnv(env: Readonly<Record<string, string | undefined>> = process.env): RootfsConfig {
+  const overrides: Record<string, string | undefined> = {
+    templateDir: env.MICROVM_ROOTFS_TEMPLATE_DIR,
+    clonesDir: env.MICROVM_ROOTFS_CLONES_DIR,
+    resize2fsBin: env.MICROVM_RESIZE2FS_BIN,
+  };
+  return completeConfig(Object.fromEntries(Object.entries(overrides).filter(([, value]) => value)));
+}

@@ -1,0 +1,67 @@
+// What an ext4 superblock tells. Layout: the kernel's Documentation/filesystems/ext4/super.rst.
+import { open } from 'node:fs/promises';
+
+const SUPERBLOCK_OFFSET = 1024;
+const SUPERBLOCK_SIZE = 1024;
+const MAGIC = 0xef53;
+
+const STATE_CLEAN = 0x1;
+const STATE_ERRORS = 0x2;
+const INCOMPAT_RECOVER = 0x4;
+const INCOMPAT_64BIT = 0x80;
+
+export interface Ext4Superblock {
+  /** The length of the filesystem, which can differ from that of its file. */
+  readonly sizeBytes: number;
+  readonly blockSize: number;
+  /** The length of a full block group. */
+  readonly groupSizeBytes: number;
+  /** Up to here the filesystem can grow with the group descriptors that it has room for. */
+  readonly reservedSizeBytes: number;
+  /** Its journal must be replayed, it was not cleanly unmounted, has errors, or was mounted since the last check: `resize2fs` wants `e2fsck` first. */
+  readonly needsCheck: boolean;
+}
+
+/** Undefined if there is no ext4 superblock. */
+export async function readSuperblock(path: string): Promise<Ext4Superblock | undefined> {
+  const file = await open(path, 'r');
+  try {
+    const bytes = Buffer.alloc(SUPERBLOCK_SIZE);
+    const { bytesRead } = await file.read(bytes, 0, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET);
+    return parseSuperblock(bytes.subarray(0, bytesRead));
+  } finally {
+    await file.close();
+  }
+}
+
+export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
+  if (bytes.length < SUPERBLOCK_SIZE || bytes.readUInt16LE(0x38) !== MAGIC) return undefined;
+  const logBlockSize = bytes.readUInt32LE(0x18);
+  if (logBlockSize > 6) return undefined; // 64 KiB is the largest block
+  const blockSize = 1024 << logBlockSize;
+  const incompat = bytes.readUInt32LE(0x60);
+  const is64bit = (incompat & INCOMPAT_64BIT) !== 0;
+  const blocks = bytes.readUInt32LE(0x04) + (is64bit ? bytes.readUInt32LE(0x150) * 2 ** 32 : 0);
+  const groupSizeBytes = bytes.readUInt32LE(0x20) * blockSize;
+  if (groupSizeBytes === 0) return undefined;
+
+  const descriptorSize = is64bit ? Math.max(bytes.readUInt16LE(0xfe), 32) : 32;
+  const descriptorsPerBlock = Math.floor(blockSize / descriptorSize);
+  const groups = Math.ceil((blocks * blockSize) / groupSizeBytes);
+  const descriptorBlocks = Math.ceil(groups / descriptorsPerBlock) + bytes.readUInt16LE(0xce);
+
+  const state = bytes.readUInt16LE(0x3a);
+  const lastMount = bytes.readUInt32LE(0x2c);
+  const lastCheck = bytes.readUInt32LE(0x40);
+  return {
+    sizeBytes: blocks * blockSize,
+    blockSize,
+    groupSizeBytes,
+    reservedSizeBytes: descriptorBlocks * descriptorsPerBlock * groupSizeBytes,
+    needsCheck:
+      (incompat & INCOMPAT_RECOVER) !== 0 ||
+      (state & STATE_CLEAN) === 0 ||
+      (state & STATE_ERRORS) !== 0 ||
+      lastMount > lastCheck,
+  };
+}

@@ -1,0 +1,64 @@
+import { optionalSignal, requireKnownKeys, requirePath } from './arguments.js';
+import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { checkAborted, inTurn, type Progress, SLICE_BYTES } from './long-work.js';
+import { type NativeSource, native } from './native.js';
+
+export interface HashOptions {
+  readonly signal?: AbortSignal;
+  /** Called between slices of the work, and once at the end. */
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+/**
+ * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads off the main thread in slices; takes about 128 KiB of memory.
+ *
+ * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is not a
+ * regular file, `ABORT_ERR` if aborted.
+ *
+ * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
+ */
+export async function hashFile(path: string, options: HashOptions = {}): Promise<string> {
+  requirePath('path', path);
+  requireKnownKeys('options', options, ['signal', 'onProgress']);
+  const what = `hashing ${path}`;
+  const signal = optionalSignal(what, options.signal);
+  if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
+    throw new RootfsError('INVALID_ARGUMENT', 'onProgress must be a function');
+  }
+  try {
+    const { source, info } = await native().openSource(path);
+    try {
+      return await hashSource(what, source, info.identity.sizeBytes, signal, options.onProgress);
+    } finally {
+      native().dispose(source);
+    }
+  } catch (error) {
+    if (failedWith(error, 'EINVAL')) {
+      throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
+    }
+    throw rootfsError(what, error);
+  }
+}
+
+/** The SHA-256 of an open image, when its turn among the long jobs comes. */
+export function hashSource(
+  what: string,
+  source: NativeSource,
+  bytesTotal: number,
+  signal: AbortSignal | undefined,
+  onProgress?: (progress: Progress) => void,
+): Promise<string> {
+  return inTurn(what, signal, async () => {
+    const digest = native().newDigest(source);
+    try {
+      for (;;) {
+        checkAborted(what, signal);
+        const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
+        onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
+        if (sha256 !== undefined) return sha256;
+      }
+    } finally {
+      native().dispose(digest);
+    }
+  });
+}

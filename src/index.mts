@@ -1,0 +1,19 @@
+// The ES module is a face of the CommonJS one: with one class identity `instanceof RootfsError` holds from both sides.
+
+export type * from './index.js';
+export {
+  CLONE_ROOTFS_FILE,
+  CLONE_SIZE_STAMP_FILE,
+  CLONE_STAMP_FILE,
+  configFromEnv,
+  DEFAULT_CLONES_DIR,
+  DEFAULT_E2FSCK_BIN,
+  DEFAULT_RESIZE2FS_BIN,
+  DEFAULT_TEMPLATE_DIR,
+  hashFile,
+  RootfsError,
+  RootfsRegistry,
+  resizeExt4Image,
+  safeVmId,
+  TEMPLATE_ROOTFS_FILE,
+} from './index.js';

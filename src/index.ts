@@ -1,0 +1,23 @@
+export type { Owner } from './arguments.js';
+export { type StackInfo, TEMPLATE_ROOTFS_FILE } from './catalog.js';
+export type { CloneOptions } from './clone-options.js';
+export type { SweepReport } from './clones-folder.js';
+export {
+  configFromEnv,
+  DEFAULT_CLONES_DIR,
+  DEFAULT_E2FSCK_BIN,
+  DEFAULT_RESIZE2FS_BIN,
+  DEFAULT_TEMPLATE_DIR,
+  type RootfsConfig,
+} from './config.js';
+export { RootfsError, type RootfsErrorCode } from './errors.js';
+export { type ResizeOptions, resizeExt4Image } from './grow.js';
+export { type HashOptions, hashFile } from './hash.js';
+export type { Progress } from './long-work.js';
+export type { Strategy } from './native.js';
+export type { RecoverReport } from './recover.js';
+export { type Abortable, RootfsRegistry } from './registry.js';
+export type { ReleaseOptions } from './release.js';
+export type { Attempt, VmRootfs } from './slots.js';
+export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './stamps.js';
+export { safeVmId } from './vm-id.js';

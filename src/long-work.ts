@@ -1,0 +1,52 @@
+// Hashing and copying take seconds, and Node has four threads for all of `fs`, `dns`, `zlib` and us. So long work runs in slices, and
+// only so many such jobs run at once: the others wait here, where an abort reaches them.
+import { abortError } from './errors.js';
+
+/** Bytes in one slice: some 10 ms of work, so that an abort is noticed soon. */
+export const SLICE_BYTES = 16 * 1024 * 1024;
+
+const JOBS_AT_ONCE = 2;
+let running = 0;
+const waiting: (() => void)[] = [];
+
+export interface Progress {
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+/** Runs `job` when it is its turn. Rejects with `ABORT_ERR` while it waits; the job itself checks between its slices. */
+export async function inTurn<T>(
+  what: string,
+  signal: AbortSignal | undefined,
+  job: () => Promise<T>,
+): Promise<T> {
+  if (running >= JOBS_AT_ONCE) await turn(what, signal);
+  else running++;
+  try {
+    return await job();
+  } finally {
+    const next = waiting.shift();
+    if (next === undefined) running--;
+    else next();
+  }
+}
+
+function turn(what: string, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const start = () => {
+      signal?.removeEventListener('abort', abort);
+      resolve();
+    };
+    const abort = () => {
+      waiting.splice(waiting.indexOf(start), 1);
+      reject(abortError(what, signal as AbortSignal));
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    waiting.push(start);
+  });
+}
+
+/** Between two slices: throws `ABORT_ERR` if the signal says so. */
+export function checkAborted(what: string, signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortError(what, signal);
+}

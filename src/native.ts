@@ -1,0 +1,197 @@
+// The addon as the rest of the library sees it. Arguments have been validated before they come here; failures of the
+// system reject with a SystemError, outcomes that a caller has to decide about are values.
+import { join } from 'node:path';
+import { RootfsError } from './errors.js';
+import type { Identity } from './identity.js';
+
+declare const kind: unique symbol;
+/** An open folder of slots, with this session's staging folder. */
+export type NativeStore = { readonly [kind]: 'store' };
+/** An open image. */
+export type NativeSource = { readonly [kind]: 'source' };
+/** A SHA-256 under way. */
+export type NativeDigest = { readonly [kind]: 'digest' };
+/** A slot in staging. Disposing of it removes it unless it was published. */
+export type NativeStagedSlot = { readonly [kind]: 'staged slot' };
+/** A slot whose folder is locked. Disposing of it unlocks. */
+export type NativeLockedSlot = { readonly [kind]: 'locked slot' };
+
+export type Strategy = 'reflink' | 'hardlink' | 'copy';
+
+/** Bits of {@link SlotPlan.rungs}. */
+export const RUNG = { reflink: 1, hardlink: 2, copy: 4 } as const;
+
+export interface FileInfo {
+  readonly identity: Identity;
+  readonly regular: boolean;
+  /** Permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Allocated blocks of 512 bytes. */
+  readonly blocks: number;
+}
+
+/** A small file in a slot: its text, undefined if there is none, null if it is nothing that one could read. */
+export type SmallFile = string | null | undefined;
+
+export interface SlotState {
+  readonly kind: 'absent' | 'folder' | 'foreign';
+  /** Given for a folder. */
+  readonly folder?: Identity;
+  readonly image?: FileInfo;
+  readonly sharesExtents: boolean;
+  readonly stamp: SmallFile;
+  readonly sizeStamp: SmallFile;
+  readonly newSizeStamp: SmallFile;
+  readonly rawId: SmallFile;
+}
+
+export interface SlotPlan {
+  readonly slot: string;
+  readonly stamp: string;
+  /** Given only where it differs from `slot`. */
+  readonly rawId?: string | undefined;
+  readonly expected: Identity;
+  /** Allowed rungs, of {@link RUNG}; a copy is what is left when no other serves. */
+  readonly rungs: number;
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
+  readonly mode?: number | undefined;
+  readonly durable: boolean;
+}
+
+export interface NativeAttempt {
+  readonly strategy: Strategy;
+  /** Negative; 0: the clone came out short. */
+  readonly errno: number;
+}
+
+interface Built {
+  readonly strategy: Strategy;
+  readonly attempts: readonly NativeAttempt[];
+}
+export interface Created extends Built {
+  readonly status: 'created';
+  /** Given if making the clone changed it (a hardlink changes ctime and the count of links). */
+  readonly sourceNow?: Identity;
+}
+export interface Staged extends Built {
+  readonly status: 'staged' | 'copy-needed';
+  readonly staged: NativeStagedSlot;
+  readonly imagePath: string;
+}
+export interface Exists {
+  readonly status: 'exists';
+  readonly existing: SlotState;
+}
+export interface NotCloned extends Built {
+  readonly status: 'source-changed' | 'shared-inode';
+}
+export type CloneOutcome = Created | Staged | Exists | NotCloned;
+
+export interface OpenedSource {
+  readonly source: NativeSource;
+  readonly info: FileInfo;
+  /** Undefined where leases cannot be had. */
+  readonly openForWriting?: boolean;
+}
+
+export interface NativeAddon {
+  /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
+  openSource(path: string): Promise<OpenedSource>;
+  checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source'>>;
+  newDigest(source: NativeSource): NativeDigest;
+  /** Hashes about `budgetBytes`; `sha256` is there when the end was reached. */
+  digestStep(digest: NativeDigest, budgetBytes: number): Promise<{ bytesDone: number; sha256?: string }>;
+  /** EOPNOTSUPP where the file system has no FIEMAP. */
+  extentCount(source: NativeSource): Promise<number>;
+  /** Whether any process has the image open; undefined where leases cannot be had. */
+  openElsewhere(path: string): Promise<boolean | undefined>;
+
+  /** The folder must exist. */
+  openStore(clonesDir: string): Promise<NativeStore>;
+  /** Removes this session's staging folder. */
+  leaveStore(store: NativeStore): Promise<void>;
+  /** Removes what dead sessions left in staging, and trash: about `budget` files. */
+  sweep(
+    store: NativeStore,
+    budget: number,
+  ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean }>;
+
+  inspectSlot(store: NativeStore, slot: string): Promise<SlotState>;
+  /** Looks for the slot, builds it and publishes it. */
+  cloneSlot(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<CloneOutcome>;
+  /** The same without publishing. */
+  stageSlot(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<CloneOutcome>;
+  /** Builds an image in staging that is to take the place of a slot's. */
+  stageReplacement(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<Staged>;
+  copyStep(staged: NativeStagedSlot, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
+  publishSlot(
+    staged: NativeStagedSlot,
+    sizeBytes: number,
+    sizeStamp: string | undefined,
+  ): Promise<'created' | 'exists' | 'source-changed'>;
+  discardSlot(staged: NativeStagedSlot): Promise<void>;
+
+  lockSlot(store: NativeStore, slot: string): Promise<NativeLockedSlot | 'busy' | 'absent'>;
+  /** Completes or undoes a grow that was cut off half-way through publishing. */
+  settleSlot(locked: NativeLockedSlot): Promise<void>;
+  openSlotImage(locked: NativeLockedSlot): Promise<{ source: NativeSource; info: FileInfo; inUse?: boolean }>;
+  replaceImage(
+    locked: NativeLockedSlot,
+    staged: NativeStagedSlot,
+    image: NativeSource,
+    expected: Identity,
+    sizeStamp: string | undefined,
+    refuseInUse: boolean,
+  ): Promise<'done' | 'in-use' | 'image-changed' | 'released'>;
+  /** Owner and mode of a published slot's image; ESTALE if it is another file than `expected`. */
+  dressSlot(
+    store: NativeStore,
+    slot: string,
+    expected: Identity,
+    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+  ): Promise<void>;
+
+  releaseSlot(
+    store: NativeStore,
+    request: {
+      slot: string;
+      rawId?: string | undefined;
+      /** The folder of a slot that is torn: released whatever raw id it has, if it is still that folder. */
+      torn?: Identity | undefined;
+      refuseInUse?: boolean | undefined;
+      durable?: boolean | undefined;
+    },
+  ): Promise<{ status: 'released' | 'absent' | 'foreign' | 'collision' | 'torn' | 'in-use'; rawId: string }>;
+
+  /** Lets go of a handle now rather than when it is collected. */
+  dispose(handle: NativeStore | NativeSource | NativeDigest | NativeStagedSlot | NativeLockedSlot): void;
+}
+
+let loaded: NativeAddon | undefined;
+
+/** The addon, loaded at the first call, so that importing the library works everywhere. */
+export function native(): NativeAddon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): NativeAddon {
+  if (process.platform !== 'linux') {
+    throw new RootfsError(
+      'UNSUPPORTED_PLATFORM',
+      `microvm-rootfs works on Linux only: it needs FICLONE and other Linux system calls, and this is ${process.platform}`,
+    );
+  }
+  try {
+    return require('node-gyp-build')(join(__dirname, '..')) as NativeAddon;
+  } catch (error) {
+    throw new RootfsError(
+      'ADDON_NOT_LOADED',
+      `no binary of the addon could be loaded for linux-${process.arch}, Node ${process.version}; ` +
+        `build one with "npm run build:addon" in ${join(__dirname, '..')} (needs a C++17 compiler, make and python3)`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,60 @@
+// Putting a clones folder in order after crashes and power cuts, beside live processes.
+import { opendir } from 'node:fs/promises';
+import type { ClonesFolder, SweepReport } from './clones-folder.js';
+import { failedWith, rootfsError } from './errors.js';
+import { checkAborted } from './long-work.js';
+import { native } from './native.js';
+import { settle } from './replace.js';
+import { isTorn } from './slot-state.js';
+
+/** What {@link recover} did. */
+export interface RecoverReport extends SweepReport {
+  /** Slots that were not whole and were removed, by folder name. */
+  readonly tornSlots: readonly string[];
+  /** Slots that are not whole and were left, because some process has their image open. */
+  readonly tornInUse: readonly string[];
+  /** Slots whose growing had been cut off while it was published, and was completed or undone. */
+  readonly settledSlots: readonly string[];
+}
+
+export async function recover(
+  folder: ClonesFolder,
+  templateBytes: (sha256: string) => number | undefined,
+  signal: AbortSignal | undefined,
+): Promise<RecoverReport> {
+  const what = `recovering ${folder.path}`;
+  const tornSlots: string[] = [];
+  const tornInUse: string[] = [];
+  const settledSlots: string[] = [];
+  try {
+    for await (const slot of slotNames(folder.path)) {
+      checkAborted(what, signal);
+      await folder.use(async (store) => {
+        let state = await native().inspectSlot(store, slot);
+        if (state.newSizeStamp !== undefined) {
+          await settle(store, slot, signal);
+          settledSlots.push(slot);
+          state = await native().inspectSlot(store, slot);
+        }
+        if (!isTorn(state, templateBytes)) return;
+        const { status } = await native().releaseSlot(store, { slot, torn: state.folder, refuseInUse: true });
+        if (status === 'released') tornSlots.push(slot);
+        if (status === 'in-use') tornInUse.push(slot);
+      });
+    }
+    return { ...(await folder.sweep(signal)), tornSlots, tornInUse, settledSlots };
+  } catch (error) {
+    throw rootfsError(what, error);
+  }
+}
+
+/** Folder names that a sanitised id can have; none if there is no clones folder yet. */
+async function* slotNames(path: string): AsyncGenerator<string> {
+  try {
+    for await (const entry of await opendir(path)) {
+      if (/^[A-Za-z0-9_-]+$/.test(entry.name)) yield entry.name;
+    }
+  } catch (error) {
+    if (!failedWith(error, 'ENOENT')) throw error;
+  }
+}

@@ -1,0 +1,64 @@
+// Taking slots away.
+import { lstat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ClonesFolder } from './clones-folder.js';
+import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { native } from './native.js';
+import { collision, slotInvalid, torn } from './slot-state.js';
+import type { VmId } from './vm-id.js';
+
+export interface ReleaseOptions {
+  /** Flush the clones folder before the call resolves, so that the slot does not come back after a power cut. */
+  readonly durable?: boolean;
+  /** Reject with `SLOT_IN_USE` rather than take the image from a process that has it open. */
+  readonly refuseInUse?: boolean;
+}
+
+/** False if there was no slot. */
+export async function releaseSlot(folder: ClonesFolder, vm: VmId, options: ReleaseOptions): Promise<boolean> {
+  const path = join(folder.path, vm.safe);
+  const what = `releasing ${path}`;
+  try {
+    // Nothing is opened, or made, for a slot that is not there.
+    if (await isMissing(path)) return false;
+    const { status, rawId } = await folder.use((store) =>
+      native().releaseSlot(store, {
+        slot: vm.safe,
+        rawId: vm.raw === vm.safe ? undefined : vm.raw,
+        durable: options.durable,
+        refuseInUse: options.refuseInUse,
+      }),
+    );
+    switch (status) {
+      case 'absent':
+        return false;
+      case 'released':
+        folder.sweepInBackground();
+        return true;
+      case 'foreign':
+        throw slotInvalid(path);
+      case 'torn':
+        throw torn(path, 'the file with its raw id is empty or unreadable: recover() removes it, or');
+      case 'collision':
+        throw collision(path, vm, rawId === '' ? vm.safe : rawId);
+      case 'in-use':
+        throw new RootfsError(
+          'SLOT_IN_USE',
+          `${what}: its image is open in another process: stop the VM first`,
+          { path },
+        );
+    }
+  } catch (error) {
+    throw rootfsError(what, error);
+  }
+}
+
+async function isMissing(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return false;
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return true;
+    throw error;
+  }
+}

@@ -1,0 +1,113 @@
+// Putting another image in the place of an existing slot's: to grow it, or to make it independent of its template.
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Owner } from './arguments.js';
+import { copyImage } from './copy.js';
+import { RootfsError } from './errors.js';
+import { type GrowPrograms, growImage, shrinkRefused } from './grow.js';
+import { checkAborted } from './long-work.js';
+import { type NativeLockedSlot, type NativeStore, native, RUNG, type Strategy } from './native.js';
+
+const LOCK_POLL_MS = 5;
+
+export interface Replacement {
+  readonly slot: string;
+  /** The image is the template under another name: who has it open is no matter, the template stays as it is. */
+  readonly shared: boolean;
+  readonly targetBytes: number;
+  readonly sizeStamp: string | undefined;
+  readonly owner: Owner | undefined;
+  readonly mode: number | undefined;
+  readonly durable: boolean;
+  readonly signal: AbortSignal | undefined;
+  readonly programs: GrowPrograms;
+}
+
+/** `again`: the slot was released, or its image changed, in the same instant. */
+export async function replaceImage(
+  what: string,
+  store: NativeStore,
+  replacement: Replacement,
+): Promise<Strategy | 'again'> {
+  const { slot, shared, targetBytes, sizeStamp, signal } = replacement;
+  return withLock(what, store, slot, signal, async (locked) => {
+    await native().settleSlot(locked);
+    const { source, info, inUse } = await native().openSlotImage(locked);
+    try {
+      if (inUse && !shared) throw slotInUse(slot);
+      if (info.identity.sizeBytes > targetBytes)
+        throw shrinkRefused(slot, info.identity.sizeBytes, targetBytes);
+      const outcome = await native().stageReplacement(store, source, {
+        slot,
+        stamp: '',
+        expected: info.identity,
+        rungs: RUNG.reflink | RUNG.copy,
+        // What the image had stays, unless it had it from the template.
+        owner: replacement.owner ?? (shared ? undefined : { uid: info.uid, gid: info.gid }),
+        mode: replacement.mode ?? (shared ? undefined : info.mode),
+        durable: replacement.durable,
+      });
+      const { staged } = outcome;
+      try {
+        if (outcome.status === 'copy-needed') await copyImage(what, staged, signal);
+        await growImage(outcome.imagePath, targetBytes, replacement.programs, signal);
+        checkAborted(what, signal);
+        const replaced = await native().replaceImage(
+          locked,
+          staged,
+          source,
+          info.identity,
+          sizeStamp,
+          !shared,
+        );
+        if (replaced === 'in-use') throw slotInUse(slot);
+        return replaced === 'done' ? outcome.strategy : 'again';
+      } finally {
+        await native().discardSlot(staged);
+      }
+    } finally {
+      native().dispose(source);
+    }
+  });
+}
+
+/** Completes or undoes a grow that was cut off while it was being published. */
+export async function settle(
+  store: NativeStore,
+  slot: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await withLock(`settling ${slot}`, store, slot, signal, async (locked) => {
+    await native().settleSlot(locked);
+    return 'again';
+  });
+}
+
+/** Waits for the slot's lock without holding a thread; `again` if the slot is gone by then. */
+async function withLock<T>(
+  what: string,
+  store: NativeStore,
+  slot: string,
+  signal: AbortSignal | undefined,
+  work: (locked: NativeLockedSlot) => Promise<T>,
+): Promise<T | 'again'> {
+  for (;;) {
+    checkAborted(what, signal);
+    const locked = await native().lockSlot(store, slot);
+    if (locked === 'absent') return 'again';
+    if (locked !== 'busy') {
+      try {
+        return await work(locked);
+      } finally {
+        native().dispose(locked);
+      }
+    }
+    await sleep(LOCK_POLL_MS);
+  }
+}
+
+function slotInUse(slot: string): RootfsError {
+  return new RootfsError(
+    'SLOT_IN_USE',
+    `the image of slot ${slot} is open in another process: stop the VM before its disk is grown`,
+  );
+}

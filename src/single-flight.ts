@@ -1,0 +1,55 @@
+// Work that many callers want at once and that is done once. A caller that aborts leaves the others their result; when the last one has
+// left, the work itself is aborted.
+import { abortError } from './errors.js';
+
+interface Flight<T> {
+  readonly result: Promise<T>;
+  readonly controller: AbortController;
+  passengers: number;
+}
+
+export class SingleFlight<T> {
+  readonly #flights = new Map<string, Flight<T>>();
+
+  has(key: string): boolean {
+    return this.#flights.has(key);
+  }
+
+  /** Joins the work under way for `key`, or starts it. */
+  async join(
+    key: string,
+    what: string,
+    signal: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const flight = this.#flights.get(key) ?? this.#start(key, work);
+    flight.passengers++;
+    let leave: () => void = () => {};
+    const left = new Promise<never>((_, reject) => {
+      leave = () => reject(abortError(what, signal as AbortSignal));
+      signal?.addEventListener('abort', leave, { once: true });
+    });
+    try {
+      return await Promise.race([flight.result, left]);
+    } finally {
+      signal?.removeEventListener('abort', leave);
+      flight.passengers--;
+      if (flight.passengers === 0) {
+        flight.controller.abort();
+        // Who comes from now on must not join work that is being aborted.
+        if (this.#flights.get(key) === flight) this.#flights.delete(key);
+      }
+    }
+  }
+
+  #start(key: string, work: (signal: AbortSignal) => Promise<T>): Flight<T> {
+    const controller = new AbortController();
+    const flight: Flight<T> = { result: work(controller.signal), controller, passengers: 0 };
+    this.#flights.set(key, flight);
+    const done = () => {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    };
+    flight.result.then(done, done);
+    return flight;
+  }
+}

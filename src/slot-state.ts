@@ -1,0 +1,115 @@
+// Whether a slot that is there may be handed out: what other programs, crashes and power cuts can have left in it.
+import { RootfsError } from './errors.js';
+import type { FileInfo, SlotState } from './native.js';
+import {
+  CLONE_ROOTFS_FILE,
+  CLONE_SIZE_STAMP_FILE,
+  CLONE_STAMP_FILE,
+  parseSizeStamp,
+  parseStamp,
+} from './stamps.js';
+import type { Template } from './templates.js';
+import type { VmId } from './vm-id.js';
+
+/** A slot that is whole and is the asking VM's. */
+export interface AssessedSlot {
+  readonly image: FileInfo;
+  readonly sizeStamp: number | undefined;
+  readonly templateBytes: number;
+}
+
+/** `settle`: a grow was cut off while it was being published; complete or undo it, then look again. */
+export function assessSlot(
+  path: string,
+  request: { readonly vm: VmId; readonly sizeBytes: number | undefined },
+  template: Template,
+  state: SlotState,
+): AssessedSlot | 'settle' {
+  if (state.kind === 'foreign') throw slotInvalid(path);
+  requireOwnId(path, request.vm, state);
+  if (state.newSizeStamp !== undefined) return 'settle';
+
+  const sizeStamp = parseSizeStamp(state.sizeStamp);
+  if (Number.isNaN(sizeStamp)) throw torn(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
+  if (request.sizeBytes !== undefined && sizeStamp !== undefined && sizeStamp !== request.sizeBytes) {
+    throw new RootfsError(
+      'SIZE_STAMP_MISMATCH',
+      `${path} was grown to ${sizeStamp} bytes, ${request.sizeBytes} were asked for: release the slot first, or ask for its size`,
+      { path },
+    );
+  }
+
+  const stamp = parseStamp(state.stamp);
+  if (stamp === undefined) throw torn(path, `${CLONE_STAMP_FILE} holds no digest`);
+  if (!state.image?.regular) throw torn(path, `${CLONE_ROOTFS_FILE} is missing or not a regular file`);
+  if (stamp !== template.sha256) {
+    throw new RootfsError(
+      'STAMP_MISMATCH',
+      `${path} was cloned from a template with digest ${stamp}, but ${template.path} has ${template.sha256} now: ` +
+        'stop the VM and release the slot first; cloning anew under a running VM would corrupt its disk',
+      { path },
+    );
+  }
+
+  const templateBytes = template.identity.sizeBytes;
+  const imageBytes = state.image.identity.sizeBytes;
+  const expectedBytes = sizeStamp ?? templateBytes;
+  if (imageBytes < expectedBytes) {
+    throw torn(path, `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes rather than ${expectedBytes}`);
+  }
+  const growGoesOn = request.sizeBytes !== undefined && request.sizeBytes > templateBytes;
+  if (sizeStamp === undefined && imageBytes > templateBytes && !growGoesOn) {
+    throw torn(
+      path,
+      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: growing it was cut ` +
+        `off; ask for ${imageBytes} bytes to finish, or`,
+    );
+  }
+  return { image: state.image, sizeStamp, templateBytes };
+}
+
+function requireOwnId(path: string, vm: VmId, state: SlotState): void {
+  if (state.rawId === null || state.rawId === '')
+    throw torn(path, 'the file with its raw id is empty or unreadable');
+  const owner = state.rawId ?? vm.safe;
+  if (owner !== vm.raw) throw collision(path, vm, owner);
+}
+
+export function collision(path: string, vm: VmId, owner: string): RootfsError {
+  return new RootfsError(
+    'VM_ID_COLLISION',
+    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder name, and ${path} belongs to the latter: ` +
+      'use ids of ASCII letters, digits, "-" and "_"',
+    { path },
+  );
+}
+
+export function slotInvalid(path: string): RootfsError {
+  return new RootfsError(
+    'SLOT_INVALID',
+    `${path} is not a slot (a file, a symbolic link, or a folder with other things in it): move it away, it is not touched`,
+    { path },
+  );
+}
+
+export function torn(path: string, how: string): RootfsError {
+  return new RootfsError(
+    'SLOT_TORN',
+    `${path} is not whole, and is not handed out: ${how}; stop the VM if it runs, then release the slot`,
+    {
+      path,
+    },
+  );
+}
+
+/** Whether a slot can never be handed out again, as far as can be told without its template. */
+export function isTorn(state: SlotState, templateBytes: (sha256: string) => number | undefined): boolean {
+  if (state.kind !== 'folder') return false;
+  const ours = [state.stamp, state.sizeStamp, state.rawId].some((file) => file !== undefined);
+  if (!ours && state.image === undefined) return false; // somebody else's folder
+  const stamp = parseStamp(state.stamp);
+  const sizeStamp = parseSizeStamp(state.sizeStamp);
+  if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
+  if (state.rawId === null || state.rawId === '' || !state.image?.regular) return true;
+  return state.image.identity.sizeBytes < (sizeStamp ?? templateBytes(stamp) ?? 1);
+}

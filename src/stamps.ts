@@ -1,0 +1,23 @@
+// The files beside a clone, in formats that other programs on the host share.
+import type { SmallFile } from './native.js';
+
+/** A clone's file name in its slot. */
+export const CLONE_ROOTFS_FILE = 'rootfs.ext4';
+/** Holds the template's SHA-256 at clone time: 64 lower-case hex digits. */
+export const CLONE_STAMP_FILE = 'rootfs.ext4.sha256';
+/** Holds the size that the clone was grown to: decimal bytes. */
+export const CLONE_SIZE_STAMP_FILE = 'rootfs.ext4.size';
+
+/** The digest in a stamp; undefined if it is missing, torn or garbage. */
+export function parseStamp(file: SmallFile): string | undefined {
+  const text = file?.trim() ?? '';
+  return /^[0-9a-f]{64}$/.test(text) ? text : undefined;
+}
+
+/** The size in a size stamp; undefined if there is none, NaN if it is torn or garbage. */
+export function parseSizeStamp(file: SmallFile): number | undefined {
+  if (file === undefined) return undefined;
+  const text = file?.trim() ?? '';
+  const size = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  return Number.isSafeInteger(size) ? size : Number.NaN;
+}
