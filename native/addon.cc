@@ -22,6 +22,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("sweep", microvm::sweep_store);
   add("inspectSlot", microvm::inspect_slot);
   add("cloneSlot", microvm::clone_slot);
+  add("cloneSlotSync", microvm::clone_slot_sync);
+  add("cloneSlots", microvm::clone_slots);
   add("stageSlot", microvm::stage_slot);
   add("stageReplacement", microvm::stage_replacement);
   add("copyStep", microvm::copy_step);
@@ -32,6 +34,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openSlotImage", microvm::open_slot_image);
   add("replaceImage", microvm::replace_image);
   add("dressSlot", microvm::dress_slot);
+  add("discardFolder", microvm::discard_folder);
   add("releaseSlot", microvm::release_slot);
   add("dispose", microvm::dispose);
   return exports;

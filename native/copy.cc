@@ -1,17 +1,16 @@
 #include "copy.h"
 
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 
+#include "allocate.h"
 #include "buffer.h"
 #include "errno_policy.h"
 #include "file.h"
-#include "identity.h"
+#include "holes.h"
 
 namespace microvm {
 namespace {
@@ -19,21 +18,16 @@ namespace {
 constexpr uint64_t kBufferSize = 256 * 1024;
 constexpr uint64_t kBlockSize = 4096;  // what is left out as a hole when it holds zeros alone
 
-bool all_zeros(const char* data, size_t length) {
-  // Compares the block with itself shifted by one byte: equal if every byte equals the first.
-  return data[0] == 0 && std::memcmp(data, data + 1, length - 1) == 0;
-}
-
 }  // namespace
 
 Error SparseCopy::step(uint64_t budget) {
-  if (holes_ == Holes::kUnprobed) {
-    Error error = probe();
+  if (!started_) {
+    Error error = start();
     if (!error.ok()) return error;
   }
   while (budget > 0 && !done()) {
     if (position_ >= data_end_) {
-      Error error = next_data_range();
+      Error error = enter_next_range();
       if (!error.ok()) return error;
       continue;
     }
@@ -58,45 +52,25 @@ Error SparseCopy::finish() {
   return {};
 }
 
-Error SparseCopy::probe() {
-  FileInfo info;
-  Error error = stat_fd(from_fd_, path_, &info);
-  if (!error.ok()) return error;
-  off_t hole = lseek(from_fd_, 0, SEEK_HOLE);
-  bool has_holes = info.blocks * 512 < size_;
-  bool reports_holes = hole >= 0 && static_cast<uint64_t>(hole) < size_;
-  holes_ = has_holes && !reports_holes ? Holes::kDetect : Holes::kReported;
-  if (holes_ == Holes::kDetect || hole < 0) data_end_ = size_;
-  return {};
+Error SparseCopy::start() {
+  started_ = true;
+  Error error = reports_holes(from_fd_, size_, path_, &holes_reported_);
+  if (error.ok() && !holes_reported_) data_end_ = size_;
+  return error;
 }
 
-// lseek moves the descriptor's offset, which other jobs on the same source move too: nothing ever reads from it.
-Error SparseCopy::next_data_range() {
-  off_t data = lseek(from_fd_, static_cast<off_t>(position_), SEEK_DATA);
-  if (data < 0 && errno == ENXIO) {  // a hole up to the end
-    position_ = size_;
-    return {};
-  }
-  if (data < 0) return Error::last("lseek(SEEK_DATA)", path_);
-  off_t hole = lseek(from_fd_, data, SEEK_HOLE);
-  if (hole < 0) return Error::last("lseek(SEEK_HOLE)", path_);
-  position_ = std::min(static_cast<uint64_t>(data), size_);
-  data_end_ = std::min(static_cast<uint64_t>(hole), size_);
-  if (position_ >= data_end_) return {};
-  // In one piece where possible, and a full disk is noticed before the work is done. Without KEEP_SIZE the length would tell
-  // of data that is not there yet.
-  if (retry_eintr([&] {
-        return fallocate(to_fd_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(position_),
-                         static_cast<off_t>(data_end_ - position_));
-      }) < 0 &&
-      verdict_of(errno) == Verdict::kStop) {
-    return Error::last("fallocate", dest_);
-  }
-  return {};
+Error SparseCopy::enter_next_range() {
+  DataRange range;
+  Error error = next_data_range(from_fd_, position_, size_, path_, &range);
+  if (!error.ok()) return error;
+  position_ = range.start;
+  data_end_ = range.end;
+  // A full disk is noticed before the work is done.
+  return range.empty() ? Error() : reserve(to_fd_, range.start, range.end - range.start, dest_);
 }
 
 Error SparseCopy::copy_bytes(uint64_t length, uint64_t* copied) {
-  if (in_kernel_ && holes_ == Holes::kReported) {
+  if (in_kernel_ && holes_reported_) {
     Error error = copy_in_kernel(length, copied);
     if (error.ok() || verdict_of(error.code) == Verdict::kStop) return error;
     in_kernel_ = false;
@@ -125,8 +99,8 @@ Error SparseCopy::copy_by_hand(uint64_t length, uint64_t* copied) {
     if (!error.ok()) return error;
     if (count == 0) break;
     for (size_t done = 0; done < count;) {
-      size_t piece = holes_ == Holes::kDetect ? std::min<size_t>(kBlockSize, count - done) : count;
-      if (holes_ != Holes::kDetect || !all_zeros(buffer.get() + done, piece)) {
+      size_t piece = holes_reported_ ? count : std::min<size_t>(kBlockSize, count - done);
+      if (holes_reported_ || !all_zeros(buffer.get() + done, piece)) {
         error = write_all_at(to_fd_, buffer.get() + done, piece, position_ + done, dest_);
         if (!error.ok()) return error;
       }

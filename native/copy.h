@@ -25,12 +25,8 @@ class SparseCopy {
   bool done() const { return position_ >= size_; }
 
  private:
-  // How data ranges are found: by SEEK_DATA and SEEK_HOLE, or where the file system reports no holes although the file
-  // has fewer blocks than its length, by leaving blocks of zeros out.
-  enum class Holes { kUnprobed, kReported, kDetect };
-
-  Error probe();
-  Error next_data_range();
+  Error start();
+  Error enter_next_range();
   Error copy_bytes(uint64_t length, uint64_t* copied);
   Error copy_in_kernel(uint64_t length, uint64_t* copied);
   Error copy_by_hand(uint64_t length, uint64_t* copied);
@@ -42,7 +38,8 @@ class SparseCopy {
   const std::string dest_;
   uint64_t position_ = 0;
   uint64_t data_end_ = 0;  // position_ < data_end_: inside a range of data
-  Holes holes_ = Holes::kUnprobed;
+  bool started_ = false;
+  bool holes_reported_ = true;  // if not, blocks of zeros are left out
   bool in_kernel_ = true;
 };
 

@@ -62,4 +62,13 @@ class Job {
   napi_async_work work_ = nullptr;
 };
 
+// The same task on the calling thread: its result, or an error thrown.
+template <class Task>
+Napi::Value run_here(Napi::Env env, Task task) {
+  Error error = task.run();
+  if (error.ok()) return task.result(env);
+  napi_throw(env, to_js(env, error));
+  return {};
+}
+
 }  // namespace microvm

@@ -70,12 +70,12 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
 
     FileInfo got;
     std::string taken;
-    error = store.take_out(request.slot.c_str(), &taken, &got);
+    error = store.take_out(Place::kSlots, request.slot.c_str(), &taken, &got);
     if (error.is(ENOENT)) continue;  // released by another at the same time
     if (!error.ok()) return error;
     // Between the look and the rename the slot may have been released and made anew for another VM.
     if (!got.identity.same_file(looked_at.identity)) {
-      error = store.put_back(taken, request.slot.c_str());
+      error = store.put_back(taken, Place::kSlots, request.slot.c_str());
       if (!error.ok()) return error;
       continue;
     }
@@ -84,6 +84,14 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     *status = ReleaseStatus::kReleased;
     return request.durable ? flush(store.clones_fd(), store.clones_path()) : Error();
   }
+}
+
+Error discard_folder(Store& store, Place place, const std::string& name) {
+  std::string taken;
+  FileInfo info;
+  Error error = store.take_out(place, name.c_str(), &taken, &info);
+  if (error.is(ENOENT)) return {};
+  return error.ok() ? store.to_trash(taken) : error;
 }
 
 }  // namespace microvm

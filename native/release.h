@@ -23,4 +23,7 @@ struct ReleaseRequest {
 // Moves a slot into trash.
 Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* status, std::string* raw_id_found);
 
+// Moves a sealed image or a pooled slot, which nobody but this library uses, into trash. That it is gone already is no error.
+Error discard_folder(Store& store, Place place, const std::string& name);
+
 }  // namespace microvm

@@ -39,6 +39,8 @@ const char* name_of(CloneStatus status) {
       return "created";
     case CloneStatus::kExists:
       return "exists";
+    case CloneStatus::kTemplateChanged:
+      return "template-changed";
     case CloneStatus::kSourceChanged:
       return "source-changed";
     case CloneStatus::kSharedInode:
@@ -134,27 +136,60 @@ Dress to_dress(Napi::Object object) {
   return dress;
 }
 
+// [name, contents, name, contents, …]
+std::vector<Companion> to_companions(Napi::Value value) {
+  std::vector<Companion> companions;
+  if (!value.IsArray()) return companions;
+  Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i + 1 < array.Length(); i += 2) {
+    companions.push_back({to_string(array.Get(i)), to_string(array.Get(i + 1))});
+  }
+  return companions;
+}
+
 SlotPlan to_plan(Napi::Object object) {
   SlotPlan plan;
   plan.slot = to_string(object.Get("slot"));
-  plan.stamp = to_string(object.Get("stamp"));
-  plan.raw_id = to_string(object.Get("rawId"));
+  plan.companions = to_companions(object.Get("companions"));
   plan.expected = to_identity(object.Get("expected").As<Napi::Object>());
+  Napi::Value path = object.Get("templatePath");
+  if (path.IsString()) {
+    plan.template_path = to_string(path);
+    plan.template_expected = to_identity(object.Get("templateExpected").As<Napi::Object>());
+  }
   plan.rungs = static_cast<unsigned>(to_size(object.Get("rungs")));
+  plan.packed = to_bool(object.Get("packed"));
   plan.durable = to_bool(object.Get("durable"));
   plan.dress = to_dress(object);
+  plan.ready = to_string(object.Get("ready"));
+  plan.raw_id = to_string(object.Get("rawId"));
   return plan;
+}
+
+Place to_place(Napi::Value value) {
+  const std::string name = to_string(value);
+  return name == "sealed" ? Place::kSealed : name == "pool" ? Place::kPool : Place::kSlots;
 }
 
 class OpenStore {
  public:
   explicit OpenStore(std::string path) : path_(std::move(path)) {}
-  Error run() { return Store::open(path_, &store_); }
-  Napi::Value result(Napi::Env env) { return wrap(env, store_); }
+  Error run() {
+    Error error = Store::open(path_, &store_);
+    return error.ok() ? store_->probe_reflink(&reflinks_) : error;
+  }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("store", wrap(env, store_));
+    object.Set("sessionPath", store_->session_path());
+    object.Set("reflinks", reflinks_);
+    return object;
+  }
 
  private:
   std::string path_;
   Ref<Store> store_;
+  bool reflinks_ = false;
 };
 
 class LeaveStore {
@@ -219,13 +254,14 @@ class CloneSlot {
       object.Set("existing", to_js(env, outcome_.existing));
       return object;
     }
+    object.Set("pooled", outcome_.pooled);
     object.Set("strategy", name_of(outcome_.strategy));
     object.Set("attempts", to_js(env, outcome_.attempts));
     if (outcome_.staged) {
       object.Set("staged", wrap(env, outcome_.staged));
       object.Set("imagePath", outcome_.staged->image_path());
     }
-    if (outcome_.status == CloneStatus::kCreated && !outcome_.source_now.identical(plan_.expected)) {
+    if (outcome_.status == CloneStatus::kCreated && !outcome_.pooled && !outcome_.source_now.identical(plan_.expected)) {
       object.Set("sourceNow", microvm::to_js(env, outcome_.source_now));
     }
     return object;
@@ -239,6 +275,29 @@ class CloneSlot {
   CloneOutcome outcome_;
 };
 
+// Many clones, each with an outcome or an error of its own.
+class CloneSlots {
+ public:
+  void add(CloneSlot task) { tasks_.push_back(std::move(task)); }
+
+  Error run() {
+    for (CloneSlot& task : tasks_) errors_.push_back(task.run());
+    return {};
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, tasks_.size());
+    for (size_t i = 0; i < tasks_.size(); i++) {
+      array.Set(static_cast<uint32_t>(i), errors_[i].ok() ? tasks_[i].result(env) : microvm::to_js(env, errors_[i]));
+    }
+    return array;
+  }
+
+ private:
+  std::vector<CloneSlot> tasks_;
+  std::vector<Error> errors_;
+};
+
 class CopyStep {
  public:
   CopyStep(Ref<StagedSlot> staged, uint64_t budget) : staged_(std::move(staged)), budget_(budget) {}
@@ -247,6 +306,7 @@ class CopyStep {
     Napi::Object object = Napi::Object::New(env);
     object.Set("bytesDone", static_cast<double>(staged_->copied()));
     object.Set("done", done_);
+    if (done_ && !staged_->sha256().empty()) object.Set("sha256", staged_->sha256());
     return object;
   }
 
@@ -258,15 +318,21 @@ class CopyStep {
 
 class PublishSlot {
  public:
-  PublishSlot(Ref<StagedSlot> staged, uint64_t size, std::string size_stamp)
-      : staged_(std::move(staged)), size_(size), size_stamp_(std::move(size_stamp)) {}
-  Error run() { return staged_->publish(size_, size_stamp_, &status_); }
+  PublishSlot(Ref<StagedSlot> staged, Place place, std::string name, uint64_t size, std::vector<Companion> companions)
+      : staged_(std::move(staged)),
+        place_(place),
+        name_(std::move(name)),
+        size_(size),
+        companions_(std::move(companions)) {}
+  Error run() { return staged_->publish(place_, name_, size_, companions_, &status_); }
   Napi::Value result(Napi::Env env) { return Napi::String::New(env, name_of(status_)); }
 
  private:
   Ref<StagedSlot> staged_;
+  Place place_;
+  std::string name_;
   uint64_t size_;
-  std::string size_stamp_;
+  std::vector<Companion> companions_;
   CloneStatus status_ = CloneStatus::kSourceChanged;
 };
 
@@ -382,6 +448,19 @@ class DressSlot {
   Dress dress_;
 };
 
+class DiscardFolder {
+ public:
+  DiscardFolder(Ref<Store> store, Place place, std::string name)
+      : store_(std::move(store)), place_(place), name_(std::move(name)) {}
+  Error run() { return microvm::discard_folder(*store_, place_, name_); }
+  Napi::Value result(Napi::Env env) { return env.Undefined(); }
+
+ private:
+  Ref<Store> store_;
+  Place place_;
+  std::string name_;
+};
+
 class ReleaseSlot {
  public:
   ReleaseSlot(Ref<Store> store, ReleaseRequest request) : store_(std::move(store)), request_(std::move(request)) {}
@@ -426,21 +505,45 @@ Napi::Value inspect_slot(const Napi::CallbackInfo& info) {
 
 namespace {
 
-Napi::Value start_clone(const Napi::CallbackInfo& info, Extent extent) {
+// Starts what a clone consists of on another thread, or runs it on this one.
+template <Napi::Value (*launch)(Napi::Env, CloneSlot)>
+Napi::Value clone_with(const Napi::CallbackInfo& info, Extent extent) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};
   Ref<Source> source = unwrap<Source>(info[1]);
   if (!source) return {};
-  return Job<CloneSlot>::start(
-      info.Env(), "microvm:cloneSlot",
-      CloneSlot(std::move(store), std::move(source), to_plan(info[2].As<Napi::Object>()), extent));
+  return launch(info.Env(), CloneSlot(std::move(store), std::move(source), to_plan(info[2].As<Napi::Object>()), extent));
 }
+
+Napi::Value start_clone(Napi::Env env, CloneSlot task) {
+  return Job<CloneSlot>::start(env, "microvm:cloneSlot", std::move(task));
+}
+
+Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std::move(task)); }
 
 }  // namespace
 
-Napi::Value clone_slot(const Napi::CallbackInfo& info) { return start_clone(info, Extent::kPublish); }
-Napi::Value stage_slot(const Napi::CallbackInfo& info) { return start_clone(info, Extent::kStage); }
-Napi::Value stage_replacement(const Napi::CallbackInfo& info) { return start_clone(info, Extent::kStageReplacement); }
+Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kPublish); }
+Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with<run_clone>(info, Extent::kPublish); }
+Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kStage); }
+Napi::Value stage_replacement(const Napi::CallbackInfo& info) {
+  return clone_with<start_clone>(info, Extent::kStageReplacement);
+}
+
+// [[source, plan], …]: one trip for all of them.
+Napi::Value clone_slots(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  Napi::Array pairs = info[1].As<Napi::Array>();
+  CloneSlots task;
+  for (uint32_t i = 0; i < pairs.Length(); i++) {
+    Napi::Array pair = pairs.Get(i).As<Napi::Array>();
+    Ref<Source> source = unwrap<Source>(pair.Get(0u));
+    if (!source) return {};
+    task.add(CloneSlot(store, std::move(source), to_plan(pair.Get(1u).As<Napi::Object>()), Extent::kPublish));
+  }
+  return Job<CloneSlots>::start(info.Env(), "microvm:cloneSlots", std::move(task));
+}
 
 Napi::Value copy_step(const Napi::CallbackInfo& info) {
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
@@ -452,7 +555,8 @@ Napi::Value publish_slot(const Napi::CallbackInfo& info) {
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
   if (!staged) return {};
   return Job<PublishSlot>::start(info.Env(), "microvm:publishSlot",
-                                 PublishSlot(std::move(staged), to_size(info[1]), to_string(info[2])));
+                                 PublishSlot(std::move(staged), to_place(info[1]), to_string(info[2]),
+                                             to_size(info[3]), to_companions(info[4])));
 }
 
 Napi::Value discard_slot(const Napi::CallbackInfo& info) {
@@ -499,6 +603,13 @@ Napi::Value dress_slot(const Napi::CallbackInfo& info) {
       info.Env(), "microvm:dressSlot",
       DressSlot(std::move(store), to_string(info[1]), to_identity(info[2].As<Napi::Object>()),
                 to_dress(info[3].As<Napi::Object>())));
+}
+
+Napi::Value discard_folder(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return Job<DiscardFolder>::start(info.Env(), "microvm:discardFolder",
+                                   DiscardFolder(std::move(store), to_place(info[1]), to_string(info[2])));
 }
 
 Napi::Value release_slot(const Napi::CallbackInfo& info) {

@@ -6,22 +6,11 @@
 #include "errno_policy.h"
 #include "file.h"
 #include "reflink.h"
+#include "release.h"
 #include "rename.h"
 #include "tree.h"
 
 namespace microvm {
-
-namespace {
-
-// Whether the source's path still names the file that the plan was made for.
-Error path_unchanged(const Source& source, const Identity& expected, bool* unchanged) {
-  FileInfo info;
-  Error error = stat_at(AT_FDCWD, source.path().c_str(), Follow::kYes, source.path(), &info);
-  *unchanged = error.ok() && info.identity.same_state(expected);
-  return error.is(ENOENT) ? Error() : error;
-}
-
-}  // namespace
 
 Error StagedSlot::build(CloneStatus* status) {
   name_ = store_->next_name();
@@ -46,7 +35,11 @@ Error StagedSlot::build(CloneStatus* status) {
   error = create_image();
   if (!error.ok()) return error;
   strategy_ = Rung::kCopy;
-  copy_ = std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  if (plan_.packed) {
+    pack_ = std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  } else {
+    copy_ = std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  }
   *status = CloneStatus::kCopyNeeded;
   return {};
 }
@@ -100,9 +93,9 @@ Error StagedSlot::try_hardlink(bool* done) {
 }
 
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {
-  Error error = copy_->step(budget);
-  if (!error.ok() || !copy_->done()) return error;
-  error = copy_->finish();
+  Error error = pack_ ? pack_->step(budget) : copy_->step(budget);
+  if (!error.ok() || !(pack_ ? pack_->done() : copy_->done())) return error;
+  error = pack_ ? pack_->finish(&sha256_) : copy_->finish();
   if (error.ok()) error = dress_file(image_.get(), plan_.dress, image_path());
   *done = error.ok();
   return error;
@@ -124,21 +117,19 @@ Error StagedSlot::check_image(uint64_t size) {
   return error;
 }
 
-Error StagedSlot::write_stamps(const std::string& size_stamp) {
-  const int fd = folder_.get();
-  Error error = write_small_file(fd, kStamp, plan_.stamp, plan_.durable, join(path_, kStamp));
-  if (error.ok() && !size_stamp.empty()) {
-    error = write_small_file(fd, kSizeStamp, size_stamp, plan_.durable, join(path_, kSizeStamp));
-  }
-  if (error.ok() && !plan_.raw_id.empty()) {
-    error = write_small_file(fd, kRawId, plan_.raw_id, plan_.durable, join(path_, kRawId));
+Error StagedSlot::write_companions(const std::vector<Companion>& companions) {
+  Error error;
+  for (const Companion& file : companions) {
+    error = write_small_file(folder_.get(), file.name.c_str(), file.contents, plan_.durable, join(path_, file.name));
+    if (!error.ok()) break;
   }
   return error;
 }
 
-Error StagedSlot::publish(uint64_t size, const std::string& size_stamp, CloneStatus* status) {
+Error StagedSlot::publish(Place place, const std::string& name, uint64_t size,
+                          const std::vector<Companion>& companions, CloneStatus* status) {
   Error error = check_image(size);
-  if (error.ok()) error = write_stamps(size_stamp);
+  if (error.ok()) error = write_companions(companions);
   if (error.ok() && plan_.durable) {
     if (!image_) error = open_file_at(folder_.get(), kImage, image_path(), &image_);
     if (error.ok()) error = flush(image_.get(), image_path());
@@ -153,8 +144,8 @@ Error StagedSlot::publish(uint64_t size, const std::string& size_stamp, CloneSta
     return error;
   }
 
-  error = rename_folder_to_free(store_->session_fd(), name_.c_str(), store_->clones_fd(), plan_.slot.c_str(), path_,
-                                store_->slot_path(plan_.slot));
+  error = rename_folder_to_free(store_->session_fd(), name_.c_str(), store_->place_fd(place), name.c_str(), path_,
+                                join(store_->place_path(place), name));
   if (!error.ok()) {
     discard();
     *status = CloneStatus::kExists;
@@ -163,19 +154,16 @@ Error StagedSlot::publish(uint64_t size, const std::string& size_stamp, CloneSta
   name_.clear();  // no longer ours to remove
   *status = CloneStatus::kCreated;
   if (!plan_.durable) return {};
-  error = flush(store_->clones_fd(), store_->clones_path());
-  if (!error.ok()) {
-    // Not promised, so not there.
-    std::string taken;
-    FileInfo info;
-    if (store_->take_out(plan_.slot.c_str(), &taken, &info).ok()) (void)store_->to_trash(taken).ok();
-  }
+  error = flush(store_->place_fd(place), store_->place_path(place));
+  // Not promised, so not there.
+  if (!error.ok()) (void)discard_folder(*store_, place, name).ok();
   return error;
 }
 
 void StagedSlot::discard() {
   if (name_.empty()) return;
   copy_.reset();
+  pack_.reset();
   image_.reset();
   folder_.reset();
   // What cannot be removed now is swept with this session's folder.
@@ -184,11 +172,54 @@ void StagedSlot::discard() {
   name_.clear();
 }
 
+namespace {
+
+// Whether a path still names the file that a digest was computed of.
+Error path_unchanged(const std::string& path, const Identity& expected, bool* unchanged) {
+  FileInfo info;
+  Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info);
+  *unchanged = error.ok() && info.identity.same_state(expected);
+  return error.is(ENOENT) ? Error() : error;
+}
+
+// A pooled slot that needs a file with its raw id gets it where nobody else can take the slot meanwhile.
+Error take_and_name(Store& store, const SlotPlan& plan) {
+  std::string taken;
+  FileInfo info;
+  Fd folder;
+  Error error = store.take_out(Place::kPool, plan.ready.c_str(), &taken, &info);
+  if (!error.ok()) return error;
+  const std::string path = join(store.session_path(), taken);
+  error = open_folder_at(store.session_fd(), taken.c_str(), path, &folder);
+  if (error.ok()) error = write_small_file(folder.get(), kRawId, plan.raw_id, plan.durable, join(path, kRawId));
+  if (error.ok() && plan.durable) error = flush(folder.get(), path);
+  if (error.ok()) error = store.put_back(taken, Place::kSlots, plan.slot.c_str());
+  if (!error.ok()) (void)store.to_trash(taken).ok();
+  return error;
+}
+
+// The ready slot from the pool, if it is still there: another process may be after the same.
+Error take_from_pool(Store& store, const SlotPlan& plan, CloneStatus* status, bool* taken) {
+  if (plan.ready.empty()) return {};
+  Error error = !plan.raw_id.empty()
+                    ? take_and_name(store, plan)
+                    : rename_folder_to_free(store.place_fd(Place::kPool), plan.ready.c_str(), store.clones_fd(),
+                                            plan.slot.c_str(), join(store.place_path(Place::kPool), plan.ready),
+                                            store.slot_path(plan.slot));
+  if (error.is(ENOENT)) return {};
+  *taken = true;
+  *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
+  if (error.is(EEXIST)) return {};
+  return error.ok() && plan.durable ? flush(store.clones_fd(), store.clones_path()) : error;
+}
+
+}  // namespace
+
 Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, bool publish,
                  CloneOutcome* outcome) {
-  outcome->status = CloneStatus::kSourceChanged;
+  outcome->status = CloneStatus::kTemplateChanged;
   bool unchanged = false;
-  Error error = path_unchanged(*source, plan.expected, &unchanged);
+  Error error = path_unchanged(plan.template_path, plan.template_expected, &unchanged);
   if (!error.ok() || !unchanged) return error;
   error = store->check_current();
   if (error.ok()) error = read_slot(*store, plan.slot, &outcome->existing);
@@ -196,11 +227,15 @@ Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotP
   outcome->status = CloneStatus::kExists;
   if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
 
-  error = stage_slot(store, source, plan, outcome);
-  if (!error.ok() || !publish || outcome->status != CloneStatus::kStaged) return error;
-  Ref<StagedSlot> staged = std::move(outcome->staged);
-  error = staged->publish(plan.expected.size, "", &outcome->status);
-  outcome->source_now = staged->source_now();
+  error = take_from_pool(*store, plan, &outcome->status, &outcome->pooled);
+  if (!error.ok()) return error;
+  if (!outcome->pooled) {
+    error = stage_slot(store, source, plan, outcome);
+    if (!error.ok() || !publish || outcome->status != CloneStatus::kStaged) return error;
+    Ref<StagedSlot> staged = std::move(outcome->staged);
+    error = staged->publish(Place::kSlots, plan.slot, plan.expected.size, plan.companions, &outcome->status);
+    outcome->source_now = staged->source_now();
+  }
   if (error.ok() && outcome->status == CloneStatus::kExists) error = read_slot(*store, plan.slot, &outcome->existing);
   return error;
 }

@@ -1,4 +1,4 @@
-// Building a slot in staging and making it appear by one rename.
+// Building a folder with an image in staging, and making it appear by one rename: as a slot, as a sealed image, or in the pool.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "error.h"
 #include "fd.h"
 #include "identity.h"
+#include "pack.h"
 #include "ref.h"
 #include "slot_state.h"
 #include "source.h"
@@ -25,27 +26,39 @@ struct Attempt {
   int code;  // errno; 0: the clone was shorter than its source
 };
 
+// A small file beside the image.
+struct Companion {
+  std::string name;
+  std::string contents;
+};
+
 // Everything that a new slot needs, decided beforehand.
 struct SlotPlan {
   std::string slot;
-  std::string stamp;
-  std::string raw_id;  // empty: equals the slot's name
-  Identity expected;   // the source as it was when `stamp` was computed
-  unsigned rungs = 0;  // of Rung
+  std::vector<Companion> companions;  // the stamps
+  Identity expected;                  // the source as it was when its digest was computed
+  // What the digest was computed of, where that is another file than the source: the template of a sealed image.
+  std::string template_path;
+  Identity template_expected;
+  unsigned rungs = 0;   // of Rung
+  bool packed = false;  // a copy is made in few extents, and hashed
   Dress dress;
   bool durable = false;
+  std::string ready;   // a slot in the pool that would do
+  std::string raw_id;  // what a slot from the pool lacks: its own id, if sanitising changed it
 };
 
 enum class CloneStatus {
-  kStaged,         // built, not yet published
-  kCopyNeeded,     // no quick rung served: call copy_step() until it is done
-  kCreated,        // published
-  kExists,         // the slot is there already
-  kSourceChanged,  // the source is not what the plan expected
-  kSharedInode,    // only a hardlink would do, and the plan would change the template through it
+  kStaged,           // built, not yet published
+  kCopyNeeded,       // no quick rung served: call copy_step() until it is done
+  kCreated,          // published
+  kExists,           // the slot is there already
+  kTemplateChanged,  // the template is not what the plan expected
+  kSourceChanged,    // the source is not what the plan expected
+  kSharedInode,      // only a hardlink would do, and the plan would change the template through it
 };
 
-// A slot being built. Whatever it has made is removed with it unless it was published.
+// A folder being built. Whatever it has made is removed with it unless it was published.
 class StagedSlot final : public Shared {
  public:
   StagedSlot(Ref<Store> store, Ref<Source> source, SlotPlan plan)
@@ -58,16 +71,18 @@ class StagedSlot final : public Shared {
   // For kCopyNeeded: copies about `budget` bytes; *done once the image is complete.
   Error copy_step(uint64_t budget, bool* done);
 
-  // Writes the stamps and makes the slot appear, if its image has `size` bytes: kCreated, kExists or kSourceChanged. Removes
-  // itself unless kCreated.
-  Error publish(uint64_t size, const std::string& size_stamp, CloneStatus* status);
+  // Writes the companions and makes the folder appear, if its image has `size` bytes: kCreated, kExists or kSourceChanged.
+  // Removes itself unless kCreated.
+  Error publish(Place place, const std::string& name, uint64_t size, const std::vector<Companion>& companions,
+                CloneStatus* status);
 
   void discard();
 
   Rung strategy() const { return strategy_; }
   const std::vector<Attempt>& attempts() const { return attempts_; }
   const Identity& source_now() const { return source_now_; }
-  uint64_t copied() const { return copy_ ? copy_->position() : 0; }
+  uint64_t copied() const { return copy_ ? copy_->position() : pack_ ? pack_->position() : 0; }
+  const std::string& sha256() const { return sha256_; }  // of a packed copy
   std::string image_path() const { return join(path_, kImage); }
 
  private:
@@ -76,8 +91,8 @@ class StagedSlot final : public Shared {
   Error try_reflink(bool* done);
   Error try_hardlink(bool* done);
   Error create_image();
-  Error write_stamps(const std::string& size_stamp);
   Error check_image(uint64_t size);
+  Error write_companions(const std::vector<Companion>& companions);
   Error source_unchanged(bool* unchanged);
 
   const Ref<Store> store_;
@@ -88,6 +103,8 @@ class StagedSlot final : public Shared {
   Fd folder_;
   Fd image_;
   std::unique_ptr<SparseCopy> copy_;
+  std::unique_ptr<PackedCopy> pack_;
+  std::string sha256_;
   Rung strategy_ = Rung::kCopy;
   std::vector<Attempt> attempts_;
   Identity source_now_;
@@ -98,15 +115,16 @@ struct CloneOutcome {
   SlotState existing;      // kExists
   Ref<StagedSlot> staged;  // kStaged, kCopyNeeded
   Rung strategy = Rung::kCopy;
+  bool pooled = false;
   std::vector<Attempt> attempts;
   Identity source_now;
 };
 
-// The whole clone in one trip: compare the template, look for the slot, build it, publish it.
+// The whole clone in one trip: compare the template, look for the slot, take one from the pool or build it, publish it.
 Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, bool publish,
                  CloneOutcome* outcome);
 
-// Its middle part alone: an image in staging, to be grown or to take the place of another.
+// Its middle part alone: an image in staging, to be grown, to be sealed, or to take the place of another.
 Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, CloneOutcome* outcome);
 
 }  // namespace microvm

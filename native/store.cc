@@ -6,6 +6,7 @@
 
 #include "file.h"
 #include "lock.h"
+#include "reflink.h"
 #include "rename.h"
 #include "tree.h"
 
@@ -36,9 +37,13 @@ Error Store::open(const std::string& clones_dir, Ref<Store>* out) {
   std::string state_path = join(clones_dir, kStateFolder);
   store->staging_path_ = join(state_path, "staging");
   store->trash_path_ = join(state_path, "trash");
+  store->sealed_path_ = join(state_path, "sealed");
+  store->pool_path_ = join(state_path, "pool");
   error = make_folder_at(store->clones_.get(), kStateFolder, 0700, state_path, &state);
   if (error.ok()) error = make_folder_at(state.get(), "staging", 0700, store->staging_path_, &store->staging_);
   if (error.ok()) error = make_folder_at(state.get(), "trash", 0700, store->trash_path_, &store->trash_);
+  if (error.ok()) error = make_folder_at(state.get(), "sealed", 0700, store->sealed_path_, &store->sealed_);
+  if (error.ok()) error = make_folder_at(state.get(), "pool", 0700, store->pool_path_, &store->pool_);
   if (error.ok()) error = store->start_session();
   if (error.ok()) *out = store;
   return error;
@@ -71,6 +76,22 @@ Error Store::check_current() const {
   if (error.is(ENOENT) || (error.ok() && !there.identity.same_file(clones_identity_))) {
     return Error::of(ESTALE, "statx", clones_path_);
   }
+  return error;
+}
+
+Error Store::probe_reflink(bool* reflinks) {
+  const std::string from_name = next_name();
+  const std::string to_name = next_name();
+  const std::string from_path = join(session_path_, from_name);
+  const std::string to_path = join(session_path_, to_name);
+  const std::string block(4096, 'x');
+  Fd from;
+  Fd to;
+  Error error = create_file_at(session_.get(), from_name.c_str(), 0600, from_path, &from);
+  if (error.ok()) error = write_all_at(from.get(), block.data(), block.size(), 0, from_path);
+  if (error.ok()) error = create_file_at(session_.get(), to_name.c_str(), 0600, to_path, &to);
+  if (error.ok()) *reflinks = reflink(from.get(), to.get(), block.size(), from_path, to_path).ok();
+  for (const std::string& name : {from_name, to_name}) unlinkat(session_.get(), name.c_str(), 0);
   return error;
 }
 
@@ -112,18 +133,26 @@ Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
   return first_error.ok() ? reader.error() : first_error;
 }
 
-Error Store::take_out(const char* slot, std::string* taken, FileInfo* info) {
+int Store::place_fd(Place place) const {
+  return place == Place::kSlots ? clones_.get() : place == Place::kSealed ? sealed_.get() : pool_.get();
+}
+
+const std::string& Store::place_path(Place place) const {
+  return place == Place::kSlots ? clones_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
+}
+
+Error Store::take_out(Place place, const char* name, std::string* taken, FileInfo* info) {
   *taken = next_name();
   const std::string path = join(session_path_, *taken);
-  Error error =
-      rename_folder_to_free(clones_.get(), slot, session_.get(), taken->c_str(), slot_path(slot), path);
+  Error error = rename_folder_to_free(place_fd(place), name, session_.get(), taken->c_str(),
+                                      join(place_path(place), name), path);
   if (error.ok()) error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
   return error;
 }
 
-Error Store::put_back(const std::string& taken, const char* slot) {
-  return rename_folder_to_free(session_.get(), taken.c_str(), clones_.get(), slot, join(session_path_, taken),
-                               slot_path(slot));
+Error Store::put_back(const std::string& taken, Place place, const char* name) {
+  return rename_folder_to_free(session_.get(), taken.c_str(), place_fd(place), name, join(session_path_, taken),
+                               join(place_path(place), name));
 }
 
 Error Store::to_trash(const std::string& taken) {

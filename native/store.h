@@ -19,6 +19,13 @@ namespace microvm {
 
 inline constexpr char kStateFolder[] = ".microvm-rootfs";
 
+// Where a staged folder can be published to.
+enum class Place {
+  kSlots,   // the clones folder
+  kSealed,  // images that clones are reflinked from
+  kPool,    // slots that are ready to be taken
+};
+
 struct SweepReport {
   uint64_t staging_removed = 0;  // folders of dead sessions
   uint64_t trash_removed = 0;    // released slots
@@ -34,13 +41,16 @@ class Store final : public Shared {
   // folders in it were removed.
   Error check_current() const;
 
+  // Whether files of this folder can share blocks: tried, not guessed from the file system's name.
+  Error probe_reflink(bool* reflinks);
+
   // Removes what dead processes left in staging, and all trash; about `budget` files and folders.
   Error sweep(uint64_t budget, SweepReport* report);
 
-  // Taking a slot away is two renames: into this session's folder, where nobody else touches it and the caller can see
-  // which slot it really got; then into trash, which anybody may empty, or back.
-  Error take_out(const char* slot, std::string* taken, FileInfo* info);
-  Error put_back(const std::string& taken, const char* slot);
+  // Taking a folder away is two renames: into this session's folder, where nobody else touches it and the caller can see
+  // which folder it really got; then into trash, which anybody may empty, or back.
+  Error take_out(Place place, const char* name, std::string* taken, FileInfo* info);
+  Error put_back(const std::string& taken, Place place, const char* name);
   Error to_trash(const std::string& taken);
 
   // Removes this session's staging folder. The store is of no use afterwards.
@@ -49,6 +59,8 @@ class Store final : public Shared {
   // A name that no other object of this session has.
   std::string next_name();
 
+  int place_fd(Place place) const;
+  const std::string& place_path(Place place) const;
   int clones_fd() const { return clones_.get(); }
   int session_fd() const { return session_.get(); }
   const std::string& clones_path() const { return clones_path_; }
@@ -65,11 +77,15 @@ class Store final : public Shared {
   const std::string clones_path_;
   std::string staging_path_;
   std::string trash_path_;
+  std::string sealed_path_;
+  std::string pool_path_;
   std::string session_name_;
   std::string session_path_;
   Fd clones_;
   Fd staging_;
   Fd trash_;
+  Fd sealed_;
+  Fd pool_;
   Fd session_;
   Identity clones_identity_;
   std::atomic<uint64_t> counter_{0};

@@ -1,6 +1,7 @@
 // The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { failedWith, isSystemError, RootfsError, rootfsError } from './errors.js';
 import { inTurn } from './long-work.js';
 import { type NativeStore, native } from './native.js';
@@ -11,53 +12,75 @@ export interface SweepReport {
   readonly trashRemoved: number;
 }
 
+/** The clones folder while it is open. */
+export interface OpenFolder {
+  readonly store: NativeStore;
+  /** This process's own folder in staging. */
+  readonly sessionPath: string;
+  /** Whether files in the folder can share blocks. */
+  readonly reflinks: boolean;
+}
+
 /** Everything of our own lives in this folder of the clones folder; no slot can have a name with a dot. */
 export const STATE_FOLDER = '.microvm-rootfs';
 
 // Files and folders in one slice.
-const SWEEP_BUDGET = 256;
+const SWEEP_BUDGET = 64;
+
+// Behind the caller's back half of the time is enough: the disk is wanted for clones.
+const SWEEP_REST_MS_LIMIT = 50;
 
 // A folder that is replaced over and over is somebody's mistake, not bad luck.
 const REOPEN_LIMIT = 3;
 
 export class ClonesFolder {
   readonly path: string;
-  #store: Promise<NativeStore> | undefined;
+  #opening: Promise<OpenFolder> | undefined;
+  #open: OpenFolder | undefined;
   #swept = false;
   #background: Promise<void> | undefined;
   #sweepAgain = false;
   #closed = false;
+  #users = 0;
+  #idle: (() => void) | undefined;
 
   constructor(path: string) {
     this.path = path;
   }
 
   /** Runs `work` with the open folder, and again with a new one if the folder proves to be another than the one that was opened. */
-  async use<T>(work: (store: NativeStore) => Promise<T>): Promise<T> {
+  async use<T>(work: (folder: OpenFolder) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
-      const opening = this.#open();
-      const store = await opening;
+      const folder = await this.#ensureOpen();
+      this.#users++;
       try {
-        return await work(store);
+        return await work(folder);
       } catch (error) {
-        if (attempt >= REOPEN_LIMIT || !this.#isStale(error)) throw error;
-        if (this.#store === opening) this.#store = undefined;
+        if (attempt >= REOPEN_LIMIT || !this.isStale(error)) throw error;
+        this.#forget(folder);
+      } finally {
+        this.#users--;
+        if (this.#users === 0) this.#idle?.();
       }
     }
   }
 
+  /** The folder if it is open already. */
+  get opened(): OpenFolder | undefined {
+    return this.#closed ? undefined : this.#open;
+  }
+
+  /** Whether an error says that the path names another folder by now, or that our own folder in it was removed. */
+  isStale(error: unknown): boolean {
+    if (failedWith(error, 'ESTALE')) return true;
+    if (!failedWith(error, 'ENOENT') || !isSystemError(error)) return false;
+    const ours = join(this.path, STATE_FOLDER);
+    return (error.path?.startsWith(ours) ?? false) || (error.dest?.startsWith(ours) ?? false);
+  }
+
   /** Empties trash and removes what dead processes left in staging, now. */
   async sweep(signal?: AbortSignal): Promise<SweepReport> {
-    const total = { stagingRemoved: 0, trashRemoved: 0 };
-    await this.use(async (store) => {
-      for (let more = true; more; ) {
-        const report = await inTurn('sweeping', signal, () => native().sweep(store, SWEEP_BUDGET));
-        total.stagingRemoved += report.stagingRemoved;
-        total.trashRemoved += report.trashRemoved;
-        more = report.more;
-      }
-    });
-    return total;
+    return this.use(({ store }) => sweepStore(store, signal, 0));
   }
 
   /** Starts a sweep behind the caller, or another one after the one that runs. */
@@ -66,18 +89,15 @@ export class ClonesFolder {
       this.#sweepAgain = true;
       return;
     }
-    this.#background = this.sweep()
-      .then(
-        () => {},
-        (error) => {
-          process.emitWarning(
-            `emptying trash: ${(rootfsError(`sweeping ${this.path}`, error) as Error).message}`,
-            {
-              code: 'MICROVM_ROOTFS_SWEEP',
-            },
-          );
-        },
-      )
+    this.#background = this.#sweepOpened()
+      .catch((error) => {
+        process.emitWarning(
+          `emptying trash: ${(rootfsError(`sweeping ${this.path}`, error) as Error).message}`,
+          {
+            code: 'MICROVM_ROOTFS_SWEEP',
+          },
+        );
+      })
       .finally(() => {
         this.#background = undefined;
         if (this.#sweepAgain && !this.#closed) {
@@ -87,6 +107,17 @@ export class ClonesFolder {
       });
   }
 
+  /** Never opens, let alone makes, a folder that is not wanted any more. */
+  async #sweepOpened(): Promise<void> {
+    const folder = this.#open;
+    if (folder === undefined) return;
+    try {
+      await sweepStore(folder.store, undefined, SWEEP_REST_MS_LIMIT);
+    } catch (error) {
+      if (!this.isStale(error)) throw error;
+    }
+  }
+
   /** When no sweep is running or due. */
   async drain(): Promise<void> {
     while (this.#background !== undefined) await this.#background;
@@ -94,46 +125,60 @@ export class ClonesFolder {
 
   async close(): Promise<void> {
     if (this.#closed) return;
-    await this.drain();
     this.#closed = true;
-    if (this.#store === undefined) return;
-    const store = await this.#store;
-    this.#store = undefined;
-    await native().leaveStore(store);
-    native().dispose(store);
+    if (this.#users > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    await this.drain();
+    const folder = this.#open;
+    if (folder === undefined) return;
+    this.#forget(folder);
+    await native().leaveStore(folder.store);
+    native().dispose(folder.store);
   }
 
-  #open(): Promise<NativeStore> {
-    if (this.#closed) {
-      throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
-    }
-    if (this.#store === undefined) {
-      const opening = openStore(this.path);
-      this.#store = opening;
-      opening.then(
-        () => {
-          if (this.#swept) return;
-          this.#swept = true;
-          this.sweepInBackground();
-        },
-        () => {
-          if (this.#store === opening) this.#store = undefined;
-        },
-      );
-    }
-    return this.#store;
+  #ensureOpen(): OpenFolder | Promise<OpenFolder> {
+    if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
+    if (this.#open !== undefined) return this.#open;
+    this.#opening ??= openStore(this.path)
+      .then((folder) => {
+        this.#open = folder;
+        if (!this.#swept) this.sweepInBackground();
+        this.#swept = true;
+        return folder;
+      })
+      .finally(() => {
+        this.#opening = undefined;
+      });
+    return this.#opening;
   }
 
-  /** The path names another folder by now, or our own folder in it was removed. */
-  #isStale(error: unknown): boolean {
-    if (failedWith(error, 'ESTALE')) return true;
-    if (!failedWith(error, 'ENOENT') || !isSystemError(error)) return false;
-    const ours = join(this.path, STATE_FOLDER);
-    return (error.path?.startsWith(ours) ?? false) || (error.dest?.startsWith(ours) ?? false);
+  #forget(folder: OpenFolder): void {
+    if (this.#open === folder) this.#open = undefined;
   }
 }
 
-async function openStore(path: string): Promise<NativeStore> {
+async function sweepStore(
+  store: NativeStore,
+  signal: AbortSignal | undefined,
+  restLimitMs: number,
+): Promise<SweepReport> {
+  let stagingRemoved = 0;
+  let trashRemoved = 0;
+  for (let more = true; more; ) {
+    const started = performance.now();
+    const report = await inTurn('sweeping', signal, () => native().sweep(store, SWEEP_BUDGET));
+    stagingRemoved += report.stagingRemoved;
+    trashRemoved += report.trashRemoved;
+    more = report.more;
+    if (more && restLimitMs > 0) await sleep(Math.min(restLimitMs, performance.now() - started));
+  }
+  return { stagingRemoved, trashRemoved };
+}
+
+async function openStore(path: string): Promise<OpenFolder> {
   try {
     await mkdir(path, { recursive: true });
     return await native().openStore(path);

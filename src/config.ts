@@ -1,4 +1,4 @@
-import { isPath, requireKnownKeys } from './arguments.js';
+import { isPath, requireKnownKeys, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 
 /** Where templates lie when nothing else is configured. */
@@ -19,6 +19,11 @@ export interface RootfsConfig {
   readonly resize2fsBin: string;
   /** Likewise; run on our own copies of images that need it before they can grow. */
   readonly e2fsckBin: string;
+  /**
+   * `auto`: where the clones folder can reflink, clones come from a sealed image of each template: one immutable copy in few extents, made on
+   * first use. `off`: clones come straight from the template.
+   */
+  readonly sealing: 'auto' | 'off';
 }
 
 const DEFAULTS: RootfsConfig = {
@@ -26,6 +31,7 @@ const DEFAULTS: RootfsConfig = {
   clonesDir: DEFAULT_CLONES_DIR,
   resize2fsBin: DEFAULT_RESIZE2FS_BIN,
   e2fsckBin: DEFAULT_E2FSCK_BIN,
+  sealing: 'auto',
 };
 
 /** Fills what is missing with the defaults. Does no I/O. Throws `INVALID_ARGUMENT`. */
@@ -34,10 +40,17 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
   const complete: Record<string, string> = { ...DEFAULTS };
   for (const [key, value] of Object.entries(config)) {
     if (value === undefined) continue;
-    if (!isPath(value)) {
+    if (key === 'sealing') {
+      if (value !== 'auto' && value !== 'off') {
+        throw new RootfsError(
+          'INVALID_ARGUMENT',
+          `config.sealing must be 'auto' or 'off', got ${show(value)}`,
+        );
+      }
+    } else if (!isPath(value)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `config.${key} must be a path without NUL, got ${JSON.stringify(value)}`,
+        `config.${key} must be a path without NUL, got ${show(value)}`,
       );
     }
     complete[key] = value;

@@ -1,16 +1,19 @@
 import { checkAborted, inTurn, SLICE_BYTES } from './long-work.js';
 import { type NativeStagedSlot, native } from './native.js';
 
-/** Copies the data of a staged slot's source in slices, when its turn among the long jobs comes. */
+/**
+ * Copies the data of a staged slot's source in slices, when its turn among the long jobs comes. Resolves to the digest of a packed copy.
+ */
 export function copyImage(
   what: string,
   staged: NativeStagedSlot,
   signal: AbortSignal | undefined,
-): Promise<void> {
+): Promise<string | undefined> {
   return inTurn(what, signal, async () => {
-    for (let done = false; !done; ) {
+    for (;;) {
       checkAborted(what, signal);
-      ({ done } = await native().copyStep(staged, SLICE_BYTES));
+      const { done, sha256 } = await native().copyStep(staged, SLICE_BYTES);
+      if (done) return sha256;
     }
   });
 }

@@ -12,6 +12,7 @@ export type RootfsErrorCode =
   | 'INVALID_ARGUMENT'
   | 'INVALID_STACK_NAME'
   | 'INVALID_VM_ID'
+  | 'NOT_WARM'
   | 'RESIZE2FS_NOT_FOUND'
   | 'RESIZE_FAILED'
   | 'SHARED_INODE'

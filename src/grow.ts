@@ -165,6 +165,16 @@ async function checkFilesystem(
     throw programFailed('E2FSCK_FAILED', program, path, exit);
 }
 
+/** Only looks. For an image that many clones will come from. */
+export async function checkFilesystemClean(
+  path: string,
+  program: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
+  if (exit.status !== 0) throw programFailed('E2FSCK_FAILED', program, path, exit);
+}
+
 async function runFromE2fsprogs(
   notFound: 'RESIZE2FS_NOT_FOUND' | 'E2FSCK_NOT_FOUND',
   program: string,

@@ -16,7 +16,7 @@ export { type HashOptions, hashFile } from './hash.js';
 export type { Progress } from './long-work.js';
 export type { Strategy } from './native.js';
 export type { RecoverReport } from './recover.js';
-export { type Abortable, RootfsRegistry } from './registry.js';
+export { type Abortable, type CloneManyRequest, type PrewarmOptions, RootfsRegistry } from './registry.js';
 export type { ReleaseOptions } from './release.js';
 export type { Attempt, VmRootfs } from './slots.js';
 export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './stamps.js';

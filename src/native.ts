@@ -1,7 +1,7 @@
 // The addon as the rest of the library sees it. Arguments have been validated before they come here; failures of the
 // system reject with a SystemError, outcomes that a caller has to decide about are values.
 import { join } from 'node:path';
-import { RootfsError } from './errors.js';
+import { RootfsError, type SystemError } from './errors.js';
 import type { Identity } from './identity.js';
 
 declare const kind: unique symbol;
@@ -47,17 +47,29 @@ export interface SlotState {
   readonly rawId: SmallFile;
 }
 
+/** Where a staged folder can be published to. */
+export type Place = 'slots' | 'sealed' | 'pool';
+
 export interface SlotPlan {
   readonly slot: string;
-  readonly stamp: string;
-  /** Given only where it differs from `slot`. */
-  readonly rawId?: string | undefined;
+  /** Small files to write beside the image: name, contents, name, contents, … */
+  readonly companions: readonly string[];
+  /** The source as it must be. */
   readonly expected: Identity;
+  /** What must be unchanged for `companions` to be true. Only looked at by `cloneSlot` and its kin. */
+  readonly templatePath?: string;
+  readonly templateExpected?: Identity;
   /** Allowed rungs, of {@link RUNG}; a copy is what is left when no other serves. */
   readonly rungs: number;
+  /** A copy is made in few extents, and hashed on the way. */
+  readonly packed?: boolean;
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   readonly mode?: number | undefined;
   readonly durable: boolean;
+  /** A folder of the pool to take rather than build one. */
+  readonly ready?: string | undefined;
+  /** What that folder lacks: the raw id, where it differs from `slot`. */
+  readonly rawId?: string | undefined;
 }
 
 export interface NativeAttempt {
@@ -72,6 +84,7 @@ interface Built {
 }
 export interface Created extends Built {
   readonly status: 'created';
+  readonly pooled: boolean;
   /** Given if making the clone changed it (a hardlink changes ctime and the count of links). */
   readonly sourceNow?: Identity;
 }
@@ -85,7 +98,7 @@ export interface Exists {
   readonly existing: SlotState;
 }
 export interface NotCloned extends Built {
-  readonly status: 'source-changed' | 'shared-inode';
+  readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
 }
 export type CloneOutcome = Created | Staged | Exists | NotCloned;
 
@@ -109,7 +122,7 @@ export interface NativeAddon {
   openElsewhere(path: string): Promise<boolean | undefined>;
 
   /** The folder must exist. */
-  openStore(clonesDir: string): Promise<NativeStore>;
+  openStore(clonesDir: string): Promise<{ store: NativeStore; sessionPath: string; reflinks: boolean }>;
   /** Removes this session's staging folder. */
   leaveStore(store: NativeStore): Promise<void>;
   /** Removes what dead sessions left in staging, and trash: about `budget` files. */
@@ -121,17 +134,29 @@ export interface NativeAddon {
   inspectSlot(store: NativeStore, slot: string): Promise<SlotState>;
   /** Looks for the slot, builds it and publishes it. */
   cloneSlot(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<CloneOutcome>;
+  /** The same on the calling thread. Throws what the other rejects with. */
+  cloneSlotSync(store: NativeStore, source: NativeSource, plan: SlotPlan): CloneOutcome;
+  /** Many in one trip, each with its outcome or its error. */
+  cloneSlots(store: NativeStore, clones: [NativeSource, SlotPlan][]): Promise<(CloneOutcome | SystemError)[]>;
   /** The same without publishing. */
   stageSlot(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<CloneOutcome>;
   /** Builds an image in staging that is to take the place of a slot's. */
   stageReplacement(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<Staged>;
-  copyStep(staged: NativeStagedSlot, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
+  /** `sha256` is there when a packed copy is done. */
+  copyStep(
+    staged: NativeStagedSlot,
+    budgetBytes: number,
+  ): Promise<{ bytesDone: number; done: boolean; sha256?: string }>;
   publishSlot(
     staged: NativeStagedSlot,
+    place: Place,
+    name: string,
     sizeBytes: number,
-    sizeStamp: string | undefined,
+    companions: readonly string[],
   ): Promise<'created' | 'exists' | 'source-changed'>;
   discardSlot(staged: NativeStagedSlot): Promise<void>;
+  /** Moves a sealed image or a pooled slot into trash. */
+  discardFolder(store: NativeStore, place: Place, name: string): Promise<void>;
 
   lockSlot(store: NativeStore, slot: string): Promise<NativeLockedSlot | 'busy' | 'absent'>;
   /** Completes or undoes a grow that was cut off half-way through publishing. */

@@ -4,11 +4,15 @@ import type { ClonesFolder, SweepReport } from './clones-folder.js';
 import { failedWith, rootfsError } from './errors.js';
 import { checkAborted } from './long-work.js';
 import { native } from './native.js';
+import { isMissing } from './release.js';
 import { settle } from './replace.js';
+import type { SealedImages } from './sealed-images.js';
 import { isTorn } from './slot-state.js';
 
 /** What {@link recover} did. */
 export interface RecoverReport extends SweepReport {
+  /** Sealed images of templates that are gone or were replaced. */
+  readonly sealedRemoved: number;
   /** Slots that were not whole and were removed, by folder name. */
   readonly tornSlots: readonly string[];
   /** Slots that are not whole and were left, because some process has their image open. */
@@ -19,6 +23,7 @@ export interface RecoverReport extends SweepReport {
 
 export async function recover(
   folder: ClonesFolder,
+  sealed: SealedImages,
   templateBytes: (sha256: string) => number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
@@ -29,7 +34,7 @@ export async function recover(
   try {
     for await (const slot of slotNames(folder.path)) {
       checkAborted(what, signal);
-      await folder.use(async (store) => {
+      await folder.use(async ({ store }) => {
         let state = await native().inspectSlot(store, slot);
         if (state.newSizeStamp !== undefined) {
           await settle(store, slot, signal);
@@ -42,7 +47,11 @@ export async function recover(
         if (status === 'in-use') tornInUse.push(slot);
       });
     }
-    return { ...(await folder.sweep(signal)), tornSlots, tornInUse, settledSlots };
+    if (await isMissing(folder.path)) {
+      return { stagingRemoved: 0, trashRemoved: 0, sealedRemoved: 0, tornSlots, tornInUse, settledSlots };
+    }
+    const sealedRemoved = await sealed.collect();
+    return { ...(await folder.sweep(signal)), sealedRemoved, tornSlots, tornInUse, settledSlots };
   } catch (error) {
     throw rootfsError(what, error);
   }

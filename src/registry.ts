@@ -1,18 +1,32 @@
-import { optionalBoolean, optionalSignal, requireKnownKeys, requireSizeBytes } from './arguments.js';
+import { optionalBoolean, optionalSignal, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
 import { Catalog, parseStackName, type StackInfo } from './catalog.js';
 import { type CloneOptions, parseCloneOptions } from './clone-options.js';
 import { ClonesFolder } from './clones-folder.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
+import { DigestCache } from './digest-cache.js';
 import { RootfsError } from './errors.js';
 import { type ResizeOptions, resizeExt4Image } from './grow.js';
+import { Pool } from './pool.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
-import { Slots, type VmRootfs } from './slots.js';
+import { SealedImages } from './sealed-images.js';
+import { type CloneRequest, poolKey, Slots, type VmRootfs } from './slots.js';
 import { Templates } from './templates.js';
 import { parseVmId } from './vm-id.js';
 
 export interface Abortable {
   readonly signal?: AbortSignal;
+}
+
+export interface CloneManyRequest {
+  readonly vmId: string;
+  readonly stack: string;
+  readonly options?: CloneOptions;
+}
+
+export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
+  /** How many ready slots to keep. */
+  readonly count: number;
 }
 
 /**
@@ -30,17 +44,24 @@ export interface Abortable {
  */
 export class RootfsRegistry {
   readonly config: RootfsConfig;
-  readonly #templates = new Templates();
-  readonly #catalog: Catalog;
   readonly #folder: ClonesFolder;
+  readonly #templates: Templates;
+  readonly #catalog: Catalog;
+  readonly #sealed: SealedImages;
+  readonly #pool: Pool;
   readonly #slots: Slots;
 
   /** Does no I/O. Throws `INVALID_ARGUMENT`. */
   constructor(config: Partial<RootfsConfig> = {}) {
     this.config = completeConfig(config);
-    this.#catalog = new Catalog(this.config.templateDir, this.#templates);
-    this.#folder = new ClonesFolder(this.config.clonesDir);
-    this.#slots = new Slots(this.#folder, this.#templates, this.config);
+    const { templateDir, clonesDir, sealing } = this.config;
+    this.#folder = new ClonesFolder(clonesDir);
+    this.#templates = new Templates(new DigestCache(this.#folder));
+    this.#catalog = new Catalog(templateDir, this.#templates);
+    this.#sealed = new SealedImages(this.#folder, this.config);
+    this.#pool = new Pool(this.#folder);
+    const sealed = sealing === 'auto' ? this.#sealed : undefined;
+    this.#slots = new Slots(this.#folder, this.#templates, sealed, this.#pool, this.config);
   }
 
   /** A registry configured by the environment: see {@link configFromEnv}. */
@@ -75,10 +96,70 @@ export class RootfsRegistry {
    * would change the template.
    */
   async cloneForVm(vmId: string, stack: string, options: CloneOptions = {}): Promise<VmRootfs> {
+    return this.#slots.clone(this.#request(vmId, stack, options));
+  }
+
+  /**
+   * {@link cloneForVm} on the calling thread, for a scheduler that would rather spend the microseconds of the clone there than those of a hop
+   * to another thread and back. Warm work only: a template whose digest is known and that is sealed (or cannot be), no copying, no
+   * growing.
+   *
+   * Throws like {@link cloneForVm}, and `NOT_WARM` where more would be needed: {@link cloneForVm} does that, and {@link prewarm} does it
+   * beforehand.
+   */
+  cloneForVmSync(vmId: string, stack: string, options: CloneOptions = {}): VmRootfs {
+    return this.#slots.cloneSync(this.#request(vmId, stack, options));
+  }
+
+  /**
+   * Many clones that share trips to other threads. Resolves to one settled result for each request, in order; one that fails, or is wrong in
+   * itself, does not keep the others.
+   */
+  async cloneMany(requests: readonly CloneManyRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    if (!Array.isArray(requests))
+      throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
+    const results: PromiseSettledResult<VmRootfs>[] = [];
+    const parsed: { index: number; request: CloneRequest }[] = [];
+    requests.forEach((request: CloneManyRequest, index) => {
+      try {
+        requireKnownKeys(`requests[${index}]`, request, ['vmId', 'stack', 'options']);
+        parsed.push({ index, request: this.#request(request.vmId, request.stack, request.options ?? {}) });
+      } catch (reason) {
+        results[index] = { status: 'rejected', reason };
+      }
+    });
+    const settled = await this.#slots.cloneMany(parsed.map(({ request }) => request));
+    parsed.forEach(({ index }, i) => {
+      results[index] = settled[i] as PromiseSettledResult<VmRootfs>;
+    });
+    return results;
+  }
+
+  /**
+   * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is a rename (`pooled: true`). The pool
+   * is filled again behind the clones when half of it is gone. With `count: 0` the template is only hashed and sealed. Resolves when
+   * the slots are there. Where clones are copies, each ready slot takes the space of one.
+   *
+   * Rejects like {@link cloneForVmWithSize}.
+   */
+  async prewarm(stack: string, options: PrewarmOptions): Promise<void> {
+    requireKnownKeys('options', options, ['count', 'sizeBytes', 'writable', 'owner', 'mode', 'signal']);
+    const { count, ...cloneOptions } = options;
+    requireSizeBytes('count', count);
+    // Ready slots are always independent of the template, so they serve every guest.
+    const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
+    const template = await this.#slots.warmUp(request);
+    if (count > 0)
+      await this.#pool.keep(poolKey(request, template), count, (name) =>
+        this.#slots.makeReady(request, name),
+      );
+  }
+
+  #request(vmId: string, stack: string, options: CloneOptions): CloneRequest {
     const vm = parseVmId(vmId);
     const name = parseStackName(stack);
     const parsed = parseCloneOptions(`cloning ${name} for VM ${vm.safe}`, options);
-    return this.#slots.clone({ ...parsed, vm, stack: name, templatePath: this.#catalog.templatePath(name) });
+    return { ...parsed, vm, stack: name, templatePath: this.#catalog.templatePath(name) };
   }
 
   /**
@@ -135,19 +216,23 @@ export class RootfsRegistry {
   async recover(options: Abortable = {}): Promise<RecoverReport> {
     return recover(
       this.#folder,
+      this.#sealed,
       (sha256) => this.#templates.sizeOf(sha256),
       signalOf('recovering the clones folder', options),
     );
   }
 
-  /** Resolves when the space of released slots has been given back. */
+  /** Resolves when background work is done: the space of released slots was given back, the pool is full. */
   async drain(): Promise<void> {
-    return this.#folder.drain();
+    await this.#pool.drain();
+    await this.#folder.drain();
   }
 
   /** Ends background work and closes all descriptors. The registry is of no use afterwards (`CLOSED`). */
   async close(): Promise<void> {
+    await this.#pool.close();
     await this.#folder.close();
+    this.#sealed.close();
     this.#templates.close();
   }
 }

@@ -21,7 +21,7 @@ export async function releaseSlot(folder: ClonesFolder, vm: VmId, options: Relea
   try {
     // Nothing is opened, or made, for a slot that is not there.
     if (await isMissing(path)) return false;
-    const { status, rawId } = await folder.use((store) =>
+    const { status, rawId } = await folder.use(({ store }) =>
       native().releaseSlot(store, {
         slot: vm.safe,
         rawId: vm.raw === vm.safe ? undefined : vm.raw,
@@ -53,7 +53,7 @@ export async function releaseSlot(folder: ClonesFolder, vm: VmId, options: Relea
   }
 }
 
-async function isMissing(path: string): Promise<boolean> {
+export async function isMissing(path: string): Promise<boolean> {
   try {
     await lstat(path);
     return false;

@@ -38,7 +38,7 @@ export async function replaceImage(
         throw shrinkRefused(slot, info.identity.sizeBytes, targetBytes);
       const outcome = await native().stageReplacement(store, source, {
         slot,
-        stamp: '',
+        companions: [],
         expected: info.identity,
         rungs: RUNG.reflink | RUNG.copy,
         // What the image had stays, unless it had it from the template.

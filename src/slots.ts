@@ -2,15 +2,22 @@
 import { join } from 'node:path';
 import type { StackName } from './catalog.js';
 import type { ParsedCloneOptions } from './clone-options.js';
-import type { ClonesFolder } from './clones-folder.js';
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
-import { errnoName, RootfsError, rootfsError } from './errors.js';
+import {
+  errnoName,
+  failedWith,
+  isSystemError,
+  RootfsError,
+  rootfsError,
+  type SystemError,
+} from './errors.js';
 import { type GrowPrograms, growImage, shrinkRefused } from './grow.js';
-import { sameFile } from './identity.js';
+import { type Identity, sameFile } from './identity.js';
 import { checkAborted } from './long-work.js';
 import {
-  type NativeAttempt,
-  type NativeStore,
+  type CloneOutcome,
+  type NativeSource,
   native,
   RUNG,
   type SlotPlan,
@@ -18,15 +25,18 @@ import {
   type Staged,
   type Strategy,
 } from './native.js';
+import type { Pool, PoolKey } from './pool.js';
 import { replaceImage, settle } from './replace.js';
+import type { SealedImages } from './sealed-images.js';
 import { type AssessedSlot, assessSlot } from './slot-state.js';
-import { CLONE_ROOTFS_FILE } from './stamps.js';
-import { changed, type Template, type Templates } from './templates.js';
+import { CLONE_ROOTFS_FILE, companionsOf } from './stamps.js';
+import { changed, type DigestOf, hashUnchanged, type Template, type Templates } from './templates.js';
 import type { VmId } from './vm-id.js';
 
-/** A rung of the ladder that was tried and left. */
+/** A way that was tried and left. */
 export interface Attempt {
-  readonly strategy: Strategy;
+  /** A rung of the ladder, or `seal`: no sealed image could be made, the clone came straight from the template. */
+  readonly strategy: Strategy | 'seal';
   /** What it failed with, in Node's spelling (`ENOTSUP`, `EXDEV`, …); `SHORT` if the clone came out shorter than its source. */
   readonly code: string;
 }
@@ -48,7 +58,9 @@ export interface VmRootfs {
   readonly sharesTemplateInode: boolean;
   /** The slot was there already. */
   readonly reused: boolean;
-  /** Rungs that were left on the way down, in order; none for a slot that was there already. */
+  /** It was made beforehand: see `prewarm`. */
+  readonly pooled: boolean;
+  /** Ways that were left before one served, in order; none for a slot that was there already. */
   readonly attempts: readonly Attempt[];
 }
 
@@ -58,30 +70,74 @@ export interface CloneRequest extends ParsedCloneOptions {
   readonly templatePath: string;
 }
 
+/** Where a clone's bytes come from. */
+interface Origin {
+  readonly source: NativeSource;
+  readonly identity: Identity;
+  /** A sealed image has its final size; a template may have to be grown to it. */
+  readonly sealed: boolean;
+}
+
+/** All that a clone needs to be one trip. */
+interface Warm {
+  readonly request: CloneRequest;
+  readonly template: Template;
+  readonly origin: Origin;
+  readonly plan: SlotPlan;
+  /** The size to grow a clone of the template to. */
+  readonly growTo: number | undefined;
+  readonly attempts: readonly Attempt[];
+}
+
 // Each round is lost to another process that changed the template or the slot in the same instant.
 const ROUNDS = 16;
+
+// Requests in one trip of a batch: some milliseconds of work.
+const BATCH = 64;
+
+type Again = 'template-changed' | 'again';
 
 export class Slots {
   readonly #folder: ClonesFolder;
   readonly #templates: Templates;
+  readonly #sealed: SealedImages | undefined;
+  readonly #pool: Pool;
   readonly #programs: GrowPrograms;
 
-  constructor(folder: ClonesFolder, templates: Templates, programs: GrowPrograms) {
+  constructor(
+    folder: ClonesFolder,
+    templates: Templates,
+    sealed: SealedImages | undefined,
+    pool: Pool,
+    programs: GrowPrograms,
+  ) {
     this.#folder = folder;
     this.#templates = templates;
+    this.#sealed = sealed;
+    this.#pool = pool;
     this.#programs = programs;
   }
 
   async clone(request: CloneRequest): Promise<VmRootfs> {
-    const what = `cloning ${request.templatePath} to ${join(this.#folder.path, request.vm.safe, CLONE_ROOTFS_FILE)}`;
+    const what = this.#what(request);
     try {
-      let templateIsKnown = this.#templates.remembered(request.templatePath) !== undefined;
+      let look = this.#templates.remembered(request.templatePath) === undefined;
+      let sealFailure: Attempt | undefined;
       for (let round = 0; round < ROUNDS; round++) {
         checkAborted(what, request.signal);
-        if (!templateIsKnown) await this.#lookAtTemplate(request);
-        const outcome = await this.#folder.use((store) => this.#attempt(what, store, request));
+        if (look) await this.#look(request);
+        const outcome = await this.#folder.use(async (folder) => {
+          const warm = this.#warm(folder, request, sealFailure);
+          if (typeof warm === 'string') return warm;
+          return this.#follow(what, folder, warm, await launch(folder, warm));
+        });
         if (typeof outcome === 'object') return outcome;
-        templateIsKnown = outcome !== 'template-changed';
+        look = outcome === 'template-changed';
+        if (outcome === 'unsealed') {
+          const done = await this.#reuseOrSeal(what, request);
+          if (done !== undefined && 'vmId' in done) return done;
+          sealFailure = done;
+        }
       }
     } catch (error) {
       throw rootfsError(what, error);
@@ -89,87 +145,313 @@ export class Slots {
     throw changed(request.templatePath, 'or the slot keeps changing under the clone');
   }
 
-  async #lookAtTemplate({ stack, templatePath, signal }: CloneRequest): Promise<void> {
-    const template = await this.#templates.look(templatePath, signal);
-    if (template !== undefined) return;
-    throw new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
-      path: templatePath,
+  /** On the calling thread; throws `NOT_WARM` where that would take more than the one trip. */
+  cloneSync(request: CloneRequest): VmRootfs {
+    const what = this.#what(request);
+    const folder = this.#folder.opened;
+    if (folder === undefined) throw notWarm(what, 'the clones folder is not open yet');
+    try {
+      const warm = this.#warm(folder, request, undefined);
+      if (warm === 'template-changed') throw notWarm(what, 'the digest of the template is not known');
+      if (typeof warm === 'string') throw notWarm(what, 'the template is not sealed');
+      if (warm.growTo !== undefined) throw notWarm(what, 'the clone would have to be grown');
+      const outcome = native().cloneSlotSync(folder.store, warm.origin.source, warm.plan);
+      this.#returnReady(warm, outcome);
+      if (outcome.status === 'created') return this.#created(warm, outcome);
+      if (outcome.status === 'shared-inode') throw sharedInode(request);
+      if (outcome.status === 'exists') {
+        const slot = this.#assess(request, warm.template, outcome.existing);
+        if (typeof slot === 'object' && this.#asItIs(request, warm.template, slot)) {
+          return this.#found(request, warm.template, slot, outcome.existing);
+        }
+        throw notWarm(what, 'the slot is there, but is to be changed');
+      }
+      if ('staged' in outcome) {
+        native().dispose(outcome.staged);
+        throw notWarm(what, 'it would have to be copied');
+      }
+      throw notWarm(what, 'the template has changed');
+    } catch (error) {
+      if (this.#folder.isStale(error)) throw notWarm(what, 'the clones folder was replaced');
+      throw rootfsError(what, error);
+    }
+  }
+
+  /** One settled result for each request, in order. Warm clones share trips. */
+  async cloneMany(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const batches: number[][] = [];
+    for (let i = 0; i < requests.length; i += BATCH) {
+      batches.push(Array.from({ length: Math.min(BATCH, requests.length - i) }, (_, k) => i + k));
+    }
+    const results = await Promise.all(
+      batches.map((indexes) => this.#cloneBatch(indexes.map((i) => requests[i] as CloneRequest))),
+    );
+    return Promise.allSettled(results.flat().map((result) => result()));
+  }
+
+  /** Fresh promises are made by the caller, so that none is rejected before somebody listens. */
+  async #cloneBatch(requests: readonly CloneRequest[]): Promise<(() => Promise<VmRootfs>)[]> {
+    const folder = this.#folder.opened;
+    const alone = requests.map((request) => () => this.clone(request));
+    if (folder === undefined) return alone;
+    const warm: { index: number; warm: Warm }[] = [];
+    requests.forEach((request, index) => {
+      const plan = request.signal?.aborted ? 'again' : this.#tryWarm(folder, request);
+      if (typeof plan === 'object' && plan.growTo === undefined) warm.push({ index, warm: plan });
+    });
+    const outcomes = await native().cloneSlots(
+      folder.store,
+      warm.map(({ warm: { origin, plan } }) => [origin.source, plan]),
+    );
+    warm.forEach(({ index, warm }, i) => {
+      const outcome = outcomes[i] as CloneOutcome | { errno: number };
+      alone[index] = () => this.#settleOne(folder, warm, outcome);
+    });
+    return alone;
+  }
+
+  async #settleOne(
+    folder: OpenFolder,
+    warm: Warm,
+    outcome: CloneOutcome | { errno: number },
+  ): Promise<VmRootfs> {
+    const what = this.#what(warm.request);
+    try {
+      if (isSystemError(outcome)) throw outcome;
+      const followed = await this.#follow(what, folder, warm, outcome as CloneOutcome);
+      if (typeof followed === 'object') return followed;
+    } catch (error) {
+      if (!this.#folder.isStale(error)) throw rootfsError(what, error);
+    }
+    return this.clone(warm.request);
+  }
+
+  /** What a request that is wrong in itself throws is for its own promise to tell. */
+  #tryWarm(folder: OpenFolder, request: CloneRequest): Warm | Again | 'unsealed' {
+    try {
+      return this.#warm(folder, request, undefined);
+    } catch {
+      return 'again';
+    }
+  }
+
+  /** Makes a ready slot of the pool. Like a clone, but for nobody yet. */
+  async makeReady(request: CloneRequest, name: string): Promise<void> {
+    await this.#folder.use(async (folder) => {
+      const warm = this.#warm(folder, request, undefined);
+      if (typeof warm === 'string') throw changed(request.templatePath, 'changed');
+      const { plan, origin, growTo, template } = warm;
+      const what = `making a ready slot of ${request.templatePath}`;
+      const { staged, status, imagePath } = await native().stageReplacement(folder.store, origin.source, {
+        ...plan,
+        expected: origin.identity,
+      });
+      try {
+        if (status === 'copy-needed') await copyImage(what, staged, undefined);
+        if (growTo !== undefined) await growImage(imagePath, growTo, this.#programs, undefined);
+        const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
+        await native().publishSlot(staged, 'pool', name, sizeBytes, plan.companions);
+      } finally {
+        await native().discardSlot(staged);
+      }
     });
   }
 
-  async #attempt(
-    what: string,
-    store: NativeStore,
+  /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
+  async warmUp(request: CloneRequest): Promise<Template> {
+    const what = this.#what(request);
+    try {
+      await this.#look(request);
+      const { template } = this.#templates.remembered(request.templatePath) ?? {};
+      if (template === undefined) throw changed(request.templatePath, 'changed');
+      growsTo(request, template);
+      const sealed = this.#sealed;
+      if (sealed !== undefined && (await this.#folder.use(async ({ reflinks }) => reflinks))) {
+        await sealed.ensure(template, request.sizeBytes ?? template.identity.sizeBytes, request.signal);
+      }
+      return template;
+    } catch (error) {
+      throw rootfsError(what, error);
+    }
+  }
+
+  #what({ templatePath, vm }: CloneRequest): string {
+    return `cloning ${templatePath} to ${this.#imagePath(vm)}`;
+  }
+
+  #slotPath(vm: VmId): string {
+    return join(this.#folder.path, vm.safe);
+  }
+
+  #imagePath(vm: VmId): string {
+    return join(this.#slotPath(vm), CLONE_ROOTFS_FILE);
+  }
+
+  async #look(request: CloneRequest): Promise<void> {
+    const { stack, templatePath, signal } = request;
+    const before = this.#templates.remembered(templatePath)?.template.sha256;
+    const template = await this.#templates.look(templatePath, signal, this.#digestOf(request));
+    if (template === undefined) {
+      throw new RootfsError(
+        'STACK_NOT_FOUND',
+        `there is no stack "${stack}": ${templatePath} does not exist`,
+        {
+          path: templatePath,
+        },
+      );
+    }
+    if (before !== undefined && before !== template.sha256) {
+      await this.#pool.drop(before);
+      await this.#sealed?.collect();
+    }
+  }
+
+  /** Sealing a new template gives its digest on the way. A request that will be refused has nothing made for it. */
+  #digestOf({ sizeBytes }: CloneRequest): DigestOf {
+    const sealed = this.#sealed;
+    return async (path, opened, signal) => {
+      const refused = sizeBytes !== undefined && sizeBytes < opened.info.identity.sizeBytes;
+      if (sealed !== undefined && !refused) {
+        try {
+          const reflinks = await this.#folder.use(async ({ reflinks }) => reflinks);
+          if (reflinks) return await sealed.digestBySealing(path, opened, signal);
+        } catch (error) {
+          if (!isFull(error)) throw error;
+        }
+      }
+      return hashUnchanged(path, opened, signal);
+    };
+  }
+
+  /** Nothing is awaited between here and the call into the addon, so no descriptor can be dropped in between. */
+  #warm(
+    folder: OpenFolder,
     request: CloneRequest,
-  ): Promise<VmRootfs | 'template-changed' | 'again'> {
-    // Nothing is awaited between here and the call into the addon, so the descriptor cannot be dropped in between.
+    sealFailure: Attempt | undefined,
+  ): Warm | Again | 'unsealed' {
     const remembered = this.#templates.remembered(request.templatePath);
     if (remembered === undefined) return 'template-changed';
-    const { template, source } = remembered;
-    const grow = this.#growsTo(request, template);
-    const plan = planFor(request, template, grow === undefined);
-    const outcome = await (grow === undefined
-      ? native().cloneSlot(store, source, plan)
-      : native().stageSlot(store, source, plan));
+    const { template } = remembered;
+    const grown = growsTo(request, template);
+    let origin: Origin = { source: remembered.source, identity: template.identity, sealed: false };
+    if (this.#sealed !== undefined && folder.reflinks && sealFailure === undefined) {
+      const image = this.#sealed.remembered(template.sha256, grown ?? template.identity.sizeBytes);
+      if (image === undefined) return 'unsealed';
+      origin = { source: image.source, identity: image.identity, sealed: true };
+    }
+    // Ready slots are not flushed: see Pool.
+    const ready = request.durable ? undefined : this.#pool.take(poolKey(request, template));
+    return {
+      request,
+      template,
+      origin,
+      plan: planFor(request, template, origin, grown, ready),
+      growTo: origin.sealed ? undefined : grown,
+      attempts: sealFailure === undefined ? [] : [sealFailure],
+    };
+  }
+
+  /** A slot that is there needs no sealed image. Else one is made, or the reason why not is returned. */
+  async #reuseOrSeal(what: string, request: CloneRequest): Promise<VmRootfs | Attempt | undefined> {
+    await this.#look(request);
+    const remembered = this.#templates.remembered(request.templatePath);
+    if (remembered === undefined) return undefined;
+    const { template } = remembered;
+    const existing = await this.#folder.use(async (folder) => {
+      const state = await native().inspectSlot(folder.store, request.vm.safe);
+      return state.kind === 'absent' ? undefined : this.#reuse(what, folder, request, template, state);
+    });
+    if (existing !== undefined) return existing === 'again' ? undefined : existing;
+    try {
+      await this.#sealed?.ensure(
+        template,
+        growsTo(request, template) ?? template.identity.sizeBytes,
+        request.signal,
+      );
+      return undefined;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      return { strategy: 'seal', code: errnoName(error.errno) };
+    }
+  }
+
+  async #follow(
+    what: string,
+    folder: OpenFolder,
+    warm: Warm,
+    outcome: CloneOutcome,
+  ): Promise<VmRootfs | Again> {
+    const { request, template } = warm;
+    this.#returnReady(warm, outcome);
     switch (outcome.status) {
       case 'created':
-        if (outcome.sourceNow !== undefined) this.#templates.update(template, outcome.sourceNow);
-        if (outcome.strategy === 'hardlink') warnOfSharedInode(request, template);
-        return this.#made(request, template, outcome.strategy, outcome.attempts, template.identity.sizeBytes);
+        return this.#created(warm, outcome);
       case 'staged':
       case 'copy-needed':
-        return this.#finish(what, outcome, request, template, grow);
+        return this.#finish(what, warm, outcome);
       case 'exists':
-        return this.#reuse(what, store, request, template, outcome.existing);
-      case 'source-changed':
+        return this.#reuse(what, folder, request, template, outcome.existing);
+      case 'template-changed':
         return 'template-changed';
+      case 'source-changed':
+        if (!warm.origin.sealed) return 'template-changed';
+        this.#sealed?.forget(template.sha256, warm.origin.identity.sizeBytes);
+        return 'again';
       case 'shared-inode':
         throw sharedInode(request);
     }
   }
 
-  /** The size to grow a new clone to; undefined if it stays as long as the template. */
-  #growsTo(request: CloneRequest, template: Template): number | undefined {
-    const target = request.sizeBytes;
-    if (target === undefined) return undefined;
-    if (target < template.identity.sizeBytes) {
-      throw shrinkRefused(template.path, template.identity.sizeBytes, target);
-    }
-    return target > template.identity.sizeBytes ? target : undefined;
+  #returnReady({ plan, request, template }: Warm, outcome: CloneOutcome): void {
+    const taken = outcome.status === 'created' || 'staged' in outcome;
+    if (plan.ready !== undefined && !taken) this.#pool.giveBack(poolKey(request, template), plan.ready);
+  }
+
+  #created(warm: Warm, outcome: CloneOutcome & { status: 'created' }): VmRootfs {
+    const { request, template, origin } = warm;
+    const { sourceNow, pooled } = outcome;
+    if (sourceNow !== undefined && !origin.sealed) this.#templates.update(template, sourceNow);
+    // The clone is right all the same, but the next one should not come from an image that has lost its name.
+    if (sourceNow?.links === 0) this.#sealed?.forget(template.sha256, origin.identity.sizeBytes);
+    const strategy = pooled ? (origin.sealed ? 'reflink' : 'copy') : outcome.strategy;
+    if (strategy === 'hardlink') warnOfSharedInode(request, template);
+    const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
+    return { ...this.#made(warm, { ...outcome, strategy }, sizeBytes), pooled };
   }
 
   /** What does not fit into one trip: copies, grows, publishes. */
-  async #finish(
-    what: string,
-    outcome: Staged,
-    request: CloneRequest,
-    template: Template,
-    grow: number | undefined,
-  ): Promise<VmRootfs | 'template-changed' | 'again'> {
+  async #finish(what: string, warm: Warm, outcome: Staged): Promise<VmRootfs | Again> {
+    const { request, template, growTo, plan } = warm;
     const { staged } = outcome;
     try {
       if (outcome.status === 'copy-needed') await copyImage(what, staged, request.signal);
-      if (grow !== undefined) await growImage(outcome.imagePath, grow, this.#programs, request.signal);
+      if (growTo !== undefined) await growImage(outcome.imagePath, growTo, this.#programs, request.signal);
       checkAborted(what, request.signal);
-      const sizeBytes = grow ?? template.identity.sizeBytes;
-      const published = await native().publishSlot(staged, sizeBytes, grow?.toString());
+      const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
+      const published = await native().publishSlot(staged, 'slots', plan.slot, sizeBytes, plan.companions);
       if (published === 'exists') return 'again';
       if (published === 'source-changed') return 'template-changed';
-      return this.#made(request, template, outcome.strategy, outcome.attempts, sizeBytes);
+      return this.#made(warm, outcome, sizeBytes);
     } finally {
       await native().discardSlot(staged);
     }
   }
 
+  #assess(request: CloneRequest, template: Template, state: SlotState): AssessedSlot | 'settle' | 'again' {
+    return state.kind === 'absent'
+      ? 'again'
+      : assessSlot(this.#slotPath(request.vm), request, template, state);
+  }
+
   async #reuse(
     what: string,
-    store: NativeStore,
+    { store }: OpenFolder,
     request: CloneRequest,
     template: Template,
     state: SlotState,
   ): Promise<VmRootfs | 'again'> {
-    if (state.kind === 'absent') return 'again';
-    const slot = assessSlot(join(this.#folder.path, request.vm.safe), request, template, state);
+    const slot = this.#assess(request, template, state);
+    if (slot === 'again') return 'again';
     if (slot === 'settle') {
       await settle(store, request.vm.safe, request.signal);
       return 'again';
@@ -177,37 +459,51 @@ export class Slots {
     const shared = sameFile(slot.image.identity, template.identity);
     const grow = growsFrom(request, slot);
     if (grow !== undefined || (shared && request.writable === true)) {
-      const target = grow ?? slot.image.identity.sizeBytes;
+      const targetBytes = grow ?? slot.image.identity.sizeBytes;
       const strategy = await replaceImage(what, store, {
         ...request,
         slot: request.vm.safe,
         shared,
-        targetBytes: target,
+        targetBytes,
         sizeStamp: grow?.toString(),
         programs: this.#programs,
       });
-      return strategy === 'again' ? 'again' : this.#existing(request, template, target, strategy, false);
+      return strategy === 'again' ? 'again' : this.#existing(request, template, targetBytes, strategy, false);
     }
-    if (shared && (request.owner !== undefined || request.mode !== undefined)) throw sharedInode(request);
-    await dress(store, request, slot);
-    const strategy = shared ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
-    return this.#existing(request, template, slot.image.identity.sizeBytes, strategy, shared);
+    if (!this.#asItIs(request, template, slot)) {
+      const { owner, mode } = request;
+      await native().dressSlot(store, request.vm.safe, slot.image.identity, { owner, mode });
+    }
+    return this.#found(request, template, slot, state);
   }
 
-  #made(
-    request: CloneRequest,
-    template: Template,
-    strategy: Strategy,
-    attempts: readonly NativeAttempt[],
-    sizeBytes: number,
-  ): VmRootfs {
+  /** Whether an existing slot is all that was asked for. Throws `SHARED_INODE`. */
+  #asItIs(request: CloneRequest, template: Template, slot: AssessedSlot): boolean {
+    const { owner, mode, writable } = request;
+    const { image } = slot;
+    const shared = sameFile(image.identity, template.identity);
+    if (growsFrom(request, slot) !== undefined || (shared && writable === true)) return false;
+    if (shared && (owner !== undefined || mode !== undefined)) throw sharedInode(request);
+    const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
+    return hasOwner && (mode === undefined || mode === image.mode);
+  }
+
+  #found(request: CloneRequest, template: Template, { image }: AssessedSlot, state: SlotState): VmRootfs {
+    const shared = sameFile(image.identity, template.identity);
+    const strategy = shared ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
+    return this.#existing(request, template, image.identity.sizeBytes, strategy, shared);
+  }
+
+  #made(warm: Warm, outcome: Pick<Staged, 'strategy' | 'attempts'>, sizeBytes: number): VmRootfs {
+    const { strategy } = outcome;
+    const attempts = outcome.attempts.map(({ strategy, errno }) => ({
+      strategy,
+      code: errno === 0 ? 'SHORT' : errnoName(errno),
+    }));
     return {
-      ...this.#existing(request, template, sizeBytes, strategy, strategy === 'hardlink'),
+      ...this.#existing(warm.request, warm.template, sizeBytes, strategy, strategy === 'hardlink'),
       reused: false,
-      attempts: attempts.map(({ strategy, errno }) => ({
-        strategy,
-        code: errno === 0 ? 'SHORT' : errnoName(errno),
-      })),
+      attempts: [...warm.attempts, ...attempts],
     };
   }
 
@@ -221,46 +517,71 @@ export class Slots {
     return {
       vmId: request.vm.safe,
       stack: request.stack,
-      path: join(this.#folder.path, request.vm.safe, CLONE_ROOTFS_FILE),
+      path: this.#imagePath(request.vm),
       sourceSha256: template.sha256,
       sizeBytes,
       strategy,
       sharesTemplateInode,
       reused: true,
+      pooled: false,
       attempts: [],
     };
   }
 }
 
-function planFor(request: CloneRequest, template: Template, mayShareInode: boolean): SlotPlan {
+function isFull(error: unknown): error is SystemError {
+  return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
+}
+
+function launch({ store }: OpenFolder, { origin, plan, growTo }: Warm): Promise<CloneOutcome> {
+  const addon = native();
+  return growTo === undefined
+    ? addon.cloneSlot(store, origin.source, plan)
+    : addon.stageSlot(store, origin.source, plan);
+}
+
+function planFor(
+  request: CloneRequest,
+  template: Template,
+  origin: Origin,
+  grown: number | undefined,
+  ready: string | undefined,
+): SlotPlan {
   const { vm, owner, mode, durable, writable } = request;
-  const hardlink = mayShareInode && writable !== true ? RUNG.hardlink : 0;
+  const mayShareInode = writable !== true && !origin.sealed && grown === undefined;
+  const rawId = vm.raw === vm.safe ? undefined : vm.raw;
   return {
     slot: vm.safe,
-    stamp: template.sha256,
-    rawId: vm.raw === vm.safe ? undefined : vm.raw,
-    expected: template.identity,
-    rungs: RUNG.reflink | hardlink | RUNG.copy,
+    companions: companionsOf({ sha256: template.sha256, sizeStamp: grown, rawId }),
+    expected: origin.identity,
+    templatePath: template.path,
+    templateExpected: template.identity,
+    rungs: RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy,
     owner,
     mode,
     durable,
+    ready,
+    rawId,
   };
+}
+
+export function poolKey(request: CloneRequest, template: Template): PoolKey {
+  const { owner, mode, sizeBytes } = request;
+  return { sha256: template.sha256, sizeBytes: sizeBytes ?? template.identity.sizeBytes, owner, mode };
+}
+
+/** The size to grow a new clone to; undefined if it stays as long as the template. Throws `SHRINK_REFUSED`. */
+function growsTo(request: CloneRequest, template: Template): number | undefined {
+  const target = request.sizeBytes;
+  const { sizeBytes } = template.identity;
+  if (target !== undefined && target < sizeBytes) throw shrinkRefused(template.path, sizeBytes, target);
+  return target === sizeBytes ? undefined : target;
 }
 
 /** The size to grow an existing clone to; undefined if it is as it should be. */
 function growsFrom(request: CloneRequest, slot: AssessedSlot): number | undefined {
   const target = request.sizeBytes;
-  if (target === undefined || slot.sizeStamp !== undefined || target === slot.templateBytes) return undefined;
-  return target;
-}
-
-/** Gives an existing clone the owner and mode that were asked for. */
-async function dress(store: NativeStore, request: CloneRequest, slot: AssessedSlot): Promise<void> {
-  const { owner, mode } = request;
-  const { image } = slot;
-  const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
-  if (hasOwner && (mode === undefined || mode === image.mode)) return;
-  await native().dressSlot(store, request.vm.safe, image.identity, { owner, mode });
+  return slot.sizeStamp !== undefined || target === slot.templateBytes ? undefined : target;
 }
 
 function sharedInode(request: CloneRequest): RootfsError {
@@ -269,6 +590,13 @@ function sharedInode(request: CloneRequest): RootfsError {
     `the clone for VM "${request.vm.raw}" would be a hardlink of ${request.templatePath}, and owner or mode would change the ` +
       'template with it: pass writable: true for a clone of its own, or leave owner and mode out',
     { path: request.templatePath },
+  );
+}
+
+function notWarm(what: string, why: string): RootfsError {
+  return new RootfsError(
+    'NOT_WARM',
+    `${what} on the calling thread: ${why}; call cloneForVm, or prewarm the stack first`,
   );
 }
 

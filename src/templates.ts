@@ -2,6 +2,7 @@
 // descriptor of that very file.
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { DigestCache } from './digest-cache.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { hashSource } from './hash.js';
 import { type Identity, sameState } from './identity.js';
@@ -26,10 +27,18 @@ interface Known extends Template {
   source: NativeSource | undefined;
 }
 
+/** Computes the digest of a template that was just opened, or rejects with `TEMPLATE_CHANGED`. */
+export type DigestOf = (path: string, opened: OpenedSource, signal: AbortSignal) => Promise<string>;
+
 export class Templates {
+  readonly #digests: DigestCache;
   /** In order of last use, so that the least used are dropped first. */
   readonly #known = new Map<string, Known>();
   readonly #hashing = new SingleFlight<Known>();
+
+  constructor(digests: DigestCache) {
+    this.#digests = digests;
+  }
 
   /**
    * What is known of a template without any I/O, with an open descriptor. Whoever clones from it must compare its identity with the
@@ -41,15 +50,20 @@ export class Templates {
   }
 
   /**
-   * Looks at the template, and hashes it unless its digest is known for the file as it is now. Undefined if there is none.
+   * Looks at the template, and computes its digest unless it is known for the file as it is now. Undefined if there is none.
    * Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or the system's code.
    */
-  async look(path: string, signal: AbortSignal | undefined): Promise<Template | undefined> {
+  async look(
+    path: string,
+    signal: AbortSignal | undefined,
+    digestOf: DigestOf = hashUnchanged,
+  ): Promise<Template | undefined> {
     const opened = await open(path);
     if (opened === undefined) return undefined;
+    const { identity } = opened.info;
     const known = this.#known.get(path);
-    if (known !== undefined && sameState(known.identity, opened.info.identity)) {
-      known.identity = opened.info.identity;
+    if (known !== undefined && sameState(known.identity, identity)) {
+      known.identity = identity;
       this.#keep(known, opened.source);
       return known;
     }
@@ -57,8 +71,12 @@ export class Templates {
     if (this.#hashing.has(path)) native().dispose(opened.source);
     return this.#hashing.join(path, what, signal, async (shared) => {
       try {
-        const sha256 = await hashUnchanged(what, path, opened, shared);
-        const fresh: Known = { path, sha256, identity: opened.info.identity, source: undefined };
+        let sha256 = await this.#digests.get(identity);
+        if (sha256 === undefined) {
+          sha256 = await digestOf(path, opened, shared);
+          await this.#digests.put(identity, sha256);
+        }
+        const fresh: Known = { path, sha256, identity, source: undefined };
         this.#keep(fresh, opened.source);
         return fresh;
       } catch (error) {
@@ -150,21 +168,24 @@ async function isMissing(path: string): Promise<boolean> {
   }
 }
 
-async function hashUnchanged(
-  what: string,
-  path: string,
-  opened: OpenedSource,
-  signal: AbortSignal,
-): Promise<string> {
+export function hashUnchanged(path: string, opened: OpenedSource, signal: AbortSignal): Promise<string> {
+  const { source, info } = opened;
+  return unchanged(path, opened, () =>
+    hashSource(`hashing template ${path}`, source, info.identity.sizeBytes, signal),
+  );
+}
+
+/** Runs work whose result holds only if nobody writes to the template meanwhile. */
+export async function unchanged<T>(path: string, opened: OpenedSource, work: () => Promise<T>): Promise<T> {
   const { source, info } = opened;
   if (opened.openForWriting) throw changed(path, 'is open for writing in some process');
   const age = Date.now() - Number(info.identity.ctimeNs / 1_000_000n);
   if (age >= 0 && age < SETTLED_AFTER_MS) await sleep(SETTLED_AFTER_MS);
-  const sha256 = await hashSource(what, source, info.identity.sizeBytes, signal);
+  const result = await work();
   const after = await native().checkSource(source);
-  if (!sameState(info.identity, after.info.identity)) throw changed(path, 'changed while it was hashed');
-  if (after.openForWriting) throw changed(path, 'was opened for writing while it was hashed');
-  return sha256;
+  if (!sameState(info.identity, after.info.identity)) throw changed(path, 'changed while it was read');
+  if (after.openForWriting) throw changed(path, 'was opened for writing while it was read');
+  return result;
 }
 
 export function changed(path: string, how: string): RootfsError {

@@ -1,0 +1,136 @@
+#include "pack.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "allocate.h"
+#include "buffer.h"
+#include "file.h"
+
+namespace microvm {
+namespace {
+
+constexpr uint64_t kBufferSize = 256 * 1024;
+
+// The longest gap to fill: the shortest ones first, as far as the allowance goes.
+uint64_t longest_gap_to_fill(const std::vector<DataRange>& ranges) {
+  uint64_t data = 0;
+  std::vector<uint64_t> gaps;
+  for (size_t i = 0; i < ranges.size(); i++) {
+    data += ranges[i].end - ranges[i].start;
+    if (i > 0) gaps.push_back(ranges[i].start - ranges[i - 1].end);
+  }
+  std::sort(gaps.begin(), gaps.end());
+  uint64_t allowance = kFillAllowance + data / 2;
+  uint64_t longest = 0;
+  for (uint64_t gap : gaps) {
+    if (gap > kGapLimit || gap > allowance) break;
+    allowance -= gap;
+    longest = gap;
+  }
+  return longest;
+}
+
+void fill_gaps(std::vector<DataRange>* ranges) {
+  const uint64_t longest = longest_gap_to_fill(*ranges);
+  std::vector<DataRange> merged;
+  for (const DataRange& range : *ranges) {
+    if (!merged.empty() && range.start - merged.back().end <= longest) {
+      merged.back().end = range.end;
+    } else {
+      merged.push_back(range);
+    }
+  }
+  ranges->swap(merged);
+}
+
+}  // namespace
+
+Error PackedCopy::start() {
+  started_ = true;
+  Error error = reports_holes(from_fd_, size_, path_, &holes_reported_);
+  if (!error.ok()) return error;
+  if (!holes_reported_) {
+    ranges_.push_back({0, size_});
+    return {};
+  }
+  for (uint64_t position = 0; position < size_;) {
+    DataRange range;
+    error = next_data_range(from_fd_, position, size_, path_, &range);
+    if (!error.ok()) return error;
+    if (range.empty()) break;
+    ranges_.push_back(range);
+    position = range.end;
+  }
+  fill_gaps(&ranges_);
+  for (const DataRange& range : ranges_) {
+    error = reserve(to_fd_, range.start, range.end - range.start, dest_);
+    if (!error.ok()) return error;
+  }
+  return {};
+}
+
+Error PackedCopy::step(uint64_t budget) {
+  if (!started_) {
+    Error error = start();
+    if (!error.ok()) return error;
+  }
+  Buffer buffer = allocate(kBufferSize);
+  if (!buffer) return Error::of(ENOMEM, "malloc", dest_);
+  const uint64_t first = position_;
+  while (budget > 0 && !done()) {
+    while (range_ < ranges_.size() && position_ >= ranges_[range_].end) range_++;
+    const DataRange range = range_ < ranges_.size() ? ranges_[range_] : DataRange{size_, size_};
+    uint64_t advanced = 0;
+    if (position_ < range.start) {
+      advanced = std::min(budget, range.start - position_);
+      hash_hole(advanced, buffer.get());
+    } else {
+      Error error = copy_data(std::min(budget, range.end - position_), buffer.get(), &advanced);
+      if (!error.ok()) return error;
+      // The source ended early: it was truncated. Its changed identity is noticed before anything is published.
+      if (advanced == 0) position_ = size_;
+    }
+    budget -= std::min(budget, advanced);
+  }
+  sync_file_range(to_fd_, static_cast<off_t>(first), static_cast<off_t>(position_ - first), SYNC_FILE_RANGE_WRITE);
+  return {};
+}
+
+Error PackedCopy::copy_data(uint64_t length, char* buffer, uint64_t* copied) {
+  while (*copied < length) {
+    size_t count = 0;
+    Error error = read_at(from_fd_, buffer, std::min(kBufferSize, length - *copied), position_, path_, &count);
+    if (!error.ok() || count == 0) return error;
+    hash_.update(buffer, count);
+    if (holes_reported_ || !all_zeros(buffer, count)) {
+      error = write_all_at(to_fd_, buffer, count, position_, dest_);
+      if (!error.ok()) return error;
+    }
+    position_ += count;
+    *copied += count;
+  }
+  return {};
+}
+
+void PackedCopy::hash_hole(uint64_t length, char* buffer) {
+  std::memset(buffer, 0, kBufferSize);
+  position_ += length;
+  for (; length > 0; length -= std::min(kBufferSize, length)) hash_.update(buffer, std::min(kBufferSize, length));
+}
+
+Error PackedCopy::finish(std::string* sha256) {
+  if (retry_eintr([&] { return fdatasync(to_fd_); }) < 0) return Error::last("fdatasync", dest_);
+  if (retry_eintr([&] { return ftruncate(to_fd_, static_cast<off_t>(size_)); }) < 0) {
+    return Error::last("ftruncate", dest_);
+  }
+  char hex[64];
+  hash_.finish_hex(hex);
+  sha256->assign(hex, sizeof hex);
+  return {};
+}
+
+}  // namespace microvm

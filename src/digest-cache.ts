@@ -1,0 +1,147 @@
+// Digests that outlive the process, by the state of the file that they are of. The file is replaced as a whole, so a reader in any process
+// finds one version or another; of two processes that write at once one's news may be lost, which costs one more hash.
+import { createHash } from 'node:crypto';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type ClonesFolder, STATE_FOLDER } from './clones-folder.js';
+import { failedWith, rootfsError } from './errors.js';
+import { type Identity, sameState } from './identity.js';
+
+const FILE = 'digests.json';
+const VERSION = 1;
+const ENTRY_LIMIT = 4096;
+// Far above what that many entries take: a larger file is not ours.
+const FILE_BYTES_LIMIT = 4 * 1024 * 1024;
+
+interface Entry {
+  readonly identity: Identity;
+  readonly sha256: string;
+}
+
+export class DigestCache {
+  readonly #folder: ClonesFolder;
+  readonly #path: string;
+  #loaded: Promise<Map<string, Entry>> | undefined;
+  #saving: Promise<void> = Promise.resolve();
+
+  constructor(folder: ClonesFolder) {
+    this.#folder = folder;
+    this.#path = join(folder.path, STATE_FOLDER, FILE);
+  }
+
+  async get(identity: Identity): Promise<string | undefined> {
+    this.#loaded ??= load(this.#path);
+    const entry = (await this.#loaded).get(keyOf(identity));
+    return entry !== undefined && sameState(entry.identity, identity) ? entry.sha256 : undefined;
+  }
+
+  /** Adds a digest, also for later processes if the clones folder is open. That it could not be saved is a warning, not an error. */
+  async put(identity: Identity, sha256: string): Promise<void> {
+    this.#loaded ??= load(this.#path);
+    remember(await this.#loaded, { identity, sha256 });
+    this.#saving = this.#saving.then(() => this.#save());
+    await this.#saving;
+  }
+
+  async #save(): Promise<void> {
+    const folder = this.#folder.opened;
+    if (folder === undefined) return;
+    try {
+      const entries = await load(this.#path);
+      for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
+      const temporary = join(folder.sessionPath, FILE);
+      await writeFile(temporary, serialize([...entries.values()]), { mode: 0o600, flush: true });
+      await rename(temporary, this.#path);
+    } catch (error) {
+      process.emitWarning(
+        `digests are not kept: ${(rootfsError(`writing ${this.#path}`, error) as Error).message}`,
+        {
+          code: 'MICROVM_ROOTFS_DIGESTS',
+        },
+      );
+    }
+  }
+}
+
+function keyOf({ device, inode }: Identity): string {
+  return `${device}:${inode}`;
+}
+
+/** Newest last; the oldest go when there are too many. */
+function remember(entries: Map<string, Entry>, entry: Entry): void {
+  const key = keyOf(entry.identity);
+  entries.delete(key);
+  entries.set(key, entry);
+  for (const oldest of entries.keys()) {
+    if (entries.size <= ENTRY_LIMIT) break;
+    entries.delete(oldest);
+  }
+}
+
+type Row = [
+  device: string,
+  inode: string,
+  sizeBytes: number,
+  mtimeNs: string,
+  ctimeNs: string,
+  links: number,
+  sha256: string,
+];
+
+export function serialize(entries: readonly Entry[]): string {
+  const rows = JSON.stringify(
+    entries.map(
+      ({ identity: i, sha256 }): Row => [
+        `${i.device}`,
+        `${i.inode}`,
+        i.sizeBytes,
+        `${i.mtimeNs}`,
+        `${i.ctimeNs}`,
+        i.links,
+        sha256,
+      ],
+    ),
+  );
+  return `${JSON.stringify({ version: VERSION, check: checksum(rows) })}\n${rows}\n`;
+}
+
+/** Undefined for anything that {@link serialize} did not write: torn, damaged, of another version. */
+export function parse(text: string): Entry[] | undefined {
+  try {
+    const [head = '', rows = ''] = text.split('\n');
+    const { version, check } = JSON.parse(head) as Record<string, unknown>;
+    if (version !== VERSION || check !== checksum(rows)) return undefined;
+    return (JSON.parse(rows) as Row[]).map(([device, inode, sizeBytes, mtimeNs, ctimeNs, links, sha256]) => ({
+      identity: {
+        device: BigInt(device),
+        inode: BigInt(inode),
+        sizeBytes,
+        mtimeNs: BigInt(mtimeNs),
+        ctimeNs: BigInt(ctimeNs),
+        links,
+      },
+      sha256,
+    }));
+  } catch {
+    return undefined;
+  }
+}
+
+function checksum(rows: string): string {
+  return createHash('sha256').update(rows).digest('hex');
+}
+
+async function load(path: string): Promise<Map<string, Entry>> {
+  const entries = new Map<string, Entry>();
+  try {
+    const text = await readFile(path, 'utf8');
+    if (text.length > FILE_BYTES_LIMIT) return entries;
+    for (const entry of parse(text) ?? []) remember(entries, entry);
+  } catch (error) {
+    // Without it templates are hashed again; a folder that cannot be read shows itself where slots are made.
+    if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR') && !failedWith(error, 'EACCES')) {
+      throw rootfsError(`reading ${path}`, error);
+    }
+  }
+  return entries;
+}
