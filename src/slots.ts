@@ -127,7 +127,7 @@ export class Slots {
         checkAborted(what, request.signal);
         if (look) await this.#look(request);
         const outcome = await this.#folder.use(async (folder) => {
-          const warm = this.#warm(folder, request, sealFailure);
+          const warm = this.#warm(folder, request, { sealFailure });
           if (typeof warm === 'string') return warm;
           return this.#follow(what, folder, warm, await launch(folder, warm));
         });
@@ -151,7 +151,7 @@ export class Slots {
     const folder = this.#folder.opened;
     if (folder === undefined) throw notWarm(what, 'the clones folder is not open yet');
     try {
-      const warm = this.#warm(folder, request, undefined);
+      const warm = this.#warm(folder, request);
       if (warm === 'template-changed') throw notWarm(what, 'the digest of the template is not known');
       if (typeof warm === 'string') throw notWarm(what, 'the template is not sealed');
       if (warm.growTo !== undefined) throw notWarm(what, 'the clone would have to be grown');
@@ -229,7 +229,7 @@ export class Slots {
   /** What a request that is wrong in itself throws is for its own promise to tell. */
   #tryWarm(folder: OpenFolder, request: CloneRequest): Warm | Again | 'unsealed' {
     try {
-      return this.#warm(folder, request, undefined);
+      return this.#warm(folder, request);
     } catch {
       return 'again';
     }
@@ -238,7 +238,7 @@ export class Slots {
   /** Makes a ready slot of the pool. Like a clone, but for nobody yet. */
   async makeReady(request: CloneRequest, name: string): Promise<void> {
     await this.#folder.use(async (folder) => {
-      const warm = this.#warm(folder, request, undefined);
+      const warm = this.#warm(folder, request, { fromPool: false });
       if (typeof warm === 'string') throw changed(request.templatePath, 'changed');
       const { plan, origin, growTo, template } = warm;
       const what = `making a ready slot of ${request.templatePath}`;
@@ -327,7 +327,10 @@ export class Slots {
   #warm(
     folder: OpenFolder,
     request: CloneRequest,
-    sealFailure: Attempt | undefined,
+    {
+      sealFailure,
+      fromPool = !request.durable,
+    }: { sealFailure?: Attempt | undefined; fromPool?: boolean } = {},
   ): Warm | Again | 'unsealed' {
     const remembered = this.#templates.remembered(request.templatePath);
     if (remembered === undefined) return 'template-changed';
@@ -339,8 +342,7 @@ export class Slots {
       if (image === undefined) return 'unsealed';
       origin = { source: image.source, identity: image.identity, sealed: true };
     }
-    // Ready slots are not flushed: see Pool.
-    const ready = request.durable ? undefined : this.#pool.take(poolKey(request, template));
+    const ready = fromPool ? this.#pool.take(poolKey(request, template)) : undefined;
     return {
       request,
       template,
