@@ -1,9 +1,11 @@
 // The table of what the addon exports. src/native.ts describes each function and is their only caller.
 #include <napi.h>
 
+#include "clone_glue.h"
 #include "image_glue.h"
 #include "js.h"
-#include "slot_glue.h"
+#include "replace_glue.h"
+#include "store_glue.h"
 
 namespace {
 

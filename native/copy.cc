@@ -38,7 +38,8 @@ Error SparseCopy::step(uint64_t budget) {
     // The source ended early: it was truncated. Its changed identity is noticed before anything is published.
     if (copied == 0) position_ = size_;
     // Starts writing to disk without waiting, so that the flush at the end finds little left to do.
-    if (copied != 0) sync_file_range(to_fd_, static_cast<off_t>(start), static_cast<off_t>(copied), SYNC_FILE_RANGE_WRITE);
+    if (copied != 0)
+      sync_file_range(to_fd_, static_cast<off_t>(start), static_cast<off_t>(copied), SYNC_FILE_RANGE_WRITE);
     budget -= std::min(budget, copied);
   }
   return {};
@@ -81,9 +82,8 @@ Error SparseCopy::copy_bytes(uint64_t length, uint64_t* copied) {
 Error SparseCopy::copy_in_kernel(uint64_t length, uint64_t* copied) {
   off_t from = static_cast<off_t>(position_);
   off_t to = from;
-  ssize_t count = retry_eintr([&] {
-    return static_cast<ssize_t>(syscall(SYS_copy_file_range, from_fd_, &from, to_fd_, &to, length, 0U));
-  });
+  ssize_t count = retry_eintr(
+      [&] { return static_cast<ssize_t>(syscall(SYS_copy_file_range, from_fd_, &from, to_fd_, &to, length, 0U)); });
   if (count < 0) return Error::last("copy_file_range", path_, dest_);
   *copied = static_cast<uint64_t>(count);
   position_ += *copied;

@@ -17,7 +17,8 @@ Error Digest::step(uint64_t budget) {
   if (!buffer) return Error::of(ENOMEM, "malloc", source_->path());
   while (budget > 0 && !done_) {
     size_t count = 0;
-    Error error = read_at(source_->fd(), buffer.get(), std::min(kBufferSize, budget), position_, source_->path(), &count);
+    Error error =
+        read_at(source_->fd(), buffer.get(), std::min(kBufferSize, budget), position_, source_->path(), &count);
     if (!error.ok()) return error;
     if (count == 0) {
       char hex[64];

@@ -27,8 +27,7 @@ Error open_file_at(int folder_fd, const char* name, std::string_view path, Fd* f
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file);
 
 // A new file with these contents, flushed if `durable`.
-Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable,
-                       std::string_view path);
+Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path);
 
 // What a small file that other programs may have written turned out to be.
 struct SmallFile {

@@ -33,8 +33,6 @@ Error next_data_range(int fd, uint64_t from, uint64_t size, std::string_view pat
 }
 
 // Compares the bytes with themselves shifted by one: equal if every byte equals the first.
-bool all_zeros(const char* data, size_t length) {
-  return data[0] == 0 && std::memcmp(data, data + 1, length - 1) == 0;
-}
+bool all_zeros(const char* data, size_t length) { return data[0] == 0 && std::memcmp(data, data + 1, length - 1) == 0; }
 
 }  // namespace microvm

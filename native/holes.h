@@ -14,8 +14,8 @@ struct DataRange {
   bool empty() const { return start >= end; }
 };
 
-// Whether the file system tells where the holes are. Some (FUSE, ramfs) call everything data although the file has fewer blocks
-// than its length.
+// Whether the file system tells where the holes are. Some (FUSE, ramfs) call everything data although the file has
+// fewer blocks than its length.
 Error reports_holes(int fd, uint64_t size, std::string_view path, bool* reports);
 
 // The first range of data at or after `from`, within `size`; empty at `size` if only a hole is left.

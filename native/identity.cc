@@ -37,9 +37,7 @@ Error call_statx(int fd, const char* name, int flags, std::string_view path, Fil
 bool FileInfo::is_regular() const { return S_ISREG(mode); }
 bool FileInfo::is_folder() const { return S_ISDIR(mode); }
 
-Error stat_fd(int fd, std::string_view path, FileInfo* info) {
-  return call_statx(fd, "", AT_EMPTY_PATH, path, info);
-}
+Error stat_fd(int fd, std::string_view path, FileInfo* info) { return call_statx(fd, "", AT_EMPTY_PATH, path, info); }
 
 Error stat_at(int folder_fd, const char* name, Follow follow, std::string_view path, FileInfo* info) {
   return call_statx(folder_fd, name, follow == Follow::kYes ? 0 : AT_SYMLINK_NOFOLLOW, path, info);

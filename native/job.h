@@ -62,7 +62,24 @@ class Job {
   napi_async_work work_ = nullptr;
 };
 
-// The same task on the calling thread: its result, or an error thrown.
+// Work that has nothing to tell but whether it failed.
+template <class Work>
+class SilentTask {
+ public:
+  explicit SilentTask(Work work) : work_(std::move(work)) {}
+  Error run() { return work_(); }
+  Napi::Value result(Napi::Env env) { return env.Undefined(); }
+
+ private:
+  Work work_;
+};
+
+template <class Work>
+Napi::Value start_silent(Napi::Env env, const char* name, Work work) {
+  return Job<SilentTask<Work>>::start(env, name, SilentTask<Work>(std::move(work)));
+}
+
+// A task on the calling thread: its result, or an error thrown.
 template <class Task>
 Napi::Value run_here(Napi::Env env, Task task) {
   Error error = task.run();

@@ -21,8 +21,9 @@ std::string to_string(Napi::Value value);
 uint64_t to_size(Napi::Value value);
 bool to_bool(Napi::Value value);
 
-// An object of the core as an opaque JavaScript value. The tag keeps one kind from being taken for another. JavaScript lets go of it by
-// dispose(), or at the latest when the value is collected; jobs that still run hold references of their own.
+// An object of the core as an opaque JavaScript value. The tag keeps one kind from being taken for another. JavaScript
+// lets go of it by dispose(), or at the latest when the value is collected; jobs that still run hold references of
+// their own.
 Napi::Value wrap_object(Napi::Env env, Ref<Shared> object, const napi_type_tag& tag);
 // nullptr, and an exception pending, if the value is not of this kind or was disposed of.
 Shared* unwrap_object(Napi::Value value, const napi_type_tag& tag);

@@ -66,7 +66,8 @@ Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identit
     if (!error.ok()) return error;
   }
 
-  // As late as can be: nobody has the image open, it is the one that was cloned, and the slot was not released meanwhile.
+  // As late as can be: nobody has the image open, it is the one that was cloned, and the slot was not released
+  // meanwhile.
   FileInfo now;
   error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &now);
   bool there = false;

@@ -11,8 +11,8 @@
 
 namespace microvm {
 
-// Reflinking costs by the extent (12 to 16 microseconds each on XFS), so gaps up to this length are written as zeros rather than left
-// as holes, and each range is reserved in one piece.
+// Reflinking costs by the extent (12 to 16 microseconds each on XFS), so gaps up to this length are written as zeros
+// rather than left as holes, and each range is reserved in one piece.
 inline constexpr uint64_t kGapLimit = 16ull << 20;
 
 // But never more zeros than this and half of the image's data.

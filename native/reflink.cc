@@ -19,8 +19,8 @@ int clone_whole(int from_fd, int to_fd, uint64_t size) {
   return -1;
 }
 
-// btrfs refuses to share blocks between a file with NOCOW and one without (EINVAL), and lets the flag be changed only while a
-// file is empty. True if the destination now has the source's flag and had not before.
+// btrfs refuses to share blocks between a file with NOCOW and one without (EINVAL), and lets the flag be changed only
+// while a file is empty. True if the destination now has the source's flag and had not before.
 bool adopt_nocow(int from_fd, int to_fd) {
   int from_flags = 0;
   int to_flags = 0;

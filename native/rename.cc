@@ -10,8 +10,7 @@ namespace {
 constexpr unsigned kNoReplace = 1;  // RENAME_NOREPLACE, which older C libraries do not define
 
 int call_renameat2(int from_fd, const char* from, int to_fd, const char* to, unsigned flags) {
-  return static_cast<int>(
-      retry_eintr([&] { return syscall(SYS_renameat2, from_fd, from, to_fd, to, flags); }));
+  return static_cast<int>(retry_eintr([&] { return syscall(SYS_renameat2, from_fd, from, to_fd, to, flags); }));
 }
 
 }  // namespace

@@ -20,8 +20,7 @@ Error Source::open(const std::string& path, Ref<Source>* source, FileInfo* info)
   return {};
 }
 
-Error Source::open_at(int folder_fd, const char* name, const std::string& path, Ref<Source>* source,
-                      FileInfo* info) {
+Error Source::open_at(int folder_fd, const char* name, const std::string& path, Ref<Source>* source, FileInfo* info) {
   Fd fd;
   Error error = open_file_at(folder_fd, name, path, &fd);
   if (!error.ok()) return error;

@@ -12,8 +12,8 @@ namespace microvm {
 
 class Source final : public Shared {
  public:
-  // A regular file by path, following symbolic links. EINVAL with syscall "open" for anything but a regular file, which is not
-  // opened: opening a device can have effects.
+  // A regular file by path, following symbolic links. EINVAL with syscall "open" for anything but a regular file, which
+  // is not opened: opening a device can have effects.
   static Error open(const std::string& path, Ref<Source>* source, FileInfo* info);
 
   // A regular file in a folder, never through a symbolic link.

@@ -36,17 +36,17 @@ Error StagedSlot::build(CloneStatus* status) {
   if (!error.ok()) return error;
   strategy_ = Rung::kCopy;
   if (plan_.packed) {
-    pack_ = std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+    pack_ =
+        std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
   } else {
-    copy_ = std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+    copy_ =
+        std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
   }
   *status = CloneStatus::kCopyNeeded;
   return {};
 }
 
-Error StagedSlot::create_image() {
-  return create_file_at(folder_.get(), kImage, 0600, image_path(), &image_);
-}
+Error StagedSlot::create_image() { return create_file_at(folder_.get(), kImage, 0600, image_path(), &image_); }
 
 Error StagedSlot::try_reflink(bool* done) {
   Error error = create_image();
@@ -70,15 +70,15 @@ Error StagedSlot::try_reflink(bool* done) {
 }
 
 Error StagedSlot::try_hardlink(bool* done) {
-  if (retry_eintr([&] {
-        return linkat(AT_FDCWD, source_->path().c_str(), folder_.get(), kImage, AT_SYMLINK_FOLLOW);
-      }) < 0) {
+  if (retry_eintr([&] { return linkat(AT_FDCWD, source_->path().c_str(), folder_.get(), kImage, AT_SYMLINK_FOLLOW); }) <
+      0) {
     Error error = Error::last("link", source_->path(), image_path());
     if (verdict_of(error.code) == Verdict::kStop) return error;
     attempts_.push_back({Rung::kHardlink, error.code});
     return {};
   }
-  // The path may have been given to another file since it was looked at: source_unchanged() compares the open file alone.
+  // The path may have been given to another file since it was looked at: source_unchanged() compares the open file
+  // alone.
   FileInfo linked;
   Error error = stat_at(folder_.get(), kImage, Follow::kNo, image_path(), &linked);
   if (!error.ok()) return error;
@@ -98,6 +98,7 @@ Error StagedSlot::copy_step(uint64_t budget, bool* done) {
   error = pack_ ? pack_->finish(&sha256_) : copy_->finish();
   if (error.ok()) error = dress_file(image_.get(), plan_.dress, image_path());
   *done = error.ok();
+  image_.reset();
   return error;
 }
 
@@ -126,9 +127,10 @@ Error StagedSlot::write_companions(const std::vector<Companion>& companions) {
   return error;
 }
 
-Error StagedSlot::publish(Place place, const std::string& name, uint64_t size,
-                          const std::vector<Companion>& companions, CloneStatus* status) {
-  Error error = check_image(size);
+Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, const std::vector<Companion>& companions,
+                          CloneStatus* status) {
+  // An image that is still open here has not been in anybody else's hands since its length was checked.
+  Error error = image_ ? Error() : check_image(size);
   if (error.ok()) error = write_companions(companions);
   if (error.ok() && plan_.durable) {
     if (!image_) error = open_file_at(folder_.get(), kImage, image_path(), &image_);
@@ -231,7 +233,11 @@ Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotP
   if (!error.ok()) return error;
   if (!outcome->pooled) {
     error = stage_slot(store, source, plan, outcome);
-    if (!error.ok() || !publish || outcome->status != CloneStatus::kStaged) return error;
+    if (!error.ok() || outcome->status != CloneStatus::kStaged) return error;
+    if (!publish) {
+      outcome->staged->hand_over();
+      return {};
+    }
     Ref<StagedSlot> staged = std::move(outcome->staged);
     error = staged->publish(Place::kSlots, plan.slot, plan.expected.size, plan.companions, &outcome->status);
     outcome->source_now = staged->source_now();
@@ -245,12 +251,12 @@ Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotP
   Error error = staged->build(&outcome->status);
   outcome->strategy = staged->strategy();
   outcome->attempts = staged->attempts();
-  if (error.ok() && outcome->status != CloneStatus::kSharedInode) {
-    outcome->staged = std::move(staged);
-  } else {
+  if (!error.ok() || outcome->status == CloneStatus::kSharedInode) {
     staged->discard();
+    return error;
   }
-  return error;
+  outcome->staged = std::move(staged);
+  return {};
 }
 
 }  // namespace microvm

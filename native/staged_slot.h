@@ -1,4 +1,5 @@
-// Building a folder with an image in staging, and making it appear by one rename: as a slot, as a sealed image, or in the pool.
+// Building a folder with an image in staging, and making it appear by one rename: as a slot, as a sealed image, or in
+// the pool.
 #pragma once
 
 #include <cstdint>
@@ -71,10 +72,13 @@ class StagedSlot final : public Shared {
   // For kCopyNeeded: copies about `budget` bytes; *done once the image is complete.
   Error copy_step(uint64_t budget, bool* done);
 
-  // Writes the companions and makes the folder appear, if its image has `size` bytes: kCreated, kExists or kSourceChanged.
-  // Removes itself unless kCreated.
+  // Writes the companions and makes the folder appear, if its image has `size` bytes: kCreated, kExists or
+  // kSourceChanged. Removes itself unless kCreated.
   Error publish(Place place, const std::string& name, uint64_t size, const std::vector<Companion>& companions,
                 CloneStatus* status);
+
+  // Closes a complete image, for others to work on by its path.
+  void hand_over() { image_.reset(); }
 
   void discard();
 

@@ -144,8 +144,8 @@ const std::string& Store::place_path(Place place) const {
 Error Store::take_out(Place place, const char* name, std::string* taken, FileInfo* info) {
   *taken = next_name();
   const std::string path = join(session_path_, *taken);
-  Error error = rename_folder_to_free(place_fd(place), name, session_.get(), taken->c_str(),
-                                      join(place_path(place), name), path);
+  Error error =
+      rename_folder_to_free(place_fd(place), name, session_.get(), taken->c_str(), join(place_path(place), name), path);
   if (error.ok()) error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
   return error;
 }

@@ -1,9 +1,10 @@
-// The clones folder as one process sees it: descriptors of the folder and of our own folder in it, and a staging folder of this
-// process alone.
+// The clones folder as one process sees it: descriptors of the folder and of our own folder in it, and a staging folder
+// of this process alone.
 //
-// Locking rules. A session's staging folder is held by flock from just after it is made until its process ends; whoever can take
-// that lock may remove the folder. A maker that gets its lock only after a sweeper had it finds the folder gone and makes
-// another. Trash belongs to nobody: any process may empty it. A slot's folder is locked (flock) while its image is replaced.
+// Locking rules. A session's staging folder is held by flock from just after it is made until its process ends; whoever
+// can take that lock may remove the folder. A maker that gets its lock only after a sweeper had it finds the folder
+// gone and makes another. Trash belongs to nobody: any process may empty it. A slot's folder is locked (flock) while
+// its image is replaced.
 #pragma once
 
 #include <atomic>
@@ -47,8 +48,8 @@ class Store final : public Shared {
   // Removes what dead processes left in staging, and all trash; about `budget` files and folders.
   Error sweep(uint64_t budget, SweepReport* report);
 
-  // Taking a folder away is two renames: into this session's folder, where nobody else touches it and the caller can see
-  // which folder it really got; then into trash, which anybody may empty, or back.
+  // Taking a folder away is two renames: into this session's folder, where nobody else touches it and the caller can
+  // see which folder it really got; then into trash, which anybody may empty, or back.
   Error take_out(Place place, const char* name, std::string* taken, FileInfo* info);
   Error put_back(const std::string& taken, Place place, const char* name);
   Error to_trash(const std::string& taken);

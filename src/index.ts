@@ -18,6 +18,6 @@ export type { Strategy } from './native.js';
 export type { RecoverReport } from './recover.js';
 export { type Abortable, type CloneManyRequest, type PrewarmOptions, RootfsRegistry } from './registry.js';
 export type { ReleaseOptions } from './release.js';
-export type { Attempt, VmRootfs } from './slots.js';
 export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './stamps.js';
 export { safeVmId } from './vm-id.js';
+export type { Attempt, VmRootfs } from './vm-rootfs.js';

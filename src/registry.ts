@@ -1,6 +1,7 @@
 import { optionalBoolean, optionalSignal, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
 import { Catalog, parseStackName, type StackInfo } from './catalog.js';
 import { type CloneOptions, parseCloneOptions } from './clone-options.js';
+import { type CloneRequest, poolKey } from './clone-plan.js';
 import { ClonesFolder } from './clones-folder.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
 import { DigestCache } from './digest-cache.js';
@@ -10,9 +11,10 @@ import { Pool } from './pool.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
 import { SealedImages } from './sealed-images.js';
-import { type CloneRequest, poolKey, Slots, type VmRootfs } from './slots.js';
+import { Slots } from './slots.js';
 import { Templates } from './templates.js';
 import { parseVmId } from './vm-id.js';
+import type { VmRootfs } from './vm-rootfs.js';
 
 export interface Abortable {
   readonly signal?: AbortSignal;

@@ -1,7 +1,6 @@
 // Making slots, and handing out those that are there already.
 import { join } from 'node:path';
-import type { StackName } from './catalog.js';
-import type { ParsedCloneOptions } from './clone-options.js';
+import { type CloneRequest, growsTo, type Origin, planFor, poolKey, type Warm } from './clone-plan.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
 import {
@@ -12,82 +11,19 @@ import {
   rootfsError,
   type SystemError,
 } from './errors.js';
-import { type GrowPrograms, growImage, shrinkRefused } from './grow.js';
-import { type Identity, sameFile } from './identity.js';
+import { type GrowPrograms, growImage } from './grow.js';
+import { sameFile } from './identity.js';
 import { checkAborted } from './long-work.js';
-import {
-  type CloneOutcome,
-  type NativeSource,
-  native,
-  RUNG,
-  type SlotPlan,
-  type SlotState,
-  type Staged,
-  type Strategy,
-} from './native.js';
-import type { Pool, PoolKey } from './pool.js';
+import { type CloneOutcome, native, type SlotState, type Staged, type Strategy } from './native.js';
+import type { Pool } from './pool.js';
 import { replaceImage, settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
+import { sharedInode, warnOfSharedInode } from './shared-inode.js';
 import { type AssessedSlot, assessSlot } from './slot-state.js';
-import { CLONE_ROOTFS_FILE, companionsOf } from './stamps.js';
+import { CLONE_ROOTFS_FILE } from './stamps.js';
 import { changed, type DigestOf, hashUnchanged, type Template, type Templates } from './templates.js';
 import type { VmId } from './vm-id.js';
-
-/** A way that was tried and left. */
-export interface Attempt {
-  /** A rung of the ladder, or `seal`: no sealed image could be made, the clone came straight from the template. */
-  readonly strategy: Strategy | 'seal';
-  /** What it failed with, in Node's spelling (`ENOTSUP`, `EXDEV`, …); `SHORT` if the clone came out shorter than its source. */
-  readonly code: string;
-}
-
-/** A VM's own root disk. */
-export interface VmRootfs {
-  /** The sanitised id: the name of the slot's folder. */
-  readonly vmId: string;
-  readonly stack: string;
-  /** The image to give to the VM. */
-  readonly path: string;
-  /** The template's SHA-256 when the clone was made. */
-  readonly sourceSha256: string;
-  /** Length of the image. */
-  readonly sizeBytes: number;
-  /** How the clone was made. Of a slot that was there already: as far as the disk tells. */
-  readonly strategy: Strategy;
-  /** The image **is** the template, under another name: a guest that writes to it changes the template. */
-  readonly sharesTemplateInode: boolean;
-  /** The slot was there already. */
-  readonly reused: boolean;
-  /** It was made beforehand: see `prewarm`. */
-  readonly pooled: boolean;
-  /** Ways that were left before one served, in order; none for a slot that was there already. */
-  readonly attempts: readonly Attempt[];
-}
-
-export interface CloneRequest extends ParsedCloneOptions {
-  readonly vm: VmId;
-  readonly stack: StackName;
-  readonly templatePath: string;
-}
-
-/** Where a clone's bytes come from. */
-interface Origin {
-  readonly source: NativeSource;
-  readonly identity: Identity;
-  /** A sealed image has its final size; a template may have to be grown to it. */
-  readonly sealed: boolean;
-}
-
-/** All that a clone needs to be one trip. */
-interface Warm {
-  readonly request: CloneRequest;
-  readonly template: Template;
-  readonly origin: Origin;
-  readonly plan: SlotPlan;
-  /** The size to grow a clone of the template to. */
-  readonly growTo: number | undefined;
-  readonly attempts: readonly Attempt[];
-}
+import type { Attempt, VmRootfs } from './vm-rootfs.js';
 
 // Each round is lost to another process that changed the template or the slot in the same instant.
 const ROUNDS = 16;
@@ -542,76 +478,15 @@ function launch({ store }: OpenFolder, { origin, plan, growTo }: Warm): Promise<
     : addon.stageSlot(store, origin.source, plan);
 }
 
-function planFor(
-  request: CloneRequest,
-  template: Template,
-  origin: Origin,
-  grown: number | undefined,
-  ready: string | undefined,
-): SlotPlan {
-  const { vm, owner, mode, durable, writable } = request;
-  const mayShareInode = writable !== true && !origin.sealed && grown === undefined;
-  const rawId = vm.raw === vm.safe ? undefined : vm.raw;
-  return {
-    slot: vm.safe,
-    companions: companionsOf({ sha256: template.sha256, sizeStamp: grown, rawId }),
-    expected: origin.identity,
-    templatePath: template.path,
-    templateExpected: template.identity,
-    rungs: RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy,
-    owner,
-    mode,
-    durable,
-    ready,
-    rawId,
-  };
-}
-
-export function poolKey(request: CloneRequest, template: Template): PoolKey {
-  const { owner, mode, sizeBytes } = request;
-  return { sha256: template.sha256, sizeBytes: sizeBytes ?? template.identity.sizeBytes, owner, mode };
-}
-
-/** The size to grow a new clone to; undefined if it stays as long as the template. Throws `SHRINK_REFUSED`. */
-function growsTo(request: CloneRequest, template: Template): number | undefined {
-  const target = request.sizeBytes;
-  const { sizeBytes } = template.identity;
-  if (target !== undefined && target < sizeBytes) throw shrinkRefused(template.path, sizeBytes, target);
-  return target === sizeBytes ? undefined : target;
-}
-
 /** The size to grow an existing clone to; undefined if it is as it should be. */
 function growsFrom(request: CloneRequest, slot: AssessedSlot): number | undefined {
   const target = request.sizeBytes;
   return slot.sizeStamp !== undefined || target === slot.templateBytes ? undefined : target;
 }
 
-function sharedInode(request: CloneRequest): RootfsError {
-  return new RootfsError(
-    'SHARED_INODE',
-    `the clone for VM "${request.vm.raw}" would be a hardlink of ${request.templatePath}, and owner or mode would change the ` +
-      'template with it: pass writable: true for a clone of its own, or leave owner and mode out',
-    { path: request.templatePath },
-  );
-}
-
 function notWarm(what: string, why: string): RootfsError {
   return new RootfsError(
     'NOT_WARM',
     `${what} on the calling thread: ${why}; call cloneForVm, or prewarm the stack first`,
-  );
-}
-
-// One flag for all copies of this library in the process.
-const WARNED = Symbol.for('microvm-rootfs.warned-of-shared-inode');
-
-function warnOfSharedInode(request: CloneRequest, template: Template): void {
-  const flags = globalThis as { [WARNED]?: boolean };
-  if (request.writable === false || flags[WARNED]) return;
-  flags[WARNED] = true;
-  process.emitWarning(
-    `the file system of the clones cannot reflink, so clones are hardlinks of their template (${template.path}): a guest that writes to ` +
-      'its root changes the template. Pass writable: true for copies, or writable: false if all guests mount their root read-only',
-    { type: 'RootfsWarning', code: 'MICROVM_ROOTFS_SHARED_INODE' },
   );
 }

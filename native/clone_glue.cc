@@ -1,0 +1,228 @@
+#include "clone_glue.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "job.h"
+#include "kinds.h"
+#include "slot_js.h"
+#include "staged_slot.h"
+
+namespace microvm {
+namespace {
+
+const char* name_of(Rung rung) {
+  switch (rung) {
+    case Rung::kReflink:
+      return "reflink";
+    case Rung::kHardlink:
+      return "hardlink";
+    case Rung::kCopy:
+      return "copy";
+  }
+  return "";
+}
+
+const char* name_of(CloneStatus status) {
+  switch (status) {
+    case CloneStatus::kStaged:
+      return "staged";
+    case CloneStatus::kCopyNeeded:
+      return "copy-needed";
+    case CloneStatus::kCreated:
+      return "created";
+    case CloneStatus::kExists:
+      return "exists";
+    case CloneStatus::kTemplateChanged:
+      return "template-changed";
+    case CloneStatus::kSourceChanged:
+      return "source-changed";
+    case CloneStatus::kSharedInode:
+      return "shared-inode";
+  }
+  return "";
+}
+
+Napi::Value to_js(Napi::Env env, const std::vector<Attempt>& attempts) {
+  Napi::Array array = Napi::Array::New(env, attempts.size());
+  for (size_t i = 0; i < attempts.size(); i++) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("strategy", name_of(attempts[i].rung));
+    object.Set("errno", -attempts[i].code);
+    array.Set(static_cast<uint32_t>(i), object);
+  }
+  return array;
+}
+
+enum class Extent { kPublish, kStage, kStageReplacement };  // how far a clone goes
+
+class CloneSlot {
+ public:
+  CloneSlot(Ref<Store> store, Ref<Source> source, SlotPlan plan, Extent extent)
+      : store_(std::move(store)), source_(std::move(source)), plan_(std::move(plan)), extent_(extent) {}
+
+  Error run() {
+    if (extent_ == Extent::kStageReplacement) {
+      Error error = stage_slot(store_, source_, plan_, &outcome_);
+      if (error.ok() && outcome_.status == CloneStatus::kStaged) outcome_.staged->hand_over();
+      return error;
+    }
+    return clone_slot(store_, source_, plan_, extent_ == Extent::kPublish, &outcome_);
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("status", name_of(outcome_.status));
+    if (outcome_.status == CloneStatus::kExists) {
+      object.Set("existing", to_js(env, outcome_.existing));
+      return object;
+    }
+    object.Set("pooled", outcome_.pooled);
+    object.Set("strategy", name_of(outcome_.strategy));
+    object.Set("attempts", to_js(env, outcome_.attempts));
+    if (outcome_.staged) {
+      object.Set("staged", wrap(env, outcome_.staged));
+      object.Set("imagePath", outcome_.staged->image_path());
+    }
+    if (outcome_.status == CloneStatus::kCreated && !outcome_.pooled &&
+        !outcome_.source_now.identical(plan_.expected)) {
+      object.Set("sourceNow", microvm::to_js(env, outcome_.source_now));
+    }
+    return object;
+  }
+
+ private:
+  Ref<Store> store_;
+  Ref<Source> source_;
+  SlotPlan plan_;
+  Extent extent_;
+  CloneOutcome outcome_;
+};
+
+// Many clones, each with an outcome or an error of its own.
+class CloneSlots {
+ public:
+  void add(CloneSlot task) { tasks_.push_back(std::move(task)); }
+
+  Error run() {
+    for (CloneSlot& task : tasks_) errors_.push_back(task.run());
+    return {};
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, tasks_.size());
+    for (size_t i = 0; i < tasks_.size(); i++) {
+      array.Set(static_cast<uint32_t>(i), errors_[i].ok() ? tasks_[i].result(env) : microvm::to_js(env, errors_[i]));
+    }
+    return array;
+  }
+
+ private:
+  std::vector<CloneSlot> tasks_;
+  std::vector<Error> errors_;
+};
+
+class CopyStep {
+ public:
+  CopyStep(Ref<StagedSlot> staged, uint64_t budget) : staged_(std::move(staged)), budget_(budget) {}
+  Error run() { return staged_->copy_step(budget_, &done_); }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("bytesDone", static_cast<double>(staged_->copied()));
+    object.Set("done", done_);
+    if (done_ && !staged_->sha256().empty()) object.Set("sha256", staged_->sha256());
+    return object;
+  }
+
+ private:
+  Ref<StagedSlot> staged_;
+  uint64_t budget_;
+  bool done_ = false;
+};
+
+class PublishSlot {
+ public:
+  PublishSlot(Ref<StagedSlot> staged, Place place, std::string name, uint64_t size, std::vector<Companion> companions)
+      : staged_(std::move(staged)),
+        place_(place),
+        name_(std::move(name)),
+        size_(size),
+        companions_(std::move(companions)) {}
+  Error run() { return staged_->publish(place_, name_, size_, companions_, &status_); }
+  Napi::Value result(Napi::Env env) { return Napi::String::New(env, name_of(status_)); }
+
+ private:
+  Ref<StagedSlot> staged_;
+  Place place_;
+  std::string name_;
+  uint64_t size_;
+  std::vector<Companion> companions_;
+  CloneStatus status_ = CloneStatus::kSourceChanged;
+};
+
+// Starts what a clone consists of on another thread, or runs it on this one.
+template <Napi::Value (*launch)(Napi::Env, CloneSlot)>
+Napi::Value clone_with(const Napi::CallbackInfo& info, Extent extent) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  Ref<Source> source = unwrap<Source>(info[1]);
+  if (!source) return {};
+  return launch(info.Env(),
+                CloneSlot(std::move(store), std::move(source), to_plan(info[2].As<Napi::Object>()), extent));
+}
+
+Napi::Value start_clone(Napi::Env env, CloneSlot task) {
+  return Job<CloneSlot>::start(env, "microvm:cloneSlot", std::move(task));
+}
+
+Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std::move(task)); }
+
+}  // namespace
+
+Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kPublish); }
+Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with<run_clone>(info, Extent::kPublish); }
+Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kStage); }
+Napi::Value stage_replacement(const Napi::CallbackInfo& info) {
+  return clone_with<start_clone>(info, Extent::kStageReplacement);
+}
+
+// [[source, plan], …]: one trip for all of them.
+Napi::Value clone_slots(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  Napi::Array pairs = info[1].As<Napi::Array>();
+  CloneSlots task;
+  for (uint32_t i = 0; i < pairs.Length(); i++) {
+    Napi::Array pair = pairs.Get(i).As<Napi::Array>();
+    Ref<Source> source = unwrap<Source>(pair.Get(0u));
+    if (!source) return {};
+    task.add(CloneSlot(store, std::move(source), to_plan(pair.Get(1u).As<Napi::Object>()), Extent::kPublish));
+  }
+  return Job<CloneSlots>::start(info.Env(), "microvm:cloneSlots", std::move(task));
+}
+
+Napi::Value copy_step(const Napi::CallbackInfo& info) {
+  Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
+  if (!staged) return {};
+  return Job<CopyStep>::start(info.Env(), "microvm:copyStep", CopyStep(std::move(staged), to_size(info[1])));
+}
+
+Napi::Value publish_slot(const Napi::CallbackInfo& info) {
+  Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
+  if (!staged) return {};
+  return Job<PublishSlot>::start(
+      info.Env(), "microvm:publishSlot",
+      PublishSlot(std::move(staged), to_place(info[1]), to_string(info[2]), to_size(info[3]), to_companions(info[4])));
+}
+
+Napi::Value discard_slot(const Napi::CallbackInfo& info) {
+  Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
+  if (!staged) return {};
+  return start_silent(info.Env(), "microvm:discardSlot", [staged] {
+    staged->discard();
+    return Error();
+  });
+}
+
+}  // namespace microvm

@@ -1,0 +1,90 @@
+#include "slot_js.h"
+
+#include <string>
+
+#include "js.h"
+
+namespace microvm {
+namespace {
+
+// A string, undefined if there is no such file, null if it is nothing that could be read.
+Napi::Value to_js(Napi::Env env, const SmallFile& file) {
+  switch (file.state) {
+    case SmallFile::State::kAbsent:
+      return env.Undefined();
+    case SmallFile::State::kUnusable:
+      return env.Null();
+    case SmallFile::State::kPresent:
+      break;
+  }
+  return Napi::String::New(env, file.contents);
+}
+
+}  // namespace
+
+Napi::Value to_js(Napi::Env env, const SlotState& state) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("kind", state.kind == SlotState::Kind::kAbsent   ? "absent"
+                     : state.kind == SlotState::Kind::kFolder ? "folder"
+                                                              : "foreign");
+  if (state.has_image) object.Set("image", microvm::to_js(env, state.image));
+  if (state.kind == SlotState::Kind::kFolder) object.Set("folder", microvm::to_js(env, state.folder));
+  object.Set("sharesExtents", state.shares_extents);
+  object.Set("stamp", to_js(env, state.stamp));
+  object.Set("sizeStamp", to_js(env, state.size_stamp));
+  object.Set("newSizeStamp", to_js(env, state.new_size_stamp));
+  object.Set("rawId", to_js(env, state.raw_id));
+  return object;
+}
+
+Dress to_dress(Napi::Object object) {
+  Dress dress;
+  Napi::Value owner = object.Get("owner");
+  if (owner.IsObject()) {
+    dress.has_owner = true;
+    dress.uid = static_cast<uint32_t>(to_size(owner.As<Napi::Object>().Get("uid")));
+    dress.gid = static_cast<uint32_t>(to_size(owner.As<Napi::Object>().Get("gid")));
+  }
+  Napi::Value mode = object.Get("mode");
+  if (mode.IsNumber()) {
+    dress.has_mode = true;
+    dress.mode = static_cast<uint32_t>(to_size(mode));
+  }
+  return dress;
+}
+
+std::vector<Companion> to_companions(Napi::Value value) {
+  std::vector<Companion> companions;
+  if (!value.IsArray()) return companions;
+  Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i + 1 < array.Length(); i += 2) {
+    companions.push_back({to_string(array.Get(i)), to_string(array.Get(i + 1))});
+  }
+  return companions;
+}
+
+SlotPlan to_plan(Napi::Object object) {
+  SlotPlan plan;
+  plan.slot = to_string(object.Get("slot"));
+  plan.companions = to_companions(object.Get("companions"));
+  plan.expected = to_identity(object.Get("expected").As<Napi::Object>());
+  Napi::Value path = object.Get("templatePath");
+  if (path.IsString()) {
+    plan.template_path = to_string(path);
+    plan.template_expected = to_identity(object.Get("templateExpected").As<Napi::Object>());
+  }
+  plan.rungs = static_cast<unsigned>(to_size(object.Get("rungs")));
+  plan.packed = to_bool(object.Get("packed"));
+  plan.durable = to_bool(object.Get("durable"));
+  plan.dress = to_dress(object);
+  plan.ready = to_string(object.Get("ready"));
+  plan.raw_id = to_string(object.Get("rawId"));
+  return plan;
+}
+
+Place to_place(Napi::Value value) {
+  const std::string name = to_string(value);
+  return name == "sealed" ? Place::kSealed : name == "pool" ? Place::kPool : Place::kSlots;
+}
+
+}  // namespace microvm

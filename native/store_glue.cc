@@ -1,0 +1,166 @@
+#include "store_glue.h"
+
+#include <string>
+#include <utility>
+
+#include "dress.h"
+#include "job.h"
+#include "kinds.h"
+#include "release.h"
+#include "slot_js.h"
+#include "slot_state.h"
+#include "store.h"
+
+namespace microvm {
+namespace {
+
+const char* name_of(ReleaseStatus status) {
+  switch (status) {
+    case ReleaseStatus::kReleased:
+      return "released";
+    case ReleaseStatus::kAbsent:
+      return "absent";
+    case ReleaseStatus::kForeign:
+      return "foreign";
+    case ReleaseStatus::kCollision:
+      return "collision";
+    case ReleaseStatus::kInUse:
+      return "in-use";
+    case ReleaseStatus::kTorn:
+      return "torn";
+  }
+  return "";
+}
+
+class OpenStore {
+ public:
+  explicit OpenStore(std::string path) : path_(std::move(path)) {}
+  Error run() {
+    Error error = Store::open(path_, &store_);
+    return error.ok() ? store_->probe_reflink(&reflinks_) : error;
+  }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("store", wrap(env, store_));
+    object.Set("sessionPath", store_->session_path());
+    object.Set("reflinks", reflinks_);
+    return object;
+  }
+
+ private:
+  std::string path_;
+  Ref<Store> store_;
+  bool reflinks_ = false;
+};
+
+class SweepStore {
+ public:
+  SweepStore(Ref<Store> store, uint64_t budget) : store_(std::move(store)), budget_(budget) {}
+  Error run() { return store_->sweep(budget_, &report_); }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("stagingRemoved", static_cast<double>(report_.staging_removed));
+    object.Set("trashRemoved", static_cast<double>(report_.trash_removed));
+    object.Set("more", report_.more);
+    return object;
+  }
+
+ private:
+  Ref<Store> store_;
+  uint64_t budget_;
+  SweepReport report_;
+};
+
+class InspectSlot {
+ public:
+  InspectSlot(Ref<Store> store, std::string slot) : store_(std::move(store)), slot_(std::move(slot)) {}
+  Error run() {
+    Error error = store_->check_current();
+    return error.ok() ? read_slot(*store_, slot_, &state_) : error;
+  }
+  Napi::Value result(Napi::Env env) { return to_js(env, state_); }
+
+ private:
+  Ref<Store> store_;
+  std::string slot_;
+  SlotState state_;
+};
+
+class ReleaseSlot {
+ public:
+  ReleaseSlot(Ref<Store> store, ReleaseRequest request) : store_(std::move(store)), request_(std::move(request)) {}
+  Error run() { return release_slot(*store_, request_, &status_, &raw_id_); }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("status", name_of(status_));
+    object.Set("rawId", raw_id_);
+    return object;
+  }
+
+ private:
+  Ref<Store> store_;
+  ReleaseRequest request_;
+  ReleaseStatus status_ = ReleaseStatus::kAbsent;
+  std::string raw_id_;
+};
+
+}  // namespace
+
+Napi::Value open_store(const Napi::CallbackInfo& info) {
+  return Job<OpenStore>::start(info.Env(), "microvm:openStore", OpenStore(to_string(info[0])));
+}
+
+Napi::Value sweep_store(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return Job<SweepStore>::start(info.Env(), "microvm:sweep", SweepStore(std::move(store), to_size(info[1])));
+}
+
+Napi::Value inspect_slot(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return Job<InspectSlot>::start(info.Env(), "microvm:inspectSlot", InspectSlot(std::move(store), to_string(info[1])));
+}
+
+Napi::Value release_slot(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  Napi::Object object = info[1].As<Napi::Object>();
+  ReleaseRequest request;
+  request.slot = to_string(object.Get("slot"));
+  request.raw_id = to_string(object.Get("rawId"));
+  request.refuse_in_use = to_bool(object.Get("refuseInUse"));
+  request.durable = to_bool(object.Get("durable"));
+  Napi::Value torn = object.Get("torn");
+  if (torn.IsObject()) {
+    request.torn = true;
+    request.expected = to_identity(torn.As<Napi::Object>());
+  }
+  return Job<ReleaseSlot>::start(info.Env(), "microvm:releaseSlot", ReleaseSlot(std::move(store), std::move(request)));
+}
+
+Napi::Value leave_store(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return start_silent(info.Env(), "microvm:leaveStore", [store] { return store->leave(); });
+}
+
+Napi::Value dress_slot(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  const Identity expected = to_identity(info[2].As<Napi::Object>());
+  const Dress dress = to_dress(info[3].As<Napi::Object>());
+  return start_silent(info.Env(), "microvm:dressSlot", [store, slot = to_string(info[1]), expected, dress] {
+    return dress_slot(*store, slot, expected, dress);
+  });
+}
+
+Napi::Value discard_folder(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  const Place place = to_place(info[1]);
+  return start_silent(info.Env(), "microvm:discardFolder",
+                      [store, place, name = to_string(info[2])] { return discard_folder(*store, place, name); });
+}
+
+}  // namespace microvm

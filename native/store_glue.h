@@ -1,0 +1,16 @@
+// The clones folder and the slots that lie in it: src/native.ts describes each function.
+#pragma once
+
+#include <napi.h>
+
+namespace microvm {
+
+Napi::Value open_store(const Napi::CallbackInfo& info);
+Napi::Value leave_store(const Napi::CallbackInfo& info);
+Napi::Value sweep_store(const Napi::CallbackInfo& info);
+Napi::Value inspect_slot(const Napi::CallbackInfo& info);
+Napi::Value dress_slot(const Napi::CallbackInfo& info);
+Napi::Value release_slot(const Napi::CallbackInfo& info);
+Napi::Value discard_folder(const Napi::CallbackInfo& info);
+
+}  // namespace microvm
