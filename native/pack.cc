@@ -24,7 +24,7 @@ uint64_t longest_gap_to_fill(const std::vector<DataRange>& ranges) {
     if (i > 0) gaps.push_back(ranges[i].start - ranges[i - 1].end);
   }
   std::sort(gaps.begin(), gaps.end());
-  uint64_t allowance = kFillAllowance + data / 2;
+  uint64_t allowance = kFillAllowance + data / 4;
   uint64_t longest = 0;
   for (uint64_t gap : gaps) {
     if (gap > kGapLimit || gap > allowance) break;

@@ -15,8 +15,8 @@ namespace microvm {
 // rather than left as holes, and each range is reserved in one piece.
 inline constexpr uint64_t kGapLimit = 16ull << 20;
 
-// But never more zeros than this and half of the image's data.
-inline constexpr uint64_t kFillAllowance = 32ull << 20;
+// But never more zeros than this and a quarter of the image's data.
+inline constexpr uint64_t kFillAllowance = 8ull << 20;
 
 class PackedCopy {
  public:
