@@ -27,10 +27,14 @@ Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd*
   return open_at(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, path, folder);
 }
 
+Error make_new_folder(int folder_fd, const char* name, unsigned mode, std::string_view path) {
+  if (retry_eintr([&] { return mkdirat(folder_fd, name, mode); }) < 0) return Error::last("mkdir", path);
+  return {};
+}
+
 Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* folder) {
-  if (retry_eintr([&] { return mkdirat(folder_fd, name, mode); }) < 0 && errno != EEXIST) {
-    return Error::last("mkdir", path);
-  }
+  Error error = make_new_folder(folder_fd, name, mode, path);
+  if (!error.ok() && !error.is(EEXIST)) return error;
   return open_folder_at(folder_fd, name, path, folder);
 }
 

@@ -17,6 +17,9 @@ Error open_folder(const std::string& path, Fd* folder);
 // A folder by its name in another; never through a symbolic link (ELOOP or ENOTDIR).
 Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd* folder);
 
+// A folder that is not there yet (EEXIST).
+Error make_new_folder(int folder_fd, const char* name, unsigned mode, std::string_view path);
+
 // A folder that is made if it is not there.
 Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* folder);
 

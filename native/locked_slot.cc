@@ -53,11 +53,11 @@ Error LockedSlot::settle() {
 Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identity& expected,
                           const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
   const int fd = folder_.get();
-  const bool durable = staged.plan_.durable;
+  const bool durable = staged.durable();
   Error error;
   if (durable) {
     Fd grown;
-    error = open_file_at(staged.folder_.get(), kImage, staged.image_path(), &grown);
+    error = staged.open_image(&grown);
     if (error.ok()) error = flush(grown.get(), staged.image_path());
     if (!error.ok()) return error;
   }
@@ -81,7 +81,7 @@ Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identit
     *replaced = Replaced::kInUse;
   }
   if (error.ok() && *replaced == Replaced::kDone) {
-    error = rename_over(staged.folder_.get(), kImage, fd, kImage, staged.image_path(), path_of(kImage));
+    error = staged.take_image(fd, path_of(kImage));
   }
   if (!error.ok() || *replaced != Replaced::kDone) {
     if (!size_stamp.empty()) unlinkat(fd, kNewSizeStamp, 0);

@@ -15,7 +15,7 @@ namespace microvm {
 Error StagedSlot::build(CloneStatus* status) {
   name_ = store_->next_name();
   path_ = join(store_->session_path(), name_);
-  Error error = make_folder_at(store_->session_fd(), name_.c_str(), 0755, path_, &folder_);
+  Error error = make_new_folder(store_->session_fd(), name_.c_str(), 0755, path_);
   if (!error.ok()) return error;
 
   bool done = false;
@@ -46,7 +46,17 @@ Error StagedSlot::build(CloneStatus* status) {
   return {};
 }
 
-Error StagedSlot::create_image() { return create_file_at(folder_.get(), kImage, 0600, image_path(), &image_); }
+Error StagedSlot::create_image() {
+  return create_file_at(store_->session_fd(), inside(kImage).c_str(), 0600, image_path(), &image_);
+}
+
+Error StagedSlot::open_image(Fd* image) const {
+  return open_file_at(store_->session_fd(), inside(kImage).c_str(), image_path(), image);
+}
+
+Error StagedSlot::take_image(int folder_fd, std::string_view dest) {
+  return rename_over(store_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+}
 
 Error StagedSlot::try_reflink(bool* done) {
   Error error = create_image();
@@ -66,12 +76,14 @@ Error StagedSlot::try_reflink(bool* done) {
   }
   attempts_.push_back({Rung::kReflink, error.code});
   image_.reset();
-  return remove_file_at(folder_.get(), kImage, image_path());
+  return remove_file_at(store_->session_fd(), inside(kImage).c_str(), image_path());
 }
 
 Error StagedSlot::try_hardlink(bool* done) {
-  if (retry_eintr([&] { return linkat(AT_FDCWD, source_->path().c_str(), folder_.get(), kImage, AT_SYMLINK_FOLLOW); }) <
-      0) {
+  if (retry_eintr([&] {
+        return linkat(AT_FDCWD, source_->path().c_str(), store_->session_fd(), inside(kImage).c_str(),
+                      AT_SYMLINK_FOLLOW);
+      }) < 0) {
     Error error = Error::last("link", source_->path(), image_path());
     if (verdict_of(error.code) == Verdict::kStop) return error;
     attempts_.push_back({Rung::kHardlink, error.code});
@@ -80,7 +92,7 @@ Error StagedSlot::try_hardlink(bool* done) {
   // The path may have been given to another file since it was looked at: source_unchanged() compares the open file
   // alone.
   FileInfo linked;
-  Error error = stat_at(folder_.get(), kImage, Follow::kNo, image_path(), &linked);
+  Error error = stat_at(store_->session_fd(), inside(kImage).c_str(), Follow::kNo, image_path(), &linked);
   if (!error.ok()) return error;
   if (linked.identity.same_file(plan_.expected)) {
     *done = true;
@@ -89,7 +101,7 @@ Error StagedSlot::try_hardlink(bool* done) {
   }
   // On overlayfs linking a file of the lower layer copies it up first, which can give it another inode.
   attempts_.push_back({Rung::kHardlink, EXDEV});
-  return remove_file_at(folder_.get(), kImage, image_path());
+  return remove_file_at(store_->session_fd(), inside(kImage).c_str(), image_path());
 }
 
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {
@@ -113,7 +125,7 @@ Error StagedSlot::source_unchanged(bool* unchanged) {
 
 Error StagedSlot::check_image(uint64_t size) {
   FileInfo info;
-  Error error = stat_at(folder_.get(), kImage, Follow::kNo, image_path(), &info);
+  Error error = stat_at(store_->session_fd(), inside(kImage).c_str(), Follow::kNo, image_path(), &info);
   if (error.ok() && (!info.is_regular() || info.identity.size != size)) return Error::of(EIO, "statx", image_path());
   return error;
 }
@@ -121,7 +133,8 @@ Error StagedSlot::check_image(uint64_t size) {
 Error StagedSlot::write_companions(const std::vector<Companion>& companions) {
   Error error;
   for (const Companion& file : companions) {
-    error = write_small_file(folder_.get(), file.name.c_str(), file.contents, plan_.durable, join(path_, file.name));
+    error = write_small_file(store_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,
+                             join(path_, file.name));
     if (!error.ok()) break;
   }
   return error;
@@ -133,9 +146,11 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
   Error error = image_ ? Error() : check_image(size);
   if (error.ok()) error = write_companions(companions);
   if (error.ok() && plan_.durable) {
-    if (!image_) error = open_file_at(folder_.get(), kImage, image_path(), &image_);
+    Fd folder;
+    if (!image_) error = open_image(&image_);
     if (error.ok()) error = flush(image_.get(), image_path());
-    if (error.ok()) error = flush(folder_.get(), path_);
+    if (error.ok()) error = open_folder_at(store_->session_fd(), name_.c_str(), path_, &folder);
+    if (error.ok()) error = flush(folder.get(), path_);
   }
   bool unchanged = false;
   if (error.ok()) error = source_unchanged(&unchanged);
@@ -167,7 +182,6 @@ void StagedSlot::discard() {
   copy_.reset();
   pack_.reset();
   image_.reset();
-  folder_.reset();
   // What cannot be removed now is swept with this session's folder.
   uint64_t budget = UINT64_MAX;
   (void)remove_tree(store_->session_fd(), name_.c_str(), path_, &budget).ok();

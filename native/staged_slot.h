@@ -80,6 +80,11 @@ class StagedSlot final : public Shared {
   // Closes a complete image, for others to work on by its path.
   void hand_over() { image_.reset(); }
 
+  // For an image that takes the place of a slot's: opens it, and moves it into the slot's folder.
+  Error open_image(Fd* image) const;
+  Error take_image(int folder_fd, std::string_view dest);
+  bool durable() const { return plan_.durable; }
+
   void discard();
 
   Rung strategy() const { return strategy_; }
@@ -90,8 +95,8 @@ class StagedSlot final : public Shared {
   std::string image_path() const { return join(path_, kImage); }
 
  private:
-  friend class LockedSlot;
-
+  // Relative to the session's folder, which saves opening this one.
+  std::string inside(std::string_view file) const { return join(name_, file); }
   Error try_reflink(bool* done);
   Error try_hardlink(bool* done);
   Error create_image();
@@ -104,7 +109,6 @@ class StagedSlot final : public Shared {
   const SlotPlan plan_;
   std::string name_;
   std::string path_;
-  Fd folder_;
   Fd image_;
   std::unique_ptr<SparseCopy> copy_;
   std::unique_ptr<PackedCopy> pack_;

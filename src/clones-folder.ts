@@ -34,6 +34,7 @@ const SWEEP_REST_MS_LIMIT = 50;
 const REOPEN_LIMIT = 3;
 
 export class ClonesFolder {
+  /** Without a slash at its end. */
   readonly path: string;
   #opening: Promise<OpenFolder> | undefined;
   #open: OpenFolder | undefined;
@@ -45,7 +46,7 @@ export class ClonesFolder {
   #idle: (() => void) | undefined;
 
   constructor(path: string) {
-    this.path = path;
+    this.path = path.replace(/(?<=.)\/+$/, '');
   }
 
   /** Runs `work` with the open folder, and again with a new one if the folder proves to be another than the one that was opened. */

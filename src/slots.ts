@@ -1,5 +1,4 @@
 // Making slots, and handing out those that are there already.
-import { join } from 'node:path';
 import { type CloneRequest, growsTo, type Origin, planFor, poolKey, type Warm } from './clone-plan.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
@@ -55,42 +54,41 @@ export class Slots {
   }
 
   async clone(request: CloneRequest): Promise<VmRootfs> {
-    const what = this.#what(request);
     try {
       let look = this.#templates.remembered(request.templatePath) === undefined;
       let sealFailure: Attempt | undefined;
       for (let round = 0; round < ROUNDS; round++) {
-        checkAborted(what, request.signal);
+        if (request.signal?.aborted) throw abortError(this.#what(request), request.signal);
         if (look) await this.#look(request);
         const outcome = await this.#folder.use(async (folder) => {
           const warm = this.#warm(folder, request, { sealFailure });
           if (typeof warm === 'string') return warm;
-          return this.#follow(what, folder, warm, await launch(folder, warm));
+          return this.#follow(folder, warm, await launch(folder, warm));
         });
         if (typeof outcome === 'object') return outcome;
         look = outcome === 'template-changed';
         if (outcome === 'unsealed') {
-          const done = await this.#reuseOrSeal(what, request);
+          const done = await this.#reuseOrSeal(request);
           if (done !== undefined && 'vmId' in done) return done;
           sealFailure = done;
         }
       }
     } catch (error) {
-      throw rootfsError(what, error);
+      throw rootfsError(this.#what(request), error);
     }
     throw changed(request.templatePath, 'or the slot keeps changing under the clone');
   }
 
   /** On the calling thread; throws `NOT_WARM` where that would take more than the one trip. */
   cloneSync(request: CloneRequest): VmRootfs {
-    const what = this.#what(request);
     const folder = this.#folder.opened;
-    if (folder === undefined) throw notWarm(what, 'the clones folder is not open yet');
+    if (folder === undefined) throw this.#notWarm(request, 'the clones folder is not open yet');
     try {
       const warm = this.#warm(folder, request);
-      if (warm === 'template-changed') throw notWarm(what, 'the digest of the template is not known');
-      if (typeof warm === 'string') throw notWarm(what, 'the template is not sealed');
-      if (warm.growTo !== undefined) throw notWarm(what, 'the clone would have to be grown');
+      if (warm === 'template-changed')
+        throw this.#notWarm(request, 'the digest of the template is not known');
+      if (typeof warm === 'string') throw this.#notWarm(request, 'the template is not sealed');
+      if (warm.growTo !== undefined) throw this.#notWarm(request, 'the clone would have to be grown');
       const outcome = native().cloneSlotSync(folder.store, warm.origin.source, warm.plan);
       this.#returnReady(warm, outcome);
       if (outcome.status === 'created') return this.#created(warm, outcome);
@@ -100,16 +98,16 @@ export class Slots {
         if (typeof slot === 'object' && this.#asItIs(request, warm.template, slot)) {
           return this.#found(request, warm.template, slot, outcome.existing);
         }
-        throw notWarm(what, 'the slot is there, but is to be changed');
+        throw this.#notWarm(request, 'the slot is there, but is to be changed');
       }
       if ('staged' in outcome) {
         native().dispose(outcome.staged);
-        throw notWarm(what, 'it would have to be copied');
+        throw this.#notWarm(request, 'it would have to be copied');
       }
-      throw notWarm(what, 'the template has changed');
+      throw this.#notWarm(request, 'the template has changed');
     } catch (error) {
-      if (this.#folder.isStale(error)) throw notWarm(what, 'the clones folder was replaced');
-      throw rootfsError(what, error);
+      if (this.#folder.isStale(error)) throw this.#notWarm(request, 'the clones folder was replaced');
+      throw rootfsError(this.#what(request), error);
     }
   }
 
@@ -151,13 +149,12 @@ export class Slots {
     warm: Warm,
     outcome: CloneOutcome | { errno: number },
   ): Promise<VmRootfs> {
-    const what = this.#what(warm.request);
     try {
       if (isSystemError(outcome)) throw outcome;
-      const followed = await this.#follow(what, folder, warm, outcome as CloneOutcome);
+      const followed = await this.#follow(folder, warm, outcome as CloneOutcome);
       if (typeof followed === 'object') return followed;
     } catch (error) {
-      if (!this.#folder.isStale(error)) throw rootfsError(what, error);
+      if (!this.#folder.isStale(error)) throw rootfsError(this.#what(warm.request), error);
     }
     return this.clone(warm.request);
   }
@@ -215,12 +212,19 @@ export class Slots {
     return `cloning ${templatePath} to ${this.#imagePath(vm)}`;
   }
 
+  #notWarm(request: CloneRequest, why: string): RootfsError {
+    return new RootfsError(
+      'NOT_WARM',
+      `${this.#what(request)} on the calling thread: ${why}; call cloneForVm, or prewarm the stack first`,
+    );
+  }
+
   #slotPath(vm: VmId): string {
-    return join(this.#folder.path, vm.safe);
+    return `${this.#folder.path}/${vm.safe}`;
   }
 
   #imagePath(vm: VmId): string {
-    return join(this.#slotPath(vm), CLONE_ROOTFS_FILE);
+    return `${this.#folder.path}/${vm.safe}/${CLONE_ROOTFS_FILE}`;
   }
 
   async #look(request: CloneRequest): Promise<void> {
@@ -290,14 +294,14 @@ export class Slots {
   }
 
   /** A slot that is there needs no sealed image. Else one is made, or the reason why not is returned. */
-  async #reuseOrSeal(what: string, request: CloneRequest): Promise<VmRootfs | Attempt | undefined> {
+  async #reuseOrSeal(request: CloneRequest): Promise<VmRootfs | Attempt | undefined> {
     await this.#look(request);
     const remembered = this.#templates.remembered(request.templatePath);
     if (remembered === undefined) return undefined;
     const { template } = remembered;
     const existing = await this.#folder.use(async (folder) => {
       const state = await native().inspectSlot(folder.store, request.vm.safe);
-      return state.kind === 'absent' ? undefined : this.#reuse(what, folder, request, template, state);
+      return state.kind === 'absent' ? undefined : this.#reuse(folder, request, template, state);
     });
     if (existing !== undefined) return existing === 'again' ? undefined : existing;
     try {
@@ -313,12 +317,7 @@ export class Slots {
     }
   }
 
-  async #follow(
-    what: string,
-    folder: OpenFolder,
-    warm: Warm,
-    outcome: CloneOutcome,
-  ): Promise<VmRootfs | Again> {
+  async #follow(folder: OpenFolder, warm: Warm, outcome: CloneOutcome): Promise<VmRootfs | Again> {
     const { request, template } = warm;
     this.#returnReady(warm, outcome);
     switch (outcome.status) {
@@ -326,9 +325,9 @@ export class Slots {
         return this.#created(warm, outcome);
       case 'staged':
       case 'copy-needed':
-        return this.#finish(what, warm, outcome);
+        return this.#finish(warm, outcome);
       case 'exists':
-        return this.#reuse(what, folder, request, template, outcome.existing);
+        return this.#reuse(folder, request, template, outcome.existing);
       case 'template-changed':
         return 'template-changed';
       case 'source-changed':
@@ -358,8 +357,9 @@ export class Slots {
   }
 
   /** What does not fit into one trip: copies, grows, publishes. */
-  async #finish(what: string, warm: Warm, outcome: Staged): Promise<VmRootfs | Again> {
+  async #finish(warm: Warm, outcome: Staged): Promise<VmRootfs | Again> {
     const { request, template, growTo, plan } = warm;
+    const what = this.#what(request);
     const { staged } = outcome;
     try {
       if (outcome.status === 'copy-needed') await copyImage(what, staged, request.signal);
@@ -382,7 +382,6 @@ export class Slots {
   }
 
   async #reuse(
-    what: string,
     { store }: OpenFolder,
     request: CloneRequest,
     template: Template,
@@ -398,7 +397,7 @@ export class Slots {
     const grow = growsFrom(request, slot);
     if (grow !== undefined || (shared && request.writable === true)) {
       const targetBytes = grow ?? slot.image.identity.sizeBytes;
-      const strategy = await replaceImage(what, store, {
+      const strategy = await replaceImage(this.#what(request), store, {
         ...request,
         slot: request.vm.safe,
         shared,
@@ -482,11 +481,4 @@ function launch({ store }: OpenFolder, { origin, plan, growTo }: Warm): Promise<
 function growsFrom(request: CloneRequest, slot: AssessedSlot): number | undefined {
   const target = request.sizeBytes;
   return slot.sizeStamp !== undefined || target === slot.templateBytes ? undefined : target;
-}
-
-function notWarm(what: string, why: string): RootfsError {
-  return new RootfsError(
-    'NOT_WARM',
-    `${what} on the calling thread: ${why}; call cloneForVm, or prewarm the stack first`,
-  );
 }

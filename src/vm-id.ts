@@ -21,6 +21,7 @@ export function safeVmId(id: string): string {
 /** Throws `INVALID_VM_ID`. */
 export function parseVmId(id: unknown): VmId {
   if (typeof id !== 'string') throw invalid(id, 'it must be a string');
+  if (/^[A-Za-z0-9_-]{1,255}$/.test(id)) return { raw: id, safe: id };
   if (id === '') throw invalid(id, 'it is empty');
   // Without a UTF-8 form two different ids could not be told apart on disk.
   if (!isWellFormed(id)) throw invalid(id, 'it holds a lone surrogate');
