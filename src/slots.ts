@@ -3,6 +3,7 @@ import { type CloneRequest, growsTo, type Origin, planFor, poolKey, type Warm } 
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
 import {
+  abortError,
   errnoName,
   failedWith,
   isSystemError,
