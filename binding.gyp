@@ -16,6 +16,8 @@
         "NAPI_DISABLE_CPP_EXCEPTIONS",
         "NODE_ADDON_API_DISABLE_DEPRECATED",
         "NODE_ADDON_API_REQUIRE_BASIC_FINALIZERS",
+        # A worker that is terminated can no longer throw: that must not end the process.
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "_GNU_SOURCE"
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],

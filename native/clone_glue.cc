@@ -219,6 +219,7 @@ Napi::Value publish_slot(const Napi::CallbackInfo& info) {
 Napi::Value discard_slot(const Napi::CallbackInfo& info) {
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
   if (!staged) return {};
+  dispose(info);  // what it holds open goes with the job, not at some collection of garbage
   return start_silent(info.Env(), "microvm:discardSlot", [staged] {
     staged->discard();
     return Error();

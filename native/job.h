@@ -46,14 +46,21 @@ class Job {
     Napi::Env env(raw_env);
     Napi::HandleScope scope(env);
     napi_delete_async_work(env, job->work_);
-    // Cancelled: the environment is being torn down, nobody waits for the promise.
-    if (status != napi_ok) return;
+    // Cancelled, or a worker that is being terminated: nobody waits for the promise, and JavaScript can no longer run.
+    if (status != napi_ok || !can_run_javascript(env)) return;
     if (job->error_.ok()) {
       Napi::Value result = job->task_.result(env);
       if (!env.IsExceptionPending()) job->deferred_.Resolve(result);
     } else {
       job->deferred_.Reject(to_js(env, job->error_));
     }
+  }
+
+  static bool can_run_javascript(napi_env env) {
+    napi_value object = nullptr;
+    napi_value key = nullptr;
+    return napi_create_object(env, &object) == napi_ok && napi_get_undefined(env, &key) == napi_ok &&
+           napi_set_property(env, object, key, key) == napi_ok;
   }
 
   Task task_;

@@ -15,36 +15,37 @@ namespace {
 
 constexpr uint64_t kBufferSize = 256 * 1024;
 
-// The longest gap to fill: the shortest ones first, as far as the allowance goes.
-uint64_t longest_gap_to_fill(const std::vector<DataRange>& ranges) {
-  uint64_t data = 0;
-  std::vector<uint64_t> gaps;
-  for (size_t i = 0; i < ranges.size(); i++) {
-    data += ranges[i].end - ranges[i].start;
-    if (i > 0) gaps.push_back(ranges[i].start - ranges[i - 1].end);
-  }
-  std::sort(gaps.begin(), gaps.end());
-  uint64_t allowance = kFillAllowance + data / 4;
-  uint64_t longest = 0;
-  for (uint64_t gap : gaps) {
-    if (gap > kGapLimit || gap > allowance) break;
-    allowance -= gap;
-    longest = gap;
-  }
-  return longest;
-}
+struct Gap {
+  uint64_t length;
+  size_t after;  // the range that it follows
+};
 
+// Joins ranges over the gaps between them: the shortest gaps first, as far as the allowance goes.
 void fill_gaps(std::vector<DataRange>* ranges) {
-  const uint64_t longest = longest_gap_to_fill(*ranges);
-  std::vector<DataRange> merged;
-  for (const DataRange& range : *ranges) {
-    if (!merged.empty() && range.start - merged.back().end <= longest) {
-      merged.back().end = range.end;
+  uint64_t data = 0;
+  std::vector<Gap> gaps;
+  for (size_t i = 0; i < ranges->size(); i++) {
+    data += (*ranges)[i].end - (*ranges)[i].start;
+    if (i > 0) gaps.push_back({(*ranges)[i].start - (*ranges)[i - 1].end, i - 1});
+  }
+  std::sort(gaps.begin(), gaps.end(), [](const Gap& a, const Gap& b) { return a.length < b.length; });
+  std::vector<char> filled(ranges->size(), 0);
+  uint64_t allowance = kFillAllowance + data / 4;
+  for (const Gap& gap : gaps) {
+    if (gap.length > kGapLimit || gap.length > allowance) break;
+    allowance -= gap.length;
+    filled[gap.after] = 1;
+  }
+
+  std::vector<DataRange> joined;
+  for (size_t i = 0; i < ranges->size(); i++) {
+    if (i > 0 && filled[i - 1] != 0) {
+      joined.back().end = (*ranges)[i].end;
     } else {
-      merged.push_back(range);
+      joined.push_back((*ranges)[i]);
     }
   }
-  ranges->swap(merged);
+  ranges->swap(joined);
 }
 
 }  // namespace

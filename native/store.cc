@@ -114,8 +114,8 @@ Error Store::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (!error.ok()) return error;
     if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
     error = remove_tree(staging_.get(), name, join(staging_path_, name), budget);
-    if (!error.ok()) return error;
-    if (*budget > 0) report->staging_removed++;
+    if (!error.ok() && !error.is(ENOTEMPTY)) return error;
+    if (error.ok() && *budget > 0) report->staging_removed++;
   }
   return reader.error();
 }
@@ -126,8 +126,9 @@ Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
   while (const char* name = reader.next()) {
     if (*budget == 0) return first_error;
     Error error = remove_tree(trash_.get(), name, join(trash_path_, name), budget);
-    // One slot that cannot be removed (an immutable file, a mount) must not keep the others.
-    if (!error.ok() && first_error.ok()) first_error = error;
+    // One slot that cannot be removed (an immutable file, a mount) must not keep the others. A folder that does not get empty holds the
+    // file that FUSE or NFS puts in the place of one that is still open: it goes with a later sweep.
+    if (!error.ok() && !error.is(ENOTEMPTY) && first_error.ok()) first_error = error;
     if (error.ok() && *budget > 0) report->trash_removed++;
   }
   return first_error.ok() ? reader.error() : first_error;

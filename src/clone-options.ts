@@ -35,10 +35,10 @@ export interface ParsedCloneOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-const KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'];
+export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'];
 
 export function parseCloneOptions(what: string, options: CloneOptions): ParsedCloneOptions {
-  requireKnownKeys('options', options, KEYS);
+  requireKnownKeys('options', options, CLONE_OPTION_KEYS);
   return {
     writable: optionalBoolean('writable', options.writable),
     sizeBytes: options.sizeBytes === undefined ? undefined : requireSizeBytes('sizeBytes', options.sizeBytes),

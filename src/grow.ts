@@ -45,9 +45,6 @@ export async function resizeExt4Image(
     await refuseInUse(path);
     await growImage(path, targetBytes, programs, signal);
   } catch (error) {
-    if (failedWith(error, 'EINVAL')) {
-      throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
-    }
     throw rootfsError(what, error);
   }
 }
@@ -74,7 +71,11 @@ async function refuseInUse(path: string): Promise<void> {
 
 /** Whether there is anything to do, and whether it can be done. */
 async function needsGrowing(path: string, targetBytes: number): Promise<boolean> {
-  const { size } = await stat(path);
+  const file = await stat(path);
+  if (!file.isFile()) {
+    throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file: it cannot be grown`, { path });
+  }
+  const { size } = file;
   if (targetBytes < size) throw shrinkRefused(path, size, targetBytes);
   const superblock = await readSuperblock(path);
   if (superblock !== undefined && superblock.sizeBytes > size) {
@@ -108,8 +109,13 @@ export async function growImage(
   // Never shorter: needsGrowing has refused that. Without a size resize2fs takes the file's length.
   await truncate(path, targetBytes);
   const firstStep = superblock && stepBefore(superblock, targetBytes);
-  if (firstStep !== undefined) await resize2fs(path, programs.resize2fsBin, signal, `${firstStep / 1024}K`);
+  if (firstStep !== undefined) {
+    await resize2fs(path, programs.resize2fsBin, signal, `${firstStep / 1024}K`);
+    await truncate(path, targetBytes);
+  }
   await resize2fs(path, programs.resize2fsBin, signal);
+  // resize2fs cuts the file off where its filesystem ends, at a whole block.
+  await truncate(path, targetBytes);
   if (superblock !== undefined) await requireGrown(path, targetBytes);
 }
 
@@ -182,14 +188,17 @@ async function runFromE2fsprogs(
   signal: AbortSignal | undefined,
 ): Promise<Exit> {
   const found = await findProgram(program);
-  if (found === undefined) {
-    throw new RootfsError(
-      notFound,
-      `cannot run ${program}: there is no such program, or it is not executable; install the package e2fsprogs`,
-      { path: program },
-    );
+  try {
+    if (found !== undefined) return await run(found, args, signal);
+  } catch (error) {
+    // A script whose interpreter is missing, a file that is no program: as good as not there.
+    if (!['ENOENT', 'EACCES', 'ENOEXEC'].some((code) => failedWith(error, code))) throw error;
   }
-  return run(found, args, signal);
+  throw new RootfsError(
+    notFound,
+    `cannot run ${program}: there is no such program, or it cannot be executed; install the package e2fsprogs`,
+    { path: program },
+  );
 }
 
 function programFailed(

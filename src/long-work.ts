@@ -20,6 +20,7 @@ export async function inTurn<T>(
   signal: AbortSignal | undefined,
   job: () => Promise<T>,
 ): Promise<T> {
+  checkAborted(what, signal);
   if (running >= JOBS_AT_ONCE) await turn(what, signal);
   else running++;
   try {

@@ -154,6 +154,7 @@ export interface NativeAddon {
     sizeBytes: number,
     companions: readonly string[],
   ): Promise<'created' | 'exists' | 'source-changed'>;
+  /** Removes it unless it was published, and lets go of the handle. */
   discardSlot(staged: NativeStagedSlot): Promise<void>;
   /** Moves a sealed image or a pooled slot into trash. */
   discardFolder(store: NativeStore, place: Place, name: string): Promise<void>;

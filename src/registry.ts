@@ -1,6 +1,6 @@
 import { optionalBoolean, optionalSignal, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
 import { Catalog, parseStackName, type StackInfo } from './catalog.js';
-import { type CloneOptions, parseCloneOptions } from './clone-options.js';
+import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone-options.js';
 import { type CloneRequest, poolKey } from './clone-plan.js';
 import { ClonesFolder } from './clones-folder.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
@@ -179,6 +179,7 @@ export class RootfsRegistry {
     options: CloneOptions = {},
   ): Promise<VmRootfs> {
     const sizeBytes = requireSizeBytes('targetBytes', targetBytes);
+    requireKnownKeys('options', options, CLONE_OPTION_KEYS);
     if (options.sizeBytes !== undefined && options.sizeBytes !== sizeBytes) {
       throw new RootfsError(
         'INVALID_ARGUMENT',

@@ -235,8 +235,13 @@ export class SealedImages {
       return image;
     }
     if (opened !== undefined) native().dispose(opened.source);
-    await native().discardFolder(folder.store, 'sealed', key);
+    await this.#discard(folder, key);
     return undefined;
+  }
+
+  async #discard(folder: OpenFolder, key: string): Promise<void> {
+    await native().discardFolder(folder.store, 'sealed', key);
+    this.#folder.sweepInBackground();
   }
 
   #keep(key: string, image: SealedImage): void {
@@ -255,7 +260,7 @@ export class SealedImages {
       for (const key of await sealedKeys(this.#path)) {
         const record = await readRecord(join(this.#path, key));
         if (record !== undefined && (await isWanted(record))) continue;
-        await native().discardFolder(folder.store, 'sealed', key);
+        await this.#discard(folder, key);
         const image = this.#open.get(key);
         this.#open.delete(key);
         if (image !== undefined) native().dispose(image.source);

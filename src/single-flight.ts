@@ -22,6 +22,7 @@ export class SingleFlight<T> {
     signal: AbortSignal | undefined,
     work: (signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
+    if (signal?.aborted) throw abortError(what, signal);
     const flight = this.#flights.get(key) ?? this.#start(key, work);
     flight.passengers++;
     let leave: () => void = () => {};

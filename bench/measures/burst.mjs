@@ -1,0 +1,131 @@
+// A thousand VMs at the same moment. One sample is the time until the last slot is there.
+import { ONE_SAMPLE } from '../alternate.mjs';
+import { WAYS } from '../peers/clone-peers.mjs';
+import { floorBurst } from '../peers/floor.mjs';
+import { newVmId, releaseAll } from '../peers/library.mjs';
+import { SlotsFolder } from '../peers/slots-folder.mjs';
+import { atLeastTimesFaster } from '../targets.mjs';
+import { timeNs } from '../timing.mjs';
+
+/** @typedef {import('../alternate.mjs').Contestant} Contestant */
+/** @typedef {import('../workspace.mjs').Workspace} Workspace */
+/** @typedef {import('../workspace.mjs').Template} Template */
+
+const COUNT = 1000;
+// All at once would be a thousand processes.
+const CP_AT_ONCE = 16;
+
+/** @type {import('./index.mjs').Measure} */
+export const burst = {
+  name: 'burst',
+  title: `${COUNT} clones at once`,
+  filesystems: ['xfs', 'btrfs'],
+  full: { rounds: 40, seconds: 60 },
+  quick: { rounds: 3, seconds: 1, on: ['xfs'] },
+  turn: ONE_SAMPLE,
+  warmUps: 1,
+  cleanEvery: 1,
+  rateUnit: 'slots/s',
+  targets: ['library', 'library, cloneMany'].map((way) => ({
+    ...atLeastTimesFaster(way, 0.7, 'C floor, two threads', ['xfs']),
+    text: `${way} ≥ 15,000 slots/s, or ≥ 0.7 × the C floor, two threads`,
+    bound: /** @type {const} */ ('at least'),
+    limit: 1,
+    value: (/** @type {(name: string) => number | undefined} */ p50) => {
+      const ours = p50(way);
+      const floor = p50('C floor, two threads');
+      if (ours === undefined || floor === undefined) return undefined;
+      return Math.max(COUNT / (ours / 1e9) / 15_000, floor / ours / 0.7);
+    },
+    show: (/** @type {number} */ value) => `${value.toFixed(2)} × the nearer of the two`,
+  })),
+  async contestants(workspace) {
+    const template = await workspace.template('one-extent');
+    const contestants = [
+      await floorBurst(workspace, template, COUNT),
+      cloneMany(workspace, template),
+      cloneForVmAtOnce(workspace, template),
+      await peerAtOnce(workspace, template, '@reflink/reflink', COUNT),
+      await peerAtOnce(workspace, template, 'fs.copyFile', COUNT),
+      // Takes seconds.
+      ...(workspace.quick ? [] : [await peerAtOnce(workspace, template, 'cp', CP_AT_ONCE)]),
+    ];
+    return { about: template.about, contestants: contestants.map((way) => ({ ...way, amount: COUNT })) };
+  },
+};
+
+const newIds = () => Array.from({ length: COUNT }, newVmId);
+
+/**
+ * @param {Workspace} workspace
+ * @param {Template} template
+ * @returns {Contestant}
+ */
+function cloneForVmAtOnce({ registry }, { stack }) {
+  /** @type {string[]} */
+  let ids = [];
+  return {
+    name: 'library',
+    does: `Promise.all of ${COUNT} × cloneForVm`,
+    sample() {
+      ids = newIds();
+      return timeNs(() => Promise.all(ids.map((id) => registry.cloneForVm(id, stack, { writable: true }))));
+    },
+    clean: () => releaseAll(registry, ids.splice(0)),
+  };
+}
+
+/**
+ * @param {Workspace} workspace
+ * @param {Template} template
+ * @returns {Contestant}
+ */
+function cloneMany({ registry }, { stack }) {
+  const name = 'library, cloneMany';
+  const does = `cloneMany of ${COUNT} requests`;
+  if (typeof registry.cloneMany !== 'function')
+    return { name, does, unavailable: 'no cloneMany in this build' };
+  /** @type {string[]} */
+  let ids = [];
+  return {
+    name,
+    does,
+    async sample() {
+      ids = newIds();
+      const requests = ids.map((vmId) => ({ vmId, stack, options: { writable: true } }));
+      /** @type {PromiseSettledResult<unknown>[]} */
+      let results = [];
+      const ns = await timeNs(async () => {
+        results = await registry.cloneMany(requests);
+      });
+      const failed = results.find(({ status }) => status === 'rejected');
+      if (failed?.status === 'rejected') throw failed.reason;
+      return ns;
+    },
+    clean: () => releaseAll(registry, ids.splice(0)),
+  };
+}
+
+/**
+ * @param {Workspace} workspace
+ * @param {Template} template
+ * @param {keyof typeof WAYS} name
+ * @param {number} atOnce
+ * @returns {Promise<Contestant>}
+ */
+async function peerAtOnce(workspace, template, name, atOnce) {
+  const { does, make } = WAYS[name];
+  const slots = new SlotsFolder(await workspace.newFolder(`burst-${name}`));
+  return {
+    name,
+    does: `${does}; ${atOnce} at once`,
+    sample: () => {
+      let left = COUNT;
+      const worker = async () => {
+        while (left-- > 0) await make(template, slots.next());
+      };
+      return timeNs(() => Promise.all(Array.from({ length: atOnce }, worker)));
+    },
+    clean: () => slots.empty(),
+  };
+}

@@ -1,0 +1,67 @@
+// The table of all that is measured.
+import { burst } from './burst.mjs';
+import { clone } from './clone.mjs';
+import { copy, copyBlocks } from './copy.mjs';
+import { eventLoop, eventLoopCopies } from './event-loop.mjs';
+import { extents } from './extents.mjs';
+import { firstClone } from './first-clone.mjs';
+import { grown } from './grown.mjs';
+import { hash, hashMemory } from './hash.mjs';
+import { manySlots } from './many-slots.mjs';
+import { memory } from './memory.mjs';
+import { pool } from './pool.mjs';
+import { realistic } from './realistic.mjs';
+import { stacks } from './stacks.mjs';
+
+/**
+ * @typedef {object} Effort
+ * @property {number} rounds
+ * @property {number} seconds no new round after these
+ * @property {import('../filesystems.mjs').Filesystem[]} [on] all the measure's, if not given
+ */
+
+/**
+ * @typedef {object} Measure
+ * @property {string} name
+ * @property {string} title
+ * @property {import('../filesystems.mjs').Filesystem[]} filesystems
+ * @property {'bytes'} [unit] nanoseconds if not given
+ * @property {string} [rateUnit] of what the contestants' `amount` gives, divided by the seconds
+ * @property {Effort} full
+ * @property {Effort | undefined} quick undefined: left out of a quick run
+ * @property {import('../alternate.mjs').Turn} [turn] of a few samples, if not given
+ * @property {number} [warmUps] many, if not given
+ * @property {number} [cleanEvery] rounds between removals of what was made
+ * @property {import('../targets.mjs').Target[]} targets
+ * @property {(workspace: import('../workspace.mjs').Workspace) => Promise<{ about: string, contestants: import('../alternate.mjs').Contestant[] }>} contestants
+ */
+
+/** @type {Measure[]} */
+export const MEASURES = [
+  clone,
+  realistic,
+  ...extents,
+  grown,
+  pool,
+  burst,
+  firstClone,
+  hash,
+  hashMemory,
+  copy,
+  copyBlocks,
+  eventLoop,
+  eventLoopCopies,
+  manySlots,
+  stacks,
+  memory,
+];
+
+/** @param {string[] | undefined} only */
+export function selectMeasures(only) {
+  if (only === undefined) return MEASURES;
+  for (const name of only) {
+    if (!MEASURES.some((measure) => measure.name.startsWith(name)))
+      throw new Error(`there is no measure ${name}: see --list`);
+  }
+  return MEASURES.filter((measure) => only.some((name) => measure.name.startsWith(name)));
+}

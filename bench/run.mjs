@@ -1,0 +1,137 @@
+// The benchmark: this library, what people use instead, and the floor in C, side by side. See docs/benchmarks.md.
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { alternate } from './alternate.mjs';
+import { enterNamespace, mountNew } from './filesystems.mjs';
+import { compileFloor } from './floor-programs.mjs';
+import { describeMachine } from './machine.mjs';
+import { selectMeasures } from './measures/index.mjs';
+import { parseOptions, USAGE } from './options.mjs';
+import { formatResult, formatTargets } from './report.mjs';
+import { judge } from './targets.mjs';
+import { Workspace } from './workspace.mjs';
+
+/** @typedef {import('./measures/index.mjs').Measure} Measure */
+/** @typedef {import('./report.mjs').Result} Result */
+
+const SHORT_TURN = { thrownAway: 1, counted: 4 };
+const WARM_UPS = 1000;
+
+const options = parseOptions();
+const measures = selectMeasures(options.only);
+if (options.help) {
+  console.log(USAGE);
+} else if (options.list) {
+  for (const { name, title, filesystems, targets } of measures) {
+    console.log(`${name} (${filesystems.join(', ')}): ${title}`);
+    for (const { text, on } of targets)
+      console.log(`    ${text}${on === undefined ? '' : ` on ${on.join(', ')}`}`);
+  }
+} else {
+  if (!existsSync(join(options.library, 'dist/index.mjs'))) {
+    throw new Error(`${options.library} is not built: npm run build`);
+  }
+  await measureAll(enterNamespace(options.folder));
+}
+
+/** @param {string} folder */
+async function measureAll(folder) {
+  const startedAt = new Date().toISOString();
+  const machine = await describeMachine(options.library);
+  for (const [what, is] of Object.entries(machine)) console.log(`${what.padEnd(16)}  ${is}`);
+
+  const library = await import(join(options.library, 'dist/index.mjs'));
+  const floor = await compileFloor(join(folder, 'floor'));
+  /** @type {Result[]} */
+  const results = [];
+  for (const filesystem of /** @type {const} */ (['xfs', 'btrfs', 'ext4'])) {
+    const here = measures.filter((measure) => runsOn(measure, filesystem));
+    if (here.length === 0) continue;
+    const path = await mountNew(filesystem, folder);
+    const { quick, library: libraryFolder } = options;
+    const workspace = new Workspace({ filesystem, path, quick, library, libraryFolder, floor });
+    for (const measure of here) {
+      const result = await measureOne(measure, workspace);
+      results.push(result);
+      console.log(formatResult(result));
+    }
+    await workspace.end();
+  }
+  console.log(formatTargets(results));
+  const leftOut = measures.filter((measure) => effortOf(measure) === undefined);
+  if (leftOut.length > 0)
+    console.log(`\nLeft out of a quick run: ${leftOut.map(({ name }) => name).join(', ')}`);
+  write({ startedAt, quick: options.quick, machine, results });
+  // Never for the numbers' sake.
+  if (results.some(({ rows }) => rows.some(({ failed }) => failed !== undefined))) process.exitCode = 1;
+}
+
+/**
+ * @param {Measure} measure
+ * @param {import('./filesystems.mjs').Filesystem} filesystem
+ */
+function runsOn(measure, filesystem) {
+  const effort = effortOf(measure);
+  return effort !== undefined && (effort.on ?? measure.filesystems).includes(filesystem);
+}
+
+/** @param {Measure} measure */
+function effortOf(measure) {
+  return options.quick ? measure.quick : measure.full;
+}
+
+/**
+ * @param {Measure} measure
+ * @param {Workspace} workspace
+ * @returns {Promise<Result>}
+ */
+async function measureOne(measure, workspace) {
+  const {
+    name,
+    title,
+    unit = 'ns',
+    rateUnit,
+    targets,
+    turn = SHORT_TURN,
+    warmUps = WARM_UPS,
+    cleanEvery = 20,
+  } = measure;
+  const { filesystem } = workspace;
+  const { rounds, seconds } = /** @type {import('./measures/index.mjs').Effort} */ (effortOf(measure));
+  const start = performance.now();
+  const { about, contestants } = await measure.contestants(workspace);
+  await workspace.settle();
+  const rows = await alternate(contestants, {
+    rounds,
+    seconds,
+    leastRounds: options.quick ? 1 : 5,
+    turn,
+    warmUps,
+    warmUpSeconds: options.quick ? 0.15 : 3,
+    cleanEvery,
+  });
+  const tookSeconds = Math.round((performance.now() - start) / 100) / 10;
+  const judged = targets
+    .filter(({ on }) => on?.includes(filesystem) ?? true)
+    .map((target) => judge(target, rows));
+  return {
+    tookSeconds,
+    measure: name,
+    title,
+    filesystem,
+    about,
+    unit,
+    ...(rateUnit && { rateUnit }),
+    rows,
+    targets: judged,
+  };
+}
+
+/** @param {object} report */
+function write(report) {
+  const folder = new URL('results/', import.meta.url).pathname;
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, `${options.name}.json`);
+  writeFileSync(path, `${JSON.stringify(report, null, 2)}\n`);
+  console.log(`\nWritten to ${path}`);
+}

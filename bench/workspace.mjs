@@ -1,0 +1,131 @@
+// One mounted file system during the run: its templates, made when first asked for, and folders for what the measures make.
+import { readdirSync, readlinkSync } from 'node:fs';
+import { mkdir, mkdtemp, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { output, run } from './command.mjs';
+import { formatBytes } from './format.mjs';
+import { makeContiguousImage, makeRealisticImage, makeSparseFile } from './templates.mjs';
+
+/** @typedef {'one-extent' | 'realistic' | 'sparse' | `extents-${number}`} TemplateName */
+
+/**
+ * @typedef {object} Template
+ * @property {TemplateName} stack
+ * @property {string} path
+ * @property {number} sizeBytes
+ * @property {number} blocksBytes
+ * @property {number} extents
+ * @property {string} about
+ */
+
+const MiB = 2 ** 20;
+const GiB = 2 ** 30;
+
+export class Workspace {
+  /** @type {Map<TemplateName, Promise<Template>>} */
+  #templates = new Map();
+  /** @type {(() => unknown)[]} */
+  #atEnd = [];
+
+  /**
+   * @param {object} parts
+   * @param {import('./filesystems.mjs').Filesystem} parts.filesystem
+   * @param {string} parts.path where it is mounted
+   * @param {boolean} parts.quick
+   * @param {any} parts.library the module
+   * @param {string} parts.libraryFolder
+   * @param {(name: import('./floor-programs.mjs').FloorName) => string} parts.floor
+   */
+  constructor({ filesystem, path, quick, library, libraryFolder, floor }) {
+    this.filesystem = filesystem;
+    this.path = path;
+    this.quick = quick;
+    this.library = library;
+    this.libraryFolder = libraryFolder;
+    this.floor = floor;
+    this.templateDir = join(path, 'templates');
+    this.clonesDir = join(path, 'vms');
+    this.registry = new library.RootfsRegistry({ templateDir: this.templateDir, clonesDir: this.clonesDir });
+    this.onEnd(() => this.registry.close());
+  }
+
+  /** @param {TemplateName} name */
+  template(name) {
+    let template = this.#templates.get(name);
+    if (template === undefined) {
+      template = this.#make(name);
+      this.#templates.set(name, template);
+    }
+    return template;
+  }
+
+  /**
+   * A new, empty folder on this file system.
+   * @param {string} purpose
+   */
+  newFolder(purpose) {
+    return mkdtemp(join(this.path, `${purpose.replaceAll(/[^a-z0-9]+/gi, '-')}-`));
+  }
+
+  /** Lets the file system write what it has put off, so that the next measure does not pay for it. */
+  settle() {
+    return run('sync', ['-f', this.path]);
+  }
+
+  /** @param {() => unknown} work */
+  onEnd(work) {
+    this.#atEnd.push(work);
+  }
+
+  async end() {
+    for (const work of this.#atEnd.reverse()) await work();
+    // It goes with the mount namespace in any case.
+    const open = openFilesUnder(this.path);
+    if (open.length > 0)
+      console.log(`\nStill open on ${this.filesystem} after close():\n  ${open.join('\n  ')}`);
+    else await run('umount', [this.path]);
+  }
+
+  /**
+   * @param {TemplateName} stack
+   * @returns {Promise<Template>}
+   */
+  async #make(stack) {
+    const folder = join(this.templateDir, stack);
+    await mkdir(folder, { recursive: true });
+    const path = join(folder, 'rootfs.ext4');
+    if (stack === 'one-extent') await makeContiguousImage(path, 64 * MiB);
+    else if (stack === 'realistic') await makeRealisticImage(path, this.#realisticSize());
+    else if (stack === 'sparse') await makeSparseFile(path, this.#sparseSize());
+    else await output(this.floor('scatter'), [path, stack.replace('extents-', '')]);
+    const { size, blocks } = await stat(path);
+    const extents = Number(/(\d+) extents? found/.exec(await output('filefrag', [path]))?.[1]);
+    const about = `${formatBytes(size)}, ${formatBytes(blocks * 512)} in ${extents} ${extents === 1 ? 'extent' : 'extents'}`;
+    return { stack, path, sizeBytes: size, blocksBytes: blocks * 512, extents, about };
+  }
+
+  #realisticSize() {
+    return { sizeBytes: 2 * GiB, dataBytes: this.quick ? 96 * MiB : 800 * MiB };
+  }
+
+  #sparseSize() {
+    return this.quick
+      ? { sizeBytes: 256 * MiB, dataBytes: 100 * MiB }
+      : { sizeBytes: GiB, dataBytes: 400 * MiB };
+  }
+}
+
+/**
+ * What this process has open there.
+ * @param {string} folder
+ */
+function openFilesUnder(folder) {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${fd}`);
+      return path.startsWith(folder) ? [path] : [];
+    } catch {
+      return []; // the descriptor of this very listing
+    }
+  });
+}

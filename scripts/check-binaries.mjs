@@ -1,0 +1,184 @@
+#!/usr/bin/env node
+// Says what is wrong with the binaries of the addon, and fails if anything is.
+//   node scripts/check-binaries.mjs                        the shipped ones, and that they were built from these sources
+//   node scripts/check-binaries.mjs --local FILE           a local build: of this architecture, may hold symbols
+//   node scripts/check-binaries.mjs --shipped ARCH FILE    a file that is to be shipped for ARCH
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { readElf } from './elf.mjs';
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
+const RECORD = 'prebuilds/SOURCES.sha256';
+const ARCHITECTURES = ['x64', 'arm64'];
+const SIZE_LIMIT_BYTES = 120 * 1024;
+const REBUILD = 'run "npm run prebuilds"';
+
+const EXPORTS = ['napi_register_module_v1', 'node_api_module_get_api_version_v1'];
+
+// Names that the process must provide. The binary asks for no version of them, so each must have been in glibc 2.28
+// and in musl 1.2 with the meaning that it has today. Left out for that reason: stat, fstat, lstat, fstatat (glibc 2.33),
+// fcntl64 and the like (no musl), everything __*_chk, and renameat2, statx, copy_file_range (syscall() serves).
+const ALLOWED = new Set([
+  '_ITM_deregisterTMCloneTable', // weak, of gcc's start files
+  '_ITM_registerTMCloneTable', // weak, likewise
+  '__cxa_finalize', // weak, likewise
+  '__errno_location',
+  '__gmon_start__', // weak, likewise
+  'abort',
+  'close',
+  'closedir',
+  'fallocate',
+  'fchmod',
+  'fchown',
+  'fcntl',
+  'fdatasync',
+  'fdopendir',
+  'flock',
+  'free',
+  'fsync',
+  'ftruncate',
+  'getauxval', // arm64: has the processor SHA-256?
+  'getpid',
+  'ioctl',
+  'linkat',
+  'lseek',
+  'malloc',
+  'memcmp',
+  'memcpy',
+  'memmove',
+  'memset',
+  'mkdirat',
+  'nanosleep',
+  'open',
+  'openat',
+  'pread',
+  'pwrite',
+  'readdir',
+  'strlen',
+  'sync_file_range',
+  'syscall',
+  'unlinkat',
+]);
+// Node-API up to version 8 has no other prefix, so this also keeps out what newer versions brought (node_api_*).
+const isAllowed = (name) => ALLOWED.has(name) || name.startsWith('napi_');
+
+/** What is wrong with one binary. */
+export function binaryProblems(path, { arch, shipped }) {
+  const bytes = readFileSync(path);
+  const elf = readElf(bytes);
+  const problems = [];
+  const expect = (condition, problem) => condition || problems.push(problem);
+
+  expect(elf.machine === arch, `is for ${elf.machine}, not for ${arch}`);
+  expect(
+    elf.neededCount === 0,
+    'needs shared libraries (DT_NEEDED): it must load with any libc and without libstdc++',
+  );
+  expect(!elf.hasSearchPath, 'has an RPATH or RUNPATH');
+  expect(!elf.hasVersionedSymbols, 'asks for versions of symbols, which another libc lacks');
+  expect(!elf.hasTextRelocations, 'has text relocations');
+  expect(elf.hasRelro, 'has no GNU_RELRO segment (-Wl,-z,relro)');
+  expect(elf.bindsNow, 'binds lazily, so RELRO is partial (-Wl,-z,now)');
+  expect(!elf.hasExecutableStack, 'wants an executable stack (-Wl,-z,noexecstack)');
+  expect(!elf.hasWritableCode, 'has a segment that is writable and executable');
+  const names = (list) => list.sort().join(', ');
+  const libuv = elf.undefinedSymbols.filter((name) => name.startsWith('uv_'));
+  expect(libuv.length === 0, `calls libuv, which is no part of Node-API and not in Deno: ${names(libuv)}`);
+  const unknown = elf.undefinedSymbols.filter((name) => !name.startsWith('uv_') && !isAllowed(name));
+  expect(
+    unknown.length === 0,
+    `needs what is not in ALLOWED of scripts/check-binaries.mjs: ${names(unknown)}`,
+  );
+  const exposed = elf.exportedSymbols.filter((name) => !EXPORTS.includes(name));
+  expect(exposed.length === 0, `exports what native/exports.map should hide: ${names(exposed)}`);
+  const missing = EXPORTS.filter((name) => !elf.exportedSymbols.includes(name));
+  expect(missing.length === 0, `does not export ${names(missing)}`);
+  if (shipped) {
+    expect(elf.isStripped, 'is not stripped');
+    expect(bytes.length <= SIZE_LIMIT_BYTES, `has ${bytes.length} bytes, more than ${SIZE_LIMIT_BYTES}`);
+  }
+  return problems;
+}
+
+/** How the shipped binaries differ from what SOURCES.sha256 says that they are and were built from. */
+export function recordProblems(root = ROOT) {
+  if (!existsSync(join(root, RECORD))) return [`${RECORD} is missing: ${REBUILD}`];
+  const lines = readFileSync(join(root, RECORD), 'utf8').split('\n');
+  const recorded = new Map(
+    lines.filter((line) => /^[0-9a-f]{64} /.test(line)).map((line) => [line.slice(66), line.slice(0, 64)]),
+  );
+  const natives = readdirSync(join(root, 'native')).map((name) => `native/${name}`);
+  const problems = [];
+  for (const path of new Set([...recorded.keys(), 'binding.gyp', ...natives, ...binaries(root)])) {
+    const expected = recorded.get(path);
+    const found = existsSync(join(root, path)) ? sha256(join(root, path)) : undefined;
+    if (expected === undefined)
+      problems.push(`${path} is newer than the binaries (not in ${RECORD}): ${REBUILD}`);
+    else if (found === undefined)
+      problems.push(`${path} is gone, but the binaries were built with it: ${REBUILD}`);
+    else if (found !== expected)
+      problems.push(`${path} is not as it was when the binaries were built: ${REBUILD}`);
+  }
+  const addonApi = `# node-addon-api ${addonApiVersion(root)}`;
+  if (!lines.includes(addonApi))
+    problems.push(`the binaries were not built with ${addonApi.slice(2)}: ${REBUILD}`);
+  return problems;
+}
+
+/** Everything that is wrong with what is shipped. */
+export function shippedProblems(root = ROOT) {
+  const problems = [];
+  for (const arch of ARCHITECTURES) {
+    const files = binaries(root).filter((path) => path.startsWith(`prebuilds/linux-${arch}/`));
+    if (files.length !== 1)
+      problems.push(`prebuilds/linux-${arch} holds ${files.length} binaries, not one: ${REBUILD}`);
+    for (const path of files) {
+      // node-gyp-build leaves out a file whose name says that it is for another libc.
+      if (/\.(glibc|musl)\./.test(basename(path))) problems.push(`${path} names a libc, but it serves all`);
+      for (const problem of binaryProblems(join(root, path), { arch, shipped: true }))
+        problems.push(`${path} ${problem}`);
+    }
+  }
+  return [...problems, ...recordProblems(root)];
+}
+
+function binaries(root) {
+  const folder = join(root, 'prebuilds');
+  const names = existsSync(folder) ? readdirSync(folder, { recursive: true }) : [];
+  return names.filter((name) => name.endsWith('.node')).map((name) => `prebuilds/${name}`);
+}
+
+function sha256(path) {
+  return createHash('sha256').update(readFileSync(path)).digest('hex');
+}
+
+function addonApiVersion(root) {
+  return createRequire(join(root, 'package.json'))('node-addon-api/package.json').version;
+}
+
+function main([mode, ...args]) {
+  switch (mode) {
+    case undefined:
+      return shippedProblems();
+    case '--local':
+      return binaryProblems(args[0], { arch: process.arch, shipped: false }).map(
+        (problem) => `${args[0]} ${problem}`,
+      );
+    case '--shipped':
+      return binaryProblems(args[1], { arch: args[0], shipped: true }).map(
+        (problem) => `${args[1]} ${problem}`,
+      );
+    default:
+      return [`unknown argument ${mode}`];
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const problems = main(process.argv.slice(2));
+  for (const problem of problems) console.error(problem);
+  if (problems.length > 0) process.exit(1);
+  console.log('the binaries are as they must be');
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# npm test: builds what is out of date, runs all tests on real file systems where that is possible, and ends with the true numbers.
+# Arguments go to vitest. With CI=true a skipped test is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "${1-}" != --inside ]; then
+  # Mounts and loop devices of the tests vanish with this namespace, also after a SIGKILL.
+  if [ "$(id -u)" = 0 ] && unshare --mount --propagation private true 2>/dev/null; then
+    exec unshare --mount --propagation private bash "$0" --inside "$@"
+  fi
+  echo "Not root: nothing can be mounted, so tests on file systems other than that of the temporary folder are skipped."
+else
+  shift
+fi
+
+say_missing() { # program package what-for
+  command -v "$1" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ||
+    echo "Missing $1 (package $2): $3."
+}
+say_missing mkfs.xfs xfsprogs "tests on XFS are skipped"
+say_missing mkfs.btrfs btrfs-progs "tests on btrfs are skipped"
+say_missing mke2fs e2fsprogs "no ext4 image can be made, so nearly all tests are skipped"
+say_missing fuse2fs fuse2fs "tests on FUSE are skipped"
+say_missing bindfs bindfs "tests on FUSE are skipped"
+say_missing strace strace "tests that watch system calls are skipped"
+
+addon=build/Release/microvm_rootfs.node
+if [ ! -e "$addon" ] || [ -n "$(find native binding.gyp -newer "$addon" -print -quit)" ]; then
+  if command -v g++ >/dev/null && command -v make >/dev/null; then
+    npm run build:addon
+  else
+    echo "Missing g++ or make: the tests run with the prebuilt addon."
+  fi
+fi
+
+report=$(mktemp -d)
+chmod 755 "$report" # tests also run as other users
+trap 'umount "$report/disk" 2>/dev/null; rm -rf "$report"' EXIT
+# The image files of the file systems under test lie in memory where there is plenty: a flush then costs microseconds, not a seek.
+if [ "$(id -u)" = 0 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt $((8 << 20)) ]; then
+  mkdir "$report/disk"
+  mount -t tmpfs -o mode=1777 tmpfs "$report/disk"
+  export TMPDIR=$report/disk
+fi
+
+status=0
+npx vitest run --reporter=default --reporter=json --outputFile.json="$report/report.json" "$@" || status=$?
+node -e '
+  const { readFileSync } = require("node:fs");
+  const report = JSON.parse(readFileSync(process.argv[1], "utf8"));
+  const skipped = report.numPendingTests + report.numTodoTests;
+  const failedFiles = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+  for (const file of failedFiles) console.log(`did not run: ${file.name}: ${file.message}`);
+  const failed = report.numFailedTests + failedFiles.length;
+  if (process.env.CI === "true" && skipped > 0) console.log("CI: a skipped test counts as a failure");
+  console.log(`${report.numPassedTests} passed, ${failed} failed, ${skipped} skipped`);
+  if (failed > 0 || report.numPassedTests === 0 || (process.env.CI === "true" && skipped > 0)) process.exitCode = 1;
+' "$report/report.json" || status=1
+exit "$status"

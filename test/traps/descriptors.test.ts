@@ -1,0 +1,63 @@
+// Descriptors that only the garbage collector closes run out under load: it does not know that they are dear.
+import { readdir, readlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, inject, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+
+const FILESYSTEMS = ['XFS', 'ext4'] as const;
+
+function folderOn(name: string): string {
+  return inject('filesystems').find((filesystem) => filesystem.name === name)?.path || inject('scratch');
+}
+
+/** What this process has open below a folder. */
+async function openBelow(folder: string): Promise<string[]> {
+  const descriptors = await readdir('/proc/self/fd');
+  const paths = await Promise.all(
+    descriptors.map((fd) => readlink(join('/proc/self/fd', fd)).catch(() => '')),
+  );
+  return paths.filter((path) => path.startsWith(folder));
+}
+
+test.each(FILESYSTEMS)('none stay open after close: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addTemplate('debian', 'debian');
+  await host.addExt4Template('ext4', 4 * MiB);
+  await host.registry.cloneForVm('a', 'debian', { writable: true });
+  await host.registry.cloneForVm('b', 'ext4', { writable: false });
+  await host.registry.cloneForVmWithSize('b', 'ext4', 8 * MiB);
+  await host.registry.cloneForVmWithSize('c', 'ext4', 8 * MiB);
+  await host.registry.cloneForVm('a', 'debian', { mode: 0o640 });
+  await host.registry.release('a');
+  await host.registry.recover();
+  await host.registry.close();
+  expect(await openBelow(host.root)).toEqual([]);
+});
+
+test.each(FILESYSTEMS)('a clone leaves none open: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('first', 'debian', { writable: true });
+  await host.registry.drain();
+  const before = (await openBelow(host.root)).length;
+  for (let i = 0; i < 20; i++) await host.registry.cloneForVm(`vm-${i}`, 'debian', { writable: true });
+  await host.registry.drain();
+  expect((await openBelow(host.root)).length).toBe(before);
+});
+
+test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addTemplate('debian', 'debian');
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     for (let i = 0; i < 300; i++) await registry.cloneForVm('vm-' + i, 'debian', { writable: true });
+     await registry.close();
+     console.log('done');`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { under: ['prlimit', '--nofile=100'] },
+  );
+  expect(stderr).toBe('');
+  expect(stdout).toBe('done\n');
+});

@@ -1,0 +1,127 @@
+// Owner, mode and attributes of templates and clones.
+import { chmod, chown, mkdir, open, stat } from 'node:fs/promises';
+import { expect, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
+import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
+import { sha256Of, snapshot } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { MiB, pattern, run } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+
+const WRITABLE = { writable: true } as const;
+
+describeEachFilesystem((filesystem) => {
+  test('a read-only template yields a clone that its owner can write', async () => {
+    const host = await Host.in(filesystem.path);
+    await chmod(await host.addTemplate('debian', pattern(MiB)), 0o444);
+    const { path } = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    await (await open(path, 'r+')).close();
+  });
+});
+
+describeEachFilesystem(
+  (filesystem) => {
+    test('chown through a hardlink is refused, the template keeps its owner', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', pattern(MiB));
+      const before = await snapshot(host.templateDir);
+      const owner = { uid: 1234, gid: 1234 };
+      await rejection(host.registry.cloneForVm('vm-1', 'debian', { owner }), 'SHARED_INODE');
+      await host.registry.cloneForVm('vm-1', 'debian', { writable: false });
+      await rejection(host.registry.cloneForVm('vm-1', 'debian', { owner }), 'SHARED_INODE');
+      expect(await snapshot(host.templateDir)).toEqual(before);
+    });
+  },
+  ({ reflinks }) => !reflinks,
+);
+
+test('an immutable template cannot be hardlinked: a copy, and attempts says why', async ({ skip }) => {
+  const ext4 = filesystemNamed('ext4');
+  const reason = ext4.missing ?? lacksRoot() ?? lacks('chattr');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(ext4.path);
+  const template = await host.addTemplate('debian', pattern(MiB));
+  await run('chattr', ['+i', template]);
+  try {
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', { writable: false });
+    expect(clone).toMatchObject({
+      strategy: 'copy',
+      sharesTemplateInode: false,
+      attempts: [
+        { strategy: 'reflink', code: 'ENOTSUP' },
+        { strategy: 'hardlink', code: 'EPERM' },
+      ],
+    });
+    expect(await sha256Of(clone.path)).toBe(clone.sourceSha256);
+  } finally {
+    await run('chattr', ['-i', template]);
+  }
+});
+
+test('an immutable template is reflinked like any other, and its clone is not immutable', async ({
+  skip,
+}) => {
+  const xfs = filesystemNamed('XFS');
+  const reason = xfs.missing ?? lacksRoot() ?? lacks('chattr');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(xfs.path);
+  const template = await host.addTemplate('debian', pattern(MiB));
+  await run('chattr', ['+i', template]);
+  try {
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(clone.strategy).toBe('reflink');
+    await (await open(clone.path, 'r+')).close();
+  } finally {
+    await run('chattr', ['-i', template]);
+  }
+});
+
+test("another user's template: protected_hardlinks forbids the link, the clone is a copy", async ({
+  skip,
+}) => {
+  const reason = filesystemNamed('ext4').missing ?? lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed('ext4').path);
+  await chmod(host.root, 0o755);
+  await chmod(await host.addTemplate('debian', pattern(MiB)), 0o444);
+  const nobody = 65534;
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     const { strategy, attempts } = await registry.cloneForVm('vm-1', 'debian', { writable: false });
+     await registry.close();
+     console.log(JSON.stringify([strategy, attempts.map(({ code }) => code)]));`,
+    { templateDir: host.templateDir, clonesDir: await folderFor(host, nobody) },
+    { uid: nobody },
+  );
+  expect(stderr).toBe('');
+  expect([
+    ['copy', ['ENOTSUP', 'EPERM']],
+    ['hardlink', ['ENOTSUP']], // where the sysctl is off
+  ]).toContainEqual(JSON.parse(stdout));
+});
+
+test('a folder that may not be written to is EACCES, with the path', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(`${reason}, to become another user`);
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await host.addTemplate('debian', 'debian');
+  const { stdout } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     await registry.cloneForVm('vm-1', 'debian').catch((error) => console.log(error.code, error.message));`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { uid: 65534 },
+  );
+  expect(stdout).toMatch(/^EACCES /);
+  expect(stdout).toContain(host.clonesDir);
+});
+
+/** A folder that this user may write to, and in which the clones folder is still to be made. */
+async function folderFor(host: Host, uid: number): Promise<string> {
+  const folder = `${host.root}/of-${uid}`;
+  await mkdir(folder);
+  await chown(folder, uid, uid);
+  return `${folder}/clones`;
+}
