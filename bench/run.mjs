@@ -105,7 +105,7 @@ async function measureOne(measure, workspace) {
   const rows = await alternate(contestants, {
     rounds,
     seconds,
-    leastRounds: options.quick ? 1 : 5,
+    leastRounds: options.quick ? 1 : 3,
     turn,
     warmUps,
     warmUpSeconds: options.quick ? 0.15 : 3,

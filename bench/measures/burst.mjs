@@ -20,7 +20,7 @@ export const burst = {
   name: 'burst',
   title: `${COUNT} clones at once`,
   filesystems: ['xfs', 'btrfs'],
-  full: { rounds: 40, seconds: 60 },
+  full: { rounds: 40, seconds: 20 },
   quick: { rounds: 3, seconds: 1, on: ['xfs'] },
   turn: ONE_SAMPLE,
   warmUps: 1,

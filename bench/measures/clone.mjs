@@ -9,7 +9,7 @@ export const clone = {
   name: 'clone',
   title: 'warm clone of a one-extent template',
   filesystems: ['xfs', 'btrfs'],
-  full: { rounds: 800, seconds: 40 },
+  full: { rounds: 800, seconds: 20 },
   quick: { rounds: 60, seconds: 1.2 },
   targets: [
     atMostTimes('library', 1.5, 'C floor, slot', ['xfs']),

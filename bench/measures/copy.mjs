@@ -20,7 +20,7 @@ export const copy = {
   name: 'copy',
   title: 'copy of a sparse template without reflink',
   filesystems: ['ext4'],
-  full: { rounds: 30, seconds: 120 },
+  full: { rounds: 30, seconds: 30 },
   quick: { rounds: 3, seconds: 3 },
   turn: ONE_SAMPLE,
   warmUps: 1,

@@ -58,7 +58,7 @@ function measureOf(name, filesystem, loads, contestants) {
     name,
     title: 'event-loop delay, p99 of each second',
     filesystems: [filesystem],
-    full: { rounds: 10, seconds: 60 },
+    full: { rounds: 5, seconds: 30 },
     quick: { rounds: 1, seconds: 1 },
     turn: ONE_SAMPLE,
     warmUps: 0,

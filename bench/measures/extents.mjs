@@ -10,7 +10,7 @@ export const extents = [1, 64, 1000, 10_000].map((count) => ({
   name: `extents-${count}`,
   title: `warm clone of a template of ${formatCount(count)} ${count === 1 ? 'extent' : 'extents'} of 4 KiB`,
   filesystems: ['xfs', 'btrfs'],
-  full: { rounds: count < 10_000 ? 250 : 40, seconds: 20 },
+  full: { rounds: count < 10_000 ? 250 : 40, seconds: 8 },
   quick: count === 64 ? undefined : { rounds: count < 10_000 ? 20 : 2, seconds: 0.5, on: ['xfs'] },
   ...(count < 10_000 ? {} : { turn: { thrownAway: 1, counted: 1 }, warmUps: 1 }),
   targets: count === 1000 ? [atLeastTimesFaster('library', 100, 'C floor, FICLONE')] : [],

@@ -16,7 +16,7 @@ export const firstClone = {
   name: 'first-clone',
   title: 'first clone in a new process, of a known 2 GiB template',
   filesystems: ['xfs'],
-  full: { rounds: 50, seconds: 60 },
+  full: { rounds: 50, seconds: 20 },
   quick: { rounds: 2, seconds: 2 },
   turn: ONE_SAMPLE,
   warmUps: 1,

@@ -8,7 +8,7 @@ export const grown = {
   name: 'grown',
   title: 'warm clone of a realistic template, grown from 2 to 8 GiB',
   filesystems: ['xfs', 'btrfs'],
-  full: { rounds: 250, seconds: 40 },
+  full: { rounds: 250, seconds: 15 },
   quick: { rounds: 8, seconds: 1, on: ['xfs'] },
   targets: [
     atLeastTimesFaster('library, grown', 100, 'cp + resize2fs'),

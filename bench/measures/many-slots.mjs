@@ -15,7 +15,7 @@ export const manySlots = {
   name: 'many-slots',
   title: `warm clone where ${MANY} slots are there`,
   filesystems: ['xfs'],
-  full: { rounds: 500, seconds: 30 },
+  full: { rounds: 500, seconds: 15 },
   quick: undefined,
   targets: [atMostTimes(`library, ${MANY} slots`, 1.2, `library, ${FEW} slots`)],
   async contestants(workspace) {

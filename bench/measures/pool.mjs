@@ -11,7 +11,7 @@ export const pool = {
   name: 'pool',
   title: 'a slot from the pool',
   filesystems: ['xfs', 'btrfs'],
-  full: { rounds: 500, seconds: 30 },
+  full: { rounds: 500, seconds: 15 },
   quick: { rounds: 50, seconds: 1 },
   targets: [
     atMostTimes('library, pool', 4, 'C floor, rename'),

@@ -9,7 +9,7 @@ export const realistic = {
   name: 'realistic',
   title: 'warm clone of a realistic 2 GiB template',
   filesystems: ['xfs', 'btrfs'],
-  full: { rounds: 400, seconds: 40 },
+  full: { rounds: 400, seconds: 20 },
   quick: { rounds: 40, seconds: 1 },
   targets: [atLeastTimesFaster('library', 25, 'cp'), atLeastTimesFaster('library', 10, 'fs.copyFile')],
   async contestants(workspace) {

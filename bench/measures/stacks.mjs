@@ -12,7 +12,7 @@ export const stacks = {
   name: 'stacks',
   title: `stacks() of ${COUNT} known stacks`,
   filesystems: ['xfs'],
-  full: { rounds: 50, seconds: 20 },
+  full: { rounds: 50, seconds: 10 },
   quick: { rounds: 3, seconds: 0.5 },
   targets: ['library', 'library, new registry'].map((way) => atMost(way, 30e6, formatNs)),
   async contestants(workspace) {

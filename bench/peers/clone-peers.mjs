@@ -22,7 +22,7 @@ const FORCE = fsConstants.COPYFILE_FICLONE_FORCE;
 const image = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4');
 const stamp = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4.sha256');
 
-/** @type {Record<'cp' | 'cp + resize2fs' | 'plain cp' | 'fs.copyFile' | '@reflink/reflink', { does: string, make: MakeSlot }>} */
+/** @type {Record<'cp' | 'cp + resize2fs' | 'plain cp' | 'plain cp, flushed' | 'fs.copyFile' | '@reflink/reflink', { does: string, make: MakeSlot }>} */
 export const WAYS = {
   cp: {
     does: 'fs.promises.mkdir; child_process.spawn of cp --reflink=always, and its exit; fs.promises.writeFile of the stamp',
@@ -48,6 +48,15 @@ export const WAYS = {
     async make(template, slot) {
       await mkdir(slot);
       await run('cp', [template.path, image(slot)]);
+      await writeFile(stamp(slot), DIGEST);
+    },
+  },
+  'plain cp, flushed': {
+    does: 'as plain cp, with a child_process.spawn of sync IMAGE, and its exit, before the stamp',
+    async make(template, slot) {
+      await mkdir(slot);
+      await run('cp', [template.path, image(slot)]);
+      await run('sync', [image(slot)]);
       await writeFile(stamp(slot), DIGEST);
     },
   },
