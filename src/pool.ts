@@ -31,6 +31,8 @@ interface Line {
   readonly ready: string[];
   readonly count: number;
   readonly make: MakeReady;
+  /** Asks for the same of the template as it is now. */
+  readonly renew: () => Promise<void>;
   filling: Promise<void> | undefined;
 }
 
@@ -38,14 +40,16 @@ export class Pool {
   readonly #folder: ClonesFolder;
   readonly #path: string;
   readonly #lines = new Map<string, Line>();
+  readonly #work = new Set<Promise<void>>();
+  #closed = false;
 
   constructor(folder: ClonesFolder) {
     this.#folder = folder;
     this.#path = join(folder.path, STATE_FOLDER, 'pool');
   }
 
-  /** Keeps `count` ready slots of this kind from now on. Resolves when they are there. */
-  async keep(key: PoolKey, count: number, make: MakeReady): Promise<void> {
+  /** Keeps `count` ready slots of this kind from now on. Resolves when they are there. `renew` is called if the template changes. */
+  async keep(key: PoolKey, count: number, make: MakeReady, renew: () => Promise<void>): Promise<void> {
     const prefix = prefixOf(key);
     const line: Line = {
       key,
@@ -53,10 +57,14 @@ export class Pool {
       ready: this.#lines.get(prefix)?.ready ?? [],
       count,
       make,
+      renew,
       filling: undefined,
     };
     this.#lines.set(prefix, line);
-    await this.#fill(line);
+    line.filling = this.#fill(line).finally(() => {
+      line.filling = undefined;
+    });
+    await line.filling;
   }
 
   /** The name of a ready slot, to be taken by a rename; whoever does not take it gives it back. */
@@ -66,7 +74,9 @@ export class Pool {
     if (line === undefined) return undefined;
     const name = line.ready.pop();
     if (line.ready.length < line.count * LOW_MARK && line.filling === undefined) {
-      line.filling = this.#fillBehind(line);
+      line.filling = this.#behind(() => this.#fill(line)).finally(() => {
+        line.filling = undefined;
+      });
     }
     return name;
   }
@@ -75,10 +85,12 @@ export class Pool {
     this.#lines.get(prefixOf(key))?.ready.push(name);
   }
 
-  /** A template has changed: its ready slots are of no use to anybody. */
+  /** A template has changed: its ready slots are of no use to anybody, and others are made in their place. */
   async drop(sha256: string): Promise<void> {
-    for (const prefix of [...this.#lines.keys()]) {
-      if (prefix.startsWith(sha256)) this.#lines.delete(prefix);
+    for (const [prefix, line] of [...this.#lines]) {
+      if (!prefix.startsWith(sha256)) continue;
+      this.#lines.delete(prefix);
+      this.#behind(line.renew);
     }
     await this.#folder.use(async ({ store }) => {
       for (const name of await readdir(this.#path)) {
@@ -89,31 +101,31 @@ export class Pool {
   }
 
   async drain(): Promise<void> {
-    await Promise.all([...this.#lines.values()].map(({ filling }) => filling));
+    while (this.#work.size > 0) await Promise.all(this.#work);
   }
 
   /** Fills no more. Ready slots stay for the next process. */
   async close(): Promise<void> {
-    const lines = [...this.#lines.values()];
+    this.#closed = true;
     this.#lines.clear();
-    await Promise.all(lines.map(({ filling }) => filling));
+    await this.drain();
   }
 
-  async #fillBehind(line: Line): Promise<void> {
-    // After the clone that is under way.
-    await new Promise((resolve) => setImmediate(resolve));
-    try {
-      await this.#fill(line);
-    } catch (error) {
-      process.emitWarning(
-        `the pool is not filled: ${(rootfsError('making a ready slot', error) as Error).message}`,
-        {
-          code: 'MICROVM_ROOTFS_POOL',
-        },
-      );
-    } finally {
-      line.filling = undefined;
-    }
+  /** After the clone that is under way, and behind its caller's back. */
+  #behind(work: () => Promise<void>): Promise<void> {
+    const done = new Promise((resolve) => setImmediate(resolve))
+      .then(() => (this.#closed ? undefined : work()))
+      .catch((error) => {
+        process.emitWarning(
+          `the pool is not filled: ${(rootfsError('making a ready slot', error) as Error).message}`,
+          {
+            code: 'MICROVM_ROOTFS_POOL',
+          },
+        );
+      })
+      .finally(() => this.#work.delete(done));
+    this.#work.add(done);
+    return done;
   }
 
   /** What lies on disk counts, whichever process made it. */

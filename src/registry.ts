@@ -151,10 +151,10 @@ export class RootfsRegistry {
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
     const template = await this.#slots.warmUp(request);
-    if (count > 0)
-      await this.#pool.keep(poolKey(request, template), count, (name) =>
-        this.#slots.makeReady(request, name),
-      );
+    if (count === 0) return;
+    const make = (name: string) => this.#slots.makeReady(request, name);
+    const { signal: _, ...lasting } = options;
+    await this.#pool.keep(poolKey(request, template), count, make, () => this.prewarm(stack, lasting));
   }
 
   #request(vmId: string, stack: string, options: CloneOptions): CloneRequest {
