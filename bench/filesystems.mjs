@@ -54,5 +54,6 @@ export async function mountNew(kind, folder) {
   const [program, ...args] = MAKE[kind];
   await output(/** @type {string} */ (program), [...args, image]);
   await run('mount', ['-o', 'loop', image, mountPoint]);
+  rmSync(image); // the loop device holds it; its space goes with the mount
   return mountPoint;
 }

@@ -29,6 +29,8 @@ interface Line {
   readonly key: PoolKey;
   readonly prefix: string;
   readonly ready: string[];
+  /** Names on disk that this process knows of, taken ones among them. */
+  readonly seen: Set<string>;
   readonly count: number;
   readonly make: MakeReady;
   /** Asks for the same of the template as it is now. */
@@ -55,6 +57,7 @@ export class Pool {
       key,
       prefix,
       ready: this.#lines.get(prefix)?.ready ?? [],
+      seen: this.#lines.get(prefix)?.seen ?? new Set(),
       count,
       make,
       renew,
@@ -131,17 +134,21 @@ export class Pool {
   /** What lies on disk counts, whichever process made it. */
   async #fill(line: Line): Promise<void> {
     await this.#folder.use(async ({ store }) => {
-      const there: string[] = [];
-      const ours = new Set(line.ready);
-      for (const name of await readdir(this.#path)) {
-        if (!name.startsWith(line.prefix)) continue;
-        if (ours.has(name) || (await isWhole(join(this.#path, name), line.key))) there.push(name);
+      const there = new Set(await readdir(this.#path));
+      // Those that another process took; one that this process takes meanwhile stays taken.
+      const left = line.ready.filter((name) => there.has(name));
+      line.ready.splice(0, line.ready.length, ...left);
+      for (const name of there) {
+        if (!name.startsWith(line.prefix) || line.seen.has(name)) continue;
+        line.seen.add(name);
+        if (await isWhole(join(this.#path, name), line.key)) line.ready.push(name);
         else await native().discardFolder(store, 'pool', name);
       }
-      line.ready.splice(0, line.ready.length, ...there);
+      for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
     });
     while (line.ready.length < line.count && this.#lines.get(line.prefix) === line) {
       const name = `${line.prefix}${randomBytes(8).toString('hex')}`;
+      line.seen.add(name);
       await line.make(name);
       line.ready.push(name);
     }

@@ -332,12 +332,17 @@ export class Slots {
       case 'template-changed':
         return 'template-changed';
       case 'source-changed':
-        if (!warm.origin.sealed) return 'template-changed';
-        this.#sealed?.forget(template.sha256, warm.origin.identity.sizeBytes);
-        return 'again';
+        return this.#sourceChanged(warm);
       case 'shared-inode':
         throw sharedInode(request);
     }
+  }
+
+  /** Somebody touched the sealed image, which is then made anew, or the template itself. */
+  #sourceChanged({ origin, template }: Warm): Again {
+    if (!origin.sealed) return 'template-changed';
+    this.#sealed?.forget(template.sha256, origin.identity.sizeBytes);
+    return 'again';
   }
 
   #returnReady({ plan, request, template }: Warm, outcome: CloneOutcome): void {
@@ -369,7 +374,7 @@ export class Slots {
       const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'slots', plan.slot, sizeBytes, plan.companions);
       if (published === 'exists') return 'again';
-      if (published === 'source-changed') return 'template-changed';
+      if (published === 'source-changed') return this.#sourceChanged(warm);
       return this.#made(warm, outcome, sizeBytes);
     } finally {
       await native().discardSlot(staged);

@@ -30,6 +30,7 @@ export const copy = {
     const contestants = [
       await libraryClone(workspace, template),
       await peer(workspace, template, 'plain cp'),
+      await peer(workspace, template, 'plain cp, flushed'),
     ];
     return { about: template.about, contestants: contestants.map((way) => cleanedEach(workspace, way)) };
   },

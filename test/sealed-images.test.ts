@@ -1,0 +1,190 @@
+// One immutable image of each template and size, that clones come from: made once, true, and made anew when somebody touched it.
+import { execFileSync } from 'node:child_process';
+import {
+  appendFile,
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { describeEachFilesystem, filesystemNamed } from './fixtures/each-filesystem.js';
+import { allocatedBytes, sha256, sha256Of } from './fixtures/files.js';
+import { Workspace } from './fixtures/filesystems.js';
+import { Host } from './fixtures/host.js';
+import { faultsOf, MiB, pattern } from './fixtures/images.js';
+import { findTool } from './fixtures/tools.js';
+
+const BYTES = pattern(4 * MiB);
+const WRITABLE = { writable: true } as const;
+
+function sealedFolder(host: Host): string {
+  return join(host.clonesDir, '.microvm-rootfs/sealed');
+}
+
+async function sealed(host: Host): Promise<string[]> {
+  return (await readdir(sealedFolder(host))).map((name) => join(sealedFolder(host), name));
+}
+
+/** A file whose blocks lie nowhere near each other: written in turn with another. */
+async function writeScattered(path: string, blocks: number): Promise<void> {
+  const other = `${path}.other`;
+  const sync = ['conv=notrunc,fsync', 'oflag=append', 'status=none', 'bs=4k', 'count=1', 'if=/dev/urandom'];
+  for (let i = 0; i < blocks; i++)
+    for (const file of [path, other]) execFileSync('dd', [...sync, `of=${file}`]);
+  await rm(other);
+}
+
+function extentsOf(path: string): number {
+  const said = execFileSync('/usr/sbin/filefrag', [path], { encoding: 'utf8' });
+  return Number(/(\d+) extents? found/.exec(said)?.[1]);
+}
+
+describeEachFilesystem(
+  (filesystem) => {
+    test('made at the first clone, once for a hundred callers; read-only, and named by the digest of its bytes', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      const ids = Array.from({ length: 100 }, (_, i) => `vm-${i}`);
+      await Promise.all(ids.map((id) => host.registry.cloneForVm(id, 'debian', WRITABLE)));
+      const [image, ...others] = await sealed(host);
+      expect(others).toEqual([]);
+      expect(image).toBe(join(sealedFolder(host), `${sha256(BYTES)}-${BYTES.length}`));
+      expect(await sha256Of(join(image as string, 'rootfs.ext4'))).toBe(sha256(BYTES));
+      expect((await stat(join(image as string, 'rootfs.ext4'))).mode & 0o777).toBe(0o444);
+    });
+
+    test('a template of few extents costs no space, a scattered one is packed', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.placeTemplate('scattered', (path) => writeScattered(path, 40));
+      execFileSync('sync', ['-f', host.root]);
+      const scattered = await host.registry.cloneForVm('vm-1', 'scattered', WRITABLE);
+      expect(scattered.strategy).toBe('reflink');
+      expect(extentsOf(host.template('scattered'))).toBeGreaterThan(10);
+      expect(extentsOf(scattered.path)).toBeLessThanOrEqual(4);
+      expect(await sha256Of(scattered.path)).toBe(await sha256Of(host.template('scattered')));
+      expect(await allocatedBytes(scattered.path)).toBeLessThanOrEqual(
+        await allocatedBytes(host.template('scattered')),
+      );
+    });
+
+    test('grown once for all VMs, and clean', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 16 * MiB);
+      const log = join(host.root, 'resize2fs.log');
+      const wrapper = join(host.root, 'resize2fs');
+      await writeFile(wrapper, `#!/bin/sh\necho run >> ${log}\nexec ${findTool('resize2fs')} "$@"\n`);
+      await chmod(wrapper, 0o755);
+      const registry = host.anotherRegistry({ resize2fsBin: wrapper });
+      const clones = await Promise.all(
+        Array.from({ length: 10 }, (_, i) =>
+          registry.cloneForVmWithSize(`vm-${i}`, 'debian', 64 * MiB, WRITABLE),
+        ),
+      );
+      expect((await readFile(log, 'utf8')).split('\n')).toHaveLength(2);
+      for (const { path } of clones) expect(await faultsOf(path)).toBe('');
+      expect(await readFile(host.slot('vm-3').sizeStamp, 'utf8')).toBe(`${64 * MiB}`);
+    });
+
+    const DAMAGE: [string, (folder: string) => Promise<void>][] = [
+      ['a byte more', (folder) => appendFile(join(folder, 'rootfs.ext4'), 'x')],
+      ['cut short', (folder) => truncate(join(folder, 'rootfs.ext4'), 1000)],
+      ['removed', (folder) => rm(folder, { recursive: true })],
+      ['without its image', (folder) => rm(join(folder, 'rootfs.ext4'))],
+      [
+        'another file under its name',
+        async (folder) => {
+          await writeFile(join(folder, 'new'), pattern(BYTES.length, 9));
+          await rename(join(folder, 'new'), join(folder, 'rootfs.ext4'));
+        },
+      ],
+      ['with garbage for a record', (folder) => writeFile(join(folder, 'record.json'), '{"version":')],
+    ];
+    test.each(DAMAGE)(
+      'behind our back %s: the next clones are right, in this process and in another',
+      async (_, harm) => {
+        const host = await Host.in(filesystem.path);
+        await host.addTemplate('debian', BYTES);
+        await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+        await harm((await sealed(host))[0] as string);
+        for (const [id, registry] of [
+          ['vm-2', host.registry],
+          ['vm-3', host.anotherRegistry()],
+          ['vm-4', host.registry],
+        ] as const) {
+          const clone = await registry.cloneForVm(id, 'debian', WRITABLE);
+          expect(clone.sourceSha256).toBe(sha256(BYTES));
+          expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
+        }
+      },
+    );
+
+    test('of a template that is gone: removed by recover(), unless all templates are away', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      await rename(host.templateDir, `${host.templateDir}.away`);
+      expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(0);
+      await mkdir(host.templateDir);
+      expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(1);
+      expect(await sealed(host)).toEqual([]);
+      expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
+    });
+
+    test("sealing: 'off' makes none", async () => {
+      const host = await Host.in(filesystem.path, { sealing: 'off' });
+      await host.addTemplate('debian', BYTES);
+      expect((await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).strategy).toBe('reflink');
+      expect(await sealed(host)).toEqual([]);
+    });
+
+    test('a template on another file system is copied once, into it', async () => {
+      const elsewhere = await Host.in(filesystemNamed('ext4').path);
+      const host = await Host.in(filesystem.path, { templateDir: elsewhere.templateDir });
+      await elsewhere.addTemplate('debian', BYTES);
+      const clones = [];
+      for (const id of ['vm-1', 'vm-2']) clones.push(await host.registry.cloneForVm(id, 'debian', WRITABLE));
+      expect(clones.map(({ strategy }) => strategy)).toEqual(['reflink', 'reflink']);
+      expect(await sha256Of((clones[1] as { path: string }).path)).toBe(sha256(BYTES));
+    });
+  },
+  ({ reflinks }) => reflinks,
+);
+
+test('no space for one: the clone comes straight from the template, and says so', async ({ skip }) => {
+  const xfs = filesystemNamed('XFS');
+  if (xfs.missing !== undefined) skip(xfs.missing);
+  const root = await Host.in();
+  const workspace = new Workspace(root.root);
+  const disk = workspace.disk(
+    'small',
+    [...(['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'] as const)],
+    300 * MiB,
+  );
+  try {
+    const host = await Host.in(disk);
+    // Scattered, so that sealing would have to copy it, and more than what will be left.
+    await host.placeTemplate('debian', async (path) => {
+      await writeScattered(path, 20);
+      await appendFile(path, pattern(40 * MiB));
+    });
+    await host.addTemplate('small', 'opens the folder while there is space');
+    await host.registry.cloneForVm('vm-0', 'small', WRITABLE);
+    const filler = join(disk, 'filler');
+    execFileSync('sh', ['-c', `dd if=/dev/zero of=${filler} bs=64k status=none 2>/dev/null; true`]);
+    await truncate(filler, (await stat(filler)).size - 8 * MiB);
+    execFileSync('sync', ['-f', disk]);
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(clone).toMatchObject({ strategy: 'reflink', attempts: [{ strategy: 'seal', code: 'ENOSPC' }] });
+    expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template('debian')));
+    await host.registry.close();
+  } finally {
+    workspace.dispose();
+  }
+});
