@@ -1,5 +1,4 @@
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { isPath, isWellFormed, show } from './arguments.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import type { Template, Templates } from './templates.js';
@@ -37,12 +36,12 @@ export class Catalog {
   readonly #templates: Templates;
 
   constructor(templateDir: string, templates: Templates) {
-    this.#templateDir = templateDir;
+    this.#templateDir = templateDir.replace(/(?<=.)\/+$/, '');
     this.#templates = templates;
   }
 
   templatePath(stack: StackName): string {
-    return join(this.#templateDir, stack, TEMPLATE_ROOTFS_FILE);
+    return `${this.#templateDir}/${stack}/${TEMPLATE_ROOTFS_FILE}`;
   }
 
   async stack(stack: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
