@@ -25,6 +25,8 @@
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
       "cflags_cc": ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fvisibility-inlines-hidden"],
       "conditions": [
+        # Atomics in functions of libgcc would ask for __getauxval, which musl lacks.
+        ["target_arch=='arm64'", { "cflags": ["-mno-outline-atomics"] }],
         ["sanitize==''", {
           "sources": ["native/runtime.cc"],
           # Without the extern templates std::string is instantiated here rather than looked up in libstdc++.
