@@ -104,34 +104,27 @@ describeEachFilesystem((filesystem) => {
     expect(await readFile(first.path, 'utf8')).toBe('debian');
     await host.registry.drain();
   });
+
+  test('a slot in use is neither grown nor, if asked so, released', async () => {
+    const host = await newHost();
+    await host.addExt4Template('ext4', 16 * MiB);
+    const { path } = await host.registry.cloneForVm('vm-1', 'ext4', WRITABLE);
+    const file = await open(path, 'r+');
+    await rejection(host.registry.cloneForVmWithSize('vm-1', 'ext4', 48 * MiB), 'SLOT_IN_USE');
+    await rejection(host.registry.release('vm-1', { refuseInUse: true }), 'SLOT_IN_USE');
+    await file.close();
+    expect(await host.registry.cloneForVmWithSize('vm-1', 'ext4', 48 * MiB)).toMatchObject({
+      sizeBytes: 48 * MiB,
+    });
+  });
+
+  test('a template that is open for writing is refused', async () => {
+    const host = await newHost();
+    const file = await open(host.template('debian'), 'r+');
+    await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'TEMPLATE_CHANGED');
+    await rejection(host.registry.stack('debian'), 'TEMPLATE_CHANGED');
+    expect(await host.slotNames()).toEqual([]);
+    await file.close();
+    expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
+  });
 });
-
-describeEachFilesystem(
-  (filesystem) => {
-    const newHost = () => hostOn(filesystem.path);
-
-    test('a slot in use is neither grown nor, if asked so, released', async () => {
-      const host = await newHost();
-      await host.addExt4Template('ext4', 16 * MiB);
-      const { path } = await host.registry.cloneForVm('vm-1', 'ext4', WRITABLE);
-      const file = await open(path, 'r+');
-      await rejection(host.registry.cloneForVmWithSize('vm-1', 'ext4', 48 * MiB), 'SLOT_IN_USE');
-      await rejection(host.registry.release('vm-1', { refuseInUse: true }), 'SLOT_IN_USE');
-      await file.close();
-      expect(await host.registry.cloneForVmWithSize('vm-1', 'ext4', 48 * MiB)).toMatchObject({
-        sizeBytes: 48 * MiB,
-      });
-    });
-
-    test('a template that is open for writing is refused', async () => {
-      const host = await newHost();
-      const file = await open(host.template('debian'), 'r+');
-      await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'TEMPLATE_CHANGED');
-      await rejection(host.registry.stack('debian'), 'TEMPLATE_CHANGED');
-      expect(await host.slotNames()).toEqual([]);
-      await file.close();
-      expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
-    });
-  },
-  ({ leases }) => leases,
-);
