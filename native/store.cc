@@ -22,6 +22,12 @@ std::string hexadecimal(uint64_t number) {
   return digits;
 }
 
+// A budget that ran out just then does not tell whether all of a folder went.
+bool is_gone(int folder_fd, const char* name) {
+  FileInfo info;
+  return stat_at(folder_fd, name, Follow::kNo, name, &info).is(ENOENT);
+}
+
 }  // namespace
 
 Error Store::open(const std::string& clones_dir, Ref<Store>* out) {
@@ -115,7 +121,7 @@ Error Store::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
     error = remove_tree(staging_.get(), name, join(staging_path_, name), budget);
     if (!error.ok() && !error.is(ENOTEMPTY)) return error;
-    if (error.ok() && *budget > 0) report->staging_removed++;
+    if (error.ok() && is_gone(staging_.get(), name)) report->staging_removed++;
   }
   return reader.error();
 }
@@ -129,7 +135,7 @@ Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
     // One slot that cannot be removed (an immutable file, a mount) must not keep the others. A folder that does not get empty holds the
     // file that FUSE or NFS puts in the place of one that is still open: it goes with a later sweep.
     if (!error.ok() && !error.is(ENOTEMPTY) && first_error.ok()) first_error = error;
-    if (error.ok() && *budget > 0) report->trash_removed++;
+    if (error.ok() && is_gone(trash_.get(), name)) report->trash_removed++;
   }
   return first_error.ok() ? reader.error() : first_error;
 }

@@ -4,7 +4,6 @@ import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import type { RootfsError } from '../src/index.js';
 import { describeEachFilesystem } from './fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from './fixtures/files.js';
 import { Host } from './fixtures/host.js';
@@ -93,19 +92,6 @@ describeEachFilesystem((filesystem) => {
     expect(new Set(codes)).toEqual(new Set(['done']));
     expect(await sessions(host)).toEqual([]);
     for (const id of ids) expect(await sha256Of(host.slot(id).image)).toBe(sha256(BYTES));
-  });
-
-  test('close() waits for the clones of a cloneMany that is under way', async () => {
-    const host = await warmHost(filesystem.path);
-    const ids = Array.from({ length: 200 }, (_, i) => `vm-${i + 1}`);
-    const call = host.registry.cloneMany(ids.map((vmId) => ({ vmId, stack: 'debian', options: WRITABLE })));
-    await host.registry.close();
-    const there = (await host.slotNames()).length;
-    const settled = await call;
-    const codes = settled.map((r) => (r.status === 'rejected' ? (r.reason as RootfsError).code : 'done'));
-    expect(new Set(codes)).toEqual(new Set(['done']));
-    expect(there).toBe(ids.length + 1);
-    expect(await sessions(host)).toEqual([]);
   });
 
   test('close() while the folder is being opened: nothing stays open or is made afterwards', async () => {
