@@ -115,13 +115,11 @@ describe('sweeping in slices', () => {
     expect(first.more).toBe(true);
     const left = (await readdir(trash)).length;
     expect(left).toBeGreaterThan(5);
-    let removed = first.trashRemoved;
+
     for (let more = true; more; ) {
       const report = await native().sweep(store, 4);
-      removed += report.trashRemoved;
       more = report.more;
     }
-    expect(removed).toBe(10);
     expect(await readdir(trash)).toEqual([]);
     await native().leaveStore(store);
     native().dispose(store);
