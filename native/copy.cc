@@ -73,8 +73,9 @@ Error SparseCopy::enter_next_range() {
 Error SparseCopy::copy_bytes(uint64_t length, uint64_t* copied) {
   if (in_kernel_ && holes_reported_) {
     Error error = copy_in_kernel(length, copied);
-    if (error.ok() || verdict_of(error.code) == Verdict::kStop) return error;
-    in_kernel_ = false;
+    if (error.ok() && *copied > 0) return error;
+    if (!error.ok() && verdict_of(error.code) == Verdict::kStop) return error;
+    in_kernel_ = false;  // also where it says 0 although the file goes on, as some file systems do: read() decides
   }
   return copy_by_hand(length, copied);
 }

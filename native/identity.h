@@ -34,7 +34,8 @@ struct FileInfo {
   uint32_t mode = 0;  // type and permissions
   uint32_t uid = 0;
   uint32_t gid = 0;
-  uint64_t blocks = 0;  // of 512 bytes
+  uint64_t blocks = 0;      // of 512 bytes
+  bool mount_root = false;  // something is mounted here (Linux 5.8 and later tell)
 
   bool is_regular() const;
   bool is_folder() const;

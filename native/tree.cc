@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "file.h"
+#include "identity.h"
 
 namespace microvm {
 namespace {
@@ -40,6 +41,11 @@ Error remove_entry(int folder_fd, const char* name, const std::string& path, uin
   Error error = open_folder_at(folder_fd, name, path, &folder);
   if (error.is(ENOENT)) return {};
   if (!error.ok()) return unlink_error;
+  FileInfo info;
+  error = stat_fd(folder.get(), path, &info);
+  if (!error.ok()) return error;
+  // What somebody mounted inside a slot is not the slot's.
+  if (info.mount_root) return Error::of(EBUSY, "rmdir", path);
   error = remove_contents(folder.get(), path, budget, depth + 1);
   if (!error.ok() || *budget == 0) return error;
   if (retry_eintr([&] { return unlinkat(folder_fd, name, AT_REMOVEDIR); }) < 0 && errno != ENOENT) {

@@ -12,7 +12,7 @@ import { copyImage } from './copy.js';
 import { failedWith, rootfsError } from './errors.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from './grow.js';
 import { hashSource } from './hash.js';
-import type { Identity } from './identity.js';
+import { type Identity, sameState } from './identity.js';
 import { type NativeSource, type NativeStagedSlot, native, type OpenedSource, RUNG } from './native.js';
 import { SingleFlight } from './single-flight.js';
 import { changed, type Template, unchanged } from './templates.js';
@@ -92,6 +92,9 @@ export class SealedImages {
           return this.#grow(what, folder, template, sizeBytes, shared);
         const opened = await native().openSource(path);
         try {
+          // Another file may have the path by now: its bytes must not be sealed under this digest.
+          if (!sameState(opened.info.identity, template.identity))
+            throw changed(path, 'was replaced before it was sealed');
           await unchanged(path, opened, () => this.#seal(what, folder, path, opened, sha256, shared));
         } finally {
           native().dispose(opened.source);

@@ -12,7 +12,7 @@ import {
   type SystemError,
 } from './errors.js';
 import { type GrowPrograms, growImage } from './grow.js';
-import { sameFile } from './identity.js';
+import { type Identity, sameFile } from './identity.js';
 import { checkAborted } from './long-work.js';
 import { type CloneOutcome, native, type SlotState, type Staged, type Strategy } from './native.js';
 import type { Pool } from './pool.js';
@@ -399,7 +399,7 @@ export class Slots {
       await settle(store, request.vm.safe, request.signal);
       return 'again';
     }
-    const shared = sameFile(slot.image.identity, template.identity);
+    const shared = sharesInode(slot.image.identity, template.identity);
     const grow = growsFrom(request, slot);
     if (grow !== undefined || (shared && request.writable === true)) {
       const targetBytes = grow ?? slot.image.identity.sizeBytes;
@@ -424,7 +424,7 @@ export class Slots {
   #asItIs(request: CloneRequest, template: Template, slot: AssessedSlot): boolean {
     const { owner, mode, writable } = request;
     const { image } = slot;
-    const shared = sameFile(image.identity, template.identity);
+    const shared = sharesInode(image.identity, template.identity);
     if (growsFrom(request, slot) !== undefined || (shared && writable === true)) return false;
     if (shared && (owner !== undefined || mode !== undefined)) throw sharedInode(request);
     const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
@@ -432,7 +432,7 @@ export class Slots {
   }
 
   #found(request: CloneRequest, template: Template, { image }: AssessedSlot, state: SlotState): VmRootfs {
-    const shared = sameFile(image.identity, template.identity);
+    const shared = sharesInode(image.identity, template.identity);
     const strategy = shared ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
     return this.#existing(request, template, image.identity.sizeBytes, strategy, shared);
   }
@@ -470,6 +470,14 @@ export class Slots {
       attempts: [],
     };
   }
+}
+
+/**
+ * Whether a clone's file is also another's: the template's; or, with several names, that of a template which was replaced since, or of
+ * another stack with the same bytes.
+ */
+function sharesInode(image: Identity, template: Identity): boolean {
+  return sameFile(image, template) || image.links > 1;
 }
 
 function isFull(error: unknown): error is SystemError {

@@ -90,8 +90,8 @@ describe('handles', () => {
 });
 
 describe('a digest in steps', () => {
-  test.each([1, 4096, 100_000, MiB])('of %i bytes is the digest of the whole', async (budget) => {
-    const bytes = pattern(200_001);
+  test.each([63, 4096, 100_000, MiB])('of %i bytes is the digest of the whole', async (budget) => {
+    const bytes = pattern(100_001);
     const { source } = await native().openSource(await fileIn('', bytes));
     const digest = native().newDigest(source);
     let last: { bytesDone: number; sha256?: string };
@@ -115,11 +115,13 @@ describe('sweeping in slices', () => {
     expect(first.more).toBe(true);
     const left = (await readdir(trash)).length;
     expect(left).toBeGreaterThan(5);
-
+    let removed = first.trashRemoved;
     for (let more = true; more; ) {
       const report = await native().sweep(store, 4);
+      removed += report.trashRemoved;
       more = report.more;
     }
+    expect(removed).toBe(10);
     expect(await readdir(trash)).toEqual([]);
     await native().leaveStore(store);
     native().dispose(store);

@@ -47,7 +47,11 @@ fi
 status=0
 npx vitest run --reporter=default --reporter=json --outputFile.json="$report/report.json" "$@" || status=$?
 node -e '
-  const { readFileSync } = require("node:fs");
+  const { existsSync, readFileSync } = require("node:fs");
+  if (!existsSync(process.argv[1])) {
+    console.log("vitest ended before it ran any test, see above\n0 passed, 1 failed, 0 skipped");
+    process.exit(1);
+  }
   const report = JSON.parse(readFileSync(process.argv[1], "utf8"));
   const skipped = report.numPendingTests + report.numTodoTests;
   const failedFiles = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
