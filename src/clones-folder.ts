@@ -42,8 +42,10 @@ export class ClonesFolder {
   #background: Promise<void> | undefined;
   #sweepAgain = false;
   #closed = false;
+  #closing: Promise<void> | undefined;
   #users = 0;
   #idle: (() => void) | undefined;
+  readonly #listeners: (() => Promise<void>)[] = [];
 
   constructor(path: string) {
     this.path = path.replace(/(?<=.)\/+$/, '');
@@ -51,19 +53,27 @@ export class ClonesFolder {
 
   /** Runs `work` with the open folder, and again with a new one if the folder proves to be another than the one that was opened. */
   async use<T>(work: (folder: OpenFolder) => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      const folder = await this.#ensureOpen();
-      this.#users++;
-      try {
-        return await work(folder);
-      } catch (error) {
-        if (attempt >= REOPEN_LIMIT || !this.isStale(error)) throw error;
-        this.#forget(folder);
-      } finally {
-        this.#users--;
-        if (this.#users === 0) this.#idle?.();
+    // Counted before the folder is open: close() must not end between the two.
+    this.#users++;
+    try {
+      for (let attempt = 1; ; attempt++) {
+        const folder = await this.#ensureOpen();
+        try {
+          return await work(folder);
+        } catch (error) {
+          if (attempt >= REOPEN_LIMIT || !this.isStale(error)) throw error;
+          this.#forget(folder);
+        }
       }
+    } finally {
+      this.#users--;
+      if (this.#users === 0) this.#idle?.();
     }
+  }
+
+  /** Work to be done each time that a folder was opened, before it is used. */
+  onOpened(listener: () => Promise<void>): void {
+    this.#listeners.push(listener);
   }
 
   /** The folder if it is open already. */
@@ -124,8 +134,12 @@ export class ClonesFolder {
     while (this.#background !== undefined) await this.#background;
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async #end(): Promise<void> {
     this.#closed = true;
     if (this.#users > 0) {
       await new Promise<void>((resolve) => {
@@ -144,8 +158,9 @@ export class ClonesFolder {
     if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
     if (this.#open !== undefined) return this.#open;
     this.#opening ??= openStore(this.path)
-      .then((folder) => {
+      .then(async (folder) => {
         this.#open = folder;
+        for (const listener of this.#listeners) await listener();
         if (!this.#swept) this.sweepInBackground();
         this.#swept = true;
         return folder;

@@ -1,7 +1,7 @@
 // Digests that outlive the process, by the state of the file that they are of. The file is replaced as a whole, so a reader in any process
 // finds one version or another; of two processes that write at once one's news may be lost, which costs one more hash.
 import { createHash } from 'node:crypto';
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ClonesFolder, STATE_FOLDER } from './clones-folder.js';
 import { failedWith, rootfsError } from './errors.js';
@@ -23,10 +23,15 @@ export class DigestCache {
   readonly #path: string;
   #loaded: Promise<Map<string, Entry>> | undefined;
   #saving: Promise<void> = Promise.resolve();
+  #unsaved = false;
 
   constructor(folder: ClonesFolder) {
     this.#folder = folder;
     this.#path = join(folder.path, STATE_FOLDER, FILE);
+    // What was learnt before, say by listing stacks, is kept as well.
+    folder.onOpened(async () => {
+      if (this.#unsaved) await this.#saveInTurn();
+    });
   }
 
   async get(identity: Identity): Promise<string | undefined> {
@@ -39,13 +44,19 @@ export class DigestCache {
   async put(identity: Identity, sha256: string): Promise<void> {
     this.#loaded ??= load(this.#path);
     remember(await this.#loaded, { identity, sha256 });
+    this.#unsaved = true;
+    await this.#saveInTurn();
+  }
+
+  #saveInTurn(): Promise<void> {
     this.#saving = this.#saving.then(() => this.#save());
-    await this.#saving;
+    return this.#saving;
   }
 
   async #save(): Promise<void> {
     const folder = this.#folder.opened;
     if (folder === undefined) return;
+    this.#unsaved = false;
     try {
       const entries = await load(this.#path);
       for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
@@ -134,9 +145,10 @@ function checksum(rows: string): string {
 async function load(path: string): Promise<Map<string, Entry>> {
   const entries = new Map<string, Entry>();
   try {
-    const text = await readFile(path, 'utf8');
-    if (text.length > FILE_BYTES_LIMIT) return entries;
-    for (const entry of parse(text) ?? []) remember(entries, entry);
+    // Looked at before it is read: a giant would take all memory.
+    const status = await stat(path);
+    if (!status.isFile() || status.size > FILE_BYTES_LIMIT) return entries;
+    for (const entry of parse(await readFile(path, 'utf8')) ?? []) remember(entries, entry);
   } catch (error) {
     // Without it templates are hashed again; a folder that cannot be read shows itself where slots are made.
     if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR') && !failedWith(error, 'EACCES')) {

@@ -9,11 +9,12 @@ import { chmod, readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type ClonesFolder, type OpenFolder, STATE_FOLDER } from './clones-folder.js';
 import { copyImage } from './copy.js';
-import { failedWith, rootfsError } from './errors.js';
+import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from './grow.js';
 import { hashSource } from './hash.js';
 import { type Identity, sameState } from './identity.js';
 import { type NativeSource, type NativeStagedSlot, native, type OpenedSource, RUNG } from './native.js';
+import { isMissing } from './release.js';
 import { SingleFlight } from './single-flight.js';
 import { changed, type Template, unchanged } from './templates.js';
 
@@ -220,18 +221,23 @@ export class SealedImages {
   async #required(folder: OpenFolder, key: string): Promise<SealedImage> {
     const image = await this.#openSealed(folder, key);
     if (image !== undefined) return image;
-    throw new Error(`sealed image ${key} was removed while it was made`);
+    throw new RootfsError('ESTALE', `sealed image ${key} was removed while it was made: try again`, {
+      path: join(this.#path, key),
+    });
   }
 
   /** Opens a published image; one that is not as it was sealed is thrown away. */
   async #openSealed(folder: OpenFolder, key: string): Promise<SealedImage | undefined> {
-    const record = await readRecord(join(this.#path, key));
+    // Another process may publish it at any moment, image and record at once: so what was not there is not thrown away, and the record is
+    // read after the image was opened.
+    if (await isMissing(join(this.#path, key))) return undefined;
     let opened: OpenedSource | undefined;
     try {
       opened = await native().openSource(join(this.#path, key, 'rootfs.ext4'));
     } catch (error) {
       if (!failedWith(error, 'ENOENT') && !failedWith(error, 'EINVAL')) throw error;
     }
+    const record = await readRecord(join(this.#path, key));
     if (record !== undefined && opened !== undefined && isSealed(record, key, opened.info.identity)) {
       const image = { source: opened.source, identity: opened.info.identity, extents: record.extents };
       this.#keep(key, image);
@@ -322,7 +328,9 @@ async function isWanted({ templatePath, template }: Record): Promise<boolean> {
       `${now.mtimeNs}` === template.mtimeNs
     );
   } catch (error) {
-    if (!failedWith(error, 'ENOENT')) throw rootfsError(`looking at template ${templatePath}`, error);
+    // ENOTDIR: a file lies where its stack's folder was.
+    if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR'))
+      throw rootfsError(`looking at template ${templatePath}`, error);
   }
   try {
     await stat(dirname(dirname(templatePath)));

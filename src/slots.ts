@@ -14,7 +14,15 @@ import {
 import { type GrowPrograms, growImage } from './grow.js';
 import { type Identity, sameFile } from './identity.js';
 import { checkAborted } from './long-work.js';
-import { type CloneOutcome, native, type SlotState, type Staged, type Strategy } from './native.js';
+import {
+  type CloneOutcome,
+  native,
+  RUNG,
+  type SlotPlan,
+  type SlotState,
+  type Staged,
+  type Strategy,
+} from './native.js';
 import type { Pool } from './pool.js';
 import { replaceImage, settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
@@ -89,8 +97,7 @@ export class Slots {
       if (warm === 'template-changed')
         throw this.#notWarm(request, 'the digest of the template is not known');
       if (typeof warm === 'string') throw this.#notWarm(request, 'the template is not sealed');
-      if (warm.growTo !== undefined) throw this.#notWarm(request, 'the clone would have to be grown');
-      const outcome = native().cloneSlotSync(folder.store, warm.origin.source, warm.plan);
+      const outcome = native().cloneSlotSync(folder.store, warm.origin.source, oneTrip(warm));
       this.#returnReady(warm, outcome);
       if (outcome.status === 'created') return this.#created(warm, outcome);
       if (outcome.status === 'shared-inode') throw sharedInode(request);
@@ -103,7 +110,7 @@ export class Slots {
       }
       if ('staged' in outcome) {
         native().dispose(outcome.staged);
-        throw this.#notWarm(request, 'it would have to be copied');
+        throw this.#notWarm(request, 'it would have to be copied or grown');
       }
       throw this.#notWarm(request, 'the template has changed');
     } catch (error) {
@@ -121,28 +128,35 @@ export class Slots {
     const results = await Promise.all(
       batches.map((indexes) => this.#cloneBatch(indexes.map((i) => requests[i] as CloneRequest))),
     );
-    return Promise.allSettled(results.flat().map((result) => result()));
+    return results.flat();
   }
 
-  /** Fresh promises are made by the caller, so that none is rejected before somebody listens. */
-  async #cloneBatch(requests: readonly CloneRequest[]): Promise<(() => Promise<VmRootfs>)[]> {
-    const folder = this.#folder.opened;
+  #cloneBatch(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    if (this.#folder.opened === undefined)
+      return Promise.allSettled(requests.map((request) => this.clone(request)));
+    return this.#folder.use((folder) => this.#cloneTogether(folder, requests));
+  }
+
+  async #cloneTogether(
+    folder: OpenFolder,
+    requests: readonly CloneRequest[],
+  ): Promise<PromiseSettledResult<VmRootfs>[]> {
     const alone = requests.map((request) => () => this.clone(request));
-    if (folder === undefined) return alone;
     const warm: { index: number; warm: Warm }[] = [];
     requests.forEach((request, index) => {
       const plan = request.signal?.aborted ? 'again' : this.#tryWarm(folder, request);
-      if (typeof plan === 'object' && plan.growTo === undefined) warm.push({ index, warm: plan });
+      if (typeof plan === 'object' && (plan.growTo === undefined || plan.plan.ready !== undefined))
+        warm.push({ index, warm: plan });
     });
     const outcomes = await native().cloneSlots(
       folder.store,
-      warm.map(({ warm: { origin, plan } }) => [origin.source, plan]),
+      warm.map(({ warm }) => [warm.origin.source, oneTrip(warm)]),
     );
     warm.forEach(({ index, warm }, i) => {
       const outcome = outcomes[i] as CloneOutcome | { errno: number };
       alone[index] = () => this.#settleOne(folder, warm, outcome);
     });
-    return alone;
+    return Promise.allSettled(alone.map((work) => work()));
   }
 
   async #settleOne(
@@ -482,6 +496,14 @@ function sharesInode(image: Identity, template: Identity): boolean {
 
 function isFull(error: unknown): error is SystemError {
   return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
+}
+
+/**
+ * The plan of a clone that is published in the same trip. One that has to be grown can only come from the pool: if its ready slot is gone,
+ * a copy is begun, which is never published in that trip.
+ */
+function oneTrip({ plan, growTo }: Warm): SlotPlan {
+  return growTo === undefined ? plan : { ...plan, rungs: RUNG.copy };
 }
 
 function launch({ store }: OpenFolder, { origin, plan, growTo }: Warm): Promise<CloneOutcome> {

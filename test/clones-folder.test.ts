@@ -1,10 +1,11 @@
 // The folder of slots while a registry lives: taken away, replaced, mounted over, closed under calls that are under way.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { describeEachFilesystem } from './fixtures/each-filesystem.js';
+import { type ChildOptions, exitOf, printed, runChild, startChild } from './fixtures/child.js';
+import { describeEachFilesystem, filesystemNamed } from './fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from './fixtures/files.js';
 import { Host } from './fixtures/host.js';
 import { MiB, pattern } from './fixtures/images.js';
@@ -90,13 +91,25 @@ describeEachFilesystem((filesystem) => {
     const settled = await calls;
     const codes = settled.map((call) => (call.status === 'rejected' ? call.reason.code : 'done'));
     expect(new Set(codes)).toEqual(new Set(['done']));
-    expect(await sessions(host)).toEqual([]);
     for (const id of ids) expect(await sha256Of(host.slot(id).image)).toBe(sha256(BYTES));
+  });
+
+  test('close() waits for the clones of a cloneMany that is under way', async () => {
+    const host = await warmHost(filesystem.path);
+    const ids = Array.from({ length: 200 }, (_, i) => `vm-${i + 1}`);
+    const call = host.registry.cloneMany(ids.map((vmId) => ({ vmId, stack: 'debian', options: WRITABLE })));
+    await host.registry.close();
+    const codes = (await call).map((r) => (r.status === 'rejected' ? r.reason.code : 'done'));
+    expect(new Set(codes)).toEqual(new Set(['done']));
+    expect(await host.slotNames()).toHaveLength(201);
+    expect(await sessions(host)).toEqual([]);
   });
 
   test('close() while the folder is being opened: nothing stays open or is made afterwards', async () => {
     const host = await Host.in(filesystem.path);
     await host.addTemplate('debian', BYTES);
+    // The template is known, so the first thing that a clone does is to open the folder.
+    await host.registry.stack('debian');
     const calls = ['vm-1', 'vm-2'].map((id) => host.registry.cloneForVm(id, 'debian', WRITABLE));
     const settled = Promise.allSettled(calls);
     await host.registry.close();
@@ -175,4 +188,112 @@ test('a file or a link to nothing in its place is refused with words, and the ne
   await rename(`${host.clonesDir}.away`, host.clonesDir);
   expect((await host.registry.cloneForVm('vm-0', 'debian', WRITABLE)).reused).toBe(true);
   expect((await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).reused).toBe(false);
+});
+
+describe('sealing beside other processes', () => {
+  const STRACE = '/usr/bin/strace';
+  const CLONE = `
+    const registry = new lib.RootfsRegistry(args);
+    await registry.cloneForVm('small', 'small', { writable: true });
+    await registry.stack('debian');
+    console.log('ready');
+    await new Promise((resolve) => process.stdin.once('data', resolve));
+    await registry.cloneForVm('vm-' + process.pid, 'debian', { writable: true });
+    await registry.close();
+    console.log('done');
+    process.exit();`;
+
+  /** On XFS, since nothing is sealed without reflink; with a small template that is sealed already. */
+  async function sealingHost(
+    skip: (why?: string) => void,
+    elsewhere?: Host,
+  ): Promise<[Host, string, object]> {
+    const xfs = filesystemNamed('XFS');
+    if (xfs.missing !== undefined) skip(xfs.missing);
+    if (!(await exists(STRACE))) skip('needs strace');
+    const host = await Host.in(xfs.path, elsewhere && { templateDir: elsewhere.templateDir });
+    await (elsewhere ?? host).addTemplate('small', 'small');
+    await (elsewhere ?? host).addTemplate('debian', BYTES);
+    await host.registry.cloneForVm('vm-0', 'small', WRITABLE);
+    const image = join(stateOf(host), 'sealed', `${sha256(BYTES)}-${BYTES.length}`, 'rootfs.ext4');
+    return [host, image, { templateDir: host.templateDir, clonesDir: host.clonesDir }];
+  }
+
+  function strace(host: Host, inject: string, ...more: string[]): ChildOptions {
+    const log = join(host.root, 'strace.log');
+    const under = [STRACE, '-f', '-qqq', '-o', log, ...more, '-e', `inject=${inject}`];
+    return { under, env: { UV_THREADPOOL_SIZE: '1' } };
+  }
+
+  test('one that saw none does not throw away what another has published meanwhile', async ({ skip }) => {
+    const [host, image, config] = await sealingHost(skip);
+    // Each rename in the folder of sealed images waits, so that the other process comes in between.
+    const delay = 'renameat2:delay_enter=400000';
+    const slow = startChild(CLONE, config, strace(host, delay, '-P', join(stateOf(host), 'sealed')));
+    await printed(slow, 'ready');
+    const end = printed(slow, 'done');
+    slow.stdin?.write('go');
+    await sleep(150);
+    await host.registry.stack('debian');
+    await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    const before = (await stat(image)).ino;
+    await end;
+    expect((await stat(image)).ino).toBe(before);
+  });
+
+  test.for(['pwrite64', 'fdatasync', 'fsync', 'renameat2'])(
+    'killed at %s: the next process seals, and nothing is left of the other',
+    async (call, { skip }) => {
+      // From another file system, so that it has to be copied.
+      const elsewhere = await Host.in();
+      const [host, image, config] = await sealingHost(skip, elsewhere);
+      let killed = 0;
+      for (let when = 1; when <= 4; when++) {
+        await rm(dirname(image), { recursive: true, force: true });
+        const child = startChild(CLONE, config, strace(host, `${call}:signal=SIGKILL:when=${when}`));
+        const exit = exitOf(child);
+        child.stdin?.write('go');
+        if ((await exit).signal === 'SIGKILL') killed++;
+        const next = host.anotherRegistry();
+        const clone = await next.cloneForVm(`next-${when}`, 'debian', WRITABLE);
+        expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
+        expect(await sha256Of(image)).toBe(sha256(BYTES));
+        await next.recover();
+        await next.close();
+      }
+      expect(killed).toBeGreaterThan(0);
+      expect(await host.leftovers()).toEqual([]);
+    },
+  );
+});
+
+test('recover() over and over beside processes that clone and release: nothing that lives is taken', async () => {
+  const host = await warmHost();
+  const config = { templateDir: host.templateDir, clonesDir: host.clonesDir };
+  const children = [1, 2].map((child) =>
+    runChild(
+      `const registry = new lib.RootfsRegistry(args.config);
+       for (let i = 0; i < 60; i++) {
+         const id = 'child-' + args.child + '-' + i;
+         await registry.cloneForVm(id, 'debian', { writable: true });
+         if (i % 3 === 0) await registry.release(id);
+       }
+       await registry.close();`,
+      { child, config },
+    ),
+  );
+  const ended = Promise.all(children);
+  let working = true;
+  void ended.then(() => {
+    working = false;
+  });
+  while (working) {
+    const report = await host.registry.recover();
+    expect(report).toMatchObject({ tornSlots: [], tornInUse: [], settledSlots: [], sealedRemoved: 0 });
+  }
+  for (const exit of await ended) expect(exit).toMatchObject({ code: 0, stderr: '' });
+  expect(await host.slotNames()).toHaveLength(81);
+  await host.registry.recover();
+  expect(await host.registry.recover()).toMatchObject({ stagingRemoved: 0, trashRemoved: 0, tornSlots: [] });
+  expect(await host.leftovers()).toEqual([]);
 });

@@ -1,12 +1,15 @@
 // Ready slots: handed out by a rename, shared between processes, never of a template that has changed.
-import { readdir, readFile, stat, truncate } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, inject, test } from 'vitest';
+import { runChild } from './fixtures/child.js';
 import { describeEachFilesystem } from './fixtures/each-filesystem.js';
-import { sha256, sha256Of } from './fixtures/files.js';
+import { exists, sha256, sha256Of } from './fixtures/files.js';
 import { Host } from './fixtures/host.js';
-import { MiB, pattern } from './fixtures/images.js';
+import { faultsOf, MiB, pattern } from './fixtures/images.js';
 import { rejection } from './fixtures/rejection.js';
+import { lacksRoot } from './fixtures/tools.js';
 
 const OLD = pattern(MiB, 1);
 const NEW = pattern(MiB, 2);
@@ -97,4 +100,156 @@ describeEachFilesystem((filesystem) => {
     expect(new Set(inodes).size).toBe(ids.length);
     expect(await host.slotNames()).toEqual([...ids].sort());
   });
+
+  test('owner, mode and size must be the same, and are what the slot then has', async ({ skip }) => {
+    const missing = lacksRoot();
+    if (missing !== undefined) skip(missing);
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB);
+    const dress = { owner: { uid: 12, gid: 34 }, mode: 0o640, sizeBytes: 32 * MiB };
+    await host.registry.prewarm('debian', { count: 4, ...dress });
+    const others = [
+      { ...dress, owner: { uid: 12, gid: 35 } },
+      { ...dress, mode: 0o600 },
+      { ...dress, sizeBytes: 16 * MiB },
+      { owner: dress.owner, sizeBytes: 32 * MiB },
+    ];
+    for (const [i, other] of others.entries()) {
+      const clone = await host.registry.cloneForVm(`other-${i}`, 'debian', { ...WRITABLE, ...other });
+      expect(clone.pooled).toBe(false);
+    }
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, ...dress });
+    expect(clone).toMatchObject({ pooled: true, sizeBytes: 32 * MiB });
+    const { uid, gid, mode, size } = await stat(clone.path);
+    expect([uid, gid, mode & 0o777, size]).toEqual([12, 34, 0o640, 32 * MiB]);
+    expect(await readFile(host.slot('vm-1').sizeStamp, 'utf8')).toBe(`${32 * MiB}`);
+    expect(await faultsOf(clone.path)).toBe('');
+  });
+
+  test('a sized cloneMany takes each ready slot that it asks for, and loses none', async () => {
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB);
+    await host.registry.prewarm('debian', { count: 4, sizeBytes: 32 * MiB });
+    const options = { ...WRITABLE, sizeBytes: 32 * MiB };
+    for (const vmId of ['vm-1', 'vm-2']) {
+      const settled = await host.registry.cloneMany([{ vmId, stack: 'debian', options }]);
+      expect(settled[0]).toMatchObject({ status: 'fulfilled', value: { pooled: true } });
+    }
+    await host.registry.drain();
+    expect(await readySlots(host)).toHaveLength(2);
+  });
+
+  test('not filled again before the low mark', async () => {
+    const host = await prewarmed(filesystem.path, 4);
+    for (const id of ['vm-1', 'vm-2']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+    await host.registry.drain();
+    expect(await readySlots(host)).toHaveLength(2);
+  });
+
+  test('what the next process finds with an empty stamp, or without its image, it throws away', async () => {
+    const host = await prewarmed(filesystem.path, 3);
+    await host.registry.close();
+    const [first, second] = (await readySlots(host)).map((name) => readyPath(host, name)) as [string, string];
+    await truncate(join(first, 'rootfs.ext4.sha256'), 0);
+    await rm(join(second, 'rootfs.ext4'));
+    const next = host.anotherRegistry();
+    await next.prewarm('debian', { count: 3 });
+    expect([await exists(first), await exists(second)]).toEqual([false, false]);
+    for (const id of ['vm-1', 'vm-2', 'vm-3']) {
+      const clone = await next.cloneForVm(id, 'debian', WRITABLE);
+      expect(clone.pooled).toBe(true);
+      expect(await sha256Of(clone.path)).toBe(sha256(OLD));
+      expect(await host.stampOf(id)).toBe(sha256(OLD));
+    }
+  });
+
+  test('what was taken away behind our back is no failure: the clone is made', async () => {
+    const host = await prewarmed(filesystem.path, 2);
+    for (const name of await readySlots(host)) await rename(readyPath(host, name), join(host.root, name));
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(clone).toMatchObject({ pooled: false, reused: false });
+    expect(await sha256Of(clone.path)).toBe(sha256(OLD));
+  });
+});
+
+function readyPath(host: Host, name: string): string {
+  return join(host.clonesDir, '.microvm-rootfs/pool', name);
+}
+
+// Known fault, see docs/design.md: passes once it is mended, and then says so here.
+test.fails('ready slots of a template that was replaced while no process lived are swept by recover()', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await host.registry.close();
+  await host.addTemplate('debian', NEW);
+  const next = host.anotherRegistry();
+  await next.prewarm('debian', { count: 1 });
+  await next.recover();
+  const ready = await readySlots(host);
+  expect(ready.filter((name) => name.startsWith(sha256(OLD)))).toEqual([]);
+  expect(ready.filter((name) => name.startsWith(sha256(NEW)))).toHaveLength(1);
+});
+
+test('two processes share one pool, and no slot is handed out twice', async () => {
+  const host = await prewarmed(inject('scratch'), 20);
+  const config = { templateDir: host.templateDir, clonesDir: host.clonesDir };
+  const children = ['a', 'b'].map((child) =>
+    runChild(
+      `const registry = new lib.RootfsRegistry(args.config);
+       await registry.prewarm('debian', { count: 10 });
+       let pooled = 0;
+       for (let i = 0; i < 30; i++) {
+         const clone = await registry.cloneForVm(args.child + i, 'debian', { writable: true });
+         if (clone.pooled) pooled++;
+       }
+       await registry.close();
+       console.log(pooled > 0);`,
+      { child, config },
+    ),
+  );
+  for (const exit of await Promise.all(children))
+    expect(exit).toMatchObject({ code: 0, stdout: 'true\n', stderr: '' });
+  const ids = ['a', 'b'].flatMap((child) => Array.from({ length: 30 }, (_, i) => `${child}${i}`));
+  expect(await host.slotNames()).toEqual(ids.sort());
+  for (const id of ids) expect(await sha256Of(host.slot(id).image)).toBe(sha256(OLD));
+});
+
+test('close() ends a filling that is under way', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', OLD);
+  await host.registry.prewarm('debian', { count: 0 });
+  const filling = host.registry.prewarm('debian', { count: 500 }).catch(() => {});
+  await sleep(20);
+  await host.registry.close();
+  await filling;
+  const there = await readySlots(host);
+  expect(there.length).toBeLessThan(500);
+  await sleep(30);
+  expect(await readySlots(host)).toEqual(there);
+});
+
+// Known fault, see docs/design.md: passes once it is mended, and then says so here.
+test.fails('two stacks of the same bytes each keep their pool when one of them is replaced', async () => {
+  const host = await Host.in();
+  for (const stack of ['one', 'two']) {
+    await host.addTemplate(stack, OLD);
+    await host.registry.prewarm(stack, { count: 2 });
+  }
+  await host.addTemplate('one', NEW);
+  await host.registry.cloneForVm('vm-1', 'one', WRITABLE);
+  await host.registry.drain();
+  expect((await host.registry.cloneForVm('vm-2', 'one', WRITABLE)).pooled).toBe(true);
+  expect((await host.registry.cloneForVm('vm-3', 'two', WRITABLE)).pooled).toBe(true);
+});
+
+test('what cannot be kept ready is refused with the reason', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', OLD);
+  const prewarm = (stack: string, options: object) => host.registry.prewarm(stack, options as never);
+  await rejection(prewarm('debian', { count: -1 }), 'INVALID_ARGUMENT');
+  await rejection(prewarm('debian', {}), 'INVALID_ARGUMENT');
+  await rejection(prewarm('debian', { count: 1, durable: true }), 'INVALID_ARGUMENT');
+  await rejection(prewarm('missing', { count: 1 }), 'STACK_NOT_FOUND');
+  await rejection(prewarm('debian', { count: 1, sizeBytes: MiB - 1 }), 'SHRINK_REFUSED');
+  await rejection(prewarm('debian', { count: 1, signal: AbortSignal.abort() }), 'ABORT_ERR');
+  expect(await host.slotNames()).toEqual([]);
 });

@@ -4,6 +4,7 @@ import {
   appendFile,
   chmod,
   mkdir,
+  open,
   readdir,
   readFile,
   rename,
@@ -14,11 +15,13 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { exitOf, printed, startChild } from './fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from './fixtures/each-filesystem.js';
-import { allocatedBytes, sha256, sha256Of } from './fixtures/files.js';
+import { allocatedBytes, sha256, sha256Of, writeSparse } from './fixtures/files.js';
 import { Workspace } from './fixtures/filesystems.js';
 import { Host } from './fixtures/host.js';
-import { faultsOf, MiB, pattern } from './fixtures/images.js';
+import { faultsOf, KiB, MiB, pattern } from './fixtures/images.js';
+import { rejection } from './fixtures/rejection.js';
 import { findTool } from './fixtures/tools.js';
 
 const BYTES = pattern(4 * MiB);
@@ -32,18 +35,28 @@ async function sealed(host: Host): Promise<string[]> {
   return (await readdir(sealedFolder(host))).map((name) => join(sealedFolder(host), name));
 }
 
-/** A file whose blocks lie nowhere near each other: written in turn with another. */
+/** A file whose blocks lie nowhere near each other: flushed in turn with another's, and none beyond its end, where XFS reserves more. */
 async function writeScattered(path: string, blocks: number): Promise<void> {
-  const other = `${path}.other`;
-  const sync = ['conv=notrunc,fsync', 'oflag=append', 'status=none', 'bs=4k', 'count=1', 'if=/dev/urandom'];
-  for (let i = 0; i < blocks; i++)
-    for (const file of [path, other]) execFileSync('dd', [...sync, `of=${file}`]);
-  await rm(other);
+  const files = [await open(path, 'w'), await open(`${path}.other`, 'w')];
+  for (const file of files) await file.truncate(blocks * 4 * KiB);
+  for (let i = 0; i < blocks; i++) {
+    for (const file of files) {
+      await file.write(pattern(4 * KiB, i + 1), 0, 4 * KiB, i * 4 * KiB);
+      await file.datasync();
+    }
+  }
+  for (const file of files) await file.close();
+  await rm(`${path}.other`);
+}
+
+/** Where the blocks of a file lie: equal for two files that share all of them. */
+function layoutOf(path: string): string[] {
+  const said = execFileSync('/usr/sbin/filefrag', ['-v', path], { encoding: 'utf8' });
+  return said.split('\n').flatMap((line) => /^ *\d+: +[\d.]+ *\d+: +([\d.]+ *\d+):/.exec(line)?.[1] ?? []);
 }
 
 function extentsOf(path: string): number {
-  const said = execFileSync('/usr/sbin/filefrag', [path], { encoding: 'utf8' });
-  return Number(/(\d+) extents? found/.exec(said)?.[1]);
+  return layoutOf(path).length;
 }
 
 describeEachFilesystem(
@@ -60,18 +73,85 @@ describeEachFilesystem(
       expect((await stat(join(image as string, 'rootfs.ext4'))).mode & 0o777).toBe(0o444);
     });
 
+    test('made once for processes that ask at once', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      const { templateDir, clonesDir } = host;
+      const children = [1, 2, 3].map(() =>
+        startChild(
+          `const registry = new lib.RootfsRegistry(args);
+           await registry.stack('debian');
+           console.log('ready');
+           await new Promise((resolve) => process.stdin.once('data', resolve));
+           await registry.cloneForVm('vm-' + process.pid, 'debian', { writable: true })
+             .then(() => console.log('done'), console.log);
+           process.exit();`,
+          { templateDir, clonesDir },
+        ),
+      );
+      await Promise.all(children.map((child) => printed(child, 'ready')));
+      const ends = children.map(exitOf);
+      for (const child of children) child.stdin?.write('go');
+      for (const exit of await Promise.all(ends))
+        expect(exit).toMatchObject({ stdout: 'done\n', stderr: '' });
+      expect(await sealed(host)).toHaveLength(1);
+      for (const { pid } of children)
+        expect(await sha256Of(host.slot(`vm-${pid}`).image)).toBe(sha256(BYTES));
+    });
+
     test('a template of few extents costs no space, a scattered one is packed', async () => {
       const host = await Host.in(filesystem.path);
-      await host.placeTemplate('scattered', (path) => writeScattered(path, 40));
-      execFileSync('sync', ['-f', host.root]);
+      await host.addTemplate('whole', BYTES);
+      const whole = await host.registry.cloneForVm('vm-0', 'whole', WRITABLE);
+      expect(layoutOf(whole.path)).toEqual(layoutOf(host.template('whole')));
+      await host.placeTemplate('scattered', (path) => writeScattered(path, 300));
       const scattered = await host.registry.cloneForVm('vm-1', 'scattered', WRITABLE);
       expect(scattered.strategy).toBe('reflink');
-      expect(extentsOf(host.template('scattered'))).toBeGreaterThan(10);
+      expect(extentsOf(host.template('scattered'))).toBeGreaterThan(100);
       expect(extentsOf(scattered.path)).toBeLessThanOrEqual(4);
       expect(await sha256Of(scattered.path)).toBe(await sha256Of(host.template('scattered')));
       expect(await allocatedBytes(scattered.path)).toBeLessThanOrEqual(
         await allocatedBytes(host.template('scattered')),
       );
+    });
+
+    test('no more zeros than 8 MiB and a quarter of the data take the place of holes', async () => {
+      const host = await Host.in(filesystem.path);
+      const gaps = Array.from({ length: 40 }, (_, i) => [i * MiB, pattern(16 * KiB)]);
+      await host.placeTemplate('gaps', (path) => writeSparse(path, 80 * MiB, Object.fromEntries(gaps)));
+      const clone = await host.registry.cloneForVm('vm-1', 'gaps', WRITABLE);
+      expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template('gaps')));
+      const data = await allocatedBytes(host.template('gaps'));
+      // File systems round to blocks of 4 KiB.
+      expect(await allocatedBytes(clone.path)).toBeLessThanOrEqual(data * 1.25 + 8 * MiB + 64 * KiB);
+      expect(extentsOf(clone.path)).toBeLessThan(extentsOf(host.template('gaps')));
+    });
+
+    test('its record says what it is of, and how it was sealed', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      const [folder = ''] = await sealed(host);
+      const { ino, mtimeNs, ctimeNs } = await stat(join(folder, 'rootfs.ext4'), { bigint: true });
+      expect(JSON.parse(await readFile(join(folder, 'record.json'), 'utf8'))).toMatchObject({
+        version: 1,
+        templatePath: host.template('debian'),
+        sha256: sha256(BYTES),
+        sizeBytes: BYTES.length,
+        image: { inode: `${ino}`, sizeBytes: BYTES.length, mtimeNs: `${mtimeNs}`, ctimeNs: `${ctimeNs}` },
+        extents: extentsOf(join(folder, 'rootfs.ext4')),
+      });
+    });
+
+    test('a grow that fails seals nothing at that size, and the next one works', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 16 * MiB);
+      const broken = host.anotherRegistry({ resize2fsBin: '/bin/false' });
+      await rejection(broken.cloneForVmWithSize('vm-1', 'debian', 64 * MiB, WRITABLE), 'RESIZE_FAILED');
+      expect(await sealed(host)).toHaveLength(1);
+      expect(await host.leftovers()).toEqual([]);
+      await host.registry.cloneForVmWithSize('vm-1', 'debian', 64 * MiB, WRITABLE);
+      expect(await sealed(host)).toHaveLength(2);
     });
 
     test('grown once for all VMs, and clean', async () => {
@@ -137,6 +217,22 @@ describeEachFilesystem(
       expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
     });
 
+    test('of a template that was replaced: removed when that is seen, and by recover() at the latest', async () => {
+      const host = await Host.in(filesystem.path);
+      for (const stack of ['one', 'two']) {
+        await host.addTemplate(stack, `${stack}, before`);
+        await host.registry.cloneForVm(stack, stack, WRITABLE);
+      }
+      await host.addTemplate('one', 'one, after');
+      await host.registry.cloneForVm('vm-1', 'one', WRITABLE);
+      const names = ['one, after', 'two, before'].map((text) => `${sha256(text)}-${text.length}`);
+      expect((await readdir(sealedFolder(host))).sort()).toEqual(names.sort());
+      // A file where a stack's folder was is no stack.
+      await rm(join(host.templateDir, 'two'), { recursive: true });
+      await writeFile(join(host.templateDir, 'two'), '');
+      expect((await host.registry.recover()).sealedRemoved).toBe(1);
+    });
+
     test("sealing: 'off' makes none", async () => {
       const host = await Host.in(filesystem.path, { sealing: 'off' });
       await host.addTemplate('debian', BYTES);
@@ -155,6 +251,19 @@ describeEachFilesystem(
     });
   },
   ({ reflinks }) => reflinks,
+);
+
+describeEachFilesystem(
+  (filesystem) => {
+    test('without reflink none is made', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      await host.registry.prewarm('debian', { count: 0 });
+      await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      expect(await sealed(host)).toEqual([]);
+    });
+  },
+  ({ reflinks }) => !reflinks,
 );
 
 test('no space for one: the clone comes straight from the template, and says so', async ({ skip }) => {
