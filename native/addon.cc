@@ -37,6 +37,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("replaceImage", microvm::replace_image);
   add("dressSlot", microvm::dress_slot);
   add("discardFolder", microvm::discard_folder);
+  add("flushSlot", microvm::flush_slot);
   add("releaseSlot", microvm::release_slot);
   add("dispose", microvm::dispose);
   return exports;

@@ -52,6 +52,18 @@ Error LockedSlot::settle() {
 
 Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identity& expected,
                           const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
+  Error error = try_replace(staged, image, expected, size_stamp, refuse_in_use, replaced);
+  if (!error.is(ENOENT)) return error;
+  // In a folder that was released meanwhile, and emptied, nothing can be made any more.
+  bool there = true;
+  Error look = still_there(&there);
+  if (!look.ok() || there) return error;
+  *replaced = Replaced::kReleased;
+  return {};
+}
+
+Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Identity& expected,
+                              const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
   const int fd = folder_.get();
   const bool durable = staged.durable();
   Error error;

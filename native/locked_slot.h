@@ -36,6 +36,8 @@ class LockedSlot final : public Shared {
 
   std::string path_of(const char* file) const { return join(store_->slot_path(slot_), file); }
   Error still_there(bool* there) const;
+  Error try_replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
+                    bool refuse_in_use, Replaced* replaced);
 
   const Ref<Store> store_;
   const std::string slot_;

@@ -57,7 +57,7 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     *raw_id_found = raw_id.contents;
     if (request.torn) {
       *status = ReleaseStatus::kAbsent;
-      if (!looked_at.identity.same_file(request.expected)) return {};
+      if (!looked_at.identity.identical(request.expected)) return {};
     } else {
       *status = ReleaseStatus::kTorn;
       const bool readable = raw_id.state == SmallFile::State::kPresent && !raw_id.contents.empty();

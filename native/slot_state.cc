@@ -17,16 +17,13 @@ Error read_image(int folder_fd, const std::string& path, SlotState* state) {
   return {};
 }
 
-}  // namespace
-
-Error read_slot(const Store& store, const std::string& slot, SlotState* state) {
+Error read_once(const Store& store, const std::string& slot, SlotState* state, bool* still_there) {
+  *state = SlotState();
+  *still_there = true;
   const std::string path = store.slot_path(slot);
   Fd folder;
   Error error = open_folder_at(store.clones_fd(), slot.c_str(), path, &folder);
-  if (error.is(ENOENT)) {
-    state->kind = SlotState::Kind::kAbsent;
-    return {};
-  }
+  if (error.is(ENOENT)) return {};
   if (error.is(ENOTDIR) || error.is(ELOOP)) {
     state->kind = SlotState::Kind::kForeign;
     return {};
@@ -44,6 +41,43 @@ Error read_slot(const Store& store, const std::string& slot, SlotState* state) {
   if (error.ok()) error = read_small_file(fd, kSizeStamp, join(path, kSizeStamp), &state->size_stamp);
   if (error.ok()) error = read_small_file(fd, kNewSizeStamp, join(path, kNewSizeStamp), &state->new_size_stamp);
   if (error.ok()) error = read_small_file(fd, kRawId, join(path, kRawId), &state->raw_id);
+  if (!error.ok()) return error;
+
+  FileInfo at_path;
+  error = stat_at(store.clones_fd(), slot.c_str(), Follow::kNo, path, &at_path);
+  *still_there = error.ok() && at_path.identity.same_file(info.identity);
+  return error.is(ENOENT) ? Error() : error;
+}
+
+}  // namespace
+
+Error read_slot(const Store& store, const std::string& slot, SlotState* state) {
+  // A slot that is released and emptied while it is read looks torn, or somebody else's: what was read then is of no
+  // use.
+  bool still_there = false;
+  Error error;
+  do {
+    error = read_once(store, slot, state, &still_there);
+  } while (error.ok() && !still_there);
+  return error;
+}
+
+Error flush_slot(const Store& store, const std::string& slot) {
+  const std::string path = store.slot_path(slot);
+  Fd folder;
+  Error error = open_folder_at(store.clones_fd(), slot.c_str(), path, &folder);
+  for (const char* name : {kImage, kStamp, kSizeStamp, kRawId}) {
+    if (!error.ok()) return error;
+    Fd file;
+    error = open_file_at(folder.get(), name, join(path, name), &file);
+    if (error.ok()) {
+      error = flush(file.get(), join(path, name));
+    } else if (error.is(ENOENT)) {
+      error = Error();
+    }
+  }
+  if (error.ok()) error = flush(folder.get(), path);
+  if (error.ok()) error = flush(store.clones_fd(), store.clones_path());
   return error;
 }
 

@@ -36,4 +36,7 @@ struct SlotState {
 
 Error read_slot(const Store& store, const std::string& slot, SlotState* state);
 
+// Flushes a slot that was published without: image, stamps, its folder, and the folder that it lies in.
+Error flush_slot(const Store& store, const std::string& slot);
+
 }  // namespace microvm

@@ -102,28 +102,44 @@ Error Store::probe_reflink(bool* reflinks) {
 }
 
 Error Store::sweep(uint64_t budget, SweepReport* report) {
-  Error error = sweep_staging(&budget, report);
-  if (error.ok()) error = empty_trash(&budget, report);
+  // What cannot be removed in one place must not keep what can in the other.
+  Error staging_error = sweep_staging(&budget, report);
+  Error trash_error = empty_trash(&budget, report);
   report->more = budget == 0;
+  return staging_error.ok() ? trash_error : staging_error;
+}
+
+Error Store::sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget,
+                          uint64_t* removed) {
+  const uint64_t before = *budget;
+  Error error = remove_tree(folder_fd, name, join(path, name), budget);
+  if (error.is(ENOTEMPTY)) {
+    // FUSE and NFS put another name in the place of a file that is still open: it goes with a later sweep. Nothing was
+    // won, so nothing is charged, or sweeps would go on for ever.
+    *budget = before;
+    return {};
+  }
+  if (error.ok() && is_gone(folder_fd, name)) ++*removed;
   return error;
 }
 
 Error Store::sweep_staging(uint64_t* budget, SweepReport* report) {
+  Error first_error;
   FolderReader reader(staging_.get(), staging_path_);
   while (const char* name = reader.next()) {
-    if (*budget == 0) return {};
+    if (*budget == 0) return first_error;
     if (session_name_ == name) continue;
     Fd session;
-    Error error = open_folder_at(staging_.get(), name, staging_path_, &session);
+    Error error = open_folder_at(staging_.get(), name, join(staging_path_, name), &session);
     // Only folders are sessions; what else lies here is not ours. A session may also be gone by now.
     if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
-    if (!error.ok()) return error;
-    if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
-    error = remove_tree(staging_.get(), name, join(staging_path_, name), budget);
-    if (!error.ok() && !error.is(ENOTEMPTY)) return error;
-    if (error.ok() && is_gone(staging_.get(), name)) report->staging_removed++;
+    if (error.ok()) {
+      if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
+      error = sweep_folder(staging_.get(), staging_path_, name, budget, &report->staging_removed);
+    }
+    if (!error.ok() && first_error.ok()) first_error = error;
   }
-  return reader.error();
+  return first_error.ok() ? reader.error() : first_error;
 }
 
 Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
@@ -131,11 +147,9 @@ Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
   FolderReader reader(trash_.get(), trash_path_);
   while (const char* name = reader.next()) {
     if (*budget == 0) return first_error;
-    Error error = remove_tree(trash_.get(), name, join(trash_path_, name), budget);
-    // One slot that cannot be removed (an immutable file, a mount) must not keep the others. A folder that does not get empty holds the
-    // file that FUSE or NFS puts in the place of one that is still open: it goes with a later sweep.
-    if (!error.ok() && !error.is(ENOTEMPTY) && first_error.ok()) first_error = error;
-    if (error.ok() && is_gone(trash_.get(), name)) report->trash_removed++;
+    // One slot that cannot be removed (an immutable file, a mount) must not keep the others.
+    Error error = sweep_folder(trash_.get(), trash_path_, name, budget, &report->trash_removed);
+    if (!error.ok() && first_error.ok()) first_error = error;
   }
   return first_error.ok() ? reader.error() : first_error;
 }

@@ -72,6 +72,7 @@ class Store final : public Shared {
   explicit Store(const std::string& clones_dir) : clones_path_(clones_dir) {}
 
   Error start_session();
+  Error sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed);
   Error sweep_staging(uint64_t* budget, SweepReport* report);
   Error empty_trash(uint64_t* budget, SweepReport* report);
 

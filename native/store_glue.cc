@@ -155,6 +155,13 @@ Napi::Value dress_slot(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value flush_slot(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return start_silent(info.Env(), "microvm:flushSlot",
+                      [store, slot = to_string(info[1])] { return flush_slot(*store, slot); });
+}
+
 Napi::Value discard_folder(const Napi::CallbackInfo& info) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};

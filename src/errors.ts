@@ -18,6 +18,7 @@ export type RootfsErrorCode =
   | 'SHARED_INODE'
   | 'SHRINK_REFUSED'
   | 'SIZE_STAMP_MISMATCH'
+  | 'SLOT_BUSY'
   | 'SLOT_INVALID'
   | 'SLOT_IN_USE'
   | 'SLOT_NOT_FOUND'

@@ -179,6 +179,9 @@ export interface NativeAddon {
     dress: Pick<SlotPlan, 'owner' | 'mode'>,
   ): Promise<void>;
 
+  /** Flushes a slot that was published without. */
+  flushSlot(store: NativeStore, slot: string): Promise<void>;
+
   releaseSlot(
     store: NativeStore,
     request: {

@@ -2,10 +2,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Owner } from './arguments.js';
 import { copyImage } from './copy.js';
-import { RootfsError } from './errors.js';
+import { failedWith, RootfsError } from './errors.js';
 import { type GrowPrograms, growImage, shrinkRefused } from './grow.js';
 import { checkAborted } from './long-work.js';
-import { type NativeLockedSlot, type NativeStore, native, RUNG, type Strategy } from './native.js';
+import {
+  type NativeAddon,
+  type NativeLockedSlot,
+  type NativeStore,
+  native,
+  RUNG,
+  type Strategy,
+} from './native.js';
 
 const LOCK_POLL_MS = 5;
 
@@ -31,7 +38,9 @@ export async function replaceImage(
   const { slot, shared, targetBytes, sizeStamp, signal } = replacement;
   return withLock(what, store, slot, signal, async (locked) => {
     await native().settleSlot(locked);
-    const { source, info, inUse } = await native().openSlotImage(locked);
+    const opened = await openImage(locked);
+    if (opened === 'gone') return 'again';
+    const { source, info, inUse } = opened;
     try {
       if (inUse && !shared) throw slotInUse(slot);
       if (info.identity.sizeBytes > targetBytes)
@@ -68,6 +77,18 @@ export async function replaceImage(
       native().dispose(source);
     }
   });
+}
+
+/** The slot may have been released, and emptied, since it was locked: a lock keeps no one from releasing. */
+async function openImage(
+  locked: NativeLockedSlot,
+): Promise<Awaited<ReturnType<NativeAddon['openSlotImage']>> | 'gone'> {
+  try {
+    return await native().openSlotImage(locked);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return 'gone';
+    throw error;
+  }
 }
 
 /** Completes or undoes a grow that was cut off while it was being published. */

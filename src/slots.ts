@@ -85,7 +85,11 @@ export class Slots {
     } catch (error) {
       throw rootfsError(this.#what(request), error);
     }
-    throw changed(request.templatePath, 'or the slot keeps changing under the clone');
+    throw new RootfsError(
+      'SLOT_BUSY',
+      `${this.#what(request)}: other processes keep changing the slot or the template in the same instant; try again`,
+      { path: this.#slotPath(request.vm) },
+    );
   }
 
   /** On the calling thread; throws `NOT_WARM` where that would take more than the one trip. */
@@ -103,7 +107,7 @@ export class Slots {
       if (outcome.status === 'shared-inode') throw sharedInode(request);
       if (outcome.status === 'exists') {
         const slot = this.#assess(request, warm.template, outcome.existing);
-        if (typeof slot === 'object' && this.#asItIs(request, warm.template, slot)) {
+        if (typeof slot === 'object' && !request.durable && this.#asItIs(request, warm.template, slot)) {
           return this.#found(request, warm.template, slot, outcome.existing);
         }
         throw this.#notWarm(request, 'the slot is there, but is to be changed');
@@ -340,7 +344,7 @@ export class Slots {
         return this.#created(warm, outcome);
       case 'staged':
       case 'copy-needed':
-        return this.#finish(warm, outcome);
+        return this.#finish(folder, warm, outcome);
       case 'exists':
         return this.#reuse(folder, request, template, outcome.existing);
       case 'template-changed':
@@ -377,7 +381,7 @@ export class Slots {
   }
 
   /** What does not fit into one trip: copies, grows, publishes. */
-  async #finish(warm: Warm, outcome: Staged): Promise<VmRootfs | Again> {
+  async #finish(folder: OpenFolder, warm: Warm, outcome: Staged): Promise<VmRootfs | Again> {
     const { request, template, growTo, plan } = warm;
     const what = this.#what(request);
     const { staged } = outcome;
@@ -387,7 +391,11 @@ export class Slots {
       checkAborted(what, request.signal);
       const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'slots', plan.slot, sizeBytes, plan.companions);
-      if (published === 'exists') return 'again';
+      if (published === 'exists') {
+        // Another caller was faster. Looked at at once: another round would copy it all again.
+        const state = await native().inspectSlot(folder.store, plan.slot);
+        return await this.#reuse(folder, request, template, state);
+      }
       if (published === 'source-changed') return this.#sourceChanged(warm);
       return this.#made(warm, outcome, sizeBytes);
     } finally {
@@ -431,6 +439,8 @@ export class Slots {
       const { owner, mode } = request;
       await native().dressSlot(store, request.vm.safe, slot.image.identity, { owner, mode });
     }
+    // Whoever made it need not have flushed it.
+    if (request.durable) await native().flushSlot(store, request.vm.safe);
     return this.#found(request, template, slot, state);
   }
 
