@@ -31,7 +31,7 @@
           "sources": ["native/runtime.cc"],
           # Without the extern templates std::string is instantiated here rather than looked up in libstdc++.
           "defines": ["_GLIBCXX_ASSERTIONS", "_GLIBCXX_EXTERN_TEMPLATE=0"],
-          "cflags": ["-O2", "-ffunction-sections", "-fdata-sections", "-U_FORTIFY_SOURCE", "-fno-stack-protector"],
+          "cflags": ["-Os", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-ffunction-sections", "-fdata-sections", "-U_FORTIFY_SOURCE", "-fno-stack-protector"],
           "cflags!": ["-O3"],
           "ldflags!": ["-rdynamic"],
           "ldflags": [

@@ -1,187 +1,245 @@
-// Makes a real ext4 template, gives disks to several VMs, grows one, and does the same with cp and resize2fs beside it.
-const { execFileSync, spawnSync } = require('node:child_process');
+// Makes a real ext4 template, gives disks to six VMs, and does the same with cp and resize2fs beside it. Run by `npm run demo`.
+const { execFile, spawnSync } = require('node:child_process');
 const { createHash, randomBytes } = require('node:crypto');
 const fs = require('node:fs');
-const { tmpdir } = require('node:os');
+const os = require('node:os');
 const { join } = require('node:path');
+const { promisify } = require('node:util');
 const { RootfsRegistry } = require('../dist/index.js');
 
 const MiB = 1024 * 1024;
-const TEMPLATE_BYTES = 512 * MiB;
-const GROWN_BYTES = 2048 * MiB;
-const SYSTEM_PATH = `${process.env.PATH}:/usr/sbin:/sbin`;
+const TEMPLATE_BYTES = 256 * MiB;
+const GROWN_BYTES = 1024 * MiB;
+const SPACE_BYTES = 1536 * MiB;
+// A plain user's PATH lacks the folders that e2fsprogs and xfsprogs lie in.
+const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 
-function run(program, ...args) {
-  return execFileSync(program, args, {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, PATH: SYSTEM_PATH },
+const VMS = [
+  { id: 'vm-1', what: 'the first clone' },
+  { id: 'vm-2', what: 'the next' },
+  { id: 'vm-3', what: 'the next' },
+  { id: 'vm-4', what: 'the first grown', sizeBytes: GROWN_BYTES },
+  { id: 'vm-5', what: 'the next grown', sizeBytes: GROWN_BYTES },
+  { id: 'vm-6', what: 'from the pool', pooled: true },
+];
+
+const folder = fs.mkdtempSync(join(os.tmpdir(), 'microvm-rootfs-demo-'));
+const interrupted = new AbortController();
+let mountPoint;
+process.on('exit', () => {
+  if (mountPoint !== undefined) spawnSync('umount', ['--lazy', mountPoint], { env });
+  fs.rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => {
+    interrupted.abort();
+    process.exit(128 + os.constants.signals[signal]);
   });
 }
 
-function has(program) {
-  return spawnSync('sh', ['-c', `command -v ${program}`], { env: { PATH: SYSTEM_PATH } }).status === 0;
-}
+const run = (program, ...args) => promisify(execFile)(program, args, { env, signal: interrupted.signal });
+const has = (program) => spawnSync('sh', ['-c', `command -v ${program}`], { env }).status === 0;
 
-/** A folder that can reflink: a temporary XFS image where that is possible, else the plain folder. */
-function workspace(folder) {
-  if (process.getuid() !== 0)
-    return {
-      path: folder,
-      note: 'Not root, so no XFS can be mounted: working in the temporary folder as it is.',
-    };
-  if (!has('mkfs.xfs'))
-    return {
-      path: folder,
-      note: 'mkfs.xfs is missing (apt-get install xfsprogs): working in the temporary folder as it is.',
-    };
-  const image = join(folder, 'disk.xfs');
-  const path = join(folder, 'disk');
-  fs.mkdirSync(path);
-  fs.writeFileSync(image, '');
-  fs.truncateSync(image, 4096 * MiB);
-  run('mkfs.xfs', '-q', '-m', 'reflink=1', image);
+function canReflink(path) {
+  const [from, to] = [join(path, 'reflink-from'), join(path, 'reflink-to')];
   try {
-    run('mount', '-o', 'loop', image, path);
-  } catch (error) {
-    return {
-      path: folder,
-      note: `XFS cannot be mounted here (${error.stderr.trim()}): working in the temporary folder as it is.`,
-    };
-  }
-  return {
-    path,
-    unmount: () => run('umount', '--lazy', path),
-    note: 'Working on a temporary XFS with reflink, mounted for this demo alone.',
-  };
-}
-
-/** An ext4 image with a small root file system and some 80 MiB of files. */
-function makeTemplate(path) {
-  const tree = fs.mkdtempSync(join(tmpdir(), 'rootfs-tree-'));
-  try {
-    for (const name of ['etc', 'usr', 'var']) fs.mkdirSync(join(tree, name));
-    fs.writeFileSync(join(tree, 'etc/hostname'), 'microvm\n');
-    for (let i = 0; i < 40; i++) fs.writeFileSync(join(tree, 'usr', `file-${i}`), randomBytes(2 * MiB));
-    run('mke2fs', '-q', '-F', '-t', 'ext4', '-d', tree, path, `${TEMPLATE_BYTES / 1024}K`);
+    fs.writeFileSync(from, Buffer.alloc(4096, 1));
+    fs.copyFileSync(from, to, fs.constants.COPYFILE_FICLONE_FORCE);
+    return true;
+  } catch {
+    return false;
   } finally {
-    fs.rmSync(tree, { recursive: true });
+    for (const file of [from, to]) fs.rmSync(file, { force: true });
   }
 }
 
-function digest(path) {
-  const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(4 * MiB);
-  const fd = fs.openSync(path, 'r');
-  for (let count = fs.readSync(fd, buffer); count > 0; count = fs.readSync(fd, buffer)) {
-    hash.update(buffer.subarray(0, count));
+/** Mounts a temporary XFS. Resolves to undefined, or to why it could not and what to do about it. */
+async function mountXfs(path) {
+  if (process.getuid() !== 0) return ['this is not root, so no XFS can be mounted', 'run it as root'];
+  if (!process.argv.includes('--may-mount'))
+    return ['this has no mount namespace', 'run it with CAP_SYS_ADMIN'];
+  if (!has('mkfs.xfs')) return ['mkfs.xfs is missing', 'apt-get install xfsprogs'];
+  const image = `${path}.xfs`;
+  try {
+    fs.mkdirSync(path);
+    fs.writeFileSync(image, '');
+    fs.truncateSync(image, 4096 * MiB);
+    await run('mkfs.xfs', '-q', '-m', 'reflink=1', image);
+    mountPoint = path;
+    await run('mount', '-o', 'loop', image, path);
+    return undefined;
+  } catch (error) {
+    return [
+      `no XFS can be mounted (${(error.stderr || error.message).trim()})`,
+      'run it where loop devices work',
+    ];
   }
-  fs.closeSync(fd);
+}
+
+/** A folder that can reflink if there is a way to one, and what to say about it. */
+async function workspace() {
+  if (canReflink(folder)) return { path: folder, words: [`${os.tmpdir()}, which can reflink`] };
+  const path = join(folder, 'disk');
+  const [obstacle, remedy] = (await mountXfs(path)) ?? [];
+  if (obstacle === undefined)
+    return { path, own: true, words: ['a temporary XFS, mounted for this demo alone'] };
+  const words = [
+    `${os.tmpdir()}, which has NO REFLINK, and ${obstacle}.`,
+    'Clones are copies that keep holes: stamps, growing, the pool and the checks are shown all the same,',
+    'the speed of reflinks is not.',
+    `For that: ${remedy}; or set TMPDIR to a folder on XFS or btrfs.`,
+  ];
+  return { path: folder, words };
+}
+
+/** Files of 1 KiB to 2 MiB, some 60 MiB together, packed into an ext4 image. */
+async function makeTemplate(tree, path) {
+  for (let i = 0; i < 180; i++) {
+    const parent = join(tree, 'usr', `lib-${i % 9}`);
+    fs.mkdirSync(parent, { recursive: true });
+    fs.writeFileSync(join(parent, `file-${i}`), randomBytes(1024 * 2 ** (i % 12)));
+  }
+  await run('mke2fs', '-q', '-F', '-t', 'ext4', '-d', tree, path, `${TEMPLATE_BYTES / MiB}M`);
+}
+
+async function digest(path) {
+  const hash = createHash('sha256');
+  for await (const chunk of fs.createReadStream(path, { highWaterMark: MiB })) hash.update(chunk);
   return hash.digest('hex');
 }
 
-function row(...cells) {
-  const widths = [26, 10, 12, 12, 12];
-  console.log(
-    `  ${cells.map((cell, i) => (i === 0 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join('')}`,
-  );
+/** One digest of the names and contents of all files below a folder. */
+async function digestOfTree(tree) {
+  const files = fs
+    .readdirSync(tree, { recursive: true })
+    .filter((name) => fs.statSync(join(tree, name)).isFile());
+  const lines = [];
+  for (const name of files.sort()) lines.push(`${await digest(join(tree, name))} ${name}\n`);
+  return createHash('sha256').update(lines.join('')).digest('hex');
 }
 
-function show(who, strategy, path, ms) {
-  const { size, blocks } = fs.statSync(path);
-  row(who, strategy, `${size / MiB} MiB`, `${((blocks * 512) / MiB).toFixed(0)} MiB`, `${ms.toFixed(2)} ms`);
+const mib = (bytes) => `${Math.round(bytes / MiB)} MiB`;
+const blocksOf = (path) => mib(fs.statSync(path).blocks * 512);
+
+async function usedBytes(path) {
+  await run('sync', '-f', path);
+  const { blocks, bfree, bsize } = fs.statfsSync(path);
+  return (blocks - bfree) * bsize;
 }
 
-async function timed(work) {
-  const start = performance.now();
-  const result = await work();
-  return { result, ms: performance.now() - start };
+async function cloneAll(registry) {
+  const clones = [];
+  for (const { id, sizeBytes, pooled } of VMS) {
+    if (pooled) await registry.prewarm('debian', { count: 1 });
+    const started = performance.now();
+    const clone = await registry.cloneForVm(id, 'debian', { writable: true, sizeBytes });
+    const ms = performance.now() - started;
+    clones.push({ ...clone, ms, blocks: blocksOf(clone.path) });
+  }
+  return clones;
 }
 
-async function main(folder) {
-  const disk = workspace(folder);
-  unmount = disk.unmount;
-  console.log(`\n${disk.note}\n`);
-  const templateDir = join(disk.path, 'templates');
+async function copyAll(template, path) {
+  const copies = [];
+  for (const { id, sizeBytes } of VMS) {
+    const copy = join(path, `${id}.ext4`);
+    const started = performance.now();
+    await run('cp', '--reflink=auto', template, copy);
+    if (sizeBytes !== undefined) {
+      fs.truncateSync(copy, sizeBytes);
+      await run('resize2fs', '-f', copy);
+    }
+    const ms = performance.now() - started;
+    copies.push({ ms, blocks: blocksOf(copy) });
+  }
+  return copies;
+}
+
+function showTable(clones, copies) {
+  const widths = [-7, -17, -9, 9, 9, 12, 12, 12, 9];
+  const pad = (cell, width) => (width < 0 ? cell.padEnd(-width) : cell.padStart(width));
+  const row = (...cells) => console.log(`  ${cells.map((cell, i) => pad(cell, widths[i])).join('')}`);
+  console.log(`\n${' '.repeat(26)}── microvm-rootfs ${'─'.repeat(21)}     ── cp, resize2fs ──`);
+  row('VM', '', 'strategy', 'size', 'blocks', 'time', 'blocks', 'time', 'ratio');
+  VMS.forEach(({ id, what }, i) => {
+    const [clone, copy] = [clones[i], copies[i]];
+    const ratio = copy.ms / clone.ms;
+    const ours = [clone.strategy, mib(clone.sizeBytes), clone.blocks, `${clone.ms.toFixed(2)} ms`];
+    row(
+      id,
+      what,
+      ...ours,
+      copy.blocks,
+      `${copy.ms.toFixed(2)} ms`,
+      `${ratio.toFixed(ratio < 1 ? 2 : ratio < 10 ? 1 : 0)} ×`,
+    );
+  });
+}
+
+/** Throws unless a clone is a sound file system that holds what the template holds. */
+async function check(clone, treeDigest) {
+  const { path, sizeBytes, sourceSha256 } = clone;
+  await run('e2fsck', '-fn', path);
+  if (sizeBytes === TEMPLATE_BYTES) {
+    if ((await digest(path)) !== sourceSha256) throw new Error(`${path} is not what its stamp says`);
+    return;
+  }
+  const { stdout } = await run('dumpe2fs', '-h', path);
+  const field = (name) => Number(new RegExp(`^${name}: +(\\d+)`, 'm').exec(stdout)?.[1]);
+  if (field('Block count') * field('Block size') !== sizeBytes) throw new Error(`${path} is not filled`);
+  const dump = fs.mkdtempSync(join(folder, 'dump-'));
+  await run('debugfs', '-R', `rdump / ${dump}`, path);
+  if ((await digestOfTree(dump)) !== treeDigest) throw new Error(`${path} has other files than the template`);
+}
+
+async function main() {
+  if (!has('mke2fs')) throw new Error('mke2fs, e2fsck and resize2fs are missing: apt-get install e2fsprogs');
+  const { bavail, bsize } = fs.statfsSync(folder);
+  if (bavail * bsize < SPACE_BYTES)
+    throw new Error(`${os.tmpdir()} has not ${mib(SPACE_BYTES)} free: set TMPDIR`);
+  const { path, own, words } = await workspace();
+  const tree = join(folder, 'tree');
+  const [templateDir, clonesDir] = [join(path, 'templates'), join(path, 'vms')];
   const template = join(templateDir, 'debian', 'rootfs.ext4');
   fs.mkdirSync(join(templateDir, 'debian'), { recursive: true });
-  makeTemplate(template);
-  const before = digest(template);
-
-  const registry = new RootfsRegistry({ templateDir, clonesDir: join(disk.path, 'vms') });
-  row('microvm-rootfs', 'strategy', 'size', 'blocks', 'time');
-  const clone = (id, size) =>
-    timed(() =>
-      size === undefined
-        ? registry.cloneForVm(id, 'debian', { writable: true })
-        : registry.cloneForVmWithSize(id, 'debian', size, { writable: true }),
-    );
-  const disks = [];
-  for (const [label, id, size] of [
-    ['vm-1 (hashes and seals)', 'vm-1'],
-    ['vm-2', 'vm-2'],
-    ['vm-3', 'vm-3'],
-    ['vm-4', 'vm-4'],
-    ['vm-5, grown (the first)', 'vm-5', GROWN_BYTES],
-    ['vm-6, grown', 'vm-6', GROWN_BYTES],
-  ]) {
-    const { result, ms } = await clone(id, size);
-    disks.push(result);
-    show(label, result.strategy, result.path, ms);
-  }
-  await registry.prewarm('debian', { count: 2 });
-  const pooled = await clone('vm-7');
-  disks.push(pooled.result);
-  show(
-    'vm-7, from the pool',
-    pooled.result.pooled ? 'pooled' : pooled.result.strategy,
-    pooled.result.path,
-    pooled.ms,
-  );
-
-  console.log('');
-  row('cp and resize2fs', '', 'size', 'blocks', 'time');
-  for (const id of ['vm-1', 'vm-2', 'vm-3']) {
-    const path = join(disk.path, `${id}.ext4`);
-    const { ms } = await timed(() => run('cp', '--reflink=auto', template, path));
-    show(id, '', path, ms);
-  }
-  const grown = join(disk.path, 'vm-5.ext4');
-  const { ms } = await timed(() => {
-    run('cp', '--reflink=auto', template, grown);
-    fs.truncateSync(grown, GROWN_BYTES);
-    run('resize2fs', '-f', grown);
-  });
-  show('vm-5, grown', '', grown, ms);
-
-  console.log('\nChecking:');
-  for (const { path, sizeBytes, sourceSha256 } of disks) {
-    run('e2fsck', '-fn', path);
-    if (sizeBytes === TEMPLATE_BYTES && digest(path) !== sourceSha256)
-      throw new Error(`${path} is not what its stamp says`);
-  }
+  await makeTemplate(tree, template);
+  const sha256 = await digest(template);
+  const treeDigest = await digestOfTree(tree);
+  console.log(`\n  on        ${words.join('\n            ')}`);
   console.log(
-    `  ${disks.length} clones: e2fsck finds no fault, and each holds the bytes that its stamp names.`,
+    `  template  ${mib(TEMPLATE_BYTES)} of ext4, ${blocksOf(template)} on disk, sha256 ${sha256.slice(0, 16)}…`,
   );
-  if (digest(template) !== before) throw new Error('the template has changed');
-  console.log('  The template is what it was.');
-  for (const { vmId } of disks) await registry.release(vmId);
+
+  const registry = new RootfsRegistry({ templateDir, clonesDir });
+  const usedBefore = await usedBytes(path);
+  const clones = await cloneAll(registry);
+  const usedByClones = (await usedBytes(path)) - usedBefore;
+  const copies = await copyAll(template, path);
+  const usedByCopies = (await usedBytes(path)) - usedBefore - usedByClones;
+  showTable(clones, copies);
+  console.log(
+    '\n  One measurement each (npm run bench takes many). The first clone hashes the template and, where there',
+  );
+  console.log(
+    '  is reflink, seals it; the first grown one seals that size. Later clones share the sealed images.',
+  );
+  if (own)
+    console.log(
+      `  Space taken: ${mib(usedByClones)} with the sealed images, ${mib(usedByCopies)} by cp and resize2fs.`,
+    );
+
+  for (const clone of clones) await check(clone, treeDigest);
+  if ((await digest(template)) !== sha256) throw new Error('the template has changed');
+  console.log(`\n  ✓ e2fsck -fn finds no fault in any of the ${clones.length} clones`);
+  console.log('  ✓ each has the digest in its stamp; the grown ones fill their size and hold the same files');
+  console.log('  ✓ the template is byte for byte what it was');
+  for (const { vmId } of clones) await registry.release(vmId);
   await registry.close();
-  console.log('  All released, nothing left behind.\n');
+  console.log('  ✓ all slots are released, and nothing is left behind\n');
 }
 
-if (!has('mke2fs')) {
-  console.error('mke2fs, e2fsck and resize2fs are missing: apt-get install e2fsprogs');
-  process.exit(1);
-}
-const folder = fs.mkdtempSync(join(tmpdir(), 'microvm-rootfs-demo-'));
-let unmount;
-process.on('exit', () => {
-  unmount?.();
-  fs.rmSync(folder, { recursive: true, force: true });
-});
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130));
-main(folder).catch((error) => {
-  console.error(error);
+main().catch((error) => {
+  // What a machine lacks is told by its message alone; a fault of the library or of the demo with all there is.
+  console.error(error.name === 'Error' ? `demo: ${error.message}` : error);
   process.exitCode = 1;
 });

@@ -48,6 +48,8 @@ export function readElf(bytes) {
       ({ type, flags }) =>
         type === SEGMENT.load && (flags & FLAG.write) !== 0 && (flags & FLAG.execute) !== 0,
     ),
+    /** Bytes of the file that are mapped, without the padding between segments. */
+    loadedBytes: segments.reduce((sum, { type, size }) => sum + (type === SEGMENT.load ? size : 0), 0),
     isStripped: !sections.some(({ type, name }) => type === SECTION.symtab || name.startsWith('.debug')),
     undefinedSymbols: symbols.filter(({ defined }) => !defined).map(({ name }) => name),
     exportedSymbols: symbols.filter(({ defined }) => defined).map(({ name }) => name),
