@@ -15,6 +15,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   };
   add("openSource", microvm::open_source);
   add("checkSource", microvm::check_source);
+  add("identities", microvm::identities);
+  add("flushSource", microvm::flush_source);
   add("newDigest", microvm::new_digest);
   add("digestStep", microvm::digest_step);
   add("extentCount", microvm::extent_count);

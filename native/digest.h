@@ -1,4 +1,5 @@
-// The SHA-256 of an open file, in steps of a bounded number of bytes.
+// The SHA-256 of an open file, in steps of a bounded number of bytes. Holes are hashed without being read, which would
+// fill the page cache with zeros.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +24,14 @@ class Digest final : public Shared {
   const std::string& hex() const { return hex_; }
 
  private:
+  Error look();
+
   const Ref<Source> source_;
   Sha256 hash_;
   uint64_t position_ = 0;
+  // The next data that is known of.
+  uint64_t data_start_ = 0;
+  uint64_t data_end_ = 0;
   bool done_ = false;
   std::string hex_;
 };

@@ -1,9 +1,14 @@
 #include "image_glue.h"
 
+#include <fcntl.h>
+
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "extents.h"
+#include "file.h"
+#include "identity.h"
 #include "job.h"
 #include "kinds.h"
 #include "lease.h"
@@ -62,6 +67,34 @@ class CheckSource {
   Ref<Source> source_;
   FileInfo info_;
   Openness writers_ = Openness::kUnknown;
+};
+
+class Identities {
+ public:
+  explicit Identities(std::vector<std::string> paths) : paths_(std::move(paths)) {}
+
+  Error run() {
+    for (const std::string& path : paths_) {
+      FileInfo info;
+      const bool found = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info).ok() && info.is_regular();
+      identities_.push_back(found ? info.identity : Identity());
+      found_.push_back(found ? 1 : 0);
+    }
+    return {};
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, paths_.size());
+    for (uint32_t i = 0; i < paths_.size(); i++) {
+      array.Set(i, found_[i] != 0 ? microvm::to_js(env, identities_[i]) : env.Undefined());
+    }
+    return array;
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  std::vector<Identity> identities_;
+  std::vector<char> found_;
 };
 
 class DigestStep {
@@ -123,6 +156,19 @@ Napi::Value check_source(const Napi::CallbackInfo& info) {
   Ref<Source> source = unwrap<Source>(info[0]);
   if (!source) return {};
   return Job<CheckSource>::start(info.Env(), "microvm:checkSource", CheckSource(std::move(source)));
+}
+
+Napi::Value identities(const Napi::CallbackInfo& info) {
+  Napi::Array array = info[0].As<Napi::Array>();
+  std::vector<std::string> paths;
+  for (uint32_t i = 0; i < array.Length(); i++) paths.push_back(to_string(array.Get(i)));
+  return Job<Identities>::start(info.Env(), "microvm:identities", Identities(std::move(paths)));
+}
+
+Napi::Value flush_source(const Napi::CallbackInfo& info) {
+  Ref<Source> source = unwrap<Source>(info[0]);
+  if (!source) return {};
+  return start_silent(info.Env(), "microvm:flushSource", [source] { return flush(source->fd(), source->path()); });
 }
 
 Napi::Value new_digest(const Napi::CallbackInfo& info) {

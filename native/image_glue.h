@@ -7,6 +7,8 @@ namespace microvm {
 
 Napi::Value open_source(const Napi::CallbackInfo& info);
 Napi::Value check_source(const Napi::CallbackInfo& info);
+Napi::Value identities(const Napi::CallbackInfo& info);
+Napi::Value flush_source(const Napi::CallbackInfo& info);
 Napi::Value new_digest(const Napi::CallbackInfo& info);
 Napi::Value digest_step(const Napi::CallbackInfo& info);
 Napi::Value extent_count(const Napi::CallbackInfo& info);

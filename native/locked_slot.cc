@@ -43,8 +43,9 @@ Error LockedSlot::settle() {
   Error error = read_small_file(fd, kNewSizeStamp, path_of(kNewSizeStamp), &pending);
   if (!error.ok() || pending.state == SmallFile::State::kAbsent) return error;
   error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &image);
-  if (!error.ok()) return error;
-  if (pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size)) {
+  const bool has_image = error.ok();
+  if (!has_image && !error.is(ENOENT)) return error;
+  if (has_image && pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size)) {
     return rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
   }
   return remove_file_at(fd, kNewSizeStamp, path_of(kNewSizeStamp));

@@ -40,7 +40,7 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     Fd folder;
     error = open_folder_at(store.clones_fd(), request.slot.c_str(), path, &folder);
     *status = ReleaseStatus::kAbsent;
-    if (error.is(ENOENT)) return {};
+    if (error.is(ENOENT)) return request.durable ? flush(store.clones_fd(), store.clones_path()) : Error();
     *status = ReleaseStatus::kForeign;
     if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
     if (!error.ok()) return error;

@@ -21,11 +21,17 @@ Error StagedSlot::build(CloneStatus* status) {
   bool done = false;
   if ((plan_.rungs & static_cast<unsigned>(Rung::kReflink)) != 0) error = try_reflink(&done);
   if (error.ok() && !done && (plan_.rungs & static_cast<unsigned>(Rung::kHardlink)) != 0) {
-    if (!plan_.dress.empty()) {
-      *status = CloneStatus::kSharedInode;
-      return {};
+    if (plan_.dress.empty()) {
+      error = try_hardlink(&done);
+    } else {
+      bool possible = false;
+      error = same_device(&possible);
+      if (error.ok() && possible) {
+        *status = CloneStatus::kSharedInode;
+        return {};
+      }
+      attempts_.push_back({Rung::kHardlink, EXDEV});
     }
-    error = try_hardlink(&done);
   }
   if (!error.ok()) return error;
   if (done) {
@@ -102,6 +108,13 @@ Error StagedSlot::try_hardlink(bool* done) {
   // On overlayfs linking a file of the lower layer copies it up first, which can give it another inode.
   attempts_.push_back({Rung::kHardlink, EXDEV});
   return remove_file_at(store_->session_fd(), inside(kImage).c_str(), image_path());
+}
+
+Error StagedSlot::same_device(bool* same) const {
+  FileInfo folder;
+  Error error = stat_fd(store_->session_fd(), store_->session_path(), &folder);
+  *same = error.ok() && folder.identity.device == plan_.expected.device;
+  return error;
 }
 
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {
@@ -195,7 +208,7 @@ Error path_unchanged(const std::string& path, const Identity& expected, bool* un
   FileInfo info;
   Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info);
   *unchanged = error.ok() && info.identity.same_state(expected);
-  return error.is(ENOENT) ? Error() : error;
+  return error.is(ENOENT) || error.is(ENOTDIR) ? Error() : error;
 }
 
 // A pooled slot that needs a file with its raw id gets it where nobody else can take the slot meanwhile.

@@ -99,6 +99,7 @@ class StagedSlot final : public Shared {
   std::string inside(std::string_view file) const { return join(name_, file); }
   Error try_reflink(bool* done);
   Error try_hardlink(bool* done);
+  Error same_device(bool* same) const;
   Error create_image();
   Error check_image(uint64_t size);
   Error write_companions(const std::vector<Companion>& companions);

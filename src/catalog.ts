@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { isPath, isWellFormed, show } from './arguments.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
@@ -18,16 +19,20 @@ export interface StackInfo {
   readonly sha256: string;
 }
 
+// NAME_MAX of Linux.
+const NAME_BYTES_LIMIT = 255;
+
 // Enough to keep the disk busy; each holds a descriptor.
 const LOOKS_AT_ONCE = 16;
 
 /** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
 export function parseStackName(name: unknown): StackName {
-  if (isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name))
-    return name as StackName;
+  if (isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name)) {
+    if (Buffer.byteLength(name) <= NAME_BYTES_LIMIT) return name as StackName;
+  }
   throw new RootfsError(
     'INVALID_STACK_NAME',
-    `invalid stack name ${show(name)}: it must be the name of a folder, without "/", NUL or a leading dot`,
+    `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} bytes, without "/", NUL or a leading dot`,
   );
 }
 
@@ -51,15 +56,38 @@ export class Catalog {
 
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
-    const found: (StackInfo | undefined)[] = new Array(names.length);
+    const known = await this.#templates.known(
+      names.map((name) => this.templatePath(name)),
+      signal,
+    );
+    const found: (StackInfo | undefined)[] = names.map((name) => {
+      const template = known.get(this.templatePath(name));
+      return template === undefined ? undefined : stackInfo(name, template);
+    });
+    await this.#lookAtRest(names, found, signal);
+    return found.filter((info) => info !== undefined);
+  }
+
+  /** Those that have to be hashed, or are none. After the first failure nothing more is read. */
+  async #lookAtRest(
+    names: readonly StackName[],
+    found: (StackInfo | undefined)[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const failure = new AbortController();
+    const either = AbortSignal.any(signal === undefined ? [failure.signal] : [failure.signal, signal]);
+    setMaxListeners(0, either);
     let next = 0;
     const look = async () => {
       for (let i = next++; i < names.length; i = next++) {
-        found[i] = await this.#listed(names[i] as StackName, signal);
+        found[i] ??= await this.#listed(names[i] as StackName, either);
       }
     };
-    await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, look));
-    return found.filter((info) => info !== undefined);
+    const abortOthers = (error: unknown) => {
+      failure.abort(error);
+      throw error;
+    };
+    await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, () => look().catch(abortOthers)));
   }
 
   /** A folder whose image is not a regular file is no stack. */

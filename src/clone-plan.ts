@@ -44,6 +44,7 @@ export function planFor(
 ): SlotPlan {
   const { vm, owner, mode, durable, writable } = request;
   const mayShareInode = writable !== true && !origin.sealed && grown === undefined;
+  const growsHere = !origin.sealed && grown !== undefined;
   const rawId = vm.raw === vm.safe ? undefined : vm.raw;
   return {
     slot: vm.safe,
@@ -52,8 +53,8 @@ export function planFor(
     templatePath: template.path,
     templateExpected: template.identity,
     rungs: RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy,
-    owner,
-    mode,
+    // What is grown first gets them when that is done.
+    ...(growsHere ? {} : { owner, mode }),
     durable,
     ready,
     rawId,
@@ -61,8 +62,8 @@ export function planFor(
 }
 
 export function poolKey(request: CloneRequest, template: Template): PoolKey {
-  const { owner, mode, sizeBytes } = request;
-  return { sha256: template.sha256, sizeBytes: sizeBytes ?? template.identity.sizeBytes, owner, mode };
+  const { owner, mode } = request;
+  return { template, grownTo: growsTo(request, template), owner, mode };
 }
 
 /** The size to grow a new clone to; undefined if it stays as long as the template. Throws `SHRINK_REFUSED`. */

@@ -1,6 +1,5 @@
 // The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { failedWith, isSystemError, RootfsError, rootfsError } from './errors.js';
 import { inTurn } from './long-work.js';
@@ -21,8 +20,8 @@ export interface OpenFolder {
   readonly reflinks: boolean;
 }
 
-/** Everything of our own lives in this folder of the clones folder; no slot can have a name with a dot. */
-export const STATE_FOLDER = '.microvm-rootfs';
+/** In the clones folder; no slot can have a name with a dot. */
+const STATE_FOLDER = '.microvm-rootfs';
 
 // Files and folders in one slice.
 const SWEEP_BUDGET = 64;
@@ -36,6 +35,8 @@ const REOPEN_LIMIT = 3;
 export class ClonesFolder {
   /** Without a slash at its end. */
   readonly path: string;
+  /** Everything of our own lives here. */
+  readonly statePath: string;
   #opening: Promise<OpenFolder> | undefined;
   #open: OpenFolder | undefined;
   #swept = false;
@@ -49,6 +50,7 @@ export class ClonesFolder {
 
   constructor(path: string) {
     this.path = path.replace(/(?<=.)\/+$/, '');
+    this.statePath = `${this.path}/${STATE_FOLDER}`;
   }
 
   /** Runs `work` with the open folder, and again with a new one if the folder proves to be another than the one that was opened. */
@@ -85,7 +87,7 @@ export class ClonesFolder {
   isStale(error: unknown): boolean {
     if (failedWith(error, 'ESTALE')) return true;
     if (!failedWith(error, 'ENOENT') || !isSystemError(error)) return false;
-    const ours = join(this.path, STATE_FOLDER);
+    const ours = this.statePath;
     return (error.path?.startsWith(ours) ?? false) || (error.dest?.startsWith(ours) ?? false);
   }
 

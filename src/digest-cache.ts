@@ -1,11 +1,10 @@
 // Digests that outlive the process, by the state of the file that they are of. The file is replaced as a whole, so a reader in any process
 // finds one version or another; of two processes that write at once one's news may be lost, which costs one more hash.
 import { createHash } from 'node:crypto';
-import { readFile, rename, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { type ClonesFolder, STATE_FOLDER } from './clones-folder.js';
+import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, rootfsError } from './errors.js';
 import { type Identity, sameState } from './identity.js';
+import { readOwnFile, replaceOwnFile } from './own-files.js';
 
 const FILE = 'digests.json';
 const VERSION = 1;
@@ -23,11 +22,13 @@ export class DigestCache {
   readonly #path: string;
   #loaded: Promise<Map<string, Entry>> | undefined;
   #saving: Promise<void> = Promise.resolve();
+  /** The save that comes after the one under way, for all who have news meanwhile. */
+  #next: Promise<void> | undefined;
   #unsaved = false;
 
   constructor(folder: ClonesFolder) {
     this.#folder = folder;
-    this.#path = join(folder.path, STATE_FOLDER, FILE);
+    this.#path = `${folder.statePath}/${FILE}`;
     // What was learnt before, say by listing stacks, is kept as well.
     folder.onOpened(async () => {
       if (this.#unsaved) await this.#saveInTurn();
@@ -49,8 +50,12 @@ export class DigestCache {
   }
 
   #saveInTurn(): Promise<void> {
-    this.#saving = this.#saving.then(() => this.#save());
-    return this.#saving;
+    this.#next ??= this.#saving.then(() => {
+      this.#next = undefined;
+      return this.#save();
+    });
+    this.#saving = this.#next;
+    return this.#next;
   }
 
   async #save(): Promise<void> {
@@ -60,9 +65,7 @@ export class DigestCache {
     try {
       const entries = await load(this.#path);
       for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
-      const temporary = join(folder.sessionPath, FILE);
-      await writeFile(temporary, serialize([...entries.values()]), { mode: 0o600, flush: true });
-      await rename(temporary, this.#path);
+      await replaceOwnFile(this.#path, serialize([...entries.values()]), folder.sessionPath);
     } catch (error) {
       process.emitWarning(
         `digests are not kept: ${(rootfsError(`writing ${this.#path}`, error) as Error).message}`,
@@ -145,15 +148,11 @@ function checksum(rows: string): string {
 async function load(path: string): Promise<Map<string, Entry>> {
   const entries = new Map<string, Entry>();
   try {
-    // Looked at before it is read: a giant would take all memory.
-    const status = await stat(path);
-    if (!status.isFile() || status.size > FILE_BYTES_LIMIT) return entries;
-    for (const entry of parse(await readFile(path, 'utf8')) ?? []) remember(entries, entry);
+    const text = await readOwnFile(path, FILE_BYTES_LIMIT);
+    for (const entry of parse(text ?? '') ?? []) remember(entries, entry);
   } catch (error) {
     // Without it templates are hashed again; a folder that cannot be read shows itself where slots are made.
-    if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR') && !failedWith(error, 'EACCES')) {
-      throw rootfsError(`reading ${path}`, error);
-    }
+    if (!failedWith(error, 'EACCES')) throw rootfsError(`reading ${path}`, error);
   }
   return entries;
 }

@@ -117,6 +117,11 @@ export function failedWith(error: unknown, code: string): boolean {
   return isSystemError(error) && errnoName(error.errno) === code;
 }
 
+/** Whether there is no space left, on the disk or in a quota. */
+export function isFull(error: unknown): error is SystemError {
+  return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
+}
+
 /** Makes a {@link RootfsError} of whatever a step of `what` failed with; one that is there already passes through. */
 export function rootfsError(what: string, error: unknown): unknown {
   if (error instanceof RootfsError || !isSystemError(error)) return error;

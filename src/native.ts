@@ -113,6 +113,9 @@ export interface NativeAddon {
   /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
   openSource(path: string): Promise<OpenedSource>;
   checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source'>>;
+  /** Of the regular files among these paths; undefined for whatever else, or nothing, is there. */
+  identities(paths: readonly string[]): Promise<(Identity | undefined)[]>;
+  flushSource(source: NativeSource): Promise<void>;
   newDigest(source: NativeSource): NativeDigest;
   /** Hashes about `budgetBytes`; `sha256` is there when the end was reached. */
   digestStep(digest: NativeDigest, budgetBytes: number): Promise<{ bytesDone: number; sha256?: string }>;

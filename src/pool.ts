@@ -1,29 +1,47 @@
-// Ready slots, in <clonesDir>/.microvm-rootfs/pool/<what they are>-<random>/: handing one out is a rename. All processes on the folder
-// share them, and they outlive a restart. They are not flushed, which would cost more than they save: so one that another process made is
-// looked at before it is used, since a power cut can have emptied it, and a `durable` clone is never taken from here. What they are holds
-// their template's digest, so one whose template has changed is not found any more.
-import { randomBytes } from 'node:crypto';
-import { lstat, readdir, readFile } from 'node:fs/promises';
+// Ready slots, in <clonesDir>/.microvm-rootfs/pool/: handing one out is a rename.
+//
+//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<random>/   a slot for nobody yet
+//   pool/<sha256>-<template tag>.json                            which template such slots are of, for recover()
+//
+// All processes on the folder share them, and they outlive a restart. They are not flushed, which would cost more than they save: so one
+// that another process made is looked at before it is used, since a power cut can have emptied it, and a `durable` clone is never taken from
+// here. Their names hold their template's digest, so those of a template that has changed are not found any more.
+import { createHash } from 'node:crypto';
+import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Owner } from './arguments.js';
-import { type ClonesFolder, STATE_FOLDER } from './clones-folder.js';
-import { rootfsError } from './errors.js';
-import { native } from './native.js';
-import { CLONE_ROOTFS_FILE, CLONE_STAMP_FILE, parseStamp } from './stamps.js';
+import type { Background } from './background.js';
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import { checkAborted } from './long-work.js';
+import { native, type Strategy } from './native.js';
+import { readOwnFile, replaceOwnFile } from './own-files.js';
+import {
+  CLONE_ROOTFS_FILE,
+  CLONE_SIZE_STAMP_FILE,
+  CLONE_STAMP_FILE,
+  parseSizeStamp,
+  parseStamp,
+} from './stamps.js';
+import { isWanted, stateOf, type TemplateRecord } from './template-record.js';
+import type { Template } from './templates.js';
 
 /** What a ready slot is: only a request for the very same can take it. */
 export interface PoolKey {
-  readonly sha256: string;
-  readonly sizeBytes: number;
+  readonly template: Template;
+  /** Undefined if it is as long as the template. */
+  readonly grownTo: number | undefined;
   readonly owner: Owner | undefined;
   readonly mode: number | undefined;
 }
 
-/** Makes one ready slot of this kind under this name. */
-export type MakeReady = (name: string) => Promise<void>;
+/** Makes one ready slot of this kind, and gives its name, which {@link readyName} makes. */
+export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
 
 /** Below this share of what was asked for the pool is filled again. */
 const LOW_MARK = 0.5;
+
+const RECORD_BYTES_LIMIT = 64 * 1024;
+const STAMP_BYTES_LIMIT = 128;
 
 interface Line {
   readonly key: PoolKey;
@@ -40,31 +58,40 @@ interface Line {
 
 export class Pool {
   readonly #folder: ClonesFolder;
+  readonly #background: Background;
   readonly #path: string;
   readonly #lines = new Map<string, Line>();
-  readonly #work = new Set<Promise<void>>();
-  #closed = false;
 
-  constructor(folder: ClonesFolder) {
+  constructor(folder: ClonesFolder, background: Background) {
     this.#folder = folder;
-    this.#path = join(folder.path, STATE_FOLDER, 'pool');
+    this.#background = background;
+    this.#path = `${folder.statePath}/pool`;
   }
 
-  /** Keeps `count` ready slots of this kind from now on. Resolves when they are there. `renew` is called if the template changes. */
-  async keep(key: PoolKey, count: number, make: MakeReady, renew: () => Promise<void>): Promise<void> {
+  /**
+   * Keeps `count` ready slots of this kind from now on; with 0 no more, and those that this process kept go. Resolves when they are there.
+   * `renew` is called if the template changes.
+   */
+  async keep(
+    key: PoolKey,
+    count: number,
+    signal: AbortSignal | undefined,
+    make: MakeReady,
+    renew: () => Promise<void>,
+  ): Promise<void> {
+    const id = lineId(key);
+    const { ready, seen } = this.#lines.get(id) ?? { ready: [], seen: new Set<string>() };
+    if (count === 0) {
+      this.#lines.delete(id);
+      await this.#folder.use(async ({ store }) => {
+        for (const name of ready) await this.#discard(store, name);
+      });
+      return;
+    }
     const prefix = prefixOf(key);
-    const line: Line = {
-      key,
-      prefix,
-      ready: this.#lines.get(prefix)?.ready ?? [],
-      seen: this.#lines.get(prefix)?.seen ?? new Set(),
-      count,
-      make,
-      renew,
-      filling: undefined,
-    };
-    this.#lines.set(prefix, line);
-    line.filling = this.#fill(line).finally(() => {
+    const line: Line = { key, prefix, ready, seen, count, make, renew, filling: undefined };
+    this.#lines.set(id, line);
+    line.filling = this.#fill(line, signal).finally(() => {
       line.filling = undefined;
     });
     await line.filling;
@@ -73,68 +100,75 @@ export class Pool {
   /** The name of a ready slot, to be taken by a rename; whoever does not take it gives it back. */
   take(key: PoolKey): string | undefined {
     if (this.#lines.size === 0) return undefined;
-    const line = this.#lines.get(prefixOf(key));
+    const line = this.#lines.get(lineId(key));
     if (line === undefined) return undefined;
     const name = line.ready.pop();
     if (line.ready.length < line.count * LOW_MARK && line.filling === undefined) {
-      line.filling = this.#behind(() => this.#fill(line)).finally(() => {
-        line.filling = undefined;
-      });
+      const what = `filling the pool of ${key.template.path}`;
+      line.filling = this.#background
+        .start(what, () => this.#fill(line, undefined))
+        .finally(() => {
+          line.filling = undefined;
+        });
     }
     return name;
   }
 
   giveBack(key: PoolKey, name: string): void {
-    this.#lines.get(prefixOf(key))?.ready.push(name);
+    this.#lines.get(lineId(key))?.ready.push(name);
   }
 
-  /** A template has changed: its ready slots are of no use to anybody, and others are made in their place. */
-  async drop(sha256: string): Promise<void> {
-    for (const [prefix, line] of [...this.#lines]) {
-      if (!prefix.startsWith(sha256)) continue;
-      this.#lines.delete(prefix);
-      this.#behind(line.renew);
+  /** A template has changed: its ready slots are of no use to anybody, and others are made in their place, unless it is `gone`. */
+  drop({ path, sha256 }: Template, gone: boolean): void {
+    for (const [id, { key, renew }] of [...this.#lines]) {
+      if (key.template.path !== path || key.template.sha256 !== sha256) continue;
+      this.#lines.delete(id);
+      if (!gone) this.#background.start(`filling the pool of ${path}`, renew);
     }
-    await this.#folder.use(async ({ store }) => {
-      for (const name of await readdir(this.#path)) {
-        if (name.startsWith(sha256)) await native().discardFolder(store, 'pool', name);
-      }
-    });
-    this.#folder.sweepInBackground();
+    if (this.#folder.opened === undefined) return;
+    this.#background.start(`emptying the pool of ${path}`, () =>
+      this.#folder.use(async ({ store }) => {
+        const mark = `-${tagOf(path)}`;
+        for (const name of await readdir(this.#path)) {
+          if (name.startsWith(sha256) && name.includes(mark)) await this.#discard(store, name);
+        }
+        this.#folder.sweepInBackground();
+      }),
+    );
   }
 
-  async drain(): Promise<void> {
-    while (this.#work.size > 0) await Promise.all(this.#work);
+  /** Throws away the ready slots of templates that are gone or were replaced. Resolves to their number. */
+  async collect(): Promise<number> {
+    return this.#folder.use(async ({ store }) => {
+      const names = await readdir(this.#path);
+      const wanted = new Set<string>();
+      for (const name of names.filter(isRecord)) {
+        const record = await readRecord(join(this.#path, name));
+        if (record !== undefined && (await isWanted(record))) wanted.add(name);
+      }
+      const unwanted = names.filter((name) => !wanted.has(isRecord(name) ? name : recordOf(name)));
+      for (const name of unwanted) await this.#discard(store, name);
+      return unwanted.filter((name) => !isRecord(name)).length;
+    });
   }
 
   /** Fills no more. Ready slots stay for the next process. */
-  async close(): Promise<void> {
-    this.#closed = true;
+  close(): void {
     this.#lines.clear();
-    await this.drain();
   }
 
-  /** After the clone that is under way, and behind its caller's back. */
-  #behind(work: () => Promise<void>): Promise<void> {
-    const done = new Promise((resolve) => setImmediate(resolve))
-      .then(() => (this.#closed ? undefined : work()))
-      .catch((error) => {
-        process.emitWarning(
-          `the pool is not filled: ${(rootfsError('making a ready slot', error) as Error).message}`,
-          {
-            code: 'MICROVM_ROOTFS_POOL',
-          },
-        );
-      })
-      .finally(() => this.#work.delete(done));
-    this.#work.add(done);
-    return done;
+  async #discard(store: OpenFolder['store'], name: string): Promise<void> {
+    if (isRecord(name)) await rm(join(this.#path, name), { force: true, recursive: true });
+    else await native().discardFolder(store, 'pool', name);
   }
 
   /** What lies on disk counts, whichever process made it. */
-  async #fill(line: Line): Promise<void> {
-    await this.#folder.use(async ({ store }) => {
+  async #fill(line: Line, signal: AbortSignal | undefined): Promise<void> {
+    const id = lineId(line.key);
+    await this.#folder.use(async (folder) => {
       const there = new Set(await readdir(this.#path));
+      const record = recordName(line.key.template);
+      if (!there.has(record)) await writeRecord(folder, join(this.#path, record), line.key.template);
       // Those that another process took; one that this process takes meanwhile stays taken.
       const left = line.ready.filter((name) => there.has(name));
       line.ready.splice(0, line.ready.length, ...left);
@@ -142,31 +176,91 @@ export class Pool {
         if (!name.startsWith(line.prefix) || line.seen.has(name)) continue;
         line.seen.add(name);
         if (await isWhole(join(this.#path, name), line.key)) line.ready.push(name);
-        else await native().discardFolder(store, 'pool', name);
+        else await native().discardFolder(folder.store, 'pool', name);
       }
       for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
     });
-    while (line.ready.length < line.count && this.#lines.get(line.prefix) === line) {
-      const name = `${line.prefix}${randomBytes(8).toString('hex')}`;
-      line.seen.add(name);
-      await line.make(name);
-      line.ready.push(name);
+    while (line.ready.length < line.count && this.#lines.get(id) === line) {
+      checkAborted(`filling the pool of ${line.key.template.path}`, signal);
+      const name = await line.make(line.key, line.prefix);
+      if (this.#lines.has(id) && !line.seen.has(name)) {
+        line.seen.add(name);
+        line.ready.push(name);
+      }
     }
   }
 }
 
-function prefixOf({ sha256, sizeBytes, owner, mode }: PoolKey): string {
-  const dress = `${owner === undefined ? '' : `o${owner.uid}.${owner.gid}-`}${mode === undefined ? '' : `m${mode.toString(8)}-`}`;
-  return `${sha256}-${sizeBytes}-${dress}r`;
+/** In memory: cheap to make for each clone. */
+function lineId({ template, grownTo, owner, mode }: PoolKey): string {
+  return `${template.sha256} ${grownTo} ${owner?.uid} ${owner?.gid} ${mode} ${template.path}`;
 }
 
-async function isWhole(path: string, { sha256, sizeBytes }: PoolKey): Promise<boolean> {
+/** On disk: within the 255 bytes of a name, whatever the template's path. */
+function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
+  const parts = [template.sha256, grownTo ?? template.identity.sizeBytes];
+  if (owner !== undefined) parts.push(`o${owner.uid}.${owner.gid}`);
+  if (mode !== undefined) parts.push(`m${mode.toString(8)}`);
+  return `${parts.join('-')}-${tagOf(template.path)}-`;
+}
+
+function tagOf(templatePath: string): string {
+  return `t${createHash('sha256').update(templatePath).digest('hex').slice(0, 16)}`;
+}
+
+export function readyName(prefix: string, strategy: Strategy, random: string): string {
+  return `${prefix}${strategy}-${random}`;
+}
+
+/** How a ready slot was made. */
+export function readyStrategy(name: string): Strategy {
+  return name.includes('-reflink-') ? 'reflink' : 'copy';
+}
+
+function isRecord(name: string): boolean {
+  return name.endsWith('.json');
+}
+
+/** The name of the record that a ready slot needs to be kept. */
+function recordOf(name: string): string {
+  const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
+  return `${sha256}-${tag}.json`;
+}
+
+function recordName({ sha256, path }: Template): string {
+  return `${sha256}-${tagOf(path)}.json`;
+}
+
+async function writeRecord(folder: OpenFolder, file: string, { path, identity }: Template): Promise<void> {
+  const record: TemplateRecord = { templatePath: path, template: stateOf(identity) };
+  await replaceOwnFile(file, `${JSON.stringify(record)}\n`, folder.sessionPath);
+}
+
+async function readRecord(path: string): Promise<TemplateRecord | undefined> {
   try {
-    const [stamp, image] = await Promise.all([
-      readFile(join(path, CLONE_STAMP_FILE), 'utf8'),
+    const record = JSON.parse((await readOwnFile(path, RECORD_BYTES_LIMIT)) ?? '');
+    return typeof record.templatePath === 'string' && typeof record.template === 'object'
+      ? record
+      : undefined;
+  } catch {
+    return undefined; // garbage: what it is of is made anew
+  }
+}
+
+async function isWhole(path: string, { template, grownTo }: PoolKey): Promise<boolean> {
+  try {
+    const [stamp, sizeStamp, image] = await Promise.all([
+      readOwnFile(join(path, CLONE_STAMP_FILE), STAMP_BYTES_LIMIT),
+      readOwnFile(join(path, CLONE_SIZE_STAMP_FILE), STAMP_BYTES_LIMIT),
       lstat(join(path, CLONE_ROOTFS_FILE)),
     ]);
-    return parseStamp(stamp) === sha256 && image.isFile() && image.size === sizeBytes;
+    const sizeBytes = grownTo ?? template.identity.sizeBytes;
+    return (
+      parseStamp(stamp) === template.sha256 &&
+      parseSizeStamp(sizeStamp) === grownTo &&
+      image.isFile() &&
+      image.size === sizeBytes
+    );
   } catch {
     return false; // taken by another process meanwhile, or not whole: of no use either way
   }

@@ -4,6 +4,7 @@ import type { ClonesFolder, SweepReport } from './clones-folder.js';
 import { failedWith, rootfsError } from './errors.js';
 import { checkAborted } from './long-work.js';
 import { native } from './native.js';
+import type { Pool } from './pool.js';
 import { isMissing } from './release.js';
 import { settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
@@ -13,6 +14,8 @@ import { isTorn } from './slot-state.js';
 export interface RecoverReport extends SweepReport {
   /** Sealed images of templates that are gone or were replaced. */
   readonly sealedRemoved: number;
+  /** Ready slots of the pool of such templates. */
+  readonly pooledRemoved: number;
   /** Slots that were not whole and were removed, by folder name. */
   readonly tornSlots: readonly string[];
   /** Slots that are not whole and were left, because some process has their image open. */
@@ -24,6 +27,7 @@ export interface RecoverReport extends SweepReport {
 export async function recover(
   folder: ClonesFolder,
   sealed: SealedImages,
+  pool: Pool,
   templateBytes: (sha256: string) => number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
@@ -36,7 +40,7 @@ export async function recover(
       checkAborted(what, signal);
       await folder.use(async ({ store }) => {
         let state = await native().inspectSlot(store, slot);
-        if (state.newSizeStamp !== undefined) {
+        if (typeof state.newSizeStamp === 'string') {
           await settle(store, slot, signal);
           settledSlots.push(slot);
           state = await native().inspectSlot(store, slot);
@@ -48,10 +52,19 @@ export async function recover(
       });
     }
     if (await isMissing(folder.path)) {
-      return { stagingRemoved: 0, trashRemoved: 0, sealedRemoved: 0, tornSlots, tornInUse, settledSlots };
+      const none = { stagingRemoved: 0, trashRemoved: 0, sealedRemoved: 0, pooledRemoved: 0 };
+      return { ...none, tornSlots, tornInUse, settledSlots };
     }
     const sealedRemoved = await sealed.collect();
-    return { ...(await folder.sweep(signal)), sealedRemoved, tornSlots, tornInUse, settledSlots };
+    const pooledRemoved = await pool.collect();
+    return {
+      ...(await folder.sweep(signal)),
+      sealedRemoved,
+      pooledRemoved,
+      tornSlots,
+      tornInUse,
+      settledSlots,
+    };
   } catch (error) {
     throw rootfsError(what, error);
   }

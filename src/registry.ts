@@ -1,4 +1,5 @@
 import { optionalBoolean, optionalSignal, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
+import { Background } from './background.js';
 import { Catalog, parseStackName, type StackInfo } from './catalog.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone-options.js';
 import { type CloneRequest, poolKey } from './clone-plan.js';
@@ -7,12 +8,12 @@ import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
 import { DigestCache } from './digest-cache.js';
 import { RootfsError } from './errors.js';
 import { type ResizeOptions, resizeExt4Image } from './grow.js';
-import { Pool } from './pool.js';
+import { type MakeReady, Pool } from './pool.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
 import { SealedImages } from './sealed-images.js';
 import { Slots } from './slots.js';
-import { Templates } from './templates.js';
+import { type Template, Templates } from './templates.js';
 import { parseVmId } from './vm-id.js';
 import type { VmRootfs } from './vm-rootfs.js';
 
@@ -46,6 +47,7 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
  */
 export class RootfsRegistry {
   readonly config: RootfsConfig;
+  readonly #background = new Background();
   readonly #folder: ClonesFolder;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
@@ -58,10 +60,12 @@ export class RootfsRegistry {
     this.config = completeConfig(config);
     const { templateDir, clonesDir, sealing } = this.config;
     this.#folder = new ClonesFolder(clonesDir);
-    this.#templates = new Templates(new DigestCache(this.#folder));
+    this.#templates = new Templates(new DigestCache(this.#folder), (before, gone) =>
+      this.#dropMadeOf(before, gone),
+    );
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#sealed = new SealedImages(this.#folder, this.config);
-    this.#pool = new Pool(this.#folder);
+    this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
     this.#slots = new Slots(this.#folder, this.#templates, sealed, this.#pool, this.config);
   }
@@ -139,7 +143,8 @@ export class RootfsRegistry {
 
   /**
    * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is a rename (`pooled: true`). The pool
-   * is filled again behind the clones when half of it is gone. With `count: 0` the template is only hashed and sealed. Resolves when
+   * is filled again behind the clones when half of it is gone. With `count: 0` the template is only hashed and sealed, and a pool
+   * that this registry kept is given up. Resolves when
    * the slots are there. Where clones are copies, each ready slot takes the space of one.
    *
    * Rejects like {@link cloneForVmWithSize}.
@@ -151,10 +156,20 @@ export class RootfsRegistry {
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
     const template = await this.#slots.warmUp(request);
-    if (count === 0) return;
-    const make = (name: string) => this.#slots.makeReady(request, name);
-    const { signal: _, ...lasting } = options;
-    await this.#pool.keep(poolKey(request, template), count, make, () => this.prewarm(stack, lasting));
+    const key = poolKey(request, template);
+    const { signal, ...lasting } = options;
+    const make: MakeReady = (key, prefix) =>
+      this.#slots.makeReady({ ...request, signal: undefined }, key, prefix);
+    await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
+  }
+
+  /** What was made of a template as it was before is of no use any more, unless a VM has it. */
+  #dropMadeOf(before: Template, gone: boolean): void {
+    this.#pool.drop(before, gone);
+    if (this.#folder.opened === undefined) return;
+    this.#background.start(`removing the sealed images of ${before.path}`, async () => {
+      await this.#sealed.collect();
+    });
   }
 
   #request(vmId: string, stack: string, options: CloneOptions): CloneRequest {
@@ -220,6 +235,7 @@ export class RootfsRegistry {
     return recover(
       this.#folder,
       this.#sealed,
+      this.#pool,
       (sha256) => this.#templates.sizeOf(sha256),
       signalOf('recovering the clones folder', options),
     );
@@ -227,13 +243,14 @@ export class RootfsRegistry {
 
   /** Resolves when background work is done: the space of released slots was given back, the pool is full. */
   async drain(): Promise<void> {
-    await this.#pool.drain();
+    await this.#background.drain();
     await this.#folder.drain();
   }
 
   /** Ends background work and closes all descriptors. The registry is of no use afterwards (`CLOSED`). */
   async close(): Promise<void> {
-    await this.#pool.close();
+    this.#pool.close();
+    await this.#background.close();
     await this.#folder.close();
     this.#sealed.close();
     this.#templates.close();

@@ -19,8 +19,9 @@ export async function releaseSlot(folder: ClonesFolder, vm: VmId, options: Relea
   const path = join(folder.path, vm.safe);
   const what = `releasing ${path}`;
   try {
-    // Nothing is opened, or made, for a slot that is not there.
-    if (await isMissing(path)) return false;
+    // Nothing is opened, or made, for a slot that is not there. But `durable` is to hold for one that another took away as well.
+    const absent = await isMissing(path);
+    if (absent && (!options.durable || (await isMissing(folder.path)))) return false;
     const { status, rawId } = await folder.use(({ store }) =>
       native().releaseSlot(store, {
         slot: vm.safe,

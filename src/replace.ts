@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Owner } from './arguments.js';
 import { copyImage } from './copy.js';
+import { dressImage } from './dress.js';
 import { failedWith, RootfsError } from './errors.js';
 import { type GrowPrograms, growImage, shrinkRefused } from './grow.js';
 import { checkAborted } from './long-work.js';
@@ -18,6 +19,7 @@ const LOCK_POLL_MS = 5;
 
 export interface Replacement {
   readonly slot: string;
+  readonly imagePath: string;
   /** The image is the template under another name: who has it open is no matter, the template stays as it is. */
   readonly shared: boolean;
   readonly targetBytes: number;
@@ -42,7 +44,7 @@ export async function replaceImage(
     if (opened === 'gone') return 'again';
     const { source, info, inUse } = opened;
     try {
-      if (inUse && !shared) throw slotInUse(slot);
+      if (inUse && !shared) throw slotInUse(replacement.imagePath);
       if (info.identity.sizeBytes > targetBytes)
         throw shrinkRefused(slot, info.identity.sizeBytes, targetBytes);
       const outcome = await native().stageReplacement(store, source, {
@@ -50,15 +52,17 @@ export async function replaceImage(
         companions: [],
         expected: info.identity,
         rungs: RUNG.reflink | RUNG.copy,
-        // What the image had stays, unless it had it from the template.
-        owner: replacement.owner ?? (shared ? undefined : { uid: info.uid, gid: info.gid }),
-        mode: replacement.mode ?? (shared ? undefined : info.mode),
         durable: replacement.durable,
       });
       const { staged } = outcome;
       try {
         if (outcome.status === 'copy-needed') await copyImage(what, staged, signal);
         await growImage(outcome.imagePath, targetBytes, replacement.programs, signal);
+        await dressImage(outcome.imagePath, {
+          // What the image had stays, unless it had it from the template.
+          owner: replacement.owner ?? (shared ? undefined : { uid: info.uid, gid: info.gid }),
+          mode: replacement.mode ?? (shared ? undefined : info.mode),
+        });
         checkAborted(what, signal);
         const replaced = await native().replaceImage(
           locked,
@@ -68,7 +72,7 @@ export async function replaceImage(
           sizeStamp,
           !shared,
         );
-        if (replaced === 'in-use') throw slotInUse(slot);
+        if (replaced === 'in-use') throw slotInUse(replacement.imagePath);
         return replaced === 'done' ? outcome.strategy : 'again';
       } finally {
         await native().discardSlot(staged);
@@ -126,9 +130,10 @@ async function withLock<T>(
   }
 }
 
-function slotInUse(slot: string): RootfsError {
+function slotInUse(path: string): RootfsError {
   return new RootfsError(
     'SLOT_IN_USE',
-    `the image of slot ${slot} is open in another process: stop the VM before its disk is grown`,
+    `${path} is open in another process: stop the VM before its disk is changed`,
+    { path },
   );
 }

@@ -5,27 +5,33 @@
 //
 // Built in staging and published with its record by one rename, so none is ever wrong or half there. Reflinking costs by the extent,
 // growing costs a process, a template may lie on another file system or be replaced at any moment: all of that is paid for once.
-import { chmod, readdir, readFile, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { type ClonesFolder, type OpenFolder, STATE_FOLDER } from './clones-folder.js';
+import { chmod, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
-import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { failedWith, isFull, RootfsError } from './errors.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from './grow.js';
 import { hashSource } from './hash.js';
 import { type Identity, sameState } from './identity.js';
 import { type NativeSource, type NativeStagedSlot, native, type OpenedSource, RUNG } from './native.js';
+import { readOwnFile } from './own-files.js';
 import { isMissing } from './release.js';
 import { SingleFlight } from './single-flight.js';
+import { type FileState, isWanted, stateOf, type TemplateRecord } from './template-record.js';
 import { changed, type Template, unchanged } from './templates.js';
 
 /** A template with no more extents than this is sealed by reflink, which costs no space. */
 const FEW_EXTENTS = 4;
 
-// Each holds a descriptor.
-const OPEN_LIMIT = 64;
+// Each holds a descriptor, of which Node lets a process have as many as the system allows at all.
+const OPEN_LIMIT = 512;
+
+// After a seal that found no space.
+const FULL_REST_MS = 1000;
 
 const RECORD_FILE = 'record.json';
 const RECORD_VERSION = 1;
+const RECORD_BYTES_LIMIT = 64 * 1024;
 const FOLDER_NAME = /^([0-9a-f]{64})-([0-9]+)$/;
 
 export interface SealedImage {
@@ -34,23 +40,12 @@ export interface SealedImage {
   readonly extents: number | undefined;
 }
 
-interface Record {
+interface SealRecord extends TemplateRecord {
   readonly version: number;
-  /** The template that it was made of, to tell when nobody needs it any more. */
-  readonly templatePath: string;
-  readonly template: FileState;
   readonly sha256: string;
   readonly sizeBytes: number;
   readonly image: FileState;
   readonly extents?: number;
-}
-
-/** Without the device: its number can change from boot to boot. */
-interface FileState {
-  readonly inode: string;
-  readonly sizeBytes: number;
-  readonly mtimeNs: string;
-  readonly ctimeNs?: string;
 }
 
 export class SealedImages {
@@ -59,16 +54,21 @@ export class SealedImages {
   readonly #path: string;
   readonly #open = new Map<string, SealedImage>();
   readonly #sealing = new SingleFlight<SealedImage>();
+  #full: { readonly error: unknown; readonly until: number } | undefined;
 
   constructor(folder: ClonesFolder, programs: GrowPrograms) {
     this.#folder = folder;
     this.#programs = programs;
-    this.#path = join(folder.path, STATE_FOLDER, 'sealed');
+    this.#path = `${folder.statePath}/sealed`;
   }
 
   /** A sealed image that is open already. */
   remembered(sha256: string, sizeBytes: number): SealedImage | undefined {
-    return this.#open.get(keyOf(sha256, sizeBytes));
+    const key = keyOf(sha256, sizeBytes);
+    const image = this.#open.get(key);
+    // The map's order is that of the last use.
+    if (image !== undefined && this.#open.size > 1) this.#open.delete(key) && this.#open.set(key, image);
+    return image;
   }
 
   /** The sealed image was changed or removed behind our back: the next clone finds out what is true. */
@@ -88,19 +88,7 @@ export class SealedImages {
     return this.#sealing.join(key, what, signal, (shared) =>
       this.#folder.use(async (folder) => {
         const there = this.#open.get(key) ?? (await this.#openSealed(folder, key));
-        if (there !== undefined) return there;
-        if (sizeBytes !== template.identity.sizeBytes)
-          return this.#grow(what, folder, template, sizeBytes, shared);
-        const opened = await native().openSource(path);
-        try {
-          // Another file may have the path by now: its bytes must not be sealed under this digest.
-          if (!sameState(opened.info.identity, template.identity))
-            throw changed(path, 'was replaced before it was sealed');
-          await unchanged(path, opened, () => this.#seal(what, folder, path, opened, sha256, shared));
-        } finally {
-          native().dispose(opened.source);
-        }
-        return this.#required(folder, key);
+        return there ?? this.#whileSpace(() => this.#make(what, folder, template, sizeBytes, shared));
       }),
     );
   }
@@ -108,8 +96,43 @@ export class SealedImages {
   /** Seals a template whose digest is not known, and gives the digest: of the bytes in the sealed image. */
   digestBySealing = (path: string, opened: OpenedSource, signal: AbortSignal): Promise<string> =>
     this.#folder.use((folder) =>
-      unchanged(path, opened, () => this.#seal(`sealing ${path}`, folder, path, opened, undefined, signal)),
+      unchanged(path, opened, () =>
+        this.#whileSpace(() => this.#seal(`sealing ${path}`, folder, path, opened, undefined, signal)),
+      ),
     );
+
+  /** On a full disk not every clone should copy until it is full once more, only to be made from its template then. */
+  async #whileSpace<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#full !== undefined && performance.now() < this.#full.until) throw this.#full.error;
+    try {
+      return await work();
+    } catch (error) {
+      if (isFull(error)) this.#full = { error, until: performance.now() + FULL_REST_MS };
+      throw error;
+    }
+  }
+
+  async #make(
+    what: string,
+    folder: OpenFolder,
+    template: Template,
+    sizeBytes: number,
+    signal: AbortSignal,
+  ): Promise<SealedImage> {
+    const { path, sha256 } = template;
+    if (sizeBytes !== template.identity.sizeBytes)
+      return this.#grow(what, folder, template, sizeBytes, signal);
+    const opened = await native().openSource(path);
+    try {
+      // Another file may have the path by now: its bytes must not be sealed under this digest.
+      if (!sameState(opened.info.identity, template.identity))
+        throw changed(path, 'was replaced before it was sealed');
+      await unchanged(path, opened, () => this.#seal(what, folder, path, opened, sha256, signal));
+    } finally {
+      native().dispose(opened.source);
+    }
+    return this.#required(folder, keyOf(sha256, sizeBytes));
+  }
 
   async #seal(
     what: string,
@@ -196,13 +219,13 @@ export class SealedImages {
   async #publish(
     staged: NativeStagedSlot,
     imagePath: string,
-    record: Pick<Record, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
+    record: Pick<SealRecord, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
   ): Promise<'created' | 'exists' | 'source-changed'> {
     const { source, info } = await native().openSource(imagePath);
     try {
       const image = { ...stateOf(info.identity), ctimeNs: `${info.identity.ctimeNs}` };
       const extents = await extentCount(source);
-      const whole: Record = {
+      const whole: SealRecord = {
         version: RECORD_VERSION,
         ...record,
         image,
@@ -289,11 +312,7 @@ function keyOf(sha256: string, sizeBytes: number): string {
   return `${sha256}-${sizeBytes}`;
 }
 
-function stateOf({ inode, sizeBytes, mtimeNs }: Identity): FileState {
-  return { inode: `${inode}`, sizeBytes, mtimeNs: `${mtimeNs}` };
-}
-
-function isSealed(record: Record, key: string, identity: Identity): boolean {
+function isSealed(record: SealRecord, key: string, identity: Identity): boolean {
   const { image } = record;
   return (
     keyOf(record.sha256, record.sizeBytes) === key &&
@@ -305,10 +324,11 @@ function isSealed(record: Record, key: string, identity: Identity): boolean {
   );
 }
 
-async function readRecord(path: string): Promise<Record | undefined> {
+async function readRecord(path: string): Promise<SealRecord | undefined> {
   try {
-    const record = JSON.parse(await readFile(join(path, RECORD_FILE), 'utf8')) as Record;
-    return record.version === RECORD_VERSION && record.image !== undefined ? record : undefined;
+    const text = await readOwnFile(join(path, RECORD_FILE), RECORD_BYTES_LIMIT);
+    const record = JSON.parse(text ?? '') as SealRecord;
+    return record.version === RECORD_VERSION && typeof record.image === 'object' ? record : undefined;
   } catch {
     return undefined; // missing or garbage: not trusted
   }
@@ -316,28 +336,6 @@ async function readRecord(path: string): Promise<Record | undefined> {
 
 async function sealedKeys(path: string): Promise<string[]> {
   return (await readdir(path)).filter((name) => FOLDER_NAME.test(name));
-}
-
-/** While the folder of templates is away (not mounted?) nothing is thrown away. */
-async function isWanted({ templatePath, template }: Record): Promise<boolean> {
-  try {
-    const now = await stat(templatePath, { bigint: true });
-    return (
-      `${now.ino}` === template.inode &&
-      Number(now.size) === template.sizeBytes &&
-      `${now.mtimeNs}` === template.mtimeNs
-    );
-  } catch (error) {
-    // ENOTDIR: a file lies where its stack's folder was.
-    if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR'))
-      throw rootfsError(`looking at template ${templatePath}`, error);
-  }
-  try {
-    await stat(dirname(dirname(templatePath)));
-    return false;
-  } catch {
-    return true;
-  }
 }
 
 async function extentCount(source: NativeSource): Promise<number | undefined> {

@@ -25,8 +25,10 @@ export function assessSlot(
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'settle' {
-  if (state.kind === 'foreign') throw slotInvalid(path);
+  if (state.kind === 'foreign' || (state.image === undefined && !hasStamps(state))) throw slotInvalid(path);
   requireOwnId(path, request.vm, state);
+  if (state.newSizeStamp === null)
+    throw torn(path, `${CLONE_SIZE_STAMP_FILE}.new is nothing that could be read`);
   if (state.newSizeStamp !== undefined) return 'settle';
 
   const sizeStamp = parseSizeStamp(state.sizeStamp);
@@ -102,14 +104,22 @@ export function torn(path: string, how: string): RootfsError {
   );
 }
 
-/** Whether a slot can never be handed out again, as far as can be told without its template. */
+/**
+ * Whether a slot can never be handed out again, as far as can be told without its template. One without any stamp, be it empty, is somebody
+ * else's: ours get theirs before they appear.
+ */
 export function isTorn(state: SlotState, templateBytes: (sha256: string) => number | undefined): boolean {
   if (state.kind !== 'folder') return false;
-  const ours = [state.stamp, state.sizeStamp, state.rawId].some((file) => file !== undefined);
-  if (!ours && state.image === undefined) return false; // somebody else's folder
+  if (!hasStamps(state)) return false;
+  if (state.newSizeStamp === null) return true;
   const stamp = parseStamp(state.stamp);
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
   if (state.rawId === null || state.rawId === '' || !state.image?.regular) return true;
   return state.image.identity.sizeBytes < (sizeStamp ?? templateBytes(stamp) ?? 1);
+}
+
+/** Whether any of our small files is there, be it empty. */
+function hasStamps({ stamp, sizeStamp, newSizeStamp, rawId }: SlotState): boolean {
+  return [stamp, sizeStamp, newSizeStamp, rawId].some((file) => file !== undefined);
 }

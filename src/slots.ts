@@ -1,16 +1,10 @@
 // Making slots, and handing out those that are there already.
+import { randomBytes } from 'node:crypto';
 import { type CloneRequest, growsTo, type Origin, planFor, poolKey, type Warm } from './clone-plan.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
-import {
-  abortError,
-  errnoName,
-  failedWith,
-  isSystemError,
-  RootfsError,
-  rootfsError,
-  type SystemError,
-} from './errors.js';
+import { dressImage } from './dress.js';
+import { abortError, errnoName, isFull, isSystemError, RootfsError, rootfsError } from './errors.js';
 import { type GrowPrograms, growImage } from './grow.js';
 import { type Identity, sameFile } from './identity.js';
 import { checkAborted } from './long-work.js';
@@ -23,7 +17,7 @@ import {
   type Staged,
   type Strategy,
 } from './native.js';
-import type { Pool } from './pool.js';
+import { type Pool, type PoolKey, readyName, readyStrategy } from './pool.js';
 import { replaceImage, settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
 import { sharedInode, warnOfSharedInode } from './shared-inode.js';
@@ -72,7 +66,7 @@ export class Slots {
         const outcome = await this.#folder.use(async (folder) => {
           const warm = this.#warm(folder, request, { sealFailure });
           if (typeof warm === 'string') return warm;
-          return this.#follow(folder, warm, await launch(folder, warm));
+          return this.#follow(folder, warm, await this.#launch(folder, warm));
         });
         if (typeof outcome === 'object') return outcome;
         look = outcome === 'template-changed';
@@ -101,7 +95,7 @@ export class Slots {
       if (warm === 'template-changed')
         throw this.#notWarm(request, 'the digest of the template is not known');
       if (typeof warm === 'string') throw this.#notWarm(request, 'the template is not sealed');
-      const outcome = native().cloneSlotSync(folder.store, warm.origin.source, oneTrip(warm));
+      const outcome = this.#launchSync(folder, warm);
       this.#returnReady(warm, outcome);
       if (outcome.status === 'created') return this.#created(warm, outcome);
       if (outcome.status === 'shared-inode') throw sharedInode(request);
@@ -169,7 +163,10 @@ export class Slots {
     outcome: CloneOutcome | { errno: number },
   ): Promise<VmRootfs> {
     try {
-      if (isSystemError(outcome)) throw outcome;
+      if (isSystemError(outcome)) {
+        this.#returnReady(warm);
+        throw outcome;
+      }
       const followed = await this.#follow(folder, warm, outcome as CloneOutcome);
       if (typeof followed === 'object') return followed;
     } catch (error) {
@@ -187,26 +184,35 @@ export class Slots {
     }
   }
 
-  /** Makes a ready slot of the pool. Like a clone, but for nobody yet. */
-  async makeReady(request: CloneRequest, name: string): Promise<void> {
-    await this.#folder.use(async (folder) => {
-      const warm = this.#warm(folder, request, { fromPool: false });
-      if (typeof warm === 'string') throw changed(request.templatePath, 'changed');
-      const { plan, origin, growTo, template } = warm;
-      const what = `making a ready slot of ${request.templatePath}`;
-      const { staged, status, imagePath } = await native().stageReplacement(folder.store, origin.source, {
-        ...plan,
-        expected: origin.identity,
+  /** Makes a ready slot for the pool, and gives its name. Like a clone, but for nobody yet. */
+  async makeReady(request: CloneRequest, key: PoolKey, prefix: string): Promise<string> {
+    for (let round = 0; round < ROUNDS; round++) {
+      const name = await this.#folder.use(async (folder) => {
+        const warm = this.#warm(folder, request, { fromPool: false });
+        return typeof warm === 'string' ? undefined : this.#publishReady(folder, warm, key, prefix);
       });
-      try {
-        if (status === 'copy-needed') await copyImage(what, staged, undefined);
-        if (growTo !== undefined) await growImage(imagePath, growTo, this.#programs, undefined);
-        const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
-        await native().publishSlot(staged, 'pool', name, sizeBytes, plan.companions);
-      } finally {
-        await native().discardSlot(staged);
-      }
-    });
+      if (name !== undefined) return name;
+      await this.warmUp(request);
+    }
+    throw changed(request.templatePath, 'keeps changing');
+  }
+
+  async #publishReady(folder: OpenFolder, warm: Warm, key: PoolKey, prefix: string): Promise<string> {
+    const { request, template, origin, growTo, plan } = warm;
+    // Ready slots of other bytes, or another length, must not get this name.
+    if (template.sha256 !== key.template.sha256) throw changed(template.path, 'changed');
+    const outcome = await native().stageReplacement(folder.store, origin.source, plan);
+    const { staged, strategy } = outcome;
+    try {
+      await this.#complete(warm, outcome, `making a ready slot of ${template.path}`, undefined);
+      const name = readyName(prefix, strategy, randomBytes(8).toString('hex'));
+      const sizeBytes = growTo ?? origin.identity.sizeBytes;
+      const published = await native().publishSlot(staged, 'pool', name, sizeBytes, plan.companions);
+      if (published !== 'created') throw changed(request.templatePath, 'changed');
+      return name;
+    } finally {
+      await native().discardSlot(staged);
+    }
   }
 
   /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
@@ -248,7 +254,6 @@ export class Slots {
 
   async #look(request: CloneRequest): Promise<void> {
     const { stack, templatePath, signal } = request;
-    const before = this.#templates.remembered(templatePath)?.template.sha256;
     const template = await this.#templates.look(templatePath, signal, this.#digestOf(request));
     if (template === undefined) {
       throw new RootfsError(
@@ -258,10 +263,6 @@ export class Slots {
           path: templatePath,
         },
       );
-    }
-    if (before !== undefined && before !== template.sha256) {
-      await this.#pool.drop(before);
-      await this.#sealed?.collect();
     }
   }
 
@@ -336,6 +337,28 @@ export class Slots {
     }
   }
 
+  async #launch({ store }: OpenFolder, warm: Warm): Promise<CloneOutcome> {
+    const { origin, plan, growTo } = warm;
+    const addon = native();
+    try {
+      return growTo === undefined
+        ? await addon.cloneSlot(store, origin.source, plan)
+        : await addon.stageSlot(store, origin.source, plan);
+    } catch (error) {
+      this.#returnReady(warm);
+      throw error;
+    }
+  }
+
+  #launchSync({ store }: OpenFolder, warm: Warm): CloneOutcome {
+    try {
+      return native().cloneSlotSync(store, warm.origin.source, oneTrip(warm));
+    } catch (error) {
+      this.#returnReady(warm);
+      throw error;
+    }
+  }
+
   async #follow(folder: OpenFolder, warm: Warm, outcome: CloneOutcome): Promise<VmRootfs | Again> {
     const { request, template } = warm;
     this.#returnReady(warm, outcome);
@@ -363,8 +386,9 @@ export class Slots {
     return 'again';
   }
 
-  #returnReady({ plan, request, template }: Warm, outcome: CloneOutcome): void {
-    const taken = outcome.status === 'created' || 'staged' in outcome;
+  /** Without an outcome: the clone failed, and if the ready slot is gone with it, whoever takes the name next finds that out. */
+  #returnReady({ plan, request, template }: Warm, outcome?: CloneOutcome): void {
+    const taken = outcome !== undefined && (outcome.status === 'created' || 'staged' in outcome);
     if (plan.ready !== undefined && !taken) this.#pool.giveBack(poolKey(request, template), plan.ready);
   }
 
@@ -374,7 +398,7 @@ export class Slots {
     if (sourceNow !== undefined && !origin.sealed) this.#templates.update(template, sourceNow);
     // The clone is right all the same, but the next one should not come from an image that has lost its name.
     if (sourceNow?.links === 0) this.#sealed?.forget(template.sha256, origin.identity.sizeBytes);
-    const strategy = pooled ? (origin.sealed ? 'reflink' : 'copy') : outcome.strategy;
+    const strategy = pooled ? readyStrategy(warm.plan.ready ?? '') : outcome.strategy;
     if (strategy === 'hardlink') warnOfSharedInode(request, template);
     const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
     return { ...this.#made(warm, { ...outcome, strategy }, sizeBytes), pooled };
@@ -386,10 +410,8 @@ export class Slots {
     const what = this.#what(request);
     const { staged } = outcome;
     try {
-      if (outcome.status === 'copy-needed') await copyImage(what, staged, request.signal);
-      if (growTo !== undefined) await growImage(outcome.imagePath, growTo, this.#programs, request.signal);
-      checkAborted(what, request.signal);
-      const sizeBytes = request.sizeBytes ?? template.identity.sizeBytes;
+      await this.#complete(warm, outcome, what, request.signal);
+      const sizeBytes = growTo ?? template.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'slots', plan.slot, sizeBytes, plan.companions);
       if (published === 'exists') {
         // Another caller was faster. Looked at at once: another round would copy it all again.
@@ -401,6 +423,21 @@ export class Slots {
     } finally {
       await native().discardSlot(staged);
     }
+  }
+
+  /** What a staged image still lacks. */
+  async #complete(
+    { request, growTo }: Warm,
+    { status, staged, imagePath }: Staged,
+    what: string,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    if (status === 'copy-needed') await copyImage(what, staged, signal);
+    if (growTo !== undefined) {
+      await growImage(imagePath, growTo, this.#programs, signal);
+      await dressImage(imagePath, request);
+    }
+    checkAborted(what, signal);
   }
 
   #assess(request: CloneRequest, template: Template, state: SlotState): AssessedSlot | 'settle' | 'again' {
@@ -428,6 +465,7 @@ export class Slots {
       const strategy = await replaceImage(this.#what(request), store, {
         ...request,
         slot: request.vm.safe,
+        imagePath: this.#imagePath(request.vm),
         shared,
         targetBytes,
         sizeStamp: grow?.toString(),
@@ -504,23 +542,12 @@ function sharesInode(image: Identity, template: Identity): boolean {
   return sameFile(image, template) || image.links > 1;
 }
 
-function isFull(error: unknown): error is SystemError {
-  return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
-}
-
 /**
  * The plan of a clone that is published in the same trip. One that has to be grown can only come from the pool: if its ready slot is gone,
  * a copy is begun, which is never published in that trip.
  */
 function oneTrip({ plan, growTo }: Warm): SlotPlan {
   return growTo === undefined ? plan : { ...plan, rungs: RUNG.copy };
-}
-
-function launch({ store }: OpenFolder, { origin, plan, growTo }: Warm): Promise<CloneOutcome> {
-  const addon = native();
-  return growTo === undefined
-    ? addon.cloneSlot(store, origin.source, plan)
-    : addon.stageSlot(store, origin.source, plan);
 }
 
 /** The size to grow an existing clone to; undefined if it is as it should be. */

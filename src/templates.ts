@@ -6,12 +6,16 @@ import type { DigestCache } from './digest-cache.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { hashSource } from './hash.js';
 import { type Identity, sameState } from './identity.js';
+import { checkAborted, inTurn } from './long-work.js';
 import { type NativeSource, native, type OpenedSource } from './native.js';
 import { SingleFlight } from './single-flight.js';
 
-// Descriptors are dear, digests are cheap.
-const OPEN_LIMIT = 64;
+// Of descriptors Node lets a process have as many as the system allows at all, often 4,096.
+const OPEN_LIMIT = 512;
 const KNOWN_LIMIT = 10_000;
+
+// Paths in one trip: less than a millisecond of work.
+const BATCH = 256;
 
 // Before Linux 6.13 time stamps advance with the kernel's tick, 10 ms at the slowest: two writes within one cannot be told apart.
 const SETTLED_AFTER_MS = 20;
@@ -24,20 +28,26 @@ export interface Template {
 
 interface Known extends Template {
   identity: Identity;
-  source: NativeSource | undefined;
 }
 
 /** Computes the digest of a template that was just opened, or rejects with `TEMPLATE_CHANGED`. */
 export type DigestOf = (path: string, opened: OpenedSource, signal: AbortSignal) => Promise<string>;
 
+/** Told of a template that is not as it was any more: another file or none has its path. */
+export type OnChanged = (before: Template, gone: boolean) => void;
+
 export class Templates {
   readonly #digests: DigestCache;
-  /** In order of last use, so that the least used are dropped first. */
+  readonly #onChanged: OnChanged;
+  // The oldest go first.
   readonly #known = new Map<string, Known>();
+  readonly #open = new Map<string, NativeSource>();
   readonly #hashing = new SingleFlight<Known>();
+  #closed = false;
 
-  constructor(digests: DigestCache) {
+  constructor(digests: DigestCache, onChanged: OnChanged) {
     this.#digests = digests;
+    this.#onChanged = onChanged;
   }
 
   /**
@@ -45,8 +55,27 @@ export class Templates {
    * file's, and call {@link look} if it differs.
    */
   remembered(path: string): { template: Template; source: NativeSource } | undefined {
-    const known = this.#known.get(path);
-    return known?.source === undefined ? undefined : { template: known, source: known.source };
+    const template = this.#known.get(path);
+    const source = this.#open.get(path);
+    return template === undefined || source === undefined ? undefined : { template, source };
+  }
+
+  /** Those of these templates whose digest is known for the file as it is now, by path: neither opened nor read. */
+  async known(paths: readonly string[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
+    this.#refuseClosed();
+    const found = new Map<string, Template>();
+    for (let i = 0; i < paths.length; i += BATCH) {
+      const batch = paths.slice(i, i + BATCH);
+      checkAborted('looking at templates', signal);
+      const identities = await native().identities(batch);
+      for (const [k, path] of batch.entries()) {
+        const identity = identities[k];
+        if (identity === undefined) continue;
+        const template = this.#current(path, identity) ?? (await this.#learnt(path, identity));
+        if (template !== undefined) found.set(path, template);
+      }
+    }
+    return found;
   }
 
   /**
@@ -58,29 +87,35 @@ export class Templates {
     signal: AbortSignal | undefined,
     digestOf: DigestOf = hashUnchanged,
   ): Promise<Template | undefined> {
+    this.#refuseClosed();
     const opened = await open(path);
-    if (opened === undefined) return undefined;
+    if (opened === undefined) {
+      this.#forget(path);
+      return undefined;
+    }
+    const { source } = opened;
     const { identity } = opened.info;
-    const known = this.#known.get(path);
-    if (known !== undefined && sameState(known.identity, identity)) {
-      known.identity = identity;
-      this.#keep(known, opened.source);
+    const known = this.#current(path, identity) ?? (await this.#learnt(path, identity));
+    if (known !== undefined) {
+      this.#keepOpen(path, source);
       return known;
     }
     const what = `hashing template ${path}`;
-    if (this.#hashing.has(path)) native().dispose(opened.source);
-    return this.#hashing.join(path, what, signal, async (shared) => {
+    // Of another file under the same path the digest is another.
+    const { device, inode, sizeBytes, mtimeNs, ctimeNs } = identity;
+    const key = `${device} ${inode} ${sizeBytes} ${mtimeNs} ${ctimeNs} ${path}`;
+    if (this.#hashing.has(key)) native().dispose(source);
+    return this.#hashing.join(key, what, signal, async (shared) => {
       try {
-        let sha256 = await this.#digests.get(identity);
-        if (sha256 === undefined) {
-          sha256 = await digestOf(path, opened, shared);
-          await this.#digests.put(identity, sha256);
-        }
-        const fresh: Known = { path, sha256, identity, source: undefined };
-        this.#keep(fresh, opened.source);
+        const sha256 = await digestOf(path, opened, shared);
+        // A digest that outlives a power cut must not be of data that did not.
+        await inTurn(what, shared, () => native().flushSource(source));
+        await this.#digests.put(identity, sha256);
+        const fresh = this.#remember({ path, sha256, identity });
+        this.#keepOpen(path, source);
         return fresh;
       } catch (error) {
-        native().dispose(opened.source);
+        native().dispose(source);
         throw rootfsError(what, error);
       }
     });
@@ -88,8 +123,7 @@ export class Templates {
 
   /** After a clone that changed the template's count of links: the same contents under a new ctime. */
   update(template: Template, identity: Identity): void {
-    const known = this.#known.get(template.path);
-    if (known !== undefined && sameState(known.identity, identity)) known.identity = identity;
+    this.#current(template.path, identity);
   }
 
   /** The size of the template with this digest, if it is known. */
@@ -101,32 +135,74 @@ export class Templates {
   }
 
   close(): void {
-    for (const known of this.#known.values()) letGo(known);
+    this.#closed = true;
+    for (const source of this.#open.values()) native().dispose(source);
+    this.#open.clear();
     this.#known.clear();
   }
 
-  #keep(known: Known, source: NativeSource): void {
-    const previous = this.#known.get(known.path);
-    if (previous !== undefined) letGo(previous);
-    known.source = source;
-    this.#known.delete(known.path);
-    this.#known.set(known.path, known);
-    this.#trim();
+  #refuseClosed(): void {
+    if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
   }
 
-  #trim(): void {
-    let open = 0;
-    const newestFirst = [...this.#known.values()].reverse();
-    newestFirst.forEach((known, index) => {
-      if (known.source !== undefined && ++open > OPEN_LIMIT) letGo(known);
-      if (index >= KNOWN_LIMIT) this.#known.delete(known.path);
-    });
+  /** What is known of the path, if it holds for this state of the file. */
+  #current(path: string, identity: Identity): Template | undefined {
+    const known = this.#known.get(path);
+    if (known === undefined || !sameState(known.identity, identity)) return undefined;
+    known.identity = identity;
+    return known;
+  }
+
+  /** What was learnt before, perhaps by another process. */
+  async #learnt(path: string, identity: Identity): Promise<Template | undefined> {
+    const sha256 = await this.#digests.get(identity);
+    return sha256 === undefined ? undefined : this.#remember({ path, sha256, identity });
+  }
+
+  #remember(fresh: Known): Known {
+    const { path } = fresh;
+    const before = this.#known.get(path);
+    this.#known.delete(path);
+    if (this.#closed) return fresh;
+    this.#known.set(path, fresh);
+    dropOldest(this.#known, KNOWN_LIMIT, () => {});
+    // The descriptor is of the file that had the path before.
+    if (before !== undefined) this.#letGo(path);
+    if (before !== undefined && before.sha256 !== fresh.sha256) this.#onChanged(before, false);
+    return fresh;
+  }
+
+  #forget(path: string): void {
+    const before = this.#known.get(path);
+    if (before === undefined) return;
+    this.#known.delete(path);
+    this.#letGo(path);
+    this.#onChanged(before, true);
+  }
+
+  #keepOpen(path: string, source: NativeSource): void {
+    this.#letGo(path);
+    if (this.#closed) {
+      native().dispose(source);
+      return;
+    }
+    this.#open.set(path, source);
+    dropOldest(this.#open, OPEN_LIMIT, (oldest) => native().dispose(oldest));
+  }
+
+  #letGo(path: string): void {
+    const source = this.#open.get(path);
+    if (source !== undefined) native().dispose(source);
+    this.#open.delete(path);
   }
 }
 
-function letGo(known: Known): void {
-  if (known.source !== undefined) native().dispose(known.source);
-  known.source = undefined;
+function dropOldest<T>(map: Map<string, T>, limit: number, drop: (value: T) => void): void {
+  for (const [key, value] of map) {
+    if (map.size <= limit) return;
+    map.delete(key);
+    drop(value);
+  }
 }
 
 async function open(path: string): Promise<OpenedSource | undefined> {

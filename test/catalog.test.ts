@@ -92,9 +92,9 @@ test('a stack by name whose image is no regular file says so', async () => {
   );
 });
 
-test('a name too long for a folder is an error of the system', async () => {
+test('a name too long for a folder is refused', async () => {
   const host = await Host.in();
-  await rejection(host.registry.stack('s'.repeat(300)), 'ENAMETOOLONG');
+  await rejection(host.registry.stack('s'.repeat(300)), 'INVALID_STACK_NAME');
 });
 
 test('many templates are listed at once', async () => {
@@ -104,6 +104,26 @@ test('many templates are listed at once', async () => {
   const stacks = await host.registry.stacks();
   expect(stacks.map(({ name }) => name)).toEqual(names);
   expect(stacks.every(({ name, sha256: digest }) => digest === sha256(name))).toBe(true);
+});
+
+test('the next registry knows the digests, whatever their number, and sees what is new, changed or gone', async () => {
+  const host = await Host.in();
+  const names = Array.from({ length: 600 }, (_, i) => `stack-${String(i).padStart(3, '0')}`);
+  for (const name of names) await host.addTemplate(name, name);
+  await host.registry.cloneForVm('vm-1', 'stack-000', { writable: true });
+  await host.registry.stacks();
+  await host.registry.close();
+  await host.addTemplate('stack-001', 'changed');
+  await host.addTemplate('stack-600', 'new');
+  await rm(host.template('stack-002'));
+  await mkdir(host.template('stack-002'));
+  const stacks = await host.anotherRegistry().stacks();
+  const digests = Object.fromEntries(stacks.map(({ name, sha256: digest }) => [name, digest]));
+  expect(stacks).toHaveLength(600);
+  expect(digests['stack-000']).toBe(sha256('stack-000'));
+  expect(digests['stack-001']).toBe(sha256('changed'));
+  expect(digests['stack-002']).toBeUndefined();
+  expect(digests['stack-600']).toBe(sha256('new'));
 });
 
 test('an abort ends listing', async () => {

@@ -95,6 +95,7 @@ describeEachFilesystem((filesystem) => {
     await rm(host.template('debian'));
     thrown(() => host.registry.cloneForVmSync('vm-2', 'debian', options), 'NOT_WARM');
     expect(await host.slotNames()).toEqual(['vm-0', 'vm-1']);
+    await host.registry.drain();
     expect(await host.leftovers()).toEqual([]);
   });
 

@@ -1,5 +1,5 @@
 // Ready slots: handed out by a rename, shared between processes, never of a template that has changed.
-import { readdir, readFile, rename, rm, stat, truncate } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
@@ -22,8 +22,9 @@ async function prewarmed(folder: string, count: number): Promise<Host> {
   return host;
 }
 
-function readySlots(host: Host): Promise<string[]> {
-  return readdir(join(host.clonesDir, '.microvm-rootfs/pool'));
+async function readySlots(host: Host): Promise<string[]> {
+  const names = await readdir(join(host.clonesDir, '.microvm-rootfs/pool'));
+  return names.filter((name) => !name.endsWith('.json'));
 }
 
 describeEachFilesystem((filesystem) => {
@@ -176,14 +177,13 @@ function readyPath(host: Host, name: string): string {
   return join(host.clonesDir, '.microvm-rootfs/pool', name);
 }
 
-// Known fault, see docs/design.md: passes once it is mended, and then says so here.
-test.fails('ready slots of a template that was replaced while no process lived are swept by recover()', async () => {
+test('ready slots of a template that was replaced while no process lived are swept by recover()', async () => {
   const host = await prewarmed(inject('scratch'), 2);
   await host.registry.close();
   await host.addTemplate('debian', NEW);
   const next = host.anotherRegistry();
   await next.prewarm('debian', { count: 1 });
-  await next.recover();
+  expect(await next.recover()).toMatchObject({ pooledRemoved: 2 });
   const ready = await readySlots(host);
   expect(ready.filter((name) => name.startsWith(sha256(OLD)))).toEqual([]);
   expect(ready.filter((name) => name.startsWith(sha256(NEW)))).toHaveLength(1);
@@ -227,8 +227,7 @@ test('close() ends a filling that is under way', async () => {
   expect(await readySlots(host)).toEqual(there);
 });
 
-// Known fault, see docs/design.md: passes once it is mended, and then says so here.
-test.fails('two stacks of the same bytes each keep their pool when one of them is replaced', async () => {
+test('two stacks of the same bytes each keep their pool when one of them is replaced', async () => {
   const host = await Host.in();
   for (const stack of ['one', 'two']) {
     await host.addTemplate(stack, OLD);
@@ -239,6 +238,67 @@ test.fails('two stacks of the same bytes each keep their pool when one of them i
   await host.registry.drain();
   expect((await host.registry.cloneForVm('vm-2', 'one', WRITABLE)).pooled).toBe(true);
   expect((await host.registry.cloneForVm('vm-3', 'two', WRITABLE)).pooled).toBe(true);
+});
+
+test('a template whose change is first seen by stack(), or that is gone, has no ready slots of the old bytes left', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await host.addTemplate('debian', NEW);
+  await host.registry.stack('debian');
+  await host.registry.drain();
+  const renewed = await readySlots(host);
+  expect(renewed).toHaveLength(2);
+  expect(renewed.every((name) => name.startsWith(sha256(NEW)))).toBe(true);
+  await rm(host.template('debian'));
+  expect(await host.registry.stacks()).toEqual([]);
+  expect(await host.registry.stack('debian')).toBeUndefined();
+  await host.registry.drain();
+  expect(await readySlots(host)).toEqual([]);
+});
+
+test('a ready slot that its clone could not take is there for the next', async () => {
+  const host = await prewarmed(inject('scratch'), 1);
+  await mkdir(host.template('other'), { recursive: true });
+  const clones = join(host.clonesDir, 'vm-1');
+  await mkdir(clones);
+  await writeFile(join(clones, 'foreign'), '');
+  for (let i = 0; i < 3; i++) {
+    await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_INVALID');
+  }
+  expect(await host.registry.cloneForVm('vm-2', 'debian', WRITABLE)).toMatchObject({ pooled: true });
+});
+
+test('how a ready slot was made is told, also without sealed images', async () => {
+  const host = await Host.in(inject('scratch'), { sealing: 'off' });
+  await host.addTemplate('debian', OLD);
+  await host.registry.prewarm('debian', { count: 1 });
+  const pooled = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  const plain = await host.registry.cloneForVm('vm-2', 'debian', { ...WRITABLE, mode: 0o640 });
+  expect([pooled.pooled, plain.pooled]).toEqual([true, false]);
+  expect(pooled.strategy).toBe(plain.strategy);
+});
+
+test('an abort ends the filling, and count 0 gives the pool up', async () => {
+  const host = await prewarmed(inject('scratch'), 3);
+  await rejection(
+    host.registry.prewarm('debian', { count: 1_000_000, signal: AbortSignal.timeout(50) }),
+    'ABORT_ERR',
+  );
+  expect((await readySlots(host)).length).toBeGreaterThanOrEqual(3);
+  await host.registry.prewarm('debian', { count: 0 });
+  expect(await readySlots(host)).toEqual([]);
+  expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ pooled: false });
+});
+
+test('a grown ready slot whose size stamp a power cut emptied is thrown away', async () => {
+  const host = await Host.in();
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.prewarm('debian', { count: 1, sizeBytes: 32 * MiB });
+  await host.registry.close();
+  const [before = ''] = await readySlots(host);
+  await truncate(join(readyPath(host, before), 'rootfs.ext4.size'), 0);
+  const next = host.anotherRegistry();
+  await next.prewarm('debian', { count: 1, sizeBytes: 32 * MiB });
+  expect(await readySlots(host)).not.toContain(before);
 });
 
 test('what cannot be kept ready is refused with the reason', async () => {

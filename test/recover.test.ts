@@ -36,6 +36,28 @@ test('whole slots, foreign folders and files are left as they are', async () => 
   expect(await visible()).toEqual(before);
 });
 
+test('a folder with an image and no stamp at all belongs to somebody else', async () => {
+  const host = await hostWithSlots('vm-1');
+  await mkdir(join(host.clonesDir, 'backup'));
+  await writeFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'precious');
+  expect((await host.registry.recover()).tornSlots).toEqual([]);
+  expect(await readFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'utf8')).toBe('precious');
+  await rejection(host.registry.cloneForVm('backup', 'debian', WRITABLE), 'SLOT_TORN');
+});
+
+test('a grow that was cut off in a slot that has lost its image, and a folder in place of its mark', async () => {
+  const host = await hostWithSlots('vm-1', 'vm-2', 'whole');
+  await writeFile(host.slot('vm-1').newSizeStamp, '5');
+  await rm(host.slot('vm-1').image);
+  await mkdir(host.slot('vm-2').newSizeStamp);
+  await rejection(host.registry.cloneForVm('vm-2', 'debian', WRITABLE), 'SLOT_TORN');
+  expect(await host.registry.recover()).toMatchObject({
+    tornSlots: expect.arrayContaining(['vm-1', 'vm-2']),
+    settledSlots: ['vm-1'],
+  });
+  expect(await host.slotNames()).toEqual(['whole']);
+});
+
 test('torn slots are removed and named', async () => {
   const host = await hostWithSlots('a', 'b', 'c', 'd', 'whole');
   await truncate(host.slot('a').stamp, 0);
@@ -73,7 +95,7 @@ test('without the template, which tells the length, an image that is not empty i
 
 test('twice finds nothing more', async () => {
   const host = await hostWithSlots('vm-1');
-  await rm(host.slot('vm-1').stamp);
+  await truncate(host.slot('vm-1').stamp, 0);
   expect((await host.registry.recover()).tornSlots).toEqual(['vm-1']);
   expect(await host.registry.recover()).toMatchObject({ stagingRemoved: 0, trashRemoved: 0, tornSlots: [] });
 });

@@ -155,6 +155,8 @@ describe('closing', () => {
     await host.registry.close();
     await rejection(host.registry.cloneForVm('vm-2', 'debian'), 'CLOSED');
     await rejection(host.registry.release('vm-1'), 'CLOSED');
+    await rejection(host.registry.stacks(), 'CLOSED');
+    await rejection(host.registry.stack('debian'), 'CLOSED');
     await host.registry.close();
   });
 

@@ -102,6 +102,35 @@ test("another user's template: protected_hardlinks forbids the link, the clone i
   ]).toContainEqual(JSON.parse(stdout));
 });
 
+test('a user without privileges grows a clone that it may then only read', async ({ skip }) => {
+  const reason = filesystemNamed('ext4').missing ?? lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed('ext4').path);
+  await chmod(host.root, 0o755);
+  await chmod(await host.addExt4Template('debian', 16 * MiB), 0o444);
+  const nobody = 65534;
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     const clone = await registry.cloneForVmWithSize('vm-1', 'debian', 2 ** 25, { mode: 0o400 });
+     await registry.close();
+     console.log(clone.sizeBytes, (require('fs').statSync(clone.path).mode & 0o777).toString(8));`,
+    { templateDir: host.templateDir, clonesDir: await folderFor(host, nobody) },
+    { uid: nobody },
+  );
+  expect([stdout, stderr]).toEqual([`${32 * MiB} 400\n`, '']);
+});
+
+test('where no hardlink of the template can be, owner and mode are no danger to it', async ({ skip }) => {
+  const reason = filesystemNamed('ext4').missing ?? lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const templates = await Host.in(filesystemNamed('tmpfs').path);
+  await templates.addTemplate('debian', pattern(MiB));
+  const host = await Host.in(filesystemNamed('ext4').path, { templateDir: templates.templateDir });
+  const clone = await host.registry.cloneForVm('vm-1', 'debian', { mode: 0o640 });
+  expect(clone).toMatchObject({ strategy: 'copy', sharesTemplateInode: false });
+  expect(clone.attempts).toContainEqual({ strategy: 'hardlink', code: 'EXDEV' });
+});
+
 test('a folder that may not be written to is EACCES, with the path', async ({ skip }) => {
   const reason = lacksRoot();
   if (reason !== undefined) skip(`${reason}, to become another user`);

@@ -1,0 +1,32 @@
+// Small files in our own folder: replaced as a whole, and read without trusting what lies there by now.
+import { constants, type FileHandle, open, rename, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { failedWith } from './errors.js';
+
+/**
+ * What a file holds; undefined if there is none, or nothing that we wrote: a symbolic link, a FIFO (which would block a thread for ever), a
+ * folder, or more bytes than `limitBytes`.
+ */
+export async function readOwnFile(path: string, limitBytes: number): Promise<string | undefined> {
+  let file: FileHandle;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    // ENXIO: a socket.
+    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].some((code) => failedWith(error, code))) return undefined;
+    throw error;
+  }
+  try {
+    const status = await file.stat();
+    return status.isFile() && status.size <= limitBytes ? await file.readFile('utf8') : undefined;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Readers, in any process and after any power cut, find the old contents or the new. `folder` is on the same filesystem, and this process's own. */
+export async function replaceOwnFile(path: string, text: string, folder: string): Promise<void> {
+  const temporary = join(folder, basename(path));
+  await writeFile(temporary, text, { mode: 0o600, flush: true });
+  await rename(temporary, path);
+}

@@ -1,0 +1,44 @@
+// Which template something in our folder was made of, to tell when nobody needs it any more, also after a restart.
+import { stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { failedWith, rootfsError } from './errors.js';
+import type { Identity } from './identity.js';
+
+/** Without the device: its number can change from boot to boot. */
+export interface FileState {
+  readonly inode: string;
+  readonly sizeBytes: number;
+  readonly mtimeNs: string;
+  readonly ctimeNs?: string;
+}
+
+export interface TemplateRecord {
+  readonly templatePath: string;
+  readonly template: FileState;
+}
+
+export function stateOf({ inode, sizeBytes, mtimeNs }: Identity): FileState {
+  return { inode: `${inode}`, sizeBytes, mtimeNs: `${mtimeNs}` };
+}
+
+/** Whether the template is as it was. While the folder of templates is away (not mounted?) the answer is yes. */
+export async function isWanted({ templatePath, template }: TemplateRecord): Promise<boolean> {
+  try {
+    const now = await stat(templatePath, { bigint: true });
+    return (
+      `${now.ino}` === template.inode &&
+      Number(now.size) === template.sizeBytes &&
+      `${now.mtimeNs}` === template.mtimeNs
+    );
+  } catch (error) {
+    // ENOTDIR: a file lies where its stack's folder was.
+    if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR'))
+      throw rootfsError(`looking at template ${templatePath}`, error);
+  }
+  try {
+    await stat(dirname(dirname(templatePath)));
+    return false;
+  } catch {
+    return true;
+  }
+}
