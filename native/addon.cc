@@ -25,6 +25,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);
   add("inspectSlot", microvm::inspect_slot);
+  add("newPlan", microvm::new_plan);
   add("cloneSlot", microvm::clone_slot);
   add("cloneSlotSync", microvm::clone_slot_sync);
   add("cloneSlots", microvm::clone_slots);

@@ -59,8 +59,12 @@ enum class Extent { kPublish, kStage, kStageReplacement };  // how far a clone g
 
 class CloneSlot {
  public:
-  CloneSlot(Ref<Store> store, Ref<Source> source, SlotPlan plan, Extent extent)
-      : store_(std::move(store)), source_(std::move(source)), plan_(std::move(plan)), extent_(extent) {}
+  CloneSlot(Ref<Store> store, Ref<Source> source, Ref<SharedPlan> plan, SlotName name, Extent extent)
+      : store_(std::move(store)),
+        source_(std::move(source)),
+        plan_(std::move(plan)),
+        name_(std::move(name)),
+        extent_(extent) {}
 
   Error run() {
     if (extent_ == Extent::kStageReplacement) {
@@ -68,34 +72,35 @@ class CloneSlot {
       if (error.ok() && outcome_.status == CloneStatus::kStaged) outcome_.staged->hand_over();
       return error;
     }
-    return clone_slot(store_, source_, plan_, extent_ == Extent::kPublish, &outcome_);
+    return clone_slot(store_, source_, plan_, name_, extent_ == Extent::kPublish, &outcome_);
   }
 
   Napi::Value result(Napi::Env env) {
+    const bool created = outcome_.status == CloneStatus::kCreated;
+    if (created && outcome_.pooled) return Napi::String::New(env, "pooled");
+    const bool source_changed = created && !outcome_.source_now.identical(plan_->get().expected);
+    if (created && outcome_.strategy == Rung::kReflink && !source_changed) return Napi::String::New(env, "reflinked");
     Napi::Object object = Napi::Object::New(env);
     object.Set("status", name_of(outcome_.status));
     if (outcome_.status == CloneStatus::kExists) {
       object.Set("existing", to_js(env, outcome_.existing));
       return object;
     }
-    object.Set("pooled", outcome_.pooled);
     object.Set("strategy", name_of(outcome_.strategy));
     object.Set("attempts", to_js(env, outcome_.attempts));
     if (outcome_.staged) {
       object.Set("staged", wrap(env, outcome_.staged));
       object.Set("imagePath", outcome_.staged->image_path());
     }
-    if (outcome_.status == CloneStatus::kCreated && !outcome_.pooled &&
-        !outcome_.source_now.identical(plan_.expected)) {
-      object.Set("sourceNow", microvm::to_js(env, outcome_.source_now));
-    }
+    if (source_changed) object.Set("sourceNow", microvm::to_js(env, outcome_.source_now));
     return object;
   }
 
  private:
   Ref<Store> store_;
   Ref<Source> source_;
-  SlotPlan plan_;
+  Ref<SharedPlan> plan_;
+  SlotName name_;
   Extent extent_;
   CloneOutcome outcome_;
 };
@@ -103,7 +108,7 @@ class CloneSlot {
 // Many clones, each with an outcome or an error of its own.
 class CloneSlots {
  public:
-  void add(CloneSlot task) { tasks_.push_back(std::move(task)); }
+  explicit CloneSlots(std::vector<CloneSlot> tasks) : tasks_(std::move(tasks)) {}
 
   Error run() {
     for (CloneSlot& task : tasks_) errors_.push_back(task.run());
@@ -161,15 +166,28 @@ class PublishSlot {
   CloneStatus status_ = CloneStatus::kSourceChanged;
 };
 
+// [source, plan, slot, raw id, ready]; false, and an exception pending, if a handle is of no use.
+template <class Arguments>
+bool to_clone(const Ref<Store>& store, const Arguments& at, Extent extent, std::vector<CloneSlot>* clones) {
+  Ref<Source> source = unwrap<Source>(at(0));
+  if (!source) return false;
+  Ref<SharedPlan> plan = unwrap<SharedPlan>(at(1));
+  if (!plan) return false;
+  SlotName name = {to_string(at(2)), to_string(at(3)), to_string(at(4))};
+  clones->push_back(CloneSlot(store, std::move(source), std::move(plan), std::move(name), extent));
+  return true;
+}
+
 // Starts what a clone consists of on another thread, or runs it on this one.
 template <Napi::Value (*launch)(Napi::Env, CloneSlot)>
 Napi::Value clone_with(const Napi::CallbackInfo& info, Extent extent) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};
-  Ref<Source> source = unwrap<Source>(info[1]);
-  if (!source) return {};
-  return launch(info.Env(),
-                CloneSlot(std::move(store), std::move(source), to_plan(info[2].As<Napi::Object>()), extent));
+  std::vector<CloneSlot> clones;
+  if (!to_clone(
+          store, [&](size_t i) { return info[i + 1]; }, extent, &clones))
+    return {};
+  return launch(info.Env(), std::move(clones.front()));
 }
 
 Napi::Value start_clone(Napi::Env env, CloneSlot task) {
@@ -183,23 +201,33 @@ Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std:
 Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kPublish); }
 Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with<run_clone>(info, Extent::kPublish); }
 Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kStage); }
-Napi::Value stage_replacement(const Napi::CallbackInfo& info) {
-  return clone_with<start_clone>(info, Extent::kStageReplacement);
+Napi::Value new_plan(const Napi::CallbackInfo& info) {
+  return wrap(info.Env(), Ref<SharedPlan>(new SharedPlan(to_plan(info[0].As<Napi::Object>()))));
 }
 
-// [[source, plan], …]: one trip for all of them.
+// A plan for this one image.
+Napi::Value stage_replacement(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  Ref<Source> source = unwrap<Source>(info[1]);
+  if (!source) return {};
+  Ref<SharedPlan> plan(new SharedPlan(to_plan(info[2].As<Napi::Object>())));
+  return start_clone(info.Env(), CloneSlot(std::move(store), std::move(source), std::move(plan), SlotName(),
+                                           Extent::kStageReplacement));
+}
+
+// [clone, …]: one trip for all of them.
 Napi::Value clone_slots(const Napi::CallbackInfo& info) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};
-  Napi::Array pairs = info[1].As<Napi::Array>();
-  CloneSlots task;
-  for (uint32_t i = 0; i < pairs.Length(); i++) {
-    Napi::Array pair = pairs.Get(i).As<Napi::Array>();
-    Ref<Source> source = unwrap<Source>(pair.Get(0u));
-    if (!source) return {};
-    task.add(CloneSlot(store, std::move(source), to_plan(pair.Get(1u).As<Napi::Object>()), Extent::kPublish));
+  Napi::Array array = info[1].As<Napi::Array>();
+  std::vector<CloneSlot> clones;
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    Napi::Array clone = array.Get(i).As<Napi::Array>();
+    const auto at = [&](uint32_t k) { return Napi::Value(clone.Get(k)); };
+    if (!to_clone(store, at, Extent::kPublish, &clones)) return {};
   }
-  return Job<CloneSlots>::start(info.Env(), "microvm:cloneSlots", std::move(task));
+  return Job<CloneSlots>::start(info.Env(), "microvm:cloneSlots", CloneSlots(std::move(clones)));
 }
 
 Napi::Value copy_step(const Napi::CallbackInfo& info) {

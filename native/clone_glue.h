@@ -5,6 +5,7 @@
 
 namespace microvm {
 
+Napi::Value new_plan(const Napi::CallbackInfo& info);
 Napi::Value clone_slot(const Napi::CallbackInfo& info);
 Napi::Value clone_slot_sync(const Napi::CallbackInfo& info);
 Napi::Value clone_slots(const Napi::CallbackInfo& info);

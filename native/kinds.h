@@ -23,6 +23,10 @@ struct Kind<Digest> {
   static constexpr napi_type_tag tag = {0xc2840d5be9174fa6, 0x8e17f3295ab04dc8};
 };
 template <>
+struct Kind<SharedPlan> {
+  static constexpr napi_type_tag tag = {0x2d94b81ce6f04a35, 0xf17c5e90a36b4d82};
+};
+template <>
 struct Kind<StagedSlot> {
   static constexpr napi_type_tag tag = {0x53a9c6e81d704b2f, 0xb6e40f8721cd4395};
 };

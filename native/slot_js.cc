@@ -65,7 +65,6 @@ std::vector<Companion> to_companions(Napi::Value value) {
 
 SlotPlan to_plan(Napi::Object object) {
   SlotPlan plan;
-  plan.slot = to_string(object.Get("slot"));
   plan.companions = to_companions(object.Get("companions"));
   plan.expected = to_identity(object.Get("expected").As<Napi::Object>());
   Napi::Value path = object.Get("templatePath");
@@ -77,8 +76,6 @@ SlotPlan to_plan(Napi::Object object) {
   plan.packed = to_bool(object.Get("packed"));
   plan.durable = to_bool(object.Get("durable"));
   plan.dress = to_dress(object);
-  plan.ready = to_string(object.Get("ready"));
-  plan.raw_id = to_string(object.Get("rawId"));
   return plan;
 }
 

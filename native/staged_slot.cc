@@ -212,68 +212,72 @@ Error path_unchanged(const std::string& path, const Identity& expected, bool* un
 }
 
 // A pooled slot that needs a file with its raw id gets it where nobody else can take the slot meanwhile.
-Error take_and_name(Store& store, const SlotPlan& plan) {
+Error take_and_name(Store& store, const SlotName& name, bool durable) {
   std::string taken;
   FileInfo info;
   Fd folder;
-  Error error = store.take_out(Place::kPool, plan.ready.c_str(), &taken, &info);
+  Error error = store.take_out(Place::kPool, name.ready.c_str(), &taken, &info);
   if (!error.ok()) return error;
   const std::string path = join(store.session_path(), taken);
   error = open_folder_at(store.session_fd(), taken.c_str(), path, &folder);
-  if (error.ok()) error = write_small_file(folder.get(), kRawId, plan.raw_id, plan.durable, join(path, kRawId));
-  if (error.ok() && plan.durable) error = flush(folder.get(), path);
-  if (error.ok()) error = store.put_back(taken, Place::kSlots, plan.slot.c_str());
+  if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, durable, join(path, kRawId));
+  if (error.ok() && durable) error = flush(folder.get(), path);
+  if (error.ok()) error = store.put_back(taken, Place::kSlots, name.slot.c_str());
   if (!error.ok()) (void)store.to_trash(taken).ok();
   return error;
 }
 
 // The ready slot from the pool, if it is still there: another process may be after the same.
-Error take_from_pool(Store& store, const SlotPlan& plan, CloneStatus* status, bool* taken) {
-  if (plan.ready.empty()) return {};
-  Error error = !plan.raw_id.empty()
-                    ? take_and_name(store, plan)
-                    : rename_folder_to_free(store.place_fd(Place::kPool), plan.ready.c_str(), store.clones_fd(),
-                                            plan.slot.c_str(), join(store.place_path(Place::kPool), plan.ready),
-                                            store.slot_path(plan.slot));
+Error take_from_pool(Store& store, const SlotName& name, bool durable, CloneStatus* status, bool* taken) {
+  if (name.ready.empty()) return {};
+  Error error = !name.raw_id.empty()
+                    ? take_and_name(store, name, durable)
+                    : rename_folder_to_free(store.place_fd(Place::kPool), name.ready.c_str(), store.clones_fd(),
+                                            name.slot.c_str(), join(store.place_path(Place::kPool), name.ready),
+                                            store.slot_path(name.slot));
   if (error.is(ENOENT)) return {};
   *taken = true;
   *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
   if (error.is(EEXIST)) return {};
-  return error.ok() && plan.durable ? flush(store.clones_fd(), store.clones_path()) : error;
+  return error.ok() && durable ? flush(store.clones_fd(), store.clones_path()) : error;
 }
 
 }  // namespace
 
-Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, bool publish,
-                 CloneOutcome* outcome) {
+Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<SharedPlan>& shared_plan,
+                 const SlotName& name, bool publish, CloneOutcome* outcome) {
+  const SlotPlan& plan = shared_plan->get();
   outcome->status = CloneStatus::kTemplateChanged;
   bool unchanged = false;
   Error error = path_unchanged(plan.template_path, plan.template_expected, &unchanged);
   if (!error.ok() || !unchanged) return error;
   error = store->check_current();
-  if (error.ok()) error = read_slot(*store, plan.slot, &outcome->existing);
+  if (error.ok()) error = read_slot(*store, name.slot, &outcome->existing);
   if (!error.ok()) return error;
   outcome->status = CloneStatus::kExists;
   if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
 
-  error = take_from_pool(*store, plan, &outcome->status, &outcome->pooled);
+  error = take_from_pool(*store, name, plan.durable, &outcome->status, &outcome->pooled);
   if (!error.ok()) return error;
   if (!outcome->pooled) {
-    error = stage_slot(store, source, plan, outcome);
+    error = stage_slot(store, source, shared_plan, outcome);
     if (!error.ok() || outcome->status != CloneStatus::kStaged) return error;
     if (!publish) {
       outcome->staged->hand_over();
       return {};
     }
     Ref<StagedSlot> staged = std::move(outcome->staged);
-    error = staged->publish(Place::kSlots, plan.slot, plan.expected.size, plan.companions, &outcome->status);
+    std::vector<Companion> companions = plan.companions;
+    if (!name.raw_id.empty()) companions.push_back({kRawId, name.raw_id});
+    error = staged->publish(Place::kSlots, name.slot, plan.expected.size, companions, &outcome->status);
     outcome->source_now = staged->source_now();
   }
-  if (error.ok() && outcome->status == CloneStatus::kExists) error = read_slot(*store, plan.slot, &outcome->existing);
+  if (error.ok() && outcome->status == CloneStatus::kExists) error = read_slot(*store, name.slot, &outcome->existing);
   return error;
 }
 
-Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, CloneOutcome* outcome) {
+Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<SharedPlan>& plan,
+                 CloneOutcome* outcome) {
   Ref<StagedSlot> staged(new StagedSlot(store, source, plan));
   Error error = staged->build(&outcome->status);
   outcome->strategy = staged->strategy();

@@ -33,9 +33,8 @@ struct Companion {
   std::string contents;
 };
 
-// Everything that a new slot needs, decided beforehand.
+// What the slots of one template have in common, decided beforehand.
 struct SlotPlan {
-  std::string slot;
   std::vector<Companion> companions;  // the stamps
   Identity expected;                  // the source as it was when its digest was computed
   // What the digest was computed of, where that is another file than the source: the template of a sealed image.
@@ -45,8 +44,23 @@ struct SlotPlan {
   bool packed = false;  // a copy is made in few extents, and hashed
   Dress dress;
   bool durable = false;
+};
+
+// What is a slot's own.
+struct SlotName {
+  std::string slot;
+  std::string raw_id;  // if sanitising changed it
   std::string ready;   // a slot in the pool that would do
-  std::string raw_id;  // what a slot from the pool lacks: its own id, if sanitising changed it
+};
+
+// A plan that JavaScript holds, for many slots.
+class SharedPlan final : public Shared {
+ public:
+  explicit SharedPlan(SlotPlan plan) : plan_(std::move(plan)) {}
+  const SlotPlan& get() const { return plan_; }
+
+ private:
+  const SlotPlan plan_;
 };
 
 enum class CloneStatus {
@@ -62,8 +76,11 @@ enum class CloneStatus {
 // A folder being built. Whatever it has made is removed with it unless it was published.
 class StagedSlot final : public Shared {
  public:
-  StagedSlot(Ref<Store> store, Ref<Source> source, SlotPlan plan)
-      : store_(std::move(store)), source_(std::move(source)), plan_(std::move(plan)) {}
+  StagedSlot(Ref<Store> store, Ref<Source> source, Ref<SharedPlan> plan)
+      : store_(std::move(store)),
+        source_(std::move(source)),
+        shared_plan_(std::move(plan)),
+        plan_(shared_plan_->get()) {}
   ~StagedSlot() override { discard(); }
 
   // Makes the folder and goes down the ladder: kStaged, kCopyNeeded or kSharedInode.
@@ -107,7 +124,8 @@ class StagedSlot final : public Shared {
 
   const Ref<Store> store_;
   const Ref<Source> source_;
-  const SlotPlan plan_;
+  const Ref<SharedPlan> shared_plan_;
+  const SlotPlan& plan_;
   std::string name_;
   std::string path_;
   Fd image_;
@@ -130,10 +148,11 @@ struct CloneOutcome {
 };
 
 // The whole clone in one trip: compare the template, look for the slot, take one from the pool or build it, publish it.
-Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, bool publish,
-                 CloneOutcome* outcome);
+Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<SharedPlan>& plan, const SlotName& name,
+                 bool publish, CloneOutcome* outcome);
 
 // Its middle part alone: an image in staging, to be grown, to be sealed, or to take the place of another.
-Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const SlotPlan& plan, CloneOutcome* outcome);
+Error stage_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<SharedPlan>& plan,
+                 CloneOutcome* outcome);
 
 }  // namespace microvm

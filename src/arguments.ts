@@ -28,7 +28,7 @@ export function requireKnownKeys(name: string, value: unknown, known: readonly s
   if (typeof value !== 'object' || value === null) {
     throw new RootfsError('INVALID_ARGUMENT', `${name} must be an object, got ${show(value)}`);
   }
-  for (const key of Object.keys(value)) {
+  for (const key in value) {
     if (!known.includes(key)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',

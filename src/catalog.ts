@@ -22,6 +22,8 @@ export interface StackInfo {
 // NAME_MAX of Linux.
 const NAME_BYTES_LIMIT = 255;
 
+const LOCATED_LIMIT = 4096;
+
 // Enough to keep the disk busy; each holds a descriptor.
 const LOOKS_AT_ONCE = 16;
 
@@ -39,10 +41,22 @@ export function parseStackName(name: unknown): StackName {
 export class Catalog {
   readonly #templateDir: string;
   readonly #templates: Templates;
+  readonly #located = new Map<StackName, { readonly name: StackName; readonly templatePath: string }>();
 
   constructor(templateDir: string, templates: Templates) {
     this.#templateDir = templateDir.replace(/(?<=.)\/+$/, '');
     this.#templates = templates;
+  }
+
+  /** A stack's name, checked, and where its template is. Remembered, since each clone asks. */
+  located(stack: unknown): { readonly name: StackName; readonly templatePath: string } {
+    const known = this.#located.get(stack as StackName);
+    if (known !== undefined) return known;
+    const name = parseStackName(stack);
+    const located = { name, templatePath: this.templatePath(name) };
+    if (this.#located.size >= LOCATED_LIMIT) this.#located.clear();
+    this.#located.set(name, located);
+    return located;
   }
 
   templatePath(stack: StackName): string {

@@ -37,7 +37,8 @@ export interface ParsedCloneOptions {
 
 export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'];
 
-export function parseCloneOptions(what: string, options: CloneOptions): ParsedCloneOptions {
+/** `what` is only made if it is told. */
+export function parseCloneOptions(what: () => string, options: CloneOptions): ParsedCloneOptions {
   requireKnownKeys('options', options, CLONE_OPTION_KEYS);
   return {
     writable: optionalBoolean('writable', options.writable),
@@ -45,6 +46,6 @@ export function parseCloneOptions(what: string, options: CloneOptions): ParsedCl
     owner: optionalOwner(options.owner),
     mode: optionalMode(options.mode),
     durable: optionalBoolean('durable', options.durable) ?? false,
-    signal: optionalSignal(what, options.signal),
+    signal: options.signal === undefined ? undefined : optionalSignal(what(), options.signal),
   };
 }

@@ -16,6 +16,9 @@ export type NativeStagedSlot = { readonly [kind]: 'staged slot' };
 /** A slot whose folder is locked. Disposing of it unlocks. */
 export type NativeLockedSlot = { readonly [kind]: 'locked slot' };
 
+/** A plan that was read once, for many clones. */
+export type NativePlan = { readonly [kind]: 'plan' };
+
 export type Strategy = 'reflink' | 'hardlink' | 'copy';
 
 /** Bits of {@link SlotPlan.rungs}. */
@@ -50,8 +53,8 @@ export interface SlotState {
 /** Where a staged folder can be published to. */
 export type Place = 'slots' | 'sealed' | 'pool';
 
+/** What the clones of one template have in common. */
 export interface SlotPlan {
-  readonly slot: string;
   /** Small files to write beside the image: name, contents, name, contents, … */
   readonly companions: readonly string[];
   /** The source as it must be. */
@@ -66,11 +69,16 @@ export interface SlotPlan {
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   readonly mode?: number | undefined;
   readonly durable: boolean;
-  /** A folder of the pool to take rather than build one. */
-  readonly ready?: string | undefined;
-  /** What that folder lacks: the raw id, where it differs from `slot`. */
-  readonly rawId?: string | undefined;
 }
+
+/** One clone: the slot's name, the raw id where it differs, and a folder of the pool to take rather than build one. */
+export type NativeClone = [
+  source: NativeSource,
+  plan: NativePlan,
+  slot: string,
+  rawId: string | undefined,
+  ready: string | undefined,
+];
 
 export interface NativeAttempt {
   readonly strategy: Strategy;
@@ -78,13 +86,12 @@ export interface NativeAttempt {
   readonly errno: number;
 }
 
-interface Built {
+export interface Built {
   readonly strategy: Strategy;
   readonly attempts: readonly NativeAttempt[];
 }
 export interface Created extends Built {
   readonly status: 'created';
-  readonly pooled: boolean;
   /** Given if making the clone changed it (a hardlink changes ctime and the count of links). */
   readonly sourceNow?: Identity;
 }
@@ -100,7 +107,8 @@ export interface Exists {
 export interface NotCloned extends Built {
   readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
 }
-export type CloneOutcome = Created | Staged | Exists | NotCloned;
+/** What happens most is but a word, which is quicker than an object: created by the first rung, or taken from the pool. */
+export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | NotCloned;
 
 export interface OpenedSource {
   readonly source: NativeSource;
@@ -135,14 +143,15 @@ export interface NativeAddon {
   ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean }>;
 
   inspectSlot(store: NativeStore, slot: string): Promise<SlotState>;
+  newPlan(plan: SlotPlan): NativePlan;
   /** Looks for the slot, builds it and publishes it. */
-  cloneSlot(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<CloneOutcome>;
+  cloneSlot(store: NativeStore, ...clone: NativeClone): Promise<CloneOutcome>;
   /** The same on the calling thread. Throws what the other rejects with. */
-  cloneSlotSync(store: NativeStore, source: NativeSource, plan: SlotPlan): CloneOutcome;
+  cloneSlotSync(store: NativeStore, ...clone: NativeClone): CloneOutcome;
   /** Many in one trip, each with its outcome or its error. */
-  cloneSlots(store: NativeStore, clones: [NativeSource, SlotPlan][]): Promise<(CloneOutcome | SystemError)[]>;
+  cloneSlots(store: NativeStore, clones: NativeClone[]): Promise<(CloneOutcome | SystemError)[]>;
   /** The same without publishing. */
-  stageSlot(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<CloneOutcome>;
+  stageSlot(store: NativeStore, ...clone: NativeClone): Promise<CloneOutcome>;
   /** Builds an image in staging that is to take the place of a slot's. */
   stageReplacement(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<Staged>;
   /** `sha256` is there when a packed copy is done. */
@@ -198,7 +207,9 @@ export interface NativeAddon {
   ): Promise<{ status: 'released' | 'absent' | 'foreign' | 'collision' | 'torn' | 'in-use'; rawId: string }>;
 
   /** Lets go of a handle now rather than when it is collected. */
-  dispose(handle: NativeStore | NativeSource | NativeDigest | NativeStagedSlot | NativeLockedSlot): void;
+  dispose(
+    handle: NativePlan | NativeStore | NativeSource | NativeDigest | NativeStagedSlot | NativeLockedSlot,
+  ): void;
 }
 
 let loaded: NativeAddon | undefined;

@@ -60,7 +60,8 @@ export class Pool {
   readonly #folder: ClonesFolder;
   readonly #background: Background;
   readonly #path: string;
-  readonly #lines = new Map<string, Line>();
+  /** By template path. */
+  readonly #lines = new Map<string, Line[]>();
 
   constructor(folder: ClonesFolder, background: Background) {
     this.#folder = folder;
@@ -79,10 +80,10 @@ export class Pool {
     make: MakeReady,
     renew: () => Promise<void>,
   ): Promise<void> {
-    const id = lineId(key);
-    const { ready, seen } = this.#lines.get(id) ?? { ready: [], seen: new Set<string>() };
+    const before = this.#lineOf(key);
+    const { ready, seen } = before ?? { ready: [], seen: new Set<string>() };
+    if (before !== undefined) this.#remove(before);
     if (count === 0) {
-      this.#lines.delete(id);
       await this.#folder.use(async ({ store }) => {
         for (const name of ready) await this.#discard(store, name);
       });
@@ -90,17 +91,20 @@ export class Pool {
     }
     const prefix = prefixOf(key);
     const line: Line = { key, prefix, ready, seen, count, make, renew, filling: undefined };
-    this.#lines.set(id, line);
+    this.#lines.set(key.template.path, [...(this.#lines.get(key.template.path) ?? []), line]);
     line.filling = this.#fill(line, signal).finally(() => {
       line.filling = undefined;
     });
     await line.filling;
   }
 
+  get isEmpty(): boolean {
+    return this.#lines.size === 0;
+  }
+
   /** The name of a ready slot, to be taken by a rename; whoever does not take it gives it back. */
   take(key: PoolKey): string | undefined {
-    if (this.#lines.size === 0) return undefined;
-    const line = this.#lines.get(lineId(key));
+    const line = this.#lineOf(key);
     if (line === undefined) return undefined;
     const name = line.ready.pop();
     if (line.ready.length < line.count * LOW_MARK && line.filling === undefined) {
@@ -115,15 +119,15 @@ export class Pool {
   }
 
   giveBack(key: PoolKey, name: string): void {
-    this.#lines.get(lineId(key))?.ready.push(name);
+    this.#lineOf(key)?.ready.push(name);
   }
 
   /** A template has changed: its ready slots are of no use to anybody, and others are made in their place, unless it is `gone`. */
   drop({ path, sha256 }: Template, gone: boolean): void {
-    for (const [id, { key, renew }] of [...this.#lines]) {
-      if (key.template.path !== path || key.template.sha256 !== sha256) continue;
-      this.#lines.delete(id);
-      if (!gone) this.#background.start(`filling the pool of ${path}`, renew);
+    for (const line of this.#lines.get(path) ?? []) {
+      if (line.key.template.sha256 !== sha256) continue;
+      this.#remove(line);
+      if (!gone) this.#background.start(`filling the pool of ${path}`, line.renew);
     }
     if (this.#folder.opened === undefined) return;
     this.#background.start(`emptying the pool of ${path}`, () =>
@@ -164,7 +168,6 @@ export class Pool {
 
   /** What lies on disk counts, whichever process made it. */
   async #fill(line: Line, signal: AbortSignal | undefined): Promise<void> {
-    const id = lineId(line.key);
     await this.#folder.use(async (folder) => {
       const there = new Set(await readdir(this.#path));
       const record = recordName(line.key.template);
@@ -180,23 +183,38 @@ export class Pool {
       }
       for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
     });
-    while (line.ready.length < line.count && this.#lines.get(id) === line) {
+    while (line.ready.length < line.count && this.#lineOf(line.key) === line) {
       checkAborted(`filling the pool of ${line.key.template.path}`, signal);
       const name = await line.make(line.key, line.prefix);
-      if (this.#lines.has(id) && !line.seen.has(name)) {
-        line.seen.add(name);
-        line.ready.push(name);
-      }
+      // Another filling may have found it on disk already.
+      if (line.seen.has(name)) continue;
+      line.seen.add(name);
+      line.ready.push(name);
     }
+  }
+
+  #lineOf({ template, grownTo, owner, mode }: PoolKey): Line | undefined {
+    return this.#lines
+      .get(template.path)
+      ?.find(
+        ({ key }) =>
+          key.template.sha256 === template.sha256 &&
+          key.grownTo === grownTo &&
+          key.owner?.uid === owner?.uid &&
+          key.owner?.gid === owner?.gid &&
+          key.mode === mode,
+      );
+  }
+
+  #remove(line: Line): void {
+    const { path } = line.key.template;
+    const others = (this.#lines.get(path) ?? []).filter((other) => other !== line);
+    if (others.length > 0) this.#lines.set(path, others);
+    else this.#lines.delete(path);
   }
 }
 
-/** In memory: cheap to make for each clone. */
-function lineId({ template, grownTo, owner, mode }: PoolKey): string {
-  return `${template.sha256} ${grownTo} ${owner?.uid} ${owner?.gid} ${mode} ${template.path}`;
-}
-
-/** On disk: within the 255 bytes of a name, whatever the template's path. */
+/** Within the 255 bytes of a name, whatever the template's path. */
 function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
   const parts = [template.sha256, grownTo ?? template.identity.sizeBytes];
   if (owner !== undefined) parts.push(`o${owner.uid}.${owner.gid}`);

@@ -174,9 +174,12 @@ export class RootfsRegistry {
 
   #request(vmId: string, stack: string, options: CloneOptions): CloneRequest {
     const vm = parseVmId(vmId);
-    const name = parseStackName(stack);
-    const parsed = parseCloneOptions(`cloning ${name} for VM ${vm.safe}`, options);
-    return { ...parsed, vm, stack: name, templatePath: this.#catalog.templatePath(name) };
+    const { name, templatePath } = this.#catalog.located(stack);
+    const { writable, sizeBytes, owner, mode, durable, signal } = parseCloneOptions(
+      () => `cloning ${name} for VM ${vm.safe}`,
+      options,
+    );
+    return { vm, stack: name, templatePath, writable, sizeBytes, owner, mode, durable, signal };
   }
 
   /**

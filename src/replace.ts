@@ -48,7 +48,6 @@ export async function replaceImage(
       if (info.identity.sizeBytes > targetBytes)
         throw shrinkRefused(slot, info.identity.sizeBytes, targetBytes);
       const outcome = await native().stageReplacement(store, source, {
-        slot,
         companions: [],
         expected: info.identity,
         rungs: RUNG.reflink | RUNG.copy,

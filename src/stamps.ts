@@ -25,14 +25,17 @@ export function parseSizeStamp(file: SmallFile): number | undefined {
 /** Holds the raw VM id in UTF-8, only if sanitising changed it. */
 export const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
 
-/** The files beside a new clone: name, contents, name, contents, … */
+/** The files beside every clone of a template at one size: name, contents, name, contents, … */
 export function companionsOf(slot: {
   readonly sha256: string;
   readonly sizeStamp: number | undefined;
-  readonly rawId: string | undefined;
 }): string[] {
   const companions = [CLONE_STAMP_FILE, slot.sha256];
   if (slot.sizeStamp !== undefined) companions.push(CLONE_SIZE_STAMP_FILE, `${slot.sizeStamp}`);
-  if (slot.rawId !== undefined) companions.push(CLONE_RAW_ID_FILE, slot.rawId);
   return companions;
+}
+
+/** The one that only some slots have. */
+export function rawIdFile(rawId: string | undefined): string[] {
+  return rawId === undefined ? [] : [CLONE_RAW_ID_FILE, rawId];
 }

@@ -1,4 +1,9 @@
+import type { CloneRequest } from './clone-plan.js';
+import type { ClonesFolder } from './clones-folder.js';
 import type { Strategy } from './native.js';
+import { CLONE_ROOTFS_FILE } from './stamps.js';
+import type { Template } from './templates.js';
+import type { VmId } from './vm-id.js';
 
 /** A way that was tried and left. */
 export interface Attempt {
@@ -29,4 +34,33 @@ export interface VmRootfs {
   readonly pooled: boolean;
   /** Ways that were left before one served, in order; none for a slot that was there already. */
   readonly attempts: readonly Attempt[];
+}
+
+const NONE: readonly Attempt[] = Object.freeze([]);
+
+export function vmRootfs(
+  folder: ClonesFolder,
+  request: CloneRequest,
+  template: Template,
+  made: Pick<VmRootfs, 'sizeBytes' | 'strategy' | 'reused'> & {
+    pooled?: boolean;
+    attempts?: readonly Attempt[];
+  },
+): VmRootfs {
+  return {
+    vmId: request.vm.safe,
+    stack: request.stack,
+    path: imagePath(folder, request.vm),
+    sourceSha256: template.sha256,
+    sizeBytes: made.sizeBytes,
+    strategy: made.strategy,
+    sharesTemplateInode: made.strategy === 'hardlink',
+    reused: made.reused,
+    pooled: made.pooled ?? false,
+    attempts: made.attempts ?? NONE,
+  };
+}
+
+export function imagePath(folder: ClonesFolder, vm: VmId): string {
+  return `${folder.path}/${vm.safe}/${CLONE_ROOTFS_FILE}`;
 }

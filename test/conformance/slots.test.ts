@@ -20,7 +20,6 @@ describeEachFilesystem((filesystem) => {
 
   test.each([
     ['stamp emptied', (host: Host) => truncate(host.slot('vm-1').stamp, 0)],
-    ['stamp gone', (host: Host) => rm(host.slot('vm-1').stamp)],
     ['image cut off', (host: Host) => truncate(host.slot('vm-1').image, 1)],
     ['image gone', (host: Host) => rm(host.slot('vm-1').image)],
   ])('torn: %s; recover clears it, the same call works', async (_what, damage) => {
@@ -29,6 +28,16 @@ describeEachFilesystem((filesystem) => {
     await damage(host);
     await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
     expect((await host.registry.recover()).tornSlots).toEqual(['vm-1']);
+    expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
+  });
+
+  test('without any stamp it may belong to somebody else: refused, left by recover(), released by name', async () => {
+    const host = await newHost();
+    await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    await rm(host.slot('vm-1').stamp);
+    await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
+    expect((await host.registry.recover()).tornSlots).toEqual([]);
+    expect(await host.registry.release('vm-1')).toBe(true);
     expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
   });
 

@@ -1,0 +1,107 @@
+// Handing out a slot that is there already: as it is, or changed to what was asked for.
+import type { CloneRequest } from './clone-plan.js';
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import type { GrowPrograms } from './grow.js';
+import { type Identity, sameFile } from './identity.js';
+import { native, type SlotState } from './native.js';
+import { replaceImage, settle } from './replace.js';
+import { sharedInode } from './shared-inode.js';
+import { type AssessedSlot, assessSlot } from './slot-state.js';
+import type { Template } from './templates.js';
+import { imagePath, type VmRootfs, vmRootfs } from './vm-rootfs.js';
+
+export class ExistingSlots {
+  readonly #folder: ClonesFolder;
+  readonly #programs: GrowPrograms;
+
+  constructor(folder: ClonesFolder, programs: GrowPrograms) {
+    this.#folder = folder;
+    this.#programs = programs;
+  }
+
+  /** The slot, if it needs nothing done; undefined if it does. Throws what is wrong with it. */
+  asItIs(request: CloneRequest, template: Template, state: SlotState): VmRootfs | undefined {
+    if (state.kind === 'absent' || request.durable) return undefined;
+    const slot = this.#assess(request, template, state);
+    if (slot === 'settle' || !isAsAsked(request, template, slot)) return undefined;
+    return this.#found(request, template, slot, state);
+  }
+
+  /** Does what is to be done. `again`: the slot was released, or changed, in the same instant. */
+  async reuse(
+    what: string,
+    { store }: OpenFolder,
+    request: CloneRequest,
+    template: Template,
+    state: SlotState,
+  ): Promise<VmRootfs | 'again'> {
+    if (state.kind === 'absent') return 'again';
+    const slot = this.#assess(request, template, state);
+    const { vm, owner, mode, durable, signal } = request;
+    if (slot === 'settle') {
+      await settle(store, vm.safe, signal);
+      return 'again';
+    }
+    const shared = sharesInode(slot.image.identity, template.identity);
+    const grow = growsFrom(request, slot);
+    if (grow !== undefined || (shared && request.writable === true)) {
+      const targetBytes = grow ?? slot.image.identity.sizeBytes;
+      const strategy = await replaceImage(what, store, {
+        slot: vm.safe,
+        imagePath: imagePath(this.#folder, vm),
+        shared,
+        targetBytes,
+        sizeStamp: grow?.toString(),
+        owner,
+        mode,
+        durable,
+        signal,
+        programs: this.#programs,
+      });
+      if (strategy === 'again') return 'again';
+      return vmRootfs(this.#folder, request, template, { sizeBytes: targetBytes, strategy, reused: true });
+    }
+    if (!isAsAsked(request, template, slot)) {
+      await native().dressSlot(store, vm.safe, slot.image.identity, { owner, mode });
+    }
+    // Whoever made it need not have flushed it.
+    if (durable) await native().flushSlot(store, vm.safe);
+    return this.#found(request, template, slot, state);
+  }
+
+  #assess(request: CloneRequest, template: Template, state: SlotState): AssessedSlot | 'settle' {
+    return assessSlot(`${this.#folder.path}/${request.vm.safe}`, request, template, state);
+  }
+
+  #found(request: CloneRequest, template: Template, { image }: AssessedSlot, state: SlotState): VmRootfs {
+    const shared = sharesInode(image.identity, template.identity);
+    const strategy = shared ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
+    const { sizeBytes } = image.identity;
+    return vmRootfs(this.#folder, request, template, { sizeBytes, strategy, reused: true });
+  }
+}
+
+/** Whether an existing slot is all that was asked for. Throws `SHARED_INODE`. */
+function isAsAsked(request: CloneRequest, template: Template, slot: AssessedSlot): boolean {
+  const { owner, mode, writable } = request;
+  const { image } = slot;
+  const shared = sharesInode(image.identity, template.identity);
+  if (growsFrom(request, slot) !== undefined || (shared && writable === true)) return false;
+  if (shared && (owner !== undefined || mode !== undefined)) throw sharedInode(request);
+  const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
+  return hasOwner && (mode === undefined || mode === image.mode);
+}
+
+/**
+ * Whether a clone's file is also another's: the template's; or, with several names, that of a template which was replaced since, or of
+ * another stack with the same bytes.
+ */
+function sharesInode(image: Identity, template: Identity): boolean {
+  return sameFile(image, template) || image.links > 1;
+}
+
+/** The size to grow an existing clone to; undefined if it is as it should be. */
+function growsFrom(request: CloneRequest, slot: AssessedSlot): number | undefined {
+  const target = request.sizeBytes;
+  return slot.sizeStamp !== undefined || target === slot.templateBytes ? undefined : target;
+}

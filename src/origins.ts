@@ -1,0 +1,139 @@
+// Where the bytes of a clone come from, and what has to be done once so that every clone after it is one trip: the template's digest, and
+// its sealed image.
+import { type CloneRequest, growsTo, type Origin, poolKey, Recipes, type Warm } from './clone-plan.js';
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import { errnoName, isFull, RootfsError } from './errors.js';
+import type { Pool } from './pool.js';
+import type { SealedImages } from './sealed-images.js';
+import { type DigestOf, hashUnchanged, type Template, type Templates } from './templates.js';
+import type { Attempt } from './vm-rootfs.js';
+
+const NONE: readonly Attempt[] = [];
+
+/** What is to be done before a clone is one trip: look at the template, or seal it. */
+export type Cold = 'template-changed' | 'unsealed';
+
+export class Origins {
+  readonly #folder: ClonesFolder;
+  readonly #templates: Templates;
+  readonly #sealed: SealedImages | undefined;
+  readonly #pool: Pool;
+  readonly #recipes = new Recipes();
+
+  constructor(folder: ClonesFolder, templates: Templates, sealed: SealedImages | undefined, pool: Pool) {
+    this.#folder = folder;
+    this.#templates = templates;
+    this.#sealed = sealed;
+    this.#pool = pool;
+  }
+
+  /**
+   * All that the request needs, from memory. Nothing may be awaited between here and the call into the addon, so that no descriptor is dropped in
+   * between. With the failure of an attempt to seal, the clone comes from the template itself.
+   */
+  warm(
+    folder: OpenFolder,
+    request: CloneRequest,
+    fromPool: boolean,
+    sealFailure: Attempt | undefined,
+  ): Warm | Cold {
+    const remembered = this.#templates.remembered(request.templatePath);
+    if (remembered === undefined) return 'template-changed';
+    const { template, source } = remembered;
+    const grown = growsTo(request, template);
+    let origin: Origin | undefined;
+    if (this.#sealed !== undefined && folder.reflinks && sealFailure === undefined) {
+      origin = this.#sealed.remembered(template.sha256, grown ?? template.identity.sizeBytes);
+      if (origin === undefined) return 'unsealed';
+    } else {
+      origin = { source, identity: template.identity, sealed: false };
+    }
+    const { vm } = request;
+    return {
+      request,
+      template,
+      origin,
+      recipe: this.#recipes.for(request, template, origin, grown),
+      rawId: vm.raw === vm.safe ? undefined : vm.raw,
+      ready: fromPool && !this.#pool.isEmpty ? this.#pool.take(poolKey(request, template)) : undefined,
+      growTo: origin.sealed ? undefined : grown,
+      attempts: sealFailure === undefined ? NONE : [sealFailure],
+    };
+  }
+
+  /** Whether what the request needs at least is remembered. */
+  isKnown(request: CloneRequest): boolean {
+    return this.#templates.remembered(request.templatePath) !== undefined;
+  }
+
+  /** Rejects with `STACK_NOT_FOUND`, and like {@link Templates.look}. */
+  async look(request: CloneRequest): Promise<Template> {
+    const { stack, templatePath, signal } = request;
+    const template = await this.#templates.look(templatePath, signal, this.#digestOf(request));
+    if (template !== undefined) return template;
+    throw new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
+      path: templatePath,
+    });
+  }
+
+  /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
+  async warmUp(request: CloneRequest): Promise<Template> {
+    const template = await this.look(request);
+    const sizeBytes = growsTo(request, template) ?? template.identity.sizeBytes;
+    if (this.#sealed !== undefined && (await this.#reflinks())) {
+      await this.#sealed.ensure(template, sizeBytes, request.signal);
+    }
+    return template;
+  }
+
+  /** Seals the template at the size asked for; the reason why not if there is no space. */
+  async seal(request: CloneRequest, template: Template): Promise<Attempt | undefined> {
+    const sizeBytes = growsTo(request, template) ?? template.identity.sizeBytes;
+    try {
+      await this.#sealed?.ensure(template, sizeBytes, request.signal);
+      return undefined;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      return { strategy: 'seal', code: errnoName(error.errno) };
+    }
+  }
+
+  /** The source is not as it was: the sealed image, which is then made anew, or the template itself. */
+  sourceChanged({ origin, template }: Warm): Cold {
+    if (!origin.sealed) return 'template-changed';
+    this.#sealed?.forget(template.sha256, origin.identity.sizeBytes);
+    return 'unsealed';
+  }
+
+  /** After a clone that the addon saw change the source's count of links. */
+  sourceSeen({ origin, template }: Warm, now: Origin['identity']): void {
+    if (!origin.sealed) this.#templates.update(template, now);
+    // The clone is right all the same, but the next one should not come from an image that has lost its name.
+    if (now.links === 0) this.#sealed?.forget(template.sha256, origin.identity.sizeBytes);
+  }
+
+  /** A ready slot that was not taken. If it is gone all the same, whoever takes the name next finds that out. */
+  giveBack({ request, template, ready }: Warm): void {
+    if (ready !== undefined) this.#pool.giveBack(poolKey(request, template), ready);
+  }
+
+  #reflinks(): Promise<boolean> {
+    return this.#folder.use(async ({ reflinks }) => reflinks);
+  }
+
+  /** Sealing a new template gives its digest on the way. A request that will be refused has nothing made for it. */
+  #digestOf({ sizeBytes }: CloneRequest): DigestOf {
+    const sealed = this.#sealed;
+    return async (path, opened, signal) => {
+      const refused = sizeBytes !== undefined && sizeBytes < opened.info.identity.sizeBytes;
+      if (sealed !== undefined && !refused) {
+        try {
+          if (await this.#reflinks()) return await sealed.digestBySealing(path, opened, signal);
+        } catch (error) {
+          if (!isFull(error)) throw error;
+        }
+      }
+      return hashUnchanged(path, opened, signal);
+    };
+  }
+}
