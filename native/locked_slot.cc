@@ -76,6 +76,7 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Ide
   }
   if (!size_stamp.empty()) {
     error = write_small_file(fd, kNewSizeStamp, size_stamp, durable, path_of(kNewSizeStamp));
+    if (!error.ok() && !error.is(EEXIST)) unlinkat(fd, kNewSizeStamp, 0);  // made, but not written: a full disk
     if (!error.ok()) return error;
   }
 
