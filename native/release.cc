@@ -25,9 +25,14 @@ Error is_slot(int folder_fd, const std::string& path, bool* is) {
   return reader.error();
 }
 
-bool image_in_use(int folder_fd, const std::string& path) {
+Error image_in_use(int folder_fd, const std::string& path, bool* in_use) {
   Fd image;
-  return open_file_at(folder_fd, kImage, path, &image).ok() && open_elsewhere(image.get()) == Openness::kOpen;
+  Error error = open_file_at(folder_fd, kImage, path, &image);
+  // Whoever has a lease on it, which makes opening it fail, has it open.
+  *in_use = error.is(EWOULDBLOCK) || (error.ok() && open_elsewhere(image.get()) == Openness::kOpen);
+  // No image, or none that could be a disk: nobody uses it.
+  const bool none = error.is(ENOENT) || error.is(ELOOP) || error.is(ENXIO);
+  return none || *in_use ? Error() : error;
 }
 
 }  // namespace
@@ -65,8 +70,12 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
       *status = ReleaseStatus::kCollision;
       if (raw_id.contents != request.raw_id) return {};
     }
-    *status = ReleaseStatus::kInUse;
-    if (request.refuse_in_use && image_in_use(folder.get(), join(path, kImage))) return {};
+    if (request.refuse_in_use) {
+      bool in_use = false;
+      *status = ReleaseStatus::kInUse;
+      error = image_in_use(folder.get(), join(path, kImage), &in_use);
+      if (!error.ok() || in_use) return error;
+    }
 
     FileInfo got;
     std::string taken;
