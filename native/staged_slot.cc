@@ -57,10 +57,14 @@ Error StagedSlot::create_image() {
 }
 
 Error StagedSlot::open_image(Fd* image) const {
+  Error error = still_staged();
+  if (!error.ok()) return error;
   return open_file_at(store_->session_fd(), inside(kImage).c_str(), image_path(), image);
 }
 
 Error StagedSlot::take_image(int folder_fd, std::string_view dest) {
+  Error error = still_staged();
+  if (!error.ok()) return error;
   return rename_over(store_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
 }
 
@@ -118,6 +122,7 @@ Error StagedSlot::same_device(bool* same) const {
 }
 
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {
+  if (!image_) return Error::of(ESTALE, "open", image_path());  // discarded, or copied to the end already
   Error error = pack_ ? pack_->step(budget) : copy_->step(budget);
   if (!error.ok() || !(pack_ ? pack_->done() : copy_->done())) return error;
   error = pack_ ? pack_->finish(&sha256_) : copy_->finish();
@@ -155,8 +160,11 @@ Error StagedSlot::write_companions(const std::vector<Companion>& companions) {
 
 Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, const std::vector<Companion>& companions,
                           CloneStatus* status) {
+  *status = CloneStatus::kSourceChanged;
+  Error error = still_staged();
+  if (!error.ok()) return error;
   // An image that is still open here has not been in anybody else's hands since its length was checked.
-  Error error = image_ ? Error() : check_image(size);
+  if (!image_) error = check_image(size);
   if (error.ok()) error = write_companions(companions);
   if (error.ok() && plan_.durable) {
     Fd folder;
@@ -168,7 +176,6 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
   bool unchanged = false;
   if (error.ok()) error = source_unchanged(&unchanged);
   image_.reset();  // a slot that appears while its image is open here would look in use to others
-  *status = CloneStatus::kSourceChanged;
   if (!error.ok() || !unchanged) {
     discard();
     return error;
