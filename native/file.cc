@@ -2,8 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-
-#include "identity.h"
+#include <time.h>
 
 namespace microvm {
 namespace {
@@ -39,7 +38,19 @@ Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string
 }
 
 Error open_file_at(int folder_fd, const char* name, std::string_view path, Fd* file) {
-  return open_at(folder_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, path, file);
+  return open_unwaiting(folder_fd, name, Follow::kNo, path, file);
+}
+
+Error open_unwaiting(int folder_fd, const char* name, Follow follow, std::string_view path, Fd* file) {
+  const int flags = O_RDONLY | O_NONBLOCK | (follow == Follow::kNo ? O_NOFOLLOW : 0);
+  Error error = open_at(folder_fd, name, flags, 0, path, file);
+  // Somebody has a lease on it: most likely this library, which looks for microseconds whether it is in use.
+  for (int again = 0; again < 3 && error.is(EWOULDBLOCK); again++) {
+    struct timespec pause = {0, 1'000'000};
+    nanosleep(&pause, nullptr);
+    error = open_at(folder_fd, name, flags, 0, path, file);
+  }
+  return error;
 }
 
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file) {

@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "fd.h"
+#include "identity.h"
 
 namespace microvm {
 
@@ -25,6 +26,9 @@ Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string
 
 // A file for reading, never waiting for a FIFO's writer nor following a symbolic link.
 Error open_file_at(int folder_fd, const char* name, std::string_view path, Fd* file);
+
+// The same, following a symbolic link or not. EWOULDBLOCK if somebody holds a lease on the file.
+Error open_unwaiting(int folder_fd, const char* name, Follow follow, std::string_view path, Fd* file);
 
 // A new file, EEXIST if the name is taken.
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file);

@@ -10,9 +10,10 @@ Error Source::open(const std::string& path, Ref<Source>* source, FileInfo* info)
   Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, info);
   if (!error.ok()) return error;
   if (!info->is_regular()) return Error::of(EINVAL, "open", path);
-  // The path may name something else by now: O_NONBLOCK, and the descriptor is what is asked below.
-  Fd fd(retry_eintr([&] { return ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC); }));
-  if (!fd) return Error::last("open", path);
+  // The path may name something else by now: never wait, and the descriptor is what is asked below.
+  Fd fd;
+  error = open_unwaiting(AT_FDCWD, path.c_str(), Follow::kYes, path, &fd);
+  if (!error.ok()) return error;
   error = stat_fd(fd.get(), path, info);
   if (!error.ok()) return error;
   if (!info->is_regular()) return Error::of(EINVAL, "open", path);
