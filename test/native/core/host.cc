@@ -1,0 +1,60 @@
+#include "host.h"
+
+#include <sys/stat.h>
+
+#include "check.h"
+#include "files.h"
+
+namespace core_test {
+
+using microvm::CloneStatus;
+using microvm::Rung;
+
+Host::Host() {
+  CHECK(mkdir(clones().c_str(), 0755) == 0);
+  write_sparse(template_path(), 2 * kMiB, {{0, noise(300 * kKiB)}, {kMiB, noise(4096, 2)}});
+  CHECK_OK(microvm::Store::open(clones(), &store));
+  CHECK_OK(microvm::Source::open(template_path(), &source, &info));
+}
+
+std::string Host::template_path() const { return folder() + "/template"; }
+std::string Host::clones() const { return folder() + "/clones"; }
+
+unsigned bits(Rung rung) { return static_cast<unsigned>(rung); }
+
+unsigned Host::independent_rungs() const { return bits(Rung::kReflink) | bits(Rung::kCopy); }
+
+microvm::SlotPlan Host::plan(const std::string& name, unsigned rungs) const {
+  microvm::SlotPlan plan;
+  plan.slot = name;
+  plan.companions = {{microvm::kStamp, kDigest}};
+  plan.expected = info.identity;
+  plan.template_path = template_path();
+  plan.template_expected = info.identity;
+  plan.rungs = rungs;
+  return plan;
+}
+
+CloneStatus Host::clone(const microvm::SlotPlan& plan, microvm::CloneOutcome* outcome) const {
+  CHECK_OK(microvm::clone_slot(store, source, plan, true, outcome));
+  if (outcome->status != CloneStatus::kCopyNeeded) return outcome->status;
+  for (bool done = false; !done;) CHECK_OK(outcome->staged->copy_step(100'000, &done));
+  CloneStatus status = CloneStatus::kStaged;
+  CHECK_OK(outcome->staged->publish(microvm::Place::kSlots, plan.slot, plan.expected.size, plan.companions, &status));
+  return status;
+}
+
+void Host::clone(const std::string& name) const {
+  microvm::CloneOutcome outcome;
+  CHECK(clone(plan(name, independent_rungs()), &outcome) == CloneStatus::kCreated);
+}
+
+microvm::SlotState Host::state(const std::string& name) const {
+  microvm::SlotState state;
+  CHECK_OK(microvm::read_slot(*store, name, &state));
+  return state;
+}
+
+std::vector<std::string> Host::names(const std::string& folder) { return names_in(folder); }
+
+}  // namespace core_test

@@ -1,0 +1,50 @@
+// A template and a folder of clones, as src/ hands them to the core.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "../../../native/slot_state.h"
+#include "../../../native/source.h"
+#include "../../../native/staged_slot.h"
+#include "../../../native/store.h"
+
+namespace core_test {
+
+inline const std::string kDigest(64, 'a');
+
+class Host {
+ public:
+  Host();
+
+  std::string template_path() const;
+  std::string clones() const;
+  std::string slot(const std::string& name) const { return clones() + '/' + name; }
+  std::string image(const std::string& name) const { return slot(name) + '/' + microvm::kImage; }
+  std::string stamp(const std::string& name) const { return slot(name) + '/' + microvm::kStamp; }
+
+  // A clone of the template as it is now, by these rungs.
+  microvm::SlotPlan plan(const std::string& name, unsigned rungs) const;
+  // Reflink where that works, a copy elsewhere.
+  unsigned independent_rungs() const;
+
+  // Clones to the end, copying if need be, and says how it ended.
+  microvm::CloneStatus clone(const microvm::SlotPlan& plan, microvm::CloneOutcome* outcome) const;
+  void clone(const std::string& name) const;
+  microvm::SlotState state(const std::string& name) const;
+
+  // What staging and trash hold.
+  std::vector<std::string> staged() const { return names(store->session_path()); }
+  std::vector<std::string> trash() const { return names(clones() + "/.microvm-rootfs/trash"); }
+
+  microvm::Ref<microvm::Store> store;
+  microvm::Ref<microvm::Source> source;
+  microvm::FileInfo info;
+
+ private:
+  static std::vector<std::string> names(const std::string& folder);
+};
+
+unsigned bits(microvm::Rung rung);
+
+}  // namespace core_test

@@ -1,0 +1,185 @@
+// Releasing slots, and sweeping up behind them.
+#include "../../../native/release.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../../native/file.h"
+#include "../../../native/lease.h"
+#include "../../../native/tree.h"
+#include "check.h"
+#include "files.h"
+#include "host.h"
+
+using namespace core_test;
+using microvm::Fd;
+using microvm::ReleaseRequest;
+using microvm::ReleaseStatus;
+using microvm::Store;
+using microvm::SweepReport;
+
+namespace {
+
+ReleaseStatus release(const Host& host, const ReleaseRequest& request) {
+  ReleaseStatus status = ReleaseStatus::kAbsent;
+  std::string raw_id;
+  CHECK_OK(microvm::release_slot(*host.store, request, &status, &raw_id));
+  return status;
+}
+
+ReleaseStatus release(const Host& host, const std::string& slot, const std::string& raw_id = "") {
+  ReleaseRequest request;
+  request.slot = slot;
+  request.raw_id = raw_id;
+  return release(host, request);
+}
+
+TEST(releases, "a slot goes to trash, and from there with a sweep; twice is fine") {
+  Host host;
+  host.clone("vm");
+  CHECK(release(host, "vm") == ReleaseStatus::kReleased);
+  CHECK(release(host, "vm") == ReleaseStatus::kAbsent);
+  CHECK(host.trash().size() == 1);
+  SweepReport report;
+  CHECK_OK(host.store->sweep(1000, &report));
+  CHECK(report.trash_removed == 1 && !report.more && host.trash().empty());
+}
+
+TEST(other_ids, "a slot of another raw id, of none that can be read, or that is none at all, stays") {
+  Host host;
+  host.clone("v_m");
+  const std::string raw_id = host.slot("v_m") + '/' + microvm::kRawId;
+  CHECK(release(host, "v_m", "v/m") == ReleaseStatus::kCollision);
+  write_file(raw_id, "v.m");
+  CHECK(release(host, "v_m") == ReleaseStatus::kCollision);
+  write_file(raw_id, "");
+  CHECK(release(host, "v_m", "v/m") == ReleaseStatus::kTorn);
+  CHECK(mkdir(host.slot("other").c_str(), 0755) == 0);
+  write_file(host.slot("other") + "/notes", "x");
+  CHECK(release(host, "other") == ReleaseStatus::kForeign);
+  write_file(raw_id, "v/m");
+  CHECK(release(host, "v_m", "v/m") == ReleaseStatus::kReleased);
+  CHECK(exists(host.slot("other") + "/notes"));
+}
+
+TEST(torn_slots, "a torn slot is released by its folder's identity alone") {
+  Host host;
+  host.clone("vm");
+  ReleaseRequest request;
+  request.slot = "vm";
+  request.torn = true;
+  CHECK(release(host, request) == ReleaseStatus::kAbsent);
+  request.expected = host.state("vm").folder;
+  CHECK(release(host, request) == ReleaseStatus::kReleased);
+}
+
+TEST(images_in_use, "a slot whose image somebody has open stays, if that is asked for") {
+  Host host;
+  host.clone("vm");
+  ReleaseRequest request;
+  request.slot = "vm";
+  request.refuse_in_use = true;
+  {
+    Fd vmm(open(host.image("vm").c_str(), O_RDWR | O_CLOEXEC));
+    CHECK(vmm);
+    CHECK(release(host, request) == ReleaseStatus::kInUse);
+    // Somebody who has a lease on it makes opening it fail (EAGAIN), which is no sign that nobody has it open.
+    vmm.reset();
+    vmm.reset(open(host.image("vm").c_str(), O_RDWR | O_CLOEXEC));
+    CHECK(fcntl(vmm.get(), F_SETSIG, SIGURG) == 0 && fcntl(vmm.get(), F_SETLEASE, F_WRLCK) == 0);
+    CHECK(release(host, request) == ReleaseStatus::kInUse);
+  }
+  CHECK(release(host, request) == ReleaseStatus::kReleased);
+}
+
+TEST(no_descriptors, "without a free descriptor to look, a slot is not taken for unused") {
+  Host host;
+  host.clone("vm");
+  ReleaseRequest request;
+  request.slot = "vm";
+  request.refuse_in_use = true;
+  rlimit before = {};
+  CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const Fd vmm(open(host.image("vm").c_str(), O_RDWR | O_CLOEXEC));
+  // As many as are open now, and then one more each time: the look fails at another place until it has enough.
+  for (rlim_t limit = static_cast<rlim_t>(vmm.get()) + 1;; limit++) {
+    const rlimit tight = {limit, before.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &tight) == 0);
+    ReleaseStatus status = ReleaseStatus::kReleased;
+    std::string raw_id;
+    const microvm::Error error = microvm::release_slot(*host.store, request, &status, &raw_id);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(error.ok() ? status == ReleaseStatus::kInUse : error.is(EMFILE));
+    if (error.ok()) break;
+  }
+  CHECK(exists(host.slot("vm")));
+}
+
+TEST(sweeps, "a sweep takes the folders of dead sessions and leaves those of living ones") {
+  Host host;
+  microvm::Ref<Store> other;
+  CHECK_OK(Store::open(host.clones(), &other));
+  const std::string dead = host.clones() + "/.microvm-rootfs/staging/1-dead";
+  CHECK(mkdir(dead.c_str(), 0700) == 0 && mkdir((dead + "/0").c_str(), 0700) == 0);
+  write_file(dead + "/0/rootfs.ext4", "x");
+  write_file(host.clones() + "/.microvm-rootfs/staging/file", "not ours");
+  SweepReport report;
+  CHECK_OK(host.store->sweep(2, &report));
+  CHECK(report.more && report.staging_removed == 0);
+  report = SweepReport();
+  CHECK_OK(host.store->sweep(1000, &report));
+  CHECK(report.staging_removed == 1 && !report.more && !exists(dead));
+  CHECK(exists(other->session_path()) && exists(host.clones() + "/.microvm-rootfs/staging/file"));
+  CHECK_OK(other->leave());
+  CHECK(!exists(other->session_path()));
+}
+
+TEST(moved_stores, "a clones folder that was moved away, or removed, is stale") {
+  Host host;
+  CHECK_OK(host.store->check_current());
+  CHECK(rename(host.clones().c_str(), (folder() + "/moved").c_str()) == 0);
+  CHECK_ERRNO(host.store->check_current(), ESTALE);
+  CHECK(mkdir(host.clones().c_str(), 0755) == 0);
+  CHECK_ERRNO(host.store->check_current(), ESTALE);
+}
+
+TEST(trees, "a tree is removed within its budget, its links are not followed, and it cannot be too deep") {
+  const std::string tree = folder() + "/tree";
+  CHECK(mkdir(tree.c_str(), 0700) == 0 && mkdir((folder() + "/kept").c_str(), 0700) == 0);
+  write_file(folder() + "/kept/file", "x");
+  CHECK(symlink("../kept", (tree + "/link").c_str()) == 0);
+  for (int i = 0; i < 10; i++) write_file(tree + "/" + std::to_string(i), "x");
+  Fd parent;
+  CHECK_OK(microvm::open_folder(folder(), &parent));
+  uint64_t budget = 4;
+  CHECK_OK(microvm::remove_tree(parent.get(), "tree", tree, &budget));
+  CHECK(budget == 0 && names_in(tree).size() == 7);
+  budget = 100;
+  CHECK_OK(microvm::remove_tree(parent.get(), "tree", tree, &budget));
+  CHECK(budget == 100 - 8 && !exists(tree) && exists(folder() + "/kept/file"));
+  CHECK_OK(microvm::remove_tree(parent.get(), "tree", tree, &budget));
+
+  std::string deep = tree;
+  for (int i = 0; i < 70; i++, deep += "/d") CHECK(mkdir(deep.c_str(), 0700) == 0);
+  CHECK_ERRNO(microvm::remove_tree(parent.get(), "tree", tree, &budget), ELOOP);
+  CHECK_OK(microvm::remove_tree(parent.get(), "d", tree + "/d", &budget));
+  std::string half = tree;
+  for (int i = 0; i < 30; i++) half += "/d";
+  Fd inner;
+  CHECK_OK(microvm::open_folder(half, &inner));
+  CHECK_OK(microvm::remove_tree(inner.get(), "d", half + "/d", &budget));
+  CHECK_OK(microvm::remove_tree(parent.get(), "tree", tree, &budget));
+}
+
+TEST(probes, "whether blocks can be shared is tried, and leaves no trace") {
+  Host host;
+  bool can = !reflinks();
+  CHECK_OK(host.store->probe_reflink(&can));
+  CHECK(can == reflinks() && host.staged().empty());
+}
+
+}  // namespace

@@ -1,0 +1,171 @@
+// Building, publishing, reading and releasing slots.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../../native/release.h"
+#include "check.h"
+#include "files.h"
+#include "host.h"
+
+using namespace core_test;
+using microvm::CloneOutcome;
+using microvm::CloneStatus;
+using microvm::Place;
+using microvm::ReleaseRequest;
+using microvm::ReleaseStatus;
+using microvm::Rung;
+using microvm::SlotPlan;
+using microvm::SlotState;
+using State = microvm::SmallFile::State;
+
+namespace {
+
+TEST(clones, "a clone has the template's bytes and its stamp, says how it was made, and leaves nothing in staging") {
+  Host host;
+  CloneOutcome outcome;
+  CHECK(host.clone(host.plan("vm", host.independent_rungs()), &outcome) == CloneStatus::kCreated);
+  CHECK(outcome.strategy == (reflinks() ? Rung::kReflink : Rung::kCopy));
+  CHECK(outcome.attempts.size() == (reflinks() ? 0U : 1U));
+  CHECK(read_file(host.image("vm")) == read_file(host.template_path()));
+  CHECK(read_file(host.stamp("vm")) == kDigest);
+  CHECK(host.staged().empty());
+  const SlotState state = host.state("vm");
+  CHECK(state.kind == SlotState::Kind::kFolder && state.has_image && state.stamp.contents == kDigest);
+  CHECK(state.size_stamp.state == State::kAbsent && state.raw_id.state == State::kAbsent);
+  CHECK(state.shares_extents == reflinks());
+  CHECK((state.image.mode & 07777) == 0600);
+}
+
+TEST(second_clone, "a slot that is there is read, not made again") {
+  Host host;
+  host.clone("vm");
+  CloneOutcome outcome;
+  CHECK(host.clone(host.plan("vm", host.independent_rungs()), &outcome) == CloneStatus::kExists);
+  CHECK(outcome.existing.stamp.contents == kDigest);
+}
+
+TEST(durable_clone, "a durable clone, with an owner and a mode") {
+  Host host;
+  SlotPlan plan = host.plan("vm", host.independent_rungs());
+  plan.durable = true;
+  plan.dress.has_owner = plan.dress.has_mode = true;
+  plan.dress.uid = getuid();
+  plan.dress.gid = getgid();
+  plan.dress.mode = 0640;
+  CloneOutcome outcome;
+  CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated);
+  CHECK((host.state("vm").image.mode & 07777) == 0640);
+  CHECK_OK(microvm::flush_slot(*host.store, "vm"));
+}
+
+TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
+  Host host;
+  CloneOutcome outcome;
+  SlotPlan plan = host.plan("vm", bits(Rung::kHardlink));
+  CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated && outcome.strategy == Rung::kHardlink);
+  const SlotState state = host.state("vm");
+  CHECK(state.image.identity.same_file(host.info.identity) && state.image.identity.links == 2);
+  microvm::Dress dress;
+  dress.has_mode = true;
+  CHECK_ERRNO(microvm::dress_slot(*host.store, "vm", state.image.identity, dress), ESTALE);
+
+  SlotPlan dressed = host.plan("other", bits(Rung::kHardlink));
+  dressed.dress.has_mode = true;
+  CHECK(host.clone(dressed, &outcome) == CloneStatus::kSharedInode);
+  CHECK(!exists(host.slot("other")) && host.staged().empty());
+}
+
+TEST(changed_templates, "a template that changed before the clone, or between clone and publishing, is noticed") {
+  Host host;
+  SlotPlan plan = host.plan("vm", host.independent_rungs());
+  CloneOutcome outcome;
+  CHECK_OK(microvm::clone_slot(host.store, host.source, plan, false, &outcome));
+  for (bool done = outcome.status == CloneStatus::kStaged; !done;) CHECK_OK(outcome.staged->copy_step(kMiB, &done));
+  CHECK(host.staged().size() == 1);
+  write_file(host.template_path(), noise(2 * kMiB, 9));
+  CloneStatus status = CloneStatus::kCreated;
+  CHECK_OK(outcome.staged->publish(Place::kSlots, "vm", plan.expected.size, plan.companions, &status));
+  CHECK(status == CloneStatus::kSourceChanged);
+  CHECK(!exists(host.slot("vm")) && host.staged().empty());
+  CHECK(host.clone(plan, &outcome) == CloneStatus::kTemplateChanged);
+}
+
+TEST(dropped_clones, "a clone that nobody publishes takes its folder with it") {
+  Host host;
+  {
+    CloneOutcome outcome;
+    CHECK_OK(microvm::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
+    CHECK(outcome.status == CloneStatus::kCopyNeeded && host.staged().size() == 1);
+  }
+  CHECK(host.staged().empty());
+}
+
+TEST(published_once, "what was published or discarded cannot be published again, whatever lies in the root folder") {
+  Host host;
+  CloneOutcome outcome;
+  CHECK_OK(microvm::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
+  bool done = false;
+  outcome.staged->discard();
+  CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), ESTALE);
+  CloneStatus status = CloneStatus::kCreated;
+  CHECK_ERRNO(outcome.staged->publish(Place::kSlots, "vm", 2 * kMiB, {}, &status), ESTALE);
+  microvm::Fd image;
+  CHECK_ERRNO(outcome.staged->open_image(&image), ESTALE);
+  CHECK_ERRNO(outcome.staged->take_image(host.store->clones_fd(), "vm"), ESTALE);
+}
+
+TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id on the way") {
+  Host host;
+  for (const char* raw_id : {"", "v/m"}) {
+    CloneOutcome ready;
+    SlotPlan plan = host.plan("", bits(Rung::kCopy));
+    CHECK_OK(microvm::stage_slot(host.store, host.source, plan, &ready));
+    for (bool done = false; !done;) CHECK_OK(ready.staged->copy_step(kMiB, &done));
+    CloneStatus status = CloneStatus::kExists;
+    CHECK_OK(ready.staged->publish(Place::kPool, "ready", plan.expected.size, plan.companions, &status));
+    CHECK(status == CloneStatus::kCreated);
+
+    const std::string slot = *raw_id == '\0' ? "vm" : "v_m";
+    CloneOutcome outcome;
+    SlotPlan taking = host.plan(slot, bits(Rung::kCopy));
+    taking.ready = "ready";
+    taking.raw_id = raw_id;
+    CHECK(host.clone(taking, &outcome) == CloneStatus::kCreated && outcome.pooled);
+    CHECK(host.state(slot).raw_id.contents == raw_id);
+    taking.slot = "another";
+    CloneOutcome made;
+    CHECK(host.clone(taking, &made) == CloneStatus::kCreated && !made.pooled);
+    CHECK_OK([&] {
+      ReleaseRequest request;
+      ReleaseStatus released = ReleaseStatus::kAbsent;
+      std::string found;
+      request.slot = "another";
+      return microvm::release_slot(*host.store, request, &released, &found);
+    }());
+  }
+}
+
+TEST(strange_slots, "what lies in a slot is described, never trusted nor waited for") {
+  Host host;
+  CHECK(symlink("/etc", host.slot("link").c_str()) == 0);
+  write_file(host.slot("file"), "x");
+  CHECK(host.state("link").kind == SlotState::Kind::kForeign);
+  CHECK(host.state("file").kind == SlotState::Kind::kForeign);
+  CHECK(host.state("absent").kind == SlotState::Kind::kAbsent);
+
+  CHECK(mkdir(host.slot("odd").c_str(), 0755) == 0);
+  const std::string odd = host.slot("odd") + "/";
+  CHECK(mkdir((odd + microvm::kImage).c_str(), 0755) == 0);
+  CHECK(mkfifo((odd + microvm::kStamp).c_str(), 0600) == 0);
+  CHECK(symlink("/etc/passwd", (odd + microvm::kSizeStamp).c_str()) == 0);
+  write_file(odd + microvm::kNewSizeStamp, std::string(4097, '1'));
+  write_file(odd + microvm::kRawId, std::string("a\0b\xff", 4));
+  const SlotState state = host.state("odd");
+  CHECK(state.has_image && !state.image.is_regular());
+  CHECK(state.stamp.state == State::kUnusable && state.size_stamp.state == State::kUnusable);
+  CHECK(state.new_size_stamp.state == State::kUnusable && state.new_size_stamp.contents.empty());
+  CHECK(state.raw_id.state == State::kPresent && state.raw_id.contents == std::string("a\0b\xff", 4));
+}
+
+}  // namespace

@@ -1,0 +1,155 @@
+// Many threads on one store: what ThreadSanitizer looks at.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "../../../native/digest.h"
+#include "../../../native/file.h"
+#include "../../../native/lease.h"
+#include "../../../native/locked_slot.h"
+#include "../../../native/release.h"
+#include "check.h"
+#include "files.h"
+#include "host.h"
+
+using namespace core_test;
+using microvm::CloneOutcome;
+using microvm::CloneStatus;
+using microvm::Ref;
+using microvm::ReleaseStatus;
+using microvm::Source;
+
+namespace {
+
+constexpr int kThreads = 6;
+constexpr int kRounds = 8;
+
+// Runs `work` in several threads at once; a check that failed in one of them fails here.
+template <class Work>
+void in_threads(Work work) {
+  std::atomic<bool> failed{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; i++) {
+    threads.emplace_back([i, &work, &failed] {
+      try {
+        work(i);
+      } catch (const Failed&) {
+        failed = true;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(!failed);
+}
+
+ReleaseStatus release(const Host& host, const std::string& slot) {
+  microvm::ReleaseRequest request;
+  request.slot = slot;
+  ReleaseStatus status = ReleaseStatus::kAbsent;
+  std::string raw_id;
+  CHECK_OK(microvm::release_slot(*host.store, request, &status, &raw_id));
+  return status;
+}
+
+TEST(clones_at_once, "many clones of one template at once are all whole") {
+  Host host;
+  in_threads([&](int thread) {
+    for (int i = 0; i < kRounds; i++) host.clone("vm-" + std::to_string(thread) + "-" + std::to_string(i));
+  });
+  const std::string bytes = read_file(host.template_path());
+  for (int thread = 0; thread < kThreads; thread++) {
+    for (int i = 0; i < kRounds; i++) {
+      CHECK(read_file(host.image("vm-" + std::to_string(thread) + "-" + std::to_string(i))) == bytes);
+    }
+  }
+  CHECK(host.staged().empty());
+}
+
+TEST(one_slot_at_once, "of many clones of one id one makes the slot, and all of them find it") {
+  Host host;
+  std::atomic<int> created{0};
+  in_threads([&](int) {
+    CloneOutcome outcome;
+    const CloneStatus status = host.clone(host.plan("vm", host.independent_rungs()), &outcome);
+    CHECK(status == CloneStatus::kCreated || status == CloneStatus::kExists);
+    created += status == CloneStatus::kCreated ? 1 : 0;
+  });
+  CHECK(created == 1 && host.staged().empty());
+}
+
+TEST(clone_and_release, "clones, looks, releases and sweeps of one id at once see a whole slot or none") {
+  Host host;
+  in_threads([&](int thread) {
+    for (int i = 0; i < kRounds; i++) {
+      if (thread % 3 == 0) {
+        CloneOutcome outcome;
+        host.clone(host.plan("vm", host.independent_rungs()), &outcome);
+      } else if (thread % 3 == 1) {
+        const microvm::SlotState state = host.state("vm");
+        if (state.kind == microvm::SlotState::Kind::kFolder) {
+          CHECK(state.has_image && state.image.identity.size == 2 * kMiB && state.stamp.contents == kDigest);
+        }
+      } else {
+        const ReleaseStatus status = release(host, "vm");
+        CHECK(status == ReleaseStatus::kReleased || status == ReleaseStatus::kAbsent);
+        microvm::SweepReport report;
+        CHECK_OK(host.store->sweep(100, &report));
+      }
+    }
+  });
+  CHECK(host.staged().empty());
+}
+
+TEST(digests_at_once, "one open file is hashed, copied and checked by many threads") {
+  Host host;
+  std::vector<std::string> digests(kThreads);
+  in_threads([&](int thread) {
+    microvm::Digest digest(host.source);
+    while (!digest.done()) {
+      CHECK_OK(digest.step(50'000));
+      (void)microvm::open_for_writing(host.source->fd());
+    }
+    digests[static_cast<size_t>(thread)] = digest.hex();
+    host.clone("vm-" + std::to_string(thread));
+  });
+  for (const std::string& digest : digests) CHECK(digest.size() == 64 && digest == digests[0]);
+}
+
+TEST(stores_at_once, "sessions that start and end while others sweep") {
+  Host host;
+  in_threads([&](int thread) {
+    for (int i = 0; i < kRounds; i++) {
+      if (thread % 2 == 0) {
+        Ref<microvm::Store> other;
+        CHECK_OK(microvm::Store::open(host.clones(), &other));
+        CHECK(exists(other->session_path()));
+        CHECK_OK(other->leave());
+      } else {
+        microvm::SweepReport report;
+        CHECK_OK(host.store->sweep(1000, &report));
+      }
+    }
+  });
+}
+
+TEST(lookers_at_once, "looking whether an image is open does not make opening it fail for others") {
+  Host host;
+  host.clone("vm");
+  in_threads([&](int thread) {
+    for (int i = 0; i < 50 * kRounds; i++) {
+      Ref<Source> image;
+      microvm::FileInfo info;
+      if (thread % 2 == 0) {
+        CHECK_OK(Source::open(host.image("vm"), &image, &info));
+        (void)microvm::open_elsewhere(image->fd());
+      } else {
+        CHECK_OK(microvm::flush_slot(*host.store, "vm"));
+        CHECK_OK(Source::open(host.image("vm"), &image, &info));
+      }
+    }
+  });
+}
+
+}  // namespace
