@@ -122,7 +122,7 @@ Error StagedSlot::same_device(bool* same) const {
 }
 
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {
-  if (!image_) return Error::of(ESTALE, "open", image_path());  // discarded, or copied to the end already
+  if (!image_) return Error::of(EBADF, "open", image_path());  // discarded, or copied to the end already
   Error error = pack_ ? pack_->step(budget) : copy_->step(budget);
   if (!error.ok() || !(pack_ ? pack_->done() : copy_->done())) return error;
   error = pack_ ? pack_->finish(&sha256_) : copy_->finish();

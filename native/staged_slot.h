@@ -114,8 +114,8 @@ class StagedSlot final : public Shared {
  private:
   // Relative to the session's folder, which saves opening this one.
   std::string inside(std::string_view file) const { return join(name_, file); }
-  // ESTALE once it was published or discarded: without its name, names inside it would be those of the root folder.
-  Error still_staged() const { return name_.empty() ? Error::of(ESTALE, "open", path_) : Error(); }
+  // EBADF once it was published or discarded: without its name, names inside it would be those of the root folder.
+  Error still_staged() const { return name_.empty() ? Error::of(EBADF, "open", path_) : Error(); }
   Error try_reflink(bool* done);
   Error try_hardlink(bool* done);
   Error same_device(bool* same) const;

@@ -107,12 +107,12 @@ TEST(published_once, "what was published or discarded cannot be published again,
   CHECK_OK(microvm::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
   bool done = false;
   outcome.staged->discard();
-  CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), ESTALE);
+  CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), EBADF);
   CloneStatus status = CloneStatus::kCreated;
-  CHECK_ERRNO(outcome.staged->publish(Place::kSlots, "vm", 2 * kMiB, {}, &status), ESTALE);
+  CHECK_ERRNO(outcome.staged->publish(Place::kSlots, "vm", 2 * kMiB, {}, &status), EBADF);
   microvm::Fd image;
-  CHECK_ERRNO(outcome.staged->open_image(&image), ESTALE);
-  CHECK_ERRNO(outcome.staged->take_image(host.store->clones_fd(), "vm"), ESTALE);
+  CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
+  CHECK_ERRNO(outcome.staged->take_image(host.store->clones_fd(), "vm"), EBADF);
 }
 
 TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id on the way") {
