@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "identity.h"
@@ -26,9 +27,12 @@ Error next_data_range(int fd, uint64_t from, uint64_t size, std::string_view pat
   if (data < 0 && errno == ENXIO) return {};  // a hole up to the end
   if (data < 0) return Error::last("lseek(SEEK_DATA)", path);
   const off_t hole = lseek(fd, data, SEEK_HOLE);
-  if (hole < 0) return Error::last("lseek(SEEK_HOLE)", path);
-  range->start = std::min(static_cast<uint64_t>(data), size);
-  range->end = std::min(static_cast<uint64_t>(hole), size);
+  if (hole < 0 && errno != ENXIO) return Error::last("lseek(SEEK_HOLE)", path);
+  // An answer that leads nowhere comes from a file that is changed or cut between the two questions, or from a server
+  // of FUSE: then all of the rest may be data. Every other range moves on, so that copies come to an end.
+  const bool sensible = static_cast<uint64_t>(data) >= from && hole > data;
+  range->start = sensible ? std::min(static_cast<uint64_t>(data), size) : from;
+  range->end = sensible ? std::min(static_cast<uint64_t>(hole), size) : size;
   return {};
 }
 
