@@ -36,17 +36,24 @@ export class DigestCache {
   }
 
   async get(identity: Identity): Promise<string | undefined> {
-    this.#loaded ??= load(this.#path);
-    const entry = (await this.#loaded).get(keyOf(identity));
+    const entry = (await this.#entries()).get(keyOf(identity));
     return entry !== undefined && sameState(entry.identity, identity) ? entry.sha256 : undefined;
   }
 
   /** Adds a digest, also for later processes if the clones folder is open. That it could not be saved is a warning, not an error. */
   async put(identity: Identity, sha256: string): Promise<void> {
-    this.#loaded ??= load(this.#path);
-    remember(await this.#loaded, { identity, sha256 });
+    remember(await this.#entries(), { identity, sha256 });
     this.#unsaved = true;
     await this.#saveInTurn();
+  }
+
+  /** Read once; a failure to read is not kept, the disk may be well again. */
+  #entries(): Promise<Map<string, Entry>> {
+    this.#loaded ??= load(this.#path).catch((error) => {
+      this.#loaded = undefined;
+      throw error;
+    });
+    return this.#loaded;
   }
 
   #saveInTurn(): Promise<void> {

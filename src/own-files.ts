@@ -1,5 +1,5 @@
 // Small files in our own folder: replaced as a whole, and read without trusting what lies there by now.
-import { constants, type FileHandle, open, rename, writeFile } from 'node:fs/promises';
+import { constants, type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { failedWith } from './errors.js';
 
@@ -27,6 +27,11 @@ export async function readOwnFile(path: string, limitBytes: number): Promise<str
 /** Readers, in any process and after any power cut, find the old contents or the new. `folder` is on the same filesystem, and this process's own. */
 export async function replaceOwnFile(path: string, text: string, folder: string): Promise<void> {
   const temporary = join(folder, basename(path));
-  await writeFile(temporary, text, { mode: 0o600, flush: true });
-  await rename(temporary, path);
+  try {
+    await writeFile(temporary, text, { mode: 0o600, flush: true });
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {}); // goes with its folder
+    throw error;
+  }
 }

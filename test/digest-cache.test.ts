@@ -1,5 +1,16 @@
 // Digests that outlive the process, and what must never be believed.
-import { mkdir, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import {
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { expect, inject, test } from 'vitest';
@@ -153,6 +164,23 @@ test('the next process reads no template, as the kernel counts', async () => {
   expect(first.bytes).toBeGreaterThanOrEqual(64 * MiB);
   expect(second.bytes).toBeLessThan(MiB);
   expect([first.sourceSha256, second.sourceSha256]).toEqual(Array(2).fill(sha256(pattern(64 * MiB))));
+});
+
+test('a symbolic link in its place is not followed, and is replaced', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', BYTES);
+  await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  const file = join(host.clonesDir, '.microvm-rootfs/digests.json');
+  const elsewhere = join(host.root, 'elsewhere');
+  await writeFile(elsewhere, 'precious');
+  await rm(file);
+  await symlink(elsewhere, file);
+  const registry = host.anotherRegistry();
+  await registry.cloneForVm('vm-2', 'debian', WRITABLE);
+  await host.addTemplate('other', 'other');
+  await registry.cloneForVm('vm-3', 'other', WRITABLE);
+  expect(await readFile(elsewhere, 'utf8')).toBe('precious');
+  expect((await lstat(file)).isFile()).toBe(true);
 });
 
 test('two processes that write at once leave a file that is whole, whoever reads it meanwhile', async () => {
