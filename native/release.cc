@@ -89,7 +89,10 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
       continue;
     }
     error = store.to_trash(taken);
-    if (!error.ok()) return error;
+    if (!error.ok()) {
+      (void)store.put_back(taken, Place::kSlots, request.slot.c_str()).ok();
+      return error;
+    }
     *status = ReleaseStatus::kReleased;
     return request.durable ? flush(store.clones_fd(), store.clones_path()) : Error();
   }
@@ -100,7 +103,10 @@ Error discard_folder(Store& store, Place place, const std::string& name) {
   FileInfo info;
   Error error = store.take_out(place, name.c_str(), &taken, &info);
   if (error.is(ENOENT)) return {};
-  return error.ok() ? store.to_trash(taken) : error;
+  if (!error.ok()) return error;
+  error = store.to_trash(taken);
+  if (!error.ok()) (void)store.put_back(taken, place, name.c_str()).ok();
+  return error;
 }
 
 }  // namespace microvm

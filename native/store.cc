@@ -167,7 +167,10 @@ Error Store::take_out(Place place, const char* name, std::string* taken, FileInf
   const std::string path = join(session_path_, *taken);
   Error error =
       rename_folder_to_free(place_fd(place), name, session_.get(), taken->c_str(), join(place_path(place), name), path);
-  if (error.ok()) error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
+  if (!error.ok()) return error;
+  error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
+  // Nothing sweeps the folder of a session that lives: what is not taken for good must not stay in it.
+  if (!error.ok()) (void)put_back(*taken, place, name).ok();
   return error;
 }
 
