@@ -202,9 +202,9 @@ void StagedSlot::discard() {
   copy_.reset();
   pack_.reset();
   image_.reset();
-  // What cannot be removed now is swept with this session's folder.
+  // What cannot be removed now goes with the next sweep, which leaves the folder of a session that lives alone.
   uint64_t budget = UINT64_MAX;
-  (void)remove_tree(store_->session_fd(), name_.c_str(), path_, &budget).ok();
+  if (!remove_tree(store_->session_fd(), name_.c_str(), path_, &budget).ok()) (void)store_->to_trash(name_).ok();
   name_.clear();
 }
 
