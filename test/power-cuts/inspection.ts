@@ -1,0 +1,137 @@
+// What must hold after a cut, whatever was under way.
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import { RootfsError, RootfsRegistry } from '../../src/index.js';
+import { exists, sha256Of, walk } from '../fixtures/files.js';
+import type { Random } from '../fixtures/random.js';
+import { ABSENT, type DiskState, keyOf, readState } from './disk-states.js';
+import type { Cut } from './history.js';
+import type { CutHost } from './host.js';
+import type { Promised } from './promises.js';
+
+/** For the first process after the cut. */
+export class Inspection {
+  readonly #registry: RootfsRegistry;
+
+  constructor(
+    readonly host: CutHost,
+    readonly cut: Cut,
+    readonly random: Random,
+    /** Otherwise the next calls come first. */
+    readonly recoverFirst = random.chance(0.5),
+  ) {
+    this.#registry = new RootfsRegistry(host.config);
+  }
+
+  async run(): Promise<void> {
+    try {
+      await this.#sealedImagesAreWhole();
+      if (!this.recoverFirst) await this.#nextCallsAreRight();
+      await this.#registry.recover();
+      await this.#slotsAreAsPromised();
+      await this.#digestsOfTemplatesAreRight();
+      await this.#everyIdCanBeCloned();
+      await this.#readySlotsAreRight();
+      await this.#nothingIsLeft();
+    } finally {
+      await this.#registry.close();
+    }
+  }
+
+  async #sealedImagesAreWhole(): Promise<void> {
+    const sealed = join(this.host.clonesDir, '.microvm-rootfs/sealed');
+    if (!(await exists(sealed))) return;
+    for (const name of await readdir(sealed)) {
+      const [template = '', sizeBytes] = name.split('-');
+      const expected = this.host.pristine.get(template, Number(sizeBytes))?.digest;
+      expect(expected, `sealed image ${name} is of a template that there was`).toBeDefined();
+      expect(await sha256Of(join(sealed, name, 'rootfs.ext4')), `sealed image ${name}`).toBe(expected);
+    }
+  }
+
+  /** Before anybody has called recover(): right, or refused as torn where that may be. */
+  async #nextCallsAreRight(): Promise<void> {
+    for (const [safeId, { stack, mayBeTorn }] of this.#slots()) {
+      if (stack === 'changing' || !(await exists(join(this.host.clonesDir, safeId)))) continue;
+      const outcome = await this.#clone(safeId, stack);
+      if (outcome instanceof RootfsError) {
+        expect(outcome.code, outcome.message).toBe('SLOT_TORN');
+        expect(mayBeTorn, `${outcome.message} (promised to be durable)`).toBe(true);
+      } else {
+        expect(await this.#stateOf(safeId), `${safeId}, which was handed out`).toBeDefined();
+      }
+    }
+  }
+
+  async #slotsAreAsPromised(): Promise<void> {
+    for (const [safeId, { possible, mayBeTorn }] of this.#slots()) {
+      const there = await exists(join(this.host.clonesDir, safeId));
+      if (!there && mayBeTorn) continue; // recover() has removed what was torn
+      const state = there ? await this.#stateOf(safeId) : undefined;
+      if (there) expect(state, `${safeId} is whole after recover()`).toBeDefined();
+      expect([...possible], safeId).toContain(state === undefined ? ABSENT : keyOf(state));
+    }
+  }
+
+  async #digestsOfTemplatesAreRight(): Promise<void> {
+    for (const { name, sha256, templatePath } of await this.#registry.stacks()) {
+      expect(sha256, `the digest of ${name}`).toBe(await sha256Of(templatePath));
+    }
+  }
+
+  async #everyIdCanBeCloned(): Promise<void> {
+    for (const [safeId, { stack }] of this.#slots()) {
+      const outcome = await this.#clone(safeId, stack);
+      if (outcome instanceof RootfsError) {
+        if (stack === 'changing' && outcome.code === 'STAMP_MISMATCH') continue;
+        throw outcome;
+      }
+      if (stack === 'changing') continue; // an unflushed template can hold anything by now
+      expect(await this.#stateOf(safeId), `${safeId}, cloned after recover()`).toBeDefined();
+    }
+  }
+
+  async #readySlotsAreRight(): Promise<void> {
+    if (this.random.chance(0.7)) return;
+    await this.#registry.prewarm('ext4', { count: 2 });
+    for (const id of ['pooled-1', 'pooled-2']) {
+      await this.#registry.cloneForVm(id, 'ext4', { writable: true });
+      expect(await this.#stateOf(id, 'ext4'), `${id}, from the pool`).toBeDefined();
+    }
+  }
+
+  async #nothingIsLeft(): Promise<void> {
+    await this.#registry.drain();
+    const state = join(this.host.clonesDir, '.microvm-rootfs');
+    expect(await walk(join(state, 'trash'))).toEqual([]);
+    const sessions = await readdir(join(state, 'staging')).catch(() => []);
+    expect(sessions.length, 'no staging folder but that of this process').toBeLessThanOrEqual(1);
+  }
+
+  #slots(): [string, Promised][] {
+    return [...this.cut.promised];
+  }
+
+  /** With the raw id, which the slot's folder name does not tell. */
+  async #clone(safeId: string, stack: string): Promise<RootfsError | unknown> {
+    const raw = safeId.replace(/^vm_3$/, 'vm/3').replace(/^vm_4$/, 'vm:4');
+    return this.#registry
+      .cloneForVm(raw, stack, stack === 'changing' ? {} : { writable: true })
+      .catch((error) => error);
+  }
+
+  /** Undefined unless stamps and image agree, byte by byte. */
+  async #stateOf(
+    safeId: string,
+    stack = this.cut.promised.get(safeId)?.stack ?? '',
+  ): Promise<DiskState | undefined> {
+    const image = this.host.image(safeId);
+    const stamp = await readFile(`${image}.sha256`, 'utf8').catch(() => '');
+    const state = await readState(image, stamp.trim(), this.host.pristine, this.host.markOffset(stack));
+    if (state === undefined) return undefined;
+    const grown = stack === 'ext4' && state.sizeBytes !== this.host.templateBytes('ext4');
+    const sizeStamp = await readFile(`${image}.size`, 'utf8').catch(() => undefined);
+    return sizeStamp === (grown ? `${state.sizeBytes}` : undefined) ? state : undefined;
+  }
+}
