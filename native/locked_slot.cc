@@ -66,16 +66,15 @@ Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identit
 Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Identity& expected,
                               const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
   const int fd = folder_.get();
-  const bool durable = staged.durable();
-  Error error;
-  if (durable) {
-    Fd grown;
-    error = staged.open_image(&grown);
-    if (error.ok()) error = flush(grown.get(), staged.image_path());
-    if (!error.ok()) return error;
-  }
+  // Flushed in any case: what they take the place of may have been durable, and would be lost if a power cut left the
+  // new names without their contents.
+  Fd grown;
+  Error error = staged.open_image(&grown);
+  if (error.ok()) error = flush(grown.get(), staged.image_path());
+  if (!error.ok()) return error;
+  grown.reset();  // an image that appears while it is open here would look in use to others
   if (!size_stamp.empty()) {
-    error = write_small_file(fd, kNewSizeStamp, size_stamp, durable, path_of(kNewSizeStamp));
+    error = write_small_file(fd, kNewSizeStamp, size_stamp, true, path_of(kNewSizeStamp));
     if (!error.ok() && !error.is(EEXIST)) unlinkat(fd, kNewSizeStamp, 0);  // made, but not written: a full disk
     if (!error.ok()) return error;
   }
@@ -105,7 +104,7 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Ide
   if (!size_stamp.empty()) {
     error = rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
   }
-  if (error.ok() && durable) error = flush(fd, store_->slot_path(slot_));
+  if (error.ok() && staged.durable()) error = flush(fd, store_->slot_path(slot_));
   return error;
 }
 

@@ -66,7 +66,9 @@ Error flush_slot(const Store& store, const std::string& slot) {
   const std::string path = store.slot_path(slot);
   Fd folder;
   Error error = open_folder_at(store.clones_fd(), slot.c_str(), path, &folder);
-  for (const char* name : {kImage, kStamp, kSizeStamp, kRawId}) {
+  // The stamp last: it is what makes a slot of these files, and a cut in between must not leave one that lacks its raw
+  // id, and so is another VM's, or its size.
+  for (const char* name : {kRawId, kSizeStamp, kImage, kStamp}) {
     if (!error.ok()) return error;
     Fd file;
     error = open_file_at(folder.get(), name, join(path, name), &file);

@@ -59,6 +59,8 @@ export class ExistingSlots {
         programs: this.#programs,
       });
       if (strategy === 'again') return 'again';
+      // The image alone was: whoever made the slot need not have flushed the rest.
+      if (durable) await native().flushSlot(store, vm.safe);
       return vmRootfs(this.#folder, request, template, { sizeBytes: targetBytes, strategy, reused: true });
     }
     if (!isAsAsked(request, template, slot)) {
