@@ -11,17 +11,17 @@ namespace microvm {
 namespace {
 
 // A folder that holds none of a slot's files and yet is not empty is somebody else's.
-Error is_slot(int folder_fd, const std::string& path, bool* is) {
+Error is_slot(int folder_fd, const std::string& path, bool* is, bool* empty) {
   FolderReader reader(folder_fd, path);
-  bool empty = true;
+  *empty = true;
   *is = false;
   while (const char* name = reader.next()) {
-    empty = false;
+    *empty = false;
     for (const char* ours : {kImage, kStamp, kSizeStamp, kNewSizeStamp, kRawId}) {
       if (std::string_view(name) == ours) *is = true;
     }
   }
-  if (empty) *is = true;
+  if (*empty) *is = true;
   return reader.error();
 }
 
@@ -50,7 +50,8 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
     if (!error.ok()) return error;
     bool ours = false;
-    error = is_slot(folder.get(), path, &ours);
+    bool empty = false;
+    error = is_slot(folder.get(), path, &ours, &empty);
     if (!error.ok() || !ours) return error;
 
     FileInfo looked_at;
@@ -68,7 +69,8 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
       const bool readable = raw_id.state == SmallFile::State::kPresent && !raw_id.contents.empty();
       if (raw_id.state != SmallFile::State::kAbsent && !readable) return {};
       *status = ReleaseStatus::kCollision;
-      if (raw_id.contents != request.raw_id) return {};
+      // What a power cut has emptied is any id's to release: btrfs can bring back a folder without its files.
+      if (!empty && raw_id.contents != request.raw_id) return {};
     }
     if (request.refuse_in_use) {
       bool in_use = false;

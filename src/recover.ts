@@ -8,7 +8,7 @@ import type { Pool } from './pool.js';
 import { isMissing } from './release.js';
 import { settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
-import { isTorn } from './slot-state.js';
+import { isTorn, isUnstamped } from './slot-state.js';
 
 /** What {@link recover} did. */
 export interface RecoverReport extends SweepReport {
@@ -20,6 +20,8 @@ export interface RecoverReport extends SweepReport {
   readonly tornSlots: readonly string[];
   /** Slots that are not whole and were left, because some process has their image open. */
   readonly tornInUse: readonly string[];
+  /** Slots, or other people's folders, that hold an image without any stamp: left as they are, to be released by their ids. */
+  readonly unstamped: readonly string[];
   /** Slots whose growing had been cut off while it was published, and was completed or undone. */
   readonly settledSlots: readonly string[];
 }
@@ -35,6 +37,7 @@ export async function recover(
   const tornSlots: string[] = [];
   const tornInUse: string[] = [];
   const settledSlots: string[] = [];
+  const unstamped: string[] = [];
   try {
     for await (const slot of slotNames(folder.path)) {
       checkAborted(what, signal);
@@ -45,6 +48,7 @@ export async function recover(
           settledSlots.push(slot);
           state = await native().inspectSlot(store, slot);
         }
+        if (isUnstamped(state)) unstamped.push(slot);
         if (!isTorn(state, templateBytes)) return;
         const { status } = await native().releaseSlot(store, { slot, torn: state.folder, refuseInUse: true });
         if (status === 'released') tornSlots.push(slot);
@@ -53,7 +57,7 @@ export async function recover(
     }
     if (await isMissing(folder.path)) {
       const none = { stagingRemoved: 0, trashRemoved: 0, sealedRemoved: 0, pooledRemoved: 0 };
-      return { ...none, tornSlots, tornInUse, settledSlots };
+      return { ...none, tornSlots, tornInUse, unstamped, settledSlots };
     }
     const sealedRemoved = await sealed.collect();
     const pooledRemoved = await pool.collect();

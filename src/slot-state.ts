@@ -25,7 +25,10 @@ export function assessSlot(
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'settle' {
-  if (state.kind === 'foreign' || (state.image === undefined && !hasStamps(state))) throw slotInvalid(path);
+  if (state.kind === 'foreign') throw slotInvalid(path);
+  // btrfs can bring back the name of a slot's folder and nothing that was in it.
+  if (state.image === undefined && !hasStamps(state))
+    throw torn(path, 'it holds none of the files of a slot');
   requireOwnId(path, request.vm, state);
   if (state.newSizeStamp === null)
     throw torn(path, `${CLONE_SIZE_STAMP_FILE}.new is nothing that could be read`);
@@ -105,18 +108,25 @@ export function torn(path: string, how: string): RootfsError {
 }
 
 /**
- * Whether a slot can never be handed out again, as far as can be told without its template. One without any stamp, be it empty, is somebody
- * else's: ours get theirs before they appear.
+ * Whether a slot can never be handed out again, as far as can be told without its template. Neither can a folder without any file of a slot;
+ * one that is not empty is somebody else's, and is not released.
  */
 export function isTorn(state: SlotState, templateBytes: (sha256: string) => number | undefined): boolean {
-  if (state.kind !== 'folder') return false;
-  if (!hasStamps(state)) return false;
+  if (state.kind !== 'folder' || isUnstamped(state)) return false;
   if (state.newSizeStamp === null) return true;
   const stamp = parseStamp(state.stamp);
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
   if (state.rawId === null || state.rawId === '' || !state.image?.regular) return true;
   return state.image.identity.sizeBytes < (sizeStamp ?? templateBytes(stamp) ?? 1);
+}
+
+/**
+ * An image without any stamp, be it empty. A power cut can leave a slot so, where its guest flushed the image; but so can anybody who keeps an
+ * image there.
+ */
+export function isUnstamped(state: SlotState): boolean {
+  return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
 }
 
 /** Whether any of our small files is there, be it empty. */
