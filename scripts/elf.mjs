@@ -31,6 +31,7 @@ export function readElf(bytes) {
   const has = (tag) => values(tag).length > 0;
   const flags = values(TAG.flags)[0] ?? 0;
   const machine = bytes.readUInt16LE(18);
+  const relro = segments.find(({ type }) => type === SEGMENT.gnuRelro);
   const stack = segments.find(({ type }) => type === SEGMENT.gnuStack);
   return {
     machine: MACHINES[machine] ?? `machine ${machine}`,
@@ -41,15 +42,20 @@ export function readElf(bytes) {
     hasTextRelocations: has(TAG.textrel) || (flags & DF_TEXTREL) !== 0,
     bindsNow:
       has(TAG.bindNow) || (flags & DF_BIND_NOW) !== 0 || ((values(TAG.flags1)[0] ?? 0) & DF_1_NOW) !== 0,
-    hasRelro: segments.some(({ type }) => type === SEGMENT.gnuRelro),
+    hasRelro: relro !== undefined,
+    /** The address where what is read-only after relocation ends. */
+    relroEnd: relro === undefined ? 0 : relro.address + relro.memoryBytes,
+    /** Of the pages that the file is laid out for. */
+    pageBytes: Math.min(
+      ...segments.filter(({ type }) => type === SEGMENT.load).map(({ alignment }) => alignment),
+    ),
     // Without the header the loader gives an executable one.
     hasExecutableStack: stack === undefined || (stack.flags & FLAG.execute) !== 0,
     hasWritableCode: segments.some(
       ({ type, flags }) =>
         type === SEGMENT.load && (flags & FLAG.write) !== 0 && (flags & FLAG.execute) !== 0,
     ),
-    /** Bytes of the file that are mapped, without the padding between segments. */
-    loadedBytes: segments.reduce((sum, { type, size }) => sum + (type === SEGMENT.load ? size : 0), 0),
+    fileBytes: bytes.length,
     isStripped: !sections.some(({ type, name }) => type === SECTION.symtab || name.startsWith('.debug')),
     undefinedSymbols: symbols.filter(({ defined }) => !defined).map(({ name }) => name),
     exportedSymbols: symbols.filter(({ defined }) => defined).map(({ name }) => name),
@@ -61,7 +67,10 @@ function readSegments(bytes) {
     type: bytes.readUInt32LE(at),
     flags: bytes.readUInt32LE(at + 4),
     offset: number(bytes, at + 8),
+    address: number(bytes, at + 16),
     size: number(bytes, at + 32),
+    memoryBytes: number(bytes, at + 40),
+    alignment: number(bytes, at + 48),
   }));
 }
 

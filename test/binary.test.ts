@@ -48,11 +48,11 @@ describe('the check finds', () => {
   afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
   /** What it says about the shipped file for x64 after a change to it. */
-  function checkChanged(change: (bytes: Buffer) => void): string[] {
+  function checkChanged(change: (bytes: Buffer) => unknown): string[] {
     const bytes = readFileSync(SHIPPED('x64'));
-    change(bytes);
+    const changed = change(bytes);
     const path = join(folder, 'changed.node');
-    writeFileSync(path, bytes);
+    writeFileSync(path, Buffer.isBuffer(changed) ? changed : bytes);
     return check(['--shipped', 'x64', path]).map((problem) => problem.replace(`${path} `, ''));
   }
 
@@ -73,6 +73,9 @@ describe('the check finds', () => {
   const DT_NEEDED = 1;
   const DT_RELACOUNT = 0x6ffffff9;
   const PT_NULL = 0;
+  const PT_LOAD = 1;
+  const P_MEMSZ = 40;
+  const P_ALIGN = 48;
   const PT_GNU_STACK = 0x6474e551;
   const PT_GNU_RELRO = 0x6474e552;
 
@@ -84,6 +87,13 @@ describe('the check finds', () => {
     ['a library to be loaded', changeTag(DT_RELACOUNT, DT_NEEDED), 'needs shared libraries'],
     ['an executable stack', changeSegment(PT_GNU_STACK, 4, 7), 'wants an executable stack'],
     ['no RELRO', changeSegment(PT_GNU_RELRO, 0, PT_NULL), 'has no GNU_RELRO segment'],
+    ['RELRO that ends within a page', changeSegment(PT_GNU_RELRO, P_MEMSZ, 8), 'does not end where a page'],
+    ['too small a page', changeSegment(PT_LOAD, P_ALIGN, 16), 'is laid out for pages of 16 bytes'],
+    [
+      'more than is needed',
+      (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(120_000)]),
+      'bytes, more than',
+    ],
     ['a file of another kind', (bytes: Buffer) => bytes.write('text'), 'cannot be read: not a 64-bit'],
   ])('%s', (_what, change, problem) => {
     expect(checkChanged(change)[0]).toContain(problem);
