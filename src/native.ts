@@ -1,8 +1,8 @@
 // The addon as the rest of the library sees it. Arguments have been validated before they come here; failures of the
 // system reject with a SystemError, outcomes that a caller has to decide about are values.
-import { join } from 'node:path';
 import { RootfsError, type SystemError } from './errors.js';
 import type { Identity } from './identity.js';
+import { loadAddon } from './load-addon.js';
 
 declare const kind: unique symbol;
 /** An open folder of slots, with this session's staging folder. */
@@ -227,14 +227,5 @@ function load(): NativeAddon {
       `microvm-rootfs works on Linux only: it needs FICLONE and other Linux system calls, and this is ${process.platform}`,
     );
   }
-  try {
-    return require('node-gyp-build')(join(__dirname, '..')) as NativeAddon;
-  } catch (error) {
-    throw new RootfsError(
-      'ADDON_NOT_LOADED',
-      `no binary of the addon could be loaded for linux-${process.arch}, Node ${process.version}; ` +
-        `build one with "npm run build:addon" in ${join(__dirname, '..')} (needs a C++17 compiler, make and python3)`,
-      { cause: error },
-    );
-  }
+  return loadAddon() as NativeAddon;
 }

@@ -90,23 +90,6 @@ test('importing loads no binary: it works where there is none', async () => {
   expect(loaded.trim()).toBe('a_b false');
 });
 
-test('without a binary: an error that says for which platform, and how to build one', async () => {
-  const { root } = await Host.in();
-  const copy = join(root, 'node_modules', NAME);
-  await mkdir(copy, { recursive: true });
-  // The package as it is published, without its binaries.
-  for (const name of ['package.json', 'dist']) execFileSync('cp', ['-r', name, copy]);
-  await symlink(resolve('node_modules/node-gyp-build'), join(root, 'node_modules', 'node-gyp-build'));
-  const output = await runIn(
-    root,
-    'a.cjs',
-    `require('${NAME}').hashFile('/etc/hostname').catch((e) => console.log(e.constructor.name, e.code, e.message))`,
-  );
-  expect(output).toContain('RootfsError ADDON_NOT_LOADED');
-  expect(output).toContain(`linux-${process.arch}`);
-  expect(output).toContain('npm run build:addon');
-});
-
 test('on another platform the first call says so', async () => {
   const folder = await userFolder();
   const output = await runIn(

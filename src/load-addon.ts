@@ -1,0 +1,74 @@
+// Finds the addon's binary: one that was built here, else the shipped one. What was looked for, and why it did not serve, is in the error.
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { RootfsError } from './errors.js';
+
+interface Failure {
+  readonly path: string;
+  readonly error: Error;
+}
+
+/** Loads the first binary that can be loaded. Throws `ADDON_NOT_LOADED`, with every error on the way. */
+export function loadAddon(): unknown {
+  const roots = packageRoots();
+  const failures: Failure[] = [];
+  for (const path of candidates(roots)) {
+    try {
+      return require(path);
+    } catch (error) {
+      failures.push({ path, error: error instanceof Error ? error : new Error(String(error)) });
+    }
+  }
+  throw new RootfsError('ADDON_NOT_LOADED', explain(failures, roots[0] as string), {
+    cause: new AggregateError(failures.map(({ error }) => error)),
+  });
+}
+
+function candidates(roots: readonly string[]): readonly string[] {
+  const named = process.env.MICROVM_ROOTFS_ADDON;
+  if (named) return [named];
+  const builds = process.env.PREBUILDS_ONLY ? [] : [join('build', 'Release', 'microvm_rootfs.node')];
+  const files = [...builds, join('prebuilds', `linux-${process.arch}`, 'microvm-rootfs.node')];
+  return roots.flatMap((root) => files.map((file) => join(root, file)));
+}
+
+/** Where the package lies, likeliest first. */
+function packageRoots(): readonly string[] {
+  // Of a bundle, this is some folder of the program; the package may be installed beside it, for the sake of its binaries.
+  const here = join(__dirname, '..');
+  try {
+    const installed = dirname(require.resolve('microvm-rootfs/package.json'));
+    return existsSync(join(here, 'binding.gyp')) || here === installed ? [here] : [installed, here];
+  } catch {
+    return [here];
+  }
+}
+
+function explain(failures: readonly Failure[], root: string): string {
+  const tried = failures.map(
+    ({ path, error }) => `  ${path}: ${existsSync(path) ? reason(path, error) : 'no such file'}`,
+  );
+  return [
+    `no binary of the addon could be loaded on ${process.platform}-${process.arch}, ${libc()}, Node ${process.version}. Looked for:`,
+    ...tried,
+    'Shipped are binaries for linux-x64 and linux-arm64, for glibc 2.28 and newer and for musl.',
+    'This builds one from source; it needs g++, make, python3 and the headers of Node:',
+    `  cd '${root.replaceAll("'", "'\\''")}' && npm run build:addon`,
+  ].join('\n');
+}
+
+function reason(path: string, error: Error): string {
+  // The dynamic loader puts the path first, and Node where the file was required from after it.
+  return (error.message.split('\n')[0] ?? '').replace(`${path}: `, '');
+}
+
+/** The C library that this process runs on. */
+function libc(): string {
+  try {
+    const { header } = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+    if (header?.glibcVersionRuntime) return `glibc ${header.glibcVersionRuntime}`;
+    return readFileSync('/proc/self/maps', 'latin1').includes('ld-musl') ? 'musl' : 'a libc of unknown kind';
+  } catch {
+    return 'a libc of unknown kind';
+  }
+}
