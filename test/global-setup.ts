@@ -24,7 +24,8 @@ export default function setup(project: TestProject): () => void {
 
 function buildPackage(): void {
   const built = 'dist/index.js';
-  if (existsSync(built) && newestIn('src') <= statSync(built).mtimeMs) return;
+  const newest = Math.max(newestIn('src'), statSync('tsconfig.build.json').mtimeMs);
+  if (existsSync(built) && newest <= statSync(built).mtimeMs) return;
   execFileSync('npm', ['run', '--silent', 'build:ts'], { stdio: 'inherit' });
 }
 

@@ -1,0 +1,17 @@
+// What is public stands in api/microvm-rootfs.api.md, so that no change of it passes a review unseen.
+import { spawnSync } from 'node:child_process';
+import { expect, test } from 'vitest';
+
+test('the public names and types are those of the report', { timeout: 120_000 }, () => {
+  const { status, stdout, stderr } = spawnSync(
+    'npx',
+    ['api-extractor', 'run', '-c', 'api/api-extractor.json'],
+    {
+      encoding: 'utf8',
+    },
+  );
+  expect(
+    status,
+    `${stdout}${stderr}\nIf the change is meant: npm run build:ts && npm run api, and note it in CHANGELOG.md`,
+  ).toBe(0);
+});
