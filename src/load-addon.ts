@@ -1,5 +1,6 @@
 // Finds the addon's binary: one that was built here, else the shipped one. What was looked for, and why it did not serve, is in the error.
 import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { RootfsError } from './errors.js';
 
@@ -10,7 +11,9 @@ interface Failure {
 
 /** Loads the first binary that can be loaded. Throws `ADDON_NOT_LOADED`, with every error on the way. */
 export function loadAddon(): unknown {
-  const roots = packageRoots();
+  // Bundlers look into a plain `require`; what is found here is only known at run time.
+  const require = createRequire(join(__dirname, 'index.js'));
+  const roots = packageRoots(require);
   const failures: Failure[] = [];
   for (const path of candidates(roots)) {
     try {
@@ -33,7 +36,7 @@ function candidates(roots: readonly string[]): readonly string[] {
 }
 
 /** Where the package lies, likeliest first. */
-function packageRoots(): readonly string[] {
+function packageRoots(require: NodeJS.Require): readonly string[] {
   // Of a bundle, this is some folder of the program; the package may be installed beside it, for the sake of its binaries.
   const here = join(__dirname, '..');
   try {
@@ -51,10 +54,25 @@ function explain(failures: readonly Failure[], root: string): string {
   return [
     `no binary of the addon could be loaded on ${process.platform}-${process.arch}, ${libc()}, Node ${process.version}. Looked for:`,
     ...tried,
+    ...(failures.some(isForbidden) ? FORBIDDEN : howToBuild(root)),
+  ].join('\n');
+}
+
+/** Whether Node was told to load no addon, whatever there is. */
+function isForbidden({ error }: Failure): boolean {
+  return 'code' in error && error.code === 'ERR_DLOPEN_DISABLED';
+}
+
+const FORBIDDEN = [
+  'Node was told to load no addons: add --allow-addons to --permission, or leave out --no-addons.',
+];
+
+function howToBuild(root: string): readonly string[] {
+  return [
     'Shipped are binaries for linux-x64 and linux-arm64, for glibc 2.28 and newer and for musl.',
     'This builds one from source; it needs g++, make, python3 and the headers of Node:',
     `  cd '${root.replaceAll("'", "'\\''")}' && npm run build:addon`,
-  ].join('\n');
+  ];
 }
 
 function reason(path: string, error: Error): string {
