@@ -1,4 +1,5 @@
-// Finds the addon's binary: one that was built here, else the shipped one. What was looked for, and why it did not serve, is in the error.
+// Finds the addon's binary: one that was built here, else the shipped one. node-gyp-build knows where they lie. It gives up at the first file
+// that does not load; so then each file is tried, and what was looked for, and why it did not serve, is in the error.
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -14,8 +15,11 @@ export function loadAddon(): unknown {
   // Bundlers look into a plain `require`; what is found here is only known at run time.
   const require = createRequire(join(__dirname, 'index.js'));
   const roots = packageRoots(require);
+  const named = process.env.MICROVM_ROOTFS_ADDON;
+  const found = named ? undefined : findUsual(require, roots);
+  if (found !== undefined) return found;
   const failures: Failure[] = [];
-  for (const path of candidates(roots)) {
+  for (const path of named ? [named] : candidates(roots)) {
     try {
       return require(path);
     } catch (error) {
@@ -27,9 +31,18 @@ export function loadAddon(): unknown {
   });
 }
 
+function findUsual(require: NodeJS.Require, roots: readonly string[]): unknown {
+  for (const root of roots) {
+    try {
+      return require('node-gyp-build')(root);
+    } catch {
+      // Looked into, and told, below.
+    }
+  }
+  return undefined;
+}
+
 function candidates(roots: readonly string[]): readonly string[] {
-  const named = process.env.MICROVM_ROOTFS_ADDON;
-  if (named) return [named];
   const builds = process.env.PREBUILDS_ONLY ? [] : [join('build', 'Release', 'microvm_rootfs.node')];
   const files = [...builds, join('prebuilds', `linux-${process.arch}`, 'microvm-rootfs.node')];
   return roots.flatMap((root) => files.map((file) => join(root, file)));

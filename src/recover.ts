@@ -67,6 +67,7 @@ export async function recover(
       pooledRemoved,
       tornSlots,
       tornInUse,
+      unstamped,
       settledSlots,
     };
   } catch (error) {
