@@ -97,6 +97,8 @@ Error Store::probe_reflink(bool* reflinks) {
   if (error.ok()) error = write_all_at(from.get(), block.data(), block.size(), 0, from_path);
   if (error.ok()) error = create_file_at(session_.get(), to_name.c_str(), 0600, to_path, &to);
   if (error.ok()) *reflinks = reflink(from.get(), to.get(), block.size(), from_path, to_path).ok();
+  from.reset();  // FUSE keeps what is removed while it is open, under another name
+  to.reset();
   for (const std::string& name : {from_name, to_name}) unlinkat(session_.get(), name.c_str(), 0);
   return error;
 }

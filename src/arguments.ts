@@ -43,6 +43,11 @@ export function optionalBoolean(name: string, value: unknown): boolean | undefin
   throw new RootfsError('INVALID_ARGUMENT', `${name} must be true or false, got ${show(value)}`);
 }
 
+export function optionalFunction(name: string, value: unknown): void {
+  if (value === undefined || typeof value === 'function') return;
+  throw new RootfsError('INVALID_ARGUMENT', `${name} must be a function, got ${show(value)}`);
+}
+
 /** Throws at once if the signal is aborted already. */
 export function optionalSignal(what: string, value: unknown): AbortSignal | undefined {
   if (value === undefined) return undefined;

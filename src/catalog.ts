@@ -68,6 +68,13 @@ export class Catalog {
     return template === undefined ? undefined : stackInfo(stack, template);
   }
 
+  /** All templates whose digest is known for the file as it is. */
+  async known(signal: AbortSignal | undefined): Promise<Template[]> {
+    const names = await this.#names();
+    const paths = names.map((name) => this.templatePath(name));
+    return [...(await this.#templates.known(paths, signal)).values()];
+  }
+
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
     const known = await this.#templates.known(

@@ -1,4 +1,4 @@
-import { optionalSignal, requireKnownKeys, requirePath } from './arguments.js';
+import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from './arguments.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { checkAborted, inTurn, type Progress, SLICE_BYTES } from './long-work.js';
 import { type NativeSource, native } from './native.js';
@@ -22,9 +22,7 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   requireKnownKeys('options', options, ['signal', 'onProgress']);
   const what = `hashing ${path}`;
   const signal = optionalSignal(what, options.signal);
-  if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
-    throw new RootfsError('INVALID_ARGUMENT', 'onProgress must be a function');
-  }
+  optionalFunction('onProgress', options.onProgress);
   try {
     const { source, info } = await native().openSource(path);
     try {

@@ -11,13 +11,22 @@ export {
   type RootfsConfig,
 } from './config.js';
 export { RootfsError, type RootfsErrorCode } from './errors.js';
+export type { GcReport } from './gc.js';
 export { type ResizeOptions, resizeExt4Image } from './grow.js';
 export { type HashOptions, hashFile } from './hash.js';
 export type { Progress } from './long-work.js';
 export type { Strategy } from './native.js';
 export type { RecoverReport } from './recover.js';
-export { type Abortable, type CloneManyRequest, type PrewarmOptions, RootfsRegistry } from './registry.js';
+export {
+  type Abortable,
+  type CloneManyRequest,
+  type GcOptions,
+  type PrewarmOptions,
+  RootfsRegistry,
+} from './registry.js';
 export type { ReleaseOptions } from './release.js';
+export type { SlotUse } from './slot-use.js';
 export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './stamps.js';
+export type { Difference, VerifyOptions, VerifyReport } from './verify.js';
 export { safeVmId } from './vm-id.js';
 export type { Attempt, VmRootfs } from './vm-rootfs.js';

@@ -1,13 +1,13 @@
 // Putting a clones folder in order after crashes and power cuts, beside live processes.
-import { opendir } from 'node:fs/promises';
 import type { ClonesFolder, SweepReport } from './clones-folder.js';
-import { failedWith, rootfsError } from './errors.js';
+import { rootfsError } from './errors.js';
 import { checkAborted } from './long-work.js';
 import { native } from './native.js';
 import type { Pool } from './pool.js';
 import { isMissing } from './release.js';
 import { settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
+import { slotNames } from './slot-names.js';
 import { isTorn, isUnstamped } from './slot-state.js';
 
 /** What {@link recover} did. */
@@ -72,16 +72,5 @@ export async function recover(
     };
   } catch (error) {
     throw rootfsError(what, error);
-  }
-}
-
-/** Folder names that a sanitised id can have; none if there is no clones folder yet. */
-async function* slotNames(path: string): AsyncGenerator<string> {
-  try {
-    for await (const entry of await opendir(path)) {
-      if (/^[A-Za-z0-9_-]+$/.test(entry.name)) yield entry.name;
-    }
-  } catch (error) {
-    if (!failedWith(error, 'ENOENT')) throw error;
   }
 }

@@ -1,4 +1,11 @@
-import { optionalBoolean, optionalSignal, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
+import {
+  optionalBoolean,
+  optionalFunction,
+  optionalSignal,
+  requireKnownKeys,
+  requireSizeBytes,
+  show,
+} from './arguments.js';
 import { Background } from './background.js';
 import { Catalog, parseStackName, type StackInfo } from './catalog.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone-options.js';
@@ -7,13 +14,16 @@ import { ClonesFolder } from './clones-folder.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
 import { DigestCache } from './digest-cache.js';
 import { RootfsError } from './errors.js';
+import { collectGarbage, type GcReport } from './gc.js';
 import { type ResizeOptions, resizeExt4Image } from './grow.js';
 import { type MakeReady, Pool } from './pool.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
 import { SealedImages } from './sealed-images.js';
+import { type SlotUse, slotInUse } from './slot-use.js';
 import { Slots } from './slots.js';
 import { type Template, Templates } from './templates.js';
+import { type VerifyOptions, type VerifyReport, verify } from './verify.js';
 import { parseVmId } from './vm-id.js';
 import type { VmRootfs } from './vm-rootfs.js';
 
@@ -25,6 +35,13 @@ export interface CloneManyRequest {
   readonly vmId: string;
   readonly stack: string;
   readonly options?: CloneOptions;
+}
+
+export interface GcOptions extends Abortable {
+  /** The ids whose slots stay, as they were given to `cloneForVm`. */
+  readonly keep: Iterable<string>;
+  /** Release nothing, only tell. */
+  readonly dryRun?: boolean;
 }
 
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
@@ -242,6 +259,49 @@ export class RootfsRegistry {
       (sha256) => this.#templates.sizeOf(sha256),
       signalOf('recovering the clones folder', options),
     );
+  }
+
+  /**
+   * Whether some process has the image of a VM's slot open: a VMM, a loop device, a backup. `unknown` where the filesystem has no leases (FUSE, NFS).
+   * The answer is of the moment.
+   *
+   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `VM_ID_COLLISION`, `SLOT_INVALID`, `SLOT_TORN` (its raw id is).
+   */
+  async slotInUse(vmId: string): Promise<SlotUse> {
+    return slotInUse(this.#folder, parseVmId(vmId));
+  }
+
+  /**
+   * Releases every whole slot whose id is not in `keep`, unless its image is in use or that cannot be told. Torn slots are left to
+   * {@link recover}; files, links and folders that are no slots of ours are never touched. A slot that is cloned meanwhile for an id that
+   * `keep` lacks goes as well: collect while you start no such VM.
+   *
+   * Rejects with `INVALID_ARGUMENT` and `INVALID_VM_ID`, before anything is released.
+   */
+  async gc(options: GcOptions): Promise<GcReport> {
+    requireKnownKeys('options', options, ['keep', 'dryRun', 'signal']);
+    const { keep } = options;
+    if (typeof keep !== 'object' || keep === null || !(Symbol.iterator in keep)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `keep must be an array or a set of VM ids, got ${show(keep)}`,
+      );
+    }
+    const ids = new Set([...keep].map((id) => parseVmId(id).raw));
+    const dryRun = optionalBoolean('dryRun', options.dryRun) ?? false;
+    return collectGarbage(this.#folder, ids, dryRun, optionalSignal('collecting slots', options.signal));
+  }
+
+  /**
+   * Reads templates and sealed images again, and with `clones` those clones that share no blocks, and names each that does not hold the bytes
+   * that its digest is of. Templates whose digest is not known yet are not read. Changes nothing.
+   */
+  async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    requireKnownKeys('options', options, ['clones', 'signal', 'onProgress']);
+    optionalBoolean('clones', options.clones);
+    optionalFunction('onProgress', options.onProgress);
+    const signal = optionalSignal(`verifying ${this.config.clonesDir}`, options.signal);
+    return verify(this.#folder, await this.#catalog.known(signal), this.config.e2fsckBin, options);
   }
 
   /** Resolves when background work is done: the space of released slots was given back, the pool is full. */

@@ -73,7 +73,8 @@ export function assessSlot(
   return { image: state.image, sizeStamp, templateBytes };
 }
 
-function requireOwnId(path: string, vm: VmId, state: SlotState): void {
+/** Throws `VM_ID_COLLISION` if the slot is another id's. */
+export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
   if (state.rawId === null || state.rawId === '')
     throw torn(path, 'the file with its raw id is empty or unreadable');
   const owner = state.rawId ?? vm.safe;

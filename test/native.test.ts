@@ -134,7 +134,9 @@ describeEachFilesystem((filesystem) => {
     await mkdir(host.clonesDir);
     const { store, reflinks, sessionPath } = await native().openStore(host.clonesDir);
     expect(reflinks).toBe(filesystem.reflinks);
-    expect(await readdir(sessionPath)).toEqual([]);
+    // FUSE closes files behind the caller's back, and what is removed before that keeps another name for a while.
+    const left = (await readdir(sessionPath)).filter((name) => !name.startsWith('.fuse_hidden'));
+    expect(left).toEqual([]);
     await native().leaveStore(store);
     native().dispose(store);
   });

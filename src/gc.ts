@@ -1,0 +1,55 @@
+// Releasing every slot that nobody wants any more.
+import type { ClonesFolder } from './clones-folder.js';
+import { rootfsError } from './errors.js';
+import { checkAborted } from './long-work.js';
+import { native, type SlotState } from './native.js';
+import { slotNames } from './slot-names.js';
+import { isTorn, isUnstamped } from './slot-state.js';
+import { imageInUse } from './slot-use.js';
+
+/** What {@link collectGarbage} did, or with `dryRun` would do. Ids are raw: as they were given to `cloneForVm`. */
+export interface GcReport {
+  readonly released: readonly string[];
+  /** Not wanted, but some process has the image open. */
+  readonly inUse: readonly string[];
+  /** Not wanted, but whether the image is open cannot be told here (FUSE, NFS): left. Release them by their ids. */
+  readonly unknown: readonly string[];
+}
+
+export async function collectGarbage(
+  folder: ClonesFolder,
+  keep: ReadonlySet<string>,
+  dryRun: boolean,
+  signal: AbortSignal | undefined,
+): Promise<GcReport> {
+  const what = `collecting slots in ${folder.path}`;
+  const report = { released: [] as string[], inUse: [] as string[], unknown: [] as string[] };
+  try {
+    for await (const slot of slotNames(folder.path)) {
+      checkAborted(what, signal);
+      await folder.use(async ({ store }) => {
+        const state = await native().inspectSlot(store, slot);
+        const rawId = state.rawId ?? slot;
+        if (!isWholeSlot(state) || keep.has(rawId)) return;
+        const use = await imageInUse(`${folder.path}/${slot}`);
+        if (use === 'in-use') report.inUse.push(rawId);
+        if (use === 'unknown') report.unknown.push(rawId);
+        if (use === 'unused' && dryRun) report.released.push(rawId);
+        if (use !== 'unused' || dryRun) return;
+        const request = { slot, rawId: state.rawId ?? undefined, refuseInUse: true };
+        const { status } = await native().releaseSlot(store, request);
+        if (status === 'released') report.released.push(rawId);
+        if (status === 'in-use') report.inUse.push(rawId);
+      });
+    }
+  } catch (error) {
+    throw rootfsError(what, error);
+  }
+  if (report.released.length > 0) folder.sweepInBackground();
+  return report;
+}
+
+/** What is torn is for `recover()`, and what is no slot of ours is nobody's to take away. */
+function isWholeSlot(state: SlotState): boolean {
+  return state.kind === 'folder' && !isUnstamped(state) && !isTorn(state, () => undefined);
+}

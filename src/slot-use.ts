@@ -1,0 +1,41 @@
+// Whether a VM has its slot's image open.
+import type { ClonesFolder } from './clones-folder.js';
+import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { native } from './native.js';
+import { isMissing } from './release.js';
+import { requireOwnId, slotInvalid } from './slot-state.js';
+import { CLONE_ROOTFS_FILE } from './stamps.js';
+import type { VmId } from './vm-id.js';
+
+/** `unknown` where the filesystem has no leases: FUSE, NFS; and for an image of another user, without CAP_LEASE. */
+export type SlotUse = 'in-use' | 'unused' | 'unknown';
+
+export async function slotInUse(folder: ClonesFolder, vm: VmId): Promise<SlotUse> {
+  const path = `${folder.path}/${vm.safe}`;
+  try {
+    const absent = new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, {
+      path,
+    });
+    if (await isMissing(path)) throw absent;
+    const state = await folder.use(({ store }) => native().inspectSlot(store, vm.safe));
+    if (state.kind === 'absent') throw absent;
+    if (state.kind === 'foreign') throw slotInvalid(path);
+    requireOwnId(path, vm, state);
+    return await imageInUse(path);
+  } catch (error) {
+    throw rootfsError(`looking whether ${path} is in use`, error);
+  }
+}
+
+/** Of a slot's folder. One without an image is used by nobody. */
+export async function imageInUse(slotPath: string): Promise<SlotUse> {
+  try {
+    const open = await native().openElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`);
+    return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
+  } catch (error) {
+    // Whoever has a lease on it, which makes opening it fail, has it open.
+    if (failedWith(error, 'EAGAIN')) return 'in-use';
+    if (failedWith(error, 'ENOENT') || failedWith(error, 'EINVAL')) return 'unused';
+    throw error;
+  }
+}
