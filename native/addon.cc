@@ -17,6 +17,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("checkSource", microvm::check_source);
   add("identities", microvm::identities);
   add("flushSource", microvm::flush_source);
+  add("sha256", microvm::sha256_of_text);
   add("newDigest", microvm::new_digest);
   add("digestStep", microvm::digest_step);
   add("extentCount", microvm::extent_count);

@@ -12,6 +12,7 @@
 #include "job.h"
 #include "kinds.h"
 #include "lease.h"
+#include "sha256.h"
 
 namespace microvm {
 namespace {
@@ -169,6 +170,15 @@ Napi::Value flush_source(const Napi::CallbackInfo& info) {
   Ref<Source> source = unwrap<Source>(info[0]);
   if (!source) return {};
   return start_silent(info.Env(), "microvm:flushSource", [source] { return flush(source->fd(), source->path()); });
+}
+
+Napi::Value sha256_of_text(const Napi::CallbackInfo& info) {
+  const std::string text = to_string(info[0]);
+  char hex[64];
+  Sha256 hash;
+  hash.update(text.data(), text.size());
+  hash.finish_hex(hex);
+  return Napi::String::New(info.Env(), hex, sizeof hex);
 }
 
 Napi::Value new_digest(const Napi::CallbackInfo& info) {

@@ -1,9 +1,9 @@
 // Digests that outlive the process, by the state of the file that they are of. The file is replaced as a whole, so a reader in any process
 // finds one version or another; of two processes that write at once one's news may be lost, which costs one more hash.
-import { createHash } from 'node:crypto';
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, rootfsError } from './errors.js';
 import { type Identity, sameState } from './identity.js';
+import { native } from './native.js';
 import { readOwnFile, replaceOwnFile } from './own-files.js';
 
 const FILE = 'digests.json';
@@ -149,7 +149,7 @@ export function parse(text: string): Entry[] | undefined {
 }
 
 function checksum(rows: string): string {
-  return createHash('sha256').update(rows).digest('hex');
+  return native().sha256(rows);
 }
 
 async function load(path: string): Promise<Map<string, Entry>> {

@@ -10,14 +10,21 @@ interface Failure {
   readonly error: Error;
 }
 
+const HERE = join(__dirname, '..');
+
 /** Loads the first binary that can be loaded. Throws `ADDON_NOT_LOADED`, with every error on the way. */
 export function loadAddon(): unknown {
   // Bundlers look into a plain `require`; what is found here is only known at run time.
   const require = createRequire(join(__dirname, 'index.js'));
-  const roots = packageRoots(require);
   const named = process.env.MICROVM_ROOTFS_ADDON;
-  const found = named ? undefined : findUsual(require, roots);
-  if (found !== undefined) return found;
+  if (!named) {
+    try {
+      return require('node-gyp-build')(HERE);
+    } catch {
+      // Looked into, and told, below.
+    }
+  }
+  const roots = packageRoots(require);
   const failures: Failure[] = [];
   for (const path of named ? [named] : candidates(roots)) {
     try {
@@ -31,17 +38,6 @@ export function loadAddon(): unknown {
   });
 }
 
-function findUsual(require: NodeJS.Require, roots: readonly string[]): unknown {
-  for (const root of roots) {
-    try {
-      return require('node-gyp-build')(root);
-    } catch {
-      // Looked into, and told, below.
-    }
-  }
-  return undefined;
-}
-
 function candidates(roots: readonly string[]): readonly string[] {
   const builds = process.env.PREBUILDS_ONLY ? [] : [join('build', 'Release', 'microvm_rootfs.node')];
   const files = [...builds, join('prebuilds', `linux-${process.arch}`, 'microvm-rootfs.node')];
@@ -51,12 +47,11 @@ function candidates(roots: readonly string[]): readonly string[] {
 /** Where the package lies, likeliest first. */
 function packageRoots(require: NodeJS.Require): readonly string[] {
   // Of a bundle, this is some folder of the program; the package may be installed beside it, for the sake of its binaries.
-  const here = join(__dirname, '..');
   try {
     const installed = dirname(require.resolve('microvm-rootfs/package.json'));
-    return existsSync(join(here, 'binding.gyp')) || here === installed ? [here] : [installed, here];
+    return existsSync(join(HERE, 'binding.gyp')) || HERE === installed ? [HERE] : [installed, HERE];
   } catch {
-    return [here];
+    return [HERE];
   }
 }
 

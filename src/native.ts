@@ -124,6 +124,8 @@ export interface NativeAddon {
   /** Of the regular files among these paths; undefined for whatever else, or nothing, is there. */
   identities(paths: readonly string[]): Promise<(Identity | undefined)[]>;
   flushSource(source: NativeSource): Promise<void>;
+  /** Of a text's UTF-8 bytes. (Loading node:crypto takes longer than a first clone should.) */
+  sha256(text: string): string;
   newDigest(source: NativeSource): NativeDigest;
   /** Hashes about `budgetBytes`; `sha256` is there when the end was reached. */
   digestStep(digest: NativeDigest, budgetBytes: number): Promise<{ bytesDone: number; sha256?: string }>;

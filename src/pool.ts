@@ -1,12 +1,11 @@
 // Ready slots, in <clonesDir>/.microvm-rootfs/pool/: handing one out is a rename.
 //
-//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<random>/   a slot for nobody yet
+//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot for nobody yet
 //   pool/<sha256>-<template tag>.json                            which template such slots are of, for recover()
 //
 // All processes on the folder share them, and they outlive a restart. They are not flushed, which would cost more than they save: so one
 // that another process made is looked at before it is used, since a power cut can have emptied it, and a `durable` clone is never taken from
 // here. Their names hold their template's digest, so those of a template that has changed are not found any more.
-import { createHash } from 'node:crypto';
 import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Owner } from './arguments.js';
@@ -223,11 +222,12 @@ function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
 }
 
 function tagOf(templatePath: string): string {
-  return `t${createHash('sha256').update(templatePath).digest('hex').slice(0, 16)}`;
+  return `t${native().sha256(templatePath).slice(0, 16)}`;
 }
 
-export function readyName(prefix: string, strategy: Strategy, random: string): string {
-  return `${prefix}${strategy}-${random}`;
+/** `unique`: among all that any process makes. */
+export function readyName(prefix: string, strategy: Strategy, unique: string): string {
+  return `${prefix}${strategy}-${unique}`;
 }
 
 /** How a ready slot was made. */

@@ -1,5 +1,4 @@
 // Finding and running the programs of e2fsprogs.
-import { spawn } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { abortError } from './errors.js';
@@ -39,11 +38,13 @@ export interface Exit {
 const OUTPUT_LIMIT = 16 * 1024;
 
 /** Runs a program to its end. Rejects with the system's error if it cannot be started, `ABORT_ERR` if aborted (it is killed). */
-export function run(
+export async function run(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<Exit> {
+  // Few processes ever need it, and loading it takes milliseconds.
+  const { spawn } = await import('node:child_process');
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,5 +1,5 @@
 // Making slots: one at a time, many at once, on the calling thread, and ready ones for the pool.
-import { randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
 import type { CloneRequest, Warm } from './clone-plan.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
@@ -43,6 +43,7 @@ export class Slots {
   readonly #origins: Origins;
   readonly #existing: ExistingSlots;
   readonly #programs: GrowPrograms;
+  #readyMade = 0;
 
   constructor(
     folder: ClonesFolder,
@@ -192,7 +193,7 @@ export class Slots {
     const { staged, strategy } = outcome;
     try {
       await this.#complete(`making a ready slot of ${template.path}`, warm, outcome, undefined);
-      const name = readyName(prefix, strategy, randomBytes(8).toString('hex'));
+      const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? origin.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.companions);
       if (published !== 'created') throw changed(template.path, 'changed');
