@@ -259,13 +259,19 @@ Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<S
   Error error = path_unchanged(plan.template_path, plan.template_expected, &unchanged);
   if (!error.ok() || !unchanged) return error;
   error = store->check_current();
-  if (error.ok()) error = read_slot(*store, name.slot, &outcome->existing);
   if (!error.ok()) return error;
-  outcome->status = CloneStatus::kExists;
-  if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
-
-  error = take_from_pool(*store, name, plan.durable, &outcome->status, &outcome->pooled);
+  // Taking a ready slot tells on the way whether there is one of that name; all else would be made in vain.
+  const bool told_by_rename = name.raw_id.empty();
+  if (told_by_rename) error = take_from_pool(*store, name, plan.durable, &outcome->status, &outcome->pooled);
   if (!error.ok()) return error;
+  if (!outcome->pooled) {
+    error = read_slot(*store, name.slot, &outcome->existing);
+    if (!error.ok()) return error;
+    outcome->status = CloneStatus::kExists;
+    if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
+    if (!told_by_rename) error = take_from_pool(*store, name, plan.durable, &outcome->status, &outcome->pooled);
+    if (!error.ok()) return error;
+  }
   if (!outcome->pooled) {
     error = stage_slot(store, source, shared_plan, outcome);
     if (!error.ok() || outcome->status != CloneStatus::kStaged) return error;
