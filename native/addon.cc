@@ -22,6 +22,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("digestStep", microvm::digest_step);
   add("extentCount", microvm::extent_count);
   add("openElsewhere", microvm::image_open_elsewhere);
+  add("readSmallFile", microvm::read_small_file);
   add("openStore", microvm::open_store);
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);

@@ -4,10 +4,10 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "buffer.h"
+
 namespace microvm {
 namespace {
-
-constexpr size_t kSmallFileLimit = 4096;
 
 Error open_at(int folder_fd, const char* name, int flags, unsigned mode, std::string_view path, Fd* out) {
   int fd = retry_eintr([&] { return openat(folder_fd, name, flags | O_CLOEXEC, mode); });
@@ -66,7 +66,7 @@ Error write_small_file(int folder_fd, const char* name, std::string_view content
   return error;
 }
 
-Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file) {
+Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file, uint64_t limit) {
   file->state = SmallFile::State::kUnusable;
   Fd fd;
   Error error = open_file_at(folder_fd, name, path, &fd);
@@ -80,20 +80,21 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
   FileInfo info;
   error = stat_fd(fd.get(), path, &info);
   if (!error.ok()) return error;
-  if (!info.is_regular() || info.identity.size > kSmallFileLimit) return {};
+  if (!info.is_regular() || info.identity.size > limit) return {};
 
   // Read to the end whatever the length said: another program may be writing it right now.
-  char buffer[kSmallFileLimit + 1];
+  Buffer buffer = allocate(limit + 1);
+  if (!buffer) return Error::of(ENOMEM, "malloc", path);
   size_t length = 0;
-  while (length < sizeof buffer) {
+  while (length <= limit) {
     size_t count = 0;
-    error = read_at(fd.get(), buffer + length, sizeof buffer - length, length, path, &count);
+    error = read_at(fd.get(), buffer.get() + length, limit + 1 - length, length, path, &count);
     if (!error.ok()) return error;
     if (count == 0) break;
     length += count;
   }
-  if (length > kSmallFileLimit) return {};
-  file->contents.assign(buffer, length);
+  if (length > limit) return {};
+  file->contents.assign(buffer.get(), length);
   file->state = SmallFile::State::kPresent;
   return {};
 }

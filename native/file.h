@@ -36,6 +36,9 @@ Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string
 // A new file with these contents, flushed if `durable`.
 Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path);
 
+// Above what any stamp and any raw id can be.
+constexpr uint64_t kSmallFileLimit = 4096;
+
 // What a small file that other programs may have written turned out to be.
 struct SmallFile {
   enum class State { kAbsent, kPresent, kUnusable };  // unusable: a link, a folder, a device, or too large
@@ -43,7 +46,8 @@ struct SmallFile {
   std::string contents;
 };
 
-Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file);
+Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file,
+                      uint64_t limit = kSmallFileLimit);
 
 // One read at an offset; *count is 0 at the end of the file.
 Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count);

@@ -5,9 +5,7 @@
 #include "js.h"
 
 namespace microvm {
-namespace {
 
-// A string, undefined if there is no such file, null if it is nothing that could be read.
 Napi::Value to_js(Napi::Env env, const SmallFile& file) {
   switch (file.state) {
     case SmallFile::State::kAbsent:
@@ -19,8 +17,6 @@ Napi::Value to_js(Napi::Env env, const SmallFile& file) {
   }
   return Napi::String::New(env, file.contents);
 }
-
-}  // namespace
 
 Napi::Value to_js(Napi::Env env, const SlotState& state) {
   Napi::Object object = Napi::Object::New(env);

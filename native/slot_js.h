@@ -6,11 +6,15 @@
 #include <vector>
 
 #include "dress.h"
+#include "file.h"
 #include "slot_state.h"
 #include "staged_slot.h"
 #include "store.h"
 
 namespace microvm {
+
+// A string, undefined if there is no such file, null if it is nothing that could be read.
+Napi::Value to_js(Napi::Env env, const SmallFile& file);
 
 Napi::Value to_js(Napi::Env env, const SlotState& state);
 Dress to_dress(Napi::Object object);

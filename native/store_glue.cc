@@ -1,9 +1,12 @@
 #include "store_glue.h"
 
+#include <fcntl.h>
+
 #include <string>
 #include <utility>
 
 #include "dress.h"
+#include "file.h"
 #include "job.h"
 #include "kinds.h"
 #include "release.h"
@@ -31,6 +34,18 @@ const char* name_of(ReleaseStatus status) {
   }
   return "";
 }
+
+class ReadSmallFile {
+ public:
+  ReadSmallFile(std::string path, uint64_t limit) : path_(std::move(path)), limit_(limit) {}
+  Error run() { return read_small_file(AT_FDCWD, path_.c_str(), path_, &file_, limit_); }
+  Napi::Value result(Napi::Env env) { return to_js(env, file_); }
+
+ private:
+  std::string path_;
+  uint64_t limit_;
+  SmallFile file_;
+};
 
 class OpenStore {
  public:
@@ -105,6 +120,11 @@ class ReleaseSlot {
 };
 
 }  // namespace
+
+Napi::Value read_small_file(const Napi::CallbackInfo& info) {
+  return Job<ReadSmallFile>::start(info.Env(), "microvm:readSmallFile",
+                                   ReadSmallFile(to_string(info[0]), to_size(info[1])));
+}
 
 Napi::Value open_store(const Napi::CallbackInfo& info) {
   return Job<OpenStore>::start(info.Env(), "microvm:openStore", OpenStore(to_string(info[0])));

@@ -5,6 +5,7 @@
 
 namespace microvm {
 
+Napi::Value read_small_file(const Napi::CallbackInfo& info);
 Napi::Value open_store(const Napi::CallbackInfo& info);
 Napi::Value leave_store(const Napi::CallbackInfo& info);
 Napi::Value sweep_store(const Napi::CallbackInfo& info);

@@ -196,10 +196,19 @@ async function sweepStore(
   return { stagingRemoved, trashRemoved };
 }
 
-async function openStore(path: string): Promise<OpenFolder> {
+async function openOrMake(path: string): Promise<OpenFolder> {
   try {
+    return await native().openStore(path);
+  } catch (error) {
+    if (!failedWith(error, 'ENOENT')) throw error;
     await mkdir(path, { recursive: true });
     return await native().openStore(path);
+  }
+}
+
+async function openStore(path: string): Promise<OpenFolder> {
+  try {
+    return await openOrMake(path);
   } catch (error) {
     if (failedWith(error, 'EEXIST') || failedWith(error, 'ENOTDIR') || failedWith(error, 'ELOOP')) {
       throw new RootfsError(

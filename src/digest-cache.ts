@@ -1,10 +1,11 @@
 // Digests that outlive the process, by the state of the file that they are of. The file is replaced as a whole, so a reader in any process
 // finds one version or another; of two processes that write at once one's news may be lost, which costs one more hash.
 import type { ClonesFolder } from './clones-folder.js';
-import { failedWith, rootfsError } from './errors.js';
+import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { type Identity, sameState } from './identity.js';
 import { native } from './native.js';
 import { readOwnFile, replaceOwnFile } from './own-files.js';
+import { isMissing } from './release.js';
 
 const FILE = 'digests.json';
 const VERSION = 1;
@@ -40,7 +41,7 @@ export class DigestCache {
     return entry !== undefined && sameState(entry.identity, identity) ? entry.sha256 : undefined;
   }
 
-  /** Adds a digest, also for later processes if the clones folder is open. That it could not be saved is a warning, not an error. */
+  /** Adds a digest, also for later processes if there is a clones folder. That it could not be saved is a warning, not an error. */
   async put(identity: Identity, sha256: string): Promise<void> {
     remember(await this.#entries(), { identity, sha256 });
     this.#unsaved = true;
@@ -66,14 +67,19 @@ export class DigestCache {
   }
 
   async #save(): Promise<void> {
-    const folder = this.#folder.opened;
-    if (folder === undefined) return;
-    this.#unsaved = false;
+    // For a listing alone no clones folder is made.
+    if (this.#folder.opened === undefined && (await isMissing(this.#folder.path))) return;
     try {
-      const entries = await load(this.#path);
-      for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
-      await replaceOwnFile(this.#path, serialize([...entries.values()]), folder.sessionPath);
+      await this.#folder.use(async ({ sessionPath }) => {
+        this.#unsaved = false;
+        const entries = await load(this.#path);
+        for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
+        await replaceOwnFile(this.#path, serialize([...entries.values()]), sessionPath);
+      });
     } catch (error) {
+      // Who may only look at the folder has nothing to keep there.
+      const mayNot = ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
+      if (mayNot || (error instanceof RootfsError && error.code === 'CLOSED')) return;
       process.emitWarning(
         `digests are not kept: ${(rootfsError(`writing ${this.#path}`, error) as Error).message}`,
         {

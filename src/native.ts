@@ -134,6 +134,9 @@ export interface NativeAddon {
   /** Whether any process has the image open; undefined where leases cannot be had. */
   openElsewhere(path: string): Promise<boolean | undefined>;
 
+  /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
+  readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
+
   /** The folder must exist. */
   openStore(clonesDir: string): Promise<{ store: NativeStore; sessionPath: string; reflinks: boolean }>;
   /** Removes this session's staging folder. */

@@ -1,26 +1,19 @@
 // Small files in our own folder: replaced as a whole, and read without trusting what lies there by now.
-import { constants, type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { failedWith } from './errors.js';
+import { native } from './native.js';
 
 /**
  * What a file holds; undefined if there is none, or nothing that we wrote: a symbolic link, a FIFO (which would block a thread for ever), a
  * folder, or more bytes than `limitBytes`.
  */
 export async function readOwnFile(path: string, limitBytes: number): Promise<string | undefined> {
-  let file: FileHandle;
   try {
-    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    return (await native().readSmallFile(path, limitBytes)) ?? undefined;
   } catch (error) {
-    // ENXIO: a socket.
-    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].some((code) => failedWith(error, code))) return undefined;
+    if (failedWith(error, 'ENOTDIR')) return undefined;
     throw error;
-  }
-  try {
-    const status = await file.stat();
-    return status.isFile() && status.size <= limitBytes ? await file.readFile('utf8') : undefined;
-  } finally {
-    await file.close();
   }
 }
 

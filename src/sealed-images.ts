@@ -116,14 +116,12 @@ export class SealedImages {
   async #openSealed(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage | undefined> {
     const key = keyOf(sha256, sizeBytes);
     const path = `${this.#path}/${key}`;
+    let opened = await openImage(path);
     // Another process may publish it at any moment, image and record at once: so what was not there is not thrown away, and the record is
     // read after the image was opened.
-    if (await isMissing(path)) return undefined;
-    let opened: OpenedSource | undefined;
-    try {
-      opened = await native().openSource(`${path}/rootfs.ext4`);
-    } catch (error) {
-      if (!failedWith(error, 'ENOENT') && !failedWith(error, 'EINVAL')) throw error;
+    if (opened === undefined) {
+      if (await isMissing(path)) return undefined;
+      opened = await openImage(path);
     }
     const record = await readRecord(path);
     if (record !== undefined && opened !== undefined && isSealed(record, key, opened.info.identity)) {
@@ -161,5 +159,15 @@ export class SealedImages {
 
   close(): void {
     this.#open.closeAll();
+  }
+}
+
+async function openImage(folder: string): Promise<OpenedSource | undefined> {
+  try {
+    return await native().openSource(`${folder}/rootfs.ext4`);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT') || failedWith(error, 'ENOTDIR') || failedWith(error, 'EINVAL'))
+      return undefined;
+    throw error;
   }
 }

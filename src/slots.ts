@@ -64,7 +64,7 @@ export class Slots {
       let sealFailure: Attempt | undefined;
       for (let round = 0; round < ROUNDS; round++) {
         if (request.signal?.aborted) throw abortError(this.#what(request), request.signal);
-        if (look) await this.#origins.look(request);
+        const looked = look ? await this.#origins.look(request) : undefined;
         const outcome = await this.#folder.use(async (folder) => {
           const warm = this.#warm(folder, request, sealFailure);
           return typeof warm === 'string'
@@ -74,7 +74,7 @@ export class Slots {
         if (typeof outcome === 'object') return outcome;
         look = outcome === 'template-changed';
         if (outcome === 'unsealed') {
-          const done = await this.#reuseOrSeal(request);
+          const done = await this.#reuseOrSeal(request, looked ?? (await this.#origins.look(request)));
           if (done !== undefined && 'vmId' in done) return done;
           sealFailure = done;
         }
@@ -220,8 +220,7 @@ export class Slots {
   }
 
   /** A slot that is there needs no sealed image. Else one is made, or the reason why not is returned. */
-  async #reuseOrSeal(request: CloneRequest): Promise<VmRootfs | Attempt | undefined> {
-    const template = await this.#origins.look(request);
+  async #reuseOrSeal(request: CloneRequest, template: Template): Promise<VmRootfs | Attempt | undefined> {
     const existing = await this.#folder.use(async (folder) => {
       const state = await native().inspectSlot(folder.store, request.vm.safe);
       if (state.kind === 'absent') return undefined;
