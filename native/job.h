@@ -29,7 +29,7 @@ class Job {
       Napi::Error::New(env, "cannot queue asynchronous work").ThrowAsJavaScriptException();
       return env.Undefined();
     }
-    job.release();  // complete() takes it back
+    (void)job.release();  // complete() takes it back
     return promise;
   }
 

@@ -3,6 +3,9 @@
 #include <cstdlib>
 #include <new>
 
+// NOLINTBEGIN(bugprone-reserved-identifier, cert-dcl37-c, cert-dcl50-cpp, cert-dcl51-cpp, cert-dcl58-cpp): the
+// runtime's own names
+
 namespace {
 void* allocate_or_abort(std::size_t size) {
   void* memory = std::malloc(size != 0 ? size : 1);
@@ -35,3 +38,5 @@ void __throw_out_of_range_fmt(const char*, ...) { abort(); }
 void __throw_invalid_argument(const char*) { abort(); }
 void __glibcxx_assert_fail(const char*, int, const char*, const char*) noexcept { abort(); }
 }  // namespace std
+
+// NOLINTEND(bugprone-reserved-identifier, cert-dcl37-c, cert-dcl50-cpp, cert-dcl51-cpp, cert-dcl58-cpp)

@@ -82,6 +82,7 @@ const char* FolderReader::next() {
   if (stream_ == nullptr) return nullptr;
   for (;;) {
     errno = 0;
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads from this stream
     struct dirent* entry = readdir(static_cast<DIR*>(stream_));
     if (entry == nullptr) {
       if (errno != 0) error_ = Error::last("readdir", path_);
