@@ -24,6 +24,7 @@ say_missing mke2fs e2fsprogs "no ext4 image can be made, so nearly all tests are
 say_missing fuse2fs fuse2fs "tests on FUSE are skipped"
 say_missing bindfs bindfs "tests on FUSE are skipped"
 say_missing strace strace "tests that watch system calls are skipped"
+say_missing cppcheck cppcheck "the addon is not analysed"
 
 addon=build/Release/microvm_rootfs.node
 if [ ! -e "$addon" ] || [ -n "$(find native binding.gyp -newer "$addon" -print -quit)" ]; then
