@@ -15,7 +15,8 @@ Napi::Value to_js(Napi::Env env, const SmallFile& file) {
     case SmallFile::State::kPresent:
       break;
   }
-  return Napi::String::New(env, file.contents);
+  Napi::String text = Napi::String::New(env, file.contents);
+  return text.Utf8Value() == file.contents ? text : env.Null();
 }
 
 Napi::Value to_js(Napi::Env env, const SlotState& state) {

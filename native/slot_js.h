@@ -13,7 +13,8 @@
 
 namespace microvm {
 
-// A string, undefined if there is no such file, null if it is nothing that could be read.
+// A string, undefined if there is no such file, null if it is nothing that could be read, or not
+// UTF-8: made a string, that would be another id's.
 Napi::Value to_js(Napi::Env env, const SmallFile& file);
 
 Napi::Value to_js(Napi::Env env, const SlotState& state);

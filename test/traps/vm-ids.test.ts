@@ -71,6 +71,16 @@ test.each([
   expect(await exists(host.slot('a_b').image)).toBe(true);
 });
 
+test('an id file that is not UTF-8 is not taken for the id that it would be decoded to', async () => {
+  const host = await newHost();
+  await host.registry.cloneForVm('\ufffd', 'debian', WRITABLE);
+  expect(await host.registry.cloneForVm('\ufffd', 'debian')).toMatchObject({ reused: true });
+  await writeFile(host.slot('_').rawId, Buffer.from([0xff]));
+  await rejection(host.registry.cloneForVm('\ufffd', 'debian'), 'SLOT_TORN');
+  await rejection(host.registry.release('\ufffd'), ['SLOT_TORN', 'VM_ID_COLLISION']);
+  expect(await exists(host.slot('_').image)).toBe(true);
+});
+
 test('an id as long as a folder name allows, of code points that take four bytes each', async () => {
   const host = await newHost();
   const id = '🦀'.repeat(255);
