@@ -21,7 +21,7 @@ import {
   parseSizeStamp,
   parseStamp,
 } from './stamps.js';
-import { isWanted, stateOf, type TemplateRecord } from './template-record.js';
+import { isFileState, isWanted, stateOf, type TemplateRecord } from './template-record.js';
 import type { Template } from './templates.js';
 
 /** What a ready slot is: only a request for the very same can take it. */
@@ -255,11 +255,10 @@ async function writeRecord(folder: OpenFolder, file: string, { path, identity }:
 }
 
 async function readRecord(path: string): Promise<TemplateRecord | undefined> {
+  const text = await readOwnFile(path, RECORD_BYTES_LIMIT);
   try {
-    const record = JSON.parse((await readOwnFile(path, RECORD_BYTES_LIMIT)) ?? '');
-    return typeof record.templatePath === 'string' && typeof record.template === 'object'
-      ? record
-      : undefined;
+    const record = JSON.parse(text ?? '') as TemplateRecord;
+    return typeof record.templatePath === 'string' && isFileState(record.template) ? record : undefined;
   } catch {
     return undefined; // garbage: what it is of is made anew
   }

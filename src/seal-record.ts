@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Identity } from './identity.js';
 import { readOwnFile } from './own-files.js';
-import type { FileState, TemplateRecord } from './template-record.js';
+import { type FileState, isFileState, type TemplateRecord } from './template-record.js';
 
 export const RECORD_FILE = 'record.json';
 export const RECORD_VERSION = 1;
@@ -39,12 +39,25 @@ export function isSealed(record: SealRecord, key: string, identity: Identity): b
   );
 }
 
+/** Rejects with the system's code if it is there and cannot be read: that the disk is ill, or too many files are open, is no reason to distrust it. */
 export async function readRecord(path: string): Promise<SealRecord | undefined> {
+  return parseRecord((await readOwnFile(join(path, RECORD_FILE), RECORD_BYTES_LIMIT)) ?? '');
+}
+
+/** Undefined for anything that was not written here. */
+export function parseRecord(text: string): SealRecord | undefined {
   try {
-    const text = await readOwnFile(join(path, RECORD_FILE), RECORD_BYTES_LIMIT);
-    const record = JSON.parse(text ?? '') as SealRecord;
-    return record.version === RECORD_VERSION && typeof record.image === 'object' ? record : undefined;
+    const record = JSON.parse(text) as SealRecord;
+    const whole =
+      record.version === RECORD_VERSION &&
+      typeof record.templatePath === 'string' &&
+      partsOf(keyOf(record.sha256, record.sizeBytes)) !== undefined &&
+      Number.isSafeInteger(record.sizeBytes) &&
+      (record.extents === undefined || Number.isSafeInteger(record.extents)) &&
+      isFileState(record.template) &&
+      isFileState(record.image);
+    return whole ? record : undefined;
   } catch {
-    return undefined; // missing or garbage: not trusted
+    return undefined; // no JSON, or no object where one belongs
   }
 }

@@ -21,6 +21,11 @@ export function stateOf({ inode, sizeBytes, mtimeNs }: Identity): FileState {
   return { inode: `${inode}`, sizeBytes, mtimeNs: `${mtimeNs}` };
 }
 
+/** Whether what was read from disk is the state of a file. */
+export function isFileState({ inode, sizeBytes, mtimeNs }: FileState): boolean {
+  return typeof inode === 'string' && Number.isSafeInteger(sizeBytes) && typeof mtimeNs === 'string';
+}
+
 /** Whether the template is as it was. While the folder of templates is away (not mounted?) the answer is yes. */
 export async function isWanted({ templatePath, template }: TemplateRecord): Promise<boolean> {
   try {

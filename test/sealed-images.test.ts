@@ -200,6 +200,17 @@ describeEachFilesystem(
       },
     );
 
+    test.each(['{"version":1,"image":{}}', '{"version":1,"image":null}', 'null'])(
+      'with %s for a record: removed by recover()',
+      async (garbage) => {
+        const host = await Host.in(filesystem.path);
+        await host.addTemplate('debian', BYTES);
+        await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+        await writeFile(join((await sealed(host))[0] as string, 'record.json'), garbage);
+        expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(1);
+      },
+    );
+
     test('of a template that is gone: removed by recover(), unless all templates are away', async () => {
       const host = await Host.in(filesystem.path);
       await host.addTemplate('debian', BYTES);
