@@ -138,20 +138,27 @@ export function parse(text: string): Entry[] | undefined {
     const [head = '', rows = ''] = text.split('\n');
     const { version, check } = JSON.parse(head) as Record<string, unknown>;
     if (version !== VERSION || check !== checksum(rows)) return undefined;
-    return (JSON.parse(rows) as Row[]).map(([device, inode, sizeBytes, mtimeNs, ctimeNs, links, sha256]) => ({
-      identity: {
-        device: BigInt(device),
-        inode: BigInt(inode),
-        sizeBytes,
-        mtimeNs: BigInt(mtimeNs),
-        ctimeNs: BigInt(ctimeNs),
-        links,
-      },
-      sha256,
-    }));
+    const entries = (JSON.parse(rows) as Row[]).map(
+      ([device, inode, sizeBytes, mtimeNs, ctimeNs, links, sha256]) => ({
+        identity: {
+          device: BigInt(device),
+          inode: BigInt(inode),
+          sizeBytes,
+          mtimeNs: BigInt(mtimeNs),
+          ctimeNs: BigInt(ctimeNs),
+          links,
+        },
+        sha256,
+      }),
+    );
+    return entries.every(isEntry) ? entries : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isEntry({ identity: { sizeBytes, links }, sha256 }: Entry): boolean {
+  return Number.isSafeInteger(sizeBytes) && Number.isSafeInteger(links) && /^[0-9a-f]{64}$/.test(sha256);
 }
 
 function checksum(rows: string): string {

@@ -43,9 +43,10 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
   const is64bit = (incompat & INCOMPAT_64BIT) !== 0;
   const blocks = bytes.readUInt32LE(0x04) + (is64bit ? bytes.readUInt32LE(0x150) * 2 ** 32 : 0);
   const groupSizeBytes = bytes.readUInt32LE(0x20) * blockSize;
-  if (groupSizeBytes === 0) return undefined;
+  if (blocks === 0 || groupSizeBytes === 0) return undefined;
 
-  const descriptorSize = is64bit ? Math.max(bytes.readUInt16LE(0xfe), 32) : 32;
+  const descriptorSize = is64bit ? bytes.readUInt16LE(0xfe) : 32;
+  if (is64bit && ![64, 128, 256, 512, 1024].includes(descriptorSize)) return undefined; // the kernel knows no others
   const descriptorsPerBlock = Math.floor(blockSize / descriptorSize);
   const groups = Math.ceil((blocks * blockSize) / groupSizeBytes);
   const descriptorBlocks = Math.ceil(groups / descriptorsPerBlock) + bytes.readUInt16LE(0xce);
