@@ -93,9 +93,8 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Ide
   } else if (error.ok() && refuse_in_use && open_elsewhere(image.fd()) == Openness::kOpen) {
     *replaced = Replaced::kInUse;
   }
-  if (error.ok() && *replaced == Replaced::kDone) {
-    error = staged.take_image(fd, path_of(kImage));
-  }
+  bool exchanged = false;
+  if (error.ok() && *replaced == Replaced::kDone) error = staged.swap_image(fd, path_of(kImage), &exchanged);
   if (!error.ok() || *replaced != Replaced::kDone) {
     if (!size_stamp.empty()) unlinkat(fd, kNewSizeStamp, 0);
     return error;
@@ -103,6 +102,11 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Ide
 
   if (!size_stamp.empty()) {
     error = rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
+    // A call that fails leaves the slot as it was. If it cannot, the new stamp stays, and whoever looks next settles
+    // it.
+    if (!error.ok() && exchanged && staged.swap_image(fd, path_of(kImage), &exchanged).ok()) {
+      unlinkat(fd, kNewSizeStamp, 0);
+    }
   }
   if (error.ok() && staged.durable()) error = flush(fd, store_->slot_path(slot_));
   return error;

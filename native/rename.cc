@@ -7,7 +7,9 @@
 namespace microvm {
 namespace {
 
-constexpr unsigned kNoReplace = 1;  // RENAME_NOREPLACE, which older C libraries do not define
+// RENAME_NOREPLACE and RENAME_EXCHANGE, which older C libraries do not define.
+constexpr unsigned kNoReplace = 1;
+constexpr unsigned kExchange = 2;
 
 int call_renameat2(int from_fd, const char* from, int to_fd, const char* to, unsigned flags) {
   return static_cast<int>(retry_eintr([&] { return syscall(SYS_renameat2, from_fd, from, to_fd, to, flags); }));
@@ -29,6 +31,11 @@ Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char
 Error rename_over(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                   std::string_view dest) {
   if (call_renameat2(from_fd, from, to_fd, to, 0) == 0) return {};
+  return Error::last("renameat2", path, dest);
+}
+
+Error exchange(int from_fd, const char* from, int to_fd, const char* to, std::string_view path, std::string_view dest) {
+  if (call_renameat2(from_fd, from, to_fd, to, kExchange) == 0) return {};
   return Error::last("renameat2", path, dest);
 }
 

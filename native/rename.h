@@ -15,4 +15,7 @@ Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char
 Error rename_over(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                   std::string_view dest);
 
+// Exchanges two files, so that the same call again undoes it. EINVAL or ENOSYS where the file system cannot.
+Error exchange(int from_fd, const char* from, int to_fd, const char* to, std::string_view path, std::string_view dest);
+
 }  // namespace microvm

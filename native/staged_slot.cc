@@ -62,9 +62,12 @@ Error StagedSlot::open_image(Fd* image) const {
   return open_file_at(store_->session_fd(), inside(kImage).c_str(), image_path(), image);
 }
 
-Error StagedSlot::take_image(int folder_fd, std::string_view dest) {
+Error StagedSlot::swap_image(int folder_fd, std::string_view dest, bool* exchanged) {
   Error error = still_staged();
   if (!error.ok()) return error;
+  error = exchange(store_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+  *exchanged = error.ok();
+  if (!error.is(EINVAL) && !error.is(ENOSYS)) return error;
   return rename_over(store_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
 }
 

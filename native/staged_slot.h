@@ -97,9 +97,10 @@ class StagedSlot final : public Shared {
   // Closes a complete image, for others to work on by its path.
   void hand_over() { image_.reset(); }
 
-  // For an image that takes the place of a slot's: opens it, and moves it into the slot's folder.
+  // For an image that takes the place of a slot's: opens it, and moves it into the slot's folder. Where the file system
+  // can, the slot's own comes here in exchange, and the same call again undoes it.
   Error open_image(Fd* image) const;
-  Error take_image(int folder_fd, std::string_view dest);
+  Error swap_image(int folder_fd, std::string_view dest, bool* exchanged);
   bool durable() const { return plan_.durable; }
 
   void discard();
