@@ -99,7 +99,9 @@ Error Store::probe_reflink(bool* reflinks) {
   if (error.ok()) *reflinks = reflink(from.get(), to.get(), block.size(), from_path, to_path).ok();
   from.reset();  // FUSE keeps what is removed while it is open, under another name
   to.reset();
-  for (const std::string& name : {from_name, to_name}) unlinkat(session_.get(), name.c_str(), 0);
+  for (const std::string& name : {from_name, to_name}) {
+    if (unlinkat(session_.get(), name.c_str(), 0) < 0) (void)to_trash(name).ok();
+  }
   return error;
 }
 

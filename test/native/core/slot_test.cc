@@ -112,7 +112,7 @@ TEST(published_once, "what was published or discarded cannot be published again,
   CHECK_ERRNO(outcome.staged->publish(Place::kSlots, "vm", 2 * kMiB, {}, &status), EBADF);
   microvm::Fd image;
   CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
-  CHECK_ERRNO(outcome.staged->take_image(host.store->clones_fd(), "vm"), EBADF);
+  CHECK_ERRNO(outcome.staged->swap_image(host.store->clones_fd(), "vm", &exchanged), EBADF);
 }
 
 TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id on the way") {
