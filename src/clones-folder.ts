@@ -63,7 +63,10 @@ export class ClonesFolder {
         try {
           return await work(folder);
         } catch (error) {
-          if (attempt >= REOPEN_LIMIT || !this.isStale(error)) throw error;
+          if (attempt >= REOPEN_LIMIT || !this.isStale(error)) {
+            this.sweepAfter(error);
+            throw error;
+          }
           this.#forget(folder);
         }
       }
@@ -118,6 +121,11 @@ export class ClonesFolder {
           this.sweepInBackground();
         }
       });
+  }
+
+  /** What the system failed at half-way may lie in trash, and nobody may ever release anything again. */
+  sweepAfter(error: unknown): void {
+    if (isSystemError(error)) this.sweepInBackground();
   }
 
   /** Never opens, let alone makes, a folder that is not wanted any more. */
@@ -196,12 +204,22 @@ async function sweepStore(
   return { stagingRemoved, trashRemoved };
 }
 
+/** Making it with its parents, Node reports a full disk as ENOENT: so that is done only where a parent is missing. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) await mkdir(path, { recursive: true });
+    else if (!failedWith(error, 'EEXIST')) throw error;
+  }
+}
+
 async function openOrMake(path: string): Promise<OpenFolder> {
   try {
     return await native().openStore(path);
   } catch (error) {
     if (!failedWith(error, 'ENOENT')) throw error;
-    await mkdir(path, { recursive: true });
+    await makeFolder(path);
     return await native().openStore(path);
   }
 }

@@ -101,6 +101,7 @@ export class Slots {
       return this.#followSync(warm, this.#launchSync(folder, warm));
     } catch (error) {
       if (this.#folder.isStale(error)) throw this.#notWarm(request, 'the clones folder was replaced');
+      this.#folder.sweepAfter(error);
       throw rootfsError(this.#what(request), error);
     }
   }
@@ -148,7 +149,10 @@ export class Slots {
       const followed = await this.#follow(folder, warm, outcome);
       if (typeof followed === 'object') return followed;
     } catch (error) {
-      if (!this.#folder.isStale(error)) throw rootfsError(this.#what(warm.request), error);
+      if (!this.#folder.isStale(error)) {
+        this.#folder.sweepAfter(error);
+        throw rootfsError(this.#what(warm.request), error);
+      }
     }
     return this.clone(warm.request);
   }
