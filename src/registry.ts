@@ -13,7 +13,7 @@ import { type CloneRequest, poolKey } from './clone-plan.js';
 import { ClonesFolder } from './clones-folder.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
 import { DigestCache } from './digest-cache.js';
-import { RootfsError } from './errors.js';
+import { RootfsError, rootfsError } from './errors.js';
 import { collectGarbage, type GcReport } from './gc.js';
 import { type ResizeOptions, resizeExt4Image } from './grow.js';
 import { type MakeReady, Pool } from './pool.js';
@@ -177,7 +177,11 @@ export class RootfsRegistry {
     const { signal, ...lasting } = options;
     const make: MakeReady = (key, prefix) =>
       this.#slots.makeReady({ ...request, signal: undefined }, key, prefix);
-    await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
+    try {
+      await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
+    } catch (error) {
+      throw rootfsError(`making ready slots of ${request.templatePath}`, error);
+    }
   }
 
   /** What was made of a template as it was before is of no use any more, unless a VM has it. */
