@@ -1,0 +1,154 @@
+// What must be true of the folders after a kill or a failure, told by looking at the disk alone.
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parse } from '../../src/digest-cache.js';
+import { exists, sha256, walk } from '../fixtures/files.js';
+import { dumpSuperblock, faultsOf, KiB, pattern, run } from '../fixtures/images.js';
+import { TEMPLATE_BYTES } from './operations.js';
+import type { Site } from './site.js';
+
+const IMAGE = 'rootfs.ext4';
+const SLOT_FILES = new Set([IMAGE, `${IMAGE}.sha256`, `${IMAGE}.size`, `${IMAGE}.size.new`, `${IMAGE}.id`]);
+
+/** Length and stamps of each slot, by name: what a failed operation must leave as it was. */
+export async function slotsIn(site: Site): Promise<Map<string, string>> {
+  const slots = new Map<string, string>();
+  for (const name of await slotNames(site)) {
+    const path = join(site.clonesDir, name);
+    const length = await stat(join(path, IMAGE)).then(
+      ({ size, ino }) => `${size} bytes, inode ${ino}`,
+      () => 'no image',
+    );
+    slots.set(name, [length, ...(await readdir(path)).sort()].join(', '));
+  }
+  return slots;
+}
+
+/** Every slot that is there is whole, and all of `wanted` are there. */
+export async function slotFaults(
+  site: Site,
+  wanted: Iterable<string>,
+  torn: readonly string[],
+): Promise<string[]> {
+  const names = await slotNames(site);
+  const faults = [...wanted].filter((name) => !names.includes(name)).map((name) => `slot ${name} is gone`);
+  for (const name of names) {
+    if (torn.includes(name)) continue;
+    for (const fault of await folderFaults(join(site.clonesDir, name), site.digests))
+      faults.push(`slot ${name}: ${fault}`);
+  }
+  return faults;
+}
+
+/** Below staging and in trash. */
+export async function leftovers(site: Site): Promise<string[]> {
+  const staging = join(site.stateFolder, 'staging');
+  const sessions = (await exists(staging)) ? await readdir(staging) : [];
+  const staged = await Promise.all(sessions.map((session) => walk(join(staging, session))));
+  const pending = (await walk(site.clonesDir)).filter((path) => path.endsWith('.size.new'));
+  return [...staged.flat(), ...(await walk(join(site.stateFolder, 'trash'))), ...pending].map((path) =>
+    path.slice(site.clonesDir.length + 1),
+  );
+}
+
+/** Whatever nothing refers to, in a folder that was put in order and that no process works on: it is a fault. */
+export async function garbage(site: Site): Promise<string[]> {
+  const faults = (await leftovers(site)).map((path) => `left behind: ${path}`);
+  for (const name of await namesIn(site.clonesDir)) {
+    if (name.includes('.') && name !== '.microvm-rootfs') faults.push(`stray ${name} among the slots`);
+  }
+  for (const name of await namesIn(site.stateFolder)) {
+    const path = join(site.stateFolder, name);
+    if (name === 'sealed') faults.push(...(await each(path, (key) => sealedFaults(path, key, site.digests))));
+    else if (name === 'pool')
+      faults.push(...(await each(path, (ready) => readyFaults(path, ready, site.digests))));
+    else if (name === 'digests.json') {
+      if (parse(await readFile(path, 'utf8')) === undefined) faults.push('digests.json is damaged');
+    } else if (name === 'staging' || name === 'trash') {
+      for (const left of await readdir(path)) faults.push(`left behind: ${name}/${left}`);
+    } else faults.push(`stray ${name} in the state folder`);
+  }
+  return faults;
+}
+
+async function each(path: string, look: (name: string) => Promise<string[]>): Promise<string[]> {
+  const faults: string[] = [];
+  for (const name of await readdir(path)) {
+    for (const fault of await look(name)) faults.push(`${path.split('/').pop()}/${name}: ${fault}`);
+  }
+  return faults;
+}
+
+async function sealedFaults(path: string, key: string, digests: ReadonlySet<string>): Promise<string[]> {
+  const [digest = '', sizeBytes] = key.split('-');
+  if (!digests.has(digest)) return ['of no template'];
+  const names = (await readdir(join(path, key))).sort();
+  if (names.join() !== `record.json,${IMAGE}`) return [`holds ${names.join()}`];
+  const record = JSON.parse(await readFile(join(path, key, 'record.json'), 'utf8'));
+  const image = await stat(join(path, key, IMAGE), { bigint: true });
+  if (record.sha256 !== digest || `${record.sizeBytes}` !== sizeBytes)
+    return ['its record is of another image'];
+  if (record.image.inode !== `${image.ino}` || record.image.ctimeNs !== `${image.ctimeNs}`)
+    return ['its record is of another file'];
+  return imageFaults(join(path, key, IMAGE), digest, Number(sizeBytes));
+}
+
+async function readyFaults(path: string, name: string, digests: ReadonlySet<string>): Promise<string[]> {
+  if (!/^[0-9a-f]{64}-\d+-(o\d+\.\d+-)?(m\d+-)?r[0-9a-f]{16}$/.test(name))
+    return ['is no name of a ready slot'];
+  return folderFaults(join(path, name), digests);
+}
+
+async function folderFaults(path: string, digests: ReadonlySet<string>): Promise<string[]> {
+  const names = await readdir(path);
+  const strays = names.filter((name) => !SLOT_FILES.has(name));
+  if (strays.length > 0) return [`holds ${strays.join()}`];
+  const read = async (name: string) =>
+    names.includes(name) ? await readFile(join(path, name), 'utf8') : undefined;
+  const stamp = await read(`${IMAGE}.sha256`);
+  if (stamp === undefined || !digests.has(stamp)) return [`its stamp is ${JSON.stringify(stamp)}`];
+  if (!names.includes(IMAGE)) return ['has no image'];
+  const size = await read(`${IMAGE}.size`);
+  const { size: length } = await stat(join(path, IMAGE));
+  // A grow that was cut off between its two renames: whoever looks at it completes it.
+  const pending = (await read(`${IMAGE}.size.new`)) === `${length}` ? length : undefined;
+  return imageFaults(join(path, IMAGE), stamp, pending ?? Number(size ?? TEMPLATE_BYTES));
+}
+
+async function imageFaults(path: string, digest: string, sizeBytes: number): Promise<string[]> {
+  const { size } = await stat(path);
+  if (size !== sizeBytes) return [`its image has ${size} bytes rather than ${sizeBytes}`];
+  const found = sha256(await readFile(path));
+  if (sizeBytes === TEMPLATE_BYTES)
+    return found === digest ? [] : [`its image has other bytes than its stamp says`];
+  return grownFaults(path, found, sizeBytes);
+}
+
+// Grown images are the same byte for byte (E2FSPROGS_FAKE_TIME), so each is looked at once.
+const verdicts = new Map<string, Promise<string[]>>();
+
+function grownFaults(path: string, digest: string, sizeBytes: number): Promise<string[]> {
+  const known = verdicts.get(digest) ?? lookInside(path, sizeBytes);
+  verdicts.set(digest, known);
+  return known;
+}
+
+async function lookInside(path: string, sizeBytes: number): Promise<string[]> {
+  const faults = await faultsOf(path);
+  if (faults !== '') return [`e2fsck: ${faults}`];
+  const { blockCount, blockSize } = await dumpSuperblock(path);
+  if (blockCount * blockSize !== sizeBytes)
+    return [`its filesystem has ${blockCount} blocks of ${blockSize}`];
+  const { stdout } = await run('debugfs', ['-R', 'bmap /etc/blob 0', path]);
+  const offset = Number(stdout.trim()) * blockSize;
+  const bytes = (await readFile(path)).subarray(offset, offset + blockSize);
+  return bytes.equals(pattern(64 * KiB).subarray(0, blockSize)) ? [] : ['a file in it has other bytes'];
+}
+
+async function slotNames(site: Site): Promise<string[]> {
+  return (await namesIn(site.clonesDir)).filter((name) => !name.includes('.')).sort();
+}
+
+async function namesIn(path: string): Promise<string[]> {
+  return (await exists(path)) ? readdir(path) : [];
+}

@@ -1,0 +1,76 @@
+// All points of all operations on some filesystems: which are visited, and what is said of it in the end.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest';
+import { lacks } from '../fixtures/tools.js';
+import { OPERATIONS, type Operation } from './operations.js';
+import { shapeOf } from './points.js';
+import { Masters } from './site.js';
+import type { Ground, Surveyed, Visit } from './visits.js';
+
+/** Everything, rather than what is quick. */
+export const FULL = process.env.KILLS === 'full';
+
+/** Which points are visited where not all are. */
+export const SEED = Number(process.env.KILLS_SEED ?? 1);
+
+const TIMEOUT_MS = FULL ? 3_600_000 : 180_000;
+
+/** Declares a test for each operation on each filesystem, and prints a table of what they visited. */
+export function campaign(
+  title: string,
+  filesystems: readonly string[],
+  survey: (ground: Ground, filesystem: string) => Promise<Surveyed>,
+  concerned: (operation: Operation, filesystem: string) => boolean = () => true,
+): void {
+  const rows: Record<string, object> = {};
+  // Grown images are then the same byte for byte.
+  beforeAll(() => {
+    process.env.E2FSPROGS_FAKE_TIME = '1700000000';
+  });
+  describe.each(inject('filesystems').filter(({ name }) => filesystems.includes(name)))(
+    `${title} on $name`,
+    (filesystem) => {
+      const here = OPERATIONS.filter(
+        (operation) =>
+          (operation.on === undefined || (operation.on === 'reflink') === filesystem.reflinks) &&
+          concerned(operation, filesystem.name),
+      );
+      test.each(here)('$name', { timeout: TIMEOUT_MS }, async (operation) => {
+        const missing = filesystem.missing ?? lacks('strace', 'mke2fs', 'resize2fs', 'e2fsck', 'debugfs');
+        expect(missing).toBeUndefined();
+        const folder = await mkdtemp(join(filesystem.path, 'kills-'));
+        onTestFinished(() => rm(folder, { recursive: true, force: true }));
+        const ground = { folder, masters: await Masters.make(folder), operation };
+        const started = performance.now();
+        const { points, visits } = await survey(ground, filesystem.name);
+        const faults = visits.filter((visit) => visit.faults.length > 0);
+        rows[`${operation.name} (${filesystem.name})`] = {
+          points,
+          visits: visits.length,
+          elsewhere: visits.filter(({ reached }) => !reached).length,
+          faults: faults.length,
+          seconds: Math.round((performance.now() - started) / 1000),
+          ...counted(visits),
+        };
+        expect(faults.map(inWords)).toEqual([]);
+      });
+    },
+  );
+  afterAll(() => {
+    console.log(
+      `${title}; ${FULL ? 'all points' : `points chosen with KILLS_SEED=${SEED}`}; elsewhere: not at the very call`,
+    );
+    console.table(rows);
+  });
+}
+
+function counted(visits: readonly Visit[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { outcome } of visits) counts[outcome] = (counts[outcome] ?? 0) + 1;
+  return counts;
+}
+
+function inWords({ point, what, outcome, faults }: Visit): string {
+  return `${what} at ${point.caller}'s call ${point.name} ${point.when}, ${shapeOf(point.line)}: ${outcome}: ${faults.join('; ')}`;
+}

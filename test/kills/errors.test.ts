@@ -1,0 +1,27 @@
+// Any system call may fail: what follows is a typed error or success, never a wrong disk, and nothing is left behind.
+import { campaign, FULL, SEED } from './campaign.js';
+import { inLanes } from './lanes.js';
+import { Performer } from './performer.js';
+import { faultsAt } from './points.js';
+import { sample } from './sample.js';
+import { dryRun, fail, type Surveyed } from './visits.js';
+
+const FEW = 5;
+
+campaign(
+  'failed',
+  FULL ? ['XFS', 'btrfs', 'ext4'] : ['XFS'],
+  async (ground, filesystem): Promise<Surveyed> => {
+    const performer = Performer.start();
+    const points = await dryRun(ground, performer);
+    const faults = points.flatMap((point) => faultsAt(point).map((what) => ({ point, what })));
+    const chosen = FULL && filesystem === 'XFS' ? faults : sample(faults, FULL ? 20 : FEW, SEED);
+    await performer.kill();
+    const visits = await inLanes(
+      chosen,
+      () => Performer.start(),
+      (fault, own) => fail(ground, own, fault),
+    );
+    return { points: faults.length, visits };
+  },
+);

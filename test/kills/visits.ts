@@ -1,0 +1,253 @@
+// One visit of one point of an operation: the system call is killed or fails, then all is looked at.
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { RootfsRegistry } from '../../src/index.js';
+import { garbage, leftovers, slotFaults, slotsIn } from './aftermath.js';
+import { type Injector, injectorFor } from './injectors.js';
+import type { Call, Operation } from './operations.js';
+import { type Performed, Performer, type Threads, type ToldError } from './performer.js';
+import { type Caller, headOf, type Point, pointsOf } from './points.js';
+import { type Masters, Site } from './site.js';
+import type { Trace } from './strace.js';
+
+/** What happened at a point. Without faults all is as it should be. */
+export interface Visit {
+  readonly point: Point;
+  readonly what: string;
+  /** The call was made and was killed or failed. */
+  readonly reached: boolean;
+  readonly outcome: string;
+  readonly faults: readonly string[];
+}
+
+/** What becomes of one call. */
+export interface Fault {
+  readonly point: Point;
+  readonly what: string;
+}
+
+/** What was visited of one operation. */
+export interface Surveyed {
+  /** How many visits there could be. */
+  readonly points: number;
+  readonly visits: readonly Visit[];
+}
+
+/** Where points of one operation are visited. */
+export interface Ground {
+  readonly folder: string;
+  readonly masters: Masters;
+  readonly operation: Operation;
+}
+
+let sites = 0;
+
+export async function newSite({ folder, masters, operation }: Ground): Promise<Site> {
+  const root = join(folder, `point-${sites++}`);
+  await mkdir(root);
+  return Site.make(root, masters, operation.template);
+}
+
+/** The calls that these make when the operation is performed undisturbed, which must lead to nothing that looks like a fault. */
+export async function dryRun(
+  ground: Ground,
+  performer: Performer,
+  callers: readonly Caller[] = ['pool', 'process'],
+): Promise<Point[]> {
+  const { operation } = ground;
+  const site = await newSite(ground);
+  const injectors = await Promise.all(callers.map((caller) => injectorFor(caller, site)));
+  const config = Object.assign({}, ...injectors.map((injector) => injector.config));
+  const threads = await performer.prepare(config, operation.before);
+  await operation.meanwhile?.(site);
+  const traces: Trace[] = [];
+  for (const injector of injectors) traces.push(await injector.arm(threads));
+  const faults = failure(await performer.perform(operation.call));
+  const points: Point[] = [];
+  for (const [i, trace] of traces.entries())
+    points.push(...pointsOf(callers[i] as Caller, await trace.end(), site.root));
+  faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
+  await performer.close();
+  faults.push(...(await slotFaults(site, madeBy(operation.call), [])), ...(await site.templateFaults()));
+  faults.push(...(await garbage(site)));
+  await site.remove();
+  if (faults.length > 0) throw new Error(`undisturbed, "${operation.name}" is wrong: ${faults.join('; ')}`);
+  return points;
+}
+
+/** Kills the process at a point. `recoverFirst`: before the same call is made again, rather than after it. */
+export async function kill(ground: Ground, point: Point, recoverFirst: boolean): Promise<Visit> {
+  const { operation } = ground;
+  const performer = Performer.start();
+  const site = await newSite(ground);
+  const injector = await injectorFor(point.caller, site, { ...point, what: 'signal=SIGKILL' });
+  const threads = await performer.prepare(injector.config, operation.before);
+  const { faults, killed, lines } = await killedBy(operation, performer, site, injector, threads);
+  if (killed) faults.push(...(await afterwards(site, operation, recoverFirst)));
+  await site.remove();
+  return { point, what: 'SIGKILL', outcome: 'killed', reached: killed && sameCall(lines, point), faults };
+}
+
+/** Performs the call, in the course of which the process is to die; and looks at what is left. */
+export async function killedBy(
+  operation: Operation,
+  performer: Performer,
+  site: Site,
+  injector: Injector,
+  threads: Threads,
+): Promise<{ faults: string[]; killed: boolean; lines: string[] }> {
+  const before = [...(await slotsIn(site)).keys()];
+  await operation.meanwhile?.(site);
+  const trace = await injector.arm(threads);
+  const performed = await performer.perform(operation.call);
+  const lines = await trace.end();
+  if (performed !== undefined) {
+    await performer.kill();
+    return { faults: [], killed: false, lines };
+  }
+  const takes = operation.takes ?? [];
+  const kept = before.filter((name) => !takes.includes(name));
+  const faults = [...(await slotFaults(site, kept, takes)), ...(await site.templateFaults())];
+  return { faults, killed: (await performer.gone) === 'SIGKILL', lines };
+}
+
+/** Fails the call at a point. Any number of failures in one process. */
+export async function fail(ground: Ground, performer: Performer, { point, what }: Fault): Promise<Visit> {
+  const { operation } = ground;
+  const { call, takes = [] } = operation;
+  const site = await newSite(ground);
+  const injector = await injectorFor(point.caller, site, { ...point, what });
+  const threads = await performer.prepare(injector.config, operation.before);
+  await operation.meanwhile?.(site);
+  const before = await slotsIn(site);
+  const trace = await injector.arm(threads);
+  const performed = await performer.perform(call);
+  const lines = await trace.end();
+  const { errors, made } = resultsOf(call, performed);
+  const warnings = (performed?.warnings ?? []).map((warning) => warning.split(':', 1)[0] as string);
+  const faults = performed === undefined ? ['the process ended'] : [];
+  for (const error of errors) faults.push(...untyped(error, what));
+  // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its own.
+  const excused = point.removes || warnings.includes('MICROVM_ROOTFS_SWEEP') || call.method === 'recover';
+  if (!excused) faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
+  if (errors.length > 0 && call.method !== 'recover' && !isAfterTheFact(call, point))
+    faults.push(...differences(before, await slotsIn(site), made));
+  const kept = [...before.keys()].filter((name) => !takes.includes(name));
+  faults.push(...(await slotFaults(site, [...kept, ...made], takes)), ...(await site.templateFaults()));
+  // The same process can do it as soon as the disk is well again: nothing that failed is remembered.
+  for (const next of [call, RECOVER])
+    faults.push(...failure(await performer.perform(next)).map((fault) => `again, ${next.method}: ${fault}`));
+  faults.push(
+    ...(await leftovers(site)).map((path) => `left behind by recover() of the same process: ${path}`),
+  );
+  await performer.close();
+  faults.push(...(await afterwards(site, operation, false)));
+  await site.remove();
+  const outcome = [errors[0] === undefined ? 'success' : errors[0].code, ...warnings].join(' ');
+  return { point, what, reached: sameCall(lines, point), outcome, faults };
+}
+
+/** What failed of a call, and the slots that it made. */
+function resultsOf(call: Call, performed: Performed | undefined): { errors: ToldError[]; made: string[] } {
+  const { error, value } = performed?.outcome ?? {};
+  if (error !== undefined) return { errors: [error], made: [] };
+  const slots = madeBy(call);
+  if (!Array.isArray(value)) return { errors: [], made: slots };
+  const batch = value as { error?: ToldError }[];
+  return {
+    errors: batch.flatMap(({ error }) => error ?? []),
+    made: slots.filter((_, i) => batch[i]?.error === undefined),
+  };
+}
+
+const RECOVER: Call = { method: 'recover', args: [] };
+
+/** The last flush of a durable call: what was done stays done, and only that it was flushed cannot be promised. */
+function isAfterTheFact({ method }: Call, { name }: Point): boolean {
+  return name === 'fsync' && method === 'release';
+}
+
+/** A process that knows nothing of what happened makes the same call, and puts the folder in order. */
+export async function afterwards(
+  site: Site,
+  { call, takes = [] }: Operation,
+  recoverFirst: boolean,
+): Promise<string[]> {
+  const registry = site.newRegistry();
+  const faults: string[] = [];
+  try {
+    if (recoverFirst) await recover(registry, takes, faults);
+    // On the calling thread only what is warm can be cloned.
+    const method = call.method === 'cloneForVmSync' ? 'cloneForVm' : call.method;
+    await (registry[method] as (...args: readonly unknown[]) => Promise<unknown>)(...call.args);
+    await recover(registry, takes, faults);
+    await registry.drain();
+    faults.push(...(await leftovers(site)).map((path) => `left behind by recover(): ${path}`));
+  } catch (error) {
+    faults.push(`a new process fails: ${error}`);
+  }
+  await registry.close();
+  faults.push(...(await slotFaults(site, madeBy(call), [])), ...(await site.templateFaults()));
+  return [...faults, ...(await garbage(site))];
+}
+
+async function recover(registry: RootfsRegistry, takes: readonly string[], faults: string[]): Promise<void> {
+  const { tornSlots, tornInUse } = await registry.recover();
+  for (const slot of [...tornSlots, ...tornInUse]) {
+    if (!takes.includes(slot)) faults.push(`recover() found slot ${slot} torn`);
+  }
+}
+
+/** Folder names of the slots that a call makes. */
+function madeBy({ method, args }: Call): string[] {
+  const safe = (vmId: unknown) => String(vmId).replace('/', '_');
+  if (method === 'cloneForVm' || method === 'cloneForVmSync') return [safe(args[0])];
+  if (method === 'cloneMany') return (args[0] as { vmId: string }[]).map(({ vmId }) => safe(vmId));
+  return [];
+}
+
+function failure(performed: Performed | undefined): string[] {
+  if (performed === undefined) return ['the process ended'];
+  const { error, value } = performed.outcome;
+  const errors = Array.isArray(value) ? value.flatMap((result) => result.error ?? []) : [];
+  return [...(error === undefined ? [] : [error]), ...errors].map(({ stack }) => `it fails: ${stack}`);
+}
+
+// ESTALE: what was just made cannot be believed; the call says that it may be made again.
+const DOCUMENTED = new Set([
+  'RESIZE_FAILED',
+  'E2FSCK_FAILED',
+  'TEMPLATE_CHANGED',
+  'SLOT_TORN',
+  'SLOT_BUSY',
+  'ESTALE',
+]);
+
+function untyped({ typed, code = '', message, stack }: ToldError, what: string): string[] {
+  if (!typed) return [`not an error of ours: ${stack}`];
+  const injected = what.replace('error=', '');
+  // The addon makes an interrupted call again, and so does Node, but for read().
+  if (injected === 'EINTR' && !message.includes('read'))
+    return [`an interrupted call is not made again: ${message}`];
+  return code === injected || DOCUMENTED.has(code) ? [] : [`${what} became ${code}: ${message}`];
+}
+
+function differences(
+  before: ReadonlyMap<string, string>,
+  after: ReadonlyMap<string, string>,
+  made: readonly string[],
+): string[] {
+  return [...new Set([...before.keys(), ...after.keys()])]
+    .filter((name) => before.get(name) !== after.get(name) && !made.includes(name))
+    .map(
+      (name) =>
+        `failed, and yet slot ${name} was ${before.get(name) ?? 'absent'}, is ${after.get(name) ?? 'absent'}`,
+    );
+}
+
+/** Whether the call that was killed or failed, the last of its name or the one marked, is the one that the dry run showed. */
+function sameCall(lines: readonly string[], { line }: Point): boolean {
+  const calls = lines.filter((other) => /^\w+\(/.test(other));
+  const hit = calls.find((other) => other.includes('INJECTED')) ?? calls.at(-1);
+  return hit !== undefined && headOf(hit) === headOf(line);
+}
