@@ -27,8 +27,13 @@ export async function readSuperblock(path: string): Promise<Ext4Superblock | und
   const file = await open(path, 'r');
   try {
     const bytes = Buffer.alloc(SUPERBLOCK_SIZE);
-    const { bytesRead } = await file.read(bytes, 0, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET);
-    return parseSuperblock(bytes.subarray(0, bytesRead));
+    let length = 0;
+    // A part of it looks like no superblock, and then resize2fs would be let loose on an image that was not checked.
+    for (let count = 1; count > 0 && length < SUPERBLOCK_SIZE; length += count) {
+      const rest = SUPERBLOCK_SIZE - length;
+      count = (await file.read(bytes, length, rest, SUPERBLOCK_OFFSET + length)).bytesRead;
+    }
+    return parseSuperblock(bytes.subarray(0, length));
   } finally {
     await file.close();
   }
