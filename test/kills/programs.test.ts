@@ -1,7 +1,9 @@
 // The programs that grow an image may fail, be killed, or outlive the process that started them, at any system call of theirs.
-import { mkdtemp } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, inject, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
+import { lacks } from '../fixtures/tools.js';
 import { campaign, FULL, SEED } from './campaign.js';
 import { wrapped } from './injectors.js';
 import { inLanes } from './lanes.js';
@@ -37,9 +39,7 @@ campaign(
   ({ name }) => isGrowing(name),
 );
 
-const XFS = inject('filesystems').filter(({ name }) => name === 'XFS');
-
-test.each(
+test.for(
   GROWING.flatMap((operation) =>
     [
       { when: 'before it does anything', body: 'kill -9 $PPID' },
@@ -47,18 +47,16 @@ test.each(
       { when: 'when it is done', body: 'resize2fs "$@"\nkill -9 $PPID' },
     ].map((moment) => ({ ...moment, operation, name: operation.name })),
   ),
-)('resize2fs outlives the process that is killed $when: $name', async ({ operation, body }) => {
-  for (const { path, missing } of XFS) {
-    expect(missing).toBeUndefined();
-    const folder = await mkdtemp(join(path, 'kills-'));
-    const ground = { folder, masters: await Masters.make(folder), operation };
-    const performer = Performer.start();
-    const site = await newSite(ground);
-    const injector = await wrapped('resize2fs', site, body);
-    const threads = await performer.prepare(injector.config, operation.before);
-    const { faults, killed } = await killedBy(operation, performer, site, injector, threads);
-    expect(killed).toBe(true);
-    expect([...faults, ...(await afterwards(site, operation, false))]).toEqual([]);
-    await site.remove();
-  }
+)('resize2fs outlives the process that is killed $when: $name', async ({ operation, body }, { skip }) => {
+  const { path, missing = lacks('mke2fs', 'resize2fs', 'e2fsck', 'debugfs') } = filesystemNamed('XFS');
+  if (missing !== undefined) skip(missing);
+  const folder = await mkdtemp(join(path, 'kills-'));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  const performer = Performer.start();
+  const site = await newSite({ folder, masters: await Masters.make(folder), operation });
+  const injector = await wrapped('resize2fs', site, body);
+  const threads = await performer.prepare(injector.config, operation.before);
+  const { faults, killed } = await killedBy(operation, performer, site, injector, threads);
+  expect(killed).toBe(true);
+  expect([...faults, ...(await afterwards(site, operation, false))]).toEqual([]);
 });
