@@ -126,6 +126,7 @@ function changesDisk({ name, line }: Point): boolean {
 
 /** The call's name, the file, and the name in it or the command: what strace also tells of a call that is not executed. */
 export function headOf(line: string): string {
-  const [, file = '', rest = ''] = /^(\w+\([^,)]*)(, (?:"[^"]*"|[A-Z_]+))?/.exec(shapeOf(line)) ?? [];
+  const [, file = '', rest = ''] =
+    /^(\w+\([^,)]*)(, (?:"[^"]*"|(?!POINTER)[A-Z_]+))?/.exec(shapeOf(line)) ?? [];
   return /^p?(read|write)/.test(line) ? file : file + rest;
 }
