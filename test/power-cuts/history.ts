@@ -2,11 +2,12 @@
 import { open } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsRegistry, safeVmId } from '../../src/index.js';
+import { type DiskState, markBytes } from '../fixtures/disk-states.js';
 import { walk } from '../fixtures/files.js';
+import { GROWN_BYTES } from '../fixtures/growable.js';
 import type { Random } from '../fixtures/random.js';
 import type { CutDisk } from './cut-disk.js';
-import { type DiskState, markBytes } from './disk-states.js';
-import { type CutHost, GROWN_BYTES, type Stack } from './host.js';
+import type { CutHost, Stack } from './host.js';
 import { type Promised, Promises } from './promises.js';
 
 /** What the disk held when the power went, and what had been promised of it by then. */

@@ -1,20 +1,19 @@
 // What lies on the disk that every history starts with: three stacks, and the knowledge of every image that can be made of them.
 import { mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { resizeExt4Image } from '../../src/index.js';
+import { PristineImages } from '../fixtures/disk-states.js';
 import { writeSparse } from '../fixtures/files.js';
-import { KiB, MiB, makeExt4Image, pattern } from '../fixtures/images.js';
-import { PristineImages } from './disk-states.js';
+import { makeGrowable, TEMPLATE_BYTES } from '../fixtures/growable.js';
+import { KiB, pattern } from '../fixtures/images.js';
 
 /** `ext4` can be grown, `scattered` has too many extents to be sealed by reflink, `changing` is replaced now and then. */
 export type Stack = 'ext4' | 'scattered' | 'changing';
 
-export const GROWN_BYTES = 2 * MiB;
-
-const BYTES: Readonly<Record<Stack, number>> = { ext4: MiB, scattered: 640 * KiB, changing: 200 * KiB };
-
-// What resize2fs writes is the same every time, so that a grown image can be compared byte by byte.
-process.env.E2FSPROGS_FAKE_TIME = '1700000000';
+const BYTES: Readonly<Record<Stack, number>> = {
+  ext4: TEMPLATE_BYTES,
+  scattered: 640 * KiB,
+  changing: 200 * KiB,
+};
 
 export class CutHost {
   readonly templateDir: string;
@@ -57,12 +56,9 @@ export class CutHost {
 
   async prepare(): Promise<void> {
     await mkdir(this.templateDir, { recursive: true });
-    const ext4 = await this.#place('ext4', (path) => makeExt4Image(path, BYTES.ext4));
-    this.#markOffset = ext4.indexOf(pattern(64 * KiB)) + 8 * KiB;
-    const grown = join(this.path, 'grown');
-    await writeFile(grown, ext4);
-    await resizeExt4Image(grown, GROWN_BYTES);
-    this.pristine.add(await readFile(grown), this.digestOf('ext4'));
+    const { bytes, markOffset } = await makeGrowable(this.path, this.pristine);
+    this.#markOffset = markOffset;
+    await this.#place('ext4', (path) => writeFile(path, bytes));
     const islands = Array.from({ length: 8 }, (_, i) => [i * 80 * KiB, pattern(8 * KiB, i + 1)] as const);
     await this.#place('scattered', (path) => writeSparse(path, BYTES.scattered, Object.fromEntries(islands)));
     await this.#place('changing', (path) => writeFile(path, pattern(BYTES.changing)));
@@ -89,12 +85,10 @@ export class CutHost {
     return digest;
   }
 
-  async #place(stack: Stack, write: (path: string) => Promise<void>): Promise<Buffer> {
+  async #place(stack: Stack, write: (path: string) => Promise<void>): Promise<void> {
     const path = this.templatePath(stack);
     await mkdir(dirname(path));
     await write(path);
-    const bytes = await readFile(path);
-    this.#digests.set(stack, this.pristine.add(bytes));
-    return bytes;
+    this.#digests.set(stack, this.pristine.add(await readFile(path)));
   }
 }

@@ -1,5 +1,5 @@
 // What the library has promised of each slot so far, and so what may be found after a cut at this moment.
-import { ABSENT, type DiskState, keyOf, type StateKey } from './disk-states.js';
+import { ABSENT, type DiskState, keyOf, type StateKey } from '../fixtures/disk-states.js';
 
 /** Of one slot, if the power is cut now. */
 export interface Promised {
