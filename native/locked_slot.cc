@@ -43,7 +43,7 @@ Error LockedSlot::settle() {
   Error error = read_small_file(fd, kNewSizeStamp, path_of(kNewSizeStamp), &pending);
   if (!error.ok() || pending.state == SmallFile::State::kAbsent) return error;
   error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &image);
-  const bool has_image = error.ok();
+  const bool has_image = error.ok();  // a power cut on btrfs can bring back the stamp without it
   if (!has_image && !error.is(ENOENT)) return error;
   if (has_image && pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size)) {
     return rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));

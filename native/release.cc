@@ -11,17 +11,17 @@ namespace microvm {
 namespace {
 
 // A folder that holds none of a slot's files and yet is not empty is somebody else's.
-Error is_slot(int folder_fd, const std::string& path, bool* is, bool* empty) {
+Error is_slot(int folder_fd, const std::string& path, bool* is) {
   FolderReader reader(folder_fd, path);
-  *empty = true;
+  bool empty = true;
   *is = false;
   while (const char* name = reader.next()) {
-    *empty = false;
+    empty = false;
     for (const char* ours : {kImage, kStamp, kSizeStamp, kNewSizeStamp, kRawId}) {
       if (std::string_view(name) == ours) *is = true;
     }
   }
-  if (*empty) *is = true;
+  if (empty) *is = true;
   return reader.error();
 }
 
@@ -50,8 +50,7 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
     if (!error.ok()) return error;
     bool ours = false;
-    bool empty = false;
-    error = is_slot(folder.get(), path, &ours, &empty);
+    error = is_slot(folder.get(), path, &ours);
     if (!error.ok() || !ours) return error;
 
     FileInfo looked_at;
@@ -69,8 +68,13 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
       const bool readable = raw_id.state == SmallFile::State::kPresent && !raw_id.contents.empty();
       if (raw_id.state != SmallFile::State::kAbsent && !readable) return {};
       *status = ReleaseStatus::kCollision;
-      // What a power cut has emptied is any id's to release: btrfs can bring back a folder without its files.
-      if (!empty && raw_id.contents != request.raw_id) return {};
+      // btrfs can bring back a folder without some of its files. One with neither stamp nor raw id is any id's to
+      // release: a slot appears with all that it has.
+      SmallFile stamp;
+      error = read_small_file(folder.get(), kStamp, join(path, kStamp), &stamp);
+      if (!error.ok()) return error;
+      const bool nobodys = raw_id.state == SmallFile::State::kAbsent && stamp.state == SmallFile::State::kAbsent;
+      if (!nobodys && raw_id.contents != request.raw_id) return {};
     }
     if (request.refuse_in_use) {
       bool in_use = false;

@@ -26,9 +26,9 @@ export function assessSlot(
   state: SlotState,
 ): AssessedSlot | 'settle' {
   if (state.kind === 'foreign') throw slotInvalid(path);
-  // btrfs can bring back the name of a slot's folder and nothing that was in it.
-  if (state.image === undefined && !hasStamps(state))
-    throw torn(path, 'it holds none of the files of a slot');
+  // btrfs can bring back a slot's folder without some of its files: whose it was cannot be told then.
+  if (state.rawId === undefined && state.stamp === undefined)
+    throw torn(path, `it has no ${CLONE_STAMP_FILE}`);
   requireOwnId(path, request.vm, state);
   if (state.newSizeStamp === null)
     throw torn(path, `${CLONE_SIZE_STAMP_FILE}.new is nothing that could be read`);

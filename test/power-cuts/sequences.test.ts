@@ -1,5 +1,5 @@
 // Sequences that are hard to get right, each cut after its last step.
-import { open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
@@ -102,20 +102,32 @@ describeEachDisk((_kind, bench) => {
     );
   });
 
-  test('a slot with only its folder left is torn for its own raw id too, and can be released', async () => {
-    const { disk, host } = await bench();
-    await disk.fresh(() =>
-      use(host, async (registry) => {
-        await registry.cloneForVm('vm/1', 'ext4', WRITABLE);
-        for (const path of await walk(join(host.clonesDir, 'vm_1')))
-          await rename(path, join(host.path, 'gone'));
-        const again = await registry.cloneForVm('vm/1', 'ext4', WRITABLE).catch((error) => error);
-        expect(again).toMatchObject({ code: 'SLOT_TORN' });
-        expect(await registry.release('vm/1')).toBe(true);
-        expect(await exists(join(host.clonesDir, 'vm_1'))).toBe(false);
-      }),
-    );
-  });
+  test.each([
+    ['nothing', []],
+    ['a pending size stamp', ['rootfs.ext4.size.new']],
+  ])(
+    'a slot of whose files %s is left is torn for its own raw id too, and can be released',
+    async (_what, left) => {
+      const { disk, host } = await bench();
+      await disk.fresh(() =>
+        use(host, async (registry) => {
+          const slot = join(host.clonesDir, 'vm_1');
+          const tear = async () => {
+            await registry.cloneForVm('vm/1', 'ext4', WRITABLE);
+            for (const path of await walk(slot)) await rm(path);
+            for (const name of left) await writeFile(join(slot, name), `${GROWN_BYTES}`);
+          };
+          await tear();
+          const again = await registry.cloneForVm('vm/1', 'ext4', WRITABLE).catch((error) => error);
+          expect(again).toMatchObject({ code: 'SLOT_TORN' });
+          expect(await registry.release('vm/1')).toBe(true);
+          expect(await exists(slot)).toBe(false);
+          await tear();
+          expect((await registry.recover()).tornSlots).toEqual(['vm_1']);
+        }),
+      );
+    },
+  );
 });
 
 /** Runs the work, cuts the power, and looks at what is left, once with recover() first and once without. */

@@ -84,7 +84,17 @@ module.exports = async function hammer(lib, args) {
   /** On ids that everybody clones, grows and releases: nobody writes to them. */
   async function shared() {
     const id = pick(SHARED_IDS);
-    const kind = pick(['clone', 'clone', 'grow', 'release', 'release']);
+    const kind = pick([
+      'clone',
+      'clone',
+      'clone',
+      'clone',
+      'grow',
+      'release',
+      'release',
+      'release',
+      'release',
+    ]);
     if (kind === 'release') {
       await release(id);
       return;

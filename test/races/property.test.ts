@@ -7,7 +7,7 @@ import { makeGrowable } from '../fixtures/growable.js';
 import { Host } from '../fixtures/host.js';
 import { COMMANDS } from './commands.js';
 
-const RUNS = Number(process.env.RACE_RUNS ?? 30);
+const RUNS = Number(process.env.RACE_RUNS ?? 15);
 
 describeEachFilesystem(
   ({ name, path }) => {
