@@ -177,8 +177,12 @@ export class Pool {
       for (const name of there) {
         if (!name.startsWith(line.prefix) || line.seen.has(name)) continue;
         line.seen.add(name);
-        if (await isWhole(join(this.#path, name), line.key)) line.ready.push(name);
-        else await native().discardFolder(folder.store, 'pool', name);
+        if (await isWhole(join(this.#path, name), line.key)) {
+          line.ready.push(name);
+        } else {
+          await native().discardFolder(folder.store, 'pool', name);
+          this.#folder.sweepInBackground();
+        }
       }
       for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
     });

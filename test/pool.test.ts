@@ -189,6 +189,18 @@ test('ready slots of a template that was replaced while no process lived are swe
   expect(ready.filter((name) => name.startsWith(sha256(NEW)))).toHaveLength(1);
 });
 
+test('a ready slot that is not whole is thrown away, and its space comes back', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await host.registry.close();
+  const [first = ''] = await readySlots(host);
+  await truncate(join(host.clonesDir, '.microvm-rootfs/pool', first, 'rootfs.ext4.sha256'), 0);
+  const next = host.anotherRegistry();
+  await next.prewarm('debian', { count: 2 });
+  await next.drain();
+  expect(await readySlots(host)).not.toContain(first);
+  expect(await host.leftovers()).toEqual([]);
+});
+
 test('two processes share one pool, and no slot is handed out twice', async () => {
   const host = await prewarmed(inject('scratch'), 20);
   const config = { templateDir: host.templateDir, clonesDir: host.clonesDir };
