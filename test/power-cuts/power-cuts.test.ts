@@ -6,7 +6,7 @@ import { describeEachDisk } from './cut-hosts.js';
 import { type Cut, History } from './history.js';
 import { Inspection } from './inspection.js';
 
-const CUTS = Number(process.env.POWER_CUTS ?? 360);
+const CUTS = Number(process.env.POWER_CUTS ?? 312);
 const SEED = Number(process.env.POWER_CUTS_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const ONLY = process.env.POWER_CUTS_ON;
 
