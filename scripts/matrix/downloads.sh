@@ -20,7 +20,8 @@ unpack() {
   local suite=$1 arch=$2 mirror
   root=$downloads/$suite-$arch
   [[ -e $root/unpacked ]] && return
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 -E '/debian/?$') || die 'apt-get has no Debian among its sources'
+  # The mirror that this machine uses, if it is a Debian.
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 -E '/debian/?$' || echo http://deb.debian.org/debian)
   mkdir -p "$root"/apt/{lists/partial,archives/partial,debs}
   : >"$root/apt/status"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$root/apt/sources.list"
