@@ -8,7 +8,7 @@ import { completeConfig, configFromEnv, type RootfsConfig } from '../src/config.
 import { parse } from '../src/digest-cache.js';
 import { RootfsError } from '../src/errors.js';
 import { parseSuperblock } from '../src/ext4.js';
-import { parseRecord } from '../src/sealed-images.js';
+import { parseRecord } from '../src/seal-record.js';
 import { parseSizeStamp, parseStamp } from '../src/stamps.js';
 import { parseVmId, safeVmId } from '../src/vm-id.js';
 
@@ -83,7 +83,9 @@ describe('options and configuration', () => {
       fc.record({ owner: fc.record({ uid: anything, gid: fc.nat() }), mode: fc.nat(0o7777) }),
     );
     always(options, (value) => {
-      const parsed = attempt('INVALID_ARGUMENT', () => parseCloneOptions('cloning', value as CloneOptions));
+      const parsed = attempt('INVALID_ARGUMENT', () =>
+        parseCloneOptions(() => 'cloning', value as CloneOptions),
+      );
       if (parsed === undefined) return;
       const { writable, sizeBytes, owner, mode, durable, signal } = parsed;
       expect([undefined, true, false]).toContain(writable);

@@ -20,12 +20,23 @@ Host::Host() {
 std::string Host::template_path() const { return folder() + "/template"; }
 std::string Host::clones() const { return folder() + "/clones"; }
 
+microvm::Error clone_slot(const microvm::Ref<microvm::Store>& store, const microvm::Ref<microvm::Source>& source,
+                          const Plan& plan, bool publish, microvm::CloneOutcome* outcome) {
+  const microvm::Ref<microvm::SharedPlan> shared(new microvm::SharedPlan(plan));
+  return microvm::clone_slot(store, source, shared, {plan.slot, plan.raw_id, plan.ready}, publish, outcome);
+}
+
+microvm::Error stage_slot(const microvm::Ref<microvm::Store>& store, const microvm::Ref<microvm::Source>& source,
+                          const Plan& plan, microvm::CloneOutcome* outcome) {
+  return microvm::stage_slot(store, source, microvm::Ref<microvm::SharedPlan>(new microvm::SharedPlan(plan)), outcome);
+}
+
 unsigned bits(Rung rung) { return static_cast<unsigned>(rung); }
 
 unsigned Host::independent_rungs() const { return bits(Rung::kReflink) | bits(Rung::kCopy); }
 
-microvm::SlotPlan Host::plan(const std::string& name, unsigned rungs) const {
-  microvm::SlotPlan plan;
+Plan Host::plan(const std::string& name, unsigned rungs) const {
+  Plan plan;
   plan.slot = name;
   plan.companions = {{microvm::kStamp, kDigest}};
   plan.expected = info.identity;
@@ -35,8 +46,8 @@ microvm::SlotPlan Host::plan(const std::string& name, unsigned rungs) const {
   return plan;
 }
 
-CloneStatus Host::clone(const microvm::SlotPlan& plan, microvm::CloneOutcome* outcome) const {
-  CHECK_OK(microvm::clone_slot(store, source, plan, true, outcome));
+CloneStatus Host::clone(const Plan& plan, microvm::CloneOutcome* outcome) const {
+  CHECK_OK(core_test::clone_slot(store, source, plan, true, outcome));
   if (outcome->status != CloneStatus::kCopyNeeded) return outcome->status;
   for (bool done = false; !done;) CHECK_OK(outcome->staged->copy_step(100'000, &done));
   CloneStatus status = CloneStatus::kStaged;

@@ -13,6 +13,18 @@ namespace core_test {
 
 inline const std::string kDigest(64, 'a');
 
+// A plan and the name of one slot, in one.
+struct Plan : microvm::SlotPlan {
+  std::string slot;
+  std::string raw_id;
+  std::string ready;
+};
+
+microvm::Error clone_slot(const microvm::Ref<microvm::Store>& store, const microvm::Ref<microvm::Source>& source,
+                          const Plan& plan, bool publish, microvm::CloneOutcome* outcome);
+microvm::Error stage_slot(const microvm::Ref<microvm::Store>& store, const microvm::Ref<microvm::Source>& source,
+                          const Plan& plan, microvm::CloneOutcome* outcome);
+
 class Host {
  public:
   Host();
@@ -24,12 +36,12 @@ class Host {
   std::string stamp(const std::string& name) const { return slot(name) + '/' + microvm::kStamp; }
 
   // A clone of the template as it is now, by these rungs.
-  microvm::SlotPlan plan(const std::string& name, unsigned rungs) const;
+  Plan plan(const std::string& name, unsigned rungs) const;
   // Reflink where that works, a copy elsewhere.
   unsigned independent_rungs() const;
 
   // Clones to the end, copying if need be, and says how it ended.
-  microvm::CloneStatus clone(const microvm::SlotPlan& plan, microvm::CloneOutcome* outcome) const;
+  microvm::CloneStatus clone(const Plan& plan, microvm::CloneOutcome* outcome) const;
   void clone(const std::string& name) const;
   microvm::SlotState state(const std::string& name) const;
 

@@ -35,10 +35,10 @@ struct Replacement {
     host.clone("vm");
     CHECK_OK(LockedSlot::open(host.store, "vm", &locked));
     CHECK_OK(locked->open_image(&image, &info));
-    microvm::SlotPlan plan = host.plan("", bits(Rung::kCopy));
+    core_test::Plan plan = host.plan("", bits(Rung::kCopy));
     plan.expected = info.identity;
     plan.durable = durable;
-    CHECK_OK(microvm::stage_slot(host.store, image, plan, &outcome));
+    CHECK_OK(core_test::stage_slot(host.store, image, plan, &outcome));
     for (bool done = false; !done;) CHECK_OK(outcome.staged->copy_step(kMiB, &done));
     CHECK(truncate(outcome.staged->image_path().c_str(), 4 * kMiB) == 0);
   }

@@ -15,7 +15,6 @@ using microvm::Place;
 using microvm::ReleaseRequest;
 using microvm::ReleaseStatus;
 using microvm::Rung;
-using microvm::SlotPlan;
 using microvm::SlotState;
 using State = microvm::SmallFile::State;
 
@@ -47,7 +46,7 @@ TEST(second_clone, "a slot that is there is read, not made again") {
 
 TEST(durable_clone, "a durable clone, with an owner and a mode") {
   Host host;
-  SlotPlan plan = host.plan("vm", host.independent_rungs());
+  Plan plan = host.plan("vm", host.independent_rungs());
   plan.durable = true;
   plan.dress.has_owner = plan.dress.has_mode = true;
   plan.dress.uid = getuid();
@@ -62,7 +61,7 @@ TEST(durable_clone, "a durable clone, with an owner and a mode") {
 TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
   Host host;
   CloneOutcome outcome;
-  SlotPlan plan = host.plan("vm", bits(Rung::kHardlink));
+  Plan plan = host.plan("vm", bits(Rung::kHardlink));
   CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated && outcome.strategy == Rung::kHardlink);
   const SlotState state = host.state("vm");
   CHECK(state.image.identity.same_file(host.info.identity) && state.image.identity.links == 2);
@@ -70,7 +69,7 @@ TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
   dress.has_mode = true;
   CHECK_ERRNO(microvm::dress_slot(*host.store, "vm", state.image.identity, dress), ESTALE);
 
-  SlotPlan dressed = host.plan("other", bits(Rung::kHardlink));
+  Plan dressed = host.plan("other", bits(Rung::kHardlink));
   dressed.dress.has_mode = true;
   CHECK(host.clone(dressed, &outcome) == CloneStatus::kSharedInode);
   CHECK(!exists(host.slot("other")) && host.staged().empty());
@@ -78,9 +77,9 @@ TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
 
 TEST(changed_templates, "a template that changed before the clone, or between clone and publishing, is noticed") {
   Host host;
-  SlotPlan plan = host.plan("vm", host.independent_rungs());
+  Plan plan = host.plan("vm", host.independent_rungs());
   CloneOutcome outcome;
-  CHECK_OK(microvm::clone_slot(host.store, host.source, plan, false, &outcome));
+  CHECK_OK(core_test::clone_slot(host.store, host.source, plan, false, &outcome));
   for (bool done = outcome.status == CloneStatus::kStaged; !done;) CHECK_OK(outcome.staged->copy_step(kMiB, &done));
   CHECK(host.staged().size() == 1);
   write_file(host.template_path(), noise(2 * kMiB, 9));
@@ -95,7 +94,7 @@ TEST(dropped_clones, "a clone that nobody publishes takes its folder with it") {
   Host host;
   {
     CloneOutcome outcome;
-    CHECK_OK(microvm::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
+    CHECK_OK(core_test::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
     CHECK(outcome.status == CloneStatus::kCopyNeeded && host.staged().size() == 1);
   }
   CHECK(host.staged().empty());
@@ -104,7 +103,7 @@ TEST(dropped_clones, "a clone that nobody publishes takes its folder with it") {
 TEST(published_once, "what was published or discarded cannot be published again, whatever lies in the root folder") {
   Host host;
   CloneOutcome outcome;
-  CHECK_OK(microvm::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
+  CHECK_OK(core_test::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
   bool done = false;
   outcome.staged->discard();
   CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), EBADF);
@@ -112,6 +111,7 @@ TEST(published_once, "what was published or discarded cannot be published again,
   CHECK_ERRNO(outcome.staged->publish(Place::kSlots, "vm", 2 * kMiB, {}, &status), EBADF);
   microvm::Fd image;
   CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
+  bool exchanged = false;
   CHECK_ERRNO(outcome.staged->swap_image(host.store->clones_fd(), "vm", &exchanged), EBADF);
 }
 
@@ -119,8 +119,8 @@ TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id
   Host host;
   for (const char* raw_id : {"", "v/m"}) {
     CloneOutcome ready;
-    SlotPlan plan = host.plan("", bits(Rung::kCopy));
-    CHECK_OK(microvm::stage_slot(host.store, host.source, plan, &ready));
+    Plan plan = host.plan("", bits(Rung::kCopy));
+    CHECK_OK(core_test::stage_slot(host.store, host.source, plan, &ready));
     for (bool done = false; !done;) CHECK_OK(ready.staged->copy_step(kMiB, &done));
     CloneStatus status = CloneStatus::kExists;
     CHECK_OK(ready.staged->publish(Place::kPool, "ready", plan.expected.size, plan.companions, &status));
@@ -128,7 +128,7 @@ TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id
 
     const std::string slot = *raw_id == '\0' ? "vm" : "v_m";
     CloneOutcome outcome;
-    SlotPlan taking = host.plan(slot, bits(Rung::kCopy));
+    Plan taking = host.plan(slot, bits(Rung::kCopy));
     taking.ready = "ready";
     taking.raw_id = raw_id;
     CHECK(host.clone(taking, &outcome) == CloneStatus::kCreated && outcome.pooled);
