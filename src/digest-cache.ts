@@ -32,7 +32,8 @@ export class DigestCache {
     this.#path = `${folder.statePath}/${FILE}`;
     // What was learnt before, say by listing stacks, is kept as well.
     folder.onOpened(async () => {
-      if (this.#unsaved) await this.#saveInTurn();
+      // Not awaited: a save that is under way may be waiting for this very folder.
+      if (this.#unsaved) void this.#saveInTurn();
     });
   }
 
@@ -69,14 +70,16 @@ export class DigestCache {
   async #save(): Promise<void> {
     // For a listing alone no clones folder is made.
     if (this.#folder.opened === undefined && (await isMissing(this.#folder.path))) return;
+    // Before the folder opens: who listens for that would wait for this very save.
+    this.#unsaved = false;
     try {
       await this.#folder.use(async ({ sessionPath }) => {
-        this.#unsaved = false;
         const entries = await load(this.#path);
         for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
         await replaceOwnFile(this.#path, serialize([...entries.values()]), sessionPath);
       });
     } catch (error) {
+      this.#unsaved = true;
       // Who may only look at the folder has nothing to keep there.
       const mayNot = ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
       if (mayNot || (error instanceof RootfsError && error.code === 'CLOSED')) return;

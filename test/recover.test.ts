@@ -1,5 +1,6 @@
-import { chmod, mkdir, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { printed, startChild } from './fixtures/child.js';
 import { exists, snapshot, walk } from './fixtures/files.js';
@@ -152,7 +153,13 @@ describe('what other processes left in staging', () => {
     const gone = new Promise((resolve) => child.on('close', resolve));
     child.kill('SIGKILL');
     await gone;
-    expect((await host.registry.recover()).stagingRemoved).toBe(1);
+    const sessions = () => readdir(join(host.clonesDir, '.microvm-rootfs/staging'));
+    // A sweep behind the registry's back may be the one that finds it, so what counts is that it goes.
+    for (let i = 0; i < 50 && (await sessions()).length > 1; i++) {
+      await host.registry.recover();
+      await sleep(20);
+    }
+    expect(await sessions()).toHaveLength(1);
     expect(await host.slotNames()).toEqual(['child']);
   });
 
