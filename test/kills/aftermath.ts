@@ -94,7 +94,10 @@ async function sealedFaults(path: string, key: string, digests: ReadonlySet<stri
 }
 
 async function readyFaults(path: string, name: string, digests: ReadonlySet<string>): Promise<string[]> {
-  if (!/^[0-9a-f]{64}-\d+-(o\d+\.\d+-)?(m\d+-)?r[0-9a-f]{16}$/.test(name))
+  if (/^[0-9a-f]{64}-t[0-9a-f]{16}\.json$/.test(name)) return [];
+  if (
+    !/^[0-9a-f]{64}-\d+-(o\d+\.\d+-)?(m\d+-)?t[0-9a-f]{16}-(reflink|copy)-[0-9a-f]+-[0-9a-f]+-\d+$/.test(name)
+  )
     return ['is no name of a ready slot'];
   return folderFaults(join(path, name), digests);
 }
