@@ -317,13 +317,13 @@ export class Slots {
 
   /** What does not fit into one trip: copies, grows, publishes. */
   async #finish(folder: OpenFolder, warm: Warm, outcome: Staged): Promise<VmRootfs | Cold | 'again'> {
-    const { request, template, growTo, recipe, rawId } = warm;
+    const { request, template, origin, growTo, recipe, rawId } = warm;
     const slot = request.vm.safe;
     const what = this.#what(request);
     const { staged } = outcome;
     try {
       await this.#complete(what, warm, outcome, request.signal);
-      const sizeBytes = growTo ?? template.identity.sizeBytes;
+      const sizeBytes = growTo ?? origin.identity.sizeBytes;
       const companions = [...recipe.plan.companions, ...rawIdFile(rawId)];
       const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, companions);
       if (published === 'exists') {

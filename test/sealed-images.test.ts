@@ -15,14 +15,14 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { exitOf, printed, startChild } from './fixtures/child.js';
+import { exitOf, printed, runChild, startChild } from './fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from './fixtures/each-filesystem.js';
 import { allocatedBytes, sha256, sha256Of, writeSparse } from './fixtures/files.js';
 import { Workspace } from './fixtures/filesystems.js';
 import { Host } from './fixtures/host.js';
 import { faultsOf, KiB, MiB, pattern } from './fixtures/images.js';
 import { rejection } from './fixtures/rejection.js';
-import { findTool } from './fixtures/tools.js';
+import { findTool, lacks } from './fixtures/tools.js';
 
 const BYTES = pattern(4 * MiB);
 const WRITABLE = { writable: true } as const;
@@ -272,6 +272,27 @@ describeEachFilesystem(
   },
   ({ reflinks }) => !reflinks,
 );
+
+test('a grown image that cannot be reflinked all the same is copied whole', async ({ skip }) => {
+  const reason = filesystemNamed('btrfs').missing ?? lacks('strace');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed('btrfs').path);
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.prewarm('debian', { count: 0, sizeBytes: 32 * MiB });
+  // On its one pool thread the first ioctl is the try whether the folder can reflink, the next the clone's.
+  const inject = ['strace', '-f', '-qqq', '-o', '/dev/null', '-e', 'inject=ioctl:error=EOPNOTSUPP:when=2+'];
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     const { strategy, attempts } = await registry.cloneForVmWithSize('vm-1', 'debian', 2 ** 25, { writable: true });
+     await registry.close();
+     require('fs').writeSync(1, JSON.stringify([strategy, attempts]));`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { env: { UV_THREADPOOL_SIZE: '1' }, under: inject },
+  );
+  expect([stdout, stderr]).toEqual(['["copy",[{"strategy":"reflink","code":"ENOTSUP"}]]', '']);
+  expect((await stat(host.slot('vm-1').image)).size).toBe(32 * MiB);
+  expect(await faultsOf(host.slot('vm-1').image)).toBe('');
+});
 
 test('no space for one: the clone comes straight from the template, and says so', async ({ skip }) => {
   const xfs = filesystemNamed('XFS');
