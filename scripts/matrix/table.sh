@@ -18,7 +18,7 @@ report() { # NAME WHAT-RAN RESULT
 
 report_failure() { # NAME WHAT-RAN LOG
   report "$1" "$2" FAIL
-  tail -n 60 "$3" | sed 's/^/    /' >&2
+  sed 's/^/    /' "$3" >&2
 }
 
 print_foot() {
