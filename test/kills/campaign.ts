@@ -45,7 +45,7 @@ export function campaign(
         const started = performance.now();
         const { points, visits } = await survey(ground, filesystem.name);
         const faults = visits.filter((visit) => visit.faults.length > 0);
-        rows[`${operation.name} (${filesystem.name})`] = {
+        const row = {
           points,
           visits: visits.length,
           elsewhere: visits.filter(({ reached }) => !reached).length,
@@ -53,6 +53,9 @@ export function campaign(
           seconds: Math.round((performance.now() - started) / 1000),
           ...counted(visits),
         };
+        rows[`${operation.name} (${filesystem.name})`] = row;
+        // An hour is long to wait for the first word.
+        if (FULL) console.log(operation.name, filesystem.name, JSON.stringify(row), faults.map(inWords));
         expect(faults.map(inWords)).toEqual([]);
       });
     },
