@@ -13,6 +13,8 @@ export async function inLanes<Item, Result, Own>(
     const own = newLane();
     for (let i = next++; i < items.length; i = next++) results[i] = await work(items[i] as Item, own, i);
   };
-  await Promise.all(Array.from({ length: LANES }, lane));
+  // The other lane is waited for as well: its folder must not be taken from under it.
+  for (const ended of await Promise.allSettled(Array.from({ length: LANES }, lane)))
+    if (ended.status === 'rejected') throw ended.reason;
   return results;
 }
