@@ -4,7 +4,7 @@ import { inLanes } from './lanes.js';
 import { Performer } from './performer.js';
 import { faultsAt } from './points.js';
 import { sample } from './sample.js';
-import { dryRun, fail, type Surveyed } from './visits.js';
+import { dryRun, fail, orFaulty, type Surveyed } from './visits.js';
 
 const FEW = 5;
 
@@ -20,7 +20,7 @@ campaign(
     const visits = await inLanes(
       chosen,
       () => Performer.start(),
-      (fault, own) => fail(ground, own, fault),
+      (fault, own) => orFaulty(fault, fail(ground, own, fault)),
     );
     return { points: faults.length, visits };
   },

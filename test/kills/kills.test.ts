@@ -4,7 +4,7 @@ import { inLanes } from './lanes.js';
 import { Performer } from './performer.js';
 import { distinctStates, historyAt, type Point } from './points.js';
 import { sample } from './sample.js';
-import { dryRun, type Ground, kill, type Surveyed, type Visit } from './visits.js';
+import { dryRun, type Ground, kill, orFaulty, type Surveyed, type Visit } from './visits.js';
 
 // The order of work behind the caller's back is not quite the same each time.
 const TRIES = 3;
@@ -19,7 +19,7 @@ campaign(
     const visits = await inLanes(
       chosen(ground, points, filesystem),
       () => undefined,
-      (point, _, index) => killThere(ground, point, index % 2 === 1),
+      (point, _, index) => orFaulty({ point, what: 'SIGKILL' }, killThere(ground, point, index % 2 === 1)),
     );
     return { points: points.length, visits };
   },

@@ -12,7 +12,7 @@ import { Performer } from './performer.js';
 import { faultsAt } from './points.js';
 import { sample } from './sample.js';
 import { Masters } from './site.js';
-import { afterwards, dryRun, fail, killedBy, newSite, type Surveyed } from './visits.js';
+import { afterwards, dryRun, fail, killedBy, newSite, orFaulty, type Surveyed } from './visits.js';
 
 const isGrowing = (name: string) => name === 'first grown clone' || name === 'growing a slot';
 const GROWING = OPERATIONS.filter(({ name }) => isGrowing(name));
@@ -32,7 +32,7 @@ campaign(
     const visits = await inLanes(
       FULL ? faults : sample(faults, 4, SEED),
       () => Performer.start(),
-      (fault, own) => fail(ground, own, fault),
+      (fault, own) => orFaulty(fault, fail(ground, own, fault)),
     );
     return { points: faults.length, visits };
   },

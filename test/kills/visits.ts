@@ -75,6 +75,22 @@ export async function dryRun(
   return points;
 }
 
+/** A visit that cannot be ended tells where it was, and the others go on. */
+export async function orFaulty({ point, what }: Fault, visit: Promise<Visit>): Promise<Visit> {
+  try {
+    return await visit;
+  } catch (error) {
+    const stack = error instanceof Error ? error.stack : error;
+    return {
+      point,
+      what,
+      reached: false,
+      outcome: 'broken off',
+      faults: [`the visit was broken off: ${stack}`],
+    };
+  }
+}
+
 /** Kills the process at a point. `recoverFirst`: before the same call is made again, rather than after it. */
 export async function kill(ground: Ground, point: Point, recoverFirst: boolean): Promise<Visit> {
   const { operation } = ground;
