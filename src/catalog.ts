@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { isPath, isWellFormed, show } from './arguments.js';
+import { dropOldest } from './bounded.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import type { Template, Templates } from './templates.js';
 
@@ -54,8 +55,8 @@ export class Catalog {
     if (known !== undefined) return known;
     const name = parseStackName(stack);
     const located = { name, templatePath: this.templatePath(name) };
-    if (this.#located.size >= LOCATED_LIMIT) this.#located.clear();
     this.#located.set(name, located);
+    dropOldest(this.#located, LOCATED_LIMIT);
     return located;
   }
 
@@ -70,23 +71,23 @@ export class Catalog {
 
   /** All templates whose digest is known for the file as it is. */
   async known(signal: AbortSignal | undefined): Promise<Template[]> {
-    const names = await this.#names();
-    const paths = names.map((name) => this.templatePath(name));
-    return [...(await this.#templates.known(paths, signal)).values()];
+    return [...(await this.#knownAmong(await this.#names(), signal)).values()];
   }
 
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
-    const known = await this.#templates.known(
-      names.map((name) => this.templatePath(name)),
-      signal,
-    );
+    const known = await this.#knownAmong(names, signal);
     const found: (StackInfo | undefined)[] = names.map((name) => {
       const template = known.get(this.templatePath(name));
       return template === undefined ? undefined : stackInfo(name, template);
     });
     await this.#lookAtRest(names, found, signal);
     return found.filter((info) => info !== undefined);
+  }
+
+  #knownAmong(names: readonly StackName[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
+    const paths = names.map((name) => this.templatePath(name));
+    return this.#templates.known(paths, signal);
   }
 
   /** Those that have to be hashed, or are none. After the first failure nothing more is read. */

@@ -79,7 +79,7 @@ export class Origins {
   /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
   async warmUp(request: CloneRequest): Promise<Template> {
     const template = await this.look(request);
-    const sizeBytes = growsTo(request, template) ?? template.identity.sizeBytes;
+    const sizeBytes = finalBytes(request, template);
     if (this.#sealed !== undefined && (await this.#reflinks())) {
       await this.#sealed.ensure(template, sizeBytes, request.signal);
     }
@@ -88,9 +88,8 @@ export class Origins {
 
   /** Seals the template at the size asked for; the reason why not if there is no space. */
   async seal(request: CloneRequest, template: Template): Promise<Attempt | undefined> {
-    const sizeBytes = growsTo(request, template) ?? template.identity.sizeBytes;
     try {
-      await this.#sealed?.ensure(template, sizeBytes, request.signal);
+      await this.#sealed?.ensure(template, finalBytes(request, template), request.signal);
       return undefined;
     } catch (error) {
       if (!isFull(error)) throw error;
@@ -136,4 +135,9 @@ export class Origins {
       return hashUnchanged(path, opened, signal);
     };
   }
+}
+
+/** How long the clone will be. Throws `SHRINK_REFUSED`. */
+function finalBytes(request: CloneRequest, template: Template): number {
+  return growsTo(request, template) ?? template.identity.sizeBytes;
 }

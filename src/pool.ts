@@ -1,16 +1,16 @@
 // Ready slots, in <clonesDir>/.microvm-rootfs/pool/: handing one out is a rename.
 //
 //   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot for nobody yet
-//   pool/<sha256>-<template tag>.json                            which template such slots are of, for recover()
+//   pool/<sha256>-<template tag>.json                                      which template such slots are of, for recover()
 //
 // All processes on the folder share them, and they outlive a restart. They are not flushed, which would cost more than they save: so one
 // that another process made is looked at before it is used, since a power cut can have emptied it, and a `durable` clone is never taken from
 // here. Their names hold their template's digest, so those of a template that has changed are not found any more.
 import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Owner } from './arguments.js';
 import type { Background } from './background.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import { type Dress, sameDress } from './dress.js';
 import { checkAborted } from './long-work.js';
 import { native, type Strategy } from './native.js';
 import { readOwnFile, replaceOwnFile } from './own-files.js';
@@ -25,12 +25,10 @@ import { isFileState, isWanted, stateOf, type TemplateRecord } from './template-
 import type { Template } from './templates.js';
 
 /** What a ready slot is: only a request for the very same can take it. */
-export interface PoolKey {
+export interface PoolKey extends Dress {
   readonly template: Template;
   /** Undefined if it is as long as the template. */
   readonly grownTo: number | undefined;
-  readonly owner: Owner | undefined;
-  readonly mode: number | undefined;
 }
 
 /** Makes one ready slot of this kind, and gives its name, which {@link readyName} makes. */
@@ -169,8 +167,9 @@ export class Pool {
   async #fill(line: Line, signal: AbortSignal | undefined): Promise<void> {
     await this.#folder.use(async (folder) => {
       const there = new Set(await readdir(this.#path));
-      const record = recordName(line.key.template);
-      if (!there.has(record)) await writeRecord(folder, join(this.#path, record), line.key.template);
+      const { template } = line.key;
+      const record = recordName(template.sha256, tagOf(template.path));
+      if (!there.has(record)) await writeRecord(folder, join(this.#path, record), template);
       // Those that another process took; one that this process takes meanwhile stays taken.
       const left = line.ready.filter((name) => there.has(name));
       line.ready.splice(0, line.ready.length, ...left);
@@ -180,7 +179,7 @@ export class Pool {
         if (await isWhole(join(this.#path, name), line.key)) {
           line.ready.push(name);
         } else {
-          await native().discardFolder(folder.store, 'pool', name);
+          await this.#discard(folder.store, name);
           this.#folder.sweepInBackground();
         }
       }
@@ -196,16 +195,13 @@ export class Pool {
     }
   }
 
-  #lineOf({ template, grownTo, owner, mode }: PoolKey): Line | undefined {
+  #lineOf(wanted: PoolKey): Line | undefined {
+    const { template, grownTo } = wanted;
     return this.#lines
       .get(template.path)
       ?.find(
         ({ key }) =>
-          key.template.sha256 === template.sha256 &&
-          key.grownTo === grownTo &&
-          key.owner?.uid === owner?.uid &&
-          key.owner?.gid === owner?.gid &&
-          key.mode === mode,
+          key.template.sha256 === template.sha256 && key.grownTo === grownTo && sameDress(key, wanted),
       );
   }
 
@@ -246,11 +242,11 @@ function isRecord(name: string): boolean {
 /** The name of the record that a ready slot needs to be kept. */
 function recordOf(name: string): string {
   const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
-  return `${sha256}-${tag}.json`;
+  return recordName(sha256, tag);
 }
 
-function recordName({ sha256, path }: Template): string {
-  return `${sha256}-${tagOf(path)}.json`;
+function recordName(sha256: string, tag: string): string {
+  return `${sha256}-${tag}.json`;
 }
 
 async function writeRecord(folder: OpenFolder, file: string, { path, identity }: Template): Promise<void> {

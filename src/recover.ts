@@ -1,10 +1,10 @@
 // Putting a clones folder in order after crashes and power cuts, beside live processes.
 import type { ClonesFolder, SweepReport } from './clones-folder.js';
 import { rootfsError } from './errors.js';
+import { isMissing } from './is-missing.js';
 import { checkAborted } from './long-work.js';
 import { native } from './native.js';
 import type { Pool } from './pool.js';
-import { isMissing } from './release.js';
 import { settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
 import { slotNames } from './slot-names.js';

@@ -160,9 +160,8 @@ export class RootfsRegistry {
 
   /**
    * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is a rename (`pooled: true`). The pool
-   * is filled again behind the clones when half of it is gone. With `count: 0` the template is only hashed and sealed, and a pool
-   * that this registry kept is given up. Resolves when
-   * the slots are there. Where clones are copies, each ready slot takes the space of one.
+   * is filled again behind the clones when half of it is gone. With `count: 0` the template is only hashed and sealed, and a pool that this
+   * registry kept is given up. Resolves when the slots are there. Where clones are copies, each ready slot takes the space of one.
    *
    * Rejects like {@link cloneForVmWithSize}.
    */

@@ -1,8 +1,8 @@
 // Taking slots away.
-import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ClonesFolder } from './clones-folder.js';
-import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { RootfsError, rootfsError } from './errors.js';
+import { isMissing } from './is-missing.js';
 import { native } from './native.js';
 import { collision, slotInvalid, torn } from './slot-state.js';
 import type { VmId } from './vm-id.js';
@@ -51,15 +51,5 @@ export async function releaseSlot(folder: ClonesFolder, vm: VmId, options: Relea
     }
   } catch (error) {
     throw rootfsError(what, error);
-  }
-}
-
-export async function isMissing(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return false;
-  } catch (error) {
-    if (failedWith(error, 'ENOENT')) return true;
-    throw error;
   }
 }

@@ -1,8 +1,8 @@
 // Whether a VM has its slot's image open.
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { isMissing } from './is-missing.js';
 import { native } from './native.js';
-import { isMissing } from './release.js';
 import { requireOwnId, slotInvalid } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
