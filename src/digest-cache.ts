@@ -1,11 +1,12 @@
 // Digests that outlive the process, by the state of the file that they are of. The file is replaced as a whole, so a reader in any process
 // finds one version or another; of two processes that write at once one's news may be lost, which costs one more hash.
+import { dropOldest } from './bounded.js';
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { type Identity, sameState } from './identity.js';
+import { isMissing } from './is-missing.js';
 import { native } from './native.js';
 import { readOwnFile, replaceOwnFile } from './own-files.js';
-import { isMissing } from './release.js';
 
 const FILE = 'digests.json';
 const VERSION = 1;
@@ -32,8 +33,7 @@ export class DigestCache {
     this.#path = `${folder.statePath}/${FILE}`;
     // What was learnt before, say by listing stacks, is kept as well.
     folder.onOpened(async () => {
-      // Not awaited: a save that is under way may be waiting for this very folder.
-      if (this.#unsaved) void this.#saveInTurn();
+      if (this.#unsaved) await this.#saveInTurn();
     });
   }
 
@@ -46,7 +46,20 @@ export class DigestCache {
   async put(identity: Identity, sha256: string): Promise<void> {
     remember(await this.#entries(), { identity, sha256 });
     this.#unsaved = true;
-    await this.#saveInTurn();
+    await this.#openFolder();
+    if (this.#unsaved) await this.#saveInTurn();
+  }
+
+  /** Opening it saves what is unsaved, so no save may ever wait for that itself. For a listing alone no clones folder is made. */
+  async #openFolder(): Promise<void> {
+    if (this.#folder.opened !== undefined || (await isMissing(this.#folder.path))) return;
+    try {
+      await this.#folder.use(async () => {});
+    } catch (error) {
+      // Who may only look at the folder has nothing to keep there.
+      const mayNot = ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
+      if (!mayNot && !(error instanceof RootfsError && error.code === 'CLOSED')) this.#warn(error);
+    }
   }
 
   /** Read once; a failure to read is not kept, the disk may be well again. */
@@ -68,28 +81,21 @@ export class DigestCache {
   }
 
   async #save(): Promise<void> {
-    // For a listing alone no clones folder is made.
-    if (this.#folder.opened === undefined && (await isMissing(this.#folder.path))) return;
-    // Before the folder opens: who listens for that would wait for this very save.
+    const folder = this.#folder.opened;
+    if (folder === undefined) return;
     this.#unsaved = false;
     try {
-      await this.#folder.use(async ({ sessionPath }) => {
-        const entries = await load(this.#path);
-        for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
-        await replaceOwnFile(this.#path, serialize([...entries.values()]), sessionPath);
-      });
+      const entries = await load(this.#path);
+      for (const entry of (await this.#loaded) ?? []) remember(entries, entry[1]);
+      await replaceOwnFile(this.#path, serialize([...entries.values()]), folder.sessionPath);
     } catch (error) {
-      this.#unsaved = true;
-      // Who may only look at the folder has nothing to keep there.
-      const mayNot = ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
-      if (mayNot || (error instanceof RootfsError && error.code === 'CLOSED')) return;
-      process.emitWarning(
-        `digests are not kept: ${(rootfsError(`writing ${this.#path}`, error) as Error).message}`,
-        {
-          code: 'MICROVM_ROOTFS_DIGESTS',
-        },
-      );
+      this.#warn(error);
     }
+  }
+
+  #warn(error: unknown): void {
+    const { message } = rootfsError(`writing ${this.#path}`, error) as Error;
+    process.emitWarning(`digests are not kept: ${message}`, { code: 'MICROVM_ROOTFS_DIGESTS' });
   }
 }
 
@@ -102,10 +108,7 @@ function remember(entries: Map<string, Entry>, entry: Entry): void {
   const key = keyOf(entry.identity);
   entries.delete(key);
   entries.set(key, entry);
-  for (const oldest of entries.keys()) {
-    if (entries.size <= ENTRY_LIMIT) break;
-    entries.delete(oldest);
-  }
+  dropOldest(entries, ENTRY_LIMIT);
 }
 
 type Row = [

@@ -2,6 +2,7 @@
 // descriptor of that very file.
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { dropOldest } from './bounded.js';
 import type { DigestCache } from './digest-cache.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { hashSource } from './hash.js';
@@ -165,7 +166,7 @@ export class Templates {
     this.#known.delete(path);
     if (this.#closed) return fresh;
     this.#known.set(path, fresh);
-    dropOldest(this.#known, KNOWN_LIMIT, () => {});
+    dropOldest(this.#known, KNOWN_LIMIT);
     // The descriptor is of the file that had the path before.
     if (before !== undefined) this.#letGo(path);
     if (before !== undefined && before.sha256 !== fresh.sha256) this.#onChanged(before, false);
@@ -197,21 +198,15 @@ export class Templates {
   }
 }
 
-function dropOldest<T>(map: Map<string, T>, limit: number, drop: (value: T) => void): void {
-  for (const [key, value] of map) {
-    if (map.size <= limit) return;
-    map.delete(key);
-    drop(value);
-  }
-}
-
 async function open(path: string): Promise<OpenedSource | undefined> {
   try {
     return await native().openSource(path);
   } catch (error) {
     if (failedWith(error, 'ENOTDIR')) return undefined;
     if (failedWith(error, 'ENOENT')) {
-      if (await isMissing(path)) return undefined;
+      const there = await lstat(path).catch(() => undefined);
+      if (there === undefined) return undefined;
+      if (!there.isSymbolicLink()) throw changed(path, 'was replaced while it was opened');
       throw new RootfsError(
         'TEMPLATE_INVALID',
         `template ${path} is a symbolic link to nothing; mend or remove it`,
@@ -232,15 +227,6 @@ async function open(path: string): Promise<OpenedSource | undefined> {
       );
     }
     throw rootfsError(`opening template ${path}`, error);
-  }
-}
-
-async function isMissing(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return false;
-  } catch {
-    return true;
   }
 }
 
