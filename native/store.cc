@@ -22,6 +22,10 @@ std::string hexadecimal(uint64_t number) {
   return digits;
 }
 
+constexpr const char* kSpare = "spare";
+
+bool is_full(const Error& error) { return error.is(ENOSPC) || error.is(EDQUOT); }
+
 // A budget that ran out just then does not tell whether all of a folder went.
 bool is_gone(int folder_fd, const char* name) {
   FileInfo info;
@@ -50,12 +54,49 @@ Error Store::open(const std::string& clones_dir, Ref<Store>* out) {
   if (error.ok()) error = make_folder_at(state.get(), "trash", 0700, store->trash_path_, &store->trash_);
   if (error.ok()) error = make_folder_at(state.get(), "sealed", 0700, store->sealed_path_, &store->sealed_);
   if (error.ok()) error = make_folder_at(state.get(), "pool", 0700, store->pool_path_, &store->pool_);
-  if (error.ok()) error = store->start_session();
+  if (!error.ok()) return error;
+  store->spare_path_ = join(state_path, kSpare);
+  store->state_ = std::move(state);
+  error = store->start_session();
   if (error.ok()) *out = store;
   return error;
 }
 
 Error Store::start_session() {
+  Error error = make_session();
+  if (!is_full(error)) return error;
+  // Perhaps what dead sessions left is all that it takes.
+  SweepReport report;
+  if (sweep(UINT64_MAX, &report).ok()) error = make_session();
+  return is_full(error) ? borrow_spare(error) : error;
+}
+
+Error Store::borrow_spare(Error no_space) {
+  Error error = lock_spare();
+  if (error.ok()) error = empty_spare();
+  if (!error.ok()) return no_space;
+  session_ = std::move(spare_);
+  session_path_ = spare_path_;
+  return {};
+}
+
+Error Store::lock_spare() {
+  Error error = open_folder_at(state_.get(), kSpare, spare_path_, &spare_);
+  return error.ok() ? try_lock(spare_.get(), spare_path_) : error;
+}
+
+Error Store::empty_spare() {
+  FolderReader reader(spare_.get(), spare_path_);
+  while (const char* name = reader.next()) {
+    const std::string unique = session_name_ + '-' + next_name();
+    Error error = rename_over(spare_.get(), name, trash_.get(), unique.c_str(), join(spare_path_, name),
+                              join(trash_path_, unique));
+    if (!error.ok()) return error;
+  }
+  return reader.error();
+}
+
+Error Store::make_session() {
   for (;;) {
     uint64_t random = 0;
     if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
@@ -102,7 +143,8 @@ Error Store::probe_reflink(bool* reflinks) {
   for (const std::string& name : {from_name, to_name}) {
     if (unlinkat(session_.get(), name.c_str(), 0) < 0) (void)to_trash(name).ok();
   }
-  return error;
+  // Without space it cannot be tried, nor could anything be sealed; and slots must be released all the same.
+  return is_full(error) ? Error() : error;
 }
 
 Error Store::sweep(uint64_t budget, SweepReport* report) {
@@ -190,6 +232,14 @@ Error Store::to_trash(const std::string& taken) {
 }
 
 Error Store::leave() {
+  if (session_path_ == spare_path_) return {};
+  // The first to leave leaves its folder, for one who comes when there is no space for another.
+  FolderReader reader(session_.get(), session_path_);
+  if (reader.next() == nullptr &&
+      rename_folder_to_free(staging_.get(), session_name_.c_str(), state_.get(), kSpare, session_path_, spare_path_)
+          .ok()) {
+    return {};
+  }
   uint64_t budget = UINT64_MAX;
   return remove_tree(staging_.get(), session_name_.c_str(), session_path_, &budget);
 }

@@ -54,7 +54,7 @@ class Store final : public Shared {
   Error put_back(const std::string& taken, Place place, const char* name);
   Error to_trash(const std::string& taken);
 
-  // Removes this session's staging folder. The store is of no use afterwards.
+  // Removes this session's staging folder, unless it serves as the spare one. The store is of no use afterwards.
   Error leave();
 
   // A name that no other object of this session has.
@@ -72,6 +72,11 @@ class Store final : public Shared {
   explicit Store(const std::string& clones_dir) : clones_path_(clones_dir) {}
 
   Error start_session();
+  Error make_session();
+  Error borrow_spare(Error no_space);
+  Error lock_spare();
+  // Of what a process that died has left there.
+  Error empty_spare();
   Error sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed);
   Error sweep_staging(uint64_t* budget, SweepReport* report);
   Error empty_trash(uint64_t* budget, SweepReport* report);
@@ -89,6 +94,11 @@ class Store final : public Shared {
   Fd sealed_;
   Fd pool_;
   Fd session_;
+  // A folder for one session at a time that was made while there was space, so that slots can be released when there is
+  // none.
+  Fd spare_;
+  Fd state_;
+  std::string spare_path_;
   Identity clones_identity_;
   std::atomic<uint64_t> counter_{0};
 };

@@ -64,7 +64,7 @@ export async function garbage(site: Site): Promise<string[]> {
       faults.push(...(await each(path, (ready) => readyFaults(path, ready, site.digests))));
     else if (name === 'digests.json') {
       if (parse(await readFile(path, 'utf8')) === undefined) faults.push('digests.json is damaged');
-    } else if (name === 'staging' || name === 'trash') {
+    } else if (['staging', 'trash', 'spare'].includes(name)) {
       for (const left of await readdir(path)) faults.push(`left behind: ${name}/${left}`);
     } else faults.push(`stray ${name} in the state folder`);
   }

@@ -70,6 +70,35 @@ describe('a full disk', () => {
     expect(await sha256Of(host.slot('earlier').image)).toBe((await host.registry.stack('debian'))?.sha256);
   });
 
+  test.for([
+    { name: 'XFS', mkfs: ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'], sizeMiB: 320 },
+    { name: 'btrfs', mkfs: ['mkfs.btrfs', '-q', '-f'], sizeMiB: 256 },
+    { name: 'ext4', mkfs: ['mke2fs', '-q', '-F', '-t', 'ext4'], sizeMiB: 32 },
+  ] as const)(
+    '$name: a process that starts then can release, and so can the one after it',
+    async ({ mkfs, sizeMiB }, { skip }) => {
+      const reason = lacksRoot() ?? lacks(mkfs[0]);
+      if (reason !== undefined) skip(reason);
+      const disk = newWorkspace().disk('small', [...mkfs], sizeMiB * MiB);
+      const host = await Host.in(disk);
+      await host.addTemplate('debian', pattern(MiB));
+      for (const id of ['vm-1', 'vm-2', 'vm-3']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+      await host.registry.close();
+      await fill(disk);
+      for (const id of ['vm-1', 'vm-2']) {
+        const next = host.anotherRegistry();
+        expect(await next.release(id)).toBe(true);
+        await next.close();
+        await fill(disk);
+      }
+      expect(await host.slotNames()).toEqual(['vm-3']);
+      const last = host.anotherRegistry();
+      expect(await last.recover()).toMatchObject({ tornSlots: [] });
+      expect(await last.cloneForVm('vm-3', 'debian', WRITABLE)).toMatchObject({ reused: true });
+      expect(await host.leftovers()).toEqual([]);
+    },
+  );
+
   test('release works, and gives the space back', async ({ skip }) => {
     const reason = lacksRoot() ?? lacks('mke2fs');
     if (reason !== undefined) skip(reason);
