@@ -40,6 +40,10 @@
             "-Wl,--orphan-handling=error"
           ]
         }],
+        ["target_arch=='x64' and sanitize==''", {
+          # Code and constants in one segment, as on arm64: two pages less of padding.
+          "ldflags": ["-Wl,-z,noseparate-code"]
+        }],
         ["sanitize==''", {
           "sources": ["native/runtime.cc"],
           # Without the extern templates std::string is instantiated here rather than looked up in libstdc++.

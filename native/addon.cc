@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "clone_glue.h"
+#include "file_glue.h"
 #include "image_glue.h"
 #include "js.h"
 #include "replace_glue.h"
@@ -22,11 +23,18 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("digestStep", microvm::digest_step);
   add("extentCount", microvm::extent_count);
   add("openElsewhere", microvm::image_open_elsewhere);
+  add("newFileCopy", microvm::new_file_copy);
+  add("fileCopyStep", microvm::file_copy_step);
+  add("publishFileCopy", microvm::publish_file_copy);
+  add("newTally", microvm::new_tally);
+  add("tallyFiles", microvm::tally_files);
+  add("tallyTotal", microvm::tally_total);
   add("readSmallFile", microvm::read_small_file);
   add("openStore", microvm::open_store);
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);
   add("inspectSlot", microvm::inspect_slot);
+  add("inspectSlots", microvm::inspect_slots);
   add("newPlan", microvm::new_plan);
   add("cloneSlot", microvm::clone_slot);
   add("cloneSlotSync", microvm::clone_slot_sync);

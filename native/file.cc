@@ -95,6 +95,7 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
   }
   if (length > limit) return {};
   file->contents.assign(buffer.get(), length);
+  file->mtime_ns = info.identity.mtime_ns;
   file->state = SmallFile::State::kPresent;
   return {};
 }

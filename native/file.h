@@ -44,6 +44,7 @@ struct SmallFile {
   enum class State { kAbsent, kPresent, kUnusable };  // unusable: a link, a folder, a device, or too large
   State state = State::kAbsent;
   std::string contents;
+  int64_t mtime_ns = 0;
 };
 
 Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file,

@@ -160,10 +160,7 @@ Napi::Value check_source(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value identities(const Napi::CallbackInfo& info) {
-  Napi::Array array = info[0].As<Napi::Array>();
-  std::vector<std::string> paths;
-  for (uint32_t i = 0; i < array.Length(); i++) paths.push_back(to_string(array.Get(i)));
-  return Job<Identities>::start(info.Env(), "microvm:identities", Identities(std::move(paths)));
+  return Job<Identities>::start(info.Env(), "microvm:identities", Identities(to_strings(info[0])));
 }
 
 Napi::Value flush_source(const Napi::CallbackInfo& info) {

@@ -16,57 +16,37 @@
 
 namespace microvm {
 
+// Any task: what runs it is compiled once, not for each.
+class AnyTask {
+ public:
+  AnyTask() = default;
+  AnyTask(const AnyTask&) = delete;
+  AnyTask& operator=(const AnyTask&) = delete;
+  virtual ~AnyTask() = default;
+  virtual Error run() = 0;
+  virtual Napi::Value result(Napi::Env env) = 0;
+};
+
+// Returns the promise, or throws if Node cannot take the work.
+Napi::Value start_task(Napi::Env env, const char* name, std::unique_ptr<AnyTask> task);
+
 template <class Task>
 class Job {
  public:
-  // Returns the promise, or throws if Node cannot take the work.
   static Napi::Value start(Napi::Env env, const char* name, Task task) {
-    auto job = std::unique_ptr<Job>(new Job(env, std::move(task)));
-    Napi::Promise promise = job->deferred_.Promise();
-    napi_value resource_name = Napi::String::New(env, name);
-    if (napi_create_async_work(env, nullptr, resource_name, execute, complete, job.get(), &job->work_) != napi_ok ||
-        napi_queue_async_work(env, job->work_) != napi_ok) {
-      Napi::Error::New(env, "cannot queue asynchronous work").ThrowAsJavaScriptException();
-      return env.Undefined();
-    }
-    (void)job.release();  // complete() takes it back
-    return promise;
+    return start_task(env, name, std::make_unique<Holder>(std::move(task)));
   }
 
  private:
-  Job(Napi::Env env, Task task) : task_(std::move(task)), deferred_(Napi::Promise::Deferred::New(env)) {}
+  class Holder final : public AnyTask {
+   public:
+    explicit Holder(Task task) : task_(std::move(task)) {}
+    Error run() override { return task_.run(); }
+    Napi::Value result(Napi::Env env) override { return task_.result(env); }
 
-  static void execute(napi_env, void* data) {
-    Job* job = static_cast<Job*>(data);
-    job->error_ = job->task_.run();
-  }
-
-  static void complete(napi_env raw_env, napi_status status, void* data) {
-    std::unique_ptr<Job> job(static_cast<Job*>(data));
-    Napi::Env env(raw_env);
-    Napi::HandleScope scope(env);
-    napi_delete_async_work(env, job->work_);
-    // Cancelled, or a worker that is being terminated: nobody waits for the promise, and JavaScript can no longer run.
-    if (status != napi_ok || !can_run_javascript(env)) return;
-    if (job->error_.ok()) {
-      Napi::Value result = job->task_.result(env);
-      if (!env.IsExceptionPending()) job->deferred_.Resolve(result);
-    } else {
-      job->deferred_.Reject(to_js(env, job->error_));
-    }
-  }
-
-  static bool can_run_javascript(napi_env env) {
-    napi_value object = nullptr;
-    napi_value key = nullptr;
-    return napi_create_object(env, &object) == napi_ok && napi_get_undefined(env, &key) == napi_ok &&
-           napi_set_property(env, object, key, key) == napi_ok;
-  }
-
-  Task task_;
-  Error error_;
-  Napi::Promise::Deferred deferred_;
-  napi_async_work work_ = nullptr;
+   private:
+    Task task_;
+  };
 };
 
 // Work that has nothing to tell but whether it failed.

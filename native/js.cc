@@ -49,6 +49,13 @@ Identity to_identity(Napi::Object object) {
 
 std::string to_string(Napi::Value value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
 
+std::vector<std::string> to_strings(Napi::Value value) {
+  Napi::Array array = value.As<Napi::Array>();
+  std::vector<std::string> strings;
+  for (uint32_t i = 0; i < array.Length(); i++) strings.push_back(to_string(array.Get(i)));
+  return strings;
+}
+
 uint64_t to_size(Napi::Value value) {
   return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 0;
 }

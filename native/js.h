@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <string>
+#include <vector>
 
 #include "error.h"
 #include "identity.h"
@@ -18,6 +19,7 @@ Napi::Value to_js(Napi::Env env, const FileInfo& info);
 
 Identity to_identity(Napi::Object object);
 std::string to_string(Napi::Value value);
+std::vector<std::string> to_strings(Napi::Value array);
 uint64_t to_size(Napi::Value value);
 bool to_bool(Napi::Value value);
 

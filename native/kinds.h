@@ -2,11 +2,13 @@
 #pragma once
 
 #include "digest.h"
+#include "file_copy.h"
 #include "js.h"
 #include "locked_slot.h"
 #include "source.h"
 #include "staged_slot.h"
 #include "store.h"
+#include "tally.h"
 
 namespace microvm {
 
@@ -33,6 +35,14 @@ struct Kind<StagedSlot> {
 template <>
 struct Kind<LockedSlot> {
   static constexpr napi_type_tag tag = {0xe80b7134f62a4d9d, 0x92c5ad60183f4e7b};
+};
+template <>
+struct Kind<FileCopy> {
+  static constexpr napi_type_tag tag = {0x64f0a91c3be2487d, 0xd81b57e6209c4fa3};
+};
+template <>
+struct Kind<Tally> {
+  static constexpr napi_type_tag tag = {0xa5173cd8f29e4b60, 0x4e86b0d1739f4ac5};
 };
 
 }  // namespace microvm

@@ -41,6 +41,10 @@ Error read_once(const Store& store, const std::string& slot, SlotState* state, b
   if (error.ok()) error = read_small_file(fd, kSizeStamp, join(path, kSizeStamp), &state->size_stamp);
   if (error.ok()) error = read_small_file(fd, kNewSizeStamp, join(path, kNewSizeStamp), &state->new_size_stamp);
   if (error.ok()) error = read_small_file(fd, kRawId, join(path, kRawId), &state->raw_id);
+  if (error.ok()) error = read_small_file(fd, kStack, join(path, kStack), &state->stack);
+  if (error.ok() && state->has_image && state->image.identity.links > 1) {
+    error = read_small_file(fd, kExported, join(path, kExported), &state->exported);
+  }
   if (!error.ok()) return error;
 
   FileInfo at_path;
@@ -68,7 +72,7 @@ Error flush_slot(const Store& store, const std::string& slot) {
   Error error = open_folder_at(store.clones_fd(), slot.c_str(), path, &folder);
   // The stamp last: it is what makes a slot of these files, and a cut in between must not leave one that lacks its raw
   // id, and so is another VM's, or its size.
-  for (const char* name : {kRawId, kSizeStamp, kImage, kStamp}) {
+  for (const char* name : {kRawId, kStack, kSizeStamp, kImage, kStamp}) {
     if (!error.ok()) return error;
     Fd file;
     error = open_file_at(folder.get(), name, join(path, name), &file);

@@ -15,6 +15,8 @@ inline constexpr char kStamp[] = "rootfs.ext4.sha256";
 inline constexpr char kSizeStamp[] = "rootfs.ext4.size";
 inline constexpr char kNewSizeStamp[] = "rootfs.ext4.size.new";
 inline constexpr char kRawId[] = "rootfs.ext4.id";
+inline constexpr char kStack[] = "rootfs.ext4.stack";
+inline constexpr char kExported[] = "rootfs.ext4.exported";
 
 // What lies in a slot's folder. Nothing in it is trusted: other programs write there.
 struct SlotState {
@@ -32,6 +34,8 @@ struct SlotState {
   SmallFile size_stamp;
   SmallFile new_size_stamp;
   SmallFile raw_id;
+  SmallFile stack;
+  SmallFile exported;  // looked for only where the image has several names
 };
 
 Error read_slot(const Store& store, const std::string& slot, SlotState* state);

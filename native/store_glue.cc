@@ -4,6 +4,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "dress.h"
 #include "file.h"
@@ -101,6 +102,32 @@ class InspectSlot {
   SlotState state_;
 };
 
+// Many in one trip, each with its state or its error.
+class InspectSlots {
+ public:
+  InspectSlots(Ref<Store> store, std::vector<std::string> slots) : store_(std::move(store)), slots_(std::move(slots)) {}
+  Error run() {
+    Error error = store_->check_current();
+    if (!error.ok()) return error;
+    states_.resize(slots_.size());
+    for (size_t i = 0; i < slots_.size(); i++) errors_.push_back(read_slot(*store_, slots_[i], &states_[i]));
+    return {};
+  }
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, slots_.size());
+    for (uint32_t i = 0; i < slots_.size(); i++) {
+      array.Set(i, errors_[i].ok() ? to_js(env, states_[i]) : microvm::to_js(env, errors_[i]));
+    }
+    return array;
+  }
+
+ private:
+  Ref<Store> store_;
+  std::vector<std::string> slots_;
+  std::vector<SlotState> states_;
+  std::vector<Error> errors_;
+};
+
 class ReleaseSlot {
  public:
   ReleaseSlot(Ref<Store> store, ReleaseRequest request) : store_(std::move(store)), request_(std::move(request)) {}
@@ -140,6 +167,13 @@ Napi::Value inspect_slot(const Napi::CallbackInfo& info) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};
   return Job<InspectSlot>::start(info.Env(), "microvm:inspectSlot", InspectSlot(std::move(store), to_string(info[1])));
+}
+
+Napi::Value inspect_slots(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return Job<InspectSlots>::start(info.Env(), "microvm:inspectSlots",
+                                  InspectSlots(std::move(store), to_strings(info[1])));
 }
 
 Napi::Value release_slot(const Napi::CallbackInfo& info) {

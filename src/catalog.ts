@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { isPath, isWellFormed, show } from './arguments.js';
 import { dropOldest } from './bounded.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { isMissing } from './is-missing.js';
 import type { Template, Templates } from './templates.js';
 
 /** A template's file name in its stack's folder. */
@@ -72,6 +73,21 @@ export class Catalog {
   /** All templates whose digest is known for the file as it is. */
   async known(signal: AbortSignal | undefined): Promise<Template[]> {
     return [...(await this.#knownAmong(await this.#names(), signal)).values()];
+  }
+
+  /** The template of each folder that has an image: those whose digest is known, undefined for the others. */
+  async templates(signal: AbortSignal | undefined): Promise<Map<string, Template | undefined>> {
+    const names = await this.#names();
+    const known = await this.#knownAmong(names, signal);
+    return new Map(names.map((name) => [name, known.get(this.templatePath(name))]));
+  }
+
+  /** Null if there is no such stack, undefined if its digest is not known. Reads no template. */
+  async digestNow(stack: string): Promise<string | null | undefined> {
+    const path = this.templatePath(parseStackName(stack));
+    const known = (await this.#templates.known([path], undefined)).get(path);
+    if (known !== undefined) return known.sha256;
+    return (await isMissing(path)) ? null : undefined;
   }
 
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {

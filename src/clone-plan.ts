@@ -6,6 +6,7 @@ import { shrinkRefused } from './grow.js';
 import type { Identity } from './identity.js';
 import { type NativePlan, type NativeSource, native, RUNG, type SlotPlan } from './native.js';
 import type { PoolKey } from './pool.js';
+import type { StackNames } from './stack-names.js';
 import { companionsOf } from './stamps.js';
 import type { Template } from './templates.js';
 import type { VmId } from './vm-id.js';
@@ -43,6 +44,8 @@ export interface Warm {
 /** What all clones have in common that ask for the same of one template. */
 export interface Recipe extends Dress {
   readonly plan: SlotPlan;
+  /** In a file of its own, if the digest does not tell it: see {@link StackNames}. */
+  readonly stack: string | undefined;
   readonly sizeStamp: number | undefined;
   /** The plan as the addon has read it: once, rather than for each clone, which took a tenth of the time of one. */
   readonly handle: NativePlan;
@@ -54,9 +57,16 @@ const RECIPES_LIMIT = 64;
 export class Recipes {
   readonly #of = new WeakMap<Template, Recipe[]>();
 
+  readonly #names: StackNames;
+
+  constructor(names: StackNames) {
+    this.#names = names;
+  }
+
   for(request: CloneRequest, template: Template, origin: Origin, sizeStamp: number | undefined): Recipe {
     const { writable, durable } = request;
     const mayShareInode = writable !== true && !origin.sealed && sizeStamp === undefined;
+    const stack = this.#names.toBeTold(template.sha256, request.stack);
     const rungs = RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
     const known = this.#of.get(template)?.find(
       (recipe) =>
@@ -66,21 +76,22 @@ export class Recipes {
         recipe.plan.rungs === rungs &&
         recipe.plan.durable === durable &&
         recipe.sizeStamp === sizeStamp &&
+        recipe.stack === stack &&
         sameDress(recipe, request),
     );
-    return known ?? this.#add(request, template, origin, sizeStamp, rungs);
+    return known ?? this.#add(request, template, origin, { stack, sizeStamp }, rungs);
   }
 
   #add(
     { owner, mode, durable }: CloneRequest,
     template: Template,
     origin: Origin,
-    sizeStamp: number | undefined,
+    told: Pick<Recipe, 'stack' | 'sizeStamp'>,
     rungs: number,
   ): Recipe {
-    const growsHere = !origin.sealed && sizeStamp !== undefined;
+    const growsHere = !origin.sealed && told.sizeStamp !== undefined;
     const plan: SlotPlan = {
-      companions: companionsOf({ sha256: template.sha256, sizeStamp }),
+      companions: companionsOf({ sha256: template.sha256, ...told }),
       expected: origin.identity,
       templatePath: template.path,
       templateExpected: template.identity,
@@ -89,7 +100,7 @@ export class Recipes {
       ...(growsHere ? {} : { owner, mode }),
       durable,
     };
-    const recipe = { plan, sizeStamp, owner, mode, handle: native().newPlan(plan) };
+    const recipe = { plan, ...told, owner, mode, handle: native().newPlan(plan) };
     const current = (this.#of.get(template) ?? []).filter(
       ({ plan }) => plan.templateExpected === template.identity,
     );

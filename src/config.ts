@@ -15,6 +15,8 @@ export interface RootfsConfig {
   readonly templateDir: string;
   /** Holds `<vm id>/rootfs.ext4`. Made when the first slot is. */
   readonly clonesDir: string;
+  /** Holds `<snapshot>/…`; `<clonesDir>/.microvm-rootfs/snapshots` if not given, where disks can be reflinked. Made when the first snapshot is. */
+  readonly snapshotsDir: string | undefined;
   /** A path, or a name to look up on PATH and in `/usr/sbin`, `/sbin`. */
   readonly resize2fsBin: string;
   /** Likewise; run on our own copies of images that need it before they can grow. */
@@ -29,6 +31,7 @@ export interface RootfsConfig {
 const DEFAULTS: RootfsConfig = {
   templateDir: DEFAULT_TEMPLATE_DIR,
   clonesDir: DEFAULT_CLONES_DIR,
+  snapshotsDir: undefined,
   resize2fsBin: DEFAULT_RESIZE2FS_BIN,
   e2fsckBin: DEFAULT_E2FSCK_BIN,
   sealing: 'auto',
@@ -37,7 +40,7 @@ const DEFAULTS: RootfsConfig = {
 /** Fills what is missing with the defaults. Does no I/O. Throws `INVALID_ARGUMENT`. */
 export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
   requireKnownKeys('config', config, Object.keys(DEFAULTS));
-  const complete: Record<string, string> = { ...DEFAULTS };
+  const complete: Record<string, string | undefined> = { ...DEFAULTS };
   for (const [key, value] of Object.entries(config)) {
     if (value === undefined) continue;
     if (key === 'sealing') {

@@ -6,7 +6,7 @@ import { type Identity, sameFile } from './identity.js';
 import { native, type SlotState } from './native.js';
 import { replaceImage, settle } from './replace.js';
 import { sharedInode } from './shared-inode.js';
-import { type AssessedSlot, assessSlot } from './slot-state.js';
+import { type AssessedSlot, assessSlot, hasForeignNames } from './slot-state.js';
 import type { Template } from './templates.js';
 import { imagePath, type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
@@ -23,7 +23,7 @@ export class ExistingSlots {
   asItIs(request: CloneRequest, template: Template, state: SlotState): VmRootfs | undefined {
     if (state.kind === 'absent' || request.durable) return undefined;
     const slot = this.#assess(request, template, state);
-    if (slot === 'settle' || !isAsAsked(request, template, slot)) return undefined;
+    if (slot === 'settle' || !isAsAsked(request, template, slot, state)) return undefined;
     return this.#found(request, template, slot, state);
   }
 
@@ -42,7 +42,7 @@ export class ExistingSlots {
       await settle(store, vm.safe, signal);
       return 'again';
     }
-    const shared = sharesInode(slot.image.identity, template.identity);
+    const shared = sharesInode(state, slot.image.identity, template.identity);
     const grow = growsFrom(request, slot);
     if (grow !== undefined || (shared && request.writable === true)) {
       const targetBytes = grow ?? slot.image.identity.sizeBytes;
@@ -63,7 +63,7 @@ export class ExistingSlots {
       if (durable) await native().flushSlot(store, vm.safe);
       return vmRootfs(this.#folder, request, template, { sizeBytes: targetBytes, strategy, reused: true });
     }
-    if (!isAsAsked(request, template, slot)) {
+    if (!isAsAsked(request, template, slot, state)) {
       await native().dressSlot(store, vm.safe, slot.image.identity, { owner, mode });
     }
     // Whoever made it need not have flushed it.
@@ -76,7 +76,7 @@ export class ExistingSlots {
   }
 
   #found(request: CloneRequest, template: Template, { image }: AssessedSlot, state: SlotState): VmRootfs {
-    const shared = sharesInode(image.identity, template.identity);
+    const shared = sharesInode(state, image.identity, template.identity);
     const strategy = shared ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
     const { sizeBytes } = image.identity;
     return vmRootfs(this.#folder, request, template, { sizeBytes, strategy, reused: true });
@@ -84,10 +84,10 @@ export class ExistingSlots {
 }
 
 /** Whether an existing slot is all that was asked for. Throws `SHARED_INODE`. */
-function isAsAsked(request: CloneRequest, template: Template, slot: AssessedSlot): boolean {
+function isAsAsked(request: CloneRequest, template: Template, slot: AssessedSlot, state: SlotState): boolean {
   const { owner, mode, writable } = request;
   const { image } = slot;
-  const shared = sharesInode(image.identity, template.identity);
+  const shared = sharesInode(state, image.identity, template.identity);
   if (growsFrom(request, slot) !== undefined || (shared && writable === true)) return false;
   if (shared && (owner !== undefined || mode !== undefined)) throw sharedInode(request);
   const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
@@ -98,8 +98,8 @@ function isAsAsked(request: CloneRequest, template: Template, slot: AssessedSlot
  * Whether a clone's file is also another's: the template's; or, with several names, that of a template which was replaced since, or of
  * another stack with the same bytes.
  */
-function sharesInode(image: Identity, template: Identity): boolean {
-  return sameFile(image, template) || image.links > 1;
+function sharesInode(state: SlotState, image: Identity, template: Identity): boolean {
+  return sameFile(image, template) || hasForeignNames(state);
 }
 
 /** The size to grow an existing clone to; undefined if it is as it should be. */

@@ -3,6 +3,7 @@ import { stat, truncate } from 'node:fs/promises';
 import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from './arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from './config.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { traced } from './events.js';
 import { type Ext4Superblock, readSuperblock } from './ext4.js';
 import { native } from './native.js';
 import { type Exit, findProgram, run } from './programs.js';
@@ -104,6 +105,17 @@ export async function growImage(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   if (!(await needsGrowing(path, targetBytes))) return;
+  await traced({ operation: 'grow', path, bytes: targetBytes }, () =>
+    growNow(path, targetBytes, programs, signal),
+  );
+}
+
+async function growNow(
+  path: string,
+  targetBytes: number,
+  programs: GrowPrograms,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const superblock = await readSuperblock(path);
   if (superblock?.needsCheck) await checkFilesystem(path, programs.e2fsckBin, signal);
   // Never shorter: needsGrowing has refused that. Without a size resize2fs takes the file's length.

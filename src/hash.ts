@@ -1,5 +1,6 @@
 import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from './arguments.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { traced } from './events.js';
 import { checkAborted, inTurn, type Progress, SLICE_BYTES } from './long-work.js';
 import { type NativeSource, native } from './native.js';
 
@@ -46,17 +47,19 @@ export function hashSource(
   signal: AbortSignal | undefined,
   onProgress?: (progress: Progress) => void,
 ): Promise<string> {
-  return inTurn(what, signal, async () => {
-    const digest = native().newDigest(source);
-    try {
-      for (;;) {
-        checkAborted(what, signal);
-        const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
-        onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
-        if (sha256 !== undefined) return sha256;
+  return traced({ operation: 'hash', what, bytes: bytesTotal }, () =>
+    inTurn(what, signal, async () => {
+      const digest = native().newDigest(source);
+      try {
+        for (;;) {
+          checkAborted(what, signal);
+          const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
+          onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
+          if (sha256 !== undefined) return sha256;
+        }
+      } finally {
+        native().dispose(digest);
       }
-    } finally {
-      native().dispose(digest);
-    }
-  });
+    }),
+  );
 }

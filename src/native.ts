@@ -16,6 +16,11 @@ export type NativeStagedSlot = { readonly [kind]: 'staged slot' };
 /** A slot whose folder is locked. Disposing of it unlocks. */
 export type NativeLockedSlot = { readonly [kind]: 'locked slot' };
 
+/** A copy of a file that has no name yet. */
+export type NativeFileCopy = { readonly [kind]: 'file copy' };
+/** What files hold on disk, blocks that several share counted once. */
+export type NativeTally = { readonly [kind]: 'tally' };
+
 /** A plan that was read once, for many clones. */
 export type NativePlan = { readonly [kind]: 'plan' };
 
@@ -45,9 +50,20 @@ export interface SlotState {
   readonly image?: FileInfo;
   readonly sharesExtents: boolean;
   readonly stamp: SmallFile;
+  /** When the stamp was written; 0 without one. */
+  readonly stampedAtMs: number;
   readonly sizeStamp: SmallFile;
   readonly newSizeStamp: SmallFile;
   readonly rawId: SmallFile;
+  readonly stack: SmallFile;
+  /** Looked for only where the image has several names. */
+  readonly exported: SmallFile;
+}
+
+/** Bytes of a file's blocks on disk. */
+export interface Held {
+  readonly aloneBytes: number;
+  readonly sharedBytes: number;
 }
 
 /** Where a staged folder can be published to. */
@@ -134,6 +150,24 @@ export interface NativeAddon {
   /** Whether any process has the image open; undefined where leases cannot be had. */
   openElsewhere(path: string): Promise<boolean | undefined>;
 
+  /** A copy that appears at `dest`, in any folder, when it is published. EEXIST if the name is taken. `errno` (negative) if it could not be a reflink. */
+  newFileCopy(
+    source: NativeSource,
+    dest: string,
+  ): Promise<{ copy: NativeFileCopy; reflinked: boolean; errno: number }>;
+  fileCopyStep(copy: NativeFileCopy, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
+  publishFileCopy(
+    copy: NativeFileCopy,
+    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+    durable: boolean,
+  ): Promise<void>;
+
+  /** What is added to it is added to `whole` as well. Tallies of one whole are for one job at a time. */
+  newTally(whole?: NativeTally): NativeTally;
+  /** What each file holds, or its error. Never through a symbolic link. */
+  tallyFiles(tally: NativeTally, paths: readonly string[]): Promise<(Held | SystemError)[]>;
+  tallyTotal(tally: NativeTally): Promise<number>;
+
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
   readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
 
@@ -148,6 +182,8 @@ export interface NativeAddon {
   ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean }>;
 
   inspectSlot(store: NativeStore, slot: string): Promise<SlotState>;
+  /** Many in one trip, each with its state or its error. */
+  inspectSlots(store: NativeStore, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
   newPlan(plan: SlotPlan): NativePlan;
   /** Looks for the slot, builds it and publishes it. */
   cloneSlot(store: NativeStore, ...clone: NativeClone): Promise<CloneOutcome>;
@@ -213,7 +249,15 @@ export interface NativeAddon {
 
   /** Lets go of a handle now rather than when it is collected. */
   dispose(
-    handle: NativePlan | NativeStore | NativeSource | NativeDigest | NativeStagedSlot | NativeLockedSlot,
+    handle:
+      | NativePlan
+      | NativeStore
+      | NativeSource
+      | NativeDigest
+      | NativeStagedSlot
+      | NativeLockedSlot
+      | NativeFileCopy
+      | NativeTally,
   ): void;
 }
 

@@ -5,6 +5,7 @@ import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { errnoName, isFull, RootfsError } from './errors.js';
 import type { Pool } from './pool.js';
 import type { SealedImages } from './sealed-images.js';
+import type { StackNames } from './stack-names.js';
 import { type DigestOf, hashUnchanged, type Template, type Templates } from './templates.js';
 import type { Attempt } from './vm-rootfs.js';
 
@@ -18,10 +19,19 @@ export class Origins {
   readonly #templates: Templates;
   readonly #sealed: SealedImages | undefined;
   readonly #pool: Pool;
-  readonly #recipes = new Recipes();
+  readonly #names: StackNames;
+  readonly #recipes: Recipes;
 
-  constructor(folder: ClonesFolder, templates: Templates, sealed: SealedImages | undefined, pool: Pool) {
+  constructor(
+    folder: ClonesFolder,
+    templates: Templates,
+    names: StackNames,
+    sealed: SealedImages | undefined,
+    pool: Pool,
+  ) {
     this.#folder = folder;
+    this.#names = names;
+    this.#recipes = new Recipes(names);
     this.#templates = templates;
     this.#sealed = sealed;
     this.#pool = pool;
@@ -63,14 +73,18 @@ export class Origins {
 
   /** Whether what the request needs at least is remembered. */
   isKnown(request: CloneRequest): boolean {
-    return this.#templates.remembered(request.templatePath) !== undefined;
+    const remembered = this.#templates.remembered(request.templatePath);
+    return remembered !== undefined && this.#names.isKnown(remembered.template.sha256);
   }
 
   /** Rejects with `STACK_NOT_FOUND`, and like {@link Templates.look}. */
   async look(request: CloneRequest): Promise<Template> {
     const { stack, templatePath, signal } = request;
     const template = await this.#templates.look(templatePath, signal, this.#digestOf(request));
-    if (template !== undefined) return template;
+    if (template !== undefined) {
+      await this.#folder.use(() => this.#names.record(template.sha256, stack));
+      return template;
+    }
     throw new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
       path: templatePath,
     });

@@ -3,6 +3,7 @@ import {
   optionalFunction,
   optionalSignal,
   requireKnownKeys,
+  requirePath,
   requireSizeBytes,
   show,
 } from './arguments.js';
@@ -14,15 +15,27 @@ import { ClonesFolder } from './clones-folder.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
 import { DigestCache } from './digest-cache.js';
 import { RootfsError, rootfsError } from './errors.js';
+import { traced, tracedMany, tracedSync } from './events.js';
+import { type ExportedImage, exportSlot } from './export.js';
+import { forkSlot } from './fork.js';
 import { collectGarbage, type GcReport } from './gc.js';
 import { type ResizeOptions, resizeExt4Image } from './grow.js';
+import type { HashOptions } from './hash.js';
+import type { DerivedRootfs } from './new-slot.js';
 import { type MakeReady, Pool } from './pool.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
 import { SealedImages } from './sealed-images.js';
+import { type DigestNow, type SlotDetails, slotDetails } from './slot-details.js';
+import type { SlotInfo } from './slot-info.js';
+import { listSlots } from './slot-list.js';
+import { type ForkOptions, parseCopyOptions } from './slot-options.js';
 import { type SlotUse, slotInUse } from './slot-use.js';
 import { Slots } from './slots.js';
+import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots.js';
+import { StackNames } from './stack-names.js';
 import { type Template, Templates } from './templates.js';
+import { type UsageReport, usage } from './usage.js';
 import { type VerifyOptions, type VerifyReport, verify } from './verify.js';
 import { parseVmId } from './vm-id.js';
 import type { VmRootfs } from './vm-rootfs.js';
@@ -43,6 +56,15 @@ export interface GcOptions extends Abortable {
   /** Release nothing, only tell. */
   readonly dryRun?: boolean;
 }
+
+export interface SnapshotOptions extends HashOptions {
+  /** Paths of further files: they are kept under their base names. */
+  readonly with?: readonly string[];
+  /** Reject with `SLOT_IN_USE` if some process has the image open, rather than trust that the VM is paused. */
+  readonly refuseInUse?: boolean;
+}
+
+export interface RestoreOptions extends Omit<ForkOptions, 'refuseInUse'>, Pick<HashOptions, 'onProgress'> {}
 
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
   /** How many ready slots to keep. */
@@ -68,6 +90,8 @@ export class RootfsRegistry {
   readonly #folder: ClonesFolder;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
+  readonly #names: StackNames;
+  readonly #snapshots: Snapshots;
   readonly #sealed: SealedImages;
   readonly #pool: Pool;
   readonly #slots: Slots;
@@ -81,10 +105,13 @@ export class RootfsRegistry {
       this.#dropMadeOf(before, gone),
     );
     this.#catalog = new Catalog(templateDir, this.#templates);
+    this.#names = new StackNames(this.#folder);
+    const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
+    this.#snapshots = new Snapshots(snapshotsDir, this.#folder, this.#names);
     this.#sealed = new SealedImages(this.#folder, this.config);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
-    this.#slots = new Slots(this.#folder, this.#templates, sealed, this.#pool, this.config);
+    this.#slots = new Slots(this.#folder, this.#templates, this.#names, sealed, this.#pool, this.config);
   }
 
   /** A registry configured by the environment: see {@link configFromEnv}. */
@@ -119,7 +146,8 @@ export class RootfsRegistry {
    * would change the template.
    */
   async cloneForVm(vmId: string, stack: string, options: CloneOptions = {}): Promise<VmRootfs> {
-    return this.#slots.clone(this.#request(vmId, stack, options));
+    const request = this.#request(vmId, stack, options);
+    return traced(aboutClone(request), () => this.#slots.clone(request));
   }
 
   /**
@@ -131,7 +159,8 @@ export class RootfsRegistry {
    * beforehand.
    */
   cloneForVmSync(vmId: string, stack: string, options: CloneOptions = {}): VmRootfs {
-    return this.#slots.cloneSync(this.#request(vmId, stack, options));
+    const request = this.#request(vmId, stack, options);
+    return tracedSync(aboutClone(request), () => this.#slots.cloneSync(request));
   }
 
   /**
@@ -151,7 +180,10 @@ export class RootfsRegistry {
         results[index] = { status: 'rejected', reason };
       }
     });
-    const settled = await this.#slots.cloneMany(parsed.map(({ request }) => request));
+    const settled = await tracedMany(
+      parsed.map(({ request }) => aboutClone(request)),
+      () => this.#slots.cloneMany(parsed.map(({ request }) => request)),
+    );
     parsed.forEach(({ index }, i) => {
       results[index] = settled[i] as PromiseSettledResult<VmRootfs>;
     });
@@ -247,7 +279,7 @@ export class RootfsRegistry {
     requireKnownKeys('options', options, ['durable', 'refuseInUse']);
     optionalBoolean('durable', options.durable);
     optionalBoolean('refuseInUse', options.refuseInUse);
-    return releaseSlot(this.#folder, vm, options);
+    return traced({ operation: 'release', vmId: vm.safe }, () => releaseSlot(this.#folder, vm, options));
   }
 
   /**
@@ -307,20 +339,150 @@ export class RootfsRegistry {
     return verify(this.#folder, await this.#catalog.known(signal), this.config.e2fsckBin, options);
   }
 
+  /**
+   * Every slot in the clones folder, whole or not, in no order; foreign files and folders are left out. Comes in batches, so that a hundred
+   * thousand of them need no memory; what is made or released meanwhile may be among them or not.
+   *
+   * @example for await (const { rawId, stack, sizeBytes } of registry.slots()) console.log(rawId, stack, sizeBytes);
+   */
+  async *slots(options: Abortable = {}): AsyncGenerator<SlotInfo, void, undefined> {
+    const signal = signalOf(`listing slots in ${this.config.clonesDir}`, options);
+    yield* listSlots(this.#folder, this.#names, signal);
+  }
+
+  /**
+   * All that can be told of a VM's slot; undefined if it has none. A template that was never looked at is hashed neither: then `outdated` is
+   * undefined.
+   *
+   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION`, `SLOT_TORN` (its raw id is).
+   */
+  async slot(vmId: string): Promise<SlotDetails | undefined> {
+    const digestNow: DigestNow = (stack) => this.#catalog.digestNow(stack);
+    return slotDetails(this.#folder, this.#names, digestNow, parseVmId(vmId));
+  }
+
+  /**
+   * What stacks and slots hold on disk, by FIEMAP: blocks that several images share are counted once. Looks at each image: some 10 µs, and more for
+   * images of many extents.
+   */
+  async usage(options: Abortable = {}): Promise<UsageReport> {
+    const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
+    return usage(this.#folder, this.#names, await this.#catalog.templates(signal), signal);
+  }
+
+  /**
+   * A new slot from the present contents of another VM's, for a VM that is forked from a paused one. The image may be open in the paused
+   * VMM: what it has written is in the fork, what it or its guest still hold in memory is not, so flush first, or fork the memory as well. The new
+   * slot has its parent's stamps: those of the template that both descend from.
+   *
+   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_EXISTS` (the new one), `SOURCE_CHANGED` (the parent was
+   * written to meanwhile), `SLOT_IN_USE` (only with `refuseInUse`), `SLOT_BUSY`.
+   */
+  async forkSlot(fromVmId: string, vmId: string, options: ForkOptions = {}): Promise<DerivedRootfs> {
+    const from = parseVmId(fromVmId);
+    const vm = parseVmId(vmId);
+    const copy = parseCopyOptions(`forking ${from.safe} to ${vm.safe}`, options, 'refuseInUse');
+    const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
+    return traced({ operation: 'fork', vmId: vm.safe }, () =>
+      forkSlot(this.#folder, this.#names, from, vm, refuseInUse, copy),
+    );
+  }
+
+  /**
+   * Gives a slot's image a path in another folder, such as a jailer's chroot: as a hardlink, so that what the VM writes is in the slot; else as a
+   * reflink or a copy with a life of its own, where the folder is on another filesystem or the clone is its template. `strategy` and
+   * `attempts` tell which. Grow the slot before, not after. `owner` and `mode` of a hardlink are those of the slot's image as well.
+   *
+   * Rejects with `FILE_EXISTS`, `SOURCE_CHANGED`, and those of {@link forkSlot} that are of the parent.
+   */
+  async exportTo(
+    vmId: string,
+    path: string,
+    options: Omit<ForkOptions, 'refuseInUse'> = {},
+  ): Promise<ExportedImage> {
+    const vm = parseVmId(vmId);
+    requirePath('path', path);
+    const copy = parseCopyOptions(`exporting ${vm.safe} to ${path}`, options);
+    return traced({ operation: 'export', vmId: vm.safe, path }, () =>
+      exportSlot(this.#folder, vm, path, copy),
+    );
+  }
+
+  /**
+   * Keeps a VM's disk as it is now, and with it the files that belong to the same moment (`with`: the memory and state that the VMM wrote),
+   * in a folder of their own under `snapshotsDir`, with a manifest that `sha256sum -c` reads. On the disk when this resolves. The VM must be
+   * paused meanwhile; copying is by reflink where that is possible, and hashing, which takes longer, is of the copies.
+   *
+   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `SOURCE_CHANGED`, and those of {@link forkSlot} that are of the parent.
+   */
+  async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
+    const vm = parseVmId(vmId);
+    requireKnownKeys('options', options, ['with', 'refuseInUse', 'signal', 'onProgress']);
+    const { with: others = [], onProgress } = options;
+    if (!Array.isArray(others))
+      throw new RootfsError('INVALID_ARGUMENT', `with must be an array of paths, got ${show(others)}`);
+    for (const [i, path] of others.entries()) requirePath(`with[${i}]`, path);
+    const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
+    optionalFunction('onProgress', onProgress);
+    const signal = optionalSignal(`making snapshot ${name}`, options.signal);
+    return traced({ operation: 'snapshot', vmId: vm.safe }, () =>
+      this.#snapshots.take(vm, name, others, refuseInUse, { signal, onProgress }),
+    );
+  }
+
+  /** The snapshots that are whole, in no order. Reads their manifests alone. */
+  async *snapshots(): AsyncGenerator<Snapshot, void, undefined> {
+    yield* this.#snapshots.list();
+  }
+
+  /**
+   * Reads all files of a snapshot again. Rejects with `SNAPSHOT_CORRUPT`, which names the first file that is not as it was, `SNAPSHOT_NOT_FOUND`,
+   * `INVALID_SNAPSHOT_NAME`.
+   */
+  async verifySnapshot(name: string, options: HashOptions = {}): Promise<Snapshot> {
+    requireKnownKeys('options', options, ['signal', 'onProgress']);
+    optionalFunction('onProgress', options.onProgress);
+    const signal = optionalSignal(`verifying snapshot ${name}`, options.signal);
+    return this.#snapshots.verify(name, { signal, onProgress: options.onProgress });
+  }
+
+  /**
+   * A new slot from a snapshot, which is verified first. Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `INVALID_VM_ID`.
+   */
+  async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
+    const vm = parseVmId(vmId);
+    const copy = parseCopyOptions(`restoring snapshot ${name} to ${vm.safe}`, options, 'onProgress');
+    optionalFunction('onProgress', options.onProgress);
+    return traced({ operation: 'restore', vmId: vm.safe }, () =>
+      this.#snapshots.restore(name, vm, copy, options.onProgress),
+    );
+  }
+
+  /** Removes a snapshot; false if there was none. Rejects with `SNAPSHOT_CORRUPT` if the folder is none of ours. */
+  async removeSnapshot(name: string): Promise<boolean> {
+    return this.#snapshots.remove(name);
+  }
+
   /** Resolves when background work is done: the space of released slots was given back, the pool is full. */
   async drain(): Promise<void> {
     await this.#background.drain();
     await this.#folder.drain();
+    await this.#snapshots.drain();
   }
 
   /** Ends background work and closes all descriptors. The registry is of no use afterwards (`CLOSED`). */
   async close(): Promise<void> {
     this.#pool.close();
     await this.#background.close();
+    await this.#snapshots.close();
     await this.#folder.close();
     this.#sealed.close();
     this.#templates.close();
   }
+}
+
+function aboutClone({ vm, stack }: CloneRequest) {
+  return { operation: 'clone', vmId: vm.safe, stack } as const;
 }
 
 function signalOf(what: string, options: Abortable): AbortSignal | undefined {

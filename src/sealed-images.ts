@@ -8,6 +8,7 @@
 import { readdir } from 'node:fs/promises';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { failedWith, isFull, RootfsError } from './errors.js';
+import { traced } from './events.js';
 import type { GrowPrograms } from './grow.js';
 import { sameState } from './identity.js';
 import { isMissing } from './is-missing.js';
@@ -54,7 +55,10 @@ export class SealedImages {
       this.#folder.use(async (folder) => {
         const there =
           this.#open.get(sha256, sizeBytes) ?? (await this.#openSealed(folder, sha256, sizeBytes));
-        return there ?? this.#whileSpace(() => this.#make(what, folder, template, sizeBytes, shared));
+        if (there !== undefined) return there;
+        return traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
+          this.#whileSpace(() => this.#make(what, folder, template, sizeBytes, shared)),
+        );
       }),
     );
   }
@@ -63,7 +67,9 @@ export class SealedImages {
   digestBySealing = (path: string, opened: OpenedSource, signal: AbortSignal): Promise<string> =>
     this.#folder.use((folder) =>
       unchanged(path, opened, () =>
-        this.#whileSpace(() => sealTemplate(`sealing ${path}`, folder, path, opened, undefined, signal)),
+        traced({ operation: 'seal', path, bytes: opened.info.identity.sizeBytes }, () =>
+          this.#whileSpace(() => sealTemplate(`sealing ${path}`, folder, path, opened, undefined, signal)),
+        ),
       ),
     );
 

@@ -130,6 +130,12 @@ export function isUnstamped(state: SlotState): boolean {
   return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
 }
 
+/** Whether the image has names that are not of our giving: it is some template, or was. */
+export function hasForeignNames({ image, exported }: SlotState): boolean {
+  if (image === undefined || image.identity.links === 1) return false;
+  return exported?.trim() !== `${image.identity.inode}`;
+}
+
 /** Whether any of our small files is there, be it empty. */
 function hasStamps({ stamp, sizeStamp, newSizeStamp, rawId }: SlotState): boolean {
   return [stamp, sizeStamp, newSizeStamp, rawId].some((file) => file !== undefined);

@@ -28,6 +28,7 @@ import { type Cold, Origins } from './origins.js';
 import { type Pool, type PoolKey, readyName, readyStrategy } from './pool.js';
 import type { SealedImages } from './sealed-images.js';
 import { sharedInode, warnOfSharedInode } from './shared-inode.js';
+import type { StackNames } from './stack-names.js';
 import { rawIdFile } from './stamps.js';
 import { changed, type Template, type Templates } from './templates.js';
 import { type Attempt, imagePath, type VmRootfs, vmRootfs } from './vm-rootfs.js';
@@ -48,12 +49,13 @@ export class Slots {
   constructor(
     folder: ClonesFolder,
     templates: Templates,
+    names: StackNames,
     sealed: SealedImages | undefined,
     pool: Pool,
     programs: GrowPrograms,
   ) {
     this.#folder = folder;
-    this.#origins = new Origins(folder, templates, sealed, pool);
+    this.#origins = new Origins(folder, templates, names, sealed, pool);
     this.#existing = new ExistingSlots(folder, programs);
     this.#programs = programs;
   }

@@ -25,12 +25,20 @@ export function parseSizeStamp(file: SmallFile): number | undefined {
 /** Holds the raw VM id in UTF-8, only if sanitising changed it. */
 export const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
 
+/** Holds the name of the stack that the slot was cloned of, in UTF-8, only where the digest does not tell it. */
+export const CLONE_STACK_FILE = 'rootfs.ext4.stack';
+
+/** Holds the inode number of an image that `exportTo` gave another name to: that name is no template's. */
+export const CLONE_EXPORTED_FILE = 'rootfs.ext4.exported';
+
 /** The files beside every clone of a template at one size: name, contents, name, contents, … */
 export function companionsOf(slot: {
   readonly sha256: string;
+  readonly stack: string | undefined;
   readonly sizeStamp: number | undefined;
 }): string[] {
   const companions = [CLONE_STAMP_FILE, slot.sha256];
+  if (slot.stack !== undefined) companions.push(CLONE_STACK_FILE, slot.stack);
   if (slot.sizeStamp !== undefined) companions.push(CLONE_SIZE_STAMP_FILE, `${slot.sizeStamp}`);
   return companions;
 }

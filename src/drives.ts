@@ -1,0 +1,60 @@
+// A clone as the VMMs want to be told of it.
+import type { VmRootfs } from './vm-rootfs.js';
+
+/** What is needed of a clone, a fork or a restored slot. */
+export type Drivable = Pick<VmRootfs, 'path'> & Partial<Pick<VmRootfs, 'sharesTemplateInode'>>;
+
+export interface DriveOptions {
+  /** The drive's name in the VMM; `rootfs` if not given. */
+  readonly id?: string;
+  /** The image's path as the VMM sees it, from inside its chroot; the clone's own if not given. */
+  readonly path?: string;
+  /** The guest cannot write. Always so for a clone that shares its template's inode. */
+  readonly readOnly?: boolean;
+}
+
+/** The body of Firecracker's `PUT /drives/{drive_id}`: `Drive` in its OpenAPI description, firecracker.yaml. */
+export interface FirecrackerDrive {
+  readonly drive_id: string;
+  readonly path_on_host: string;
+  readonly is_root_device: true;
+  readonly is_read_only: boolean;
+}
+
+/**
+ * A clone as Firecracker's root drive.
+ *
+ * @example await put('/drives/rootfs', toFirecrackerDrive(await registry.cloneForVm('vm-1', 'debian-12', { writable: true })))
+ */
+export function toFirecrackerDrive(rootfs: Drivable, options: DriveOptions = {}): FirecrackerDrive {
+  const { id, path, readOnly } = drive(rootfs, options);
+  return { drive_id: id, path_on_host: path, is_root_device: true, is_read_only: readOnly };
+}
+
+/** A clone as the value of Cloud Hypervisor's `--disk`: `path=…,readonly=on,id=…`. */
+export function toCloudHypervisorDisk(rootfs: Drivable, options: DriveOptions = {}): string {
+  const { id, path, readOnly } = drive(rootfs, options);
+  // Its option parser takes what is in double quotes as it is.
+  const value = /[,"[\]]/.test(path) ? `"${path}"` : path;
+  return `path=${value},readonly=${readOnly ? 'on' : 'off'},id=${id},image_type=raw`;
+}
+
+/** A clone as arguments of QEMU: a raw `-drive` and the virtio `-device` on it (`virtio-blk-device` for `-M microvm`). */
+export function toQemuDrive(
+  rootfs: Drivable,
+  options: DriveOptions & { readonly device?: 'virtio-blk-pci' | 'virtio-blk-device' } = {},
+): string[] {
+  const { id, path, readOnly } = drive(rootfs, options);
+  // A comma ends a value, two of them are one.
+  const file = path.replaceAll(',', ',,');
+  return [
+    '-drive',
+    `if=none,id=${id},file=${file},format=raw,read-only=${readOnly ? 'on' : 'off'}`,
+    '-device',
+    `${options.device ?? 'virtio-blk-pci'},drive=${id}`,
+  ];
+}
+
+function drive(rootfs: Drivable, { id = 'rootfs', path = rootfs.path, readOnly = false }: DriveOptions) {
+  return { id, path, readOnly: readOnly || rootfs.sharesTemplateInode === true };
+}

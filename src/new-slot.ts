@@ -1,0 +1,96 @@
+// A slot from an image that is no template: another slot's, or a snapshot's.
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import { copyImage } from './copy.js';
+import { errnoName, RootfsError } from './errors.js';
+import type { Identity } from './identity.js';
+import { checkAborted } from './long-work.js';
+import { type Built, type NativeSource, native, RUNG, type Strategy } from './native.js';
+import { sourceChanged } from './slot-image.js';
+import type { CopyOptions } from './slot-options.js';
+import { companionsOf, rawIdFile } from './stamps.js';
+import type { VmId } from './vm-id.js';
+import { type Attempt, imagePath } from './vm-rootfs.js';
+
+/** A slot that was made of another image than a template's. */
+export interface DerivedRootfs {
+  /** The sanitised id: the name of the slot's folder. */
+  readonly vmId: string;
+  /** The stack that the image descends from, if it is known. */
+  readonly stack: string | undefined;
+  /** The image to give to the VM. */
+  readonly path: string;
+  /** The digest of the template that the image descends from, as in the stamp. Not that of the image. */
+  readonly sourceSha256: string;
+  readonly sizeBytes: number;
+  readonly strategy: Strategy;
+  /** Ways that were left before one served. */
+  readonly attempts: readonly Attempt[];
+}
+
+/** What a slot says of the template that its image descends from. */
+export interface Descent {
+  readonly sourceSha256: string;
+  readonly sizeStamp: number | undefined;
+  /** The stack. */
+  readonly stack: string | undefined;
+  /** The same, if the slot has to say so in a file. */
+  readonly toldStack: string | undefined;
+}
+
+/** Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
+export async function newSlot(
+  what: string,
+  folder: ClonesFolder,
+  { store }: OpenFolder,
+  from: { readonly source: NativeSource; readonly identity: Identity },
+  vm: VmId,
+  descent: Descent,
+  { owner, mode, durable, signal }: CopyOptions,
+): Promise<DerivedRootfs> {
+  checkAborted(what, signal);
+  const { sourceSha256: sha256, sizeStamp, toldStack } = descent;
+  const rawId = vm.raw === vm.safe ? undefined : vm.raw;
+  const companions = companionsOf({ sha256, stack: toldStack, sizeStamp });
+  const plan = native().newPlan({
+    companions,
+    expected: from.identity,
+    rungs: RUNG.reflink | RUNG.copy,
+    owner,
+    mode,
+    durable,
+  });
+  const { sizeBytes } = from.identity;
+  const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
+    vmId: vm.safe,
+    stack: descent.stack,
+    path: imagePath(folder, vm),
+    sourceSha256: sha256,
+    sizeBytes,
+    strategy,
+    attempts: attempts.map(({ strategy, errno }) => ({
+      strategy,
+      code: errno === 0 ? 'SHORT' : errnoName(errno),
+    })),
+  });
+  const exists = () =>
+    new RootfsError('SLOT_EXISTS', `${what}: there is a slot already; release it first`, {
+      path: `${folder.path}/${vm.safe}`,
+    });
+
+  const outcome = await native().cloneSlot(store, from.source, plan, vm.safe, rawId, undefined);
+  native().dispose(plan);
+  if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
+  if (outcome.status === 'exists') throw exists();
+  if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
+  if (!('staged' in outcome)) throw sourceChanged(what);
+  try {
+    await copyImage(what, outcome.staged, signal);
+    const all = [...companions, ...rawIdFile(rawId)];
+    const published = await native().publishSlot(outcome.staged, 'slots', vm.safe, sizeBytes, all);
+    if (published === 'exists') throw exists();
+    if (published === 'source-changed') throw sourceChanged(what);
+    return made(outcome.strategy, outcome.attempts);
+  } finally {
+    await native().discardSlot(outcome.staged);
+  }
+}

@@ -1,0 +1,2 @@
+// See index.mts.
+export { instrument } from './opentelemetry.js';

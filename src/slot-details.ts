@@ -1,0 +1,57 @@
+// All that can be told of one slot.
+import type { ClonesFolder } from './clones-folder.js';
+import { isSystemError, rootfsError } from './errors.js';
+import { isMissing } from './is-missing.js';
+import { native } from './native.js';
+import { type SlotInfo, slotInfo } from './slot-info.js';
+import { requireOwnId } from './slot-state.js';
+import { imageInUse, type SlotUse } from './slot-use.js';
+import type { StackNames } from './stack-names.js';
+import type { VmId } from './vm-id.js';
+
+export interface SlotDetails extends SlotInfo {
+  readonly use: SlotUse;
+  /**
+   * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if its stack is not known, or the template's
+   * present digest is not.
+   */
+  readonly outdated: boolean | undefined;
+  /** Bytes on disk that its image alone has: what releasing it gives back. */
+  readonly aloneBytes: number;
+  /** Bytes on disk that its image shares with others. */
+  readonly sharedBytes: number;
+}
+
+/** The digest of a stack's template now; null if there is none, undefined if it is not known. */
+export type DigestNow = (stack: string) => Promise<string | null | undefined>;
+
+export async function slotDetails(
+  folder: ClonesFolder,
+  names: StackNames,
+  digestNow: DigestNow,
+  vm: VmId,
+): Promise<SlotDetails | undefined> {
+  const path = `${folder.path}/${vm.safe}`;
+  try {
+    if (await isMissing(path)) return undefined;
+    const state = await folder.use(({ store }) => native().inspectSlot(store, vm.safe));
+    const info = await slotInfo(folder.path, vm.safe, state, names);
+    if (info === undefined) return undefined;
+    if (info.health === 'whole') requireOwnId(path, vm, state);
+    const tally = native().newTally();
+    const [held] = await native().tallyFiles(tally, [info.path]);
+    native().dispose(tally);
+    const { aloneBytes, sharedBytes } =
+      held === undefined || isSystemError(held) ? { aloneBytes: 0, sharedBytes: 0 } : held;
+    const now = info.stack === undefined ? undefined : await digestNow(info.stack);
+    return {
+      ...info,
+      use: await imageInUse(path),
+      outdated: now === undefined ? undefined : now !== info.sourceSha256,
+      aloneBytes,
+      sharedBytes,
+    };
+  } catch (error) {
+    throw rootfsError(`looking at ${path}`, error);
+  }
+}

@@ -1,0 +1,121 @@
+// The image of a slot that is there, opened to be read: to fork it, to snapshot it, to export it.
+import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import { failedWith, RootfsError } from './errors.js';
+import { type Identity, sameFile, sameState } from './identity.js';
+import { isMissing } from './is-missing.js';
+import { type NativeSource, native, type SlotState } from './native.js';
+import { settle } from './replace.js';
+import { isTorn, isUnstamped, requireOwnId, slotInvalid, torn } from './slot-state.js';
+import { imageInUse } from './slot-use.js';
+import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
+import type { VmId } from './vm-id.js';
+
+/** What a slot's own files say, and its image. */
+export interface SlotImage {
+  readonly source: NativeSource;
+  readonly identity: Identity;
+  readonly state: SlotState;
+  readonly sourceSha256: string;
+  readonly sizeStamp: number | undefined;
+}
+
+// Each round is lost to somebody who grows or releases the slot in the same instant.
+const ROUNDS = 16;
+
+/**
+ * Runs `work` with the image of a whole slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, and with `SLOT_IN_USE` if that is
+ * asked for.
+ */
+export async function withSlotImage<T>(
+  folder: ClonesFolder,
+  vm: VmId,
+  refuseInUse: boolean,
+  signal: AbortSignal | undefined,
+  work: (image: SlotImage, folder: OpenFolder) => Promise<T>,
+): Promise<T> {
+  const path = `${folder.path}/${vm.safe}`;
+  if (await isMissing(path)) throw slotNotFound(path, vm);
+  return folder.use(async (open) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      const image = await openImage(path, open, vm, signal);
+      if (image === undefined) continue;
+      try {
+        if (refuseInUse && (await imageInUse(path)) === 'in-use') {
+          throw new RootfsError(
+            'SLOT_IN_USE',
+            `${path}/${CLONE_ROOTFS_FILE} is open in another process: stop the VM first`,
+            { path },
+          );
+        }
+        return await work(image, open);
+      } finally {
+        native().dispose(image.source);
+      }
+    }
+    throw new RootfsError('SLOT_BUSY', `${path} keeps changing in the same instant; try again`, { path });
+  });
+}
+
+/** Undefined if the image was replaced between the two looks: then the stamps need not be those of the image. */
+async function openImage(
+  path: string,
+  { store }: OpenFolder,
+  vm: VmId,
+  signal: AbortSignal | undefined,
+): Promise<SlotImage | undefined> {
+  const [state, opened] = await Promise.all([
+    native().inspectSlot(store, vm.safe),
+    native()
+      .openSource(`${path}/${CLONE_ROOTFS_FILE}`)
+      .catch((error: unknown) => ({ error })),
+  ]);
+  const source = 'source' in opened ? opened.source : undefined;
+  try {
+    if (state.kind === 'absent') throw slotNotFound(path, vm);
+    if (state.kind === 'foreign' || isUnstamped(state)) throw slotInvalid(path);
+    requireOwnId(path, vm, state);
+    if (typeof state.newSizeStamp === 'string') {
+      await settle(store, vm.safe, signal);
+      if (source !== undefined) native().dispose(source);
+      return undefined;
+    }
+    if (isTorn(state, () => undefined)) throw torn(path, 'its stamps or its image are not whole');
+    if ('error' in opened) {
+      if (failedWith(opened.error, 'ENOENT')) return undefined;
+      throw opened.error;
+    }
+    const { identity } = opened.info;
+    if (state.image !== undefined && sameFile(state.image.identity, identity)) {
+      const sourceSha256 = parseStamp(state.stamp) as string;
+      return {
+        source: opened.source,
+        identity,
+        state,
+        sourceSha256,
+        sizeStamp: parseSizeStamp(state.sizeStamp),
+      };
+    }
+    native().dispose(opened.source);
+    return undefined;
+  } catch (error) {
+    if (source !== undefined) native().dispose(source);
+    throw error;
+  }
+}
+
+/** After reading an image: rejects with `SOURCE_CHANGED` if somebody wrote to it meanwhile. */
+export async function requireUnchanged(what: string, source: NativeSource, before: Identity): Promise<void> {
+  const { info } = await native().checkSource(source);
+  if (!sameState(before, info.identity)) throw sourceChanged(what);
+}
+
+export function sourceChanged(what: string): RootfsError {
+  return new RootfsError(
+    'SOURCE_CHANGED',
+    `${what}: it was written to meanwhile, so what was read is of no moment; pause the VM, or stop whoever writes, and try again`,
+  );
+}
+
+function slotNotFound(path: string, vm: VmId): RootfsError {
+  return new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, { path });
+}

@@ -1,0 +1,68 @@
+// What a slot tells of itself.
+import type { SlotState, Strategy } from './native.js';
+import { hasForeignNames, isTorn, isUnstamped } from './slot-state.js';
+import type { StackNames } from './stack-names.js';
+import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
+
+/**
+ * `whole`; `torn`: a crash or a power cut left it so, it is never handed out and `recover` removes it; `unstamped`: an image without a stamp, perhaps
+ * somebody else's.
+ */
+export type SlotHealth = 'whole' | 'torn' | 'unstamped';
+
+/** A slot in the clones folder, as far as its own files tell. */
+export interface SlotInfo {
+  /** The sanitised id: the name of the slot's folder. */
+  readonly vmId: string;
+  /** The id as it was given to `cloneForVm`. */
+  readonly rawId: string;
+  /** The image. */
+  readonly path: string;
+  readonly health: SlotHealth;
+  /** The stack that it was cloned of; where only the digest tells, the first that had it. Undefined if no stack is known to have had it. */
+  readonly stack: string | undefined;
+  /** The template's SHA-256 when the clone was made. Undefined in a slot that is not whole. */
+  readonly sourceSha256: string | undefined;
+  /** Length of the image. */
+  readonly sizeBytes: number;
+  /** It was grown to that length. */
+  readonly grown: boolean;
+  /** As far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy. */
+  readonly strategy: Strategy;
+  /** When its stamp was written: for a slot out of the pool, when it was made ready. */
+  readonly createdAt: Date;
+}
+
+/** Undefined if it is no slot: absent, a foreign file, or a folder of other things. */
+export async function slotInfo(
+  clonesDir: string,
+  slot: string,
+  state: SlotState,
+  names: StackNames,
+): Promise<SlotInfo | undefined> {
+  const health = healthOf(state);
+  if (health === undefined) return undefined;
+  const { identity } = state.image ?? {};
+  const sourceSha256 = parseStamp(state.stamp);
+  const first = sourceSha256 === undefined ? undefined : names.firstWith(sourceSha256);
+  return {
+    vmId: slot,
+    rawId: state.rawId || slot,
+    path: `${clonesDir}/${slot}/${CLONE_ROOTFS_FILE}`,
+    health,
+    stack: state.stack || (await first),
+    sourceSha256,
+    sizeBytes: identity?.sizeBytes ?? 0,
+    grown: parseSizeStamp(state.sizeStamp) !== undefined,
+    strategy: hasForeignNames(state) ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy',
+    createdAt: new Date(state.stampedAtMs || Number((state.folder?.mtimeNs ?? 0n) / 1_000_000n)),
+  };
+}
+
+function healthOf(state: SlotState): SlotHealth | undefined {
+  if (state.kind !== 'folder') return undefined;
+  if (isUnstamped(state)) return 'unstamped';
+  if (!isTorn(state, () => undefined)) return 'whole';
+  const ours = [state.stamp, state.sizeStamp, state.newSizeStamp, state.rawId];
+  return state.image !== undefined || ours.some((file) => file !== undefined) ? 'torn' : undefined;
+}

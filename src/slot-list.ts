@@ -1,0 +1,66 @@
+// Listing slots: a folder may hold a hundred thousand of them, so they come in batches, never all at once.
+import type { ClonesFolder } from './clones-folder.js';
+import { isSystemError, rootfsError } from './errors.js';
+import { isMissing } from './is-missing.js';
+import { checkAborted } from './long-work.js';
+import { native } from './native.js';
+import { type SlotInfo, slotInfo } from './slot-info.js';
+import { slotNames } from './slot-names.js';
+import type { StackNames } from './stack-names.js';
+
+// Names in one trip: some milliseconds of work.
+const BATCH = 256;
+
+// One is converted here while the others are read there.
+const BATCHES_AT_ONCE = 3;
+
+/** In no order. What is made or released meanwhile may be there or not. */
+export async function* listSlots(
+  folder: ClonesFolder,
+  stackNames: StackNames,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<SlotInfo, void, undefined> {
+  const what = `listing slots in ${folder.path}`;
+  const reading: Promise<SlotInfo[]>[] = [];
+  const read = (names: readonly string[]) => {
+    const infos = readBatch(folder, names, stackNames);
+    // Whoever stops listing after a failure must not be told of another one by an unhandled rejection.
+    infos.catch(() => {});
+    reading.push(infos);
+  };
+  try {
+    // Listing makes no folder that is not there.
+    if (await isMissing(folder.path)) return;
+    let names: string[] = [];
+    for await (const name of slotNames(folder.path)) {
+      if (names.push(name) < BATCH) continue;
+      checkAborted(what, signal);
+      read(names);
+      names = [];
+      if (reading.length >= BATCHES_AT_ONCE) yield* await (reading.shift() as Promise<SlotInfo[]>);
+    }
+    read(names);
+    for (const infos of reading) {
+      checkAborted(what, signal);
+      yield* await infos;
+    }
+  } catch (error) {
+    throw rootfsError(what, error);
+  }
+}
+
+async function readBatch(
+  folder: ClonesFolder,
+  names: readonly string[],
+  stackNames: StackNames,
+): Promise<SlotInfo[]> {
+  if (names.length === 0) return [];
+  const states = await folder.use(({ store }) => native().inspectSlots(store, names));
+  const infos: SlotInfo[] = [];
+  for (const [i, state] of states.entries()) {
+    if (isSystemError(state)) throw state;
+    const info = await slotInfo(folder.path, names[i] as string, state, stackNames);
+    if (info !== undefined) infos.push(info);
+  }
+  return infos;
+}
