@@ -30,8 +30,8 @@ Error dress_slot(const Store& store, const std::string& slot, const Identity& ex
   if (error.ok()) error = open_file_at(folder.get(), kImage, path, &image);
   if (error.ok()) error = stat_fd(image.get(), path, &info);
   if (!error.ok()) return error;
-  // Under a name that the caller does not know of it may be a template: that is never dressed.
-  if (!info.identity.same_file(expected) || info.identity.links != expected.links) return Error::of(ESTALE, "statx", path);
+  // With several names it may be a template: that is never dressed.
+  if (!info.identity.same_file(expected) || info.identity.links != 1) return Error::of(ESTALE, "statx", path);
   return dress_file(image.get(), dress, path);
 }
 

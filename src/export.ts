@@ -1,10 +1,11 @@
 // Giving a slot's image a place in a jail: Firecracker's jailer sees nothing outside its chroot.
-import { link, lstat, rm, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { link, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ClonesFolder, OpenFolder } from './clones-folder.js';
+import type { ClonesFolder } from './clones-folder.js';
 import { errnoName, failedWith, isSystemError, RootfsError, rootfsError } from './errors.js';
 import { copyFile } from './file-copy.js';
-import { native, type Strategy } from './native.js';
+import type { Strategy } from './native.js';
 import { requireUnchanged, type SlotImage, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
@@ -29,13 +30,13 @@ export async function exportSlot(
 ): Promise<ExportedImage> {
   const what = `exporting ${imagePath(folder, vm)} to ${dest}`;
   try {
-    return await withSlotImage(folder, vm, false, options.signal, async (image, open) => {
+    return await withSlotImage(folder, vm, false, options.signal, async (image) => {
       const attempts: Attempt[] = [];
       const { sizeBytes } = image.identity;
       if (hasForeignNames(image.state)) {
         attempts.push({ strategy: 'hardlink', code: 'SHARED_INODE' });
       } else {
-        const failure = await linkTo(folder, open, vm, image, dest, options);
+        const failure = await linkTo(folder, vm, image, dest, options);
         if (failure === undefined) return { path: dest, sizeBytes, strategy: 'hardlink', attempts };
         attempts.push({ strategy: 'hardlink', code: failure });
       }
@@ -69,7 +70,6 @@ const NEXT_RUNG = ['EXDEV', 'EMLINK', 'EPERM', 'EACCES', 'ENOTSUP', 'ENOSYS'];
 /** Why there is none; undefined if it was made. */
 async function linkTo(
   folder: ClonesFolder,
-  { store }: OpenFolder,
   vm: VmId,
   { identity, state }: SlotImage,
   dest: string,
@@ -90,11 +90,17 @@ async function linkTo(
     return errnoName(error.errno);
   }
   try {
-    const { ino } = await lstat(dest, { bigint: true });
-    if (ino !== identity.inode)
-      throw new RootfsError('SLOT_BUSY', `${dest}: the slot was replaced in the same instant; try again`);
-    if (owner !== undefined || mode !== undefined)
-      await native().dressSlot(store, vm.safe, { ...identity, links: identity.links + 1 }, { owner, mode });
+    const file = await open(dest, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const { ino } = await file.stat({ bigint: true });
+      if (ino !== identity.inode)
+        throw new RootfsError('SLOT_BUSY', `${dest}: the slot was replaced in the same instant; try again`);
+      // Owner before mode: changing the owner clears set-id bits.
+      if (owner !== undefined) await file.chown(owner.uid, owner.gid);
+      if (mode !== undefined) await file.chmod(mode);
+    } finally {
+      await file.close();
+    }
   } catch (error) {
     await rm(dest, { force: true });
     throw error;

@@ -42,7 +42,7 @@ export async function newSlot(
   what: string,
   folder: ClonesFolder,
   { store }: OpenFolder,
-  from: { readonly source: NativeSource; readonly identity: Identity },
+  from: { readonly path: string; readonly source: NativeSource; readonly identity: Identity },
   vm: VmId,
   descent: Descent,
   { owner, mode, durable, signal }: CopyOptions,
@@ -54,6 +54,8 @@ export async function newSlot(
   const plan = native().newPlan({
     companions,
     expected: from.identity,
+    templatePath: from.path,
+    templateExpected: from.identity,
     rungs: RUNG.reflink | RUNG.copy,
     owner,
     mode,

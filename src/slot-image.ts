@@ -12,6 +12,7 @@ import type { VmId } from './vm-id.js';
 
 /** What a slot's own files say, and its image. */
 export interface SlotImage {
+  readonly path: string;
   readonly source: NativeSource;
   readonly identity: Identity;
   readonly state: SlotState;
@@ -63,10 +64,11 @@ async function openImage(
   vm: VmId,
   signal: AbortSignal | undefined,
 ): Promise<SlotImage | undefined> {
+  const imagePath = `${path}/${CLONE_ROOTFS_FILE}`;
   const [state, opened] = await Promise.all([
     native().inspectSlot(store, vm.safe),
     native()
-      .openSource(`${path}/${CLONE_ROOTFS_FILE}`)
+      .openSource(imagePath)
       .catch((error: unknown) => ({ error })),
   ]);
   const source = 'source' in opened ? opened.source : undefined;
@@ -88,6 +90,7 @@ async function openImage(
     if (state.image !== undefined && sameFile(state.image.identity, identity)) {
       const sourceSha256 = parseStamp(state.stamp) as string;
       return {
+        path: imagePath,
         source: opened.source,
         identity,
         state,

@@ -189,7 +189,11 @@ export class Snapshots {
         await verifyAll(what, path, record, sources, { signal: options.signal, onProgress });
         const { stack, sourceSha256, sizeStamp } = record;
         const [disk] = sources as [OpenedSource];
-        const from = { source: disk.source, identity: disk.info.identity };
+        const from = {
+          path: join(path, CLONE_ROOTFS_FILE),
+          source: disk.source,
+          identity: disk.info.identity,
+        };
         const made = await this.#clones.use(async (open) => {
           if (stack !== undefined) await this.#names.record(sourceSha256, stack);
           const toldStack = stack && this.#names.toBeTold(sourceSha256, stack);
