@@ -6,6 +6,7 @@ export {
   configFromEnv,
   DEFAULT_CLONES_DIR,
   DEFAULT_E2FSCK_BIN,
+  DEFAULT_MKE2FS_BIN,
   DEFAULT_RESIZE2FS_BIN,
   DEFAULT_TEMPLATE_DIR,
   type RootfsConfig,
@@ -14,8 +15,15 @@ export { RootfsError, type RootfsErrorCode } from './errors.js';
 export type { GcReport } from './gc.js';
 export { type ResizeOptions, resizeExt4Image } from './grow.js';
 export { type HashOptions, hashFile } from './hash.js';
+export type { ImageFormat } from './image-format.js';
 export type { Progress } from './long-work.js';
 export type { Strategy } from './native.js';
+export type {
+  PublishedStack,
+  PublishOptions,
+  PublishProgress,
+  RemoveStackOptions,
+} from './publish-options.js';
 export type { RecoverReport } from './recover.js';
 export {
   type Abortable,
