@@ -27,7 +27,7 @@ export async function finishImage(
   }
   const { needsCheck, lastUsedS } = await requireWhole(image, source);
   // With the time of its last use, so that the same image stays the same.
-  const env = { E2FSPROGS_FAKE_TIME: `${Math.max(1, lastUsedS)}` };
+  const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
   if (needsCheck) await checkFilesystem(image, e2fsckBin, signal, env);
   const [sha256] = await allOf([
     received === undefined || needsCheck ? hash() : Promise.resolve(received),

@@ -1,6 +1,6 @@
 // Making an ext4 image of a tree, the same one each time, and one that can grow far.
 import { resolve } from 'node:path';
-import { normaliseInodeTimes } from './inode-times.js';
+import { normaliseInodes } from './normalise-inodes.js';
 import { programFailed, runInstalled } from './programs.js';
 import { TREE_BLOCK_BYTES, type TreeSurvey } from './tree-survey.js';
 
@@ -76,5 +76,5 @@ export async function makeExt4(
     const advice = `; ${sizeBytes} bytes may be too few for ${folder}: give another sizeBytes`;
     throw programFailed('MKE2FS_FAILED', mke2fsBin, image, exit, advice);
   }
-  await normaliseInodeTimes(image, FIXED_TIME_S);
+  await normaliseInodes(image, FIXED_TIME_S);
 }

@@ -124,8 +124,11 @@ export async function runInstalled(
   );
 }
 
-// Programs have no other way to say it.
-const SYSTEM_WORDS = { ENOSPC: 'No space left on device', EDQUOT: 'Disk quota exceeded' } as const;
+// Programs have no other way to say it. The second is tar's, of a write that was cut short.
+const SYSTEM_WORDS = {
+  ENOSPC: /No space left on device|Wrote only \d+ of \d+ bytes/,
+  EDQUOT: /Disk quota exceeded/,
+} as const;
 
 /** The error of a program that ended badly: `code`, or the system's where the program says that the disk is full. */
 export function programFailed(
@@ -137,6 +140,6 @@ export function programFailed(
 ): RootfsError {
   const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
   const said = exit.stderr.trim() || exit.stdout.trim();
-  const full = Object.entries(SYSTEM_WORDS).find(([, words]) => said.includes(words))?.[0];
+  const full = Object.entries(SYSTEM_WORDS).find(([, words]) => words.test(said))?.[0];
   return new RootfsError(full ?? code, `${program} ${how} on ${path}: ${said}${advice}`, { path });
 }

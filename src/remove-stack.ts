@@ -38,10 +38,14 @@ export async function removeStack(
       await refuseInUse(what, clones, template, signal);
     }
     const removed = await catalog.use(({ store }) =>
-      whileLocked(what, store, name, signal, () => remove(templatePath, template)),
+      whileLocked(what, store, name, signal, async () => {
+        if (!(await removeImage(templatePath, template))) return false;
+        // The registry forgets it, and what was made of it goes. FUSE lets no folder go while it has a file of it open.
+        await templates.look(templatePath, undefined).catch(() => undefined);
+        await removeFolder(dirname(templatePath));
+        return true;
+      }),
     );
-    // The registry forgets it, and what was made of it goes.
-    await templates.look(templatePath, undefined).catch(() => undefined);
     return removed === true;
   } catch (error) {
     throw rootfsError(what, error);
@@ -65,9 +69,8 @@ async function refuseInUse(
   );
 }
 
-/** The name goes first, by one call: the stack is there or it is not. */
-async function remove(templatePath: string, template: Template | undefined): Promise<boolean> {
-  const folder = dirname(templatePath);
+/** By one call: the stack is there or it is not. */
+async function removeImage(templatePath: string, template: Template | undefined): Promise<boolean> {
   if (template !== undefined) {
     const [now] = await native().identities([templatePath]);
     if (now === undefined) return false;
@@ -85,14 +88,17 @@ async function remove(templatePath: string, template: Template | undefined): Pro
     if (failedWith(error, 'ENOENT')) return false;
     throw error;
   }
-  await flushFolder(folder);
+  await flushFolder(dirname(templatePath));
+  return true;
+}
+
+/** Unless somebody keeps other things there, or another process publishes the next one just now. */
+async function removeFolder(folder: string): Promise<void> {
   try {
     await rmdir(folder);
   } catch (error) {
-    // Somebody keeps other things there; or another process publishes the next one just now.
-    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT'].some((code) => failedWith(error, code))) throw error;
-    return true;
+    if (['ENOTEMPTY', 'EEXIST', 'ENOENT'].some((code) => failedWith(error, code))) return;
+    throw error;
   }
   await flushFolder(dirname(folder));
-  return true;
 }

@@ -1,8 +1,9 @@
-// Making an image that mke2fs made of a tree depend on nothing but the tree: every inode's other times become those of its last
-// modification. mke2fs takes them from the tree, where reading sets atime and copying ctime. For images that make-ext4.ts made: their features
-// are known. Layout: the kernel's Documentation/filesystems/ext4.
+// Making an image that mke2fs made of a tree depend on nothing but the tree: every inode's other times become that of its last
+// modification, and its extended attributes are sorted. mke2fs takes them from the tree, where reading sets atime, copying ctime, and each
+// filesystem has its own order. For images that make-ext4.ts made: their features are known. Layout: the kernel's Documentation/filesystems/ext4.
 import { type FileHandle, open } from 'node:fs/promises';
 import { crc32c } from './crc32c.js';
+import { sortInodeXattrs } from './inode-xattrs.js';
 
 const SUPERBLOCK_OFFSET = 1024;
 const FIRST_ORDINARY_INODE = 11;
@@ -19,7 +20,7 @@ interface Layout {
 }
 
 /** `rootTimeS` is the time of the root folder, which is not of the tree: seconds since the epoch. */
-export async function normaliseInodeTimes(path: string, rootTimeS: number): Promise<void> {
+export async function normaliseInodes(path: string, rootTimeS: number): Promise<void> {
   const file = await open(path, 'r+');
   try {
     const layout = await readLayout(file);
@@ -84,6 +85,7 @@ function normalise(inode: Buffer, number: number, seed: number): void {
   for (const time of [atime, ctime, crtime]) inode.copy(inode, time, mtime, mtime + 4);
   for (const extra of [atimeExtra, ctimeExtra, crtimeExtra])
     inode.copy(inode, extra, mtimeExtra, mtimeExtra + 4);
+  sortInodeXattrs(inode);
   const [checksumLow, checksumHigh] = [0x7c, 0x82];
   inode.writeUInt16LE(0, checksumLow);
   inode.writeUInt16LE(0, checksumHigh);
