@@ -1,5 +1,5 @@
 // What a file to be published is, told by its first bytes.
-import { open } from 'node:fs/promises';
+import { readHead } from './read-head.js';
 
 /** What `publishStack` takes. A compressed file holds an image, a qcow2 or a tar. */
 export type ImageFormat = 'raw' | 'gzip' | 'zstd' | 'xz' | 'qcow2' | 'tar' | 'folder';
@@ -39,19 +39,4 @@ export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'fold
 
 export function isCompression(format: ImageFormat): format is Compression {
   return format === 'gzip' || format === 'zstd' || format === 'xz';
-}
-
-/** The first bytes of a file, fewer if it is shorter. */
-export async function readHead(path: string, length: number): Promise<Buffer> {
-  const file = await open(path, 'r');
-  try {
-    const bytes = Buffer.alloc(length);
-    let done = 0;
-    for (let count = 1; count > 0 && done < length; done += count) {
-      count = (await file.read(bytes, done, length - done, done)).bytesRead;
-    }
-    return bytes.subarray(0, done);
-  } finally {
-    await file.close();
-  }
 }

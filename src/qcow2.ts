@@ -1,8 +1,8 @@
 // A qcow2 image as a raw one, by qemu-img.
 import { resolve } from 'node:path';
 import { RootfsError } from './errors.js';
-import { readHead } from './image-format.js';
 import { programFailed, runInstalled } from './programs.js';
+import { readHead } from './read-head.js';
 
 const QEMU_IMG = { name: 'qemu-img', package: 'qemu-utils', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
