@@ -9,9 +9,11 @@ export const DEFAULT_CLONES_DIR = '/var/lib/microvm/rootfs';
 export const DEFAULT_RESIZE2FS_BIN = 'resize2fs';
 /** Looked up on PATH, then where system programs lie. */
 export const DEFAULT_E2FSCK_BIN = 'e2fsck';
+/** Looked up on PATH, then where system programs lie. */
+export const DEFAULT_MKE2FS_BIN = 'mke2fs';
 
 export interface RootfsConfig {
-  /** Holds `<stack>/rootfs.ext4`. Never written to. */
+  /** Holds `<stack>/rootfs.ext4`. Written to by `publishStack` and `removeStack` alone; their own folder in it is `.microvm-rootfs`. */
   readonly templateDir: string;
   /** Holds `<vm id>/rootfs.ext4`. Made when the first slot is. */
   readonly clonesDir: string;
@@ -21,6 +23,8 @@ export interface RootfsConfig {
   readonly resize2fsBin: string;
   /** Likewise; run on our own copies of images that need it before they can grow. */
   readonly e2fsckBin: string;
+  /** Likewise; makes the filesystem of a folder or tar that is published. */
+  readonly mke2fsBin: string;
   /**
    * `auto`: where the clones folder can reflink, clones come from a sealed image of each template: one immutable copy in few extents, made on
    * first use. `off`: clones come straight from the template.
@@ -34,6 +38,7 @@ const DEFAULTS: RootfsConfig = {
   snapshotsDir: undefined,
   resize2fsBin: DEFAULT_RESIZE2FS_BIN,
   e2fsckBin: DEFAULT_E2FSCK_BIN,
+  mke2fsBin: DEFAULT_MKE2FS_BIN,
   sealing: 'auto',
 };
 

@@ -8,11 +8,13 @@ export function copyImage(
   what: string,
   staged: NativeStagedSlot,
   signal: AbortSignal | undefined,
+  onStep?: (bytesDone: number) => void,
 ): Promise<string | undefined> {
   return inTurn(what, signal, async () => {
     for (;;) {
       checkAborted(what, signal);
-      const { done, sha256 } = await native().copyStep(staged, SLICE_BYTES);
+      const { bytesDone, done, sha256 } = await native().copyStep(staged, SLICE_BYTES);
+      onStep?.(bytesDone);
       if (done) return sha256;
     }
   });

@@ -20,6 +20,8 @@ export interface Ext4Superblock {
   readonly reservedSizeBytes: number;
   /** Its journal must be replayed, it was not cleanly unmounted, has errors, or was mounted since the last check: `resize2fs` wants `e2fsck` first. */
   readonly needsCheck: boolean;
+  /** When it was last mounted or written to, whichever is later: seconds since the epoch. */
+  readonly lastUsedS: number;
 }
 
 /** Undefined if there is no ext4 superblock. */
@@ -59,6 +61,7 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
   const state = bytes.readUInt16LE(0x3a);
   const lastMount = bytes.readUInt32LE(0x2c);
   const lastCheck = bytes.readUInt32LE(0x40);
+  const lastWrite = bytes.readUInt32LE(0x30);
   return {
     sizeBytes: blocks * blockSize,
     blockSize,
@@ -69,5 +72,6 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
       (state & STATE_CLEAN) === 0 ||
       (state & STATE_ERRORS) !== 0 ||
       lastMount > lastCheck,
+    lastUsedS: Math.max(lastMount, lastWrite),
   };
 }

@@ -1,12 +1,12 @@
-// Growing an ext4 image: the file, then the filesystem in it. The only module that runs programs.
+// Growing an ext4 image: the file, then the filesystem in it; and checking it.
 import { stat, truncate } from 'node:fs/promises';
 import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from './arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from './config.js';
-import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { RootfsError, rootfsError } from './errors.js';
 import { traced } from './events.js';
 import { type Ext4Superblock, readSuperblock } from './ext4.js';
 import { native } from './native.js';
-import { type Exit, findProgram, run } from './programs.js';
+import { type Exit, programFailed, runInstalled } from './programs.js';
 
 export interface GrowPrograms {
   readonly resize2fsBin: string;
@@ -171,13 +171,14 @@ async function resize2fs(
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit);
 }
 
-/** Replays the journal and mends what is safe to mend. */
-async function checkFilesystem(
+/** Replays the journal and mends what is safe to mend, in the caller's own copy of an image. */
+export async function checkFilesystem(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal);
+  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, env);
   // A bit mask: 1 is "errors corrected", 2 "reboot if it was mounted"; every other bit is a failure. Null: killed by a signal.
   if (exit.status === null || (exit.status & ~3) !== 0)
     throw programFailed('E2FSCK_FAILED', program, path, exit);
@@ -193,33 +194,12 @@ export async function checkFilesystemClean(
   if (exit.status !== 0) throw programFailed('E2FSCK_FAILED', program, path, exit);
 }
 
-async function runFromE2fsprogs(
+function runFromE2fsprogs(
   notFound: 'RESIZE2FS_NOT_FOUND' | 'E2FSCK_NOT_FOUND',
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Exit> {
-  const found = await findProgram(program);
-  try {
-    if (found !== undefined) return await run(found, args, signal);
-  } catch (error) {
-    // A script whose interpreter is missing, a file that is no program: as good as not there.
-    if (!['ENOENT', 'EACCES', 'ENOEXEC'].some((code) => failedWith(error, code))) throw error;
-  }
-  throw new RootfsError(
-    notFound,
-    `cannot run ${program}: there is no such program, or it cannot be executed; install the package e2fsprogs`,
-    { path: program },
-  );
-}
-
-function programFailed(
-  code: 'RESIZE_FAILED' | 'E2FSCK_FAILED',
-  program: string,
-  path: string,
-  exit: Exit,
-): RootfsError {
-  const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
-  const said = exit.stderr.trim() || exit.stdout.trim();
-  return new RootfsError(code, `${program} ${how} on ${path}: ${said}`, { path });
+  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env });
 }

@@ -6,6 +6,7 @@ export {
   configFromEnv,
   DEFAULT_CLONES_DIR,
   DEFAULT_E2FSCK_BIN,
+  DEFAULT_MKE2FS_BIN,
   DEFAULT_RESIZE2FS_BIN,
   DEFAULT_TEMPLATE_DIR,
   type RootfsConfig,
@@ -25,13 +26,21 @@ export type { GcReport } from './gc.js';
 export { type ResizeOptions, resizeExt4Image } from './grow.js';
 export { type HashOptions, hashFile } from './hash.js';
 export { hashFiles } from './hash-files.js';
+export type { ImageFormat } from './image-format.js';
 export type { Progress } from './long-work.js';
 export type { Strategy } from './native.js';
 export type { DerivedRootfs } from './new-slot.js';
+export type {
+  PublishedStack,
+  PublishOptions,
+  PublishProgress,
+  RemoveStackOptions,
+} from './publish-options.js';
 export type { RecoverReport } from './recover.js';
 export {
   type Abortable,
   type CloneManyRequest,
+  type CommitOptions,
   type GcOptions,
   type PrewarmOptions,
   type RestoreOptions,

@@ -1,7 +1,8 @@
-// Finding and running the programs of e2fsprogs.
+// Finding and running the programs that make, check, grow and unpack images.
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import { abortError } from './errors.js';
+import type { Readable, Writable } from 'node:stream';
+import { abortError, failedWith, RootfsError, type RootfsErrorCode } from './errors.js';
 
 // A plain user's PATH lacks these, and they are where distributions put e2fsprogs.
 const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
@@ -37,35 +38,108 @@ export interface Exit {
 // What a failing program says is for a message: its last words are enough.
 const OUTPUT_LIMIT = 16 * 1024;
 
-/** Runs a program to its end. Rejects with the system's error if it cannot be started, `ABORT_ERR` if aborted (it is killed). */
+export interface RunOptions {
+  /** On top of this process's own. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Writes all that the program is to read. */
+  readonly feed?: (stdin: Writable) => Promise<void>;
+  /** Reads all that the program writes, which is then not in {@link Exit}. */
+  readonly drain?: (stdout: Readable) => Promise<void>;
+}
+
+/**
+ * Runs a program to its end. Rejects with the system's error if it cannot be started, `ABORT_ERR` if aborted (it is killed), or what `feed` or
+ * `drain` rejected with (likewise).
+ */
 export async function run(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
+  { env, feed, drain }: RunOptions = {},
 ): Promise<Exit> {
   // Few processes ever need it, and loading it takes milliseconds.
   const { spawn } = await import('node:child_process');
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, LC_ALL: 'C' },
+      stdio: [feed === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      env: { ...process.env, LC_ALL: 'C', ...env },
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });
     const output = { stdout: '', stderr: '' };
-    for (const name of ['stdout', 'stderr'] as const) {
-      child[name].setEncoding('utf8').on('data', (text: string) => {
+    const { stdout, stderr } = child as { stdout: Readable; stderr: Readable };
+    const gather = (name: 'stdout' | 'stderr', stream: Readable) =>
+      stream.setEncoding('utf8').on('data', (text: string) => {
         output[name] = (output[name] + text).slice(-OUTPUT_LIMIT);
       });
-    }
+    gather('stderr', stderr);
+    if (drain === undefined) gather('stdout', stdout);
     let failure: unknown;
+    const streaming = [feed?.(child.stdin as Writable), drain?.(stdout)].map((stream) =>
+      stream?.catch((error) => {
+        // A program that ended before it had read everything says itself why.
+        if (failedWith(error, 'EPIPE')) return;
+        failure ??= error;
+        child.kill('SIGKILL');
+      }),
+    );
     child.on('error', (error) => {
-      failure = signal?.aborted ? abortError(`running ${program}`, signal) : error;
+      failure ??= signal?.aborted ? abortError(`running ${program}`, signal) : error;
       // Without a process there is no `close` to wait for.
       if (child.pid === undefined) reject(failure);
     });
-    child.on('close', (status, killedBy) => {
+    child.on('close', async (status, killedBy) => {
+      await Promise.all(streaming);
       if (failure === undefined) resolve({ status, signal: killedBy, ...output });
       else reject(failure);
     });
   });
+}
+
+/** A program, how callers name it, the package that ships it, and the code of its absence. */
+export interface Program {
+  readonly name: string;
+  readonly package: string;
+  readonly notFound: RootfsErrorCode;
+}
+
+/** {@link run} for a program that may not be installed: then its own code says so, and the message names the package. */
+export async function runInstalled(
+  program: Program,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  options: RunOptions = {},
+): Promise<Exit> {
+  const found = await findProgram(program.name);
+  try {
+    if (found !== undefined) return await run(found, args, signal, options);
+  } catch (error) {
+    // A script whose interpreter is missing, a file that is no program: as good as not there.
+    const notStarted = ['ENOENT', 'EACCES', 'ENOEXEC'].some((code) => failedWith(error, code));
+    if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
+  }
+  throw new RootfsError(
+    program.notFound,
+    `cannot run ${program.name}: there is no such program, or it cannot be executed; install the package ${program.package}`,
+    { path: program.name },
+  );
+}
+
+// Programs have no other way to say it. The second is tar's, of a write that was cut short.
+const SYSTEM_WORDS = {
+  ENOSPC: /No space left on device|Wrote only \d+ of \d+ bytes/,
+  EDQUOT: /Disk quota exceeded/,
+} as const;
+
+/** The error of a program that ended badly: `code`, or the system's where the program says that the disk is full. */
+export function programFailed(
+  code: RootfsErrorCode,
+  program: string,
+  path: string,
+  exit: Exit,
+  advice = '',
+): RootfsError {
+  const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
+  const said = exit.stderr.trim() || exit.stdout.trim();
+  const full = Object.entries(SYSTEM_WORDS).find(([, words]) => words.test(said))?.[0];
+  return new RootfsError(full ?? code, `${program} ${how} on ${path}: ${said}${advice}`, { path });
 }

@@ -23,10 +23,19 @@ import { type ResizeOptions, resizeExt4Image } from './grow.js';
 import type { HashOptions } from './hash.js';
 import type { DerivedRootfs } from './new-slot.js';
 import { type MakeReady, Pool } from './pool.js';
+import { publishStack } from './publish.js';
+import {
+  type PublishedStack,
+  type PublishOptions,
+  parsePublishOptions,
+  type RemoveStackOptions,
+} from './publish-options.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
+import { removeStack } from './remove-stack.js';
 import { SealedImages } from './sealed-images.js';
 import { type DigestNow, type SlotDetails, slotDetails } from './slot-details.js';
+import { withSlotImage } from './slot-image.js';
 import type { SlotInfo } from './slot-info.js';
 import { listSlots } from './slot-list.js';
 import { type ForkOptions, parseCopyOptions } from './slot-options.js';
@@ -56,6 +65,8 @@ export interface GcOptions extends Abortable {
   /** Release nothing, only tell. */
   readonly dryRun?: boolean;
 }
+
+export interface CommitOptions extends Pick<PublishOptions, 'replace' | 'signal' | 'onProgress'> {}
 
 export interface SnapshotOptions extends HashOptions {
   /** Paths of further files: they are kept under their base names. */
@@ -88,6 +99,8 @@ export class RootfsRegistry {
   readonly config: RootfsConfig;
   readonly #background = new Background();
   readonly #folder: ClonesFolder;
+  /** Staging of the catalog itself. */
+  readonly #catalogFolder: ClonesFolder;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
   readonly #names: StackNames;
@@ -101,6 +114,7 @@ export class RootfsRegistry {
     this.config = completeConfig(config);
     const { templateDir, clonesDir, sealing } = this.config;
     this.#folder = new ClonesFolder(clonesDir);
+    this.#catalogFolder = new ClonesFolder(templateDir);
     this.#templates = new Templates(new DigestCache(this.#folder), (before, gone) =>
       this.#dropMadeOf(before, gone),
     );
@@ -134,6 +148,78 @@ export class RootfsRegistry {
    */
   async stack(name: string, options: Abortable = {}): Promise<StackInfo | undefined> {
     return this.#catalog.stack(parseStackName(name), signalOf(`looking at stack ${name}`, options));
+  }
+
+  /**
+   * Puts an image into the catalog as stack `name`, at once and whole: whoever looks, also after a crash or power cut, finds the stack as it was
+   * or as it is published. `source` is a raw image of an ext4 filesystem (reflinked where that can be, else copied; holes stay holes), one
+   * compressed by gzip, zstd or xz, a qcow2, or a root filesystem as a folder or a tar (which may be compressed, too). It is only read. The same
+   * tree (names, contents, modes, owners, times of last modification, extended attributes, hardlinks) gives the same digest with the same
+   * version of `mke2fs`; the root folder itself is root's, with mode 0755 unless `mke2fs` takes that of the tree.
+   *
+   * Only an image that `e2fsck` finds clean is published. A journal is replayed, in the published image, first. Clones of an image that is
+   * replaced stay as they are, and have a stamp that is not the stack's any more.
+   *
+   * Runs `e2fsck`; for folders and tars `mke2fs`, for tars GNU `tar` (as root: owners are kept), for xz `xz`, for zstd `zstd` where Node's zlib
+   * has none, for qcow2 `qemu-img`.
+   *
+   * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not what `expectedSha256` says), `IMAGE_INVALID` (no ext4
+   * filesystem, damaged or cut-off data, a qcow2 with other files behind it), `TEMPLATE_CORRUPT` (the filesystem is longer than its image),
+   * `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`, `SOURCE_CHANGED` (somebody writes to the source), `TEMPLATE_INVALID` (the stack's folder is no
+   * folder), `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`. After any of them the catalog is as it was.
+   *
+   * @example
+   * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });
+   */
+  async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
+    const located = this.#catalog.located(name);
+    requirePath('source', source);
+    const parsed = parsePublishOptions(`publishing ${located.name}`, options);
+    const request = { ...located, source, options: parsed };
+    return traced({ operation: 'publish', stack: name, path: source }, () =>
+      publishStack(this.#catalogFolder, this.#templates, this.config, request),
+    );
+  }
+
+  /**
+   * {@link publishStack} of a VM's disk as it is now: the slot becomes a template, and stays a slot. Its filesystem is checked, and a journal
+   * replayed, on a copy. The VM must be stopped: a disk in use is never whole.
+   *
+   * Rejects like {@link publishStack}, and with `SLOT_IN_USE`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_BUSY`.
+   */
+  async commitSlot(vmId: string, name: string, options: CommitOptions = {}): Promise<PublishedStack> {
+    const vm = parseVmId(vmId);
+    const located = this.#catalog.located(name);
+    requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
+    const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
+    return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
+      withSlotImage(this.#folder, vm, true, options.signal, ({ path }) =>
+        publishStack(this.#catalogFolder, this.#templates, this.config, {
+          ...located,
+          source: path,
+          options: parsed,
+        }),
+      ),
+    );
+  }
+
+  /**
+   * Takes a stack out of the catalog. Resolves to false if there is none. Clones are independent of it, but the next `cloneForVm` of their ids would
+   * fail: so it refuses while there are clones of what it is now. A clone that is made meanwhile may be missed. Other files in the stack's
+   * folder stay, and then so does the folder.
+   *
+   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), and like {@link stack} where the image's digest must be computed first.
+   */
+  async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
+    const located = this.#catalog.located(name);
+    requireKnownKeys('options', options, ['force', 'signal']);
+    const force = optionalBoolean('force', options.force) ?? false;
+    const signal = optionalSignal(`removing ${located.name}`, options.signal);
+    return removeStack(this.#catalogFolder, this.#folder, this.#names, this.#templates, {
+      ...located,
+      force,
+      signal,
+    });
   }
 
   /**
@@ -466,6 +552,7 @@ export class RootfsRegistry {
   /** Resolves when background work is done: the space of released slots was given back, the pool is full. */
   async drain(): Promise<void> {
     await this.#background.drain();
+    await this.#catalogFolder.drain();
     await this.#folder.drain();
     await this.#snapshots.drain();
   }
@@ -475,6 +562,7 @@ export class RootfsRegistry {
     this.#pool.close();
     await this.#background.close();
     await this.#snapshots.close();
+    await this.#catalogFolder.close();
     await this.#folder.close();
     this.#sealed.close();
     this.#templates.close();

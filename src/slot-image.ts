@@ -38,10 +38,12 @@ export async function withSlotImage<T>(
   if (await isMissing(path)) throw slotNotFound(path, vm);
   return folder.use(async (open) => {
     for (let round = 0; round < ROUNDS; round++) {
+      // Before it is open here as well.
+      const inUse = refuseInUse && (await imageInUse(path)) === 'in-use';
       const image = await openImage(path, open, vm, signal);
       if (image === undefined) continue;
       try {
-        if (refuseInUse && (await imageInUse(path)) === 'in-use') {
+        if (inUse) {
           throw new RootfsError(
             'SLOT_IN_USE',
             `${path}/${CLONE_ROOTFS_FILE} is open in another process: stop the VM first`,

@@ -6,12 +6,13 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { isPath, show } from './arguments.js';
 import { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { copyFile } from './file-copy.js';
+import { flushFolder } from './flush-folder.js';
 import { isMissing } from './is-missing.js';
 import { native, type OpenedSource, type Strategy } from './native.js';
 import { type DerivedRootfs, newSlot } from './new-slot.js';
@@ -306,9 +307,4 @@ function snapshotExists(path: string): RootfsError {
     `${path} is there already; remove it first, or choose another name`,
     { path },
   );
-}
-
-async function flushFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r');
-  await folder.sync().finally(() => folder.close());
 }

@@ -3,10 +3,11 @@
 // say so themselves, in a file.
 //
 //   <clonesDir>/.microvm-rootfs/stacks/<sha256>   a symbolic link to nothing, that is the stack's name: made by one call, and only if there is none
-import { mkdir, open, readlink, symlink } from 'node:fs/promises';
+import { mkdir, readlink, symlink } from 'node:fs/promises';
 import { dropOldest } from './bounded.js';
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith } from './errors.js';
+import { flushFolder } from './flush-folder.js';
 
 const KNOWN_LIMIT = 10_000;
 
@@ -40,8 +41,7 @@ export class StackNames {
         await mkdir(this.#path, { recursive: true, mode: 0o700 });
         await symlink(stack, `${this.#path}/${sha256}`).catch(unlessThere);
         // A durable slot must not outlive the record.
-        const folder = await open(this.#path, 'r');
-        await folder.sync().finally(() => folder.close());
+        await flushFolder(this.#path);
         first = await this.firstWith(sha256);
       } catch {
         this.#remember(sha256, null);

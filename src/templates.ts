@@ -237,16 +237,21 @@ export function hashUnchanged(path: string, opened: OpenedSource, signal: AbortS
   );
 }
 
-/** Runs work whose result holds only if nobody writes to the template meanwhile. */
-export async function unchanged<T>(path: string, opened: OpenedSource, work: () => Promise<T>): Promise<T> {
+/** Runs work whose result holds only if nobody writes to the template, or another image, meanwhile. */
+export async function unchanged<T>(
+  path: string,
+  opened: OpenedSource,
+  work: () => Promise<T>,
+  refusal = changed,
+): Promise<T> {
   const { source, info } = opened;
-  if (opened.openForWriting) throw changed(path, 'is open for writing in some process');
+  if (opened.openForWriting) throw refusal(path, 'is open for writing in some process');
   const age = Date.now() - Number(info.identity.ctimeNs / 1_000_000n);
   if (age >= 0 && age < SETTLED_AFTER_MS) await sleep(SETTLED_AFTER_MS);
   const result = await work();
   const after = await native().checkSource(source);
-  if (!sameState(info.identity, after.info.identity)) throw changed(path, 'changed while it was read');
-  if (after.openForWriting) throw changed(path, 'was opened for writing while it was read');
+  if (!sameState(info.identity, after.info.identity)) throw refusal(path, 'changed while it was read');
+  if (after.openForWriting) throw refusal(path, 'was opened for writing while it was read');
   return result;
 }
 

@@ -3,6 +3,7 @@ import {
   configFromEnv,
   DEFAULT_CLONES_DIR,
   DEFAULT_E2FSCK_BIN,
+  DEFAULT_MKE2FS_BIN,
   DEFAULT_RESIZE2FS_BIN,
   DEFAULT_TEMPLATE_DIR,
   RootfsRegistry,
@@ -16,6 +17,7 @@ const DEFAULTS = {
   clonesDir: DEFAULT_CLONES_DIR,
   resize2fsBin: DEFAULT_RESIZE2FS_BIN,
   e2fsckBin: DEFAULT_E2FSCK_BIN,
+  mke2fsBin: DEFAULT_MKE2FS_BIN,
 };
 
 test('what is not given has its default', () => {

@@ -97,24 +97,22 @@ test('OpenTelemetry’s SDK scrapes counts, histograms and bytes, until it is to
   const page = await scrape(exporter);
   const line = (pattern: RegExp) => Number(pattern.exec(page)?.[1] ?? Number.NaN);
   expect(
-    line(/^microvm_rootfs_operation_duration_seconds_count\{operation="release",outcome="ok"[^}]*\} (\d+)/m),
+    line(/^microvm_rootfs_operation_duration_count\{operation="release",outcome="ok"[^}]*\} (\d+)/m),
   ).toBe(1);
   expect(
     line(
-      /^microvm_rootfs_operation_duration_seconds_count\{operation="clone",outcome="error",code="STACK_NOT_FOUND"[^}]*\} (\d+)/m,
+      /^microvm_rootfs_operation_duration_count\{operation="clone",outcome="error",code="STACK_NOT_FOUND"[^}]*\} (\d+)/m,
     ),
   ).toBe(2);
-  expect(page).toMatch(
-    /^microvm_rootfs_operation_duration_seconds_bucket\{operation="clone".*le="0\.000025"/m,
-  );
+  expect(page).toMatch(/^microvm_rootfs_operation_duration_bucket\{operation="clone".*le="0\.000025"/m);
   expect(page).toMatch(
     /^microvm_rootfs_operation_size(_bytes)?(_total)?\{operation="clone",outcome="ok",strategy="\w+",pooled="false"[^}]*\} \d+/m,
   );
   stop();
   await host.registry.release('b');
   const after = await scrape(exporter);
-  expect(after.match(/duration_seconds_count\{operation="release".*/)).toEqual(
-    page.match(/duration_seconds_count\{operation="release".*/),
+  expect(after.match(/duration_count\{operation="release".*/)).toEqual(
+    page.match(/duration_count\{operation="release".*/),
   );
 });
 

@@ -68,6 +68,7 @@ test('an image that is open is forked, unless that is refused', async () => {
   const { path } = await host.registry.forkSlot('parent', 'child');
   expect(await readFile(path, 'utf8')).toBe('paused here');
   await vmm.close();
+  await host.registry.forkSlot('parent', 'another', { refuseInUse: true });
 });
 
 test('a parent that is written to while it is copied: SOURCE_CHANGED, and nothing is left', async () => {

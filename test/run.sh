@@ -24,6 +24,10 @@ say_missing mke2fs e2fsprogs "no ext4 image can be made, so nearly all tests are
 say_missing fuse2fs fuse2fs "tests on FUSE are skipped"
 say_missing bindfs bindfs "tests on FUSE are skipped"
 say_missing strace strace "tests that watch system calls are skipped"
+say_missing xz xz-utils "tests that publish xz files are skipped"
+say_missing zstd zstd "tests that publish zstd files are skipped"
+say_missing qemu-img qemu-utils "tests that publish qcow2 images are skipped"
+say_missing setfattr attr "tests that publish trees with extended attributes are skipped"
 say_missing cppcheck cppcheck "the addon is not analysed"
 
 addon=build/Release/microvm_rootfs.node

@@ -1,0 +1,70 @@
+// Writing a stream of bytes so that its zeros take no space.
+import { type FileHandle, open } from 'node:fs/promises';
+
+const BLOCK_BYTES = 4096;
+const ZEROS = Buffer.alloc(BLOCK_BYTES);
+
+// Written at once: large enough that the calls cost nothing beside the bytes.
+const BUFFER_BYTES = 1024 * 1024;
+
+export class SparseFile {
+  readonly #file: FileHandle;
+  readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+  #filled = 0;
+  #position = 0;
+
+  private constructor(file: FileHandle) {
+    this.#file = file;
+  }
+
+  /** A new file, which nothing may have the name of. */
+  static async create(path: string): Promise<SparseFile> {
+    return new SparseFile(await open(path, 'wx', 0o600));
+  }
+
+  async write(chunk: Buffer): Promise<void> {
+    for (let done = 0; done < chunk.length; ) {
+      const count = chunk.copy(this.#buffer, this.#filled, done);
+      done += count;
+      this.#filled += count;
+      if (this.#filled === BUFFER_BYTES) await this.#flush();
+    }
+  }
+
+  /** Sets the length, which a hole at the end needs. Resolves to it. */
+  async finish(): Promise<number> {
+    await this.#flush();
+    await this.#file.truncate(this.#position);
+    return this.#position;
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  async #flush(): Promise<void> {
+    const bytes = this.#buffer.subarray(0, this.#filled);
+    for (let start = 0; start < bytes.length; ) {
+      const zeros = isZero(bytes, start);
+      let end = start;
+      while (end < bytes.length && isZero(bytes, end) === zeros) end += BLOCK_BYTES;
+      end = Math.min(end, bytes.length);
+      if (!zeros) await this.#writeAll(bytes.subarray(start, end), this.#position + start);
+      start = end;
+    }
+    this.#position += bytes.length;
+    this.#filled = 0;
+  }
+
+  async #writeAll(bytes: Buffer, position: number): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      done += (await this.#file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+    }
+  }
+}
+
+/** The block that begins there; the last one may be shorter. */
+function isZero(bytes: Buffer, start: number): boolean {
+  const block = bytes.subarray(start, start + BLOCK_BYTES);
+  return block.equals(block.length === BLOCK_BYTES ? ZEROS : ZEROS.subarray(0, block.length));
+}
