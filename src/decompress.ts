@@ -1,4 +1,5 @@
-// Decompressing a file into a sparse one: gzip by Node's zlib, zstd by Node's zlib where it has that, else by the zstd program, xz by its program.
+// Decompressing a file into a sparse one: gzip by Node's zlib, zstd and xz by their programs. (Node's zlib, where it has zstd at all, ends after
+// the first frame of a file and says nothing of the others; pzstd writes many.)
 import { createReadStream } from 'node:fs';
 import type { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';

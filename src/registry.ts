@@ -160,8 +160,8 @@ export class RootfsRegistry {
    * Only an image that `e2fsck` finds clean is published. A journal is replayed, in the published image, first. Clones of an image that is
    * replaced stay as they are, and have a stamp that is not the stack's any more.
    *
-   * Runs `e2fsck`; for folders and tars `mke2fs`, for tars GNU `tar` (as root: owners are kept), for xz `xz`, for zstd `zstd` where Node's zlib
-   * has none, for qcow2 `qemu-img`.
+   * Runs `e2fsck`; for folders and tars `mke2fs`, for tars GNU `tar` (as root: owners are kept), for xz `xz`, for zstd `zstd`, for
+   * qcow2 `qemu-img`.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not what `expectedSha256` says), `IMAGE_INVALID` (no ext4
    * filesystem, damaged or cut-off data, a qcow2 with other files behind it), `TEMPLATE_CORRUPT` (the filesystem is longer than its image),
