@@ -24,8 +24,10 @@ class Job {
     auto job = std::unique_ptr<Job>(new Job(env, std::move(task)));
     Napi::Promise promise = job->deferred_.Promise();
     napi_value resource_name = Napi::String::New(env, name);
-    if (napi_create_async_work(env, nullptr, resource_name, execute, complete, job.get(), &job->work_) != napi_ok ||
-        napi_queue_async_work(env, job->work_) != napi_ok) {
+    const bool made =
+        napi_create_async_work(env, nullptr, resource_name, execute, complete, job.get(), &job->work_) == napi_ok;
+    if (!made || napi_queue_async_work(env, job->work_) != napi_ok) {
+      if (made) napi_delete_async_work(env, job->work_);
       Napi::Error::New(env, "cannot queue asynchronous work").ThrowAsJavaScriptException();
       return env.Undefined();
     }
