@@ -24,6 +24,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openElsewhere", microvm::image_open_elsewhere);
   add("readSmallFile", microvm::read_small_file);
   add("openStore", microvm::open_store);
+  add("probeReflink", microvm::probe_reflink);
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);
   add("inspectSlot", microvm::inspect_slot);
