@@ -168,8 +168,13 @@ export class ClonesFolder {
     const folder = this.#open;
     if (folder === undefined) return;
     this.#forget(folder);
-    await native().leaveStore(folder.store);
-    native().dispose(folder.store);
+    try {
+      await native().leaveStore(folder.store);
+    } catch (error) {
+      throw rootfsError(`closing ${this.path}`, error);
+    } finally {
+      native().dispose(folder.store);
+    }
   }
 
   #ensureOpen(): OpenFolder | Promise<OpenFolder> {
