@@ -1,16 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
-// Not all of these have been seen clean (docs/reliability.md), so they have commands of their own and do not hold up changes:
-// npm run test:kills, npm run test:power-cuts.
-const CAMPAIGNS = [
-  { variable: 'KILLS', files: 'test/kills/{kills,errors,short-calls}.test.ts' },
-  { variable: 'POWER_CUTS', files: 'test/power-cuts/power-cuts.test.ts' },
-];
-
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    exclude: CAMPAIGNS.filter(({ variable }) => !process.env[variable]).map(({ files }) => files),
     globalSetup: ['test/global-setup.ts'],
     // Forks, not threads: a crash of the addon ends one test file, and its death by signal is seen.
     pool: 'forks',

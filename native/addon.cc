@@ -31,6 +31,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("tallyTotal", microvm::tally_total);
   add("readSmallFile", microvm::read_small_file);
   add("openStore", microvm::open_store);
+  add("probeReflink", microvm::probe_reflink);
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);
   add("inspectSlot", microvm::inspect_slot);

@@ -34,8 +34,9 @@ struct FileInfo {
   uint32_t mode = 0;  // type and permissions
   uint32_t uid = 0;
   uint32_t gid = 0;
-  uint64_t blocks = 0;      // of 512 bytes
-  bool mount_root = false;  // something is mounted here (Linux 5.8 and later tell)
+  uint64_t blocks = 0;        // of 512 bytes
+  bool mount_root = false;    // something is mounted here
+  bool tells_mounts = false;  // else nothing is known of that: Linux before 5.8
 
   bool is_regular() const;
   bool is_folder() const;

@@ -154,7 +154,10 @@ Error StagedSlot::check_image(uint64_t size) {
 Error StagedSlot::write_companions(const std::vector<Companion>& companions) {
   Error error;
   for (const Companion& file : companions) {
-    error = write_small_file(store_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,
+    // A raw id is always flushed. btrfs logs a file that somebody flushes, and not what else lies in its folder: a
+    // stamp and an image that come back from a power cut without their raw id would be another id's slot.
+    const bool flushed = plan_.durable || file.name == kRawId;
+    error = write_small_file(store_->session_fd(), inside(file.name).c_str(), file.contents, flushed,
                              join(path_, file.name));
     if (!error.ok()) break;
   }
@@ -230,7 +233,7 @@ Error take_and_name(Store& store, const SlotName& name, bool durable) {
   if (!error.ok()) return error;
   const std::string path = join(store.session_path(), taken);
   error = open_folder_at(store.session_fd(), taken.c_str(), path, &folder);
-  if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, durable, join(path, kRawId));
+  if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, true, join(path, kRawId));
   if (error.ok() && durable) error = flush(folder.get(), path);
   if (error.ok()) error = store.put_back(taken, Place::kSlots, name.slot.c_str());
   if (!error.ok()) (void)store.to_trash(taken).ok();

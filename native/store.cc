@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "errno_policy.h"
 #include "file.h"
 #include "lock.h"
 #include "reflink.h"
@@ -126,7 +127,8 @@ Error Store::check_current() const {
   return error;
 }
 
-Error Store::probe_reflink(bool* reflinks) {
+Error Store::probe_reflink(Reflinks* reflinks) {
+  *reflinks = Reflinks::kUnknown;
   const std::string from_name = next_name();
   const std::string to_name = next_name();
   const std::string from_path = join(session_path_, from_name);
@@ -137,13 +139,21 @@ Error Store::probe_reflink(bool* reflinks) {
   Error error = create_file_at(session_.get(), from_name.c_str(), 0600, from_path, &from);
   if (error.ok()) error = write_all_at(from.get(), block.data(), block.size(), 0, from_path);
   if (error.ok()) error = create_file_at(session_.get(), to_name.c_str(), 0600, to_path, &to);
-  if (error.ok()) *reflinks = reflink(from.get(), to.get(), block.size(), from_path, to_path).ok();
+  if (error.ok()) {
+    error = reflink(from.get(), to.get(), block.size(), from_path, to_path);
+    if (error.ok()) {
+      *reflinks = Reflinks::kYes;
+    } else if (verdict_of(error.code) == Verdict::kNextRung) {
+      *reflinks = Reflinks::kNo;
+      error = Error();
+    }
+  }
   from.reset();  // FUSE keeps what is removed while it is open, under another name
   to.reset();
   for (const std::string& name : {from_name, to_name}) {
     if (unlinkat(session_.get(), name.c_str(), 0) < 0) (void)to_trash(name).ok();
   }
-  // Without space it cannot be tried, nor could anything be sealed; and slots must be released all the same.
+  // Without space slots must be released all the same; whoever wants to seal tries again.
   return is_full(error) ? Error() : error;
 }
 

@@ -20,6 +20,13 @@ namespace microvm {
 
 inline constexpr char kStateFolder[] = ".microvm-rootfs";
 
+// Whether files of a folder can share blocks.
+enum class Reflinks {
+  kUnknown,  // no space to try it
+  kNo,
+  kYes,
+};
+
 // Where a staged folder can be published to.
 enum class Place {
   kSlots,   // the clones folder
@@ -42,8 +49,8 @@ class Store final : public Shared {
   // folders in it were removed.
   Error check_current() const;
 
-  // Whether files of this folder can share blocks: tried, not guessed from the file system's name.
-  Error probe_reflink(bool* reflinks);
+  // Tried, not guessed from the file system's name. A fault of the disk is an error, not a no.
+  Error probe_reflink(Reflinks* reflinks);
 
   // Removes what dead processes left in staging, and all trash; about `budget` files and folders.
   Error sweep(uint64_t budget, SweepReport* report);

@@ -48,6 +48,12 @@ class ReadSmallFile {
   SmallFile file_;
 };
 
+// Undefined while it is not known.
+Napi::Value to_js(Napi::Env env, Reflinks reflinks) {
+  if (reflinks == Reflinks::kUnknown) return env.Undefined();
+  return Napi::Boolean::New(env, reflinks == Reflinks::kYes);
+}
+
 class OpenStore {
  public:
   explicit OpenStore(std::string path) : path_(std::move(path)) {}
@@ -59,14 +65,25 @@ class OpenStore {
     Napi::Object object = Napi::Object::New(env);
     object.Set("store", wrap(env, store_));
     object.Set("sessionPath", store_->session_path());
-    object.Set("reflinks", reflinks_);
+    object.Set("reflinks", to_js(env, reflinks_));
     return object;
   }
 
  private:
   std::string path_;
   Ref<Store> store_;
-  bool reflinks_ = false;
+  Reflinks reflinks_ = Reflinks::kUnknown;
+};
+
+class ProbeReflink {
+ public:
+  explicit ProbeReflink(Ref<Store> store) : store_(std::move(store)) {}
+  Error run() { return store_->probe_reflink(&reflinks_); }
+  Napi::Value result(Napi::Env env) { return to_js(env, reflinks_); }
+
+ private:
+  Ref<Store> store_;
+  Reflinks reflinks_ = Reflinks::kUnknown;
 };
 
 class SweepStore {
@@ -155,6 +172,12 @@ Napi::Value read_small_file(const Napi::CallbackInfo& info) {
 
 Napi::Value open_store(const Napi::CallbackInfo& info) {
   return Job<OpenStore>::start(info.Env(), "microvm:openStore", OpenStore(to_string(info[0])));
+}
+
+Napi::Value probe_reflink(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return Job<ProbeReflink>::start(info.Env(), "microvm:probeReflink", ProbeReflink(std::move(store)));
 }
 
 Napi::Value sweep_store(const Napi::CallbackInfo& info) {

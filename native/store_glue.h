@@ -7,6 +7,7 @@ namespace microvm {
 
 Napi::Value read_small_file(const Napi::CallbackInfo& info);
 Napi::Value open_store(const Napi::CallbackInfo& info);
+Napi::Value probe_reflink(const Napi::CallbackInfo& info);
 Napi::Value leave_store(const Napi::CallbackInfo& info);
 Napi::Value sweep_store(const Napi::CallbackInfo& info);
 Napi::Value inspect_slot(const Napi::CallbackInfo& info);

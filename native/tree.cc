@@ -17,6 +17,17 @@ constexpr int kDepthLimit = 64;
 
 Error remove_entry(int folder_fd, const char* name, const std::string& path, uint64_t* budget, int depth);
 
+// Whether something is mounted on a folder that lies in `folder_fd`. Before Linux 5.8 another device is all that can be
+// seen of that: a bind mount of the same file system looks like a folder, and a btrfs subvolume like a mount.
+Error is_mounted(int folder_fd, const FileInfo& folder, const std::string& path, bool* mounted) {
+  *mounted = folder.mount_root;
+  if (folder.tells_mounts) return {};
+  FileInfo parent;
+  Error error = stat_fd(folder_fd, path, &parent);
+  *mounted = parent.identity.device != folder.identity.device;
+  return error;
+}
+
 Error remove_contents(int folder_fd, const std::string& path, uint64_t* budget, int depth) {
   FolderReader reader(folder_fd, path);
   while (const char* name = reader.next()) {
@@ -45,7 +56,10 @@ Error remove_entry(int folder_fd, const char* name, const std::string& path, uin
   error = stat_fd(folder.get(), path, &info);
   if (!error.ok()) return error;
   // What somebody mounted inside a slot is not the slot's.
-  if (info.mount_root) return Error::of(EBUSY, "rmdir", path);
+  bool mounted = false;
+  error = is_mounted(folder_fd, info, path, &mounted);
+  if (!error.ok()) return error;
+  if (mounted) return Error::of(EBUSY, "rmdir", path);
   error = remove_contents(folder.get(), path, budget, depth + 1);
   if (!error.ok() || *budget == 0) return error;
   if (retry_eintr([&] { return unlinkat(folder_fd, name, AT_REMOVEDIR); }) < 0 && errno != ENOENT) {

@@ -16,8 +16,8 @@ export interface OpenFolder {
   readonly store: NativeStore;
   /** This process's own folder in staging. */
   readonly sessionPath: string;
-  /** Whether files in the folder can share blocks. */
-  readonly reflinks: boolean;
+  /** Whether files in the folder can share blocks; undefined while there was no space to try it. */
+  reflinks: boolean | undefined;
 }
 
 /** In the clones folder; no slot can have a name with a dot. */
@@ -74,6 +74,14 @@ export class ClonesFolder {
       this.#users--;
       if (this.#users === 0) this.#idle?.();
     }
+  }
+
+  /** Whether files in the folder can share blocks; undefined if there is still no space to try it. */
+  reflinks(): Promise<boolean | undefined> {
+    return this.use(async (folder) => {
+      folder.reflinks ??= await native().probeReflink(folder.store);
+      return folder.reflinks;
+    });
   }
 
   /** Work to be done each time that a folder was opened, before it is used. */
@@ -160,8 +168,13 @@ export class ClonesFolder {
     const folder = this.#open;
     if (folder === undefined) return;
     this.#forget(folder);
-    await native().leaveStore(folder.store);
-    native().dispose(folder.store);
+    try {
+      await native().leaveStore(folder.store);
+    } catch (error) {
+      throw rootfsError(`closing ${this.path}`, error);
+    } finally {
+      native().dispose(folder.store);
+    }
   }
 
   #ensureOpen(): OpenFolder | Promise<OpenFolder> {

@@ -172,7 +172,11 @@ export interface NativeAddon {
   readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
 
   /** The folder must exist. */
-  openStore(clonesDir: string): Promise<{ store: NativeStore; sessionPath: string; reflinks: boolean }>;
+  openStore(
+    clonesDir: string,
+  ): Promise<{ store: NativeStore; sessionPath: string; reflinks: boolean | undefined }>;
+  /** Whether files in the folder can share blocks; undefined if there is no space to try it. */
+  probeReflink(store: NativeStore): Promise<boolean | undefined>;
   /** Removes this session's staging folder. */
   leaveStore(store: NativeStore): Promise<void>;
   /** Removes what dead sessions left in staging, and trash: about `budget` files. */

@@ -52,7 +52,7 @@ export class Origins {
     const { template, source } = remembered;
     const grown = growsTo(request, template);
     let origin: Origin | undefined;
-    if (this.#sealed !== undefined && folder.reflinks && sealFailure === undefined) {
+    if (this.#sealed !== undefined && folder.reflinks !== false && sealFailure === undefined) {
       origin = this.#sealed.remembered(template.sha256, grown ?? template.identity.sizeBytes);
       if (origin === undefined) return 'unsealed';
     } else {
@@ -94,16 +94,18 @@ export class Origins {
   async warmUp(request: CloneRequest): Promise<Template> {
     const template = await this.look(request);
     const sizeBytes = finalBytes(request, template);
-    if (this.#sealed !== undefined && (await this.#reflinks())) {
+    if (this.#sealed !== undefined && (await this.#folder.reflinks())) {
       await this.#sealed.ensure(template, sizeBytes, request.signal);
     }
     return template;
   }
 
-  /** Seals the template at the size asked for; the reason why not if there is no space. */
+  /** Seals the template at the size asked for, if that is of use here; the reason why not if there is no space. */
   async seal(request: CloneRequest, template: Template): Promise<Attempt | undefined> {
     try {
-      await this.#sealed?.ensure(template, finalBytes(request, template), request.signal);
+      const reflinks = await this.#folder.reflinks();
+      if (reflinks === undefined) return { strategy: 'seal', code: 'ENOSPC' };
+      if (reflinks) await this.#sealed?.ensure(template, finalBytes(request, template), request.signal);
       return undefined;
     } catch (error) {
       if (!isFull(error)) throw error;
@@ -130,10 +132,6 @@ export class Origins {
     if (ready !== undefined) this.#pool.giveBack(poolKey(request, template), ready);
   }
 
-  #reflinks(): Promise<boolean> {
-    return this.#folder.use(async ({ reflinks }) => reflinks);
-  }
-
   /** Sealing a new template gives its digest on the way. A request that will be refused has nothing made for it. */
   #digestOf({ sizeBytes }: CloneRequest): DigestOf {
     const sealed = this.#sealed;
@@ -141,7 +139,7 @@ export class Origins {
       const refused = sizeBytes !== undefined && sizeBytes < opened.info.identity.sizeBytes;
       if (sealed !== undefined && !refused) {
         try {
-          if (await this.#reflinks()) return await sealed.digestBySealing(path, opened, signal);
+          if (await this.#folder.reflinks()) return await sealed.digestBySealing(path, opened, signal);
         } catch (error) {
           if (!isFull(error)) throw error;
         }

@@ -38,31 +38,38 @@ export async function recover(
   const tornInUse: string[] = [];
   const settledSlots: string[] = [];
   const unstamped: string[] = [];
+  const failures: unknown[] = [];
+  const look = (slot: string) =>
+    folder.use(async ({ store }) => {
+      let state = await native().inspectSlot(store, slot);
+      if (typeof state.newSizeStamp === 'string') {
+        await settle(store, slot, signal);
+        settledSlots.push(slot);
+        state = await native().inspectSlot(store, slot);
+      }
+      if (isUnstamped(state)) unstamped.push(slot);
+      if (!isTorn(state, templateBytes)) return;
+      const { status } = await native().releaseSlot(store, { slot, torn: state.folder, refuseInUse: true });
+      if (status === 'released') tornSlots.push(slot);
+      if (status === 'in-use') tornInUse.push(slot);
+    });
   try {
     for await (const slot of slotNames(folder.path)) {
       checkAborted(what, signal);
-      await folder.use(async ({ store }) => {
-        let state = await native().inspectSlot(store, slot);
-        if (typeof state.newSizeStamp === 'string') {
-          await settle(store, slot, signal);
-          settledSlots.push(slot);
-          state = await native().inspectSlot(store, slot);
-        }
-        if (isUnstamped(state)) unstamped.push(slot);
-        if (!isTorn(state, templateBytes)) return;
-        const { status } = await native().releaseSlot(store, { slot, torn: state.folder, refuseInUse: true });
-        if (status === 'released') tornSlots.push(slot);
-        if (status === 'in-use') tornInUse.push(slot);
-      });
+      // A slot on a bad block must not keep the others, and all the rest, from being put in order.
+      await look(slot).catch((error) => failures.push(error));
     }
+    checkAborted(what, signal);
     if (await isMissing(folder.path)) {
       const none = { stagingRemoved: 0, trashRemoved: 0, sealedRemoved: 0, pooledRemoved: 0 };
       return { ...none, tornSlots, tornInUse, unstamped, settledSlots };
     }
     const sealedRemoved = await sealed.collect();
     const pooledRemoved = await pool.collect();
+    const swept = await folder.sweep(signal);
+    if (failures.length > 0) throw failures[0];
     return {
-      ...(await folder.sweep(signal)),
+      ...swept,
       sealedRemoved,
       pooledRemoved,
       tornSlots,

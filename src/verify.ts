@@ -46,6 +46,8 @@ interface Check {
   readonly sizeBytes: number;
   readonly expected: string;
   readonly record?: SealRecord;
+  /** Known without reading it. */
+  readonly found?: string;
 }
 
 /** A grown image's digest is not known: it is checked for what it must be. */
@@ -70,7 +72,7 @@ export async function verify(
     );
     if (!(await isMissing(folder.path))) {
       checks.push(...(await sealedImages(folder)));
-      if (options.clones) checks.push(...(await clones(folder)));
+      if (options.clones) checks.push(...(await clones(folder, templates)));
     }
     const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const differences: Difference[] = [];
@@ -79,7 +81,7 @@ export async function verify(
       checkAborted(what, signal);
       const progress = ({ bytesDone }: Progress) =>
         onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
-      const found = await whatItIs(what, check, e2fsckBin, signal, progress);
+      const found = check.found ?? (await whatItIs(what, check, e2fsckBin, signal, progress));
       const { kind, path, expected, sizeBytes } = check;
       if (found !== expected) differences.push({ kind, path, expected, found });
       before += sizeBytes;
@@ -144,7 +146,8 @@ async function sealedImages(folder: ClonesFolder): Promise<Check[]> {
   return checks;
 }
 
-async function clones(folder: ClonesFolder): Promise<Check[]> {
+async function clones(folder: ClonesFolder, templates: readonly Template[]): Promise<Check[]> {
+  const bytesOf = new Map(templates.map(({ sha256, identity }) => [sha256, identity.sizeBytes]));
   const checks: Check[] = [];
   for await (const slot of slotNames(folder.path)) {
     const path = `${folder.path}/${slot}`;
@@ -154,7 +157,11 @@ async function clones(folder: ClonesFolder): Promise<Check[]> {
     if (stamp === undefined || state.sizeStamp !== undefined || !unshared) continue;
     if ((await imageInUse(path)) === 'in-use') continue;
     const { sizeBytes } = state.image.identity;
-    checks.push({ kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, sizeBytes, expected: stamp });
+    const check = { kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, expected: stamp } as const;
+    // A guest can make its image as long as the file system allows, and reading that would take years.
+    const expectedBytes = bytesOf.get(stamp) ?? sizeBytes;
+    if (sizeBytes === expectedBytes) checks.push({ ...check, sizeBytes });
+    else checks.push({ ...check, sizeBytes: 0, found: `${sizeBytes} bytes rather than ${expectedBytes}` });
   }
   return checks;
 }

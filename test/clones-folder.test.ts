@@ -10,7 +10,7 @@ import { exists, sha256, sha256Of } from './fixtures/files.js';
 import { Host } from './fixtures/host.js';
 import { MiB, pattern } from './fixtures/images.js';
 import { rejection } from './fixtures/rejection.js';
-import { lacksRoot } from './fixtures/tools.js';
+import { lacks, lacksRoot } from './fixtures/tools.js';
 
 const BYTES = pattern(MiB);
 const WRITABLE = { writable: true } as const;
@@ -140,6 +140,28 @@ describe('close()', () => {
     const host = await Host.in();
     await host.registry.close();
     expect(await exists(host.clonesDir)).toBe(false);
+  });
+
+  test('tells with an error of ours what it could not remove', async ({ skip }) => {
+    const reason = filesystemNamed('ext4').missing ?? lacksRoot() ?? lacks('chattr');
+    if (reason !== undefined) skip(reason);
+    const host = await warmHost(filesystemNamed('ext4').path);
+    await host.registry.close();
+    const { stdout } = await runChild(
+      `const { execFileSync } = require('child_process');
+       const { readdirSync, writeFileSync } = require('fs');
+       const registry = new lib.RootfsRegistry(args);
+       await registry.cloneForVm('vm-1', 'debian', { writable: true });
+       await registry.drain();
+       const staging = args.clonesDir + '/.microvm-rootfs/staging/';
+       const stubborn = staging + readdirSync(staging)[0] + '/stubborn';
+       writeFileSync(stubborn, '');
+       execFileSync('chattr', ['+i', stubborn]);
+       await registry.close().catch((error) => console.log(error instanceof lib.RootfsError, error.code, error.path === stubborn));
+       execFileSync('chattr', ['-i', stubborn]);`,
+      { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    );
+    expect(stdout).toBe('true EPERM true\n');
   });
 
   test('lets go of all descriptors', async () => {

@@ -1,12 +1,13 @@
-import { chmod, mkdir, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { printed, startChild } from './fixtures/child.js';
+import { printed, runChild, startChild } from './fixtures/child.js';
 import { exists, snapshot, walk } from './fixtures/files.js';
 import { Host } from './fixtures/host.js';
 import { MiB } from './fixtures/images.js';
 import { rejection } from './fixtures/rejection.js';
+import { lacksRoot } from './fixtures/tools.js';
 
 const WRITABLE = { writable: true } as const;
 
@@ -68,6 +69,34 @@ test('torn slots are removed and named', async () => {
   const report = await host.registry.recover();
   expect([...report.tornSlots].sort()).toEqual(['a', 'b', 'c', 'd']);
   expect(await host.slotNames()).toEqual(['whole']);
+  expect(await host.leftovers()).toEqual([]);
+});
+
+test('a slot that cannot be read does not keep the others from being put in order, and is told in the end', async ({
+  skip,
+}) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(`${reason}, to become another user`);
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await chmod(await host.addTemplate('debian', 'debian'), 0o644);
+  await mkdir(host.clonesDir);
+  await chown(host.clonesDir, 65534, 65534);
+  const { stdout, stderr } = await runChild(
+    `const fs = require('fs');
+     const registry = new lib.RootfsRegistry(args);
+     const ids = ['a', 'b', 'c', 'd', 'unreadable', 'e', 'f'];
+     for (const id of ids) await registry.cloneForVm(id, 'debian', { writable: true });
+     for (const id of ids.slice(1)) fs.truncateSync(args.clonesDir + '/' + id + '/rootfs.ext4.sha256');
+     fs.chmodSync(args.clonesDir + '/unreadable', 0);
+     fs.mkdirSync(args.clonesDir + '/.microvm-rootfs/trash/old');
+     await registry.recover().catch((error) => console.log(error instanceof lib.RootfsError, error.code, error.path));
+     await registry.close();`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { uid: 65534 },
+  );
+  expect([stdout, stderr]).toEqual([`true EACCES ${host.slot('unreadable').path}\n`, '']);
+  expect(await host.slotNames()).toEqual(['a', 'unreadable']);
   expect(await host.leftovers()).toEqual([]);
 });
 

@@ -1,5 +1,5 @@
 // Reading everything again: rot is found and named, and what only looks like it is not.
-import { chmod, open, readdir, rm, stat, utimes } from 'node:fs/promises';
+import { chmod, open, readdir, rm, stat, truncate, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { describeEachFilesystem } from './fixtures/each-filesystem.js';
@@ -84,6 +84,17 @@ describeEachFilesystem(
   },
   ({ reflinks }) => reflinks,
 );
+
+test('a clone that its guest made as long as it could is not read', async () => {
+  const host = await Host.in(undefined, { sealing: 'off' });
+  await host.addTemplate('debian', BYTES);
+  const { path } = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  await truncate(path, 2 ** 40);
+  expect(await host.registry.verify({ clones: true })).toMatchObject({
+    clones: 1,
+    differences: [{ kind: 'clone', path, found: `${2 ** 40} bytes rather than ${MiB}` }],
+  });
+});
 
 test('wrong arguments, and an abort', async () => {
   const host = await Host.in();

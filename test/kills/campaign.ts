@@ -5,21 +5,26 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } f
 import { lacks } from '../fixtures/tools.js';
 import { OPERATIONS, type Operation } from './operations.js';
 import { shapeOf } from './points.js';
+import { sample } from './sample.js';
 import { Masters } from './site.js';
 import type { Ground, Surveyed, Visit } from './visits.js';
 
-/** Everything, rather than what is quick. */
+/** Everything: an hour. */
 export const FULL = process.env.KILLS === 'full';
 
-/** Which points are visited where not all are. */
-export const SEED = Number(process.env.KILLS_SEED ?? 1);
+/** Some points of every operation, minutes; rather than some points of some operations, as in `npm test`. */
+export const QUICK = process.env.KILLS === 'quick';
+
+/** Which operations and points are visited where not all are: others each time. */
+export const SEED = Number(process.env.KILLS_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
 const TIMEOUT_MS = FULL ? 3_600_000 : 300_000;
 
-/** Declares a test for each operation on each filesystem, and prints a table of what they visited. */
+/** Declares a test for each operation on each filesystem, or for `some` of them, and prints a table of what they visited. */
 export function campaign(
   title: string,
   filesystems: readonly string[],
+  some: number,
   survey: (ground: Ground, filesystem: string) => Promise<Surveyed>,
   concerned: (operation: Operation, filesystem: string) => boolean = () => true,
 ): void {
@@ -36,28 +41,32 @@ export function campaign(
           (operation.on === undefined || (operation.on === 'reflink') === filesystem.reflinks) &&
           concerned(operation, filesystem.name),
       );
-      test.for(here)('$name', { timeout: TIMEOUT_MS }, async (operation, { skip }) => {
-        const missing = filesystem.missing ?? lacks('strace', 'mke2fs', 'resize2fs', 'e2fsck', 'debugfs');
-        if (missing !== undefined) skip(missing);
-        const folder = await mkdtemp(join(filesystem.path, 'kills-'));
-        onTestFinished(() => rm(folder, { recursive: true, force: true }));
-        const ground = { folder, masters: await Masters.make(folder), operation };
-        const started = performance.now();
-        const { points, visits } = await survey(ground, filesystem.name);
-        const faults = visits.filter((visit) => visit.faults.length > 0);
-        const row = {
-          points,
-          visits: visits.length,
-          elsewhere: visits.filter(({ reached }) => !reached).length,
-          faults: faults.length,
-          seconds: Math.round((performance.now() - started) / 1000),
-          ...counted(visits),
-        };
-        rows[`${operation.name} (${filesystem.name})`] = row;
-        // An hour is long to wait for the first word.
-        if (FULL) console.log(operation.name, filesystem.name, JSON.stringify(row), faults.map(inWords));
-        expect(faults.map(inWords)).toEqual([]);
-      });
+      test.for(FULL || QUICK ? here : sample(here, some, SEED))(
+        '$name',
+        { timeout: TIMEOUT_MS },
+        async (operation, { skip }) => {
+          const missing = filesystem.missing ?? lacks('strace', 'mke2fs', 'resize2fs', 'e2fsck', 'debugfs');
+          if (missing !== undefined) skip(missing);
+          const folder = await mkdtemp(join(filesystem.path, 'kills-'));
+          onTestFinished(() => rm(folder, { recursive: true, force: true }));
+          const ground = { folder, masters: await Masters.make(folder), operation };
+          const started = performance.now();
+          const { points, visits } = await survey(ground, filesystem.name);
+          const faults = visits.filter((visit) => visit.faults.length > 0);
+          const row = {
+            points,
+            visits: visits.length,
+            elsewhere: visits.filter(({ reached }) => !reached).length,
+            faults: faults.length,
+            seconds: Math.round((performance.now() - started) / 1000),
+            ...counted(visits),
+          };
+          rows[`${operation.name} (${filesystem.name})`] = row;
+          // An hour is long to wait for the first word.
+          if (FULL) console.log(operation.name, filesystem.name, JSON.stringify(row), faults.map(inWords));
+          expect(faults.map(inWords)).toEqual([]);
+        },
+      );
     },
   );
   afterAll(() => {

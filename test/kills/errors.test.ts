@@ -11,6 +11,7 @@ const FEW = 5;
 campaign(
   'failed',
   FULL ? ['XFS', 'btrfs', 'ext4'] : ['XFS'],
+  5,
   async (ground, filesystem): Promise<Surveyed> => {
     const performer = Performer.start();
     const points = await dryRun(ground, performer);

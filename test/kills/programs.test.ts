@@ -20,6 +20,7 @@ const GROWING = OPERATIONS.filter(({ name }) => isGrowing(name));
 campaign(
   'failed or killed in a program',
   ['XFS', 'ext4'],
+  1,
   async (ground, filesystem): Promise<Surveyed> => {
     const performer = Performer.start();
     // Only a sealed image is checked.

@@ -12,6 +12,7 @@ const WRITES = /^(p?write|copy_file_range)/;
 campaign(
   'with every read, write and copy cut to a third',
   ['XFS', 'ext4'],
+  1,
   async (ground): Promise<Surveyed> => {
     const library = join(ground.folder, 'short_calls.so');
     execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, 'test/kills/short_calls.c', '-ldl']);

@@ -103,6 +103,40 @@ describeEachDisk((_kind, bench) => {
   });
 
   test.each([
+    { what: 'stamp', flushed: ['.sha256'], pooled: false },
+    { what: 'image', flushed: [''], pooled: false },
+    { what: 'image and stamp', flushed: ['', '.sha256'], pooled: false },
+    { what: 'image and stamp, from the pool,', flushed: ['', '.sha256'], pooled: true },
+  ])(
+    'a slot of whose files others flush only the $what: no other id is given it, its own can be cloned again',
+    async ({ flushed, pooled }) => {
+      const { disk, host } = await bench();
+      const copy = await disk.fresh(() =>
+        use(host, async (registry) => {
+          if (pooled) await registry.prewarm('ext4', { count: 1 });
+          const clone = await registry.cloneForVm('vm/1', 'ext4', WRITABLE);
+          expect(clone.pooled).toBe(pooled);
+          for (const suffix of flushed) await flushFile(`${clone.path}${suffix}`);
+          return disk.cut();
+        }),
+      );
+      await disk.restarted(copy, () =>
+        use(host, async (registry) => {
+          const slot = join(host.clonesDir, 'vm_1');
+          if (!(await exists(slot))) return;
+          const other = await registry.cloneForVm('vm_1', 'ext4', WRITABLE).catch((error) => error);
+          expect(['SLOT_TORN', 'VM_ID_COLLISION']).toContain(other.code);
+          const own = await registry.cloneForVm('vm/1', 'ext4', WRITABLE).catch((error) => error);
+          if (own instanceof Error) expect(own).toMatchObject({ code: 'SLOT_TORN' });
+          for (const name of (await registry.recover()).unstamped) await registry.release(name);
+          const { path } = await registry.cloneForVm('vm/1', 'ext4', WRITABLE);
+          expect(await sha256Of(path)).toBe(host.digestOf('ext4'));
+        }),
+      );
+    },
+  );
+
+  test.each([
     ['nothing', []],
     ['a pending size stamp', ['rootfs.ext4.size.new']],
   ])(

@@ -1,0 +1,3 @@
+import { randomCuts } from './random-cuts.js';
+
+randomCuts('ext4');

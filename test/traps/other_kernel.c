@@ -1,0 +1,44 @@
+// Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is mounted where
+// (OLD_STATX), or one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES).
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define MOUNT_ROOT 0x2000ULL
+
+long syscall(long number, ...) {
+  va_list list;
+  long args[6];
+  va_start(list, number);
+  for (int i = 0; i < 6; i++) args[i] = va_arg(list, long);
+  va_end(list);
+  long (*next)(long, ...) = dlsym(RTLD_NEXT, "syscall");
+  long result = next(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+  if (number == SYS_statx && result == 0 && getenv("OLD_STATX") != NULL) {
+    struct statx *status = (struct statx *)args[4];
+    status->stx_attributes &= ~MOUNT_ROOT;
+    status->stx_attributes_mask &= ~MOUNT_ROOT;
+  }
+  return result;
+}
+
+int ioctl(int fd, unsigned long request, ...) {
+  static int failed = 0;
+  va_list list;
+  va_start(list, request);
+  long arg = va_arg(list, long);
+  va_end(list);
+  const char *failures = getenv("FICLONE_FAILURES");
+  if (request == FICLONE && failures != NULL && failed < atoi(failures)) {
+    failed++;
+    errno = atoi(getenv("FICLONE_ERRNO"));
+    return -1;
+  }
+  int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
+  return next(fd, request, arg);
+}
