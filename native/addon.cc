@@ -34,7 +34,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("probeReflink", microvm::probe_reflink);
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);
-  add("inspectSlot", microvm::inspect_slot);
   add("inspectSlots", microvm::inspect_slots);
   add("newPlan", microvm::new_plan);
   add("cloneSlot", microvm::clone_slot);

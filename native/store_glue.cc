@@ -104,21 +104,6 @@ class SweepStore {
   SweepReport report_;
 };
 
-class InspectSlot {
- public:
-  InspectSlot(Ref<Store> store, std::string slot) : store_(std::move(store)), slot_(std::move(slot)) {}
-  Error run() {
-    Error error = store_->check_current();
-    return error.ok() ? read_slot(*store_, slot_, &state_) : error;
-  }
-  Napi::Value result(Napi::Env env) { return to_js(env, state_); }
-
- private:
-  Ref<Store> store_;
-  std::string slot_;
-  SlotState state_;
-};
-
 // Many in one trip, each with its state or its error.
 class InspectSlots {
  public:
@@ -184,12 +169,6 @@ Napi::Value sweep_store(const Napi::CallbackInfo& info) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};
   return Job<SweepStore>::start(info.Env(), "microvm:sweep", SweepStore(std::move(store), to_size(info[1])));
-}
-
-Napi::Value inspect_slot(const Napi::CallbackInfo& info) {
-  Ref<Store> store = unwrap<Store>(info[0]);
-  if (!store) return {};
-  return Job<InspectSlot>::start(info.Env(), "microvm:inspectSlot", InspectSlot(std::move(store), to_string(info[1])));
 }
 
 Napi::Value inspect_slots(const Napi::CallbackInfo& info) {

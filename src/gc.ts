@@ -2,7 +2,7 @@
 import type { ClonesFolder } from './clones-folder.js';
 import { rootfsError } from './errors.js';
 import { checkAborted } from './long-work.js';
-import { native, type SlotState } from './native.js';
+import { inspectSlot, native, type SlotState } from './native.js';
 import { slotNames } from './slot-names.js';
 import { isTorn, isUnstamped } from './slot-state.js';
 import { imageInUse } from './slot-use.js';
@@ -28,7 +28,7 @@ export async function collectGarbage(
     for await (const slot of slotNames(folder.path)) {
       checkAborted(what, signal);
       await folder.use(async ({ store }) => {
-        const state = await native().inspectSlot(store, slot);
+        const state = await inspectSlot(store, slot);
         const rawId = state.rawId ?? slot;
         if (!isWholeSlot(state) || keep.has(rawId)) return;
         const use = await imageInUse(`${folder.path}/${slot}`);

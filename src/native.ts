@@ -1,6 +1,6 @@
 // The addon as the rest of the library sees it. Arguments have been validated before they come here; failures of the
 // system reject with a SystemError, outcomes that a caller has to decide about are values.
-import { RootfsError, type SystemError } from './errors.js';
+import { isSystemError, RootfsError, type SystemError } from './errors.js';
 import type { Identity } from './identity.js';
 import { loadAddon } from './load-addon.js';
 
@@ -185,7 +185,6 @@ export interface NativeAddon {
     budget: number,
   ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean }>;
 
-  inspectSlot(store: NativeStore, slot: string): Promise<SlotState>;
   /** Many in one trip, each with its state or its error. */
   inspectSlots(store: NativeStore, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
   newPlan(plan: SlotPlan): NativePlan;
@@ -263,6 +262,13 @@ export interface NativeAddon {
       | NativeFileCopy
       | NativeTally,
   ): void;
+}
+
+/** One slot. */
+export async function inspectSlot(store: NativeStore, slot: string): Promise<SlotState> {
+  const [state] = (await native().inspectSlots(store, [slot])) as [SlotState | SystemError];
+  if (isSystemError(state)) throw state;
+  return state;
 }
 
 let loaded: NativeAddon | undefined;

@@ -3,7 +3,7 @@ import type { ClonesFolder, SweepReport } from './clones-folder.js';
 import { rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
 import { checkAborted } from './long-work.js';
-import { native } from './native.js';
+import { inspectSlot, native } from './native.js';
 import type { Pool } from './pool.js';
 import { settle } from './replace.js';
 import type { SealedImages } from './sealed-images.js';
@@ -41,11 +41,11 @@ export async function recover(
   const failures: unknown[] = [];
   const look = (slot: string) =>
     folder.use(async ({ store }) => {
-      let state = await native().inspectSlot(store, slot);
+      let state = await inspectSlot(store, slot);
       if (typeof state.newSizeStamp === 'string') {
         await settle(store, slot, signal);
         settledSlots.push(slot);
-        state = await native().inspectSlot(store, slot);
+        state = await inspectSlot(store, slot);
       }
       if (isUnstamped(state)) unstamped.push(slot);
       if (!isTorn(state, templateBytes)) return;

@@ -2,7 +2,7 @@
 import type { ClonesFolder } from './clones-folder.js';
 import { isSystemError, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
-import { native } from './native.js';
+import { inspectSlot, native } from './native.js';
 import { type SlotInfo, slotInfo } from './slot-info.js';
 import { requireOwnId } from './slot-state.js';
 import { imageInUse, type SlotUse } from './slot-use.js';
@@ -34,7 +34,7 @@ export async function slotDetails(
   const path = `${folder.path}/${vm.safe}`;
   try {
     if (await isMissing(path)) return undefined;
-    const state = await folder.use(({ store }) => native().inspectSlot(store, vm.safe));
+    const state = await folder.use(({ store }) => inspectSlot(store, vm.safe));
     const info = await slotInfo(folder.path, vm.safe, state, names);
     if (info === undefined) return undefined;
     if (info.health === 'whole') requireOwnId(path, vm, state);

@@ -3,7 +3,7 @@ import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { failedWith, RootfsError } from './errors.js';
 import { type Identity, sameFile, sameState } from './identity.js';
 import { isMissing } from './is-missing.js';
-import { type NativeSource, native, type SlotState } from './native.js';
+import { inspectSlot, type NativeSource, native, type SlotState } from './native.js';
 import { settle } from './replace.js';
 import { isTorn, isUnstamped, requireOwnId, slotInvalid, torn } from './slot-state.js';
 import { imageInUse } from './slot-use.js';
@@ -68,7 +68,7 @@ async function openImage(
 ): Promise<SlotImage | undefined> {
   const imagePath = `${path}/${CLONE_ROOTFS_FILE}`;
   const [state, opened] = await Promise.all([
-    native().inspectSlot(store, vm.safe),
+    inspectSlot(store, vm.safe),
     native()
       .openSource(imagePath)
       .catch((error: unknown) => ({ error })),

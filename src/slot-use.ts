@@ -2,7 +2,7 @@
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
-import { native } from './native.js';
+import { inspectSlot, native } from './native.js';
 import { requireOwnId, slotInvalid } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
@@ -17,7 +17,7 @@ export async function slotInUse(folder: ClonesFolder, vm: VmId): Promise<SlotUse
       path,
     });
     if (await isMissing(path)) throw absent;
-    const state = await folder.use(({ store }) => native().inspectSlot(store, vm.safe));
+    const state = await folder.use(({ store }) => inspectSlot(store, vm.safe));
     if (state.kind === 'absent') throw absent;
     if (state.kind === 'foreign') throw slotInvalid(path);
     requireOwnId(path, vm, state);

@@ -19,6 +19,7 @@ import {
   type Built,
   type CloneOutcome,
   type Created,
+  inspectSlot,
   type NativeClone,
   native,
   RUNG,
@@ -228,7 +229,7 @@ export class Slots {
   /** A slot that is there needs no sealed image. Else one is made, or the reason why not is returned. */
   async #reuseOrSeal(request: CloneRequest, template: Template): Promise<VmRootfs | Attempt | undefined> {
     const existing = await this.#folder.use(async (folder) => {
-      const state = await native().inspectSlot(folder.store, request.vm.safe);
+      const state = await inspectSlot(folder.store, request.vm.safe);
       if (state.kind === 'absent') return undefined;
       return this.#existing.reuse(this.#what(request), folder, request, template, state);
     });
@@ -330,7 +331,7 @@ export class Slots {
       const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, companions);
       if (published === 'exists') {
         // Another caller was faster. Looked at at once: another round would copy it all again.
-        const state = await native().inspectSlot(folder.store, slot);
+        const state = await inspectSlot(folder.store, slot);
         return await this.#existing.reuse(what, folder, request, template, state);
       }
       if (published === 'source-changed') return this.#origins.sourceChanged(warm);

@@ -6,7 +6,7 @@ import { checkFilesystemClean } from './grow.js';
 import { hashSource } from './hash.js';
 import { isMissing } from './is-missing.js';
 import { checkAborted, type Progress } from './long-work.js';
-import { type NativeSource, native } from './native.js';
+import { inspectSlot, type NativeSource, native } from './native.js';
 import { isSealed, keyOf, partsOf, readRecord, type SealRecord } from './seal-record.js';
 import { slotNames } from './slot-names.js';
 import { imageInUse } from './slot-use.js';
@@ -151,7 +151,7 @@ async function clones(folder: ClonesFolder, templates: readonly Template[]): Pro
   const checks: Check[] = [];
   for await (const slot of slotNames(folder.path)) {
     const path = `${folder.path}/${slot}`;
-    const state = await folder.use(({ store }) => native().inspectSlot(store, slot));
+    const state = await folder.use(({ store }) => inspectSlot(store, slot));
     const stamp = parseStamp(state.stamp);
     const unshared = state.image?.regular && state.image.identity.links === 1 && !state.sharesExtents;
     if (stamp === undefined || state.sizeStamp !== undefined || !unshared) continue;
