@@ -101,7 +101,8 @@ async function inWorkFolder<T>({ sessionPath }: OpenFolder, work: (path: string)
   try {
     return await work(path);
   } finally {
-    await rm(path, { recursive: true, force: true });
+    // What cannot be removed now goes with the session's folder; it must not hide what became of the work.
+    await rm(path, { recursive: true, force: true }).catch(() => {});
   }
 }
 
