@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addClone } from './commands/clone.js';
 import { addCompletion } from './commands/completion.js';
+import { addDoctor } from './commands/doctor.js';
 import { addGc } from './commands/gc.js';
 import { addGrow } from './commands/grow.js';
 import { addHash } from './commands/hash.js';
@@ -12,6 +13,7 @@ import { addPrewarm } from './commands/prewarm.js';
 import { addRecover } from './commands/recover.js';
 import { addRelease } from './commands/release.js';
 import { addStacks } from './commands/stacks.js';
+import { addStore } from './commands/store.js';
 import { addVerify } from './commands/verify.js';
 
 const AFTER_HELP = `
@@ -23,6 +25,7 @@ Exit status: 0 done, 1 failed, 2 wrong use, 3 not found, 4 refused as things are
 5 the system failed, 130 interrupted.
 
 Examples:
+  microvm-rootfs doctor
   microvm-rootfs stacks
   microvm-rootfs clone vm-1 debian-12 --size 8G --writable
   microvm-rootfs release vm-1`;
@@ -46,6 +49,7 @@ export function buildProgram(): Command {
     .configureOutput({ outputError: () => {} })
     .exitOverride();
   const commands = [
+    addDoctor,
     addStacks,
     addClone,
     addGrow,
@@ -56,6 +60,7 @@ export function buildProgram(): Command {
     addVerify,
     addHash,
     addBench,
+    addStore,
     addCompletion,
   ];
   for (const add of commands) add(program);
