@@ -28,7 +28,15 @@ _microvm_rootfs() {
 }
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _microvm_rootfs "$@"; else compdef _microvm_rootfs ${NAME}; fi
 `,
-  fish: `complete -c ${NAME} -a '(${NAME} __complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
+  fish: `function __microvm_rootfs_complete
+  set -l found (${NAME} __complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
+  if count $found >/dev/null
+    printf '%s\\n' $found
+  else
+    __fish_complete_path (commandline -ct)
+  end
+end
+complete -c ${NAME} -f -a '(__microvm_rootfs_complete)'
 `,
 };
 

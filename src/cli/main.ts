@@ -1,15 +1,11 @@
 #!/usr/bin/env node
 // The command `microvm-rootfs`. See docs/cli.md.
 import { buildProgram } from './program.js';
-import { reportError } from './report-error.js';
+import { reportError, reportWarning } from './report-error.js';
 
 // A warning of the library is for whoever typed the command; Node's own form of it is not.
 process.removeAllListeners('warning');
-process.on('warning', (warning) => {
-  const shared = 'code' in warning && warning.code === 'MICROVM_ROOTFS_SHARED_INODE';
-  const here = shared ? ' (here: --writable, --read-only)' : '';
-  process.stderr.write(`microvm-rootfs: warning: ${warning.message}${here}\n`);
-});
+process.on('warning', (warning) => reportWarning(warning, style()));
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // Whoever read from us (`| head`) has seen enough.

@@ -1,4 +1,4 @@
-// How the command ends when something went wrong: one line on stderr, or JSON there, and an exit status that says what kind of thing.
+// How the command ends when something went wrong: one line on stderr, with --json a line of JSON, and an exit status that says what kind of thing.
 import { getSystemErrorName } from 'node:util';
 import { CommanderError } from 'commander';
 import type { RootfsError } from '../index.js';
@@ -29,11 +29,21 @@ export function reportError(error: unknown, style: ReportStyle): number {
   // Without a command there is help, on stderr.
   if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage;
   const { json, verbose } = style;
-  const text = json
-    ? JSON.stringify({ error: document(error, verbose) }, null, 2)
-    : lines(error, verbose).join('\n');
+  const text = json ? JSON.stringify({ error: document(error, verbose) }) : lines(error, verbose).join('\n');
   process.stderr.write(`${text}\n`);
   return exitStatus(error);
+}
+
+/** A warning of the library, or of Node's. */
+export function reportWarning(warning: Error, { json }: ReportStyle): void {
+  const code = codeOf(warning);
+  // Its words name the library's options.
+  const here = code === 'MICROVM_ROOTFS_SHARED_INODE' ? ' (here: --writable, --read-only)' : '';
+  const message = `${warning.message}${here}`;
+  const text = json
+    ? JSON.stringify({ warning: { code, message } })
+    : `microvm-rootfs: warning: ${printable(message)}`;
+  process.stderr.write(`${text}\n`);
 }
 
 function exitStatus(error: unknown): number {

@@ -93,6 +93,11 @@ test('clone warns of a hardlink and names the options that decide about it', asy
   expect(code).toBe(0);
   expect(stderr).toMatch(/^microvm-rootfs: warning: .*hardlinks/);
   expect(stderr).toContain('--writable');
+  const json = await cli(host, ['clone', 'vm-3', 'debian', '--json']);
+  expect(JSON.parse(json.stderr)).toEqual({
+    warning: { code: 'MICROVM_ROOTFS_SHARED_INODE', message: expect.stringContaining('--writable') },
+  });
+  expect(JSON.parse(json.stdout)).toMatchObject({ sharesTemplateInode: true });
   const quiet = await cli(host, ['clone', 'vm-2', 'debian', '--read-only']);
   expect(quiet).toMatchObject({ code: 0, stderr: '' });
   expect(quiet.stdout).toMatch(/^How +hardlink, made now, it is the template itself/m);

@@ -1,6 +1,6 @@
 // Completion as a shell asks for it.
 import { spawnSync } from 'node:child_process';
-import { chmod, mkdir, symlink } from 'node:fs/promises';
+import { mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { Host } from '../fixtures/host.js';
@@ -27,29 +27,64 @@ test('commands, options, templates and VMs are completed', async () => {
   expect(await completed(host, 'clone', '--size', '')).toEqual([]);
 });
 
+/** What a shell's script says when it asks the command, which lies on PATH. */
+async function inShell(host: Host, shell: string, args: readonly string[]): Promise<string> {
+  const bin = await mkdtemp(join(host.root, 'bin-'));
+  await symlink(MAIN, join(bin, 'microvm-rootfs'));
+  const { status, stdout, stderr } = spawnSync(shell, args, {
+    encoding: 'utf8',
+    cwd: host.root,
+    env: cliEnvironment(host, { PATH: `${bin}${delimiter}${process.env.PATH}`, HOME: host.root }),
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return stdout;
+}
+
+function lacksShell(shell: string): string | undefined {
+  return spawnSync(shell, ['-c', 'true']).status === 0 ? undefined : `needs ${shell} (package ${shell})`;
+}
+
 test('bash takes the script, and completes with it', async () => {
   const host = await Host.in();
   await host.addTemplate('debian-12', 'x');
-  const bin = join(host.root, 'bin');
-  await mkdir(bin);
-  await symlink(MAIN, join(bin, 'microvm-rootfs'));
-  await chmod(MAIN, 0o755);
   const script = `
     source <(microvm-rootfs completion bash) || exit 1
     COMP_WORDS=(microvm-rootfs clone vm-1 deb) COMP_CWORD=3
     _microvm_rootfs
     echo "\${COMPREPLY[@]}"
     complete -p microvm-rootfs`;
-  const { status, stdout, stderr } = spawnSync('bash', ['-c', script], {
-    encoding: 'utf8',
-    env: cliEnvironment(host, { PATH: `${bin}${delimiter}${process.env.PATH}` }),
-  });
-  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-  expect(stdout).toBe('debian-12\ncomplete -o default -F _microvm_rootfs microvm-rootfs\n');
+  expect(await inShell(host, 'bash', ['-c', script])).toBe(
+    'debian-12\ncomplete -o default -F _microvm_rootfs microvm-rootfs\n',
+  );
 });
 
-test.each(['zsh', 'fish'])('%s has a script as well', async (shell) => {
-  const { code, stdout } = await cli(undefined, ['completion', shell]);
-  expect(code).toBe(0);
-  expect(stdout).toContain('microvm-rootfs __complete --');
+test('zsh does, sourced or as a function on $fpath', async ({ skip }) => {
+  const missing = lacksShell('zsh');
+  if (missing) skip(missing);
+  const host = await Host.in();
+  await host.addTemplate('debian-12', 'x');
+  // Only in zsh's own editor is there a compadd: this one prints what it is given.
+  const complete = `
+    compadd() { shift; print -l -- \${(P)1} }
+    words=(microvm-rootfs clone vm-1 deb) CURRENT=4
+    echo $_comps[microvm-rootfs]; $_comps[microvm-rootfs]`;
+  const sourced = `autoload -U compinit; compinit -u -D; source <(microvm-rootfs completion zsh)`;
+  expect(await inShell(host, 'zsh', ['-fc', sourced + complete])).toBe('_microvm_rootfs\ndebian-12\n');
+  const onPath = `
+    mkdir functions; microvm-rootfs completion zsh >functions/_microvm-rootfs
+    fpath=($PWD/functions $fpath); autoload -U compinit; compinit -u -D`;
+  expect(await inShell(host, 'zsh', ['-fc', onPath + complete])).toBe('_microvm-rootfs\ndebian-12\n');
+});
+
+test('fish does, and offers files where nothing of ours fits', async ({ skip }) => {
+  const missing = lacksShell('fish');
+  if (missing) skip(missing);
+  const host = await Host.in();
+  await host.addTemplate('debian-12', 'x');
+  await writeFile(join(host.root, 'memory.snap'), '');
+  const script = `
+    source (microvm-rootfs completion fish | psub)
+    complete -C 'microvm-rootfs clone vm-1 '
+    complete -C 'microvm-rootfs hash mem'`;
+  expect(await inShell(host, 'fish', ['-c', script])).toBe('debian-12\nmemory.snap\n');
 });

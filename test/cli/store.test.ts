@@ -57,7 +57,7 @@ async function create(host: Host & { image: string }, ...args: string[]): Promis
   return cliJson<StoreStatus>(host, ['store', 'create', host.image, '--size', '300M', ...args]);
 }
 
-describe.each<StoreKind>(['xfs', 'btrfs'])('%s', (fs) => {
+describe.each<StoreKind>(['xfs', 'btrfs'])('%s', { timeout: 120_000 }, (fs) => {
   test('from creation to removal', async () => {
     const host = await ext4Host();
     await mkdir(host.clonesDir, { mode: 0o750 });
@@ -77,6 +77,14 @@ describe.each<StoreKind>(['xfs', 'btrfs'])('%s', (fs) => {
     expect(await cliJson(host, ['clone', 'vm-1', 'debian', '--writable'])).toMatchObject({
       strategy: 'reflink',
     });
+
+    // What was reserved stays so.
+    try {
+      execFileSync('fstrim', [host.clonesDir], { stdio: 'pipe' });
+    } catch {
+      // The device does not discard.
+    }
+    expect((await stat(host.image)).blocks * 512).toBeGreaterThanOrEqual(300 * MiB);
 
     // While a clone is in use.
     const inUse = await open(host.slot('vm-1').image, 'r+');
@@ -329,6 +337,14 @@ test('doctor finds a reserved store in order', async () => {
   await create(host);
   const { findings } = await cliJson<{ findings: { check: string; status: string }[] }>(host, ['doctor']);
   expect(findings.find(({ check }) => check === 'store')?.status).toBe('ok');
+});
+
+test('status needs no root', async () => {
+  const host = await ext4Host();
+  await create(host);
+  for (const above of ['.', '../..']) await chmod(join(host.root, above), 0o755);
+  const under = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'];
+  expect(await cliJson(host, ['store', 'status'], { under })).toMatchObject({ fs: 'xfs', slots: 0 });
 });
 
 test('rm --force removes one with clones', async () => {

@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Command } from 'commander';
 import { expect, test } from 'vitest';
 import { buildProgram } from '../../src/cli/program.js';
 import { exitOf } from '../fixtures/child.js';
@@ -41,16 +42,24 @@ test('without a command there is help on stderr', async () => {
   expect(stderr).toMatch(/^Usage: microvm-rootfs/);
 });
 
-test('every command has help with an example and the options that all share', async () => {
-  const commands = buildProgram().createHelp().visibleCommands(buildProgram());
-  for (const command of commands.map((each) => each.name()).filter((name) => name !== 'help')) {
-    const { code, stdout, stderr } = await cli(undefined, [command, '--help']);
+test('every command has help with an example and the options that all share', {
+  timeout: 60_000,
+}, async () => {
+  for (const command of paths(buildProgram())) {
+    const { code, stdout, stderr } = await cli(undefined, [...command, '--help']);
     expect({ command, code, stderr }).toEqual({ command, code: 0, stderr: '' });
     expect(stdout).toMatch(/^Examples?:\n {2}.*microvm-rootfs /m);
     expect(stdout).toContain('--json');
     expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(110);
   }
 });
+
+/** `['store', 'create']` and so on. */
+function paths(command: Command): string[][] {
+  return (command.createHelp().visibleCommands(command) as Command[])
+    .filter((each) => each.name() !== 'help')
+    .flatMap((each) => [[each.name()], ...paths(each).map((path) => [each.name(), ...path])]);
+}
 
 test('--version prints that of the package', async () => {
   const { version } = JSON.parse(spawnSync('cat', ['package.json'], { encoding: 'utf8' }).stdout);

@@ -7,6 +7,8 @@ import { reservedStore } from './store.js';
 import { templateImages, templatesFolder } from './templates.js';
 
 export async function examine(config: RootfsConfig, signal: AbortSignal): Promise<Finding[]> {
+  // Nothing of what follows is there on other systems.
+  if (process.platform !== 'linux') return [kernel()];
   const clones = await clonesFolder(config, signal);
   return [
     kernel(),

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { mountedOn, mounts } from '../mounts.js';
 import { type ImageFile, imageFile } from './image-file.js';
-import { kindOf, type StoreKind } from './kinds.js';
+import { STORE_KINDS, type StoreKind } from './kinds.js';
 
 export interface MountedStore extends ImageFile {
   readonly image: string;
@@ -35,15 +35,12 @@ export async function mountOfImage(image: string): Promise<MountedStore | undefi
   const file = await imageFile(image);
   const real = await realpath(image);
   const devices = await loopDevicesOf(real);
-  const mount = (await mounts()).find(({ source }) => devices.includes(source));
+  const kinds: readonly string[] = STORE_KINDS;
+  const mount = (await mounts()).find(({ source, type }) => devices.includes(source) && kinds.includes(type));
   if (mount === undefined) return undefined;
-  return {
-    image: real,
-    kind: await kindOf(real),
-    mountPoint: mount.mountPoint,
-    device: mount.source,
-    ...file,
-  };
+  // Told by the mount: the image itself is only for root to read.
+  const kind = mount.type as StoreKind;
+  return { image: real, kind, mountPoint: mount.mountPoint, device: mount.source, ...file };
 }
 
 /** An image that is to be worked on while nobody has it. Throws `STORE_IN_USE`. */

@@ -5,7 +5,7 @@ import { mountOfImage, requireUnmounted } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf } from './kinds.js';
 import { unmount, withMounted } from './mounting.js';
-import { slotsIn } from './status.js';
+import { entriesIn } from './status.js';
 import { requireRoot } from './store-error.js';
 
 export async function removeStore(image: string, force: boolean): Promise<void> {
@@ -15,21 +15,21 @@ export async function removeStore(image: string, force: boolean): Promise<void> 
   const mounted = await mountOfImage(image);
   if (mounted === undefined) {
     await requireUnmounted(image);
-    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], slotsIn));
+    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], entriesIn));
   } else {
-    if (!force) requireEmpty(image, await slotsIn(mounted.mountPoint));
+    if (!force) requireEmpty(image, await entriesIn(mounted.mountPoint));
     // Refused by the kernel while a VM has an image open, forced or not.
     await unmount(mounted.mountPoint);
   }
   await unlink(image);
 }
 
-function requireEmpty(image: string, slots: readonly string[]): void {
-  if (slots.length === 0) return;
-  const some = slots.slice(0, 3).join(', ');
+function requireEmpty(image: string, entries: readonly string[]): void {
+  if (entries.length === 0) return;
+  const some = entries.slice(0, 3).join(', ') + (entries.length > 3 ? ', …' : '');
   throw new RootfsError(
     'STORE_NOT_EMPTY',
-    `${image} holds ${slots.length === 1 ? 'a clone' : `${slots.length} clones`} (${some}): release them, or say --force`,
+    `${image} is not empty, it holds ${some}: release its clones, or say --force`,
     { path: image },
   );
 }

@@ -1,6 +1,7 @@
 // What there is to know of a store.
-import { readdir, realpath, statfs } from 'node:fs/promises';
-import { RootfsError } from '../../index.js';
+import { access, readdir, realpath, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CLONE_ROOTFS_FILE, RootfsError } from '../../index.js';
 import { mountOfImage, storeOn } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf, type StoreKind } from './kinds.js';
@@ -22,17 +23,17 @@ export interface StoreStatus {
 export async function statusOfImage(image: string): Promise<StoreStatus> {
   const mounted = await mountOfImage(image);
   const file = await imageFile(image);
-  const fs = await kindOf(image);
   const real = await realpath(image);
   if (mounted === undefined) {
+    const fs = await kindOf(image);
     const none = { mountPoint: null, device: null, usedBytes: null, freeBytes: null, slots: null };
     return { image: real, fs, ...file, ...none };
   }
-  const { mountPoint, device } = mounted;
+  const { mountPoint, device, kind } = mounted;
   const { blocks, bfree, bavail, bsize } = await statfs(mountPoint);
   const usedBytes = (blocks - bfree) * bsize;
   const slots = (await slotsIn(mountPoint)).length;
-  return { image: real, fs, ...file, mountPoint, device, usedBytes, freeBytes: bavail * bsize, slots };
+  return { image: real, fs: kind, ...file, mountPoint, device, usedBytes, freeBytes: bavail * bsize, slots };
 }
 
 /** Of the store that is mounted on a folder. */
@@ -44,6 +45,21 @@ export async function statusOfFolder(folder: string): Promise<StoreStatus> {
 }
 
 /** What lies in a store beside our own folder, which holds nothing that is of use without slots. */
-export async function slotsIn(folder: string): Promise<string[]> {
+export async function entriesIn(folder: string): Promise<string[]> {
   return (await readdir(folder)).filter((name) => !name.startsWith('.microvm-rootfs'));
+}
+
+async function slotsIn(folder: string): Promise<string[]> {
+  const slots: string[] = [];
+  for (const name of await entriesIn(folder)) {
+    const image = join(folder, name, CLONE_ROOTFS_FILE);
+    if (
+      await access(image).then(
+        () => true,
+        () => false,
+      )
+    )
+      slots.push(name);
+  }
+  return slots;
 }

@@ -45,6 +45,8 @@ WantedBy=multi-user.target
 Description=Check of the store of microVMs' root disks
 DefaultDependencies=no
 After=systemd-remount-fs.service systemd-tmpfiles-setup-dev.service
+# There is nothing to check while it is mounted, and whoever needs the mount then need not wait.
+ConditionPathIsMountPoint=!${percent(mountPoint)}
 RequiresMountsFor=/tmp ${[image, ...program].map(dirname).map(quoted).join(' ')}
 
 [Service]
