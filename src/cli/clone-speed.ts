@@ -1,8 +1,11 @@
 // How long a clone takes here, beside `cp`: measured in a folder of its own on the file system in question, which is gone afterwards.
-import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { RootfsRegistry, type Strategy } from '../index.js';
+import { mkdir, open, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
 import { run } from '../programs.js';
+import { withScratch } from './scratch.js';
+
+const STACK = 'probe';
 
 export interface CloneSpeed {
   readonly imageBytes: number;
@@ -13,48 +16,51 @@ export interface CloneSpeed {
   readonly cpMicros: number;
 }
 
-/** Holds a dot: no slot, and no template either, can have this name. */
-const SCRATCH = '.microvm-rootfs-bench-';
+export interface SpeedOptions {
+  readonly imageBytes: number;
+  readonly rounds: number;
+  /** As the caller's registry has it. */
+  readonly sealing: 'auto' | 'off';
+  readonly signal: AbortSignal;
+}
 
-/** `sealing` as the caller's registry has it. Rejects with what the system failed with. */
-export async function measureCloneSpeed(
-  folder: string,
-  options: { imageBytes: number; rounds: number; sealing: 'auto' | 'off'; signal: AbortSignal },
-): Promise<CloneSpeed> {
-  const { imageBytes, rounds, sealing, signal } = options;
-  const scratch = await mkdtemp(join(folder, SCRATCH));
-  const templateDir = join(scratch, 'templates');
-  const registry = new RootfsRegistry({ templateDir, clonesDir: join(scratch, 'clones'), sealing });
-  try {
-    const template = join(templateDir, 'probe', 'rootfs.ext4');
-    await mkdir(join(templateDir, 'probe'), { recursive: true });
+/** Rejects with what the system failed with. */
+export async function measureCloneSpeed(folder: string, options: SpeedOptions): Promise<CloneSpeed> {
+  return withScratch(folder, async (scratch) => {
+    const { imageBytes, sealing, signal } = options;
+    const templateDir = join(scratch, 'templates');
+    const template = join(templateDir, STACK, TEMPLATE_ROOTFS_FILE);
+    await mkdir(dirname(template), { recursive: true });
     await writeImage(template, imageBytes, signal);
-    const clones: number[] = [];
-    const copies: number[] = [];
-    // The first is warm-up: it hashes and seals.
-    const first = await registry.cloneForVm('warm-up', 'probe', { writable: true, signal });
-    for (let round = 0; round < rounds; round++) {
-      clones.push(
-        await microsOf(() => registry.cloneForVm(`vm-${round}`, 'probe', { writable: true, signal })),
-      );
-      const copy = join(scratch, `copy-${round}`);
-      copies.push(await microsOf(() => cp(template, copy, signal)));
-      // Where clones are copies they would add up.
-      await registry.release(`vm-${round}`);
-      await rm(copy);
-      await registry.drain();
+    const registry = new RootfsRegistry({ templateDir, clonesDir: join(scratch, 'clones'), sealing });
+    try {
+      return await measure(registry, template, join(scratch, 'copy'), options);
+    } finally {
+      await registry.close();
     }
-    return {
-      imageBytes,
-      rounds,
-      strategy: first.strategy,
-      cloneMicros: median(clones),
-      cpMicros: median(copies),
-    };
-  } finally {
-    await registry.close();
-    await rm(scratch, { recursive: true, force: true });
+  });
+}
+
+async function measure(
+  registry: RootfsRegistry,
+  template: string,
+  copy: string,
+  { imageBytes, rounds, signal }: SpeedOptions,
+): Promise<CloneSpeed> {
+  const clones: number[] = [];
+  const copies: number[] = [];
+  // The first is warm-up: it hashes and seals.
+  const { strategy } = await registry.cloneForVm('warm-up', STACK, { writable: true, signal });
+  for (let round = 0; round < rounds; round++) {
+    const vm = `vm-${round}`;
+    clones.push(await microsOf(() => registry.cloneForVm(vm, STACK, { writable: true, signal })));
+    copies.push(await microsOf(() => cp(template, copy, signal)));
+    // Where clones are copies they would add up.
+    await registry.release(vm);
+    await rm(copy);
+    await registry.drain();
   }
+  return { imageBytes, rounds, strategy, cloneMicros: median(clones), cpMicros: median(copies) };
 }
 
 async function writeImage(path: string, bytes: number, signal: AbortSignal): Promise<void> {

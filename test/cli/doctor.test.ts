@@ -181,7 +181,18 @@ test('a clones path that is no folder is a failure', async () => {
   await writeFile(host.clonesDir, '');
   const examination = await examine(host);
   expect(examination.code).toBe(1);
-  expect(of(examination, 'clones').status).toBe('fail');
+  expect(of(examination, 'clones')).toMatchObject({
+    status: 'fail',
+    fix: `mv ${host.clonesDir} ${host.clonesDir}.old`,
+  });
+});
+
+test('what a killed one left is told with what removes it', async () => {
+  const host = await Host.in();
+  const left = join(host.clonesDir, '.microvm-rootfs-scratch-x');
+  await mkdir(left, { recursive: true });
+  const examination = await examine(host);
+  expect(of(examination, 'clones', 'warn').fix).toBe(`rm -r ${left}`);
 });
 
 test('on a terminal it has colours, unless they are not wanted', async () => {

@@ -332,6 +332,14 @@ test('a store that was not reserved is made on request, and doctor warns of it',
   expect(grown.allocatedBytes).toBeLessThan(200 * MiB);
 });
 
+test('on btrfs the file is one that is written in place', async () => {
+  const disk = newWorkspace().disk('btrfs', ['mkfs.btrfs', '-q', '-f'], 800 * MiB);
+  const host = Object.assign(await Host.in(disk), { image: join(disk, 'store.img') });
+  onTestFinished(() => unmount(host.clonesDir));
+  await create(host);
+  expect(execFileSync('lsattr', [host.image], { encoding: 'utf8' })).toMatch(/^\S*C\S* /);
+});
+
 test('doctor finds a reserved store in order', async () => {
   const host = await ext4Host();
   await create(host);

@@ -1,10 +1,11 @@
 // The folder of clones: what its file system can do is tried there, not guessed from its name.
-import { access, constants, copyFile, link, mkdtemp, readdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { access, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { hasLeases } from '../../host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { mountOf, nearestExisting } from '../mounts.js';
+import { leftScratch, withScratch } from '../scratch.js';
 import { asRoot } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
@@ -22,15 +23,16 @@ const ROUNDS = 10;
 const LOW_SHARE = 0.05;
 const LOW_BYTES = 1024 ** 3;
 
-/** Holds a dot: no slot has such a name. */
-const SCRATCH = '.microvm-rootfs-doctor-';
-
 export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): Promise<ClonesReport> {
   const { clonesDir } = config;
   // Where there is no folder yet, the one that it will be made in has the same file system, unless something is mounted.
   const folder = await nearestExisting(clonesDir);
   const type = (await mountOf(folder))?.type ?? 'an unknown file system';
   const missing = folder === clonesDir ? '' : `, will be made in ${folder}`;
+  if (!(await stat(folder)).isDirectory()) {
+    const fix = asRoot('mv', folder, `${folder}.old`);
+    return { findings: [fail('clones', `${folder} is no folder`, fix)], reflinks: false };
+  }
   if (!(await isWritableFolder(folder))) {
     const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
     const fix = `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
@@ -41,6 +43,7 @@ export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): P
     ok('clones', `${clonesDir} on ${type}${missing}`),
     ...(await openToAll('clones', folder)),
   ];
+  findings.push(...(await leftovers(folder)));
   const space = await freeSpace(folder);
   findings.push(space.finding);
   try {
@@ -52,6 +55,14 @@ export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): P
     findings.push(fail('clones', `nothing can be made in ${folder}: ${(error as Error).message}`));
     return { findings, reflinks: false };
   }
+}
+
+/** Of a doctor or a bench that was killed; or of one that runs at this moment. */
+async function leftovers(folder: string): Promise<Finding[]> {
+  const left = await leftScratch(folder);
+  if (left.length === 0) return [];
+  const what = `${left.join(', ')} left by a doctor or bench that was killed, unless one runs now`;
+  return [warn('clones', what, asRoot('rm', '-r', ...left))];
 }
 
 async function isWritableFolder(folder: string): Promise<boolean> {
@@ -78,28 +89,19 @@ async function freeSpace(folder: string): Promise<{ finding: Finding; bytes: num
 }
 
 async function tryIn(folder: string, config: RootfsConfig, type: string): Promise<ClonesReport> {
-  const scratch = await mkdtemp(join(folder, SCRATCH));
-  try {
+  return withScratch(folder, async (scratch) => {
     const probe = join(scratch, 'probe');
     await writeFile(probe, Buffer.alloc(PROBE_BYTES, 'probe'));
     const refusal = await refusalOf(copyFile(probe, `${probe}-reflink`, constants.COPYFILE_FICLONE_FORCE));
     const reflinks = refusal === undefined;
-    const findings = [
-      reflinks
-        ? ok('reflink', `tried on ${type}: works`)
-        : warn(
-            'reflink',
-            `tried on ${type}: ${refusal}, so clones are hardlinks or copies`,
-            await storeCommand(config),
-          ),
-    ];
-    if (reflinks) findings.push(...(await templateReflink(scratch, config)));
+    const slower = `tried on ${type}: ${refusal}, so clones are hardlinks or copies`;
+    const findings = reflinks
+      ? [ok('reflink', `tried on ${type}: works`), ...(await templateReflink(scratch, config))]
+      : [warn('reflink', slower, await storeCommand(config))];
     findings.push(hardlinkFinding(await refusalOf(link(probe, `${probe}-hardlink`)), reflinks));
     findings.push(await leases(probe));
     return { findings, reflinks };
-  } finally {
-    await rm(scratch, { recursive: true, force: true });
-  }
+  });
 }
 
 /** One that fits: `store create` mounts over nothing that is there, and asks for its space at once. */
@@ -112,7 +114,8 @@ async function storeCommand({ clonesDir }: RootfsConfig): Promise<string> {
     () => true,
   );
   const mount = isFree ? clonesDir : `${clonesDir}-on-store`;
-  return asRoot('microvm-rootfs', 'store', 'create', image, '--size', size, '--mount', mount);
+  const create = asRoot('microvm-rootfs', 'store', 'create', image, '--size', size, '--mount', mount);
+  return `${asRoot('mkdir', '-p', dirname(image))} && ${create}`;
 }
 
 /** The code that it fails with. */

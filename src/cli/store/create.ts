@@ -3,7 +3,7 @@ import { chmod, chown, constants, copyFile, rm, stat, unlink, writeFile } from '
 import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { formatSize } from '../sizes.js';
-import { createImageFile, extendImageFile } from './image-file.js';
+import { createImageFile, extendImageFile, writeInPlace } from './image-file.js';
 import { KINDS, type StoreKind } from './kinds.js';
 import { makeMountPoint, mountStore, requireFreeMountPoint, unmount } from './mounting.js';
 import { type StoreStatus, statusOfImage } from './status.js';
@@ -32,6 +32,7 @@ export async function createStore(store: NewStore, signal: AbortSignal): Promise
   await allOrNothing(async (undo) => {
     await createImageFile(image);
     undo.add(() => unlink(image));
+    await writeInPlace(image, signal);
     await extendImageFile(image, sizeBytes, sparse, signal);
     await runProgram(program, [...args, image], signal, image);
     await makeMountPoint(mountPoint, undo);

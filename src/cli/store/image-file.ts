@@ -3,8 +3,9 @@
 import { open, stat, statfs, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { mountOf } from '../mounts.js';
 import { formatSize } from '../sizes.js';
-import { programFailed, tryProgram } from './store-error.js';
+import { programFailed, runProgram, tryProgram } from './store-error.js';
 
 export interface ImageFile {
   readonly sizeBytes: number;
@@ -36,6 +37,15 @@ export async function createImageFile(path: string): Promise<void> {
       cause: error,
     });
   }
+}
+
+/**
+ * On btrfs, writing over reserved blocks takes new ones, unless the file was marked when it was empty. (ZFS and bcachefs have no such mark: a
+ * reservation is worth nothing there.)
+ */
+export async function writeInPlace(path: string, signal: AbortSignal): Promise<void> {
+  if ((await mountOf(path))?.type !== 'btrfs') return;
+  await runProgram('chattr', ['+C', path], signal, path);
 }
 
 /** Makes the file longer; all of the new part is reserved unless `sparse`. After a failure it is as long as before. */

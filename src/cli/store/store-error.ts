@@ -8,6 +8,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   xfs_repair: 'xfsprogs',
   'mkfs.btrfs': 'btrfs-progs',
   btrfs: 'btrfs-progs',
+  chattr: 'e2fsprogs',
 };
 
 /** Mounting is root's. */
