@@ -99,7 +99,7 @@ async function namesFor(command: Command, position: number, folders: Folders): P
   if (argument?.argChoices !== undefined) return [...argument.argChoices];
   // The folders' names say enough: reading the images for what they are would take too long here.
   if (argument?.name() === 'stack') return foldersIn(folders.templateDir);
-  if (argument?.name() === 'vm') return foldersIn(folders.clonesDir);
+  if (argument?.name() === 'vm' || argument?.name() === 'from') return foldersIn(folders.clonesDir);
   return [];
 }
 
