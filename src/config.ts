@@ -71,10 +71,17 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
  * `MICROVM_RESIZE2FS_BIN`. A variable that is missing or empty leaves the default.
  */
 export function configFromEnv(env: Readonly<Record<string, string | undefined>> = process.env): RootfsConfig {
+  return completeConfig(environmentOverrides(env));
+}
+
+/** Only what the environment says. */
+export function environmentOverrides(
+  env: Readonly<Record<string, string | undefined>>,
+): Partial<RootfsConfig> {
   const overrides: Record<string, string | undefined> = {
     templateDir: env.MICROVM_ROOTFS_TEMPLATE_DIR,
     clonesDir: env.MICROVM_ROOTFS_CLONES_DIR,
     resize2fsBin: env.MICROVM_RESIZE2FS_BIN,
   };
-  return completeConfig(Object.fromEntries(Object.entries(overrides).filter(([, value]) => value)));
+  return Object.fromEntries(Object.entries(overrides).filter(([, value]) => value));
 }

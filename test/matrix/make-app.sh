@@ -9,7 +9,8 @@ mkdir -p "$app"
 packed=$(mktemp -d)
 trap 'rm -rf "$packed"' EXIT
 
-npm pack --silent --ignore-scripts --pack-destination "$packed" . ./node_modules/node-addon-api >/dev/null
+npm pack --silent --ignore-scripts --pack-destination "$packed" \
+  . ./node_modules/node-addon-api ./node_modules/commander >/dev/null
 mkdir "$packed/bin"
 for program in node npm; do ln -s "$(command -v $program)" "$packed/bin"; done
 echo '{ "private": true }' >"$app/package.json"

@@ -1,0 +1,48 @@
+import { mkdir } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { parseCount } from '../clone-flags.js';
+import { measureCloneSpeed } from '../clone-speed.js';
+import { details } from '../output.js';
+import { inSession } from '../session.js';
+import { formatSize, parseSize } from '../sizes.js';
+import { formatMicros } from '../times.js';
+
+interface BenchFlags {
+  readonly size: number;
+  readonly rounds: number;
+}
+
+export function addBench(program: Command): void {
+  program
+    .command('bench')
+    .description('Measure a clone beside cp, in the clones folder.')
+    .option('--size <size>', "the image's size", parseSize, 64 * 1024 * 1024)
+    .option('--rounds <number>', 'how many of each', parseCount, 20)
+    .addHelpText(
+      'after',
+      `
+Writes an image of that size, clones it in turns with cp, and removes all of it. Medians are told.
+
+JSON: { "imageBytes", "rounds", "strategy", "cloneMicros", "cpMicros" }
+
+Example:
+  microvm-rootfs bench --rounds 100`,
+    )
+    .action(({ size, rounds }: BenchFlags, command: Command) =>
+      inSession(command, async (session) => {
+        const { output, signal, config } = session;
+        await mkdir(config.clonesDir, { recursive: true });
+        const speed = await session.during('measuring', () =>
+          measureCloneSpeed(config.clonesDir, { imageBytes: size, rounds, sealing: config.sealing, signal }),
+        );
+        output.print(speed, () =>
+          details({
+            Image: formatSize(speed.imageBytes),
+            Rounds: `${speed.rounds}`,
+            Clone: `${formatMicros(speed.cloneMicros)} by ${speed.strategy}`,
+            cp: `${formatMicros(speed.cpMicros)}`,
+          }),
+        );
+      }),
+    );
+}

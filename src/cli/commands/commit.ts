@@ -1,0 +1,26 @@
+import type { Command } from 'commander';
+import { planned } from '../planned.js';
+import { inSession } from '../session.js';
+import { stackText } from './publish.js';
+
+export function addCommit(program: Command): void {
+  program
+    .command('commit')
+    .description("Make a template of a VM's clone.")
+    .argument('<vm>', "the VM's id")
+    .argument('<name>', 'how the template is to be called')
+    .option('--replace', 'take the place of a template of that name')
+    .addHelpText(
+      'after',
+      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256" }\n\nExample:\n  microvm-rootfs commit vm-1 debian-12-ready',
+    )
+    .action((vm: string, name: string, { replace = false }: { replace?: boolean }, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output } = session;
+        const stack = await session.during(`making ${name} of the clone of ${vm}`, () =>
+          planned(registry).commitSlot(vm, name, { replace }),
+        );
+        output.print(stack, () => stackText(stack));
+      }),
+    );
+}

@@ -1,0 +1,63 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { RootfsError } from '../../index.js';
+import { cloneText } from '../clone-text.js';
+import { inSession, type Session } from '../session.js';
+import { formatSize, parseSize } from '../sizes.js';
+
+interface GrowFlags {
+  readonly stack?: string;
+  readonly image?: boolean;
+}
+
+export function addGrow(program: Command): void {
+  program
+    .command('grow')
+    .description("Grow a VM's clone, once; or any ext4 image. The filesystem grows with the file.")
+    .argument('<vm>', "the VM's id; with --image the path of an image")
+    .argument('<size>', 'how large it is to be: 8G, 512MiB', parseSize)
+    .option('--stack <stack>', "the template that the VM's clone is of")
+    .option('--image', 'grow an image of your own, in place')
+    .addHelpText(
+      'after',
+      `
+JSON: as "clone" has it; with --image { "path", "sizeBytes" }
+
+Examples:
+  microvm-rootfs grow vm-1 8G --stack debian-12
+  microvm-rootfs grow --image ./rootfs.ext4 2G`,
+    )
+    .action((target: string, size: number, flags: GrowFlags, command: Command) =>
+      inSession(command, (session) =>
+        flags.image
+          ? growImage(session, resolve(target), size)
+          : growSlot(session, target, size, flags.stack),
+      ),
+    );
+}
+
+async function growImage(session: Session, path: string, sizeBytes: number): Promise<void> {
+  const { registry, output, signal } = session;
+  await session.during(`growing ${path}`, () => registry.resizeExt4Image(path, sizeBytes, { signal }));
+  output.print({ path, sizeBytes }, () => `${path} has ${formatSize(sizeBytes)}.`);
+}
+
+async function growSlot(
+  session: Session,
+  vm: string,
+  sizeBytes: number,
+  stack: string | undefined,
+): Promise<void> {
+  const { registry, output, signal } = session;
+  if (stack === undefined)
+    throw new RootfsError(
+      'INVALID_ARGUMENT',
+      `--stack is missing: the template that the clone of ${vm} is of`,
+    );
+  // Growing a slot that is not there would make it.
+  await registry.slotInUse(vm);
+  const clone = await session.during(`growing the clone of ${vm}`, () =>
+    registry.cloneForVmWithSize(vm, stack, sizeBytes, { signal }),
+  );
+  output.print(clone, () => cloneText(clone));
+}

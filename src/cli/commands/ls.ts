@@ -1,0 +1,49 @@
+import type { Command } from 'commander';
+import { table } from '../output.js';
+import { planned, type SlotInfo } from '../planned.js';
+import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
+
+export function addLs(program: Command): void {
+  program
+    .command('ls')
+    .description("List the VMs' clones.")
+    .addHelpText(
+      'after',
+      `
+JSON: { "slots": [{ "vmId", "rawId", "stack"?, "sha256", "sizeBytes", "strategy", "state" }] }
+
+Examples:
+  microvm-rootfs ls
+  microvm-rootfs ls --json | jq -r '.slots[].rawId'`,
+    )
+    .action((_flags: object, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const slots = await session.during('looking at clones', () =>
+          all(planned(registry).slots({ signal })),
+        );
+        slots.sort((a, b) => (a.vmId < b.vmId ? -1 : 1));
+        output.print({ slots }, () =>
+          table(
+            slots,
+            [
+              { title: 'VM', of: ({ rawId }) => rawId },
+              { title: 'STACK', of: ({ stack }) => stack ?? '-' },
+              { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
+              { title: 'HOW', of: ({ strategy }) => strategy },
+              { title: 'STATE', of: ({ state }) => state },
+              { title: 'SHA-256', of: ({ sha256 }) => sha256.slice(0, 12) },
+            ],
+            `No clones in ${registry.config.clonesDir}.`,
+          ),
+        );
+      }),
+    );
+}
+
+async function all(slots: AsyncIterable<SlotInfo>): Promise<SlotInfo[]> {
+  const found: SlotInfo[] = [];
+  for await (const slot of slots) found.push(slot);
+  return found;
+}

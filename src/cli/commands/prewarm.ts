@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import { addDressFlags, type DressFlags, dressOptions, parseCount } from '../clone-flags.js';
+import { count as counted } from '../output.js';
+import { inSession } from '../session.js';
+
+interface PrewarmFlags extends DressFlags {
+  readonly count: number;
+}
+
+export function addPrewarm(program: Command): void {
+  addDressFlags(program.command('prewarm'))
+    .description('Read and seal a template, and make ready slots of it for schedulers that keep some.')
+    .argument('<stack>', "the template's name")
+    .requiredOption('--count <number>', 'how many; 0 only reads and seals the template', parseCount)
+    .addHelpText(
+      'after',
+      `
+They stay when the command ends. A process that keeps a pool of the same kind itself, by the
+library's prewarm(), takes them; the command "clone", which lives for one clone, does not look.
+
+JSON: { "stack", "count" }
+
+Examples:
+  microvm-rootfs prewarm debian-12 --count 20
+  microvm-rootfs prewarm debian-12 --count 20 --size 8G`,
+    )
+    .action((stack: string, flags: PrewarmFlags, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const { count } = flags;
+        await session.during(`making ready slots of ${stack}`, () =>
+          registry.prewarm(stack, { ...dressOptions(flags), count, signal }),
+        );
+        output.print({ stack, count }, () => `${stack}: ${counted(count, 'ready slot')}.`);
+      }),
+    );
+}

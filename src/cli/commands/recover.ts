@@ -1,0 +1,40 @@
+import type { Command } from 'commander';
+import type { RecoverReport } from '../../index.js';
+import { details } from '../output.js';
+import { inSession } from '../session.js';
+
+export function addRecover(program: Command): void {
+  program
+    .command('recover')
+    .description('Put the clones folder in order after a crash or a power cut. Safe at any time.')
+    .addHelpText(
+      'after',
+      `
+JSON: { "stagingRemoved", "trashRemoved", "sealedRemoved", "pooledRemoved", "tornSlots": [name],
+        "tornInUse": [name], "unstamped": [name], "settledSlots": [name] }
+
+Example:
+  microvm-rootfs recover`,
+    )
+    .action((_flags: object, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const report = await session.during('recovering', () => registry.recover({ signal }));
+        output.print(report, () => text(report));
+      }),
+    );
+}
+
+function text(report: RecoverReport): string {
+  const names = (list: readonly string[]) => (list.length === 0 ? 'none' : list.join(', '));
+  return details({
+    'Half-made slots removed': `${report.stagingRemoved}`,
+    'Trash removed': `${report.trashRemoved}`,
+    'Sealed images removed': `${report.sealedRemoved}`,
+    'Ready slots removed': `${report.pooledRemoved}`,
+    'Torn clones removed': names(report.tornSlots),
+    'Torn clones in use, left': names(report.tornInUse),
+    'Images without a stamp, left': names(report.unstamped),
+    'Cut-off grows settled': names(report.settledSlots),
+  });
+}

@@ -1,0 +1,44 @@
+import type { Command } from 'commander';
+import { table } from '../output.js';
+import { inSession } from '../session.js';
+
+interface ReleaseFlags {
+  readonly refuseInUse?: boolean;
+  readonly durable?: boolean;
+}
+
+export function addRelease(program: Command): void {
+  program
+    .command('release')
+    .description("Take VMs' clones away. One that is not there is no error.")
+    .argument('<vm...>', 'their ids')
+    .option('--refuse-in-use', 'not one that some process has open')
+    .option('--durable', 'flush to disk, so that a power cut does not bring it back')
+    .addHelpText(
+      'after',
+      `
+The first that fails ends the command; those before it are released.
+
+JSON: { "released": [{ "vmId", "released" }] }; "released" is false where there was none
+
+Examples:
+  microvm-rootfs release vm-1 vm-2
+  microvm-rootfs release vm-1 --refuse-in-use`,
+    )
+    .action((vms: string[], flags: ReleaseFlags, command: Command) =>
+      inSession(command, async ({ registry, output, signal }) => {
+        const { refuseInUse = false, durable = false } = flags;
+        const released: { vmId: string; released: boolean }[] = [];
+        for (const vmId of vms) {
+          signal.throwIfAborted();
+          released.push({ vmId, released: await registry.release(vmId, { refuseInUse, durable }) });
+        }
+        output.print({ released }, () =>
+          table(released, [
+            { title: 'VM', of: ({ vmId }) => vmId },
+            { title: 'RESULT', of: (slot) => (slot.released ? 'released' : 'had no clone') },
+          ]),
+        );
+      }),
+    );
+}

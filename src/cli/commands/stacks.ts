@@ -1,0 +1,39 @@
+import type { Command } from 'commander';
+import { table } from '../output.js';
+import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
+
+export function addStacks(program: Command): void {
+  program
+    .command('stacks')
+    .description('List the templates.')
+    .addHelpText(
+      'after',
+      `
+A template that is new, or was changed, is read once for its digest.
+
+JSON: { "stacks": [{ "name", "templatePath", "sizeBytes", "sha256" }] }
+
+Examples:
+  microvm-rootfs stacks
+  microvm-rootfs stacks --json | jq -r '.stacks[].name'`,
+    )
+    .action((_flags: object, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const stacks = await session.during('reading templates', () => registry.stacks({ signal }));
+        output.print({ stacks }, () =>
+          table(
+            stacks,
+            [
+              { title: 'STACK', of: ({ name }) => name },
+              { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
+              { title: 'SHA-256', of: ({ sha256 }) => sha256.slice(0, 12) },
+              { title: 'PATH', of: ({ templatePath }) => templatePath },
+            ],
+            `No templates in ${registry.config.templateDir}.`,
+          ),
+        );
+      }),
+    );
+}

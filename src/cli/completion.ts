@@ -1,0 +1,115 @@
+// Completion: the shells' scripts only pass on the words before the cursor, and what could follow them is decided here.
+import { readdir } from 'node:fs/promises';
+import type { Command } from 'commander';
+
+export type Shell = 'bash' | 'zsh' | 'fish';
+
+const NAME = 'microvm-rootfs';
+
+interface Folders {
+  readonly templateDir: string;
+  readonly clonesDir: string;
+}
+
+/** Where no name of ours fits, the scripts offer file names. */
+const SCRIPTS: Readonly<Record<Shell, string>> = {
+  bash: `_microvm_rootfs() {
+  local words=("\${COMP_WORDS[@]:1:COMP_CWORD}")
+  local IFS=$'\\n'
+  COMPREPLY=($(compgen -W "$(${NAME} __complete -- "\${words[@]}" 2>/dev/null)" -- "\${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _microvm_rootfs ${NAME}
+`,
+  zsh: `#compdef ${NAME}
+_microvm_rootfs() {
+  local -a found
+  found=(\${(f)"$(${NAME} __complete -- "\${(@)words[2,CURRENT]}" 2>/dev/null)"})
+  if (( \${#found} )); then compadd -a found; else _files; fi
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _microvm_rootfs "$@"; else compdef _microvm_rootfs ${NAME}; fi
+`,
+  fish: `function __microvm_rootfs_complete
+  set -l found (${NAME} __complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
+  if count $found >/dev/null
+    printf '%s\\n' $found
+  else
+    __fish_complete_path (commandline -ct)
+  end
+end
+complete -c ${NAME} -f -a '(__microvm_rootfs_complete)'
+`,
+};
+
+export function scriptFor(shell: Shell): string {
+  return SCRIPTS[shell];
+}
+
+/** What the last of these words could become. */
+export async function candidates(
+  program: Command,
+  words: readonly string[],
+  folders: Folders,
+): Promise<string[]> {
+  const before = words.slice(0, -1);
+  const started = words.at(-1) ?? '';
+  const { command, position, awaitsValue } = walk(program, before);
+  const all = awaitsValue
+    ? []
+    : started.startsWith('-')
+      ? optionsOf(command, program)
+      : command.commands.length > 0
+        ? visible(command).map((each) => each.name())
+        : await namesFor(command, position, folders);
+  return all.filter((word) => word.startsWith(started)).sort();
+}
+
+/** The command that the words lead to, and how many of its arguments they hold. */
+function walk(program: Command, words: readonly string[]) {
+  let command = program;
+  let position = 0;
+  let awaitsValue = false;
+  for (const word of words) {
+    if (awaitsValue) {
+      awaitsValue = false;
+    } else if (word.startsWith('-')) {
+      const option = [...command.options, ...program.options].find(({ long }) => long === word);
+      awaitsValue = option?.required === true;
+    } else {
+      const next = command.commands.find((each) => each.name() === word);
+      if (next === undefined) position++;
+      else command = next;
+    }
+  }
+  return { command, position, awaitsValue };
+}
+
+function optionsOf(command: Command, program: Command): string[] {
+  const options = new Set([...command.options, ...program.options].flatMap(({ long }) => long ?? []));
+  return [...options, '--help'];
+}
+
+function visible(command: Command): Command[] {
+  return command.createHelp().visibleCommands(command) as Command[];
+}
+
+async function namesFor(command: Command, position: number, folders: Folders): Promise<string[]> {
+  const args = command.registeredArguments;
+  const last = args.at(-1);
+  const argument = args[position] ?? (last?.variadic ? last : undefined);
+  if (argument?.argChoices !== undefined) return [...argument.argChoices];
+  // The folders' names say enough: reading the images for what they are would take too long here.
+  if (argument?.name() === 'stack') return foldersIn(folders.templateDir);
+  if (argument?.name() === 'vm' || argument?.name() === 'from') return foldersIn(folders.clonesDir);
+  return [];
+}
+
+async function foldersIn(path: string): Promise<string[]> {
+  try {
+    const entries = await readdir(path, { withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+      .map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}

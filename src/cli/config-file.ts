@@ -1,0 +1,88 @@
+// Where things lie: flags, before the environment, before a file, before the library's defaults.
+import { readFile } from 'node:fs/promises';
+import { isAbsolute, resolve } from 'node:path';
+import { environmentOverrides } from '../config.js';
+import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
+
+/** Read if it is there. */
+export const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';
+
+/** As the parser of arguments has them. */
+export interface ConfigFlags {
+  readonly templates?: string;
+  readonly clones?: string;
+  readonly resize2fs?: string;
+  readonly e2fsck?: string;
+  readonly sealing?: boolean;
+  readonly config?: string;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+type Settings = Partial<RootfsConfig>;
+
+const KEYS = ['templateDir', 'clonesDir', 'resize2fsBin', 'e2fsckBin', 'sealing'];
+const FOLDERS = ['templateDir', 'clonesDir'] as const;
+
+/** Throws `CONFIG_INVALID` for a file that cannot be read or holds what it should not. */
+export async function effectiveConfig(flags: ConfigFlags, env: Environment): Promise<Settings> {
+  const file = await configOfFile(flags.config ?? (env.MICROVM_ROOTFS_CONFIG || undefined));
+  const config: Settings = { ...file, ...environmentOverrides(env), ...flagOverrides(flags) };
+  return {
+    ...config,
+    templateDir: resolve(config.templateDir ?? DEFAULT_TEMPLATE_DIR),
+    clonesDir: resolve(config.clonesDir ?? DEFAULT_CLONES_DIR),
+  };
+}
+
+function flagOverrides(flags: ConfigFlags): Settings {
+  return {
+    ...(flags.templates === undefined ? {} : { templateDir: flags.templates }),
+    ...(flags.clones === undefined ? {} : { clonesDir: flags.clones }),
+    ...(flags.resize2fs === undefined ? {} : { resize2fsBin: flags.resize2fs }),
+    ...(flags.e2fsck === undefined ? {} : { e2fsckBin: flags.e2fsck }),
+    ...(flags.sealing === false ? { sealing: 'off' as const } : {}),
+  };
+}
+
+async function configOfFile(named: string | undefined): Promise<Settings> {
+  const path = named ?? DEFAULT_CONFIG_FILE;
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (missing && named === undefined) return {};
+    throw invalid(path, missing ? 'there is no such file' : (error as Error).message, error);
+  }
+  return parse(path, text);
+}
+
+function parse(path: string, text: string): Settings {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw invalid(path, `it is not JSON: ${(error as Error).message}`, error);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(path, 'it must hold one JSON object');
+  }
+  const settings = value as Record<string, unknown>;
+  for (const [key, setting] of Object.entries(settings)) {
+    if (!KEYS.includes(key)) throw invalid(path, `"${key}" is not a setting; known are ${KEYS.join(', ')}`);
+    if (typeof setting !== 'string' || setting === '') throw invalid(path, `"${key}" must be a string`);
+  }
+  if (settings.sealing !== undefined && settings.sealing !== 'auto' && settings.sealing !== 'off')
+    throw invalid(path, '"sealing" must be "auto" or "off"');
+  for (const folder of FOLDERS) {
+    const setting = settings[folder] as string | undefined;
+    // Relative to what? Whoever runs the command may be anywhere.
+    if (setting !== undefined && !isAbsolute(setting))
+      throw invalid(path, `"${folder}" must be an absolute path`);
+  }
+  return settings as Settings;
+}
+
+function invalid(path: string, why: string, cause?: unknown): RootfsError {
+  return new RootfsError('CONFIG_INVALID', `configuration file ${path}: ${why}`, { path, cause });
+}

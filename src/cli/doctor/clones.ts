@@ -1,0 +1,190 @@
+// The folder of clones: what its file system can do is tried there, not guessed from its name.
+import { access, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { hasLeases } from '../../host-facts.js';
+import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
+import { measureCloneSpeed } from '../clone-speed.js';
+import { mountOf, nearestExisting } from '../mounts.js';
+import { leftScratch, withScratch } from '../scratch.js';
+import { asRoot } from '../shell-words.js';
+import { formatSize } from '../sizes.js';
+import { formatMicros } from '../times.js';
+import { type Finding, fail, ok, warn } from './finding.js';
+import { openToAll } from './templates.js';
+
+export interface ClonesReport {
+  readonly findings: readonly Finding[];
+  readonly reflinks: boolean;
+}
+
+const PROBE_BYTES = 64 * 1024;
+const IMAGE_BYTES = 16 * 1024 * 1024;
+const ROUNDS = 10;
+const LOW_SHARE = 0.05;
+const LOW_BYTES = 1024 ** 3;
+
+export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): Promise<ClonesReport> {
+  const { clonesDir } = config;
+  // Where there is no folder yet, the one that it will be made in has the same file system, unless something is mounted.
+  const folder = await nearestExisting(clonesDir);
+  const type = (await mountOf(folder))?.type ?? 'an unknown file system';
+  const missing = folder === clonesDir ? '' : `, will be made in ${folder}`;
+  if (!(await stat(folder)).isDirectory()) {
+    const fix = asRoot('mv', folder, `${folder}.old`);
+    return { findings: [fail('clones', `${folder} is no folder`, fix)], reflinks: false };
+  }
+  if (!(await isWritableFolder(folder))) {
+    const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
+    const fix = `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
+    const why = `${clonesDir} on ${type}${missing}: it cannot be written to by this user, so nothing was tried`;
+    return { findings: [fail('clones', why, fix)], reflinks: false };
+  }
+  const findings = [
+    ok('clones', `${clonesDir} on ${type}${missing}`),
+    ...(await openToAll('clones', folder)),
+  ];
+  findings.push(...(await leftovers(folder)));
+  const space = await freeSpace(folder);
+  findings.push(space.finding);
+  try {
+    const tried = await tryIn(folder, config, type);
+    findings.push(...tried.findings, ...(await speed(folder, config, space.bytes, signal)));
+    return { findings, reflinks: tried.reflinks };
+  } catch (error) {
+    signal.throwIfAborted();
+    findings.push(fail('clones', `nothing can be made in ${folder}: ${(error as Error).message}`));
+    return { findings, reflinks: false };
+  }
+}
+
+/** Of a doctor or a bench that was killed; or of one that runs at this moment. */
+async function leftovers(folder: string): Promise<Finding[]> {
+  const left = await leftScratch(folder);
+  if (left.length === 0) return [];
+  const what = `${left.join(', ')} left by a doctor or bench that was killed, unless one runs now`;
+  return [warn('clones', what, asRoot('rm', '-r', ...left))];
+}
+
+async function isWritableFolder(folder: string): Promise<boolean> {
+  return access(folder, constants.W_OK | constants.X_OK).then(
+    () =>
+      readdir(folder).then(
+        () => true,
+        () => false,
+      ),
+    () => false,
+  );
+}
+
+async function freeSpace(folder: string): Promise<{ finding: Finding; bytes: number }> {
+  const { bavail, blocks, bsize, ffree, files } = await statfs(folder);
+  const bytes = bavail * bsize;
+  const text = `${formatSize(bytes)} free of ${formatSize(blocks * bsize)}`;
+  const fix = 'microvm-rootfs gc --keep-file VMS --yes';
+  if (bytes < LOW_BYTES || bavail < blocks * LOW_SHARE) return { finding: warn('space', text, fix), bytes };
+  // 0 where the file system makes them as it needs them.
+  if (files > 0 && ffree < files * LOW_SHARE)
+    return { finding: warn('space', `${text}, but only ${ffree} inodes of ${files}`, fix), bytes };
+  return { finding: ok('space', text), bytes };
+}
+
+async function tryIn(folder: string, config: RootfsConfig, type: string): Promise<ClonesReport> {
+  return withScratch(folder, async (scratch) => {
+    const probe = join(scratch, 'probe');
+    await writeFile(probe, Buffer.alloc(PROBE_BYTES, 'probe'));
+    const refusal = await refusalOf(copyFile(probe, `${probe}-reflink`, constants.COPYFILE_FICLONE_FORCE));
+    const reflinks = refusal === undefined;
+    const slower = `tried on ${type}: ${refusal}, so clones are hardlinks or copies`;
+    const findings = reflinks
+      ? [ok('reflink', `tried on ${type}: works`), ...(await templateReflink(scratch, config))]
+      : [warn('reflink', slower, await storeCommand(config))];
+    findings.push(hardlinkFinding(await refusalOf(link(probe, `${probe}-hardlink`)), reflinks));
+    findings.push(await leases(probe));
+    return { findings, reflinks };
+  });
+}
+
+/** One that fits: `store create` mounts over nothing that is there, and asks for its space at once. */
+async function storeCommand({ clonesDir }: RootfsConfig): Promise<string> {
+  const image = '/var/lib/microvm/store.img';
+  const { bavail, bsize } = await statfs(await nearestExisting(dirname(image)));
+  const size = `${Math.max(1, Math.min(100, Math.floor((bavail * bsize) / 2 / 1024 ** 3)))}G`;
+  const isFree = await readdir(clonesDir).then(
+    (names) => names.length === 0,
+    () => true,
+  );
+  const mount = isFree ? clonesDir : `${clonesDir}-on-store`;
+  const create = asRoot('microvm-rootfs', 'store', 'create', image, '--size', size, '--mount', mount);
+  return `${asRoot('mkdir', '-p', dirname(image))} && ${create}`;
+}
+
+/** The code that it fails with. */
+async function refusalOf(attempt: Promise<void>): Promise<string | undefined> {
+  return attempt.then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code ?? error.message,
+  );
+}
+
+/** From a template's own place. (A hardlink of one is not tried: it would change the template's times.) */
+async function templateReflink(scratch: string, config: RootfsConfig): Promise<Finding[]> {
+  const { templateDir, sealing } = config;
+  const stacks = await readdir(templateDir).catch(() => []);
+  for (const stack of stacks.sort()) {
+    const template = join(templateDir, stack, TEMPLATE_ROOTFS_FILE);
+    const refusal = await refusalOf(
+      copyFile(template, join(scratch, 'template'), constants.COPYFILE_FICLONE_FORCE),
+    );
+    if (refusal === undefined) return [ok('reflink', 'tried from the templates: works')];
+    if (['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM'].includes(refusal)) continue;
+    const tried = `tried from the templates: ${refusal}`;
+    if (sealing === 'auto')
+      return [ok('reflink', `${tried}, so each is copied here once, and then reflinked`)];
+    return [
+      warn(
+        'reflink',
+        `${tried}, and without sealing every clone is a copy`,
+        'microvm-rootfs doctor # without --no-sealing, or "sealing": "off"',
+      ),
+    ];
+  }
+  return [];
+}
+
+function hardlinkFinding(refusal: string | undefined, reflinks: boolean): Finding {
+  if (refusal === undefined) return ok('hardlink', 'tried: works');
+  if (reflinks) return ok('hardlink', `tried: ${refusal}; not needed here`);
+  return warn('hardlink', `tried: ${refusal}, so every clone is a copy`);
+}
+
+async function leases(probe: string): Promise<Finding> {
+  try {
+    if (await hasLeases(probe)) return ok('leases', 'tried: images in use are seen');
+    return warn('leases', 'none here: whether an image is in use cannot be told, so gc leaves such clones');
+  } catch (error) {
+    return warn('leases', `could not be tried: ${(error as Error).message.split('\n')[0]}`);
+  }
+}
+
+async function speed(
+  folder: string,
+  { sealing }: RootfsConfig,
+  freeBytes: number,
+  signal: AbortSignal,
+): Promise<Finding[]> {
+  if (freeBytes < 8 * IMAGE_BYTES) return [warn('speed', 'not measured: too little space')];
+  try {
+    const measured = await measureCloneSpeed(folder, {
+      imageBytes: IMAGE_BYTES,
+      rounds: ROUNDS,
+      sealing,
+      signal,
+    });
+    const { strategy, cloneMicros, cpMicros } = measured;
+    const clone = `a ${strategy} takes ${formatMicros(cloneMicros)}`;
+    return [ok('speed', `${clone}, cp ${formatMicros(cpMicros)} (${formatSize(IMAGE_BYTES)} image)`)];
+  } catch (error) {
+    signal.throwIfAborted();
+    return [warn('speed', `not measured: ${(error as Error).message.split('\n')[0]}`)];
+  }
+}

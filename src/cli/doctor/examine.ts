@@ -1,0 +1,23 @@
+// All that doctor looks at, in the order of its screen. It changes nothing: what it tries is in folders of its own, gone afterwards.
+import type { RootfsConfig } from '../../index.js';
+import { clonesFolder } from './clones.js';
+import type { Finding } from './finding.js';
+import { addon, e2fsprogs, kernel, runtime } from './software.js';
+import { reservedStore } from './store.js';
+import { templateImages, templatesFolder } from './templates.js';
+
+export async function examine(config: RootfsConfig, signal: AbortSignal): Promise<Finding[]> {
+  // Nothing of what follows is there on other systems.
+  if (process.platform !== 'linux') return [kernel()];
+  const clones = await clonesFolder(config, signal);
+  return [
+    kernel(),
+    runtime(),
+    await addon(),
+    ...(await e2fsprogs(config, signal)),
+    ...(await templatesFolder(config)),
+    ...(await templateImages(config, clones.reflinks)),
+    ...clones.findings,
+    ...(await reservedStore(config)),
+  ];
+}

@@ -1,0 +1,41 @@
+// What a shell script can tell from how the command ended. Documented in docs/cli.md.
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  notFound: 3,
+  refused: 4,
+  system: 5,
+} as const;
+
+const USAGE = new Set(['INVALID_ARGUMENT', 'INVALID_STACK_NAME', 'INVALID_VM_ID', 'CONFIG_INVALID']);
+
+// A program that is missing is no thing that somebody asked for.
+const MISSING_PROGRAMS = new Set(['RESIZE2FS_NOT_FOUND', 'E2FSCK_NOT_FOUND', 'PROGRAM_NOT_FOUND']);
+
+const REFUSED = new Set([
+  'CLONES_DIR_INVALID',
+  'NOT_WARM',
+  'SHARED_INODE',
+  'SHRINK_REFUSED',
+  'SIZE_STAMP_MISMATCH',
+  'SLOT_BUSY',
+  'SLOT_INVALID',
+  'SLOT_TORN',
+  'STAMP_MISMATCH',
+  'STORE_INVALID',
+  'STORE_NOT_MOUNTED',
+  'TEMPLATE_CHANGED',
+  'TEMPLATE_INVALID',
+  'VM_ID_COLLISION',
+]);
+
+/** The exit status for an error of this code. */
+export function exitCodeOf(code: string): number {
+  if (USAGE.has(code)) return EXIT.usage;
+  if (code === 'ENOENT' || (code.endsWith('_NOT_FOUND') && !MISSING_PROGRAMS.has(code))) return EXIT.notFound;
+  if (REFUSED.has(code) || /_(EXISTS|IN_USE|NOT_EMPTY|MISMATCH|REFUSED)$/.test(code)) return EXIT.refused;
+  // The system's own codes are one word.
+  if (/^E[A-Z0-9]+$/.test(code)) return EXIT.system;
+  return EXIT.failed;
+}

@@ -1,0 +1,44 @@
+// Ctrl-C and its like end an operation the way its caller's signal does: nothing half-made is left. A second one ends the process.
+import { constants } from 'node:os';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+type Name = (typeof SIGNALS)[number];
+
+/** The reason that an operation was aborted for. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted';
+  readonly exitCode: number;
+
+  constructor(signal: Name) {
+    super(`interrupted by ${signal}`);
+    // As shells have it.
+    this.exitCode = 128 + constants.signals[signal];
+  }
+}
+
+export class Interruption {
+  readonly #controller = new AbortController();
+  readonly #stopListening: () => void;
+
+  constructor() {
+    const listeners = SIGNALS.map((name) => ({
+      name,
+      listener: () => {
+        this.#stopListening();
+        this.#controller.abort(new Interrupted(name));
+      },
+    }));
+    this.#stopListening = () => {
+      for (const { name, listener } of listeners) process.off(name, listener);
+    };
+    for (const { name, listener } of listeners) process.on(name, listener);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  dispose(): void {
+    this.#stopListening();
+  }
+}

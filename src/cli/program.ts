@@ -1,0 +1,72 @@
+// The command line as a whole: its commands, and the options that all of them take.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { addBench } from './commands/bench.js';
+import { addClone } from './commands/clone.js';
+import { addCompletion } from './commands/completion.js';
+import { addDoctor } from './commands/doctor.js';
+import { addGc } from './commands/gc.js';
+import { addGrow } from './commands/grow.js';
+import { addHash } from './commands/hash.js';
+import { addPrewarm } from './commands/prewarm.js';
+import { addRecover } from './commands/recover.js';
+import { addRelease } from './commands/release.js';
+import { addStacks } from './commands/stacks.js';
+import { addStore } from './commands/store.js';
+import { addVerify } from './commands/verify.js';
+
+const AFTER_HELP = `
+Folders come from the options, else from the environment (MICROVM_ROOTFS_TEMPLATE_DIR,
+MICROVM_ROOTFS_CLONES_DIR, MICROVM_RESIZE2FS_BIN), else from a file of settings
+(--config, MICROVM_ROOTFS_CONFIG, /etc/microvm-rootfs.json).
+
+Exit status: 0 done, 1 failed, 2 wrong use, 3 not found, 4 refused as things are,
+5 the system failed, 130 interrupted.
+
+Examples:
+  microvm-rootfs doctor
+  microvm-rootfs stacks
+  microvm-rootfs clone vm-1 debian-12 --size 8G --writable
+  microvm-rootfs release vm-1`;
+
+export function buildProgram(): Command {
+  const program = new Command('microvm-rootfs')
+    .description('Root disks for microVMs: templates, and a copy-on-write clone of one for each VM.')
+    .version(version(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .option('--templates <dir>', 'the folder of templates')
+    .option('--clones <dir>', 'the folder of clones')
+    .option('--config <file>', 'a JSON file of settings')
+    .option('--resize2fs <program>', 'the resize2fs to run')
+    .option('--e2fsck <program>', 'the e2fsck to run')
+    .option('--no-sealing', 'clone straight from the templates, without sealed images')
+    .option('--json', 'print one JSON document')
+    .option('--verbose', 'print what an error was caused by')
+    .addHelpText('after', AFTER_HELP)
+    .configureHelp({ showGlobalOptions: true })
+    // Errors are thrown, and told in one place.
+    .configureOutput({ outputError: () => {} })
+    .exitOverride();
+  const commands = [
+    addDoctor,
+    addStacks,
+    addClone,
+    addGrow,
+    addRelease,
+    addPrewarm,
+    addGc,
+    addRecover,
+    addVerify,
+    addHash,
+    addBench,
+    addStore,
+    addCompletion,
+  ];
+  for (const add of commands) add(program);
+  return program;
+}
+
+function version(): string {
+  return JSON.parse(readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')).version;
+}

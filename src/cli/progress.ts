@@ -1,0 +1,64 @@
+// A line on a terminal for work that takes longer than half a second. Nothing is written anywhere else.
+import type { Progress } from '../index.js';
+import { formatSize } from './sizes.js';
+
+const PATIENCE_MS = 500;
+const REDRAW_MS = 100;
+const BAR_CELLS = 24;
+
+const CLEAR_LINE = '\r\u001b[K';
+
+export class ProgressLine {
+  readonly #label: string;
+  readonly #stream: NodeJS.WriteStream;
+  readonly #started = performance.now();
+  readonly #timer: NodeJS.Timeout | undefined;
+  #latest: Progress | undefined;
+  #drawn = false;
+
+  /** Draws only where `stream` is a terminal. */
+  constructor(label: string, wanted: boolean, stream: NodeJS.WriteStream = process.stderr) {
+    this.#label = label;
+    this.#stream = stream;
+    if (!wanted || !stream.isTTY) return;
+    this.#timer = setInterval(() => {
+      if (this.#elapsedMs >= PATIENCE_MS) this.#draw();
+    }, REDRAW_MS);
+    this.#timer.unref();
+  }
+
+  readonly update = (progress: Progress): void => {
+    this.#latest = progress;
+  };
+
+  /** Takes the line away again. */
+  stop(): void {
+    clearInterval(this.#timer);
+    if (this.#drawn) this.#stream.write(CLEAR_LINE);
+    this.#drawn = false;
+  }
+
+  get #elapsedMs(): number {
+    return performance.now() - this.#started;
+  }
+
+  #draw(): void {
+    const text = progressText(this.#label, this.#latest, this.#elapsedMs);
+    // A line that is wrapped could not be taken away.
+    const width = (this.#stream.columns || 80) - 1;
+    this.#stream.write(CLEAR_LINE + [...text].slice(0, width).join(''));
+    this.#drawn = true;
+  }
+}
+
+/** `hashing a  [######------------------]  25 %  1 GiB of 4 GiB  6 s left`; without a total, how long it takes already. */
+export function progressText(label: string, latest: Progress | undefined, elapsedMs: number): string {
+  if (latest === undefined || latest.bytesTotal === 0) return `${label}  ${Math.floor(elapsedMs / 1000)} s`;
+  const { bytesDone, bytesTotal } = latest;
+  const share = Math.min(1, bytesDone / bytesTotal);
+  const filled = Math.floor(share * BAR_CELLS);
+  const bar = '#'.repeat(filled) + '-'.repeat(BAR_CELLS - filled);
+  const left = share > 0 ? `  ${Math.ceil((elapsedMs * (1 - share)) / share / 1000)} s left` : '';
+  const percent = `${Math.floor(share * 100)}`.padStart(3);
+  return `${label}  [${bar}] ${percent} %  ${formatSize(bytesDone)} of ${formatSize(bytesTotal)}${left}`;
+}

@@ -1,0 +1,124 @@
+// How the command ends when something went wrong: one line on stderr, with --json a line of JSON, and an exit status that says what kind of thing.
+import { getSystemErrorName } from 'node:util';
+import { CommanderError } from 'commander';
+import type { RootfsError } from '../index.js';
+import { EXIT, exitCodeOf } from './exit-codes.js';
+import { Interrupted } from './interruption.js';
+import { printable } from './printable.js';
+
+export interface ReportStyle {
+  readonly json: boolean;
+  readonly verbose: boolean;
+}
+
+/** Was told already, in all that the command printed; only the exit status is left to set. */
+export class Told extends Error {
+  readonly exitCode: number;
+
+  constructor(exitCode: number) {
+    super(`exit status ${exitCode}`);
+    this.exitCode = exitCode;
+  }
+}
+
+/** Writes it, and returns the exit status. */
+export function reportError(error: unknown, style: ReportStyle): number {
+  if (error instanceof Told) return error.exitCode;
+  // Help and the version were asked for and printed.
+  if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
+  // Without a command there is help, on stderr.
+  if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage;
+  const { json, verbose } = style;
+  const text = json ? JSON.stringify({ error: document(error, verbose) }) : lines(error, verbose).join('\n');
+  process.stderr.write(`${text}\n`);
+  return exitStatus(error);
+}
+
+/** A warning of the library, or of Node's. */
+export function reportWarning(warning: Error, { json }: ReportStyle): void {
+  const code = codeOf(warning);
+  // Its words name the library's options.
+  const here = code === 'MICROVM_ROOTFS_SHARED_INODE' ? ' (here: --writable, --read-only)' : '';
+  const message = `${warning.message}${here}`;
+  const text = json
+    ? JSON.stringify({ warning: { code, message } })
+    : `microvm-rootfs: warning: ${printable(message)}`;
+  process.stderr.write(`${text}\n`);
+}
+
+function exitStatus(error: unknown): number {
+  if (error instanceof CommanderError) return EXIT.usage;
+  const interrupted = chain(error).find((link) => link instanceof Interrupted);
+  if (interrupted !== undefined) return interrupted.exitCode;
+  return exitCodeOf(codeOf(error));
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof CommanderError) return 'USAGE';
+  if (error instanceof Interrupted) return 'ABORT_ERR';
+  if (typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string')
+    return error.code;
+  // What the addon failed with.
+  if (isSystemError(error)) return getSystemErrorName(error.errno);
+  return 'UNEXPECTED';
+}
+
+function messageOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  if (isSystemError(error) && message === error.syscall)
+    return [error.syscall, error.path, error.dest].filter((part) => part).join(' ');
+  if (error instanceof CommanderError) return message.replace(/^error: /, '');
+  // Node's own errors have the code before their words.
+  const code = `${codeOf(error)}: `;
+  return message.startsWith(code) ? message.slice(code.length) : message;
+}
+
+function document(error: unknown, verbose: boolean): object {
+  const { errno, syscall, path, dest } = (error ?? {}) as Partial<RootfsError>;
+  const causes = chain(error)
+    .slice(1)
+    .map((cause) => ({ code: codeOf(cause), message: messageOf(cause) }));
+  return {
+    code: codeOf(error),
+    message: messageOf(error),
+    errno,
+    syscall,
+    path,
+    dest,
+    ...(verbose && { causes }),
+  };
+}
+
+function lines(error: unknown, verbose: boolean): string[] {
+  const code = codeOf(error);
+  // The lines of a message are its own layout; what else could be in it is not.
+  const message = messageOf(error).split('\n').map(printable).join('\n');
+  const told = [`microvm-rootfs: ${code}: ${message}`];
+  if (code === 'USAGE') told.push(`Try 'microvm-rootfs --help'.`);
+  if (verbose) {
+    for (const cause of chain(error).slice(1))
+      told.push(`  caused by ${codeOf(cause)}: ${printable(messageOf(cause))}`);
+  }
+  // What nobody expected is a fault of ours, and worth all that can be said of it.
+  if (code === 'UNEXPECTED' && error instanceof Error && verbose) told.push(error.stack ?? '');
+  return told;
+}
+
+function isSystemError(
+  error: unknown,
+): error is { errno: number; syscall: string; path?: string; dest?: string } {
+  return error instanceof Error && 'errno' in error && typeof error.errno === 'number' && 'syscall' in error;
+}
+
+/** An error and what it was caused by; of several causes, all. */
+function chain(error: unknown): unknown[] {
+  const links: unknown[] = [];
+  const visit = (link: unknown) => {
+    if (link === undefined || links.includes(link)) return;
+    links.push(link);
+    if (link instanceof AggregateError) for (const each of link.errors) visit(each);
+    if (link instanceof Error) visit(link.cause);
+  };
+  visit(error);
+  return links;
+}

@@ -1,0 +1,31 @@
+// Folders for what is only tried: on the file system of the clones, among what is ours there if there is something, and gone afterwards.
+import { access, constants, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+
+// They hold a dot, which no slot's name does.
+const PREFIX = '.microvm-rootfs-scratch-';
+const OWN_FOLDER = '.microvm-rootfs';
+
+export async function withScratch<T>(folder: string, work: (scratch: string) => Promise<T>): Promise<T> {
+  const own = join(folder, OWN_FOLDER);
+  const writable = await access(own, constants.W_OK | constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+  const scratch = await mkdtemp(join(writable ? own : folder, PREFIX));
+  try {
+    return await work(scratch);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Of commands that were killed; or of ones that run at this moment. */
+export async function leftScratch(folder: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const parent of [folder, join(folder, OWN_FOLDER)]) {
+    const names = await readdir(parent).catch(() => []);
+    found.push(...names.filter((name) => name.startsWith(PREFIX)).map((name) => join(parent, name)));
+  }
+  return found;
+}

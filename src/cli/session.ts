@@ -1,0 +1,61 @@
+// What every command works with: a registry on the folders that it was told, a way to speak, and a signal to stop by.
+import type { Command } from 'commander';
+import { type Progress, type RootfsConfig, RootfsRegistry } from '../index.js';
+import { type ConfigFlags, effectiveConfig } from './config-file.js';
+import { Interruption } from './interruption.js';
+import { Output } from './output.js';
+import { ProgressLine } from './progress.js';
+
+/** The options that all commands take. */
+export interface GlobalFlags extends ConfigFlags {
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+export class Session {
+  readonly registry: RootfsRegistry;
+  readonly output: Output;
+  readonly signal: AbortSignal;
+  readonly json: boolean;
+
+  constructor(config: Partial<RootfsConfig>, flags: GlobalFlags, signal: AbortSignal) {
+    this.registry = new RootfsRegistry(config);
+    this.json = flags.json ?? false;
+    this.output = new Output(this.json);
+    this.signal = signal;
+  }
+
+  get config(): RootfsConfig {
+    return this.registry.config;
+  }
+
+  /** Work that may take long, with a line on the terminal while it does. */
+  async during<T>(label: string, work: (onProgress: (progress: Progress) => void) => Promise<T>): Promise<T> {
+    const line = new ProgressLine(label, !this.json);
+    try {
+      return await work(line.update);
+    } finally {
+      line.stop();
+    }
+  }
+}
+
+/** Runs a command's work with a session, which is over when it is. */
+export async function inSession(command: Command, work: (session: Session) => Promise<void>): Promise<void> {
+  const flags: GlobalFlags = command.optsWithGlobals();
+  const interruption = new Interruption();
+  try {
+    const session = new Session(await effectiveConfig(flags, process.env), flags, interruption.signal);
+    const worked = await settled(work(session));
+    // Gives back the space of what was released.
+    const closed = await settled(session.during('giving space back', () => session.registry.close()));
+    for (const outcome of [worked, closed]) if (outcome.status === 'rejected') throw outcome.reason;
+  } finally {
+    interruption.dispose();
+  }
+}
+
+async function settled(work: Promise<void>): Promise<PromiseSettledResult<void>> {
+  const [outcome] = await Promise.allSettled([work]);
+  return outcome;
+}

@@ -1,0 +1,10 @@
+/** A word as a shell takes it, quoted where it must be. */
+export function shellWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** A command for people to copy; for those who are not root, with sudo where it needs root. */
+export function asRoot(...words: readonly string[]): string {
+  const command = words.map(shellWord).join(' ');
+  return process.geteuid?.() === 0 ? command : `sudo ${command}`;
+}

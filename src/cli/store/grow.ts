@@ -1,0 +1,29 @@
+// A larger store, while its clones are in use: the file, the loop device, the file system. Each step can be done again.
+import { RootfsError } from '../../index.js';
+import { formatSize } from '../sizes.js';
+import { mountOfImage } from './find-store.js';
+import { extendImageFile, imageFile } from './image-file.js';
+import { KINDS } from './kinds.js';
+import { type StoreStatus, statusOfImage } from './status.js';
+import { requirePrograms, requireRoot, runProgram } from './store-error.js';
+
+export async function growStore(image: string, toBytes: number, signal: AbortSignal): Promise<StoreStatus> {
+  requireRoot('growing a store');
+  const { sizeBytes, allocatedBytes } = await imageFile(image);
+  const mounted = await mountOfImage(image);
+  if (mounted === undefined)
+    throw new RootfsError('STORE_NOT_MOUNTED', `${image} is not mounted: store mount it first`, {
+      path: image,
+    });
+  if (toBytes < sizeBytes) {
+    const words = `${image} has ${formatSize(sizeBytes)}: making it ${formatSize(toBytes)} would lose data`;
+    throw new RootfsError('SHRINK_REFUSED', words, { path: image });
+  }
+  const [program, ...args] = KINDS[mounted.kind].grow;
+  await requirePrograms(program, 'losetup', 'fallocate');
+  // A store that was not reserved stays so: to reserve it is another decision.
+  if (toBytes > sizeBytes) await extendImageFile(image, toBytes, allocatedBytes < sizeBytes, signal);
+  await runProgram('losetup', ['--set-capacity', mounted.device], undefined, image);
+  await runProgram(program, [...args, mounted.mountPoint], undefined, image);
+  return statusOfImage(image);
+}

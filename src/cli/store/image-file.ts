@@ -1,0 +1,88 @@
+// The file that a store lies in. Its space is reserved, unless it is asked not to be: a file system in a sparse file believes in
+// space that its disk may not have by the time that it is written to, and then loses what its clones were told is written.
+import { open, stat, statfs, truncate } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { RootfsError } from '../../index.js';
+import { mountOf } from '../mounts.js';
+import { formatSize } from '../sizes.js';
+import { programFailed, runProgram, tryProgram } from './store-error.js';
+
+export interface ImageFile {
+  readonly sizeBytes: number;
+  readonly allocatedBytes: number;
+}
+
+export async function imageFile(path: string): Promise<ImageFile> {
+  let status: Awaited<ReturnType<typeof stat>>;
+  try {
+    status = await stat(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new RootfsError('STORE_NOT_FOUND', `there is no store ${path}`, { path, cause: error });
+  }
+  if (!status.isFile())
+    throw new RootfsError('STORE_INVALID', `${path} is no regular file, so no store`, { path });
+  return { sizeBytes: status.size, allocatedBytes: status.blocks * 512 };
+}
+
+/** Throws `STORE_EXISTS` rather than touch what is there. */
+export async function createImageFile(path: string): Promise<void> {
+  try {
+    // Clones hold what guests do: nobody else's business.
+    await (await open(path, 'wx', 0o600)).close();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    throw new RootfsError('STORE_EXISTS', `${path} exists already: it is left as it is`, {
+      path,
+      cause: error,
+    });
+  }
+}
+
+/**
+ * On btrfs, writing over reserved blocks takes new ones, unless the file was marked when it was empty. (ZFS and bcachefs have no such mark: a
+ * reservation is worth nothing there.)
+ */
+export async function writeInPlace(path: string, signal: AbortSignal): Promise<void> {
+  if ((await mountOf(path))?.type !== 'btrfs') return;
+  await runProgram('chattr', ['+C', path], signal, path);
+}
+
+/** Makes the file longer; all of the new part is reserved unless `sparse`. After a failure it is as long as before. */
+export async function extendImageFile(
+  path: string,
+  toBytes: number,
+  sparse: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const { sizeBytes } = await imageFile(path);
+  if (sparse) return truncate(path, toBytes);
+  await requireSpace(path, toBytes - sizeBytes);
+  try {
+    await reserve(path, sizeBytes, toBytes - sizeBytes, signal);
+  } catch (error) {
+    await truncate(path, sizeBytes);
+    throw error;
+  }
+}
+
+async function requireSpace(path: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(dirname(path));
+  const free = bavail * bsize;
+  if (free >= bytes) return;
+  throw new RootfsError(
+    'ENOSPC',
+    `${path} needs ${formatSize(bytes)} and its disk has ${formatSize(free)} free: ask for less, or make room (--sparse reserves nothing, and clones lose data when the disk is full)`,
+    { path },
+  );
+}
+
+async function reserve(path: string, offset: number, length: number, signal: AbortSignal): Promise<void> {
+  const range = ['--offset', `${offset}`, '--length', `${length}`, path];
+  const { exit } = await tryProgram('fallocate', range, signal);
+  if (exit.status === 0) return;
+  if (!/not supported/i.test(exit.stderr)) throw programFailed('fallocate', exit, path);
+  // Where the file system reserves nothing, zeros do.
+  const zeros = await tryProgram('fallocate', ['--posix', ...range], signal);
+  if (zeros.exit.status !== 0) throw programFailed('fallocate', zeros.exit, path);
+}

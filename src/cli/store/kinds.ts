@@ -1,0 +1,57 @@
+// The file systems that a store can hold: all that differs between them.
+import { open } from 'node:fs/promises';
+import { RootfsError } from '../../index.js';
+
+export const STORE_KINDS = ['xfs', 'btrfs'] as const;
+export type StoreKind = (typeof STORE_KINDS)[number];
+
+export interface KindOfStore {
+  readonly minimumBytes: number;
+  /** A program and its arguments, with the image to come after them. */
+  readonly make: readonly [string, ...string[]];
+  readonly check: readonly [string, ...string[]];
+  /** With the folder that it is mounted on to come after them. */
+  readonly grow: readonly [string, ...string[]];
+  readonly repair: string;
+  /** What marks such an image, and where. */
+  readonly magic: { readonly text: string; readonly offset: number };
+}
+
+export const KINDS: Readonly<Record<StoreKind, KindOfStore>> = {
+  xfs: {
+    // mkfs.xfs itself refuses less.
+    minimumBytes: 300 * 1024 ** 2,
+    // -K: reserved space is not given back.
+    make: ['mkfs.xfs', '-q', '-K', '-m', 'reflink=1'],
+    check: ['xfs_repair', '-f', '-n'],
+    grow: ['xfs_growfs'],
+    repair: 'xfs_repair -f',
+    magic: { text: 'XFSB', offset: 0 },
+  },
+  btrfs: {
+    // With its metadata twice it asks for 109 MiB.
+    minimumBytes: 128 * 1024 ** 2,
+    make: ['mkfs.btrfs', '-q', '-K'],
+    check: ['btrfs', 'check', '--readonly'],
+    grow: ['btrfs', 'filesystem', 'resize', 'max'],
+    repair: 'btrfs check --repair',
+    magic: { text: '_BHRfS_M', offset: 0x10040 },
+  },
+};
+
+/** What an image holds. Throws `STORE_INVALID` for anything but a store's file system. */
+export async function kindOf(image: string): Promise<StoreKind> {
+  const file = await open(image, 'r');
+  try {
+    for (const kind of STORE_KINDS) {
+      const { text, offset } = KINDS[kind].magic;
+      const { buffer } = await file.read(Buffer.alloc(text.length), 0, text.length, offset);
+      if (buffer.toString('latin1') === text) return kind;
+    }
+  } finally {
+    await file.close();
+  }
+  throw new RootfsError('STORE_INVALID', `${image} holds neither XFS nor btrfs, so it is no store`, {
+    path: image,
+  });
+}

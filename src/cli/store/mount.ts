@@ -1,0 +1,20 @@
+// A store that is there already, on its folder again.
+
+import { requireUnmounted } from './find-store.js';
+import { kindOf } from './kinds.js';
+import { makeMountPoint, mountStore, requireFreeMountPoint } from './mounting.js';
+import { type StoreStatus, statusOfImage } from './status.js';
+import { requireRoot } from './store-error.js';
+import { allOrNothing } from './undo.js';
+
+export async function mountAgain(image: string, folder: string, signal: AbortSignal): Promise<StoreStatus> {
+  requireRoot('mounting a store');
+  await requireUnmounted(image);
+  const kind = await kindOf(image);
+  await requireFreeMountPoint(folder);
+  await allOrNothing(async (undo) => {
+    await makeMountPoint(folder, undo);
+    await mountStore(image, kind, folder, signal);
+  });
+  return statusOfImage(image);
+}

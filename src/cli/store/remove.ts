@@ -1,0 +1,35 @@
+// Removing a store: only an empty one, unless forced, and nothing that is no store.
+import { unlink } from 'node:fs/promises';
+import { RootfsError } from '../../index.js';
+import { mountOfImage, requireUnmounted } from './find-store.js';
+import { imageFile } from './image-file.js';
+import { kindOf } from './kinds.js';
+import { unmount, withMounted } from './mounting.js';
+import { entriesIn } from './status.js';
+import { requireRoot } from './store-error.js';
+
+export async function removeStore(image: string, force: boolean): Promise<void> {
+  requireRoot('removing a store');
+  await imageFile(image);
+  const kind = await kindOf(image);
+  const mounted = await mountOfImage(image);
+  if (mounted === undefined) {
+    await requireUnmounted(image);
+    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], entriesIn));
+  } else {
+    if (!force) requireEmpty(image, await entriesIn(mounted.mountPoint));
+    // Refused by the kernel while a VM has an image open, forced or not.
+    await unmount(mounted.mountPoint);
+  }
+  await unlink(image);
+}
+
+function requireEmpty(image: string, entries: readonly string[]): void {
+  if (entries.length === 0) return;
+  const some = entries.slice(0, 3).join(', ') + (entries.length > 3 ? ', …' : '');
+  throw new RootfsError(
+    'STORE_NOT_EMPTY',
+    `${image} is not empty, it holds ${some}: release its clones, or say --force`,
+    { path: image },
+  );
+}

@@ -1,0 +1,65 @@
+// What there is to know of a store.
+import { access, readdir, realpath, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CLONE_ROOTFS_FILE, RootfsError } from '../../index.js';
+import { mountOfImage, storeOn } from './find-store.js';
+import { imageFile } from './image-file.js';
+import { kindOf, type StoreKind } from './kinds.js';
+
+export interface StoreStatus {
+  readonly image: string;
+  readonly fs: StoreKind;
+  readonly sizeBytes: number;
+  /** Of its disk. Less than `sizeBytes`: not all of it is reserved. */
+  readonly allocatedBytes: number;
+  /** Null where it is not mounted, as all below. */
+  readonly mountPoint: string | null;
+  readonly device: string | null;
+  readonly usedBytes: number | null;
+  readonly freeBytes: number | null;
+  readonly slots: number | null;
+}
+
+export async function statusOfImage(image: string): Promise<StoreStatus> {
+  const mounted = await mountOfImage(image);
+  const file = await imageFile(image);
+  const real = await realpath(image);
+  if (mounted === undefined) {
+    const fs = await kindOf(image);
+    const none = { mountPoint: null, device: null, usedBytes: null, freeBytes: null, slots: null };
+    return { image: real, fs, ...file, ...none };
+  }
+  const { mountPoint, device, kind } = mounted;
+  const { blocks, bfree, bavail, bsize } = await statfs(mountPoint);
+  const usedBytes = (blocks - bfree) * bsize;
+  const slots = (await slotsIn(mountPoint)).length;
+  return { image: real, fs: kind, ...file, mountPoint, device, usedBytes, freeBytes: bavail * bsize, slots };
+}
+
+/** Of the store that is mounted on a folder. */
+export async function statusOfFolder(folder: string): Promise<StoreStatus> {
+  const store = await storeOn(folder);
+  if (store === undefined)
+    throw new RootfsError('STORE_NOT_FOUND', `no store is mounted on ${folder}`, { path: folder });
+  return statusOfImage(store.image);
+}
+
+/** What lies in a store beside our own folder, which holds nothing that is of use without slots. */
+export async function entriesIn(folder: string): Promise<string[]> {
+  return (await readdir(folder)).filter((name) => !name.startsWith('.microvm-rootfs'));
+}
+
+async function slotsIn(folder: string): Promise<string[]> {
+  const slots: string[] = [];
+  for (const name of await entriesIn(folder)) {
+    const image = join(folder, name, CLONE_ROOTFS_FILE);
+    if (
+      await access(image).then(
+        () => true,
+        () => false,
+      )
+    )
+      slots.push(name);
+  }
+  return slots;
+}

@@ -1,0 +1,67 @@
+// How what goes wrong with a store is told.
+import { RootfsError } from '../../index.js';
+import { type Exit, findProgram, run } from '../../programs.js';
+
+const PACKAGES: Readonly<Record<string, string>> = {
+  'mkfs.xfs': 'xfsprogs',
+  xfs_growfs: 'xfsprogs',
+  xfs_repair: 'xfsprogs',
+  'mkfs.btrfs': 'btrfs-progs',
+  btrfs: 'btrfs-progs',
+  chattr: 'e2fsprogs',
+};
+
+/** Mounting is root's. */
+export function requireRoot(what: string): void {
+  if (process.geteuid?.() === 0) return;
+  throw new RootfsError('EPERM', `${what} needs root: run it with sudo`);
+}
+
+/** Throws `PROGRAM_NOT_FOUND`, before anything was begun. */
+export async function requirePrograms(...names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    if ((await findProgram(name)) !== undefined) continue;
+    const packageName = PACKAGES[name] ?? 'util-linux';
+    throw new RootfsError('PROGRAM_NOT_FOUND', `there is no ${name}: install the package ${packageName}`, {
+      path: name,
+    });
+  }
+}
+
+/** Runs a system program to a good end. */
+export async function runProgram(
+  name: string,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  path: string,
+): Promise<string> {
+  const { exit } = await tryProgram(name, args, signal);
+  if (exit.status === 0) return exit.stdout;
+  throw programFailed(name, exit, path);
+}
+
+/** Runs it to whatever end. */
+export async function tryProgram(
+  name: string,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<{ exit: Exit }> {
+  await requirePrograms(name);
+  return { exit: await run((await findProgram(name)) ?? name, args, signal) };
+}
+
+// What these programs say is all that they tell about the kind of failure.
+const CODES: readonly (readonly [RegExp, string])[] = [
+  [/no space left|not enough space/i, 'ENOSPC'],
+  [/disk quota exceeded/i, 'EDQUOT'],
+  [/input\/output error/i, 'EIO'],
+  [/target is busy|device is busy|resource busy/i, 'STORE_IN_USE'],
+  [/permission denied|operation not permitted|must be superuser/i, 'EPERM'],
+];
+
+export function programFailed(name: string, exit: Exit, path: string): RootfsError {
+  const said = (exit.stderr || exit.stdout).trim() || 'it said nothing';
+  const code = CODES.find(([words]) => words.test(said))?.[1] ?? 'STORE_FAILED';
+  const how = exit.signal === null ? `ended with status ${exit.status}` : `was ended by ${exit.signal}`;
+  return new RootfsError(code, `${name} ${how} on ${path}: ${said}`, { path });
+}

@@ -1,0 +1,118 @@
+// systemd units that check a store and mount it at boot.
+import { mkdir, unlink, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { RootfsError } from '../../index.js';
+import { findProgram } from '../../programs.js';
+import { imageFile } from './image-file.js';
+import { kindOf } from './kinds.js';
+import { mountOptions } from './mounting.js';
+import { requireRoot, runProgram } from './store-error.js';
+import { allOrNothing } from './undo.js';
+
+export interface Unit {
+  readonly name: string;
+  readonly text: string;
+}
+
+export const UNIT_FOLDER = '/etc/systemd/system';
+
+/** A mount unit for the folder, and a service before it without whose good end it is not mounted. */
+export async function unitsFor(image: string, mountPoint: string): Promise<readonly [Unit, Unit]> {
+  const { sizeBytes, allocatedBytes } = await imageFile(image);
+  const kind = await kindOf(image);
+  const escaped = escapePath(mountPoint);
+  const mount = `${escaped}.mount`;
+  const check = `microvm-rootfs-check-${escaped}.service`;
+  const program = [process.execPath, resolve(__dirname, '..', 'main.js')];
+  const mountText = `# Made by: microvm-rootfs store unit
+[Unit]
+Description=Store of microVMs' root disks
+Requires=${check}
+After=${check}
+RequiresMountsFor=${quoted(dirname(image))}
+
+[Mount]
+What=${percent(image)}
+Where=${percent(mountPoint)}
+Type=${kind}
+Options=${mountOptions(allocatedBytes >= sizeBytes)}
+
+[Install]
+WantedBy=multi-user.target
+`;
+  const checkText = `# Made by: microvm-rootfs store unit
+[Unit]
+Description=Check of the store of microVMs' root disks
+DefaultDependencies=no
+After=systemd-remount-fs.service systemd-tmpfiles-setup-dev.service
+# There is nothing to check while it is mounted, and whoever needs the mount then need not wait.
+ConditionPathIsMountPoint=!${percent(mountPoint)}
+RequiresMountsFor=/tmp ${[image, ...program].map(dirname).map(quoted).join(' ')}
+
+[Service]
+Type=oneshot
+ExecStart=${[...program, 'store', 'check', image].map(quoted).join(' ')}
+TimeoutStartSec=infinity
+`;
+  return [
+    { name: mount, text: mountText },
+    { name: check, text: checkText },
+  ];
+}
+
+/** Writes and enables them: both or neither. */
+export async function installUnits(units: readonly Unit[], folder: string): Promise<string[]> {
+  requireRoot('installing units');
+  return allOrNothing(async (undo) => {
+    await mkdir(folder, { recursive: true });
+    const paths: string[] = [];
+    for (const { name, text } of units) {
+      const path = join(folder, name);
+      await writeNew(path, text);
+      undo.add(() => unlink(path));
+      paths.push(path);
+    }
+    if (folder === UNIT_FOLDER && (await findProgram('systemctl')) !== undefined) {
+      await runProgram('systemctl', ['daemon-reload'], undefined, folder);
+      await runProgram('systemctl', ['enable', units[0]?.name ?? ''], undefined, folder);
+    }
+    return paths;
+  });
+}
+
+/** One that is there is of another store, or somebody's own: theirs to remove. */
+async function writeNew(path: string, text: string): Promise<void> {
+  try {
+    await writeFile(path, text, { flag: 'wx' });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    throw new RootfsError('UNIT_EXISTS', `${path} exists already: it is left as it is`, {
+      path,
+      cause: error,
+    });
+  }
+}
+
+/** As systemd-escape --path does: systemd.unit(5). */
+export function escapePath(path: string): string {
+  const trimmed = path.replace(/\/+/g, '/').replace(/^\/|\/$/g, '');
+  if (trimmed === '') return '-';
+  return [...Buffer.from(trimmed)]
+    .map((byte, index) => {
+      const character = String.fromCharCode(byte);
+      if (character === '/') return '-';
+      const plain = /[A-Za-z0-9:_.]/.test(character) && !(index === 0 && character === '.');
+      return plain ? character : `\\x${byte.toString(16).padStart(2, '0')}`;
+    })
+    .join('');
+}
+
+function percent(text: string): string {
+  return text.replaceAll('%', '%%');
+}
+
+/** A word of a list, in which systemd knows quotes, backslashes, and variables. */
+function quoted(word: string): string {
+  const escaped = percent(word).replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('$', '$$$$');
+  return /^[\w@+=:,./-]+$/.test(word) ? escaped : `"${escaped}"`;
+}

@@ -1,0 +1,6 @@
+/** `85 µs`, `1.4 ms`, `2.1 s`. */
+export function formatMicros(micros: number): string {
+  if (micros < 1000) return `${Math.round(micros)} µs`;
+  if (micros < 1_000_000) return `${(micros / 1000).toFixed(1)} ms`;
+  return `${(micros / 1_000_000).toFixed(1)} s`;
+}

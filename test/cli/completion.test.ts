@@ -1,0 +1,90 @@
+// Completion as a shell asks for it.
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, symlink, writeFile } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { expect, test } from 'vitest';
+import { Host } from '../fixtures/host.js';
+import { cli, cliEnvironment, MAIN } from './run-cli.js';
+
+async function completed(host: Host, ...words: string[]): Promise<string[]> {
+  const { stdout } = await cli(host, ['__complete', '--', ...words]);
+  return stdout.split('\n').filter((line) => line !== '');
+}
+
+test('commands, options, templates and VMs are completed', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian-12', 'x');
+  await host.addTemplate('alpine', 'x');
+  await host.registry.cloneForVm('vm-1', 'alpine', { writable: true });
+  expect(await completed(host, 're')).toEqual(['recover', 'release']);
+  expect(await completed(host, 'clone', 'vm-1', '')).toEqual(['alpine', 'debian-12']);
+  expect(await completed(host, 'clone', '--size', '8G', 'vm-1', 'd')).toEqual(['debian-12']);
+  expect(await completed(host, 'release', 'x', 'v')).toEqual(['vm-1']);
+  expect(await completed(host, '--json', 'clone', '--w')).toEqual(['--writable']);
+  expect(await completed(host, 'completion', '')).toEqual(['bash', 'fish', 'zsh']);
+  // Their own words are the shell's to complete.
+  expect(await completed(host, 'hash', '')).toEqual([]);
+  expect(await completed(host, 'clone', '--size', '')).toEqual([]);
+});
+
+/** What a shell's script says when it asks the command, which lies on PATH. */
+async function inShell(host: Host, shell: string, args: readonly string[]): Promise<string> {
+  const bin = await mkdtemp(join(host.root, 'bin-'));
+  await symlink(MAIN, join(bin, 'microvm-rootfs'));
+  const { status, stdout, stderr } = spawnSync(shell, args, {
+    encoding: 'utf8',
+    cwd: host.root,
+    env: cliEnvironment(host, { PATH: `${bin}${delimiter}${process.env.PATH}`, HOME: host.root }),
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return stdout;
+}
+
+function lacksShell(shell: string): string | undefined {
+  return spawnSync(shell, ['-c', 'true']).status === 0 ? undefined : `needs ${shell} (package ${shell})`;
+}
+
+test('bash takes the script, and completes with it', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian-12', 'x');
+  const script = `
+    source <(microvm-rootfs completion bash) || exit 1
+    COMP_WORDS=(microvm-rootfs clone vm-1 deb) COMP_CWORD=3
+    _microvm_rootfs
+    echo "\${COMPREPLY[@]}"
+    complete -p microvm-rootfs`;
+  expect(await inShell(host, 'bash', ['-c', script])).toBe(
+    'debian-12\ncomplete -o default -F _microvm_rootfs microvm-rootfs\n',
+  );
+});
+
+test('zsh does, sourced or as a function on $fpath', async ({ skip }) => {
+  const missing = lacksShell('zsh');
+  if (missing) skip(missing);
+  const host = await Host.in();
+  await host.addTemplate('debian-12', 'x');
+  // Only in zsh's own editor is there a compadd: this one prints what it is given.
+  const complete = `
+    compadd() { shift; print -l -- \${(P)1} }
+    words=(microvm-rootfs clone vm-1 deb) CURRENT=4
+    echo $_comps[microvm-rootfs]; $_comps[microvm-rootfs]`;
+  const sourced = `autoload -U compinit; compinit -u -D; source <(microvm-rootfs completion zsh)`;
+  expect(await inShell(host, 'zsh', ['-fc', sourced + complete])).toBe('_microvm_rootfs\ndebian-12\n');
+  const onPath = `
+    mkdir functions; microvm-rootfs completion zsh >functions/_microvm-rootfs
+    fpath=($PWD/functions $fpath); autoload -U compinit; compinit -u -D`;
+  expect(await inShell(host, 'zsh', ['-fc', onPath + complete])).toBe('_microvm-rootfs\ndebian-12\n');
+});
+
+test('fish does, and offers files where nothing of ours fits', async ({ skip }) => {
+  const missing = lacksShell('fish');
+  if (missing) skip(missing);
+  const host = await Host.in();
+  await host.addTemplate('debian-12', 'x');
+  await writeFile(join(host.root, 'memory.snap'), '');
+  const script = `
+    source (microvm-rootfs completion fish | psub)
+    complete -C 'microvm-rootfs clone vm-1 '
+    complete -C 'microvm-rootfs hash mem'`;
+  expect(await inShell(host, 'fish', ['-c', script])).toBe('debian-12\nmemory.snap\n');
+});

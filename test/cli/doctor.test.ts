@@ -1,0 +1,202 @@
+// What doctor says of hosts of different kinds. It tries, so it is right where a name would mislead, and it leaves nothing.
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import type { Finding } from '../../src/cli/doctor/finding.js';
+import { exitOf } from '../fixtures/child.js';
+import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
+import { snapshot, walk } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { lacksRoot } from '../fixtures/tools.js';
+import { type CliFolders, type CliOptions, cli, startOnTerminal } from './run-cli.js';
+
+interface Examination {
+  readonly code: number | null;
+  readonly findings: readonly Finding[];
+}
+
+async function examine(
+  folders: CliFolders,
+  args: readonly string[] = [],
+  options: CliOptions = {},
+): Promise<Examination> {
+  const { code, stdout, stderr } = await cli(folders, ['doctor', '--json', ...args], options);
+  expect(stderr).toBe('');
+  const { findings } = JSON.parse(stdout);
+  for (const finding of findings) {
+    const keys = Object.keys(finding).filter((key) => key !== 'fix');
+    expect(keys).toEqual(['check', 'status', 'detail']);
+    expect(finding.detail).not.toContain('\n');
+  }
+  return { code, findings };
+}
+
+function statuses({ findings }: Examination, ...checks: readonly string[]): string[] {
+  return findings
+    .filter(({ check }) => checks.includes(check))
+    .map(({ check, status }) => `${check} ${status}`);
+}
+
+function of({ findings }: Examination, name: string, status?: string): Finding {
+  const found = findings.find(
+    ({ check, ...rest }) => check === name && (status ?? rest.status) === rest.status,
+  );
+  return found ?? expect.fail(`no finding ${name} ${status ?? ''} in ${JSON.stringify(findings)}`);
+}
+
+const NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'];
+
+describeEachFilesystem(
+  (filesystem) => {
+    test('what the clones folder can do was tried, and nothing is left', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 4 * MiB);
+      await mkdir(host.clonesDir);
+      const [before, templates] = [await walk(host.root), await snapshot(host.templateDir)];
+      const examination = await examine(host);
+      expect(await walk(host.root)).toEqual(before);
+      expect(await snapshot(host.templateDir)).toEqual(templates);
+      expect(examination.code).toBe(0);
+      const reflink = of(examination, 'reflink');
+      expect(reflink.status).toBe(filesystem.reflinks ? 'ok' : 'warn');
+      expect(reflink.fix ?? '').toMatch(
+        filesystem.reflinks ? /^$/ : /microvm-rootfs store create .* --mount /,
+      );
+      expect(of(examination, 'speed').detail).toMatch(
+        filesystem.reflinks ? /^a reflink takes .*, cp / : /^a copy takes .*, cp /,
+      );
+      expect(of(examination, 'template').detail).toMatch(
+        filesystem.fiemap ? /rootfs\.ext4: \d+ extents?/ : /not told/,
+      );
+      // It says what the library then finds.
+      await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+      const leases = (await host.registry.slotInUse('vm-1')) === 'unknown' ? 'leases warn' : 'leases ok';
+      expect(statuses(examination, 'leases', 'hardlink')).toEqual(['hardlink ok', leases]);
+    });
+  },
+  ({ name }) => ['XFS', 'ext4', 'tmpfs', 'FUSE (bindfs over ext4)'].includes(name),
+);
+
+test('everything is looked at, in one screen', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addExt4Template('debian', 4 * MiB);
+  const { findings } = await examine(host);
+  expect([...new Set(findings.map(({ check }) => check))]).toEqual([
+    'kernel',
+    'runtime',
+    'addon',
+    'resize2fs',
+    'e2fsck',
+    'templates',
+    'template',
+    'clones',
+    'space',
+    'reflink',
+    'hardlink',
+    'leases',
+    'speed',
+  ]);
+  expect(of({ code: 0, findings }, 'resize2fs').detail).toMatch(/^1\.\d+\.\d+.*, \//);
+  expect(of({ code: 0, findings }, 'addon').detail).toMatch(/^\/.*\.node$/);
+  const { stdout } = await cli(host, ['doctor']);
+  expect(stdout.split('\n').length).toBeLessThan(25);
+  expect(stdout).toMatch(/^ok {4}kernel {5}Linux /);
+  expect(stdout).toMatch(/\n\n0 failures, \d+ warnings?\.\n$/);
+});
+
+test('folders that are missing are told with what makes them, and not made', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  const folders = { templateDir: join(host.root, 'no/templates'), clonesDir: join(host.root, 'no/clones') };
+  const before = await snapshot(host.root);
+  const examination = await examine(folders);
+  expect(examination.code).toBe(0);
+  expect(of(examination, 'templates')).toMatchObject({
+    status: 'warn',
+    fix: expect.stringContaining(`install -d -m 755 ${folders.templateDir}`),
+  });
+  expect(of(examination, 'clones')).toMatchObject({
+    status: 'ok',
+    detail: `${folders.clonesDir} on xfs, will be made in ${host.root}`,
+  });
+  expect(of(examination, 'reflink').status).toBe('ok');
+  expect(await snapshot(host.root)).toEqual(before);
+});
+
+test('without root it says what this user may not do', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await Host.in();
+  const template = await host.addExt4Template('debian', 4 * MiB);
+  await chmod(host.root, 0o755);
+  await chmod(template, 0o600);
+  await mkdir(host.clonesDir);
+  const examination = await examine(host, [], { under: NOBODY });
+  expect(examination.code).toBe(1);
+  expect(of(examination, 'clones')).toMatchObject({
+    status: 'fail',
+    fix: `sudo mkdir -p ${host.clonesDir} && sudo chown 65534:65534 ${host.clonesDir}`,
+  });
+  expect(of(examination, 'template')).toMatchObject({ status: 'fail', fix: `sudo chmod a+r ${template}` });
+
+  await chmod(host.clonesDir, 0o777);
+  await chmod(template, 0o644);
+  const second = await examine(host, [], { under: NOBODY });
+  expect(second.code).toBe(0);
+  expect(of(second, 'clones', 'warn')).toMatchObject({ fix: `sudo chmod o-w ${host.clonesDir}` });
+  expect(of(second, 'speed').status).toBe('ok');
+});
+
+test('an addon that does not load is a failure, and the rest is told all the same', async () => {
+  const host = await Host.in();
+  await host.addExt4Template('debian', 4 * MiB);
+  const examination = await examine(host, [], { env: { MICROVM_ROOTFS_ADDON: '/nonexistent.node' } });
+  expect(examination.code).toBe(1);
+  expect(of(examination, 'addon')).toMatchObject({
+    status: 'fail',
+    fix: expect.stringMatching(/^cd .* && npm run build:addon$/),
+  });
+  expect(statuses(examination, 'kernel', 'reflink', 'hardlink', 'leases', 'speed')).toEqual([
+    'kernel ok',
+    'reflink warn',
+    'hardlink ok',
+    'leases warn',
+    'speed warn',
+  ]);
+});
+
+test('without e2fsprogs it names the package', async () => {
+  const host = await Host.in();
+  const none = ['--resize2fs', '/nonexistent', '--e2fsck', '/nonexistent'];
+  const examination = await examine(host, none);
+  expect(examination.code).toBe(0);
+  expect(statuses(examination, 'resize2fs', 'e2fsck')).toEqual(['resize2fs warn', 'e2fsck warn']);
+  expect(of(examination, 'resize2fs').fix).toMatch(/install e2fsprogs$/);
+  const other = join(host.root, 'other');
+  await writeFile(other, '#!/bin/sh\necho something else >&2\n', { mode: 0o755 });
+  expect(of(await examine(host, ['--resize2fs', other]), 'resize2fs').detail).toContain('is it resize2fs?');
+});
+
+test('a clones path that is no folder is a failure', async () => {
+  const host = await Host.in();
+  await writeFile(host.clonesDir, '');
+  const examination = await examine(host);
+  expect(examination.code).toBe(1);
+  expect(of(examination, 'clones')).toMatchObject({
+    status: 'fail',
+    fix: `mv ${host.clonesDir} ${host.clonesDir}.old`,
+  });
+});
+
+test('what a killed one left is told with what removes it', async () => {
+  const host = await Host.in();
+  const left = join(host.clonesDir, '.microvm-rootfs-scratch-x');
+  await mkdir(left, { recursive: true });
+  const examination = await examine(host);
+  expect(of(examination, 'clones', 'warn').fix).toBe(`rm -r ${left}`);
+});
+
+test('on a terminal it has colours, unless they are not wanted', async () => {
+  const host = await Host.in();
+  const { stdout } = await exitOf(startOnTerminal(host, ['doctor']));
+  expect(stdout).toContain('\u001b[32mok  \u001b[0m  kernel');
+});

@@ -1,0 +1,89 @@
+// On a terminal: progress for what takes long, and Ctrl-C.
+import { readdir, readlink } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, test } from 'vitest';
+import { progressText } from '../../src/cli/progress.js';
+import { exitOf } from '../fixtures/child.js';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
+import { writeSparse } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { GiB, MiB } from '../fixtures/images.js';
+import { cli, startCli, startOnTerminal } from './run-cli.js';
+
+// Nobody hashes it to its end.
+const ENDLESS_BYTES = 4096 * GiB;
+
+test('a long hash shows a bar, and Ctrl-C takes it away and ends it', async ({ skip }) => {
+  const { path, missing } = filesystemNamed('XFS');
+  if (missing) skip(missing);
+  const host = await Host.in(path);
+  const file = `${host.root}/memory`;
+  await writeSparse(file, ENDLESS_BYTES);
+  const child = startOnTerminal(host, ['hash', 'memory'], host.root);
+  const exit = exitOf(child);
+  let seen = '';
+  child.stdout?.on('data', (text: string) => {
+    const before = seen.includes('%');
+    seen += text;
+    // The terminal makes a SIGINT of it.
+    if (!before && seen.includes('%')) child.stdin?.write('\u0003');
+  });
+  const { code, stdout } = await exit;
+  expect(stdout).toContain('hashing memory  [');
+  expect(stdout).toMatch(/ % {2}.* of 4 TiB/);
+  expect(code).toBe(130);
+  // The line was taken away before the error was told.
+  expect(stdout).toContain('\r\u001b[Kmicrovm-rootfs: ABORT_ERR');
+  expect(stdout).toMatch(/microvm-rootfs: ABORT_ERR: hashing memory was aborted\r\n$/);
+});
+
+test('nothing of it is written where there is no terminal', async () => {
+  const host = await Host.in();
+  const file = `${host.root}/memory`;
+  await writeSparse(file, GiB);
+  const { stdout, stderr } = await cli(host, ['hash', file]);
+  expect(stderr).toBe('');
+  expect(stdout).toMatch(/^[0-9a-f]{64} {2}/);
+});
+
+test('a bar says how far, how much and how long', () => {
+  expect(progressText('hashing a', { bytesDone: MiB, bytesTotal: 4 * MiB }, 2000)).toBe(
+    'hashing a  [######------------------]  25 %  1 MiB of 4 MiB  6 s left',
+  );
+  expect(progressText('cloning a', undefined, 2900)).toBe('cloning a  2 s');
+});
+
+test('a table is the same on a terminal', async () => {
+  const host = await Host.in();
+  await host.addTemplate('a', 'x');
+  const onTerminal = await exitOf(startOnTerminal(host, ['stacks']));
+  expect(onTerminal.stdout.replaceAll('\r\n', '\n')).toBe((await cli(host, ['stacks'])).stdout);
+});
+
+test.each([
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const)('%s in the middle of a clone leaves nothing half-made', async (signal, status) => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.placeTemplate('endless', (path) => writeSparse(path, ENDLESS_BYTES));
+  const child = startCli(host, ['clone', 'vm-1', 'endless', '--writable']);
+  const exit = exitOf(child);
+  await opened(child.pid as number, host.template('endless'));
+  child.kill(signal);
+  const { code, stderr } = await exit;
+  expect(code).toBe(status);
+  expect(stderr).toMatch(/^microvm-rootfs: ABORT_ERR: .*\n$/);
+  expect(await host.slotNames()).toEqual([]);
+  expect(await host.leftovers()).toEqual([]);
+});
+
+/** When a process has a file open. */
+async function opened(pid: number, path: string): Promise<void> {
+  for (;;) {
+    const fds = await readdir(`/proc/${pid}/fd`);
+    const targets = await Promise.all(fds.map((fd) => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')));
+    if (targets.includes(path)) return;
+    await sleep(5);
+  }
+}
