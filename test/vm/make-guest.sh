@@ -32,7 +32,11 @@ apt=(-qq -o APT::Sandbox::User=root)
 download() {
   # The newest that is on offer. Of the 6.1 series, because that is known to boot in emulation.
   kernel=$(apt-cache pkgnames linux-image-6.1.0- | grep -E '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$' | sort -V | tail -n 1)
-  [ -n "$kernel" ] && (cd "$work" && timeout 300 apt-get "${apt[@]}" download "$kernel" busybox-static)
+  if [ -z "$kernel" ]; then
+    echo 'it offers no such kernel, as Debian 12 does'
+    return 1
+  fi
+  (cd "$work" && timeout 300 apt-get "${apt[@]}" download "$kernel" busybox-static)
 }
 # What apt knows may be out of date, or nothing at all.
 download >"$work/log" 2>&1 ||
