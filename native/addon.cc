@@ -35,6 +35,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("leaveStore", microvm::leave_store);
   add("sweep", microvm::sweep_store);
   add("inspectSlots", microvm::inspect_slots);
+  add("surveySlots", microvm::survey_slots);
   add("newPlan", microvm::new_plan);
   add("cloneSlot", microvm::clone_slot);
   add("cloneSlotSync", microvm::clone_slot_sync);

@@ -91,6 +91,8 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     // Between the look and the rename the slot may have been released and made anew for another VM.
     if (!got.identity.same_file(looked_at.identity)) {
       error = store.put_back(taken, Place::kSlots, request.slot.c_str());
+      // Its own VM has a newer slot by now, so this one was released as well.
+      if (error.is(EEXIST)) error = store.to_trash(taken);
       if (!error.ok()) return error;
       continue;
     }

@@ -17,9 +17,17 @@ Error read_image(int folder_fd, const std::string& path, SlotState* state) {
   return {};
 }
 
-Error read_once(const Store& store, const std::string& slot, SlotState* state, bool* still_there) {
+// Whether the slot's image is still the one that was looked at first.
+Error is_same_image(int folder_fd, const std::string& path, const SlotState& state, bool* same) {
+  FileInfo now;
+  Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &now);
+  *same = error.ok() ? state.has_image && now.identity.same_file(state.image.identity) : !state.has_image;
+  return error.is(ENOENT) ? Error() : error;
+}
+
+Error read_once(const Store& store, const std::string& slot, SlotState* state, bool* unchanged) {
   *state = SlotState();
-  *still_there = true;
+  *unchanged = true;
   const std::string path = store.slot_path(slot);
   Fd folder;
   Error error = open_folder_at(store.clones_fd(), slot.c_str(), path, &folder);
@@ -36,33 +44,36 @@ Error read_once(const Store& store, const std::string& slot, SlotState* state, b
   error = stat_fd(fd, path, &info);
   if (!error.ok()) return error;
   state->folder = info.identity;
+  // A grow writes the new stamp, then the image, then gives the stamp its name. So the new stamp is looked for before
+  // the one that it becomes, and between two looks at the image: or old and new would be mixed, which looks torn.
   error = read_image(fd, join(path, kImage), state);
-  if (error.ok()) error = read_small_file(fd, kStamp, join(path, kStamp), &state->stamp);
-  if (error.ok()) error = read_small_file(fd, kSizeStamp, join(path, kSizeStamp), &state->size_stamp);
   if (error.ok()) error = read_small_file(fd, kNewSizeStamp, join(path, kNewSizeStamp), &state->new_size_stamp);
+  if (error.ok()) error = read_small_file(fd, kSizeStamp, join(path, kSizeStamp), &state->size_stamp);
+  if (error.ok()) error = is_same_image(fd, join(path, kImage), *state, unchanged);
+  if (error.ok()) error = read_small_file(fd, kStamp, join(path, kStamp), &state->stamp);
   if (error.ok()) error = read_small_file(fd, kRawId, join(path, kRawId), &state->raw_id);
   if (error.ok()) error = read_small_file(fd, kStack, join(path, kStack), &state->stack);
   if (error.ok() && state->has_image && state->image.identity.links > 1) {
     error = read_small_file(fd, kExported, join(path, kExported), &state->exported);
   }
-  if (!error.ok()) return error;
+  if (!error.ok() || !*unchanged) return error;
 
   FileInfo at_path;
   error = stat_at(store.clones_fd(), slot.c_str(), Follow::kNo, path, &at_path);
-  *still_there = error.ok() && at_path.identity.same_file(info.identity);
+  *unchanged = error.ok() && at_path.identity.same_file(info.identity);
   return error.is(ENOENT) ? Error() : error;
 }
 
 }  // namespace
 
 Error read_slot(const Store& store, const std::string& slot, SlotState* state) {
-  // A slot that is released and emptied while it is read looks torn, or somebody else's: what was read then is of no
-  // use.
-  bool still_there = false;
+  // A slot that is grown, or released and emptied, while it is read looks torn, or somebody else's: what was read then
+  // is of no use.
+  bool unchanged = false;
   Error error;
   do {
-    error = read_once(store, slot, state, &still_there);
-  } while (error.ok() && !still_there);
+    error = read_once(store, slot, state, &unchanged);
+  } while (error.ok() && !unchanged);
   return error;
 }
 

@@ -108,6 +108,7 @@ class SweepStore {
 class InspectSlots {
  public:
   InspectSlots(Ref<Store> store, std::vector<std::string> slots) : store_(std::move(store)), slots_(std::move(slots)) {}
+
   Error run() {
     Error error = store_->check_current();
     if (!error.ok()) return error;
@@ -115,6 +116,7 @@ class InspectSlots {
     for (size_t i = 0; i < slots_.size(); i++) errors_.push_back(read_slot(*store_, slots_[i], &states_[i]));
     return {};
   }
+
   Napi::Value result(Napi::Env env) {
     Napi::Array array = Napi::Array::New(env, slots_.size());
     for (uint32_t i = 0; i < slots_.size(); i++) {
@@ -123,11 +125,48 @@ class InspectSlots {
     return array;
   }
 
- private:
+ protected:
   Ref<Store> store_;
   std::vector<std::string> slots_;
   std::vector<SlotState> states_;
   std::vector<Error> errors_;
+};
+
+// The same as a table of numbers and one of texts: making objects would take longer than reading the slots.
+class SurveySlots final : public InspectSlots {
+ public:
+  using InspectSlots::InspectSlots;
+
+  Napi::Value result(Napi::Env env) {
+    constexpr size_t kNumbers = 7;
+    constexpr uint32_t kTexts = 7;
+    Napi::Float64Array numbers = Napi::Float64Array::New(env, slots_.size() * kNumbers);
+    Napi::Array texts = Napi::Array::New(env, slots_.size() * kTexts);
+    for (uint32_t i = 0; i < slots_.size(); i++) {
+      const SlotState& state = states_[i];
+      const Identity& image = state.image.identity;
+      double* number = numbers.Data() + i * kNumbers;
+      const uint32_t text = i * kTexts;
+      number[0] = static_cast<double>(state.kind);
+      number[1] = !state.has_image ? -1 : state.image.is_regular() ? 1 : 0;
+      number[2] = static_cast<double>(image.size);
+      number[3] = static_cast<double>(image.links);
+      number[4] = state.shares_extents ? 1 : 0;
+      number[5] = static_cast<double>(state.stamp.mtime_ns / 1'000'000);
+      number[6] = static_cast<double>(state.folder.mtime_ns / 1'000'000);
+      const SmallFile* const files[] = {&state.stamp,  &state.size_stamp, &state.new_size_stamp,
+                                        &state.raw_id, &state.stack,      &state.exported};
+      for (uint32_t k = 0; k < kTexts - 1; k++) {
+        if (files[k]->state != SmallFile::State::kAbsent) texts.Set(text + k, to_js(env, *files[k]));
+      }
+      if (image.links > 1) texts.Set(text + kTexts - 1, decimal(image.inode));
+      if (!errors_[i].ok()) texts.Set(text, microvm::to_js(env, errors_[i]));
+    }
+    Napi::Array tables = Napi::Array::New(env, 2);
+    tables.Set(0U, numbers);
+    tables.Set(1U, texts);
+    return tables;
+  }
 };
 
 class ReleaseSlot {
@@ -176,6 +215,12 @@ Napi::Value inspect_slots(const Napi::CallbackInfo& info) {
   if (!store) return {};
   return Job<InspectSlots>::start(info.Env(), "microvm:inspectSlots",
                                   InspectSlots(std::move(store), to_strings(info[1])));
+}
+
+Napi::Value survey_slots(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  return Job<SurveySlots>::start(info.Env(), "microvm:surveySlots", SurveySlots(std::move(store), to_strings(info[1])));
 }
 
 Napi::Value release_slot(const Napi::CallbackInfo& info) {

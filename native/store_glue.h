@@ -11,6 +11,7 @@ Napi::Value probe_reflink(const Napi::CallbackInfo& info);
 Napi::Value leave_store(const Napi::CallbackInfo& info);
 Napi::Value sweep_store(const Napi::CallbackInfo& info);
 Napi::Value inspect_slots(const Napi::CallbackInfo& info);
+Napi::Value survey_slots(const Napi::CallbackInfo& info);
 Napi::Value dress_slot(const Napi::CallbackInfo& info);
 Napi::Value flush_slot(const Napi::CallbackInfo& info);
 Napi::Value release_slot(const Napi::CallbackInfo& info);

@@ -60,6 +60,27 @@ export interface SlotState {
   readonly exported: SmallFile;
 }
 
+/** What can be told of a slot by what it holds alone. */
+export interface SlotFacts
+  extends Pick<
+    SlotState,
+    | 'kind'
+    | 'sharesExtents'
+    | 'stamp'
+    | 'stampedAtMs'
+    | 'sizeStamp'
+    | 'newSizeStamp'
+    | 'rawId'
+    | 'stack'
+    | 'exported'
+  > {
+  readonly image?: {
+    readonly regular: boolean;
+    readonly identity: Pick<Identity, 'sizeBytes' | 'links' | 'inode'>;
+  };
+  readonly folder?: Pick<Identity, 'mtimeNs'>;
+}
+
 /** Bytes of a file's blocks on disk. */
 export interface Held {
   readonly aloneBytes: number;
@@ -187,6 +208,11 @@ export interface NativeAddon {
 
   /** Many in one trip, each with its state or its error. */
   inspectSlots(store: NativeStore, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
+  /** The same as two flat tables, seven numbers and seven texts a slot: see slot-survey.ts. */
+  surveySlots(
+    store: NativeStore,
+    slots: readonly string[],
+  ): Promise<[numbers: Float64Array, texts: (SmallFile | SystemError)[]]>;
   newPlan(plan: SlotPlan): NativePlan;
   /** Looks for the slot, builds it and publishes it. */
   cloneSlot(store: NativeStore, ...clone: NativeClone): Promise<CloneOutcome>;

@@ -7,6 +7,7 @@ import { type SlotInfo, slotInfo } from './slot-info.js';
 import { requireOwnId } from './slot-state.js';
 import { imageInUse, type SlotUse } from './slot-use.js';
 import type { StackNames } from './stack-names.js';
+import { parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 export interface SlotDetails extends SlotInfo {
@@ -35,7 +36,9 @@ export async function slotDetails(
   try {
     if (await isMissing(path)) return undefined;
     const state = await folder.use(({ store }) => inspectSlot(store, vm.safe));
-    const info = await slotInfo(folder.path, vm.safe, state, names);
+    const sha256 = parseStamp(state.stamp);
+    const firstStack = sha256 === undefined ? undefined : await names.firstWith(sha256);
+    const info = slotInfo(folder.path, vm.safe, state, firstStack);
     if (info === undefined) return undefined;
     if (info.health === 'whole') requireOwnId(path, vm, state);
     const tally = native().newTally();

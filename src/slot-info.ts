@@ -1,7 +1,6 @@
 // What a slot tells of itself.
-import type { SlotState, Strategy } from './native.js';
+import type { SlotFacts, Strategy } from './native.js';
 import { hasForeignNames, isTorn, isUnstamped } from './slot-state.js';
-import type { StackNames } from './stack-names.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
@@ -33,25 +32,23 @@ export interface SlotInfo {
   readonly createdAt: Date;
 }
 
-/** Undefined if it is no slot: absent, a foreign file, or a folder of other things. */
-export async function slotInfo(
+/** Undefined if it is no slot: absent, a foreign file, or a folder of other things. `firstStack`: see {@link StackNames}. */
+export function slotInfo(
   clonesDir: string,
   slot: string,
-  state: SlotState,
-  names: StackNames,
-): Promise<SlotInfo | undefined> {
+  state: SlotFacts,
+  firstStack: string | undefined,
+): SlotInfo | undefined {
   const health = healthOf(state);
   if (health === undefined) return undefined;
   const { identity } = state.image ?? {};
-  const sourceSha256 = parseStamp(state.stamp);
-  const first = sourceSha256 === undefined ? undefined : names.firstWith(sourceSha256);
   return {
     vmId: slot,
     rawId: state.rawId || slot,
     path: `${clonesDir}/${slot}/${CLONE_ROOTFS_FILE}`,
     health,
-    stack: state.stack || (await first),
-    sourceSha256,
+    stack: state.stack || firstStack,
+    sourceSha256: parseStamp(state.stamp),
     sizeBytes: identity?.sizeBytes ?? 0,
     grown: parseSizeStamp(state.sizeStamp) !== undefined,
     strategy: hasForeignNames(state) ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy',
@@ -59,7 +56,7 @@ export async function slotInfo(
   };
 }
 
-function healthOf(state: SlotState): SlotHealth | undefined {
+function healthOf(state: SlotFacts): SlotHealth | undefined {
   if (state.kind !== 'folder') return undefined;
   if (isUnstamped(state)) return 'unstamped';
   if (!isTorn(state, () => undefined)) return 'whole';

@@ -3,10 +3,11 @@ import type { ClonesFolder } from './clones-folder.js';
 import { isSystemError, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
 import { checkAborted } from './long-work.js';
-import { native } from './native.js';
 import { type SlotInfo, slotInfo } from './slot-info.js';
 import { slotNames } from './slot-names.js';
+import { surveySlots } from './slot-survey.js';
 import type { StackNames } from './stack-names.js';
+import { parseStamp } from './stamps.js';
 
 // Names in one trip: some milliseconds of work.
 const BATCH = 256;
@@ -55,11 +56,15 @@ async function readBatch(
   stackNames: StackNames,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
-  const states = await folder.use(({ store }) => native().inspectSlots(store, names));
+  const states = await folder.use(({ store }) => surveySlots(store, names));
   const infos: SlotInfo[] = [];
+  const firsts = new Map<string | undefined, string | undefined>([[undefined, undefined]]);
   for (const [i, state] of states.entries()) {
     if (isSystemError(state)) throw state;
-    const info = await slotInfo(folder.path, names[i] as string, state, stackNames);
+    const sha256 = parseStamp(state.stamp);
+    // Awaited once for each digest: a promise for each slot would take as long as all the rest.
+    if (!firsts.has(sha256)) firsts.set(sha256, await stackNames.firstWith(sha256 as string));
+    const info = slotInfo(folder.path, names[i] as string, state, firsts.get(sha256));
     if (info !== undefined) infos.push(info);
   }
   return infos;

@@ -1,6 +1,6 @@
 // Whether a slot that is there may be handed out: what other programs, crashes and power cuts can have left in it.
 import { RootfsError } from './errors.js';
-import type { FileInfo, SlotState } from './native.js';
+import type { FileInfo, SlotFacts, SlotState } from './native.js';
 import {
   CLONE_ROOTFS_FILE,
   CLONE_SIZE_STAMP_FILE,
@@ -112,7 +112,7 @@ export function torn(path: string, how: string): RootfsError {
  * Whether a slot can never be handed out again, as far as can be told without its template. Neither can a folder without any file of a slot;
  * one that is not empty is somebody else's, and is not released.
  */
-export function isTorn(state: SlotState, templateBytes: (sha256: string) => number | undefined): boolean {
+export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
   if (state.kind !== 'folder' || isUnstamped(state)) return false;
   if (state.newSizeStamp === null) return true;
   const stamp = parseStamp(state.stamp);
@@ -126,17 +126,17 @@ export function isTorn(state: SlotState, templateBytes: (sha256: string) => numb
  * An image without any stamp, be it empty. A power cut can leave a slot so, where its guest flushed the image; but so can anybody who keeps an
  * image there.
  */
-export function isUnstamped(state: SlotState): boolean {
+export function isUnstamped(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
 }
 
 /** Whether the image has names that are not of our giving: it is some template, or was. */
-export function hasForeignNames({ image, exported }: SlotState): boolean {
+export function hasForeignNames({ image, exported }: SlotFacts): boolean {
   if (image === undefined || image.identity.links === 1) return false;
   return exported?.trim() !== `${image.identity.inode}`;
 }
 
 /** Whether any of our small files is there, be it empty. */
-function hasStamps({ stamp, sizeStamp, newSizeStamp, rawId }: SlotState): boolean {
+function hasStamps({ stamp, sizeStamp, newSizeStamp, rawId }: SlotFacts): boolean {
   return [stamp, sizeStamp, newSizeStamp, rawId].some((file) => file !== undefined);
 }

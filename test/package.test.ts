@@ -45,7 +45,18 @@ const CONSTANTS = [
   'DEFAULT_TEMPLATE_DIR',
   'TEMPLATE_ROOTFS_FILE',
 ];
-const EXPORTS = [...FUNCTIONS, ...CONSTANTS].sort().join();
+const EXPORTS = [
+  ...FUNCTIONS,
+  ...CONSTANTS,
+  'OPERATIONS',
+  'SNAPSHOT_MANIFEST_FILE',
+  'hashFiles',
+  'toCloudHypervisorDisk',
+  'toFirecrackerDrive',
+  'toQemuDrive',
+]
+  .sort()
+  .join();
 
 test('require gives every export', async () => {
   const folder = await userFolder();

@@ -62,7 +62,9 @@ node -e '
   const skipped = report.numPendingTests + report.numTodoTests;
   const failedFiles = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
   for (const file of failedFiles) console.log(`did not run: ${file.name}: ${file.message}`);
-  const failed = report.numFailedTests + failedFiles.length;
+  // Nothing ran: the set-up failed, as vitest has said above.
+  const nothing = report.numPassedTests + report.numFailedTests + failedFiles.length === 0;
+  const failed = nothing ? 1 : report.numFailedTests + failedFiles.length;
   if (process.env.CI === "true" && skipped > 0) console.log("CI: a skipped test counts as a failure");
   console.log(`${report.numPassedTests} passed, ${failed} failed, ${skipped} skipped`);
   if (failed > 0 || report.numPassedTests === 0 || (process.env.CI === "true" && skipped > 0)) process.exitCode = 1;

@@ -67,6 +67,35 @@ TEST(clones_at_once, "many clones of one template at once are all whole") {
   CHECK(host.staged().empty());
 }
 
+TEST(grown_while_read,
+     "what is read of a slot while it is grown is of one moment: the old, the new, or one to settle") {
+  Host host;
+  host.clone("vm");
+  const std::string folder = host.slot("vm") + '/';
+  const std::string image = folder + microvm::kImage;
+  const std::string stamp = folder + microvm::kSizeStamp;
+  write_file(stamp, std::to_string(length_of(image)));
+  std::atomic<bool> done{false};
+  std::thread grower([&] {
+    for (uint64_t length = 8 * kMiB; length < 8 * kMiB + 2000; length++) {
+      write_file(folder + "grown", "");
+      (void)!truncate((folder + "grown").c_str(), static_cast<off_t>(length));
+      write_file(folder + microvm::kNewSizeStamp, std::to_string(length));
+      rename((folder + "grown").c_str(), image.c_str());
+      rename((folder + microvm::kNewSizeStamp).c_str(), stamp.c_str());
+    }
+    done = true;
+  });
+  int mixed = 0;
+  while (!done) {
+    const microvm::SlotState state = host.state("vm");
+    const bool pending = state.new_size_stamp.state != microvm::SmallFile::State::kAbsent;
+    if (!pending && state.size_stamp.contents != std::to_string(state.image.identity.size)) mixed++;
+  }
+  grower.join();
+  CHECK(mixed == 0);
+}
+
 TEST(one_slot_at_once, "of many clones of one id one makes the slot, and all of them find it") {
   Host host;
   std::atomic<int> created{0};
