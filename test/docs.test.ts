@@ -121,7 +121,7 @@ function runInOrder(programs: readonly Run[]): void {
   });
 
   for (const { line, language, source, output } of programs) {
-    test(`line ${line}`, async () => {
+    test(`line ${line}`, { timeout: 120_000 }, async () => {
       const done =
         language === 'sh' ? host.shell(source) : host.program(source, language === 'cjs' ? 'cjs' : 'mjs');
       const { code, signal, stdout, stderr } = await done;
