@@ -131,6 +131,17 @@ function runInOrder(programs: readonly Run[]): void {
   }
 }
 
+test('blocks that are not run are listed, each with its reason', () => {
+  const list = documents()
+    .map(readDocument)
+    .flatMap(({ path, blocks }) =>
+      blocks.flatMap(({ line, marks }) =>
+        marks.has('no-run') ? [`${path}:${line} ${marks.get('no-run')}`] : [],
+      ),
+    );
+  console.log(`Not run:\n${list.join('\n')}`);
+});
+
 test('docs/troubleshooting.md tells of every code that the library has, and of no other', () => {
   const union =
     /export type RootfsErrorCode =([^;]+);/.exec(readFileSync('src/errors.ts', 'utf8'))?.[1] ?? '';
