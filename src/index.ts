@@ -36,6 +36,7 @@ export type {
   PublishProgress,
   RemoveStackOptions,
 } from './publish-options.js';
+export type { ReadySlots } from './ready-slots.js';
 export type { RecoverReport } from './recover.js';
 export {
   type Abortable,

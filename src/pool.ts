@@ -144,7 +144,7 @@ export class Pool {
       const names = await readdir(this.#path);
       const wanted = new Set<string>();
       for (const name of names.filter(isRecord)) {
-        const record = await readRecord(join(this.#path, name));
+        const record = await readPoolRecord(join(this.#path, name));
         if (record !== undefined && (await isWanted(record))) wanted.add(name);
       }
       const unwanted = names.filter((name) => !wanted.has(isRecord(name) ? name : recordOf(name)));
@@ -240,7 +240,7 @@ function isRecord(name: string): boolean {
 }
 
 /** The name of the record that a ready slot needs to be kept. */
-function recordOf(name: string): string {
+export function recordOf(name: string): string {
   const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
   return recordName(sha256, tag);
 }
@@ -254,7 +254,7 @@ async function writeRecord(folder: OpenFolder, file: string, { path, identity }:
   await replaceOwnFile(file, `${JSON.stringify(record)}\n`, folder.sessionPath);
 }
 
-async function readRecord(path: string): Promise<TemplateRecord | undefined> {
+export async function readPoolRecord(path: string): Promise<TemplateRecord | undefined> {
   const text = await readOwnFile(path, RECORD_BYTES_LIMIT);
   try {
     const record = JSON.parse(text ?? '') as TemplateRecord;

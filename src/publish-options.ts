@@ -28,7 +28,8 @@ export interface PublishOptions {
   readonly expectedSha256?: string;
   /**
    * How large the filesystem made of a folder or tar is to be: a multiple of 4,096. If not given it has room for the tree, a quarter more, and
-   * 64 MiB, and at least 128 MiB; what is not used takes no space. `INVALID_ARGUMENT` for images, which keep their size.
+   * 64 MiB, and at least 128 MiB; what is not used takes hardly any space (journal and inode tables are
+   * reserved). `INVALID_ARGUMENT` for images, which keep their size.
    */
   readonly sizeBytes?: number;
   /** What the source is, where its first bytes do not tell (a tar older than POSIX). A compressed one is told anew after decompression. */

@@ -30,6 +30,7 @@ import {
   parsePublishOptions,
   type RemoveStackOptions,
 } from './publish-options.js';
+import { type ReadySlots, readySlots } from './ready-slots.js';
 import { type RecoverReport, recover } from './recover.js';
 import { type ReleaseOptions, releaseSlot } from './release.js';
 import { removeStack } from './remove-stack.js';
@@ -299,6 +300,11 @@ export class RootfsRegistry {
     } catch (error) {
       throw rootfsError(`making ready slots of ${request.templatePath}`, error);
     }
+  }
+
+  /** The ready slots that lie in the pool, whichever process made them, sorted by stack and size. */
+  async readySlots(): Promise<ReadySlots[]> {
+    return readySlots(this.#folder);
   }
 
   /** What was made of a template as it was before is of no use any more, unless a VM has it. */

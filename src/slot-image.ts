@@ -35,7 +35,8 @@ export async function withSlotImage<T>(
   work: (image: SlotImage, folder: OpenFolder) => Promise<T>,
 ): Promise<T> {
   const path = `${folder.path}/${vm.safe}`;
-  if (await isMissing(path)) throw slotNotFound(path, vm);
+  // Nothing is made for a slot that is not there.
+  if (folder.opened === undefined && (await isMissing(path))) throw slotNotFound(path, vm);
   return folder.use(async (open) => {
     for (let round = 0; round < ROUNDS; round++) {
       // Before it is open here as well.

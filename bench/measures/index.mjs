@@ -5,13 +5,17 @@ import { copy, copyBlocks } from './copy.mjs';
 import { eventLoop, eventLoopCopies } from './event-loop.mjs';
 import { extents } from './extents.mjs';
 import { firstClone } from './first-clone.mjs';
+import { fork } from './fork.mjs';
 import { grown } from './grown.mjs';
 import { hash, hashMemory } from './hash.mjs';
+import { listing } from './listing.mjs';
 import { manySlots } from './many-slots.mjs';
 import { memory } from './memory.mjs';
 import { pool } from './pool.mjs';
+import { publish } from './publish.mjs';
 import { realistic } from './realistic.mjs';
 import { stacks } from './stacks.mjs';
+import { verifySnapshot } from './verify-snapshot.mjs';
 
 /**
  * @typedef {object} Effort
@@ -53,6 +57,10 @@ export const MEASURES = [
   eventLoopCopies,
   manySlots,
   stacks,
+  listing,
+  fork,
+  verifySnapshot,
+  publish,
   memory,
 ];
 

@@ -7,7 +7,7 @@ import { atMostTimes } from '../targets.mjs';
 /** @typedef {import('../workspace.mjs').Workspace} Workspace */
 
 const FEW = 100;
-const MANY = 50_000;
+export const MANY = 50_000;
 const AT_ONCE = 64;
 
 /** @type {import('./index.mjs').Measure} */
@@ -39,7 +39,7 @@ export const manySlots = {
  * @param {Workspace} workspace
  * @param {number} count
  */
-async function registryWithSlots(workspace, count) {
+export async function registryWithSlots(workspace, count) {
   const { RootfsRegistry } = workspace.library;
   const clonesDir = await workspace.newFolder(`slots-${count}`);
   await mkdir(clonesDir, { recursive: true });

@@ -15,10 +15,34 @@ export interface CloneFlags extends DressFlags {
   readonly durable?: boolean;
 }
 
+export type CopyFlags = Pick<CloneFlags, 'owner' | 'mode' | 'durable'>;
+
+/** Of what is made of a clone or a snapshot, as long as that is. */
+export function addCopyFlags(command: Command): Command {
+  return addOwnerFlags(command).option('--durable', 'flush it to disk before the command ends');
+}
+
+export function copyOptions({
+  owner,
+  mode,
+  durable,
+}: CopyFlags): Pick<CloneOptions, 'owner' | 'mode' | 'durable'> {
+  return {
+    ...(owner === undefined ? {} : { owner }),
+    ...(mode === undefined ? {} : { mode }),
+    ...(durable ? { durable } : {}),
+  };
+}
+
 /** What a clone is to be like: those of ready slots too. */
 export function addDressFlags(command: Command): Command {
+  return addOwnerFlags(
+    command.option('--size <size>', 'grow it to this, file and filesystem: 8G, 512MiB', parseSize),
+  );
+}
+
+function addOwnerFlags(command: Command): Command {
   return command
-    .option('--size <size>', 'grow it to this, file and filesystem: 8G, 512MiB', parseSize)
     .option('--owner <uid:gid>', "the image's owner, for a jailed VMM", parseOwner)
     .option('--mode <octal>', "the image's permission bits: 0640", parseMode);
 }

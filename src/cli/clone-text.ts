@@ -1,4 +1,4 @@
-import type { VmRootfs } from '../index.js';
+import type { Attempt, DerivedRootfs, VmRootfs } from '../index.js';
 import { details } from './output.js';
 import { formatSize } from './sizes.js';
 
@@ -13,6 +13,23 @@ export function cloneText(clone: VmRootfs): string {
     Size: formatSize(clone.sizeBytes),
     How: `${clone.strategy}, ${how}${shared}`,
     'SHA-256': clone.sourceSha256,
-    'Not by': clone.attempts.map(({ strategy, code }) => `${strategy} (${code})`).join(', ') || undefined,
+    'Not by': leftText(clone.attempts),
   });
+}
+
+/** A clone of another clone or of a snapshot. */
+export function derivedText(clone: DerivedRootfs): string {
+  return details({
+    VM: clone.vmId,
+    Stack: clone.stack,
+    Path: clone.path,
+    Size: formatSize(clone.sizeBytes),
+    How: clone.strategy,
+    'Not by': leftText(clone.attempts),
+  });
+}
+
+/** Ways that were left. */
+export function leftText(attempts: readonly Attempt[]): string | undefined {
+  return attempts.map(({ strategy, code }) => `${strategy} (${code})`).join(', ') || undefined;
 }

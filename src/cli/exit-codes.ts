@@ -8,10 +8,21 @@ export const EXIT = {
   system: 5,
 } as const;
 
-const USAGE = new Set(['INVALID_ARGUMENT', 'INVALID_STACK_NAME', 'INVALID_VM_ID', 'CONFIG_INVALID']);
+const USAGE = new Set([
+  'INVALID_ARGUMENT',
+  'INVALID_STACK_NAME',
+  'INVALID_SNAPSHOT_NAME',
+  'INVALID_VM_ID',
+  'CONFIG_INVALID',
+]);
 
 // A program that is missing is no thing that somebody asked for.
-const MISSING_PROGRAMS = new Set(['RESIZE2FS_NOT_FOUND', 'E2FSCK_NOT_FOUND', 'PROGRAM_NOT_FOUND']);
+const MISSING_PROGRAMS = new Set([
+  'RESIZE2FS_NOT_FOUND',
+  'E2FSCK_NOT_FOUND',
+  'MKE2FS_NOT_FOUND',
+  'PROGRAM_NOT_FOUND',
+]);
 
 const REFUSED = new Set([
   'CLONES_DIR_INVALID',
@@ -22,6 +33,7 @@ const REFUSED = new Set([
   'SLOT_BUSY',
   'SLOT_INVALID',
   'SLOT_TORN',
+  'SOURCE_CHANGED',
   'STAMP_MISMATCH',
   'STORE_INVALID',
   'STORE_NOT_MOUNTED',

@@ -4,16 +4,26 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addClone } from './commands/clone.js';
+import { addCommit } from './commands/commit.js';
 import { addCompletion } from './commands/completion.js';
 import { addDoctor } from './commands/doctor.js';
+import { addExport } from './commands/export.js';
+import { addFork } from './commands/fork.js';
 import { addGc } from './commands/gc.js';
 import { addGrow } from './commands/grow.js';
 import { addHash } from './commands/hash.js';
+import { addInspect } from './commands/inspect.js';
+import { addLs } from './commands/ls.js';
+import { addPool } from './commands/pool.js';
 import { addPrewarm } from './commands/prewarm.js';
+import { addPublish } from './commands/publish.js';
 import { addRecover } from './commands/recover.js';
 import { addRelease } from './commands/release.js';
+import { addRmStack } from './commands/rm-stack.js';
+import { addRestore, addRmSnapshot, addSnapshot, addSnapshots } from './commands/snapshot.js';
 import { addStacks } from './commands/stacks.js';
 import { addStore } from './commands/store.js';
+import { addUsage } from './commands/usage.js';
 import { addVerify } from './commands/verify.js';
 
 const AFTER_HELP = `
@@ -26,7 +36,7 @@ Exit status: 0 done, 1 failed, 2 wrong use, 3 not found, 4 refused as things are
 
 Examples:
   microvm-rootfs doctor
-  microvm-rootfs stacks
+  microvm-rootfs publish debian-12 ./rootfs.tar.zst
   microvm-rootfs clone vm-1 debian-12 --size 8G --writable
   microvm-rootfs release vm-1`;
 
@@ -51,10 +61,23 @@ export function buildProgram(): Command {
   const commands = [
     addDoctor,
     addStacks,
+    addPublish,
+    addRmStack,
     addClone,
+    addLs,
+    addInspect,
     addGrow,
+    addFork,
+    addCommit,
+    addExport,
     addRelease,
+    addSnapshot,
+    addSnapshots,
+    addRestore,
+    addRmSnapshot,
     addPrewarm,
+    addPool,
+    addUsage,
     addGc,
     addRecover,
     addVerify,

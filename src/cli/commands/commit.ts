@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { planned } from '../planned.js';
 import { inSession } from '../session.js';
 import { stackText } from './publish.js';
 
@@ -12,13 +11,13 @@ export function addCommit(program: Command): void {
     .option('--replace', 'take the place of a template of that name')
     .addHelpText(
       'after',
-      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256" }\n\nExample:\n  microvm-rootfs commit vm-1 debian-12-ready',
+      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }\n\nExample:\n  microvm-rootfs commit vm-1 debian-12-ready',
     )
     .action((vm: string, name: string, { replace = false }: { replace?: boolean }, command: Command) =>
       inSession(command, async (session) => {
-        const { registry, output } = session;
-        const stack = await session.during(`making ${name} of the clone of ${vm}`, () =>
-          planned(registry).commitSlot(vm, name, { replace }),
+        const { registry, output, signal } = session;
+        const stack = await session.during(`making ${name} of the clone of ${vm}`, (onProgress) =>
+          registry.commitSlot(vm, name, { replace, signal, onProgress }),
         );
         output.print(stack, () => stackText(stack));
       }),

@@ -1,22 +1,29 @@
 import type { Command } from 'commander';
-import { addCloneFlags, type CloneFlags, cloneOptions } from '../clone-flags.js';
-import { cloneText } from '../clone-text.js';
-import { planned } from '../planned.js';
+import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
+import { derivedText } from '../clone-text.js';
 import { inSession } from '../session.js';
 
 export function addFork(program: Command): void {
-  addCloneFlags(program.command('fork'))
+  addCopyFlags(program.command('fork'))
     .description("Give a VM a clone of another VM's clone, as that is now.")
     .argument('<from>', 'the VM that has a clone')
     .argument('<vm>', 'the VM that is to have one')
-    .addHelpText('after', '\nJSON: as "clone" has it\n\nExample:\n  microvm-rootfs fork vm-1 vm-2')
-    .action((from: string, vm: string, flags: CloneFlags, command: Command) =>
+    .option('--refuse-in-use', 'not while some process has the first clone open: a paused VM has')
+    .addHelpText(
+      'after',
+      '\nJSON: { "vmId", "stack"?, "path", "sourceSha256", "sizeBytes", "strategy", "attempts" }\n\nExample:\n  microvm-rootfs fork vm-1 vm-2',
+    )
+    .action((from: string, vm: string, flags: CopyFlags & { refuseInUse?: boolean }, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const clone = await session.during(`forking ${from}`, () =>
-          planned(registry).forkSlot(from, vm, { ...cloneOptions(flags), signal }),
+          registry.forkSlot(from, vm, {
+            ...copyOptions(flags),
+            ...(flags.refuseInUse ? { refuseInUse: true } : {}),
+            signal,
+          }),
         );
-        output.print(clone, () => cloneText(clone));
+        output.print(clone, () => derivedText(clone));
       }),
     );
 }

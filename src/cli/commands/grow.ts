@@ -16,7 +16,7 @@ export function addGrow(program: Command): void {
     .description("Grow a VM's clone, once; or any ext4 image. The filesystem grows with the file.")
     .argument('<vm>', "the VM's id; with --image the path of an image")
     .argument('<size>', 'how large it is to be: 8G, 512MiB', parseSize)
-    .option('--stack <stack>', "the template that the VM's clone is of")
+    .option('--stack <stack>', "the template that the VM's clone is of, where it is not known")
     .option('--image', 'grow an image of your own, in place')
     .addHelpText(
       'after',
@@ -24,7 +24,7 @@ export function addGrow(program: Command): void {
 JSON: as "clone" has it; with --image { "path", "sizeBytes" }
 
 Examples:
-  microvm-rootfs grow vm-1 8G --stack debian-12
+  microvm-rootfs grow vm-1 8G
   microvm-rootfs grow --image ./rootfs.ext4 2G`,
     )
     .action((target: string, size: number, flags: GrowFlags, command: Command) =>
@@ -49,15 +49,18 @@ async function growSlot(
   stack: string | undefined,
 ): Promise<void> {
   const { registry, output, signal } = session;
-  if (stack === undefined)
+  // Growing a slot that is not there would make it.
+  const slot = await registry.slot(vm);
+  if (slot === undefined) throw new RootfsError('SLOT_NOT_FOUND', `VM ${vm} has no clone`);
+  const of = stack ?? slot.stack;
+  if (of === undefined) {
     throw new RootfsError(
       'INVALID_ARGUMENT',
-      `--stack is missing: the template that the clone of ${vm} is of`,
+      `it is not known which template the clone of ${vm} is of: give --stack`,
     );
-  // Growing a slot that is not there would make it.
-  await registry.slotInUse(vm);
+  }
   const clone = await session.during(`growing the clone of ${vm}`, () =>
-    registry.cloneForVmWithSize(vm, stack, sizeBytes, { signal }),
+    registry.cloneForVmWithSize(vm, of, sizeBytes, { signal }),
   );
   output.print(clone, () => cloneText(clone));
 }

@@ -1,20 +1,48 @@
 import type { Command } from 'commander';
-import { RootfsError } from '../../index.js';
-import { facts } from '../facts.js';
-import { planned } from '../planned.js';
+import { RootfsError, type SlotDetails } from '../../index.js';
+import { details } from '../output.js';
 import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
 
 export function addInspect(program: Command): void {
   program
     .command('inspect')
     .description("Show all that is known of a VM's clone.")
     .argument('<vm>', "the VM's id")
-    .addHelpText('after', "\nJSON: the library's SlotDetails\n\nExample:\n  microvm-rootfs inspect vm-1")
+    .addHelpText(
+      'after',
+      `
+JSON: as "ls" has it, and "use", "outdated"?, "aloneBytes", "sharedBytes"
+
+Example:
+  microvm-rootfs inspect vm-1`,
+    )
     .action((vm: string, _flags: object, command: Command) =>
       inSession(command, async ({ registry, output }) => {
-        const slot = await planned(registry).slot(vm);
+        const slot = await registry.slot(vm);
         if (slot === undefined) throw new RootfsError('SLOT_NOT_FOUND', `VM ${vm} has no clone`);
-        output.print(slot, () => facts(slot));
+        output.print(slot, () => text(slot));
       }),
     );
+}
+
+const OUTDATED = new Map([
+  [true, ', which is another by now'],
+  [false, ', which is still the same'],
+]);
+
+function text(slot: SlotDetails): string {
+  const { rawId, stack, outdated, sizeBytes, grown, aloneBytes, sharedBytes } = slot;
+  return details({
+    VM: rawId,
+    Path: slot.path,
+    Health: slot.health,
+    Use: slot.use,
+    Stack: stack === undefined ? 'not known' : `${stack}${OUTDATED.get(outdated as boolean) ?? ''}`,
+    'SHA-256': slot.sourceSha256,
+    Size: `${formatSize(sizeBytes)}${grown ? ', grown' : ''}`,
+    'On disk': `${formatSize(aloneBytes)} alone, ${formatSize(sharedBytes)} shared`,
+    How: slot.strategy,
+    Created: slot.createdAt.toISOString(),
+  });
 }

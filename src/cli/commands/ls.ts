@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import type { SlotInfo } from '../../index.js';
 import { table } from '../output.js';
-import { planned, type SlotInfo } from '../planned.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
 
@@ -11,7 +11,8 @@ export function addLs(program: Command): void {
     .addHelpText(
       'after',
       `
-JSON: { "slots": [{ "vmId", "rawId", "stack"?, "sha256", "sizeBytes", "strategy", "state" }] }
+JSON: { "slots": [{ "vmId", "rawId", "path", "health", "stack"?, "sourceSha256"?, "sizeBytes", "grown",
+  "strategy", "createdAt" }] }
 
 Examples:
   microvm-rootfs ls
@@ -20,9 +21,7 @@ Examples:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const slots = await session.during('looking at clones', () =>
-          all(planned(registry).slots({ signal })),
-        );
+        const slots = await session.during('looking at clones', () => all(registry.slots({ signal })));
         slots.sort((a, b) => (a.vmId < b.vmId ? -1 : 1));
         output.print({ slots }, () =>
           table(
@@ -32,8 +31,9 @@ Examples:
               { title: 'STACK', of: ({ stack }) => stack ?? '-' },
               { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
               { title: 'HOW', of: ({ strategy }) => strategy },
-              { title: 'STATE', of: ({ state }) => state },
-              { title: 'SHA-256', of: ({ sha256 }) => sha256.slice(0, 12) },
+              { title: 'HEALTH', of: ({ health }) => health },
+              { title: 'CREATED', of: ({ createdAt }) => createdAt.toISOString().slice(0, 19) },
+              { title: 'SHA-256', of: ({ sourceSha256 }) => sourceSha256?.slice(0, 12) ?? '-' },
             ],
             `No clones in ${registry.config.clonesDir}.`,
           ),

@@ -1,35 +1,39 @@
 import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
-import type { StackInfo } from '../../index.js';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { ImageFormat, PublishedStack } from '../../index.js';
 import { details } from '../output.js';
-import { planned } from '../planned.js';
 import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
+
+const FORMATS: readonly ImageFormat[] = ['raw', 'gzip', 'zstd', 'xz', 'qcow2', 'tar', 'folder'];
 
 interface PublishFlags {
   readonly replace?: boolean;
   readonly sha256?: string;
   readonly size?: number;
-  readonly format?: string;
+  readonly format?: ImageFormat;
 }
 
 export function addPublish(program: Command): void {
   program
     .command('publish')
-    .description('Make a template of an image: all of it at once, or nothing.')
+    .description('Make a template of an image, a tar or a folder: all of it at once, or nothing.')
     .argument('<name>', 'how the template is to be called')
-    .argument('<source>', 'the image')
+    .argument('<source>', 'an image (raw, gzip, zstd, xz, qcow2), or a tar or a folder of a root filesystem')
     .option('--replace', 'take the place of a template of that name')
     .option('--sha256 <digest>', 'refuse an image of another digest', parseDigest)
-    .option('--size <size>', 'grow it to this', parseSize)
-    .option('--format <format>', 'what the source is, where it does not say itself')
+    .option('--size <size>', 'how large the filesystem of a tar or folder is to be: 2G', parseSize)
+    .addOption(
+      new Option('--format <format>', 'what the source is, where it does not say itself').choices(FORMATS),
+    )
     .addHelpText(
       'after',
       `
-JSON: { "name", "templatePath", "sizeBytes", "sha256" }
+JSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }
 
 Examples:
   microvm-rootfs publish debian-12 ./rootfs.ext4
+  microvm-rootfs publish debian-12 ./rootfs.tar.zst --size 2G
   microvm-rootfs publish debian-12 ./rootfs.ext4 --replace --sha256 "$(cut -c1-64 rootfs.sha256)"`,
     )
     .action((name: string, source: string, flags: PublishFlags, command: Command) =>
@@ -37,7 +41,7 @@ Examples:
         const { registry, output, signal } = session;
         const { replace, sha256, size, format } = flags;
         const stack = await session.during(`publishing ${name}`, (onProgress) =>
-          planned(registry).publishStack(name, resolve(source), {
+          registry.publishStack(name, resolve(source), {
             ...(replace ? { replace } : {}),
             ...(sha256 === undefined ? {} : { expectedSha256: sha256 }),
             ...(size === undefined ? {} : { sizeBytes: size }),
@@ -51,8 +55,13 @@ Examples:
     );
 }
 
-export function stackText({ name, templatePath, sizeBytes, sha256 }: StackInfo): string {
-  return details({ Stack: name, Path: templatePath, Size: formatSize(sizeBytes), 'SHA-256': sha256 });
+export function stackText({ name, templatePath, sizeBytes, sha256, replaced }: PublishedStack): string {
+  return details({
+    Stack: `${name}${replaced ? ', in the place of the one before' : ''}`,
+    Path: templatePath,
+    Size: formatSize(sizeBytes),
+    'SHA-256': sha256,
+  });
 }
 
 function parseDigest(text: string): string {

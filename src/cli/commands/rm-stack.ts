@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { planned } from '../planned.js';
 import { inSession } from '../session.js';
 
 export function addRmStack(program: Command): void {
@@ -8,11 +7,16 @@ export function addRmStack(program: Command): void {
     .description('Remove a template. Clones of it stay as they are.')
     .argument('<stack>', "the template's name")
     .option('--force', 'also one that there are clones of')
-    .addHelpText('after', '\nJSON: { "removed": name }\n\nExample:\n  microvm-rootfs rm-stack debian-11')
+    .addHelpText(
+      'after',
+      '\nJSON: { "stack", "removed": true if there was one }\n\nExample:\n  microvm-rootfs rm-stack debian-11',
+    )
     .action((stack: string, { force = false }: { force?: boolean }, command: Command) =>
       inSession(command, async ({ registry, output }) => {
-        await planned(registry).removeStack(stack, { force });
-        output.print({ removed: stack }, () => `Removed ${stack}.`);
+        const removed = await registry.removeStack(stack, { force });
+        output.print({ stack, removed }, () =>
+          removed ? `Removed ${stack}.` : `There is no stack ${stack}.`,
+        );
       }),
     );
 }

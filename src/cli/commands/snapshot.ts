@@ -1,10 +1,11 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { addCloneFlags, type CloneFlags, cloneOptions } from '../clone-flags.js';
-import { cloneText } from '../clone-text.js';
-import { facts } from '../facts.js';
-import { planned } from '../planned.js';
+import type { Snapshot } from '../../index.js';
+import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
+import { derivedText } from '../clone-text.js';
+import { details, table } from '../output.js';
 import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
 
 export function addSnapshot(program: Command): void {
   program
@@ -16,7 +17,8 @@ export function addSnapshot(program: Command): void {
     .addHelpText(
       'after',
       `
-JSON: the library's snapshot
+JSON: { "name", "path", "vmId", "stack"?, "createdAt",
+  "files": [{ "name", "sizeBytes", "sha256" }], "strategies" }
 
 Example:
   microvm-rootfs snapshot vm-1 before-upgrade memory.snap state.snap`,
@@ -25,13 +27,13 @@ Example:
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const snapshot = await session.during(`keeping ${name}`, (onProgress) =>
-          planned(registry).snapshotSlot(vm, name, {
+          registry.snapshotSlot(vm, name, {
             with: files.map((file) => resolve(file)),
             signal,
             onProgress,
           }),
         );
-        output.print(snapshot, () => facts(snapshot));
+        output.print(snapshot, () => snapshotText(snapshot));
       }),
     );
 }
@@ -42,32 +44,46 @@ export function addSnapshots(program: Command): void {
     .description('List the snapshots.')
     .addHelpText(
       'after',
-      '\nJSON: { "snapshots": [the library\'s snapshot] }\n\nExample:\n  microvm-rootfs snapshots',
+      '\nJSON: { "snapshots": [as "snapshot" has them, without "strategies"] }\n\nExample:\n  microvm-rootfs snapshots',
     )
     .action((_flags: object, command: Command) =>
       inSession(command, async ({ registry, output }) => {
-        const snapshots = await planned(registry).snapshots();
-        output.print({ snapshots }, () => snapshots.map(facts).join('\n\n') || 'No snapshots.');
+        const snapshots: Snapshot[] = [];
+        for await (const snapshot of registry.snapshots()) snapshots.push(snapshot);
+        snapshots.sort((a, b) => (a.name < b.name ? -1 : 1));
+        output.print({ snapshots }, () =>
+          table(
+            snapshots,
+            [
+              { title: 'SNAPSHOT', of: ({ name }) => name },
+              { title: 'VM', of: ({ vmId }) => vmId },
+              { title: 'STACK', of: ({ stack }) => stack ?? '-' },
+              { title: 'CREATED', of: ({ createdAt }) => createdAt.toISOString().slice(0, 19) },
+              { title: 'FILES', of: ({ files }) => files.map(({ name }) => name).join(', ') },
+            ],
+            'No snapshots.',
+          ),
+        );
       }),
     );
 }
 
 export function addRestore(program: Command): void {
-  addCloneFlags(program.command('restore'))
+  addCopyFlags(program.command('restore'))
     .description('Give a VM a clone of what a snapshot keeps.')
     .argument('<name>', "the snapshot's name")
     .argument('<vm>', 'the VM that is to have it')
     .addHelpText(
       'after',
-      '\nJSON: as "clone" has it\n\nExample:\n  microvm-rootfs restore before-upgrade vm-2',
+      '\nJSON: as "fork" has it, and "files": paths of the snapshot\'s other files\n\nExample:\n  microvm-rootfs restore before-upgrade vm-2',
     )
-    .action((name: string, vm: string, flags: CloneFlags, command: Command) =>
+    .action((name: string, vm: string, flags: CopyFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const clone = await session.during(`restoring ${name}`, () =>
-          planned(registry).restoreSnapshot(name, vm, { ...cloneOptions(flags), signal }),
+        const clone = await session.during(`restoring ${name}`, (onProgress) =>
+          registry.restoreSnapshot(name, vm, { ...copyOptions(flags), signal, onProgress }),
         );
-        output.print(clone, () => cloneText(clone));
+        output.print(clone, () => derivedText(clone));
       }),
     );
 }
@@ -79,12 +95,24 @@ export function addRmSnapshot(program: Command): void {
     .argument('<name>', "the snapshot's name")
     .addHelpText(
       'after',
-      '\nJSON: { "removed": name }\n\nExample:\n  microvm-rootfs rm-snapshot before-upgrade',
+      '\nJSON: { "snapshot", "removed": true if there was one }\n\nExample:\n  microvm-rootfs rm-snapshot before-upgrade',
     )
     .action((name: string, _flags: object, command: Command) =>
       inSession(command, async ({ registry, output }) => {
-        await planned(registry).removeSnapshot(name);
-        output.print({ removed: name }, () => `Removed ${name}.`);
+        const removed = await registry.removeSnapshot(name);
+        output.print({ snapshot: name, removed }, () =>
+          removed ? `Removed ${name}.` : `There is no snapshot ${name}.`,
+        );
       }),
     );
+}
+
+export function snapshotText({ name, path, vmId, stack, files }: Snapshot): string {
+  const facts = details({ Snapshot: name, VM: vmId, Stack: stack, Path: path });
+  const list = table(files, [
+    { title: 'FILE', of: ({ name }) => name },
+    { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
+    { title: 'SHA-256', of: ({ sha256 }) => sha256 },
+  ]);
+  return `${facts}\n\n${list}`;
 }

@@ -1,18 +1,42 @@
 import type { Command } from 'commander';
-import { facts } from '../facts.js';
-import { planned } from '../planned.js';
+import type { UsageReport } from '../../index.js';
+import { count, table } from '../output.js';
 import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
 
 export function addUsage(program: Command): void {
   program
     .command('usage')
     .description('Tell how much space clones, sealed images and ready slots take.')
-    .addHelpText('after', "\nJSON: the library's usage\n\nExample:\n  microvm-rootfs usage")
+    .addHelpText(
+      'after',
+      `
+JSON: { "stacks": [{ "stack"?, "slots", "templateBytes", "aloneBytes", "totalBytes" }],
+  "slots", "totalBytes", "filesystem"?: { "sizeBytes", "availableBytes" } }
+
+Example:
+  microvm-rootfs usage`,
+    )
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const usage = await session.during('measuring', () => planned(registry).usage({ signal }));
-        output.print(usage, () => facts(usage));
+        const usage = await session.during('measuring', () => registry.usage({ signal }));
+        output.print(usage, () => text(usage));
       }),
     );
+}
+
+function text({ stacks, slots, totalBytes, filesystem }: UsageReport): string {
+  const list = table(stacks, [
+    { title: 'STACK', of: ({ stack }) => stack ?? '-' },
+    { title: 'CLONES', right: true, of: ({ slots }) => `${slots}` },
+    { title: 'TEMPLATE', right: true, of: ({ templateBytes }) => formatSize(templateBytes) },
+    { title: 'CLONES ALONE', right: true, of: ({ aloneBytes }) => formatSize(aloneBytes) },
+    { title: 'ALL OF IT', right: true, of: ({ totalBytes }) => formatSize(totalBytes) },
+  ]);
+  const free =
+    filesystem === undefined
+      ? ''
+      : `; ${formatSize(filesystem.availableBytes)} of ${formatSize(filesystem.sizeBytes)} are free`;
+  return `${list}\n${count(slots, 'clone')}, ${formatSize(totalBytes)} on disk in all${free}.`;
 }

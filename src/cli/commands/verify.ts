@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import type { VerifyReport } from '../../index.js';
+import type { Snapshot, VerifyReport } from '../../index.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
 import { Told } from '../report-error.js';
-import { inSession } from '../session.js';
+import { inSession, type Session } from '../session.js';
 
 interface VerifyFlags {
   readonly withClones?: boolean;
@@ -12,21 +12,27 @@ interface VerifyFlags {
 export function addVerify(program: Command): void {
   program
     .command('verify')
-    .description('Read templates and sealed images again, and tell which differ from their digests.')
+    .description(
+      'Read templates and sealed images, or snapshots, again, and tell which differ from their digests.',
+    )
+    .argument('[snapshot...]', 'snapshots to read rather than these')
     .option('--with-clones', 'also clones that share nothing; one that its guest wrote to differs')
     .addHelpText(
       'after',
       `
 Exit status 1 if something differs.
 
-JSON: { "templates", "sealedImages", "clones", "differences": [{ "kind", "path", "expected", "found" }] }
+JSON: { "templates", "sealedImages", "clones", "differences": [{ "kind", "path", "expected", "found" }] };
+of snapshots { "snapshots": [as "snapshots" has them] }, or the error SNAPSHOT_CORRUPT
 
-Example:
-  microvm-rootfs verify`,
+Examples:
+  microvm-rootfs verify
+  microvm-rootfs verify before-upgrade`,
     )
-    .action((flags: VerifyFlags, command: Command) =>
+    .action((names: string[], flags: VerifyFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
+        if (names.length > 0) return verifySnapshots(session, names);
         const clones = flags.withClones === true;
         const report = await session.during('verifying', (onProgress) =>
           registry.verify({ clones, signal, onProgress }),
@@ -35,6 +41,20 @@ Example:
         if (report.differences.length > 0) throw new Told(EXIT.failed);
       }),
     );
+}
+
+async function verifySnapshots(session: Session, names: string[]): Promise<void> {
+  const { registry, output, signal } = session;
+  const snapshots: Snapshot[] = [];
+  for (const name of names) {
+    snapshots.push(
+      await session.during(`verifying ${name}`, (onProgress) =>
+        registry.verifySnapshot(name, { signal, onProgress }),
+      ),
+    );
+    output.line(() => `${name}: all as it was.`);
+  }
+  output.print({ snapshots }, () => '');
 }
 
 function text({ templates, sealedImages, clones, differences }: VerifyReport): string {

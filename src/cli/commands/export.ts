@@ -1,0 +1,38 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
+import { leftText } from '../clone-text.js';
+import { details } from '../output.js';
+import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
+
+export function addExport(program: Command): void {
+  addCopyFlags(program.command('export'))
+    .description("Give a VM's clone a path in another folder: a jailer's chroot.")
+    .argument('<vm>', "the VM's id")
+    .argument('<path>', 'where it is to be')
+    .addHelpText(
+      'after',
+      `
+JSON: { "path", "sizeBytes", "strategy", "attempts": [{ "strategy", "code" }] }
+
+Example:
+  microvm-rootfs export vm-1 /srv/jailer/firecracker/vm-1/root/rootfs.ext4 --owner 1000:1000`,
+    )
+    .action((vm: string, path: string, flags: CopyFlags, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const exported = await session.during(`exporting the clone of ${vm}`, () =>
+          registry.exportTo(vm, resolve(path), { ...copyOptions(flags), signal }),
+        );
+        output.print(exported, () =>
+          details({
+            Path: exported.path,
+            Size: formatSize(exported.sizeBytes),
+            How: exported.strategy,
+            'Not by': leftText(exported.attempts),
+          }),
+        );
+      }),
+    );
+}

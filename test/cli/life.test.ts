@@ -1,0 +1,124 @@
+// The whole life of an image by the command line: published, cloned, listed, forked, kept, accounted for, removed.
+import { execFileSync } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { exists } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { cli, cliError, cliJson } from './run-cli.js';
+
+/** With and without reflink; the library's own tests go through all file systems. */
+const inPart = ({ name }: { name: string }) => ['XFS', 'ext4'].includes(name);
+
+const STACK_KEYS = ['name', 'templatePath', 'sizeBytes', 'sha256', 'replaced', 'format'];
+const SLOT_KEYS = [
+  'vmId',
+  'rawId',
+  'path',
+  'health',
+  'stack',
+  'sourceSha256',
+  'sizeBytes',
+  'grown',
+  'strategy',
+  'createdAt',
+];
+const DERIVED_KEYS = ['vmId', 'stack', 'path', 'sourceSha256', 'sizeBytes', 'strategy', 'attempts'];
+const SNAPSHOT_KEYS = ['name', 'path', 'vmId', 'stack', 'createdAt', 'files'];
+
+describeEachFilesystem((filesystem) => {
+  test('publish, clone, ls, inspect, grow, fork, commit, usage, rm-stack', async () => {
+    const host = await Host.in(filesystem.path);
+    const how = filesystem.reflinks ? 'reflink' : 'copy';
+    const tree = join(host.root, 'tree');
+    await mkdir(join(tree, 'etc'), { recursive: true });
+    await writeFile(join(tree, 'etc/motd'), 'hello');
+    const published = await cliJson(host, ['publish', 'demo', tree, '--size', '64M']);
+    expect(Object.keys(published)).toEqual(STACK_KEYS);
+    expect(published).toMatchObject({ name: 'demo', sizeBytes: 64 * MiB, replaced: false, format: 'folder' });
+    expect(await cliError(host, ['publish', 'demo', tree])).toBe('STACK_EXISTS 4');
+
+    await cliJson(host, ['clone', 'a/b', 'demo', '--writable']);
+    const { slots } = (await cliJson(host, ['ls'])) as { slots: object[] };
+    expect(slots.map(Object.keys)).toEqual([SLOT_KEYS]);
+    expect(slots).toMatchObject([{ rawId: 'a/b', stack: 'demo', health: 'whole', strategy: how }]);
+    expect((await cli(host, ['ls'])).stdout).toMatch(/^a\/b +demo +64 MiB +\w+ +whole +\d{4}-/m);
+    // The stack is known: nobody has to say it again.
+    expect(await cliJson(host, ['grow', 'a/b', '128M'])).toMatchObject({ sizeBytes: 128 * MiB });
+    const inspected = await cliJson(host, ['inspect', 'a/b']);
+    expect(Object.keys(inspected)).toEqual([...SLOT_KEYS, 'use', 'outdated', 'aloneBytes', 'sharedBytes']);
+    expect(inspected).toMatchObject({ grown: true, use: 'unused', outdated: false });
+    expect((await cli(host, ['inspect', 'a/b'])).stdout).toMatch(/^Stack +demo, which is still the same$/m);
+
+    const fork = await cliJson(host, ['fork', 'a/b', 'c', '--mode', '0640']);
+    expect(Object.keys(fork)).toEqual(DERIVED_KEYS);
+    expect(await cliError(host, ['fork', 'a/b', 'c'])).toBe('SLOT_EXISTS 4');
+    expect(await cliJson(host, ['commit', 'c', 'golden'])).toMatchObject({
+      name: 'golden',
+      sizeBytes: 128 * MiB,
+    });
+    const usage = await cliJson(host, ['usage']);
+    expect(Object.keys(usage)).toEqual(['stacks', 'slots', 'totalBytes', 'filesystem']);
+    expect(usage).toMatchObject({
+      slots: 2,
+      stacks: [
+        { stack: 'demo', slots: 2 },
+        { stack: 'golden', slots: 0 },
+      ],
+    });
+    expect((await cli(host, ['usage'])).stdout).toMatch(/^2 clones, .* on disk in all; .* are free\.$/m);
+
+    expect(await cliError(host, ['rm-stack', 'demo'])).toBe('STACK_IN_USE 4');
+    expect(await cliJson(host, ['rm-stack', 'golden'])).toEqual({ stack: 'golden', removed: true });
+    expect(await cliJson(host, ['rm-stack', 'golden'])).toEqual({ stack: 'golden', removed: false });
+    expect(await exists(host.template('golden'))).toBe(false);
+  });
+
+  test('export, snapshot, snapshots, verify, restore, rm-snapshot', async () => {
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB);
+    await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);
+    const jail = join(host.root, 'jail.ext4');
+    expect(await cliJson(host, ['export', 'vm-1', jail])).toEqual({
+      path: jail,
+      sizeBytes: 16 * MiB,
+      strategy: 'hardlink',
+      attempts: [],
+    });
+    expect(await cliError(host, ['export', 'vm-1', jail])).toBe('FILE_EXISTS 4');
+    const state = join(host.root, 'state');
+    await writeFile(state, 'paused');
+    const snapshot = (await cliJson(host, ['snapshot', 'vm-1', 'before', state])) as { path: string };
+    expect(Object.keys(snapshot)).toEqual([...SNAPSHOT_KEYS, 'strategies']);
+    execFileSync('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: snapshot.path, stdio: 'pipe' });
+    const { snapshots } = (await cliJson(host, ['snapshots'])) as { snapshots: object[] };
+    expect(snapshots.map(Object.keys)).toEqual([SNAPSHOT_KEYS]);
+    expect((await cli(host, ['verify', 'before'])).stdout).toBe('before: all as it was.\n');
+    const restored = await cliJson(host, ['restore', 'before', 'vm-2']);
+    expect(Object.keys(restored)).toEqual([...DERIVED_KEYS, 'files']);
+    expect(await readFile((restored as { files: string[] }).files[0] as string, 'utf8')).toBe('paused');
+    execFileSync('truncate', ['-s1', join(snapshot.path, 'state')]);
+    expect(await cliError(host, ['verify', 'before'])).toBe('SNAPSHOT_CORRUPT 1');
+    expect(await cliError(host, ['snapshot', 'vm-1', '../x'])).toBe('INVALID_SNAPSHOT_NAME 2');
+    expect(await cliError(host, ['verify', 'none'])).toBe('SNAPSHOT_NOT_FOUND 3');
+    expect(await cliJson(host, ['rm-snapshot', 'before'])).toEqual({ snapshot: 'before', removed: true });
+  });
+}, inPart);
+
+test('pool lists what lies ready, by kind', async () => {
+  const host = await Host.in();
+  await host.addExt4Template('debian', 16 * MiB);
+  expect(await cliJson(host, ['pool'])).toEqual({ readySlots: [] });
+  await cliJson(host, ['prewarm', 'debian', '--count', '2']);
+  await cliJson(host, ['prewarm', 'debian', '--count', '1', '--size', '32M', '--mode', '0640']);
+  const kind = { stack: 'debian', sourceSha256: expect.stringMatching(/^[0-9a-f]{64}$/) };
+  expect(await cliJson(host, ['pool'])).toEqual({
+    readySlots: [
+      { ...kind, sizeBytes: 16 * MiB, count: 2 },
+      { ...kind, sizeBytes: 32 * MiB, mode: 0o640, count: 1 },
+    ],
+  });
+  expect((await cli(host, ['pool'])).stdout).toMatch(/^debian +32 MiB +- +0640 +1$/m);
+});
