@@ -7,6 +7,7 @@
 //   json           parsed
 //   ts             a declaration, which the compiler wrote
 //   text           neither code nor a command
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, normalize } from 'node:path';
@@ -140,6 +141,14 @@ test('blocks that are not run are listed, each with its reason', () => {
       ),
     );
   console.log(`Not run:\n${list.join('\n')}`);
+});
+
+test('docs/cli.md tells of every command', () => {
+  const table = readFileSync('docs/cli.md', 'utf8').split('\n## ')[0] ?? '';
+  const help = execFileSync(process.execPath, ['dist/cli/main.js', '--help'], { encoding: 'utf8' });
+  const names = [...help.matchAll(/^ {2}([a-z][a-z-]+)(?: [[<].*)? {2}/gm)].map(([, name]) => name);
+  expect(names.length).toBeGreaterThan(10);
+  for (const name of names) if (name !== 'help') expect(table).toMatch(new RegExp(`[|,] \`${name}[ \`]`));
 });
 
 test('docs/troubleshooting.md tells of every code that the library has, and of no other', () => {
