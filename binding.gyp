@@ -31,18 +31,14 @@
       "conditions": [
         # Atomics in functions of libgcc would ask for __getauxval, which musl lacks.
         ["target_arch=='arm64'", { "cflags": ["-mno-outline-atomics"] }],
-        ["target_arch=='arm64' and sanitize==''", {
+        # The largest pages that kernels have there, whatever the linker takes for granted.
+        ["target_arch=='arm64' and sanitize==''", { "ldflags": ["-Wl,-z,max-page-size=65536"] }],
+        ["target_arch in 'x64 arm64' and sanitize==''", {
           "ldflags": [
-            # The largest pages that kernels have there, whatever the linker takes for granted.
-            "-Wl,-z,max-page-size=65536",
-            "-Wl,-T,<(module_root_dir)/native/arm64.ld",
+            "-Wl,-T,<(module_root_dir)/native/layout.ld",
             # A section that the script does not name would land anywhere.
             "-Wl,--orphan-handling=error"
           ]
-        }],
-        ["target_arch=='x64' and sanitize==''", {
-          # Code and constants in one segment, as on arm64: two pages less of padding.
-          "ldflags": ["-Wl,-z,noseparate-code"]
         }],
         ["sanitize==''", {
           "sources": ["native/runtime.cc"],

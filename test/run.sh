@@ -28,6 +28,7 @@ say_missing xz xz-utils "tests that publish xz files are skipped"
 say_missing zstd zstd "tests that publish zstd files are skipped"
 say_missing qemu-img qemu-utils "tests that publish qcow2 images are skipped"
 say_missing setfattr attr "tests that publish trees with extended attributes are skipped"
+say_missing qemu-system-x86_64 qemu-system-x86 "no real VM is booted on clones"
 say_missing cppcheck cppcheck "the addon is not analysed"
 
 addon=build/Release/microvm_rootfs.node
