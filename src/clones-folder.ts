@@ -42,6 +42,8 @@ export class ClonesFolder {
   #swept = false;
   #background: Promise<void> | undefined;
   #sweepAgain = false;
+  /** By sweeps behind the caller, since somebody last asked. */
+  #stagingRemovedBefore = 0;
   #closed = false;
   #closing: Promise<void> | undefined;
   #users = 0;
@@ -102,9 +104,13 @@ export class ClonesFolder {
     return (error.path?.startsWith(ours) ?? false) || (error.dest?.startsWith(ours) ?? false);
   }
 
-  /** Empties trash and removes what dead processes left in staging, now. */
+  /** Empties trash and removes what dead processes left in staging, now. What opening the folder has removed of that is reported as well. */
   async sweep(signal?: AbortSignal): Promise<SweepReport> {
-    return this.use(({ store }) => sweepStore(store, signal, 0));
+    const { stagingRemoved, trashRemoved } = await this.use(({ store }) => sweepStore(store, signal, 0));
+    await this.#background;
+    const before = this.#stagingRemovedBefore;
+    this.#stagingRemovedBefore = 0;
+    return { stagingRemoved: stagingRemoved + before, trashRemoved };
   }
 
   /** Starts a sweep behind the caller, or another one after the one that runs. */
@@ -141,7 +147,8 @@ export class ClonesFolder {
     const folder = this.#open;
     if (folder === undefined) return;
     try {
-      await sweepStore(folder.store, undefined, SWEEP_REST_MS_LIMIT);
+      const { stagingRemoved } = await sweepStore(folder.store, undefined, SWEEP_REST_MS_LIMIT);
+      this.#stagingRemovedBefore += stagingRemoved;
     } catch (error) {
       if (!this.isStale(error)) throw error;
     }

@@ -117,9 +117,10 @@ export async function runInstalled(
     const notStarted = ['ENOENT', 'EACCES', 'ENOEXEC'].some((code) => failedWith(error, code));
     if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
   }
+  const remedy = program.name.includes('/') ? 'correct the path, or install' : 'install';
   throw new RootfsError(
     program.notFound,
-    `cannot run ${program.name}: there is no such program, or it cannot be executed; install the package ${program.package}`,
+    `cannot run ${program.name}: there is no such program, or it cannot be executed; ${remedy} the package ${program.package}`,
     { path: program.name },
   );
 }

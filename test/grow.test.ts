@@ -112,6 +112,7 @@ describe('resizeExt4Image', () => {
     );
     expect(error.message).toContain(program);
     expect(error.message).toContain('e2fsprogs');
+    expect(error.message).toContain('correct the path');
   });
 
   test.each([

@@ -192,6 +192,17 @@ describe('what other processes left in staging', () => {
     expect(await host.slotNames()).toEqual(['child']);
   });
 
+  test('is counted once, also where opening the folder has swept it already', async () => {
+    const host = await hostWithSlots('vm-1');
+    const dead = join(host.clonesDir, '.microvm-rootfs/staging/dead-session/0');
+    await mkdir(dead, { recursive: true });
+    const registry = host.anotherRegistry();
+    await registry.cloneForVm('vm-2', 'debian', WRITABLE);
+    await registry.drain();
+    expect((await registry.recover()).stagingRemoved).toBe(1);
+    expect((await registry.recover()).stagingRemoved).toBe(0);
+  });
+
   test('is swept behind the first clone of a process', async () => {
     const host = await hostWithSlots('vm-1');
     const dead = join(host.clonesDir, '.microvm-rootfs/staging/dead-session/0');

@@ -59,6 +59,8 @@ test('stacks says so where there are none', async () => {
   const host = await Host.in();
   expect(await cliJson(host, ['stacks'])).toEqual({ stacks: [] });
   expect((await cli(host, ['stacks'])).stdout).toBe(`No templates in ${host.templateDir}.\n`);
+  const misspelt = { ...host, templateDir: `${host.templateDir}x` };
+  expect((await cli(misspelt, ['stacks'])).stdout).toBe(`There is no folder ${misspelt.templateDir}.\n`);
 });
 
 describeEachFilesystem((filesystem) => {

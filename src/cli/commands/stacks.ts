@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { table } from '../output.js';
 import { inSession } from '../session.js';
@@ -31,9 +32,14 @@ Examples:
               { title: 'SHA-256', of: ({ sha256 }) => sha256.slice(0, 12) },
               { title: 'PATH', of: ({ templatePath }) => templatePath },
             ],
-            `No templates in ${registry.config.templateDir}.`,
+            noneIn(registry.config.templateDir),
           ),
         );
       }),
     );
+}
+
+/** A misspelt folder, or a disk that is not mounted, looks like an empty catalog. */
+function noneIn(templateDir: string): string {
+  return existsSync(templateDir) ? `No templates in ${templateDir}.` : `There is no folder ${templateDir}.`;
 }
