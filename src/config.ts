@@ -68,7 +68,7 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
 
 /**
  * The configuration that the environment gives: `MICROVM_ROOTFS_TEMPLATE_DIR`, `MICROVM_ROOTFS_CLONES_DIR`,
- * `MICROVM_RESIZE2FS_BIN`. A variable that is missing or empty leaves the default.
+ * `MICROVM_ROOTFS_SNAPSHOTS_DIR`, `MICROVM_RESIZE2FS_BIN`. A variable that is missing or empty leaves the default.
  */
 export function configFromEnv(env: Readonly<Record<string, string | undefined>> = process.env): RootfsConfig {
   return completeConfig(environmentOverrides(env));
@@ -81,6 +81,7 @@ export function environmentOverrides(
   const overrides: Record<string, string | undefined> = {
     templateDir: env.MICROVM_ROOTFS_TEMPLATE_DIR,
     clonesDir: env.MICROVM_ROOTFS_CLONES_DIR,
+    snapshotsDir: env.MICROVM_ROOTFS_SNAPSHOTS_DIR,
     resize2fsBin: env.MICROVM_RESIZE2FS_BIN,
   };
   return Object.fromEntries(Object.entries(overrides).filter(([, value]) => value));

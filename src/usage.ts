@@ -5,6 +5,7 @@ import { failedWith, isSystemError, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
 import { checkAborted } from './long-work.js';
 import { type NativeTally, native } from './native.js';
+import type { SlotInfo } from './slot-info.js';
 import { listSlots } from './slot-list.js';
 import type { StackNames } from './stack-names.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
@@ -37,6 +38,7 @@ export interface UsageReport {
 
 interface Account {
   readonly tally: NativeTally;
+  /** Slots that are still to be looked at. */
   readonly paths: string[];
   slots: number;
   templateBytes: number;
@@ -46,72 +48,101 @@ interface Account {
 export async function usage(
   folder: ClonesFolder,
   names: StackNames,
-  stacks: ReadonlyMap<string, Template | undefined>,
+  templates: ReadonlyMap<string, Template | undefined>,
   signal: AbortSignal | undefined,
 ): Promise<UsageReport> {
   const what = `measuring ${folder.path}`;
-  const whole = native().newTally();
-  const accounts = new Map<string | undefined, Account>();
-  const accountOf = (stack: string | undefined): Account => {
-    const there = accounts.get(stack);
-    if (there !== undefined) return there;
-    const fresh = { tally: native().newTally(whole), paths: [], slots: 0, templateBytes: 0, aloneBytes: 0 };
-    accounts.set(stack, fresh);
-    return fresh;
-  };
-  const tally = async (account: Account, paths: readonly string[]) => {
-    checkAborted(what, signal);
-    const sum = { alone: 0, all: 0 };
-    for (const held of await native().tallyFiles(account.tally, paths)) {
-      // Released, or taken from the pool, since it was listed.
-      if (isSystemError(held) && failedWith(held, 'ENOENT')) continue;
-      if (isSystemError(held)) throw held;
-      sum.alone += held.aloneBytes;
-      sum.all += held.aloneBytes + held.sharedBytes;
-    }
-    return sum;
-  };
+  const accounts = new Accounts(what, signal);
   try {
-    for (const [stack, template] of stacks) {
-      const account = accountOf(stack);
-      if (template !== undefined) account.templateBytes = (await tally(account, [template.path])).all;
-    }
-    for (const place of ['sealed', 'pool']) {
-      for (const name of await namesIn(`${folder.statePath}/${place}`)) {
-        const sha256 = name.slice(0, 64);
-        const account = accountOf(await names.firstWith(sha256));
-        await tally(account, [`${folder.statePath}/${place}/${name}/${CLONE_ROOTFS_FILE}`]);
-      }
-    }
-    let slots = 0;
-    const flush = async (account: Account) => {
-      account.aloneBytes += (await tally(account, account.paths.splice(0))).alone;
-    };
-    for await (const { stack, path } of listSlots(folder, names, signal)) {
-      const account = accountOf(stack);
-      slots++;
-      account.slots++;
-      if (account.paths.push(path) === BATCH) await flush(account);
-    }
-    const reports: StackUsage[] = [];
-    for (const [stack, account] of accounts) {
-      await flush(account);
-      const { slots, templateBytes, aloneBytes } = account;
-      const totalBytes = await native().tallyTotal(account.tally);
-      reports.push({ stack, slots, templateBytes, aloneBytes, totalBytes });
-    }
-    reports.sort((a, b) => Buffer.compare(Buffer.from(a.stack ?? ''), Buffer.from(b.stack ?? '')));
-    return {
-      stacks: reports,
-      slots,
-      totalBytes: await native().tallyTotal(whole),
-      filesystem: await filesystemOf(folder.path),
-    };
+    await accounts.addTemplates(templates);
+    await accounts.addOurImages(folder, names);
+    await accounts.addSlots(listSlots(folder, names, signal));
+    return { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
   } catch (error) {
     throw rootfsError(what, error);
   } finally {
-    for (const { tally } of accounts.values()) native().dispose(tally);
-    native().dispose(whole);
+    accounts.dispose();
+  }
+}
+
+/** One account for each stack, and the sum of all. */
+class Accounts {
+  readonly #what: string;
+  readonly #signal: AbortSignal | undefined;
+  readonly #whole = native().newTally();
+  readonly #accounts = new Map<string | undefined, Account>();
+
+  constructor(what: string, signal: AbortSignal | undefined) {
+    this.#what = what;
+    this.#signal = signal;
+  }
+
+  async addTemplates(templates: ReadonlyMap<string, Template | undefined>): Promise<void> {
+    for (const [stack, template] of templates) {
+      const account = this.#of(stack);
+      if (template !== undefined) account.templateBytes = (await this.#tally(account, [template.path])).bytes;
+    }
+  }
+
+  /** Sealed images and ready slots. */
+  async addOurImages({ statePath }: ClonesFolder, names: StackNames): Promise<void> {
+    for (const place of ['sealed', 'pool']) {
+      for (const name of await namesIn(`${statePath}/${place}`)) {
+        const account = this.#of(await names.firstWith(name.slice(0, 64)));
+        await this.#tally(account, [`${statePath}/${place}/${name}/${CLONE_ROOTFS_FILE}`]);
+      }
+    }
+  }
+
+  async addSlots(slots: AsyncIterable<SlotInfo>): Promise<void> {
+    for await (const { stack, path } of slots) {
+      const account = this.#of(stack);
+      account.slots++;
+      if (account.paths.push(path) === BATCH) await this.#flush(account);
+    }
+    for (const account of this.#accounts.values()) await this.#flush(account);
+  }
+
+  async report(): Promise<Omit<UsageReport, 'filesystem'>> {
+    const stacks: StackUsage[] = [];
+    let total = 0;
+    for (const [stack, { tally, slots, templateBytes, aloneBytes }] of this.#accounts) {
+      total += slots;
+      stacks.push({ stack, slots, templateBytes, aloneBytes, totalBytes: await native().tallyTotal(tally) });
+    }
+    stacks.sort((a, b) => Buffer.compare(Buffer.from(a.stack ?? ''), Buffer.from(b.stack ?? '')));
+    return { stacks, slots: total, totalBytes: await native().tallyTotal(this.#whole) };
+  }
+
+  dispose(): void {
+    for (const { tally } of this.#accounts.values()) native().dispose(tally);
+    native().dispose(this.#whole);
+  }
+
+  #of(stack: string | undefined): Account {
+    const there = this.#accounts.get(stack);
+    if (there !== undefined) return there;
+    const tally = native().newTally(this.#whole);
+    const account = { tally, paths: [], slots: 0, templateBytes: 0, aloneBytes: 0 };
+    this.#accounts.set(stack, account);
+    return account;
+  }
+
+  async #flush(account: Account): Promise<void> {
+    account.aloneBytes += (await this.#tally(account, account.paths.splice(0))).aloneBytes;
+  }
+
+  async #tally({ tally }: Account, paths: readonly string[]): Promise<{ aloneBytes: number; bytes: number }> {
+    checkAborted(this.#what, this.#signal);
+    const sum = { aloneBytes: 0, bytes: 0 };
+    for (const held of await native().tallyFiles(tally, paths)) {
+      // Released, or taken from the pool, since it was listed.
+      if (isSystemError(held) && failedWith(held, 'ENOENT')) continue;
+      if (isSystemError(held)) throw held;
+      sum.aloneBytes += held.aloneBytes;
+      sum.bytes += held.aloneBytes + held.sharedBytes;
+    }
+    return sum;
   }
 }
 

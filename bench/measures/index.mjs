@@ -5,7 +5,7 @@ import { copy, copyBlocks } from './copy.mjs';
 import { eventLoop, eventLoopCopies } from './event-loop.mjs';
 import { extents } from './extents.mjs';
 import { firstClone } from './first-clone.mjs';
-import { fork } from './fork.mjs';
+import { forks } from './fork.mjs';
 import { grown } from './grown.mjs';
 import { hash, hashMemory } from './hash.mjs';
 import { listing } from './listing.mjs';
@@ -58,7 +58,7 @@ export const MEASURES = [
   manySlots,
   stacks,
   listing,
-  fork,
+  ...forks,
   verifySnapshot,
   publish,
   memory,

@@ -11,8 +11,10 @@ export const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';
 export interface ConfigFlags {
   readonly templates?: string;
   readonly clones?: string;
+  readonly snapshots?: string;
   readonly resize2fs?: string;
   readonly e2fsck?: string;
+  readonly mke2fs?: string;
   readonly sealing?: boolean;
   readonly config?: string;
 }
@@ -20,8 +22,16 @@ export interface ConfigFlags {
 type Environment = Readonly<Record<string, string | undefined>>;
 type Settings = Partial<RootfsConfig>;
 
-const KEYS = ['templateDir', 'clonesDir', 'resize2fsBin', 'e2fsckBin', 'sealing'];
-const FOLDERS = ['templateDir', 'clonesDir'] as const;
+const KEYS = [
+  'templateDir',
+  'clonesDir',
+  'snapshotsDir',
+  'resize2fsBin',
+  'e2fsckBin',
+  'mke2fsBin',
+  'sealing',
+];
+const FOLDERS = ['templateDir', 'clonesDir', 'snapshotsDir'] as const;
 
 /** Throws `CONFIG_INVALID` for a file that cannot be read or holds what it should not. */
 export async function effectiveConfig(flags: ConfigFlags, env: Environment): Promise<Settings> {
@@ -31,6 +41,7 @@ export async function effectiveConfig(flags: ConfigFlags, env: Environment): Pro
     ...config,
     templateDir: resolve(config.templateDir ?? DEFAULT_TEMPLATE_DIR),
     clonesDir: resolve(config.clonesDir ?? DEFAULT_CLONES_DIR),
+    ...(config.snapshotsDir === undefined ? {} : { snapshotsDir: resolve(config.snapshotsDir) }),
   };
 }
 
@@ -38,8 +49,10 @@ function flagOverrides(flags: ConfigFlags): Settings {
   return {
     ...(flags.templates === undefined ? {} : { templateDir: flags.templates }),
     ...(flags.clones === undefined ? {} : { clonesDir: flags.clones }),
+    ...(flags.snapshots === undefined ? {} : { snapshotsDir: flags.snapshots }),
     ...(flags.resize2fs === undefined ? {} : { resize2fsBin: flags.resize2fs }),
     ...(flags.e2fsck === undefined ? {} : { e2fsckBin: flags.e2fsck }),
+    ...(flags.mke2fs === undefined ? {} : { mke2fsBin: flags.mke2fs }),
     ...(flags.sealing === false ? { sealing: 'off' as const } : {}),
   };
 }

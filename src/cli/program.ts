@@ -28,8 +28,8 @@ import { addVerify } from './commands/verify.js';
 
 const AFTER_HELP = `
 Folders come from the options, else from the environment (MICROVM_ROOTFS_TEMPLATE_DIR,
-MICROVM_ROOTFS_CLONES_DIR, MICROVM_RESIZE2FS_BIN), else from a file of settings
-(--config, MICROVM_ROOTFS_CONFIG, /etc/microvm-rootfs.json).
+MICROVM_ROOTFS_CLONES_DIR, MICROVM_ROOTFS_SNAPSHOTS_DIR, MICROVM_RESIZE2FS_BIN), else from a file
+of settings (--config, MICROVM_ROOTFS_CONFIG, /etc/microvm-rootfs.json).
 
 Exit status: 0 done, 1 failed, 2 wrong use, 3 not found, 4 refused as things are,
 5 the system failed, 130 interrupted.
@@ -47,9 +47,11 @@ export function buildProgram(): Command {
     .helpOption('-h, --help', 'print help')
     .option('--templates <dir>', 'the folder of templates')
     .option('--clones <dir>', 'the folder of clones')
+    .option('--snapshots <dir>', 'the folder of snapshots')
     .option('--config <file>', 'a JSON file of settings')
     .option('--resize2fs <program>', 'the resize2fs to run')
     .option('--e2fsck <program>', 'the e2fsck to run')
+    .option('--mke2fs <program>', 'the mke2fs to run')
     .option('--no-sealing', 'clone straight from the templates, without sealed images')
     .option('--json', 'print one JSON document')
     .option('--verbose', 'print what an error was caused by')

@@ -107,6 +107,20 @@ describeEachFilesystem((filesystem) => {
   });
 }, inPart);
 
+test('snapshots lie where they are told to', async () => {
+  const host = await Host.in();
+  await host.addExt4Template('debian', 16 * MiB);
+  await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);
+  const elsewhere = join(host.root, 'snapshots');
+  const { path } = (await cliJson(host, ['snapshot', 'vm-1', 'a', '--snapshots', elsewhere])) as {
+    path: string;
+  };
+  expect(path).toBe(join(elsewhere, 'a'));
+  const env = { MICROVM_ROOTFS_SNAPSHOTS_DIR: elsewhere };
+  expect((await cli(host, ['verify', 'a'], { env })).stdout).toBe('a: all as it was.\n');
+  expect(await cliJson(host, ['snapshots'])).toEqual({ snapshots: [] });
+});
+
 test('pool lists what lies ready, by kind', async () => {
   const host = await Host.in();
   await host.addExt4Template('debian', 16 * MiB);

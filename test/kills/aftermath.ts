@@ -1,5 +1,5 @@
 // What must be true of the folders after a kill or a failure, told by looking at the disk alone.
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parse } from '../../src/digest-cache.js';
 import { exists, sha256, walk } from '../fixtures/files.js';
@@ -8,7 +8,14 @@ import { TEMPLATE_BYTES } from './operations.js';
 import type { Site } from './site.js';
 
 const IMAGE = 'rootfs.ext4';
-const SLOT_FILES = new Set([IMAGE, `${IMAGE}.sha256`, `${IMAGE}.size`, `${IMAGE}.size.new`, `${IMAGE}.id`]);
+const SLOT_FILES = new Set([
+  `${IMAGE}.stack`,
+  IMAGE,
+  `${IMAGE}.sha256`,
+  `${IMAGE}.size`,
+  `${IMAGE}.size.new`,
+  `${IMAGE}.id`,
+]);
 
 /** Length and stamps of each slot, by name: what a failed operation must leave as it was. */
 export async function slotsIn(site: Site): Promise<Map<string, string>> {
@@ -62,6 +69,7 @@ export async function garbage(site: Site): Promise<string[]> {
     if (name === 'sealed') faults.push(...(await each(path, (key) => sealedFaults(path, key, site.digests))));
     else if (name === 'pool')
       faults.push(...(await each(path, (ready) => readyFaults(path, ready, site.digests))));
+    else if (name === 'stacks') faults.push(...(await each(path, (digest) => stackFaults(path, digest))));
     else if (name === 'digests.json') {
       if (parse(await readFile(path, 'utf8')) === undefined) faults.push('digests.json is damaged');
     } else if (['staging', 'trash', 'spare'].includes(name)) {
@@ -91,6 +99,13 @@ async function sealedFaults(path: string, key: string, digests: ReadonlySet<stri
   if (record.image.inode !== `${image.ino}` || record.image.ctimeNs !== `${image.ctimeNs}`)
     return ['its record is of another file'];
   return imageFaults(join(path, key, IMAGE), digest, Number(sizeBytes));
+}
+
+/** Records stay when a template goes: slots of it may be there. */
+async function stackFaults(path: string, digest: string): Promise<string[]> {
+  if (!/^[0-9a-f]{64}$/.test(digest)) return ['is no digest'];
+  const stack = await readlink(join(path, digest));
+  return stack === '' || stack.includes('/') ? [`names ${stack}`] : [];
 }
 
 async function readyFaults(path: string, name: string, digests: ReadonlySet<string>): Promise<string[]> {
