@@ -28,6 +28,7 @@ export interface RecoverReport extends SweepReport {
 
 export async function recover(
   folder: ClonesFolder,
+  others: readonly ClonesFolder[],
   sealed: SealedImages,
   pool: Pool,
   templateBytes: (sha256: string) => number | undefined,
@@ -60,16 +61,22 @@ export async function recover(
       await look(slot).catch((error) => failures.push(error));
     }
     checkAborted(what, signal);
-    if (await isMissing(folder.path)) {
-      const none = { stagingRemoved: 0, trashRemoved: 0, sealedRemoved: 0, pooledRemoved: 0 };
-      return { ...none, tornSlots, tornInUse, unstamped, settledSlots };
+    const isThere = !(await isMissing(folder.path));
+    const sealedRemoved = isThere ? await sealed.collect() : 0;
+    const pooledRemoved = isThere ? await pool.collect() : 0;
+    let stagingRemoved = 0;
+    let trashRemoved = 0;
+    for (const each of [folder, ...others]) {
+      // Nothing is made where nothing was.
+      if (await isMissing(each.statePath)) continue;
+      const swept = await each.sweep(signal);
+      stagingRemoved += swept.stagingRemoved;
+      trashRemoved += swept.trashRemoved;
     }
-    const sealedRemoved = await sealed.collect();
-    const pooledRemoved = await pool.collect();
-    const swept = await folder.sweep(signal);
     if (failures.length > 0) throw failures[0];
     return {
-      ...swept,
+      stagingRemoved,
+      trashRemoved,
       sealedRemoved,
       pooledRemoved,
       tornSlots,

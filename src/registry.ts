@@ -375,13 +375,14 @@ export class RootfsRegistry {
   }
 
   /**
-   * Puts the clones folder in order after crashes and power cuts: removes what dead processes left, and slots that are not whole unless
+   * Puts the clones folder in order after crashes and power cuts: removes what dead processes left, half-made stacks and snapshots too, and slots that are not whole unless
    * some process has their image open. Safe at any time, beside other processes, and any number of times. A slot that cannot be looked at
    * (`EIO`, `EACCES`) keeps nothing else from being done: the call rejects with the first such error when all else is in order.
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
     return recover(
       this.#folder,
+      [this.#catalogFolder, this.#snapshots.folder],
       this.#sealed,
       this.#pool,
       (sha256) => this.#templates.sizeOf(sha256),

@@ -60,12 +60,12 @@ const NO_DRESS = { owner: undefined, mode: 0o400 };
 
 export class Snapshots {
   /** The folder of snapshots, opened as the clones folder is: with staging that a crash leaves to be swept. */
-  readonly #folder: ClonesFolder;
+  readonly folder: ClonesFolder;
   readonly #clones: ClonesFolder;
   readonly #names: StackNames;
 
   constructor(snapshotsDir: string, clones: ClonesFolder, names: StackNames) {
-    this.#folder = new ClonesFolder(snapshotsDir);
+    this.folder = new ClonesFolder(snapshotsDir);
     this.#clones = clones;
     this.#names = names;
   }
@@ -131,7 +131,7 @@ export class Snapshots {
                 ? snapshotExists(path)
                 : error;
             });
-            await flushFolder(this.#folder.path);
+            await flushFolder(this.folder.path);
             return { ...snapshotOf(name, path, record), strategies: copied.map(({ strategy }) => strategy) };
           } finally {
             for (const { source } of opened) native().dispose(source);
@@ -147,10 +147,10 @@ export class Snapshots {
   async *list(): AsyncGenerator<Snapshot, void, undefined> {
     let names: string[];
     try {
-      names = await readdir(this.#folder.path);
+      names = await readdir(this.folder.path);
     } catch (error) {
       if (failedWith(error, 'ENOENT')) return;
-      throw rootfsError(`listing snapshots in ${this.#folder.path}`, error);
+      throw rootfsError(`listing snapshots in ${this.folder.path}`, error);
     }
     for (const name of names) {
       if (!isPlainName(name)) continue;
@@ -215,8 +215,8 @@ export class Snapshots {
     try {
       if (await isMissing(path)) return false;
       await readRecord(path);
-      await this.#folder.use(({ store }) => native().discardFolder(store, 'slots', name));
-      this.#folder.sweepInBackground();
+      await this.folder.use(({ store }) => native().discardFolder(store, 'slots', name));
+      this.folder.sweepInBackground();
       return true;
     } catch (error) {
       throw rootfsError(what, error);
@@ -224,15 +224,15 @@ export class Snapshots {
   }
 
   async drain(): Promise<void> {
-    await this.#folder.drain();
+    await this.folder.drain();
   }
 
   async close(): Promise<void> {
-    await this.#folder.close();
+    await this.folder.close();
   }
 
   #pathOf(name: unknown): string {
-    if (isPath(name) && isPlainName(name)) return `${this.#folder.path}/${name}`;
+    if (isPath(name) && isPlainName(name)) return `${this.folder.path}/${name}`;
     throw new RootfsError(
       'INVALID_SNAPSHOT_NAME',
       `invalid snapshot name ${show(name)}: it must be the name of a folder, without "/", "\\", control characters or a leading dot`,
@@ -241,7 +241,7 @@ export class Snapshots {
 
   /** Runs `work` with a new folder in staging, and removes what is left of it. */
   #staged<T>(work: (path: string) => Promise<T>): Promise<T> {
-    return this.#folder.use(async ({ sessionPath }) => {
+    return this.folder.use(async ({ sessionPath }) => {
       const staged = join(sessionPath, `snapshot-${randomUUID()}`);
       await mkdir(staged, { mode: 0o700 });
       try {

@@ -229,3 +229,22 @@ test('an abort ends it', async () => {
   const host = await hostWithSlots('vm-1');
   await rejection(host.registry.recover({ signal: AbortSignal.abort() }), 'ABORT_ERR');
 });
+
+test('half-made stacks and snapshots of dead processes go as well, and nothing is made where there were none', async () => {
+  const host = await Host.in();
+  const { registry } = host;
+  await host.addTemplate('debian', 'bytes');
+  await registry.cloneForVm('vm', 'debian', { writable: true });
+  expect(await registry.recover()).toMatchObject({ stagingRemoved: 0 });
+  expect(await exists(join(host.templateDir, '.microvm-rootfs'))).toBe(false);
+  expect(await exists(join(host.clonesDir, '.microvm-rootfs/snapshots'))).toBe(false);
+  const dead = [host.templateDir, join(host.clonesDir, '.microvm-rootfs/snapshots')].map((folder) =>
+    join(folder, '.microvm-rootfs/staging/dead-session'),
+  );
+  for (const path of dead) {
+    await mkdir(join(path, 'half-made'), { recursive: true });
+    await writeFile(join(path, 'half-made', 'rootfs.ext4'), 'half');
+  }
+  expect(await host.anotherRegistry().recover()).toMatchObject({ stagingRemoved: 2 });
+  for (const path of dead) expect(await exists(path)).toBe(false);
+});
