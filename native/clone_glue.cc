@@ -224,6 +224,7 @@ Napi::Value clone_slots(const Napi::CallbackInfo& info) {
   std::vector<CloneSlot> clones;
   for (uint32_t i = 0; i < array.Length(); i++) {
     Napi::Array clone = array.Get(i).As<Napi::Array>();
+    if (clone.IsEmpty()) return {};  // a worker that is being terminated
     const auto at = [&](uint32_t k) { return Napi::Value(clone.Get(k)); };
     if (!to_clone(store, at, Extent::kPublish, &clones)) return {};
   }

@@ -5,7 +5,7 @@ namespace {
 
 struct Pending {
   std::unique_ptr<AnyTask> task;
-  Napi::Promise::Deferred deferred;
+  napi_deferred deferred = nullptr;
   Error error;
   napi_async_work work = nullptr;
 };
@@ -29,19 +29,24 @@ void complete(napi_env raw_env, napi_status status, void* data) {
   napi_delete_async_work(env, pending->work);
   // Cancelled, or a worker that is being terminated: nobody waits for the promise, and JavaScript can no longer run.
   if (status != napi_ok || !can_run_javascript(env)) return;
+  // From here on it can be terminated at any moment: then calls fail, values are empty, and nobody waits either.
   if (pending->error.ok()) {
     Napi::Value result = pending->task->result(env);
-    if (!env.IsExceptionPending()) pending->deferred.Resolve(result);
+    if (!result.IsEmpty()) (void)napi_resolve_deferred(env, pending->deferred, result);
   } else {
-    pending->deferred.Reject(to_js(env, pending->error));
+    Napi::Value error = to_js(env, pending->error);
+    if (!error.IsEmpty()) (void)napi_reject_deferred(env, pending->deferred, error);
   }
 }
 
 }  // namespace
 
 Napi::Value start_task(Napi::Env env, const char* name, std::unique_ptr<AnyTask> task) {
-  auto pending = std::unique_ptr<Pending>(new Pending{std::move(task), Napi::Promise::Deferred::New(env), {}, nullptr});
-  Napi::Promise promise = pending->deferred.Promise();
+  auto pending = std::make_unique<Pending>();
+  pending->task = std::move(task);
+  napi_value promise = nullptr;
+  // Fails where a worker is being terminated: then nobody waits for the work.
+  if (napi_create_promise(env, &pending->deferred, &promise) != napi_ok) return {};
   napi_value resource_name = Napi::String::New(env, name);
   napi_status status =
       napi_create_async_work(env, nullptr, resource_name, execute, complete, pending.get(), &pending->work);
@@ -52,7 +57,7 @@ Napi::Value start_task(Napi::Env env, const char* name, std::unique_ptr<AnyTask>
     return env.Undefined();
   }
   (void)pending.release();  // complete() takes it back
-  return promise;
+  return {env, promise};
 }
 
 }  // namespace microvm

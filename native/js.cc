@@ -5,7 +5,15 @@
 namespace microvm {
 
 Napi::Value to_js(Napi::Env env, const Error& error) {
-  Napi::Object object = Napi::Error::New(env, error.syscall).Value();
+  // Not by Napi::Error, which looks at the object's properties: where a worker is being terminated that fails, and what
+  // it gives then ends the process.
+  napi_value message = nullptr;
+  napi_value made = nullptr;
+  if (napi_create_string_utf8(env, error.syscall, NAPI_AUTO_LENGTH, &message) != napi_ok ||
+      napi_create_error(env, nullptr, message, &made) != napi_ok) {
+    return env.Undefined();
+  }
+  Napi::Object object(env, made);
   object.Set("errno", -error.code);
   object.Set("syscall", error.syscall);
   object.Set("path", error.path);
@@ -35,14 +43,25 @@ Napi::Value to_js(Napi::Env env, const FileInfo& info) {
   return object;
 }
 
-Identity to_identity(Napi::Object object) {
+namespace {
+
+// Where a worker is being terminated a property can be an empty value, and using that would end the process.
+int64_t to_integer(Napi::Value value) {
   bool lossless = false;
+  // Its 64 bits, whether they are meant to have a sign or not.
+  return value.IsBigInt() ? static_cast<int64_t>(value.As<Napi::BigInt>().Uint64Value(&lossless)) : 0;
+}
+
+}  // namespace
+
+Identity to_identity(Napi::Object object) {
   Identity identity;
-  identity.device = object.Get("device").As<Napi::BigInt>().Uint64Value(&lossless);
-  identity.inode = object.Get("inode").As<Napi::BigInt>().Uint64Value(&lossless);
+  if (object.IsEmpty()) return identity;
+  identity.device = static_cast<uint64_t>(to_integer(object.Get("device")));
+  identity.inode = static_cast<uint64_t>(to_integer(object.Get("inode")));
   identity.size = to_size(object.Get("sizeBytes"));
-  identity.mtime_ns = object.Get("mtimeNs").As<Napi::BigInt>().Int64Value(&lossless);
-  identity.ctime_ns = object.Get("ctimeNs").As<Napi::BigInt>().Int64Value(&lossless);
+  identity.mtime_ns = to_integer(object.Get("mtimeNs"));
+  identity.ctime_ns = to_integer(object.Get("ctimeNs"));
   identity.links = to_size(object.Get("links"));
   return identity;
 }
@@ -50,8 +69,9 @@ Identity to_identity(Napi::Object object) {
 std::string to_string(Napi::Value value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
 
 std::vector<std::string> to_strings(Napi::Value value) {
-  Napi::Array array = value.As<Napi::Array>();
   std::vector<std::string> strings;
+  if (value.IsEmpty()) return strings;
+  Napi::Array array = value.As<Napi::Array>();
   for (uint32_t i = 0; i < array.Length(); i++) strings.push_back(to_string(array.Get(i)));
   return strings;
 }
@@ -66,11 +86,16 @@ Napi::Value wrap_object(Napi::Env env, Ref<Shared> object, const napi_type_tag& 
   auto* box = new Ref<Shared>(std::move(object));
   auto external =
       Napi::External<Ref<Shared>>::New(env, box, [](Napi::BasicEnv, Ref<Shared>* finalized) { delete finalized; });
+  if (external.IsEmpty()) {  // a worker that is being terminated
+    delete box;
+    return env.Undefined();
+  }
   external.TypeTag(&tag);
   return external;
 }
 
 Shared* unwrap_object(Napi::Value value, const napi_type_tag& tag) {
+  if (value.IsEmpty()) return nullptr;
   if (value.IsExternal()) {
     auto external = value.As<Napi::External<Ref<Shared>>>();
     if (external.CheckTypeTag(&tag) && *external.Data()) return external.Data()->get();

@@ -39,6 +39,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
 
 Dress to_dress(Napi::Object object) {
   Dress dress;
+  if (object.IsEmpty()) return dress;
   Napi::Value owner = object.Get("owner");
   if (owner.IsObject()) {
     dress.has_owner = true;
@@ -65,6 +66,7 @@ std::vector<Companion> to_companions(Napi::Value value) {
 
 SlotPlan to_plan(Napi::Object object) {
   SlotPlan plan;
+  if (object.IsEmpty()) return plan;
   plan.companions = to_companions(object.Get("companions"));
   plan.expected = to_identity(object.Get("expected").As<Napi::Object>());
   Napi::Value path = object.Get("templatePath");

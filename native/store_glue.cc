@@ -142,6 +142,7 @@ class SurveySlots final : public InspectSlots {
     constexpr uint32_t kTexts = 7;
     Napi::Float64Array numbers = Napi::Float64Array::New(env, slots_.size() * kNumbers);
     Napi::Array texts = Napi::Array::New(env, slots_.size() * kTexts);
+    if (numbers.IsEmpty() || numbers.ElementLength() != slots_.size() * kNumbers) return {};  // being terminated
     for (uint32_t i = 0; i < slots_.size(); i++) {
       const SlotState& state = states_[i];
       const Identity& image = state.image.identity;

@@ -59,6 +59,41 @@ test('worker.terminate() with work under way', async () => {
   expect(exit).toMatchObject({ ...CLEAN, stdout: 'alive\n' });
 });
 
+test('worker.terminate() at any moment of calls that succeed and calls that fail', {
+  timeout: 60_000,
+}, async () => {
+  const exit = await runChild(
+    `const { Worker } = require('node:worker_threads');
+     const source = \`
+       const { workerData: { LIBRARY, args }, parentPort } = require('node:worker_threads');
+       const lib = require(LIBRARY);
+       const registry = new lib.RootfsRegistry(args);
+       const ignore = () => {};
+       registry.cloneForVm('vm', 'debian', { writable: true }).catch(ignore);
+       const go = () => {
+         for (let k = 0; k < 20; k++) {
+           lib.hashFile('/nonexistent').catch(ignore);
+           registry.slot('vm').catch(ignore);
+           registry.slots().next().catch(ignore);
+           try { registry.cloneForVmSync('vm', 'debian', { writable: true }); } catch {}
+         }
+         setImmediate(go);
+       };
+       go();
+       parentPort.postMessage('busy');
+     \`;
+     for (let k = 0; k < 60; k++) {
+       const worker = new Worker(source, { eval: true, workerData: { LIBRARY, args } });
+       await new Promise((resolve) => worker.once('message', resolve));
+       await new Promise((resolve) => setTimeout(resolve, Math.random() * 15));
+       await worker.terminate();
+     }
+     console.log('alive');`,
+    await args(pattern(MiB)),
+  );
+  expect(exit).toMatchObject({ ...CLEAN, stdout: 'alive\n' });
+});
+
 test.each(['process.exit(7)', 'process.exitCode = 7; setTimeout(() => process.exit(), 3)'])(
   '%s with work under way',
   async (leave) => {
