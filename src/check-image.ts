@@ -1,7 +1,8 @@
 // What an image must be before it is seen in the catalog.
-import { chmod, open, stat } from 'node:fs/promises';
+import { chmod, stat } from 'node:fs/promises';
 import { RootfsError } from './errors.js';
 import { type Ext4Superblock, readSuperblock } from './ext4.js';
+import { flush } from './flush.js';
 import { checkFilesystem, checkFilesystemClean } from './grow.js';
 import { hashSource } from './hash.js';
 import { native } from './native.js';
@@ -80,13 +81,4 @@ async function allOf<T extends readonly unknown[]>(work: { [K in keyof T]: Promi
   const settled = await Promise.allSettled(work);
   for (const result of settled) if (result.status === 'rejected') throw result.reason;
   return Promise.all(work) as unknown as Promise<T>;
-}
-
-async function flush(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
 }

@@ -75,22 +75,26 @@ export function tracedSync<T>(about: About, work: () => T): T {
 }
 
 /**
- * Operations that share trips, each with a result of its own: told when all are done, each with the time that all of them took.
+ * Operations that share trips, each with a result of its own: told when all are done, each with the time that all of them took. `about` is asked
+ * only if anybody watches.
  */
 export async function tracedMany<T>(
-  about: readonly About[],
+  operation: Operation,
+  about: () => readonly About[],
   work: () => Promise<PromiseSettledResult<T>[]>,
 ): Promise<PromiseSettledResult<T>[]> {
+  const channel = channels[operation];
+  if (!isWatched(channel)) return work();
   const started = performance.now();
   const results = await work();
   const durationMs = performance.now() - started;
-  for (const [i, result] of results.entries()) {
-    const event: OperationEvent = { ...(about[i] as About), durationMs };
-    const { asyncEnd, error } = channels[event.operation];
+  for (const [i, each] of about().entries()) {
+    const result = results[i] as PromiseSettledResult<T>;
+    const event: OperationEvent = { ...each, durationMs };
     if (result.status === 'fulfilled') told(event, result.value);
     else event.error = result.reason;
-    if (result.status === 'rejected' && error.hasSubscribers) error.publish(event);
-    if (asyncEnd.hasSubscribers) asyncEnd.publish(event);
+    if (result.status === 'rejected') channel.error.publish(event);
+    channel.asyncEnd.publish(event);
   }
   return results;
 }

@@ -1,5 +1,5 @@
 // What an ext4 superblock tells. Layout: the kernel's Documentation/filesystems/ext4/super.rst.
-import { open } from 'node:fs/promises';
+import { readBytes } from './read-bytes.js';
 
 const SUPERBLOCK_OFFSET = 1024;
 const SUPERBLOCK_SIZE = 1024;
@@ -24,21 +24,12 @@ export interface Ext4Superblock {
   readonly lastUsedS: number;
 }
 
-/** Undefined if there is no ext4 superblock. */
+/**
+ * Undefined if there is no ext4 superblock. All of it is read: a part would look like none, and then resize2fs would be let loose on an image that was
+ * not checked.
+ */
 export async function readSuperblock(path: string): Promise<Ext4Superblock | undefined> {
-  const file = await open(path, 'r');
-  try {
-    const bytes = Buffer.alloc(SUPERBLOCK_SIZE);
-    let length = 0;
-    // A part of it looks like no superblock, and then resize2fs would be let loose on an image that was not checked.
-    for (let count = 1; count > 0 && length < SUPERBLOCK_SIZE; length += count) {
-      const rest = SUPERBLOCK_SIZE - length;
-      count = (await file.read(bytes, length, rest, SUPERBLOCK_OFFSET + length)).bytesRead;
-    }
-    return parseSuperblock(bytes.subarray(0, length));
-  } finally {
-    await file.close();
-  }
+  return parseSuperblock(await readBytes(path, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE));
 }
 
 export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {

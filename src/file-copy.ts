@@ -1,9 +1,8 @@
 // A copy of one file in any folder: by reflink where that is possible, and there under its name only when it is complete.
 import type { Dress } from './dress.js';
-import { errnoName } from './errors.js';
 import { checkAborted, inTurn, type Progress, SLICE_BYTES } from './long-work.js';
 import { type NativeSource, native, type Strategy } from './native.js';
-import type { Attempt } from './vm-rootfs.js';
+import { type Attempt, attemptsOf } from './vm-rootfs.js';
 
 export interface CopiedFile {
   readonly strategy: Strategy;
@@ -48,7 +47,7 @@ export async function copyFile(
     if (reflinked) return { strategy: 'reflink', attempts: [] };
     return {
       strategy: 'copy',
-      attempts: [{ strategy: 'reflink', code: errno === 0 ? 'SHORT' : errnoName(errno) }],
+      attempts: attemptsOf([{ strategy: 'reflink', errno }]),
     };
   } finally {
     native().dispose(copy);

@@ -1,5 +1,5 @@
 // What a file to be published is, told by its first bytes.
-import { readHead } from './read-head.js';
+import { readBytes } from './read-bytes.js';
 
 /** What `publishStack` takes. A compressed file holds an image, a qcow2 or a tar. */
 export type ImageFormat = 'raw' | 'gzip' | 'zstd' | 'xz' | 'qcow2' | 'tar' | 'folder';
@@ -30,7 +30,7 @@ const HEAD_BYTES = 512;
 
 /** `raw` is what has no magic of the others: its superblock is looked at later. */
 export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'folder'>> {
-  const head = await readHead(path, HEAD_BYTES);
+  const head = await readBytes(path, 0, HEAD_BYTES);
   const found = MAGICS.find(({ offset, bytes }) =>
     head.subarray(offset, offset + bytes.length).equals(bytes),
   );

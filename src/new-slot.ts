@@ -1,7 +1,7 @@
 // A slot from an image that is no template: another slot's, or a snapshot's.
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
-import { errnoName, RootfsError } from './errors.js';
+import { RootfsError } from './errors.js';
 import type { Identity } from './identity.js';
 import { checkAborted } from './long-work.js';
 import { type Built, type NativeSource, native, RUNG, type Strategy } from './native.js';
@@ -9,7 +9,7 @@ import { sourceChanged } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { companionsOf, rawIdFile } from './stamps.js';
 import type { VmId } from './vm-id.js';
-import { type Attempt, imagePath } from './vm-rootfs.js';
+import { type Attempt, attemptsOf, imagePath } from './vm-rootfs.js';
 
 /** A slot that was made of another image than a template's. */
 export interface DerivedRootfs {
@@ -69,10 +69,7 @@ export async function newSlot(
     sourceSha256: sha256,
     sizeBytes,
     strategy,
-    attempts: attempts.map(({ strategy, errno }) => ({
-      strategy,
-      code: errno === 0 ? 'SHORT' : errnoName(errno),
-    })),
+    attempts: attemptsOf(attempts),
   });
   const exists = () =>
     new RootfsError('SLOT_EXISTS', `${what}: there is a slot already; release it first`, {

@@ -1,15 +1,13 @@
 // Making an image appear in the catalog: a new stack by a rename of its folder, another image by a rename over the old one. Either is flushed.
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { TEMPLATE_ROOTFS_FILE } from './catalog.js';
 import { failedWith, RootfsError } from './errors.js';
-import { flushFolder } from './flush-folder.js';
+import { flush } from './flush.js';
 import { isMissing } from './is-missing.js';
 import { checkAborted } from './long-work.js';
-import { type NativeStore, native } from './native.js';
-
-const LOCK_POLL_MS = 5;
+import type { NativeStore } from './native.js';
+import { withLock } from './slot-lock.js';
 
 /** Moves the image in the folder `staged`. Resolves to whether the stack had one before. Rejects with `STACK_EXISTS` unless `replace`. */
 export async function placeStack(
@@ -21,16 +19,16 @@ export async function placeStack(
   replace: boolean,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
-  await flushFolder(staged);
+  await flush(staged);
   for (;;) {
     checkAborted(what, signal);
     if (await placeFolder(staged, stackFolder)) return false;
     const image = join(stackFolder, TEMPLATE_ROOTFS_FILE);
-    const replaced = await whileLocked(what, store, name, signal, async () => {
+    const replaced = await withLock(what, store, name, signal, async () => {
       const had = !(await isMissing(image));
       if (had && !replace) throw stackExists(image);
       await rename(join(staged, TEMPLATE_ROOTFS_FILE), image);
-      await flushFolder(stackFolder);
+      await flush(stackFolder);
       return had;
     });
     if (replaced !== 'absent') return replaced;
@@ -58,29 +56,6 @@ async function placeFolder(staged: string, stackFolder: string): Promise<boolean
       { path: stackFolder, cause: error },
     );
   }
-  await flushFolder(join(stackFolder, '..'));
+  await flush(join(stackFolder, '..'));
   return true;
-}
-
-/** Holds the lock of a stack's folder; all of ours that change what is in it do. `absent` if there is no such folder. */
-export async function whileLocked<T>(
-  what: string,
-  store: NativeStore,
-  name: string,
-  signal: AbortSignal | undefined,
-  work: () => Promise<T>,
-): Promise<T | 'absent'> {
-  for (;;) {
-    checkAborted(what, signal);
-    const locked = await native().lockSlot(store, name);
-    if (locked === 'absent') return 'absent';
-    if (locked !== 'busy') {
-      try {
-        return await work();
-      } finally {
-        native().dispose(locked);
-      }
-    }
-    await sleep(LOCK_POLL_MS);
-  }
 }

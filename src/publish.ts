@@ -5,7 +5,7 @@ import { type StackName, TEMPLATE_ROOTFS_FILE } from './catalog.js';
 import { finishImage } from './check-image.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { rootfsError } from './errors.js';
-import { flushFolder } from './flush-folder.js';
+import { flush } from './flush.js';
 import { isMissing } from './is-missing.js';
 import { checkAborted } from './long-work.js';
 import type { OpenedSource } from './native.js';
@@ -45,7 +45,7 @@ export async function publishStack(
     const isFirst = await isMissing(folder.path);
     return await folder.use((opened) =>
       inWorkFolder(opened, async (workFolder) => {
-        if (isFirst) await flushFolder(dirname(folder.path));
+        if (isFirst) await flush(dirname(folder.path));
         const staged = join(workFolder, 'stack');
         await mkdir(staged, { mode: 0o755 });
         const image = join(staged, TEMPLATE_ROOTFS_FILE);

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { RootfsError } from './errors.js';
 import { programFailed, runInstalled } from './programs.js';
-import { readHead } from './read-head.js';
+import { readBytes } from './read-bytes.js';
 
 const QEMU_IMG = { name: 'qemu-img', package: 'qemu-utils', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
@@ -25,7 +25,7 @@ export async function convertQcow2(
 
 /** An image from a stranger that names another file of this host would publish what is in that file. */
 async function requireSelfContained(path: string): Promise<void> {
-  const header = await readHead(path, HEADER_BYTES);
+  const header = await readBytes(path, 0, HEADER_BYTES);
   const refuse = (why: string) =>
     new RootfsError('IMAGE_INVALID', `${path} ${why}`, {
       path,

@@ -268,7 +268,8 @@ export class RootfsRegistry {
       }
     });
     const settled = await tracedMany(
-      parsed.map(({ request }) => aboutClone(request)),
+      'clone',
+      () => parsed.map(({ request }) => aboutClone(request)),
       () => this.#slots.cloneMany(parsed.map(({ request }) => request)),
     );
     parsed.forEach(({ index }, i) => {

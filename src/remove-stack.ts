@@ -4,12 +4,12 @@ import { dirname } from 'node:path';
 import type { StackName } from './catalog.js';
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
-import { flushFolder } from './flush-folder.js';
+import { flush } from './flush.js';
 import { sameFile } from './identity.js';
 import { isMissing } from './is-missing.js';
 import { native } from './native.js';
-import { whileLocked } from './place-stack.js';
 import { listSlots } from './slot-list.js';
+import { withLock } from './slot-lock.js';
 import type { StackNames } from './stack-names.js';
 import type { Template, Templates } from './templates.js';
 
@@ -41,7 +41,7 @@ export async function removeStack(
       await refuseInUse(what, clones, names, name, template, signal);
     }
     const removed = await catalog.use(({ store }) =>
-      whileLocked(what, store, name, signal, async () => {
+      withLock(what, store, name, signal, async () => {
         if (!(await removeImage(templatePath, template))) return false;
         // The registry forgets it, and what was made of it goes. FUSE lets no folder go while it has a file of it open.
         await templates.look(templatePath, undefined).catch(() => undefined);
@@ -96,7 +96,7 @@ async function removeImage(templatePath: string, template: Template | undefined)
     if (failedWith(error, 'ENOENT')) return false;
     throw error;
   }
-  await flushFolder(dirname(templatePath));
+  await flush(dirname(templatePath));
   return true;
 }
 
@@ -108,5 +108,5 @@ async function removeFolder(folder: string): Promise<void> {
     if (['ENOTEMPTY', 'EEXIST', 'ENOENT'].some((code) => failedWith(error, code))) return;
     throw error;
   }
-  await flushFolder(dirname(folder));
+  await flush(dirname(folder));
 }

@@ -1,5 +1,4 @@
 // Putting another image in the place of an existing slot's: to grow it, or to make it independent of its template.
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Owner } from './arguments.js';
 import { copyImage } from './copy.js';
 import { dressImage } from './dress.js';
@@ -14,8 +13,7 @@ import {
   RUNG,
   type Strategy,
 } from './native.js';
-
-const LOCK_POLL_MS = 5;
+import { withLock } from './slot-lock.js';
 
 export interface Replacement {
   readonly slot: string;
@@ -38,7 +36,7 @@ export async function replaceImage(
   replacement: Replacement,
 ): Promise<Strategy | 'again'> {
   const { slot, shared, targetBytes, sizeStamp, signal } = replacement;
-  return withLock(what, store, slot, signal, async (locked) => {
+  const replaced = await withLock(what, store, slot, signal, async (locked) => {
     await native().settleSlot(locked);
     const opened = await openImage(locked);
     if (opened === 'gone') return 'again';
@@ -80,6 +78,7 @@ export async function replaceImage(
       native().dispose(source);
     }
   });
+  return replaced === 'absent' ? 'again' : replaced;
 }
 
 /** The slot may have been released, and emptied, since it was locked: a lock keeps no one from releasing. */
@@ -102,31 +101,7 @@ export async function settle(
 ): Promise<void> {
   await withLock(`settling ${slot}`, store, slot, signal, async (locked) => {
     await native().settleSlot(locked);
-    return 'again';
   });
-}
-
-/** Waits for the slot's lock without holding a thread; `again` if the slot is gone by then. */
-async function withLock<T>(
-  what: string,
-  store: NativeStore,
-  slot: string,
-  signal: AbortSignal | undefined,
-  work: (locked: NativeLockedSlot) => Promise<T>,
-): Promise<T | 'again'> {
-  for (;;) {
-    checkAborted(what, signal);
-    const locked = await native().lockSlot(store, slot);
-    if (locked === 'absent') return 'again';
-    if (locked !== 'busy') {
-      try {
-        return await work(locked);
-      } finally {
-        native().dispose(locked);
-      }
-    }
-    await sleep(LOCK_POLL_MS);
-  }
 }
 
 function slotInUse(path: string): RootfsError {

@@ -5,7 +5,7 @@ import { type Identity, sameFile, sameState } from './identity.js';
 import { isMissing } from './is-missing.js';
 import { inspectSlot, type NativeSource, native, type SlotState } from './native.js';
 import { settle } from './replace.js';
-import { isTorn, isUnstamped, requireOwnId, slotInvalid, torn } from './slot-state.js';
+import { isTorn, isUnstamped, requireOwnId, slotInvalid, slotNotFound, torn } from './slot-state.js';
 import { imageInUse } from './slot-use.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
@@ -120,8 +120,4 @@ export function sourceChanged(what: string): RootfsError {
     'SOURCE_CHANGED',
     `${what}: it was written to meanwhile, so what was read is of no moment; pause the VM, or stop whoever writes, and try again`,
   );
-}
-
-function slotNotFound(path: string, vm: VmId): RootfsError {
-  return new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, { path });
 }

@@ -90,6 +90,10 @@ export function collision(path: string, vm: VmId, owner: string): RootfsError {
   );
 }
 
+export function slotNotFound(path: string, vm: VmId): RootfsError {
+  return new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, { path });
+}
+
 export function slotInvalid(path: string): RootfsError {
   return new RootfsError(
     'SLOT_INVALID',

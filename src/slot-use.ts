@@ -1,9 +1,9 @@
 // Whether a VM has its slot's image open.
 import type { ClonesFolder } from './clones-folder.js';
-import { failedWith, RootfsError, rootfsError } from './errors.js';
+import { failedWith, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
 import { inspectSlot, native } from './native.js';
-import { requireOwnId, slotInvalid } from './slot-state.js';
+import { requireOwnId, slotInvalid, slotNotFound } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
@@ -13,12 +13,9 @@ export type SlotUse = 'in-use' | 'unused' | 'unknown';
 export async function slotInUse(folder: ClonesFolder, vm: VmId): Promise<SlotUse> {
   const path = `${folder.path}/${vm.safe}`;
   try {
-    const absent = new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, {
-      path,
-    });
-    if (await isMissing(path)) throw absent;
+    if (await isMissing(path)) throw slotNotFound(path, vm);
     const state = await folder.use(({ store }) => inspectSlot(store, vm.safe));
-    if (state.kind === 'absent') throw absent;
+    if (state.kind === 'absent') throw slotNotFound(path, vm);
     if (state.kind === 'foreign') throw slotInvalid(path);
     requireOwnId(path, vm, state);
     return await imageInUse(path);

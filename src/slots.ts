@@ -4,14 +4,7 @@ import type { CloneRequest, Warm } from './clone-plan.js';
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { copyImage } from './copy.js';
 import { dressImage } from './dress.js';
-import {
-  abortError,
-  errnoName,
-  isSystemError,
-  RootfsError,
-  rootfsError,
-  type SystemError,
-} from './errors.js';
+import { abortError, isSystemError, RootfsError, rootfsError, type SystemError } from './errors.js';
 import { ExistingSlots } from './existing-slots.js';
 import { type GrowPrograms, growImage } from './grow.js';
 import { checkAborted } from './long-work.js';
@@ -32,7 +25,7 @@ import { sharedInode, warnOfSharedInode } from './shared-inode.js';
 import type { StackNames } from './stack-names.js';
 import { rawIdFile } from './stamps.js';
 import { changed, type Template, type Templates } from './templates.js';
-import { type Attempt, imagePath, type VmRootfs, vmRootfs } from './vm-rootfs.js';
+import { type Attempt, attemptsOf, imagePath, type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
 // Each round is lost to another process that changed the template or the slot in the same instant.
 const ROUNDS = 16;
@@ -357,15 +350,11 @@ export class Slots {
   }
 
   #made({ request, template, attempts }: Warm, built: Built): VmRootfs {
-    const left = built.attempts.map(({ strategy, errno }) => ({
-      strategy,
-      code: errno === 0 ? 'SHORT' : errnoName(errno),
-    }));
     return vmRootfs(this.#folder, request, template, {
       sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
       strategy: built.strategy,
       reused: false,
-      attempts: [...attempts, ...left],
+      attempts: [...attempts, ...attemptsOf(built.attempts)],
     });
   }
 }

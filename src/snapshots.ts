@@ -12,7 +12,7 @@ import { isPath, show } from './arguments.js';
 import { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { copyFile } from './file-copy.js';
-import { flushFolder } from './flush-folder.js';
+import { flush } from './flush.js';
 import { isMissing } from './is-missing.js';
 import { native, type OpenedSource, type Strategy } from './native.js';
 import { type DerivedRootfs, newSlot } from './new-slot.js';
@@ -125,13 +125,13 @@ export class Snapshots {
               mode: 0o444,
               flush: true,
             });
-            await flushFolder(staged);
+            await flush(staged);
             await rename(staged, path).catch((error) => {
               throw failedWith(error, 'ENOTEMPTY') || failedWith(error, 'EEXIST')
                 ? snapshotExists(path)
                 : error;
             });
-            await flushFolder(this.folder.path);
+            await flush(this.folder.path);
             return { ...snapshotOf(name, path, record), strategies: copied.map(({ strategy }) => strategy) };
           } finally {
             for (const { source } of opened) native().dispose(source);

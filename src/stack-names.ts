@@ -7,7 +7,7 @@ import { mkdir, readlink, symlink } from 'node:fs/promises';
 import { dropOldest } from './bounded.js';
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith } from './errors.js';
-import { flushFolder } from './flush-folder.js';
+import { flush } from './flush.js';
 
 const KNOWN_LIMIT = 10_000;
 
@@ -41,7 +41,7 @@ export class StackNames {
         await mkdir(this.#path, { recursive: true, mode: 0o700 });
         await symlink(stack, `${this.#path}/${sha256}`).catch(unlessThere);
         // A durable slot must not outlive the record.
-        await flushFolder(this.#path);
+        await flush(this.#path);
         first = await this.firstWith(sha256);
       } catch {
         this.#remember(sha256, null);

@@ -1,6 +1,7 @@
 import type { CloneRequest } from './clone-plan.js';
 import type { ClonesFolder } from './clones-folder.js';
-import type { Strategy } from './native.js';
+import { errnoName } from './errors.js';
+import type { NativeAttempt, Strategy } from './native.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { Template } from './templates.js';
 import type { VmId } from './vm-id.js';
@@ -59,6 +60,14 @@ export function vmRootfs(
     pooled: made.pooled ?? false,
     attempts: made.attempts ?? NONE,
   };
+}
+
+/** Ways that the addon left, as users are told of them. */
+export function attemptsOf(attempts: readonly NativeAttempt[]): Attempt[] {
+  return attempts.map(({ strategy, errno }) => ({
+    strategy,
+    code: errno === 0 ? 'SHORT' : errnoName(errno),
+  }));
 }
 
 export function imagePath(folder: ClonesFolder, vm: VmId): string {
