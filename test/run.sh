@@ -60,7 +60,7 @@ node -e '
   }
   const report = JSON.parse(readFileSync(process.argv[1], "utf8"));
   const skipped = report.numPendingTests + report.numTodoTests;
-  const failedFiles = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+  const failedFiles = report.testResults.filter((file) => file.status === "failed" && !file.assertionResults.some(({ status }) => status === "failed"));
   for (const file of failedFiles) console.log(`did not run: ${file.name}: ${file.message}`);
   // Nothing ran: the set-up failed, as vitest has said above.
   const nothing = report.numPassedTests + report.numFailedTests + failedFiles.length === 0;

@@ -76,7 +76,7 @@ describe('installed offline, without scripts, compiler or Python', () => {
   beforeAll(() => {
     mkdirSync(user);
     mkdirSync(bare);
-    const needed = ['./node_modules/node-addon-api', './node_modules/commander'];
+    const needed = Object.keys(PACKAGE.dependencies).map((name) => `./node_modules/${name}`);
     const pack = ['pack', '--silent', '--ignore-scripts', '--pack-destination', folder, ...needed];
     const packed = execFileSync('npm', pack, { encoding: 'utf8' }).trim().split('\n');
     for (const program of programs) {

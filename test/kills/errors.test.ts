@@ -4,7 +4,7 @@ import { inLanes } from './lanes.js';
 import { Performer } from './performer.js';
 import { faultsAt } from './points.js';
 import { sample } from './sample.js';
-import { dryRun, fail, orFaulty, type Surveyed } from './visits.js';
+import { dryRun, fail, type Lane, orFaulty, type Surveyed } from './visits.js';
 
 const FEW = 5;
 
@@ -20,8 +20,8 @@ campaign(
     await performer.kill();
     const visits = await inLanes(
       chosen,
-      () => Performer.start(),
-      (fault, own) => orFaulty(fault, fail(ground, own, fault)),
+      (): Lane => ({ performer: undefined }),
+      (fault, lane) => orFaulty(fault, fail(ground, lane, fault)),
     );
     return { points: faults.length, visits };
   },

@@ -78,8 +78,12 @@ export class Performer {
     this.#child.stdin.write(`${JSON.stringify(request)}\n`);
     const { value, done } = await this.#replies.next();
     if (done === true) {
+      // Its last words come after its answers have ended.
+      const signal = await this.gone;
       if (mayEnd && this.#stderr === '') return undefined;
-      throw new Error(`the performer ended: ${this.#stderr}`);
+      throw new Error(
+        `the performer ended (${signal ?? `exit status ${this.#child.exitCode}`}): ${this.#stderr}`,
+      );
     }
     const reply = JSON.parse(value);
     if (reply.failed !== undefined) throw new Error(`the performer failed: ${reply.failed}`);

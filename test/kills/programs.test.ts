@@ -12,7 +12,7 @@ import { Performer } from './performer.js';
 import { faultsAt } from './points.js';
 import { sample } from './sample.js';
 import { Masters } from './site.js';
-import { afterwards, dryRun, fail, killedBy, newSite, orFaulty, type Surveyed } from './visits.js';
+import { afterwards, dryRun, fail, killedBy, type Lane, newSite, orFaulty, type Surveyed } from './visits.js';
 
 const isGrowing = (name: string) => name === 'first grown clone' || name === 'growing a slot';
 const GROWING = OPERATIONS.filter(({ name }) => isGrowing(name));
@@ -32,8 +32,8 @@ campaign(
     );
     const visits = await inLanes(
       FULL ? faults : sample(faults, 4, SEED),
-      () => Performer.start(),
-      (fault, own) => orFaulty(fault, fail(ground, own, fault)),
+      (): Lane => ({ performer: undefined }),
+      (fault, lane) => orFaulty(fault, fail(ground, lane, fault)),
     );
     return { points: faults.length, visits };
   },

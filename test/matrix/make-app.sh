@@ -9,8 +9,9 @@ mkdir -p "$app"
 packed=$(mktemp -d)
 trap 'rm -rf "$packed"' EXIT
 
-npm pack --silent --ignore-scripts --pack-destination "$packed" \
-  . ./node_modules/node-addon-api ./node_modules/commander >/dev/null
+# All of it, and not from npm's cache, which knows a package's versions only if somebody has asked for them on this machine.
+mapfile -t needed < <(node -p 'Object.keys(require("./package.json").dependencies).map((name) => `./node_modules/${name}`).join("\n")')
+npm pack --silent --ignore-scripts --pack-destination "$packed" . "${needed[@]}" >/dev/null
 mkdir "$packed/bin"
 for program in node npm; do ln -s "$(command -v $program)" "$packed/bin"; done
 echo '{ "private": true }' >"$app/package.json"
