@@ -42,6 +42,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("cloneSlots", microvm::clone_slots);
   add("stageSlot", microvm::stage_slot);
   add("stageReplacement", microvm::stage_replacement);
+  add("forkSlot", microvm::fork_slot);
   add("copyStep", microvm::copy_step);
   add("publishSlot", microvm::publish_slot);
   add("discardSlot", microvm::discard_slot);

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "fork.h"
 #include "job.h"
 #include "kinds.h"
 #include "slot_js.h"
@@ -128,6 +129,24 @@ class CloneSlots {
   std::vector<Error> errors_;
 };
 
+class ForkSlot {
+ public:
+  ForkSlot(Ref<Store> store, ForkRequest request) : store_(std::move(store)), request_(std::move(request)) {}
+  Error run() { return fork_slot(store_, request_, &parent_, &status_); }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("status", name_of(status_));
+    object.Set("parent", to_js(env, parent_));
+    return object;
+  }
+
+ private:
+  Ref<Store> store_;
+  ForkRequest request_;
+  SlotState parent_;
+  CloneStatus status_ = CloneStatus::kCopyNeeded;
+};
+
 class CopyStep {
  public:
   CopyStep(Ref<StagedSlot> staged, uint64_t budget) : staged_(std::move(staged)), budget_(budget) {}
@@ -179,8 +198,7 @@ bool to_clone(const Ref<Store>& store, const Arguments& at, Extent extent, std::
 }
 
 // Starts what a clone consists of on another thread, or runs it on this one.
-template <Napi::Value (*launch)(Napi::Env, CloneSlot)>
-Napi::Value clone_with(const Napi::CallbackInfo& info, Extent extent) {
+Napi::Value clone_with(const Napi::CallbackInfo& info, Napi::Value (*launch)(Napi::Env, CloneSlot), Extent extent) {
   Ref<Store> store = unwrap<Store>(info[0]);
   if (!store) return {};
   std::vector<CloneSlot> clones;
@@ -198,9 +216,9 @@ Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std:
 
 }  // namespace
 
-Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kPublish); }
-Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with<run_clone>(info, Extent::kPublish); }
-Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with<start_clone>(info, Extent::kStage); }
+Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Extent::kPublish); }
+Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with(info, run_clone, Extent::kPublish); }
+Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Extent::kStage); }
 Napi::Value new_plan(const Napi::CallbackInfo& info) {
   return wrap(info.Env(), Ref<SharedPlan>(new SharedPlan(to_plan(info[0].As<Napi::Object>()))));
 }
@@ -229,6 +247,18 @@ Napi::Value clone_slots(const Napi::CallbackInfo& info) {
     if (!to_clone(store, at, Extent::kPublish, &clones)) return {};
   }
   return Job<CloneSlots>::start(info.Env(), "microvm:cloneSlots", CloneSlots(std::move(clones)));
+}
+
+Napi::Value fork_slot(const Napi::CallbackInfo& info) {
+  Ref<Store> store = unwrap<Store>(info[0]);
+  if (!store) return {};
+  Napi::Object object = info[5].As<Napi::Object>();
+  ForkRequest request = {to_string(info[1]),
+                         to_string(info[2]),
+                         {to_string(info[3]), to_string(info[4]), ""},
+                         to_dress(object),
+                         to_bool(object.Get("durable"))};
+  return Job<ForkSlot>::start(info.Env(), "microvm:forkSlot", ForkSlot(std::move(store), std::move(request)));
 }
 
 Napi::Value copy_step(const Napi::CallbackInfo& info) {

@@ -82,7 +82,7 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
   if (!error.ok()) return error;
   if (!info.is_regular() || info.identity.size > limit) return {};
 
-  // Read to the end whatever the length said: another program may be writing it right now.
+  // Not more than its length, unless that has changed: another program may be writing it right now.
   Buffer buffer = allocate(limit + 1);
   if (!buffer) return Error::of(ENOMEM, "malloc", path);
   size_t length = 0;
@@ -90,8 +90,8 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
     size_t count = 0;
     error = read_at(fd.get(), buffer.get() + length, limit + 1 - length, length, path, &count);
     if (!error.ok()) return error;
-    if (count == 0) break;
     length += count;
+    if (count == 0 || length == info.identity.size) break;
   }
   if (length > limit) return {};
   file->contents.assign(buffer.get(), length);

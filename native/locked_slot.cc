@@ -32,6 +32,8 @@ Error LockedSlot::still_there(bool* there) const {
   return error.is(ENOENT) ? Error() : error;
 }
 
+std::string LockedSlot::path_of(const char* file) const { return join(store_->slot_path(slot_), file); }
+
 Error LockedSlot::open_image(Ref<Source>* image, FileInfo* info) {
   return Source::open_at(folder_.get(), kImage, path_of(kImage), image, info);
 }
@@ -40,7 +42,7 @@ Error LockedSlot::settle() {
   const int fd = folder_.get();
   SmallFile pending;
   FileInfo image;
-  Error error = read_small_file(fd, kNewSizeStamp, path_of(kNewSizeStamp), &pending);
+  Error error = read_slot_file(fd, store_->slot_path(slot_), kNewSizeStamp, &pending);
   if (!error.ok() || pending.state == SmallFile::State::kAbsent) return error;
   error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &image);
   const bool has_image = error.ok();  // a power cut on btrfs can bring back the stamp without it

@@ -34,7 +34,7 @@ class LockedSlot final : public Shared {
  private:
   LockedSlot(Ref<Store> store, const std::string& slot) : store_(std::move(store)), slot_(slot) {}
 
-  std::string path_of(const char* file) const { return join(store_->slot_path(slot_), file); }
+  std::string path_of(const char* file) const;
   Error still_there(bool* there) const;
   Error try_replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
                     bool refuse_in_use, Replaced* replaced);

@@ -57,7 +57,7 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
     error = stat_fd(folder.get(), path, &looked_at);
     if (!error.ok()) return error;
     SmallFile raw_id;
-    error = read_small_file(folder.get(), kRawId, join(path, kRawId), &raw_id);
+    error = read_slot_file(folder.get(), path, kRawId, &raw_id);
     if (!error.ok()) return error;
     *raw_id_found = raw_id.contents;
     if (request.torn) {
@@ -71,7 +71,7 @@ Error release_slot(Store& store, const ReleaseRequest& request, ReleaseStatus* s
       // btrfs can bring back a folder without some of its files. One with neither stamp nor raw id is any id's to
       // release: a slot appears with all that it has.
       SmallFile stamp;
-      error = read_small_file(folder.get(), kStamp, join(path, kStamp), &stamp);
+      error = read_slot_file(folder.get(), path, kStamp, &stamp);
       if (!error.ok()) return error;
       const bool nobodys = raw_id.state == SmallFile::State::kAbsent && stamp.state == SmallFile::State::kAbsent;
       if (!nobodys && raw_id.contents != request.raw_id) return {};

@@ -6,12 +6,12 @@
 namespace microvm {
 namespace {
 
-Error read_image(int folder_fd, const std::string& path, SlotState* state) {
+Error read_image(int folder_fd, const std::string& path, Look look, SlotState* state) {
   Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &state->image);
   if (error.is(ENOENT)) return {};
   if (!error.ok()) return error;
   state->has_image = true;
-  if (!state->image.is_regular()) return {};
+  if (!state->image.is_regular() || look == Look::kStamps) return {};
   Fd image;
   if (open_file_at(folder_fd, kImage, path, &image).ok()) state->shares_extents = shares_extents(image.get());
   return {};
@@ -25,7 +25,7 @@ Error is_same_image(int folder_fd, const std::string& path, const SlotState& sta
   return error.is(ENOENT) ? Error() : error;
 }
 
-Error read_once(const Store& store, const std::string& slot, SlotState* state, bool* unchanged) {
+Error read_once(const Store& store, const std::string& slot, Look look, SlotState* state, bool* unchanged) {
   *state = SlotState();
   *unchanged = true;
   const std::string path = store.slot_path(slot);
@@ -46,15 +46,15 @@ Error read_once(const Store& store, const std::string& slot, SlotState* state, b
   state->folder = info.identity;
   // A grow writes the new stamp, then the image, then gives the stamp its name. So the new stamp is looked for before
   // the one that it becomes, and between two looks at the image: or old and new would be mixed, which looks torn.
-  error = read_image(fd, join(path, kImage), state);
-  if (error.ok()) error = read_small_file(fd, kNewSizeStamp, join(path, kNewSizeStamp), &state->new_size_stamp);
-  if (error.ok()) error = read_small_file(fd, kSizeStamp, join(path, kSizeStamp), &state->size_stamp);
+  error = read_image(fd, join(path, kImage), look, state);
+  if (error.ok()) error = read_slot_file(fd, path, kNewSizeStamp, &state->new_size_stamp);
+  if (error.ok()) error = read_slot_file(fd, path, kSizeStamp, &state->size_stamp);
   if (error.ok()) error = is_same_image(fd, join(path, kImage), *state, unchanged);
-  if (error.ok()) error = read_small_file(fd, kStamp, join(path, kStamp), &state->stamp);
-  if (error.ok()) error = read_small_file(fd, kRawId, join(path, kRawId), &state->raw_id);
-  if (error.ok()) error = read_small_file(fd, kStack, join(path, kStack), &state->stack);
-  if (error.ok() && state->has_image && state->image.identity.links > 1) {
-    error = read_small_file(fd, kExported, join(path, kExported), &state->exported);
+  if (error.ok()) error = read_slot_file(fd, path, kStamp, &state->stamp);
+  if (error.ok()) error = read_slot_file(fd, path, kRawId, &state->raw_id);
+  if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
+  if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
+    error = read_slot_file(fd, path, kExported, &state->exported);
   }
   if (!error.ok() || !*unchanged) return error;
 
@@ -66,13 +66,17 @@ Error read_once(const Store& store, const std::string& slot, SlotState* state, b
 
 }  // namespace
 
-Error read_slot(const Store& store, const std::string& slot, SlotState* state) {
+Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name, SmallFile* file) {
+  return read_small_file(slot_fd, name, join(slot_path, name), file);
+}
+
+Error read_slot(const Store& store, const std::string& slot, Look look, SlotState* state) {
   // A slot that is grown, or released and emptied, while it is read looks torn, or somebody else's: what was read then
   // is of no use.
   bool unchanged = false;
   Error error;
   do {
-    error = read_once(store, slot, state, &unchanged);
+    error = read_once(store, slot, look, state, &unchanged);
   } while (error.ok() && !unchanged);
   return error;
 }

@@ -36,9 +36,20 @@ struct SlotState {
   SmallFile raw_id;
   SmallFile stack;
   SmallFile exported;  // looked for only where the image has several names
+
+  // When its stamp was written; without one, when anything last got a name in it.
+  int64_t created_ns() const { return stamp.state == SmallFile::State::kPresent ? stamp.mtime_ns : folder.mtime_ns; }
 };
 
-Error read_slot(const Store& store, const std::string& slot, SlotState* state);
+// One of the small files.
+Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name, SmallFile* file);
+
+enum class Look {
+  kAll,
+  kStamps,  // and the image, but not who else has its extents or its inode, which takes half as long again
+};
+
+Error read_slot(const Store& store, const std::string& slot, Look look, SlotState* state);
 
 // Flushes a slot that was published without: image, stamps, its folder, and the folder that it lies in.
 Error flush_slot(const Store& store, const std::string& slot);

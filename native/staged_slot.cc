@@ -271,7 +271,7 @@ Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<S
   if (told_by_rename) error = take_from_pool(*store, name, plan.durable, &outcome->status, &outcome->pooled);
   if (!error.ok()) return error;
   if (!outcome->pooled) {
-    error = read_slot(*store, name.slot, &outcome->existing);
+    error = read_slot(*store, name.slot, Look::kAll, &outcome->existing);
     if (!error.ok()) return error;
     outcome->status = CloneStatus::kExists;
     if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
@@ -291,7 +291,8 @@ Error clone_slot(const Ref<Store>& store, const Ref<Source>& source, const Ref<S
     error = staged->publish(Place::kSlots, name.slot, plan.expected.size, companions, &outcome->status);
     outcome->source_now = staged->source_now();
   }
-  if (error.ok() && outcome->status == CloneStatus::kExists) error = read_slot(*store, name.slot, &outcome->existing);
+  if (error.ok() && outcome->status == CloneStatus::kExists)
+    error = read_slot(*store, name.slot, Look::kAll, &outcome->existing);
   return error;
 }
 

@@ -46,15 +46,21 @@ Error Store::open(const std::string& clones_dir, Ref<Store>* out) {
 
   Fd state;
   std::string state_path = join(clones_dir, kStateFolder);
-  store->staging_path_ = join(state_path, "staging");
-  store->trash_path_ = join(state_path, "trash");
-  store->sealed_path_ = join(state_path, "sealed");
-  store->pool_path_ = join(state_path, "pool");
   error = make_folder_at(store->clones_.get(), kStateFolder, 0700, state_path, &state);
-  if (error.ok()) error = make_folder_at(state.get(), "staging", 0700, store->staging_path_, &store->staging_);
-  if (error.ok()) error = make_folder_at(state.get(), "trash", 0700, store->trash_path_, &store->trash_);
-  if (error.ok()) error = make_folder_at(state.get(), "sealed", 0700, store->sealed_path_, &store->sealed_);
-  if (error.ok()) error = make_folder_at(state.get(), "pool", 0700, store->pool_path_, &store->pool_);
+  const struct {
+    const char* name;
+    std::string* path;
+    Fd* folder;
+  } folders[] = {
+      {"staging", &store->staging_path_, &store->staging_},
+      {"trash", &store->trash_path_, &store->trash_},
+      {"sealed", &store->sealed_path_, &store->sealed_},
+      {"pool", &store->pool_path_, &store->pool_},
+  };
+  for (const auto& each : folders) {
+    *each.path = join(state_path, each.name);
+    if (error.ok()) error = make_folder_at(state.get(), each.name, 0700, *each.path, each.folder);
+  }
   if (!error.ok()) return error;
   store->spare_path_ = join(state_path, kSpare);
   store->state_ = std::move(state);

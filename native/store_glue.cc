@@ -107,13 +107,14 @@ class SweepStore {
 // Many in one trip, each with its state or its error.
 class InspectSlots {
  public:
-  InspectSlots(Ref<Store> store, std::vector<std::string> slots) : store_(std::move(store)), slots_(std::move(slots)) {}
+  InspectSlots(Ref<Store> store, std::vector<std::string> slots, Look look = Look::kAll)
+      : store_(std::move(store)), slots_(std::move(slots)), look_(look) {}
 
   Error run() {
     Error error = store_->check_current();
     if (!error.ok()) return error;
     states_.resize(slots_.size());
-    for (size_t i = 0; i < slots_.size(); i++) errors_.push_back(read_slot(*store_, slots_[i], &states_[i]));
+    for (size_t i = 0; i < slots_.size(); i++) errors_.push_back(read_slot(*store_, slots_[i], look_, &states_[i]));
     return {};
   }
 
@@ -128,6 +129,7 @@ class InspectSlots {
  protected:
   Ref<Store> store_;
   std::vector<std::string> slots_;
+  Look look_;
   std::vector<SlotState> states_;
   std::vector<Error> errors_;
 };
@@ -135,32 +137,28 @@ class InspectSlots {
 // The same as a table of numbers and one of texts: making objects would take longer than reading the slots.
 class SurveySlots final : public InspectSlots {
  public:
-  using InspectSlots::InspectSlots;
+  SurveySlots(Ref<Store> store, std::vector<std::string> slots)
+      : InspectSlots(std::move(store), std::move(slots), Look::kStamps) {}
 
   Napi::Value result(Napi::Env env) {
-    constexpr size_t kNumbers = 7;
-    constexpr uint32_t kTexts = 7;
+    constexpr size_t kNumbers = 4;
+    constexpr uint32_t kTexts = 5;
     Napi::Float64Array numbers = Napi::Float64Array::New(env, slots_.size() * kNumbers);
     Napi::Array texts = Napi::Array::New(env, slots_.size() * kTexts);
     if (numbers.IsEmpty() || numbers.ElementLength() != slots_.size() * kNumbers) return {};  // being terminated
     for (uint32_t i = 0; i < slots_.size(); i++) {
       const SlotState& state = states_[i];
-      const Identity& image = state.image.identity;
       double* number = numbers.Data() + i * kNumbers;
       const uint32_t text = i * kTexts;
       number[0] = static_cast<double>(state.kind);
       number[1] = !state.has_image ? -1 : state.image.is_regular() ? 1 : 0;
-      number[2] = static_cast<double>(image.size);
-      number[3] = static_cast<double>(image.links);
-      number[4] = state.shares_extents ? 1 : 0;
-      number[5] = static_cast<double>(state.stamp.mtime_ns / 1'000'000);
-      number[6] = static_cast<double>(state.folder.mtime_ns / 1'000'000);
-      const SmallFile* const files[] = {&state.stamp,  &state.size_stamp, &state.new_size_stamp,
-                                        &state.raw_id, &state.stack,      &state.exported};
-      for (uint32_t k = 0; k < kTexts - 1; k++) {
+      number[2] = static_cast<double>(state.image.identity.size);
+      number[3] = static_cast<double>(state.created_ns() / 1'000'000);
+      const SmallFile* const files[kTexts] = {&state.stamp, &state.size_stamp, &state.new_size_stamp, &state.raw_id,
+                                              &state.stack};
+      for (uint32_t k = 0; k < kTexts; k++) {
         if (files[k]->state != SmallFile::State::kAbsent) texts.Set(text + k, to_js(env, *files[k]));
       }
-      if (image.links > 1) texts.Set(text + kTexts - 1, decimal(image.inode));
       if (!errors_[i].ok()) texts.Set(text, microvm::to_js(env, errors_[i]));
     }
     Napi::Array tables = Napi::Array::New(env, 2);

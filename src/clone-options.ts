@@ -20,7 +20,10 @@ export interface CloneOptions {
   readonly owner?: Owner;
   /** Permission bits of the image; 0o600 if not given. */
   readonly mode?: number;
-  /** Flush image, stamps and folders before the call resolves, so that the slot outlives a power cut. */
+  /**
+   * Flush image, stamps and folders before the call resolves, so that the slot outlives a power cut. Where that fails a new slot is not there; one
+   * that was there is as it was asked for, be it grown, and the same call flushes it again.
+   */
   readonly durable?: boolean;
   readonly signal?: AbortSignal;
 }

@@ -6,7 +6,7 @@ import { type Identity, sameFile } from './identity.js';
 import { native, type SlotState } from './native.js';
 import { replaceImage, settle } from './replace.js';
 import { sharedInode } from './shared-inode.js';
-import { type AssessedSlot, assessSlot, hasForeignNames } from './slot-state.js';
+import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from './slot-state.js';
 import type { Template } from './templates.js';
 import { imagePath, type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
@@ -76,8 +76,7 @@ export class ExistingSlots {
   }
 
   #found(request: CloneRequest, template: Template, { image }: AssessedSlot, state: SlotState): VmRootfs {
-    const shared = sharesInode(state, image.identity, template.identity);
-    const strategy = shared ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
+    const strategy = strategyOf(state, sharesInode(state, image.identity, template.identity));
     const { sizeBytes } = image.identity;
     return vmRootfs(this.#folder, request, template, { sizeBytes, strategy, reused: true });
   }

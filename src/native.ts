@@ -50,8 +50,8 @@ export interface SlotState {
   readonly image?: FileInfo;
   readonly sharesExtents: boolean;
   readonly stamp: SmallFile;
-  /** When the stamp was written; 0 without one. */
-  readonly stampedAtMs: number;
+  /** When the stamp was written; without one, when anything last got a name in the folder. */
+  readonly createdAtMs: number;
   readonly sizeStamp: SmallFile;
   readonly newSizeStamp: SmallFile;
   readonly rawId: SmallFile;
@@ -64,21 +64,12 @@ export interface SlotState {
 export interface SlotFacts
   extends Pick<
     SlotState,
-    | 'kind'
-    | 'sharesExtents'
-    | 'stamp'
-    | 'stampedAtMs'
-    | 'sizeStamp'
-    | 'newSizeStamp'
-    | 'rawId'
-    | 'stack'
-    | 'exported'
+    'kind' | 'stamp' | 'createdAtMs' | 'sizeStamp' | 'newSizeStamp' | 'rawId' | 'stack'
   > {
   readonly image?: {
     readonly regular: boolean;
-    readonly identity: Pick<Identity, 'sizeBytes' | 'links' | 'inode'>;
+    readonly identity: Pick<Identity, 'sizeBytes'>;
   };
-  readonly folder?: Pick<Identity, 'mtimeNs'>;
 }
 
 /** Bytes of a file's blocks on disk. */
@@ -147,6 +138,12 @@ export interface NotCloned extends Built {
 /** What happens most is but a word, which is quicker than an object: created by the first rung, or taken from the pool. */
 export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | NotCloned;
 
+/** Of a fork in one trip; `copy-needed` and `template-changed`: it takes more, and nothing was made. `parent` is whole if it was made. */
+export interface NativeFork {
+  readonly status: 'created' | 'exists' | 'source-changed' | 'template-changed' | 'copy-needed';
+  readonly parent: SlotState;
+}
+
 export interface OpenedSource {
   readonly source: NativeSource;
   readonly info: FileInfo;
@@ -208,7 +205,7 @@ export interface NativeAddon {
 
   /** Many in one trip, each with its state or its error. */
   inspectSlots(store: NativeStore, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
-  /** The same as two flat tables, seven numbers and seven texts a slot: see slot-survey.ts. */
+  /** The same as two flat tables, four numbers and five texts a slot: see slot-survey.ts. */
   surveySlots(
     store: NativeStore,
     slots: readonly string[],
@@ -224,6 +221,15 @@ export interface NativeAddon {
   stageSlot(store: NativeStore, ...clone: NativeClone): Promise<CloneOutcome>;
   /** Builds an image in staging that is to take the place of a slot's. */
   stageReplacement(store: NativeStore, source: NativeSource, plan: SlotPlan): Promise<Staged>;
+  /** A slot from another's present contents: raw ids where they differ. */
+  forkSlot(
+    store: NativeStore,
+    from: string,
+    fromRawId: string | undefined,
+    slot: string,
+    rawId: string | undefined,
+    options: Pick<SlotPlan, 'owner' | 'mode' | 'durable'>,
+  ): Promise<NativeFork>;
   /** `sha256` is there when a packed copy is done. */
   copyStep(
     staged: NativeStagedSlot,

@@ -8,7 +8,7 @@ import { type Built, type NativeSource, native, RUNG, type Strategy } from './na
 import { sourceChanged } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { companionsOf, rawIdFile } from './stamps.js';
-import type { VmId } from './vm-id.js';
+import { rawIdToTell, type VmId } from './vm-id.js';
 import { type Attempt, attemptsOf, imagePath } from './vm-rootfs.js';
 
 /** A slot that was made of another image than a template's. */
@@ -49,7 +49,7 @@ export async function newSlot(
 ): Promise<DerivedRootfs> {
   checkAborted(what, signal);
   const { sourceSha256: sha256, sizeStamp, toldStack } = descent;
-  const rawId = vm.raw === vm.safe ? undefined : vm.raw;
+  const rawId = rawIdToTell(vm);
   const companions = companionsOf({ sha256, stack: toldStack, sizeStamp });
   const plan = native().newPlan({
     companions,
@@ -71,10 +71,7 @@ export async function newSlot(
     strategy,
     attempts: attemptsOf(attempts),
   });
-  const exists = () =>
-    new RootfsError('SLOT_EXISTS', `${what}: there is a slot already; release it first`, {
-      path: `${folder.path}/${vm.safe}`,
-    });
+  const exists = () => slotExists(what, folder, vm);
 
   const outcome = await native().cloneSlot(store, from.source, plan, vm.safe, rawId, undefined);
   native().dispose(plan);
@@ -92,4 +89,10 @@ export async function newSlot(
   } finally {
     await native().discardSlot(outcome.staged);
   }
+}
+
+export function slotExists(what: string, folder: ClonesFolder, vm: VmId): RootfsError {
+  return new RootfsError('SLOT_EXISTS', `${what}: there is a slot already; release it first`, {
+    path: `${folder.path}/${vm.safe}`,
+  });
 }

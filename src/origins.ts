@@ -7,6 +7,7 @@ import type { Pool } from './pool.js';
 import type { SealedImages } from './sealed-images.js';
 import type { StackNames } from './stack-names.js';
 import { type DigestOf, hashUnchanged, type Template, type Templates } from './templates.js';
+import { rawIdToTell } from './vm-id.js';
 import type { Attempt } from './vm-rootfs.js';
 
 const NONE: readonly Attempt[] = [];
@@ -64,7 +65,7 @@ export class Origins {
       template,
       origin,
       recipe: this.#recipes.for(request, template, origin, grown),
-      rawId: vm.raw === vm.safe ? undefined : vm.raw,
+      rawId: rawIdToTell(vm),
       ready: fromPool && !this.#pool.isEmpty ? this.#pool.take(poolKey(request, template)) : undefined,
       growTo: origin.sealed ? undefined : grown,
       attempts: sealFailure === undefined ? NONE : [sealFailure],

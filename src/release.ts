@@ -5,7 +5,7 @@ import { RootfsError, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
 import { native } from './native.js';
 import { collision, slotInvalid, torn } from './slot-state.js';
-import type { VmId } from './vm-id.js';
+import { rawIdToTell, type VmId } from './vm-id.js';
 
 export interface ReleaseOptions {
   /** Flush the clones folder before the call resolves, so that the slot does not come back after a power cut. */
@@ -25,7 +25,7 @@ export async function releaseSlot(folder: ClonesFolder, vm: VmId, options: Relea
     const { status, rawId } = await folder.use(({ store }) =>
       native().releaseSlot(store, {
         slot: vm.safe,
-        rawId: vm.raw === vm.safe ? undefined : vm.raw,
+        rawId: rawIdToTell(vm),
         durable: options.durable,
         refuseInUse: options.refuseInUse,
       }),

@@ -2,15 +2,17 @@
 import type { ClonesFolder } from './clones-folder.js';
 import { isSystemError, rootfsError } from './errors.js';
 import { isMissing } from './is-missing.js';
-import { inspectSlot, native } from './native.js';
+import { inspectSlot, native, type Strategy } from './native.js';
 import { type SlotInfo, slotInfo } from './slot-info.js';
-import { requireOwnId } from './slot-state.js';
+import { requireOwnId, strategyOf } from './slot-state.js';
 import { imageInUse, type SlotUse } from './slot-use.js';
 import type { StackNames } from './stack-names.js';
 import { parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 export interface SlotDetails extends SlotInfo {
+  /** How its image was made, as far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy. */
+  readonly strategy: Strategy;
   readonly use: SlotUse;
   /**
    * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if its stack is not known, or the template's
@@ -49,6 +51,7 @@ export async function slotDetails(
     const now = info.stack === undefined ? undefined : await digestNow(info.stack);
     return {
       ...info,
+      strategy: strategyOf(state),
       use: await imageInUse(path),
       outdated: now === undefined ? undefined : now !== info.sourceSha256,
       aloneBytes,

@@ -1,6 +1,6 @@
 // What a slot tells of itself.
-import type { SlotFacts, Strategy } from './native.js';
-import { hasForeignNames, isTorn, isUnstamped } from './slot-state.js';
+import type { SlotFacts } from './native.js';
+import { isTorn, isUnstamped } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
@@ -26,8 +26,6 @@ export interface SlotInfo {
   readonly sizeBytes: number;
   /** It was grown to that length. */
   readonly grown: boolean;
-  /** As far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy. */
-  readonly strategy: Strategy;
   /** When its stamp was written: for a slot out of the pool, when it was made ready. */
   readonly createdAt: Date;
 }
@@ -51,8 +49,7 @@ export function slotInfo(
     sourceSha256: parseStamp(state.stamp),
     sizeBytes: identity?.sizeBytes ?? 0,
     grown: parseSizeStamp(state.sizeStamp) !== undefined,
-    strategy: hasForeignNames(state) ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy',
-    createdAt: new Date(state.stampedAtMs || Number((state.folder?.mtimeNs ?? 0n) / 1_000_000n)),
+    createdAt: new Date(state.createdAtMs),
   };
 }
 

@@ -1,6 +1,6 @@
 // Whether a slot that is there may be handed out: what other programs, crashes and power cuts can have left in it.
 import { RootfsError } from './errors.js';
-import type { FileInfo, SlotFacts, SlotState } from './native.js';
+import type { FileInfo, SlotFacts, SlotState, Strategy } from './native.js';
 import {
   CLONE_ROOTFS_FILE,
   CLONE_SIZE_STAMP_FILE,
@@ -134,8 +134,13 @@ export function isUnstamped(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
 }
 
+/** How the image was made, as far as the disk tells. */
+export function strategyOf(state: SlotState, sharesInode = hasForeignNames(state)): Strategy {
+  return sharesInode ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
+}
+
 /** Whether the image has names that are not of our giving: it is some template, or was. */
-export function hasForeignNames({ image, exported }: SlotFacts): boolean {
+export function hasForeignNames({ image, exported }: SlotState): boolean {
   if (image === undefined || image.identity.links === 1) return false;
   return exported?.trim() !== `${image.identity.inode}`;
 }

@@ -2,8 +2,8 @@
 import type { SystemError } from './errors.js';
 import { type NativeStore, native, type SlotFacts, type SmallFile } from './native.js';
 
-const NUMBERS = 7;
-const TEXTS = 7;
+const NUMBERS = 4;
+const TEXTS = 5;
 const KINDS = ['absent', 'folder', 'foreign'] as const;
 
 export async function surveySlots(
@@ -17,23 +17,15 @@ export async function surveySlots(
     const first = texts[i * TEXTS];
     if (typeof first === 'object' && first !== null) return first;
     const regular = number(1);
-    const links = number(3);
-    // The inode number counts only where there are several names.
-    const inode = links > 1 ? BigInt(text(6) ?? 0) : 0n;
     return {
       kind: KINDS[number(0)] ?? 'foreign',
-      ...(regular < 0
-        ? {}
-        : { image: { regular: regular === 1, identity: { sizeBytes: number(2), links, inode } } }),
-      folder: { mtimeNs: BigInt(number(6)) * 1_000_000n },
-      sharesExtents: number(4) === 1,
+      ...(regular < 0 ? {} : { image: { regular: regular === 1, identity: { sizeBytes: number(2) } } }),
       stamp: first,
-      stampedAtMs: number(5),
+      createdAtMs: number(3),
       sizeStamp: text(1),
       newSizeStamp: text(2),
       rawId: text(3),
       stack: text(4),
-      exported: text(5),
     };
   });
 }

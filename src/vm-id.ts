@@ -34,3 +34,8 @@ export function parseVmId(id: unknown): VmId {
 function invalid(id: unknown, why: string): RootfsError {
   return new RootfsError('INVALID_VM_ID', `invalid VM id ${show(id)}: ${why}`);
 }
+
+/** What a slot's folder does not tell by its name. */
+export function rawIdToTell({ raw, safe }: VmId): string | undefined {
+  return raw === safe ? undefined : raw;
+}

@@ -1,6 +1,6 @@
 // New slots from those of other VMs.
 import { execFileSync } from 'node:child_process';
-import { open, readFile, stat } from 'node:fs/promises';
+import { open, readFile, stat, writeFile } from 'node:fs/promises';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem, filesystemNamed } from './fixtures/each-filesystem.js';
 import { Host } from './fixtures/host.js';
@@ -55,6 +55,26 @@ describeEachFilesystem((filesystem) => {
     expect(await readFile(host.template('alpine'), 'utf8')).toBe('template');
     expect(await host.registry.slot('child')).not.toMatchObject({ strategy: 'hardlink' });
   });
+});
+
+test('in one trip only from what is plainly whole: the stack that a parent tells, an id with its raw one, a stamp with a newline', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  const { registry } = host;
+  for (const stack of ['first', 'second']) await host.addTemplate(stack, Buffer.alloc(MiB, 'x'));
+  await registry.cloneForVm('a', 'first', WRITABLE);
+  await registry.cloneForVm('b/1', 'second', WRITABLE);
+  expect(await registry.forkSlot('a', 'c')).toMatchObject({ stack: 'first', strategy: 'reflink' });
+  expect(await registry.forkSlot('b/1', 'd/1')).toMatchObject({ stack: 'second', vmId: 'd_1' });
+  expect(await registry.slot('d/1')).toMatchObject({ rawId: 'd/1', stack: 'second', health: 'whole' });
+  await rejection(registry.forkSlot('d_1', 'e'), 'VM_ID_COLLISION');
+  await rejection(registry.forkSlot('b.1', 'e'), 'VM_ID_COLLISION');
+  await writeFile(host.slot('a').stamp, `${await host.stampOf('c')}\n`);
+  expect(await registry.forkSlot('a', 'e')).toMatchObject({ stack: 'first' });
+  expect(await host.stampOf('e')).toBe(await host.stampOf('c'));
+  await writeFile(host.slot('a').rawId, '');
+  await rejection(registry.forkSlot('a', 'f'), 'SLOT_TORN');
+  expect(await host.slotNames()).toEqual(['a', 'b_1', 'c', 'd_1', 'e']);
+  expect(await host.leftovers()).toEqual([]);
 });
 
 test('an image that is open is forked, unless that is refused', async () => {

@@ -18,15 +18,16 @@ async function listed(host: Host, registry = host.registry): Promise<SlotInfo[]>
 }
 
 describeEachFilesystem((filesystem) => {
-  test('every slot is listed with its raw id, stack, size, and how it was made', async () => {
+  test('every slot is listed with its raw id, stack and size; and one by itself with how it was made', async () => {
     const host = await Host.in(filesystem.path);
     await host.addExt4Template('debian', 16 * MiB);
     await host.registry.cloneForVm('plain', 'debian', WRITABLE);
     await host.registry.cloneForVm('a/b', 'debian', WRITABLE);
     await host.registry.cloneForVmWithSize('grown', 'debian', 32 * MiB);
     const strategy = filesystem.reflinks ? 'reflink' : 'copy';
+    expect(await host.registry.slot('a/b')).toMatchObject({ rawId: 'a/b', strategy });
     const sourceSha256 = await host.stampOf('plain');
-    const common = { health: 'whole', stack: 'debian', sourceSha256, strategy };
+    const common = { health: 'whole', stack: 'debian', sourceSha256 };
     for (const registry of [host.registry, host.anotherRegistry()]) {
       const slots = await listed(host, registry);
       expect(slots).toMatchObject([
@@ -43,7 +44,6 @@ describeEachFilesystem((filesystem) => {
     const host = await Host.in(filesystem.path);
     await host.addTemplate('alpine', 'x'.repeat(8192));
     const { strategy } = await host.registry.cloneForVm('vm', 'alpine', { writable: false });
-    expect(await listed(host)).toMatchObject([{ strategy }]);
     expect(await host.registry.slot('vm')).toMatchObject({ strategy, outdated: false });
   });
 
@@ -75,9 +75,12 @@ test('what a guest wrote is its slot’s alone, and releasing the slot gives it 
     await image.write(Buffer.alloc(2 * MiB, 'y'), 0, 2 * MiB, MiB);
     await image.sync();
     await image.close();
-    expect(await host.registry.slot('vm')).toMatchObject({ aloneBytes: 2 * MiB, sharedBytes: 6 * MiB });
+    expect(await host.registry.slot('vm')).toMatchObject({
+      aloneBytes: 2 * MiB,
+      sharedBytes: 6 * MiB,
+      strategy: 'reflink',
+    });
     expect((await host.registry.usage()).totalBytes).toBe(10 * MiB);
-    expect(await listed(host)).toMatchObject([{ strategy: 'reflink' }]);
   }
 });
 

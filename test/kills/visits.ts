@@ -178,12 +178,12 @@ async function failIn(ground: Ground, performer: Performer, { point, what }: Fau
   const { errors, made } = resultsOf(call, performed);
   const warnings = (performed?.warnings ?? []).map((warning) => warning.split(':', 1)[0] as string);
   const faults = performed === undefined ? ['the process ended'] : [];
-  for (const error of errors) faults.push(...untyped(error, what));
+  for (const error of errors) faults.push(...untyped(error, what, call));
   // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its own.
   const excused = point.removes || warnings.includes('MICROVM_ROOTFS_SWEEP') || call.method === 'recover';
   if (!excused) faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
   if (errors.length > 0 && call.method !== 'recover' && !isAfterTheFact(call, point))
-    faults.push(...differences(before, await slotsIn(site), made));
+    faults.push(...differences(before, await slotsIn(site), [...made, ...mayBeGrown(call, before)]));
   const kept = [...before.keys()].filter((name) => !takes.includes(name));
   faults.push(...(await slotFaults(site, [...kept, ...made], takes)), ...(await site.templateFaults()));
   // The same process can do it as soon as the disk is well again: nothing that failed is remembered.
@@ -217,6 +217,12 @@ const RECOVER: Call = { method: 'recover', args: [] };
 /** The last flush of a durable call: what was done stays done, and only that it was flushed cannot be promised. */
 function isAfterTheFact({ method }: Call, { name }: Point): boolean {
   return name === 'fsync' && method === 'release';
+}
+
+/** What a durable call that fails may all the same have grown: a slot that was there. That it is whole is looked at for every slot. */
+function mayBeGrown(call: Call, before: ReadonlyMap<string, string>): string[] {
+  const durable = call.args.some((arg) => (arg as { durable?: boolean }).durable === true);
+  return durable ? madeBy(call).filter((name) => before.has(name)) : [];
 }
 
 /** A process that knows nothing of what happened makes the same call, and puts the folder in order. */
@@ -275,12 +281,14 @@ const DOCUMENTED = new Set([
   'ESTALE',
 ]);
 
-function untyped({ typed, code = '', message, stack }: ToldError, what: string): string[] {
+function untyped({ typed, code = '', message, stack }: ToldError, what: string, { method }: Call): string[] {
   if (!typed) return [`not an error of ours: ${stack}`];
   const injected = what.replace('error=', '');
   // The addon makes an interrupted call again, and so does Node, but for read().
   if (injected === 'EINTR' && !message.includes('read'))
     return [`an interrupted call is not made again: ${message}`];
+  // What came out short would be copied, which is not for the calling thread.
+  if (method === 'cloneForVmSync' && what === 'retval=0' && code === 'NOT_WARM') return [];
   return code === injected || DOCUMENTED.has(code) ? [] : [`${what} became ${code}: ${message}`];
 }
 

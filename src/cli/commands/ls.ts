@@ -12,7 +12,7 @@ export function addLs(program: Command): void {
       'after',
       `
 JSON: { "slots": [{ "vmId", "rawId", "path", "health", "stack"?, "sourceSha256"?, "sizeBytes", "grown",
-  "strategy", "createdAt" }] }
+  "createdAt" }] }
 
 Examples:
   microvm-rootfs ls
@@ -30,7 +30,6 @@ Examples:
               { title: 'VM', of: ({ rawId }) => rawId },
               { title: 'STACK', of: ({ stack }) => stack ?? '-' },
               { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
-              { title: 'HOW', of: ({ strategy }) => strategy },
               { title: 'HEALTH', of: ({ health }) => health },
               { title: 'CREATED', of: ({ createdAt }) => createdAt.toISOString().slice(0, 19) },
               { title: 'SHA-256', of: ({ sourceSha256 }) => sourceSha256?.slice(0, 12) ?? '-' },

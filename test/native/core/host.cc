@@ -62,7 +62,7 @@ void Host::clone(const std::string& name) const {
 
 microvm::SlotState Host::state(const std::string& name) const {
   microvm::SlotState state;
-  CHECK_OK(microvm::read_slot(*store, name, &state));
+  CHECK_OK(microvm::read_slot(*store, name, microvm::Look::kAll, &state));
   return state;
 }
 

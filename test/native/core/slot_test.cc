@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../../../native/fork.h"
 #include "../../../native/release.h"
 #include "check.h"
 #include "files.h"
@@ -34,6 +35,34 @@ TEST(clones, "a clone has the template's bytes and its stamp, says how it was ma
   CHECK(state.size_stamp.state == State::kAbsent && state.raw_id.state == State::kAbsent);
   CHECK(state.shares_extents == reflinks());
   CHECK((state.image.mode & 07777) == 0600);
+}
+
+TEST(forks, "a slot that is plainly whole is forked by a reflink with its stamps; of any other nothing is made") {
+  Host host;
+  host.clone("parent");
+  SlotState parent;
+  CloneStatus status = CloneStatus::kStaged;
+  microvm::ForkRequest request;
+  request.from = "parent";
+  request.name.slot = "child";
+  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK(status == (reflinks() ? CloneStatus::kCreated : CloneStatus::kCopyNeeded));
+  CHECK(host.state("child").stamp.contents == (reflinks() ? kDigest : ""));
+  if (reflinks()) CHECK(read_file(host.image("child")) == read_file(host.template_path()));
+
+  request.name.slot = "parent";
+  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK(status == CloneStatus::kExists);
+  request.name.slot = "none";
+  request.from_raw_id = "parent!";
+  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK(status == CloneStatus::kCopyNeeded);
+  request.from_raw_id.clear();
+  write_file(host.stamp("parent"), "torn");
+  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK(status == CloneStatus::kCopyNeeded);
+  CHECK(host.state("none").kind == SlotState::Kind::kAbsent);
+  CHECK(host.staged().empty());
 }
 
 TEST(second_clone, "a slot that is there is read, not made again") {

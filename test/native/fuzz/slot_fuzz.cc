@@ -94,7 +94,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Put raw_id = put(microvm::kRawId, &bytes);
 
   SlotState state;
-  MUST(microvm::read_slot(*store, "vm", &state).ok());
+  MUST(microvm::read_slot(*store, "vm", microvm::Look::kAll, &state).ok());
   MUST(state.kind == SlotState::Kind::kFolder && state.has_image == (image.state != State::kAbsent));
   must_be(state.stamp, stamp);
   must_be(state.size_stamp, size_stamp);
