@@ -1,4 +1,5 @@
 // What an ext4 superblock tells. Layout: the kernel's Documentation/filesystems/ext4/super.rst.
+import { crc32c } from './crc32c.js';
 import { readBytes } from './read-bytes.js';
 
 const SUPERBLOCK_OFFSET = 1024;
@@ -9,6 +10,8 @@ const STATE_CLEAN = 0x1;
 const STATE_ERRORS = 0x2;
 const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_64BIT = 0x80;
+const RO_COMPAT_METADATA_CSUM = 0x400;
+const CHECKSUM_OFFSET = 0x3fc;
 
 export interface Ext4Superblock {
   /** The length of the filesystem, which can differ from that of its file. */
@@ -20,6 +23,8 @@ export interface Ext4Superblock {
   readonly reservedSizeBytes: number;
   /** Its journal must be replayed, it was not cleanly unmounted, has errors, or was mounted since the last check: `resize2fs` wants `e2fsck` first. */
   readonly needsCheck: boolean;
+  /** The superblock is what its checksum says, or has none. A write of it that failed half-way leaves one that is not. */
+  readonly checksumMatches: boolean;
   /** When it was last mounted or written to, whichever is later: seconds since the epoch. */
   readonly lastUsedS: number;
 }
@@ -63,6 +68,9 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
       (state & STATE_CLEAN) === 0 ||
       (state & STATE_ERRORS) !== 0 ||
       lastMount > lastCheck,
+    checksumMatches:
+      (bytes.readUInt32LE(0x64) & RO_COMPAT_METADATA_CSUM) === 0 ||
+      bytes.readUInt32LE(CHECKSUM_OFFSET) === crc32c(0xffff_ffff, bytes.subarray(0, CHECKSUM_OFFSET)),
     lastUsedS: Math.max(lastMount, lastWrite),
   };
 }

@@ -86,7 +86,10 @@ async function needsGrowing(path: string, targetBytes: number): Promise<boolean>
       { path },
     );
   }
-  return targetBytes > size || (superblock !== undefined && !fills(superblock, size));
+  return (
+    targetBytes > size ||
+    (superblock !== undefined && (!fills(superblock, size) || !superblock.checksumMatches))
+  );
 }
 
 export function shrinkRefused(path: string, sizeBytes: number, targetBytes: number): RootfsError {
@@ -117,7 +120,8 @@ async function growNow(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const superblock = await readSuperblock(path);
-  if (superblock?.needsCheck) await checkFilesystem(path, programs.e2fsckBin, signal);
+  if (superblock?.needsCheck || superblock?.checksumMatches === false)
+    await checkFilesystem(path, programs.e2fsckBin, signal);
   // Never shorter: needsGrowing has refused that. Without a size resize2fs takes the file's length.
   await truncate(path, targetBytes);
   const firstStep = superblock && stepBefore(superblock, targetBytes);
@@ -144,18 +148,19 @@ function stepBefore(superblock: Ext4Superblock, targetBytes: number): number | u
   return small && targetBytes > superblock.reservedSizeBytes ? superblock.groupSizeBytes : undefined;
 }
 
+/** resize2fs 1.47 takes no notice of a superblock that it could not write. */
 async function requireGrown(path: string, targetBytes: number): Promise<void> {
   const grown = await readSuperblock(path);
   // resize2fs leaves out a last block group that would be too small to hold its own tables.
   if (
-    grown !== undefined &&
+    grown?.checksumMatches &&
     grown.sizeBytes <= targetBytes &&
     targetBytes - grown.sizeBytes < grown.groupSizeBytes
   )
     return;
   throw new RootfsError(
     'RESIZE_FAILED',
-    `resize2fs reported success on ${path}, but the filesystem has ${grown?.sizeBytes ?? 'no'} bytes rather than ${targetBytes}`,
+    `resize2fs reported success on ${path}, but the filesystem ${grown?.checksumMatches === false ? 'has a superblock that does not match its checksum' : `has ${grown?.sizeBytes ?? 'no'} bytes rather than ${targetBytes}`}`,
     { path },
   );
 }

@@ -34,6 +34,15 @@ async function rig(sizeBytes = 16 * MiB): Promise<Rig> {
 }
 
 describe('resizeExt4Image', () => {
+  test('a resize2fs that could not write the superblock, and says nothing of it, is not believed, nor is the image later', async () => {
+    const { image, script } = await rig();
+    const damage = `printf 'oops' | dd of=${image} bs=1 seek=2044 conv=notrunc 2>/dev/null`;
+    const resize2fsBin = await script('resize2fs', `/usr/sbin/resize2fs "$@" && ${damage}`);
+    const error = await rejection(resizeExt4Image(image, 64 * MiB, { resize2fsBin }), 'RESIZE_FAILED');
+    expect(error.message).toContain('does not match its checksum');
+    await rejection(resizeExt4Image(image, 64 * MiB), 'E2FSCK_FAILED');
+  });
+
   test('grows file and filesystem, and keeps what is in it', async () => {
     const { image } = await rig();
     const blob = await readInside(image, '/etc/blob');

@@ -178,7 +178,7 @@ async function failIn(ground: Ground, performer: Performer, { point, what }: Fau
   const { errors, made } = resultsOf(call, performed);
   const warnings = (performed?.warnings ?? []).map((warning) => warning.split(':', 1)[0] as string);
   const faults = performed === undefined ? ['the process ended'] : [];
-  for (const error of errors) faults.push(...untyped(error, what, call));
+  for (const error of errors) faults.push(...untyped(error, what, call, point));
   // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its own.
   const excused = point.removes || warnings.includes('MICROVM_ROOTFS_SWEEP') || call.method === 'recover';
   if (!excused) faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
@@ -281,11 +281,17 @@ const DOCUMENTED = new Set([
   'ESTALE',
 ]);
 
-function untyped({ typed, code = '', message, stack }: ToldError, what: string, { method }: Call): string[] {
+function untyped(
+  { typed, code = '', message, stack }: ToldError,
+  what: string,
+  { method }: Call,
+  { caller }: Point,
+): string[] {
   if (!typed) return [`not an error of ours: ${stack}`];
   const injected = what.replace('error=', '');
-  // The addon makes an interrupted call again, and so does Node, but for read().
-  if (injected === 'EINTR' && !message.includes('read'))
+  // The addon makes an interrupted call again, and so does Node, but for read(); other programs are as they are.
+  const ours = caller === 'pool' || caller === 'process';
+  if (injected === 'EINTR' && ours && !message.includes('read'))
     return [`an interrupted call is not made again: ${message}`];
   // What came out short would be copied, which is not for the calling thread.
   if (method === 'cloneForVmSync' && what === 'retval=0' && code === 'NOT_WARM') return [];
