@@ -50,7 +50,11 @@ export class ClonesFolder {
   #idle: (() => void) | undefined;
   readonly #listeners: (() => Promise<void>)[] = [];
 
-  constructor(path: string) {
+  readonly #what: string;
+
+  /** `what` is for messages: others also keep a folder in this way. */
+  constructor(path: string, what = 'clones folder') {
+    this.#what = what;
     this.path = path.replace(/(?<=.)\/+$/, '');
     this.statePath = `${this.path}/${STATE_FOLDER}`;
   }
@@ -187,7 +191,7 @@ export class ClonesFolder {
   #ensureOpen(): OpenFolder | Promise<OpenFolder> {
     if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
     if (this.#open !== undefined) return this.#open;
-    this.#opening ??= openStore(this.path)
+    this.#opening ??= openStore(this.path, this.#what)
       .then(async (folder) => {
         this.#open = folder;
         for (const listener of this.#listeners) await listener();
@@ -244,7 +248,7 @@ async function openOrMake(path: string): Promise<OpenFolder> {
   }
 }
 
-async function openStore(path: string): Promise<OpenFolder> {
+async function openStore(path: string, what: string): Promise<OpenFolder> {
   try {
     return await openOrMake(path);
   } catch (error) {
@@ -258,6 +262,6 @@ async function openStore(path: string): Promise<OpenFolder> {
         },
       );
     }
-    throw rootfsError(`opening the clones folder ${path}`, error);
+    throw rootfsError(`opening the ${what} ${path}`, error);
   }
 }

@@ -101,6 +101,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENFILE: 'the system has too many files open: raise fs.file-max',
   ENOENT: 'make sure that the path exists',
   ENOMEM: 'the system is out of memory',
+  ENOTDIR: 'a part of the path is not a folder: correct the path',
   ENOSPC: 'the file system is full: release slots or grow it',
   EPERM: 'the file may be immutable (lsattr), or this process lacks the privilege',
   EROFS: 'the file system is mounted read-only',

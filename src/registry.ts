@@ -115,7 +115,7 @@ export class RootfsRegistry {
     this.config = completeConfig(config);
     const { templateDir, clonesDir, sealing } = this.config;
     this.#folder = new ClonesFolder(clonesDir);
-    this.#catalogFolder = new ClonesFolder(templateDir);
+    this.#catalogFolder = new ClonesFolder(templateDir, 'catalog');
     this.#templates = new Templates(new DigestCache(this.#folder), (before, gone) =>
       this.#dropMadeOf(before, gone),
     );

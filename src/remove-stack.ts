@@ -72,7 +72,8 @@ async function refuseInUse(
   const more = ids.length > IDS_SHOWN ? `, and ${ids.length - IDS_SHOWN} more` : '';
   throw new RootfsError(
     'STACK_IN_USE',
-    `${what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it (${some.join(', ')}${more}): release them first, or give force: true`,
+    `${what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it (${some.join(', ')}${more}): ` +
+      `release ${ids.length === 1 ? 'it' : 'them'} first, or give force: true`,
     { path },
   );
 }

@@ -65,7 +65,7 @@ export class Snapshots {
   readonly #names: StackNames;
 
   constructor(snapshotsDir: string, clones: ClonesFolder, names: StackNames) {
-    this.folder = new ClonesFolder(snapshotsDir);
+    this.folder = new ClonesFolder(snapshotsDir, 'folder of snapshots');
     this.#clones = clones;
     this.#names = names;
   }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // The command `microvm-rootfs`. See docs/cli.md.
+import type { Command } from 'commander';
 import { buildProgram } from './program.js';
 import { reportError, reportWarning } from './report-error.js';
 
@@ -22,10 +23,24 @@ function style() {
   return { json: flags.includes('--json'), verbose: flags.includes('--verbose') };
 }
 
-buildProgram().parseAsync().catch(endBecauseOf);
+const program = buildProgram();
+program.parseAsync().catch(endBecauseOf);
+
+/** As far as it is one: `microvm-rootfs store create`. */
+function commandTyped(): string {
+  let command: Command = program;
+  const path = [program.name()];
+  for (const word of process.argv.slice(2)) {
+    const next = command.commands.find((each) => each.name() === word);
+    if (next === undefined) continue;
+    command = next;
+    path.push(word);
+  }
+  return path.join(' ');
+}
 
 /** The first failure decides the exit status: help that cannot be written ended well before that. */
 function endBecauseOf(error: unknown): void {
-  const status = reportError(error, style());
+  const status = reportError(error, style(), commandTyped());
   if (status !== 0) process.exitCode ??= status;
 }

@@ -22,6 +22,11 @@ export class Output {
     if (text !== '') this.#stream.write(`${text}\n`);
   }
 
+  /** For people, beside what they asked for. */
+  aside(text: string): void {
+    if (!this.#json) process.stderr.write(`microvm-rootfs: ${printable(text)}\n`);
+  }
+
   /** A line for people, as soon as there is one; programs get it all at the end. */
   line(text: () => string): void {
     if (!this.#json) this.#stream.write(`${text()}\n`);

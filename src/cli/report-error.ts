@@ -21,15 +21,17 @@ export class Told extends Error {
   }
 }
 
-/** Writes it, and returns the exit status. */
-export function reportError(error: unknown, style: ReportStyle): number {
+/** Writes it, and returns the exit status. `command` is what was typed, without options and arguments. */
+export function reportError(error: unknown, style: ReportStyle, command: string): number {
   if (error instanceof Told) return error.exitCode;
   // Help and the version were asked for and printed.
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
   // Without a command there is help, on stderr.
   if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage;
   const { json, verbose } = style;
-  const text = json ? JSON.stringify({ error: document(error, verbose) }) : lines(error, verbose).join('\n');
+  const text = json
+    ? JSON.stringify({ error: document(error, verbose) })
+    : lines(error, verbose, command).join('\n');
   process.stderr.write(`${text}\n`);
   return exitStatus(error);
 }
@@ -37,9 +39,7 @@ export function reportError(error: unknown, style: ReportStyle): number {
 /** A warning of the library, or of Node's. */
 export function reportWarning(warning: Error, { json }: ReportStyle): void {
   const code = codeOf(warning);
-  // Its words name the library's options.
-  const here = code === 'MICROVM_ROOTFS_SHARED_INODE' ? ' (here: --writable, --read-only)' : '';
-  const message = `${warning.message}${here}`;
+  const message = inFlags(warning.message);
   const text = json
     ? JSON.stringify({ warning: { code, message } })
     : `microvm-rootfs: warning: ${printable(message)}`;
@@ -70,7 +70,19 @@ function messageOf(error: unknown): string {
   if (error instanceof CommanderError) return message.replace(/^error: /, '');
   // Node's own errors have the code before their words.
   const code = `${codeOf(error)}: `;
-  return message.startsWith(code) ? message.slice(code.length) : message;
+  return inFlags(message.startsWith(code) ? message.slice(code.length) : message);
+}
+
+const FLAGS: Readonly<Record<string, string>> = {
+  'force: true': '--force',
+  'replace: true': '--replace',
+  'writable: true': '--writable',
+  'writable: false': '--read-only',
+};
+
+/** The library's words name its options; whoever typed a command knows them by others. */
+function inFlags(message: string): string {
+  return message.replace(/\b(force|replace|writable): (true|false)\b/g, (option) => FLAGS[option] ?? option);
 }
 
 function document(error: unknown, verbose: boolean): object {
@@ -89,12 +101,12 @@ function document(error: unknown, verbose: boolean): object {
   };
 }
 
-function lines(error: unknown, verbose: boolean): string[] {
+function lines(error: unknown, verbose: boolean, command: string): string[] {
   const code = codeOf(error);
   // The lines of a message are its own layout; what else could be in it is not.
   const message = messageOf(error).split('\n').map(printable).join('\n');
   const told = [`microvm-rootfs: ${code}: ${message}`];
-  if (code === 'USAGE') told.push(`Try 'microvm-rootfs --help'.`);
+  if (code === 'USAGE') told.push(`Try '${command} --help'.`);
   if (verbose) {
     for (const cause of chain(error).slice(1))
       told.push(`  caused by ${codeOf(cause)}: ${printable(messageOf(cause))}`);

@@ -1,4 +1,5 @@
 // What every command works with: a registry on the folders that it was told, a way to speak, and a signal to stop by.
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { type Progress, type RootfsConfig, RootfsRegistry } from '../index.js';
 import { type ConfigFlags, effectiveConfig } from './config-file.js';
@@ -46,7 +47,12 @@ export async function inSession(command: Command, work: (session: Session) => Pr
   const interruption = new Interruption();
   try {
     const session = new Session(await effectiveConfig(flags, process.env), flags, interruption.signal);
+    const { templateDir, clonesDir } = session.config;
+    const missing = [templateDir, clonesDir].filter((path) => !existsSync(path));
     const worked = await settled(work(session));
+    // Where a folder was misspelt, all seems well.
+    if (worked.status === 'fulfilled')
+      for (const path of missing) if (existsSync(path)) session.output.aside(`made the folder ${path}`);
     // Gives back the space of what was released.
     const closed = await settled(session.during('giving space back', () => session.registry.close()));
     for (const outcome of [worked, closed]) if (outcome.status === 'rejected') throw outcome.reason;

@@ -32,8 +32,35 @@ test.each([
   expect(stdout).toBe('');
   expect(stderr).toMatch(/^microvm-rootfs: USAGE: /);
   expect(stderr).toMatch(words);
+  const command = args[0] === 'colne' ? '' : ` ${args[0]}`;
+  expect(stderr).toContain(`Try 'microvm-rootfs${command} --help'.`);
   expect(stderr).not.toMatch(/^ +at /m);
   expect(await cliError(undefined, args)).toBe('USAGE 2');
+});
+
+test('a folder that is made, or is not there, is told: it may be misspelt', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addTemplate('debian', 'bytes');
+  const elsewhere = join(host.root, 'clonse');
+  const misspelt = ['--clones', elsewhere];
+  expect((await cli(host, [...misspelt, 'ls'])).stdout).toBe(`There is no folder ${elsewhere}.\n`);
+  expect((await cli(host, [...misspelt, 'release', 'vm-1'])).stderr).toContain(
+    `there is no folder ${elsewhere}`,
+  );
+  const cloned = await cli(host, [...misspelt, 'clone', 'vm-1', 'debian', '--writable']);
+  expect(cloned.stderr).toBe(`microvm-rootfs: made the folder ${elsewhere}\n`);
+  expect((await cli(host, [...misspelt, 'clone', 'vm-2', 'debian', '--writable'])).stderr).toBe('');
+});
+
+test('an error names the flags of the command, and what was done before it is told', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addTemplate('debian', 'bytes');
+  await cliJson(host, ['clone', 'vm-1', 'debian']);
+  expect((await cli(host, ['rm-stack', 'debian'])).stderr).toMatch(/release it first, or give --force\n$/);
+  const { code, stdout, stderr } = await cli(host, ['release', 'vm-1', '']);
+  expect(stdout).toMatch(/^vm-1 +released$/m);
+  expect(stderr).toContain('INVALID_VM_ID');
+  expect(code).not.toBe(0);
 });
 
 test('without a command there is help on stderr', async () => {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { SlotInfo } from '../../index.js';
 import { table } from '../output.js';
@@ -34,7 +35,9 @@ Examples:
               { title: 'CREATED', of: ({ createdAt }) => createdAt.toISOString().slice(0, 19) },
               { title: 'SHA-256', of: ({ sourceSha256 }) => sourceSha256?.slice(0, 12) ?? '-' },
             ],
-            `No clones in ${registry.config.clonesDir}.`,
+            existsSync(registry.config.clonesDir)
+              ? `No clones in ${registry.config.clonesDir}.`
+              : `There is no folder ${registry.config.clonesDir}.`,
           ),
         );
       }),

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { table } from '../output.js';
 import { inSession } from '../session.js';
@@ -29,16 +30,23 @@ Examples:
       inSession(command, async ({ registry, output, signal }) => {
         const { refuseInUse = false, durable = false } = flags;
         const released: { vmId: string; released: boolean }[] = [];
-        for (const vmId of vms) {
-          signal.throwIfAborted();
-          released.push({ vmId, released: await registry.release(vmId, { refuseInUse, durable }) });
+        try {
+          for (const vmId of vms) {
+            signal.throwIfAborted();
+            released.push({ vmId, released: await registry.release(vmId, { refuseInUse, durable }) });
+          }
+        } finally {
+          // What was done is told also if the next one failed.
+          if (released.length > 0)
+            output.print({ released }, () =>
+              table(released, [
+                { title: 'VM', of: ({ vmId }) => vmId },
+                { title: 'RESULT', of: (slot) => (slot.released ? 'released' : 'had no clone') },
+              ]),
+            );
         }
-        output.print({ released }, () =>
-          table(released, [
-            { title: 'VM', of: ({ vmId }) => vmId },
-            { title: 'RESULT', of: (slot) => (slot.released ? 'released' : 'had no clone') },
-          ]),
-        );
+        if (!existsSync(registry.config.clonesDir))
+          output.aside(`there is no folder ${registry.config.clonesDir}`);
       }),
     );
 }
