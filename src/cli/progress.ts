@@ -6,14 +6,22 @@ const PATIENCE_MS = 500;
 const REDRAW_MS = 100;
 const BAR_CELLS = 24;
 
+/** Of work in several steps, each with bytes of its own. */
+export interface SteppedProgress extends Progress {
+  readonly step?: 'read' | 'hash';
+}
+
+const STEPS = { read: 'reading', hash: 'hashing' } as const;
+
 const CLEAR_LINE = '\r\u001b[K';
 
 export class ProgressLine {
   readonly #label: string;
   readonly #stream: NodeJS.WriteStream;
   readonly #started = performance.now();
+  #stepStarted = this.#started;
   readonly #timer: NodeJS.Timeout | undefined;
-  #latest: Progress | undefined;
+  #latest: SteppedProgress | undefined;
   #drawn = false;
 
   /** Draws only where `stream` is a terminal. */
@@ -22,12 +30,14 @@ export class ProgressLine {
     this.#stream = stream;
     if (!wanted || !stream.isTTY) return;
     this.#timer = setInterval(() => {
-      if (this.#elapsedMs >= PATIENCE_MS) this.#draw();
+      if (performance.now() - this.#started >= PATIENCE_MS) this.#draw();
     }, REDRAW_MS);
     this.#timer.unref();
   }
 
-  readonly update = (progress: Progress): void => {
+  readonly update = (progress: SteppedProgress): void => {
+    if (this.#latest !== undefined && progress.step !== this.#latest.step)
+      this.#stepStarted = performance.now();
     this.#latest = progress;
   };
 
@@ -38,12 +48,10 @@ export class ProgressLine {
     this.#drawn = false;
   }
 
-  get #elapsedMs(): number {
-    return performance.now() - this.#started;
-  }
-
   #draw(): void {
-    const text = progressText(this.#label, this.#latest, this.#elapsedMs);
+    const step = this.#latest?.step;
+    const label = step === undefined ? this.#label : `${this.#label}: ${STEPS[step]}`;
+    const text = progressText(label, this.#latest, performance.now() - this.#stepStarted);
     // A line that is wrapped could not be taken away.
     const width = (this.#stream.columns || 80) - 1;
     this.#stream.write(CLEAR_LINE + [...text].slice(0, width).join(''));

@@ -1,11 +1,11 @@
 // What every command works with: a registry on the folders that it was told, a way to speak, and a signal to stop by.
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import { type Progress, type RootfsConfig, RootfsRegistry } from '../index.js';
+import { type RootfsConfig, RootfsRegistry } from '../index.js';
 import { type ConfigFlags, effectiveConfig } from './config-file.js';
 import { Interruption } from './interruption.js';
 import { Output } from './output.js';
-import { ProgressLine } from './progress.js';
+import { ProgressLine, type SteppedProgress } from './progress.js';
 
 /** The options that all commands take. */
 export interface GlobalFlags extends ConfigFlags {
@@ -31,7 +31,10 @@ export class Session {
   }
 
   /** Work that may take long, with a line on the terminal while it does. */
-  async during<T>(label: string, work: (onProgress: (progress: Progress) => void) => Promise<T>): Promise<T> {
+  async during<T>(
+    label: string,
+    work: (onProgress: (progress: SteppedProgress) => void) => Promise<T>,
+  ): Promise<T> {
     const line = new ProgressLine(label, !this.json);
     try {
       return await work(line.update);
