@@ -9,6 +9,7 @@ export interface Call {
     | 'cloneForVm'
     | 'cloneForVmSync'
     | 'cloneMany'
+    | 'forkSlot'
     | 'prewarm'
     | 'recover'
     | 'release'
@@ -43,6 +44,10 @@ const clone = (vmId: string, options: object = WRITABLE): Call => ({
   args: [vmId, 'debian', options],
 });
 const prewarm = (options: object): Call => ({ method: 'prewarm', args: ['debian', options] });
+const fork = (from: string, vmId: string, options: object = {}): Call => ({
+  method: 'forkSlot',
+  args: [from, vmId, options],
+});
 const release = (vmId: string, options: object = {}): Call => ({ method: 'release', args: [vmId, options] });
 
 const COMPACT = { template: 'compact', before: [] } as const;
@@ -95,6 +100,13 @@ export const OPERATIONS: readonly Operation[] = [
     before: [clone('vm-1', { writable: false })],
     call: clone('vm-1'),
     on: 'no reflink',
+  },
+  { ...WARM, name: 'fork', telling: true, call: fork('other', 'vm-1') },
+  {
+    ...COMPACT,
+    name: 'fork with id of a grown slot, durable',
+    before: [clone('o/1', GROWN)],
+    call: fork('o/1', 'vm/1', { durable: true }),
   },
   { ...WARM, name: 'filling the pool', call: prewarm({ count: 2 }) },
   { ...WARM, name: 'clone from the pool', before: [prewarm({ count: 2 })], call: clone('vm-1') },
