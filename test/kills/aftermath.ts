@@ -1,11 +1,15 @@
 // What must be true of the folders after a kill or a failure, told by looking at the disk alone.
+import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { parse } from '../../src/digest-cache.js';
 import { exists, sha256, walk } from '../fixtures/files.js';
 import { dumpSuperblock, faultsOf, KiB, pattern, run } from '../fixtures/images.js';
 import { TEMPLATE_BYTES } from './operations.js';
 import type { Site } from './site.js';
+
+const execute = promisify(execFile);
 
 const IMAGE = 'rootfs.ext4';
 const SLOT_FILES = new Set([
@@ -49,13 +53,17 @@ export async function slotFaults(
 
 /** Below staging and in trash. */
 export async function leftovers(site: Site): Promise<string[]> {
-  const staging = join(site.stateFolder, 'staging');
-  const sessions = (await exists(staging)) ? await readdir(staging) : [];
-  const staged = await Promise.all(sessions.map((session) => walk(join(staging, session))));
   const pending = (await walk(site.clonesDir)).filter((path) => path.endsWith('.size.new'));
-  return [...staged.flat(), ...(await walk(join(site.stateFolder, 'trash'))), ...pending].map((path) =>
+  const left = [site.stateFolder, join(site.stateFolder, 'snapshots/.microvm-rootfs')].map(leftoversOf);
+  return [...(await Promise.all(left)).flat(), ...pending].map((path) =>
     path.slice(site.clonesDir.length + 1),
   );
+}
+
+async function leftoversOf(stateFolder: string): Promise<string[]> {
+  const staging = join(stateFolder, 'staging');
+  const staged = (await namesIn(staging)).map((session) => walk(join(staging, session)));
+  return [...(await Promise.all(staged)).flat(), ...(await walk(join(stateFolder, 'trash')))];
 }
 
 /** Whatever nothing refers to, in a folder that was put in order and that no process works on: it is a fault. */
@@ -70,6 +78,8 @@ export async function garbage(site: Site): Promise<string[]> {
     else if (name === 'pool')
       faults.push(...(await each(path, (ready) => readyFaults(path, ready, site.digests))));
     else if (name === 'stacks') faults.push(...(await each(path, (digest) => stackFaults(path, digest))));
+    else if (name === 'snapshots')
+      faults.push(...(await each(path, (snapshot) => snapshotFaults(path, snapshot))));
     else if (name === 'digests.json') {
       if (parse(await readFile(path, 'utf8')) === undefined) faults.push('digests.json is damaged');
     } else if (['staging', 'trash', 'spare'].includes(name)) {
@@ -106,6 +116,18 @@ async function stackFaults(path: string, digest: string): Promise<string[]> {
   if (!/^[0-9a-f]{64}$/.test(digest)) return ['is no digest'];
   const stack = await readlink(join(path, digest));
   return stack === '' || stack.includes('/') ? [`names ${stack}`] : [];
+}
+
+/** Whole, as sha256sum finds; what it keeps for itself is looked at as leftovers. */
+async function snapshotFaults(path: string, name: string): Promise<string[]> {
+  if (name === '.microvm-rootfs') return [];
+  const names = (await readdir(join(path, name))).sort();
+  if (names.join() !== `SHA256SUMS,${IMAGE}`) return [`holds ${names.join()}`];
+  const cwd = join(path, name);
+  return execute('sha256sum', ['--quiet', '--check', 'SHA256SUMS'], { cwd }).then(
+    () => [],
+    (error) => [String(error)],
+  );
 }
 
 async function readyFaults(path: string, name: string, digests: ReadonlySet<string>): Promise<string[]> {

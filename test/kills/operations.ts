@@ -13,6 +13,7 @@ export interface Call {
     | 'prewarm'
     | 'recover'
     | 'release'
+    | 'snapshotSlot'
     | 'stack';
   readonly args: readonly unknown[];
 }
@@ -107,6 +108,11 @@ export const OPERATIONS: readonly Operation[] = [
     name: 'fork with id of a grown slot, durable',
     before: [clone('o/1', GROWN)],
     call: fork('o/1', 'vm/1', { durable: true }),
+  },
+  {
+    ...WARM,
+    name: 'snapshot',
+    call: { method: 'snapshotSlot', args: ['other', 'paused'] },
   },
   { ...WARM, name: 'filling the pool', call: prewarm({ count: 2 }) },
   { ...WARM, name: 'clone from the pool', before: [prewarm({ count: 2 })], call: clone('vm-1') },

@@ -251,9 +251,11 @@ export async function afterwards(
   return [...faults, ...(await garbage(site))];
 }
 
-/** A fork is made once: what the call that was killed has published is there. */
+// What can be made once only: the call that was killed has published it.
+const DONE = new Set(['SLOT_EXISTS', 'SNAPSHOT_EXISTS']);
+
 function unlessDone(error: unknown): void {
-  if ((error as { code?: string }).code !== 'SLOT_EXISTS') throw error;
+  if (!DONE.has((error as { code?: string }).code ?? '')) throw error;
 }
 
 async function recover(registry: RootfsRegistry, takes: readonly string[], faults: string[]): Promise<void> {
@@ -277,7 +279,7 @@ function failure(performed: Performed | undefined): string[] {
   const { error, value } = performed.outcome;
   const errors = Array.isArray(value) ? value.flatMap((result) => result.error ?? []) : [];
   return [...(error === undefined ? [] : [error]), ...errors]
-    .filter(({ code }) => code !== 'SLOT_EXISTS')
+    .filter(({ code = '' }) => !DONE.has(code))
     .map(({ stack }) => `it fails: ${stack}`);
 }
 
