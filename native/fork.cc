@@ -31,7 +31,7 @@ Error fork_slot(const Ref<Store>& store, const ForkRequest& request, SlotState* 
   FileInfo info;
   error = Source::open(plan.template_path, &image, &info);
   if (error.is(ENOENT)) return {};
-  if (!error.ok() || !info.identity.same_file(parent->image.identity)) return error;
+  if (!error.ok() || !info.identity.same_image(parent->image.identity)) return error;
 
   plan.template_expected = plan.expected = info.identity;
   const std::pair<const char*, const SmallFile&> files[] = {

@@ -28,7 +28,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
   if (state.kind == SlotState::Kind::kFolder) object.Set("folder", microvm::to_js(env, state.folder));
   object.Set("sharesExtents", state.shares_extents);
   object.Set("stamp", to_js(env, state.stamp));
-  object.Set("createdAtMs", static_cast<double>(state.created_ns() / 1'000'000));
+  object.Set("createdAtMs", static_cast<double>(state.created_ms()));
   object.Set("sizeStamp", to_js(env, state.size_stamp));
   object.Set("newSizeStamp", to_js(env, state.new_size_stamp));
   object.Set("rawId", to_js(env, state.raw_id));

@@ -21,7 +21,7 @@ Error read_image(int folder_fd, const std::string& path, Look look, SlotState* s
 Error is_same_image(int folder_fd, const std::string& path, const SlotState& state, bool* same) {
   FileInfo now;
   Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &now);
-  *same = error.ok() ? state.has_image && now.identity.same_file(state.image.identity) : !state.has_image;
+  *same = error.ok() ? state.has_image && now.identity.same_image(state.image.identity) : !state.has_image;
   return error.is(ENOENT) ? Error() : error;
 }
 

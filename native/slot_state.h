@@ -38,7 +38,9 @@ struct SlotState {
   SmallFile exported;  // looked for only where the image has several names
 
   // When its stamp was written; without one, when anything last got a name in it.
-  int64_t created_ns() const { return stamp.state == SmallFile::State::kPresent ? stamp.mtime_ns : folder.mtime_ns; }
+  int64_t created_ms() const {
+    return (stamp.state == SmallFile::State::kPresent ? stamp.mtime_ns : folder.mtime_ns) / 1'000'000;
+  }
 };
 
 // One of the small files.

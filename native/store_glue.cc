@@ -153,7 +153,7 @@ class SurveySlots final : public InspectSlots {
       number[0] = static_cast<double>(state.kind);
       number[1] = !state.has_image ? -1 : state.image.is_regular() ? 1 : 0;
       number[2] = static_cast<double>(state.image.identity.size);
-      number[3] = static_cast<double>(state.created_ns() / 1'000'000);
+      number[3] = static_cast<double>(state.created_ms());
       const SmallFile* const files[kTexts] = {&state.stamp, &state.size_stamp, &state.new_size_stamp, &state.raw_id,
                                               &state.stack};
       for (uint32_t k = 0; k < kTexts; k++) {

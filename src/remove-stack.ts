@@ -5,7 +5,7 @@ import type { StackName } from './catalog.js';
 import type { ClonesFolder } from './clones-folder.js';
 import { failedWith, RootfsError, rootfsError } from './errors.js';
 import { flush } from './flush.js';
-import { sameFile } from './identity.js';
+import { sameImage } from './identity.js';
 import { isMissing } from './is-missing.js';
 import { native } from './native.js';
 import { listSlots } from './slot-list.js';
@@ -83,7 +83,7 @@ async function removeImage(templatePath: string, template: Template | undefined)
   if (template !== undefined) {
     const [now] = await native().identities([templatePath]);
     if (now === undefined) return false;
-    if (!sameFile(now, template.identity)) {
+    if (!sameImage(now, template.identity)) {
       throw new RootfsError(
         'TEMPLATE_CHANGED',
         `template ${templatePath} was replaced while its clones were looked for: remove it again if that one is to go as well`,

@@ -1,7 +1,7 @@
 // The image of a slot that is there, opened to be read: to fork it, to snapshot it, to export it.
 import type { ClonesFolder, OpenFolder } from './clones-folder.js';
 import { failedWith, RootfsError } from './errors.js';
-import { type Identity, sameFile, sameState } from './identity.js';
+import { type Identity, sameImage, sameState } from './identity.js';
 import { isMissing } from './is-missing.js';
 import { inspectSlot, type NativeSource, native, type SlotState } from './native.js';
 import { settle } from './replace.js';
@@ -90,7 +90,7 @@ async function openImage(
       throw opened.error;
     }
     const { identity } = opened.info;
-    if (state.image !== undefined && sameFile(state.image.identity, identity)) {
+    if (state.image !== undefined && sameImage(state.image.identity, identity)) {
       const sourceSha256 = parseStamp(state.stamp) as string;
       return {
         path: imagePath,

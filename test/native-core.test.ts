@@ -39,8 +39,10 @@ describe.each(SANITIZERS)('the core with %s', (sanitizer) => {
 
   async function execute(program: string, ...args: string[]): Promise<string> {
     const [command, ...rest] = [...watch, join(folder, program), ...args] as [string, ...string[]];
-    const { stdout } = await run(command, rest, { env: { ...process.env, ...OPTIONS } });
-    return stdout;
+    const running = run(command, rest, { env: { ...process.env, ...OPTIONS } });
+    // It says what failed on its standard output.
+    return (await running.catch((error) => Promise.reject(new Error(`${error.message}${error.stdout}`))))
+      .stdout;
   }
 
   beforeAll(async () => {

@@ -46,7 +46,7 @@ extern "C" off_t __wrap_lseek(int, off_t offset, int whence) {
     case 4:
       return INT64_MAX - answers.take<uint8_t>();
     default:
-      return offset + answers.take<uint16_t>();
+      return offset + std::min<off_t>(answers.take<uint16_t>(), INT64_MAX - offset);
   }
 }
 

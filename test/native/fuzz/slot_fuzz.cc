@@ -109,9 +109,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string found;
   MUST(microvm::release_slot(*store, request, &status, &found).ok());
   const bool torn = raw_id.state == State::kUnusable || (raw_id.state == State::kPresent && raw_id.contents.empty());
-  MUST(status == (torn                                ? ReleaseStatus::kTorn
-                  : raw_id.contents != request.raw_id ? ReleaseStatus::kCollision
-                                                      : ReleaseStatus::kReleased));
+  const bool nobodys = raw_id.state == State::kAbsent && stamp.state == State::kAbsent;
+  MUST(status == (torn                                            ? ReleaseStatus::kTorn
+                  : !nobodys && raw_id.contents != request.raw_id ? ReleaseStatus::kCollision
+                                                                  : ReleaseStatus::kReleased));
   microvm::SweepReport report;
   MUST(store->sweep(1000, &report).ok());
   uint64_t budget = 1000;
