@@ -14,8 +14,12 @@ const { values } = parseArgs({
 const files = values.on.map((disk) => `test/power-cuts/random-${disk.toLowerCase()}.test.ts`);
 const env = { ...process.env, POWER_CUTS: String(Math.ceil(Number(values.cuts) / files.length)) };
 if (values.seed !== undefined) env.POWER_CUTS_SEED = values.seed;
-const { status } = spawnSync('bash', ['test/run.sh', 'test/power-cuts/sequences.test.ts', ...files], {
-  stdio: 'inherit',
-  env,
-});
+const { status } = spawnSync(
+  'bash',
+  ['test/run.sh', 'test/power-cuts/sequences.test.ts', 'test/power-cuts/life.test.ts', ...files],
+  {
+    stdio: 'inherit',
+    env,
+  },
+);
 process.exit(status ?? 1);

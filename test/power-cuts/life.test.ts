@@ -1,0 +1,118 @@
+// What is always durable (stacks and snapshots) and what can be (forks), cut while it is made and after.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, test } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
+import { exists, sha256Of } from '../fixtures/files.js';
+import { Random } from '../fixtures/random.js';
+import { type CutBench, describeEachDisk } from './cut-hosts.js';
+import type { CutHost } from './host.js';
+
+const CUTS = Math.ceil(Number(process.env.POWER_CUTS ?? 24) / 3);
+
+/** The calls, in the order in which they are made; each is looked for after a cut. */
+const STEPS = ['publish', 'replace', 'fork', 'snapshot'] as const;
+
+describeEachDisk((_kind, bench) => {
+  test('a resolved publish, durable fork and snapshot are there', async () => {
+    const { disk, host } = await bench();
+    const copy = await disk.fresh(() =>
+      use(host, async (registry) => {
+        await make(host, registry, () => {});
+        return disk.cut();
+      }),
+    );
+    await disk.restarted(copy, () => look({ disk, host }, STEPS.length, STEPS.length));
+  });
+
+  test('cut while they are made, each is whole or absent, and can be made', {
+    timeout: 1_800_000,
+  }, async () => {
+    const { disk, host } = await bench();
+    const seed = Number(process.env.POWER_CUTS_SEED ?? Date.now() % 2 ** 31);
+    const random = new Random(seed);
+    let lasted = 100;
+    const cuts: { copy: string; done: number; begun: number }[] = [];
+    while (cuts.length < CUTS) {
+      await disk.fresh(() =>
+        use(host, async (registry) => {
+          let done = 0;
+          const started = performance.now();
+          const making = make(host, registry, () => done++);
+          for (let k = 0; k < 4; k++) {
+            await sleep(random.below(Math.ceil(lasted / 3)));
+            if (done === STEPS.length) break;
+            const before = done;
+            cuts.push({ copy: disk.cut(), done: before, begun: before + 1 });
+          }
+          await making;
+          lasted = performance.now() - started;
+        }),
+      );
+    }
+    for (const { copy, done, begun } of cuts) {
+      await disk
+        .restarted(copy, () => look({ disk, host }, done, begun))
+        .catch((error) => {
+          throw new Error(`cut from seed ${seed}, ${done} done: ${error.message}`, { cause: error });
+        });
+    }
+    console.log(`${cuts.length} power cuts while stacks, forks and snapshots are made, seed ${seed}`);
+  });
+});
+
+async function make(host: CutHost, registry: RootfsRegistry, onStep: () => void): Promise<void> {
+  await registry.cloneForVm('parent', 'ext4', { writable: true, durable: true });
+  await registry.publishStack('new', host.templatePath('ext4'));
+  onStep();
+  await registry.publishStack('new', host.templatePath('ext4'), { replace: true });
+  onStep();
+  await registry.forkSlot('parent', 'child/1', { durable: true });
+  onStep();
+  await registry.snapshotSlot('parent', 'paused');
+  onStep();
+}
+
+/** The first `done` steps are there; of the others none but what had `begun`, and that whole. */
+async function look({ host }: CutBench, done: number, begun: number): Promise<void> {
+  const digest = host.digestOf('ext4');
+  await use(host, async (registry) => {
+    const stack = await registry.stack('new');
+    expect(stack !== undefined || done < 1).toBe(true);
+    if (stack !== undefined)
+      expect([stack.sha256, await sha256Of(stack.templatePath)]).toEqual([digest, digest]);
+
+    const child = join(host.clonesDir, 'child_1');
+    const forked = await exists(child);
+    expect(forked || done < 3).toBe(true);
+    if (forked) {
+      expect(await readFile(join(child, 'rootfs.ext4.sha256'), 'utf8')).toBe(digest);
+      expect(await readFile(join(child, 'rootfs.ext4.id'), 'utf8')).toBe('child/1');
+      expect(await sha256Of(join(child, 'rootfs.ext4'))).toBe(digest);
+    }
+
+    const snapshots: string[] = [];
+    for await (const { name } of registry.snapshots()) snapshots.push(name);
+    expect(snapshots.length === 1 || done < 4).toBe(true);
+    for (const name of snapshots) await registry.verifySnapshot(name);
+    if (begun < 4) expect(snapshots).toEqual([]);
+
+    await registry.recover();
+    await registry.cloneForVm('parent', 'ext4', { writable: true });
+    await registry.publishStack('new', host.templatePath('ext4'), { replace: true });
+    if (!forked) await registry.forkSlot('parent', 'child/1');
+    if (snapshots.length === 0) await registry.snapshotSlot('parent', 'paused');
+    const { tornSlots, unstamped } = await registry.recover();
+    expect([...tornSlots, ...unstamped]).toEqual([]);
+  });
+}
+
+async function use<T>(host: CutHost, work: (registry: RootfsRegistry) => Promise<T>): Promise<T> {
+  const registry = new RootfsRegistry(host.config);
+  try {
+    return await work(registry);
+  } finally {
+    await registry.close();
+  }
+}
