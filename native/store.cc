@@ -171,14 +171,15 @@ Error Store::sweep(uint64_t budget, SweepReport* report) {
   return staging_error.ok() ? trash_error : staging_error;
 }
 
-Error Store::sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget,
-                          uint64_t* removed) {
+Error Store::sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed,
+                          bool* held) {
   const uint64_t before = *budget;
   Error error = remove_tree(folder_fd, name, join(path, name), budget);
   if (error.is(ENOTEMPTY)) {
     // FUSE and NFS put another name in the place of a file that is still open: it goes with a later sweep. Nothing was
     // won, so nothing is charged, or sweeps would go on for ever.
     *budget = before;
+    *held = true;
     return {};
   }
   if (error.ok() && is_gone(folder_fd, name)) ++*removed;
@@ -197,7 +198,7 @@ Error Store::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
     if (error.ok()) {
       if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
-      error = sweep_folder(staging_.get(), staging_path_, name, budget, &report->staging_removed);
+      error = sweep_folder(staging_.get(), staging_path_, name, budget, &report->staging_removed, &report->held);
     }
     if (!error.ok() && first_error.ok()) first_error = error;
   }
@@ -210,7 +211,7 @@ Error Store::empty_trash(uint64_t* budget, SweepReport* report) {
   while (const char* name = reader.next()) {
     if (*budget == 0) return first_error;
     // One slot that cannot be removed (an immutable file, a mount) must not keep the others.
-    Error error = sweep_folder(trash_.get(), trash_path_, name, budget, &report->trash_removed);
+    Error error = sweep_folder(trash_.get(), trash_path_, name, budget, &report->trash_removed, &report->held);
     if (!error.ok() && first_error.ok()) first_error = error;
   }
   return first_error.ok() ? reader.error() : first_error;

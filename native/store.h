@@ -38,6 +38,7 @@ struct SweepReport {
   uint64_t staging_removed = 0;  // folders of dead sessions
   uint64_t trash_removed = 0;    // released slots
   bool more = false;             // the budget ran out first
+  bool held = false;             // on FUSE or NFS something was still open: it goes with another sweep
 };
 
 class Store final : public Shared {
@@ -84,7 +85,8 @@ class Store final : public Shared {
   Error lock_spare();
   // Of what a process that died has left there.
   Error empty_spare();
-  Error sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed);
+  Error sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed,
+                     bool* held);
   Error sweep_staging(uint64_t* budget, SweepReport* report);
   Error empty_trash(uint64_t* budget, SweepReport* report);
 

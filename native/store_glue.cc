@@ -95,6 +95,7 @@ class SweepStore {
     object.Set("stagingRemoved", static_cast<double>(report_.staging_removed));
     object.Set("trashRemoved", static_cast<double>(report_.trash_removed));
     object.Set("more", report_.more);
+    object.Set("held", report_.held);
     return object;
   }
 

@@ -29,6 +29,10 @@ const SWEEP_BUDGET = 64;
 // Behind the caller's back half of the time is enough: the disk is wanted for clones.
 const SWEEP_REST_MS_LIMIT = 50;
 
+// What is open for longer goes with a later sweep.
+const HELD_SWEEPS = 5;
+const HELD_REST_MS = 10;
+
 // A folder that is replaced over and over is somebody's mistake, not bad luck.
 const REOPEN_LIMIT = 3;
 
@@ -217,12 +221,15 @@ async function sweepStore(
 ): Promise<SweepReport> {
   let stagingRemoved = 0;
   let trashRemoved = 0;
-  for (let more = true; more; ) {
+  for (let more = true, heldSweeps = 0; more; ) {
     const started = performance.now();
     const report = await inTurn('sweeping', signal, () => native().sweep(store, SWEEP_BUDGET));
     stagingRemoved += report.stagingRemoved;
     trashRemoved += report.trashRemoved;
-    more = report.more;
+    // FUSE closes files behind the caller's back, some instants later.
+    const again = report.held && heldSweeps++ < HELD_SWEEPS;
+    if (again) await sleep(HELD_REST_MS);
+    more = report.more || again;
     if (more && restLimitMs > 0) await sleep(Math.min(restLimitMs, performance.now() - started));
   }
   return { stagingRemoved, trashRemoved };

@@ -197,11 +197,11 @@ export interface NativeAddon {
   probeReflink(store: NativeStore): Promise<boolean | undefined>;
   /** Removes this session's staging folder. */
   leaveStore(store: NativeStore): Promise<void>;
-  /** Removes what dead sessions left in staging, and trash: about `budget` files. */
+  /** Removes what dead sessions left in staging, and trash: about `budget` files. `held`: on FUSE or NFS something was still open. */
   sweep(
     store: NativeStore,
     budget: number,
-  ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean }>;
+  ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean; held: boolean }>;
 
   /** Many in one trip, each with its state or its error. */
   inspectSlots(store: NativeStore, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;

@@ -23,7 +23,9 @@ describeEachFilesystem((filesystem) => {
         { vmId: ids[0] as string, stack: 'debian', options: WRITABLE },
         { vmId: 'aborted', stack: 'debian', options: { signal: AbortSignal.abort() } },
       ]);
-      expect(results.slice(0, 150).map((r) => r.status === 'fulfilled' && r.value.vmId)).toEqual(ids);
+      expect(
+        results.slice(0, 150).map((r) => (r.status === 'fulfilled' ? r.value.vmId : r.reason.message)),
+      ).toEqual(ids);
       const codes = results
         .slice(150)
         .map((r) => (r.status === 'rejected' ? (r.reason as RootfsError).code : r.status));
