@@ -23,16 +23,16 @@ export async function forkSlot(
   try {
     checkAborted(what, options.signal);
     // Nothing is made for a slot that is not there.
-    const quick = !refuseInUse && folder.opened !== undefined;
-    return (
-      (quick ? await forkInOneTrip(what, folder, names, from, vm, options) : undefined) ??
-      (await withSlotImage(folder, from, refuseInUse, options.signal, async (image, open) => {
-        const { sourceSha256, sizeStamp, state } = image;
-        const toldStack = state.stack || undefined;
-        const stack = toldStack ?? (await names.firstWith(sourceSha256));
-        return newSlot(what, folder, open, image, vm, { sourceSha256, sizeStamp, stack, toldStack }, options);
-      }))
-    );
+    if (!refuseInUse && folder.opened !== undefined) {
+      const forked = await forkInOneTrip(what, folder, names, from, vm, options);
+      if (forked !== undefined) return forked;
+    }
+    return await withSlotImage(folder, from, refuseInUse, options.signal, async (image, open) => {
+      const { sourceSha256, sizeStamp, state } = image;
+      const toldStack = state.stack || undefined;
+      const stack = toldStack ?? (await names.firstWith(sourceSha256));
+      return newSlot(what, folder, open, image, vm, { sourceSha256, sizeStamp, stack, toldStack }, options);
+    });
   } catch (error) {
     throw rootfsError(what, error);
   }

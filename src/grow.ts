@@ -158,9 +158,13 @@ async function requireGrown(path: string, targetBytes: number): Promise<void> {
     targetBytes - grown.sizeBytes < grown.groupSizeBytes
   )
     return;
+  const found =
+    grown?.checksumMatches === false
+      ? 'a superblock that does not match its checksum'
+      : `${grown?.sizeBytes ?? 'no'} bytes rather than ${targetBytes}`;
   throw new RootfsError(
     'RESIZE_FAILED',
-    `resize2fs reported success on ${path}, but the filesystem ${grown?.checksumMatches === false ? 'has a superblock that does not match its checksum' : `has ${grown?.sizeBytes ?? 'no'} bytes rather than ${targetBytes}`}`,
+    `resize2fs reported success on ${path}, but the filesystem has ${found}`,
     { path },
   );
 }

@@ -3,6 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Workspace } from '../fixtures/filesystems.js';
 import { CutDisk, type DiskKind } from './cut-disk.js';
@@ -41,4 +42,14 @@ async function makeBench(workspace: Workspace, kind: DiskKind): Promise<CutBench
     await host.prepare();
   });
   return { disk, host: host as CutHost };
+}
+
+/** Runs the work with a registry of the host's own. */
+export async function use<T>(host: CutHost, work: (registry: RootfsRegistry) => Promise<T>): Promise<T> {
+  const registry = new RootfsRegistry(host.config);
+  try {
+    return await work(registry);
+  } finally {
+    await registry.close();
+  }
 }

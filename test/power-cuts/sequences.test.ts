@@ -2,13 +2,13 @@
 import { open, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { RootfsRegistry } from '../../src/index.js';
+import type { RootfsRegistry } from '../../src/index.js';
 import { ABSENT, keyOf } from '../fixtures/disk-states.js';
 import { exists, sha256Of, walk } from '../fixtures/files.js';
 import { GROWN_BYTES } from '../fixtures/growable.js';
 import { KiB, MiB, pattern } from '../fixtures/images.js';
 import { Random } from '../fixtures/random.js';
-import { type CutBench, describeEachDisk } from './cut-hosts.js';
+import { type CutBench, describeEachDisk, use } from './cut-hosts.js';
 import type { CutHost } from './host.js';
 import { Inspection } from './inspection.js';
 import type { Promised } from './promises.js';
@@ -179,15 +179,6 @@ async function cutAfter(
   for (const [index, copy] of copies.entries()) {
     const cut = { copy, promised: new Map(Object.entries(promised)), story: [] };
     await disk.restarted(copy, () => new Inspection(host, cut, new Random(index), index === 0).run());
-  }
-}
-
-async function use<T>(host: CutHost, work: (registry: RootfsRegistry) => Promise<T>): Promise<T> {
-  const registry = new RootfsRegistry(host.config);
-  try {
-    return await work(registry);
-  } finally {
-    await registry.close();
   }
 }
 
