@@ -11,7 +11,7 @@
     {
       "target_name": "microvm_rootfs",
       "sources": [
-        "<!@(node -p \"require('fs').readdirSync('native').filter((f) => f.endsWith('.cc') && f !== 'runtime.cc').map((f) => 'native/' + f).join(' ')\")"
+        "<!@(node -p \"require('fs').readdirSync('native', { recursive: true }).filter((f) => f.endsWith('.cc') && f !== 'runtime.cc').sort().map((f) => 'native/' + f).join(' ')\")"
       ],
       # The largefile macros rename open and fcntl to symbols that musl and old glibc lack; off_t is 64 bits here anyway.
       "defines!": ["_FILE_OFFSET_BITS=64", "_LARGEFILE_SOURCE"],
@@ -24,7 +24,7 @@
         "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "_GNU_SOURCE"
       ],
-      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
       "cflags": ["-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"],
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
       "cflags_cc": ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fvisibility-inlines-hidden"],
@@ -33,13 +33,6 @@
         ["target_arch=='arm64'", { "cflags": ["-mno-outline-atomics"] }],
         # The largest pages that kernels have there, whatever the linker takes for granted.
         ["target_arch=='arm64' and sanitize==''", { "ldflags": ["-Wl,-z,max-page-size=65536"] }],
-        ["target_arch in 'x64 arm64' and sanitize==''", {
-          "ldflags": [
-            "-Wl,-T,<(module_root_dir)/native/layout.ld",
-            # A section that the script does not name would land anywhere.
-            "-Wl,--orphan-handling=error"
-          ]
-        }],
         ["sanitize==''", {
           "sources": ["native/runtime.cc"],
           # Without the extern templates std::string is instantiated here rather than looked up in libstdc++.

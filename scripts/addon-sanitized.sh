@@ -26,6 +26,6 @@ LD_PRELOAD=$libasan ASAN_OPTIONS=detect_leaks=1:exitcode=23 node --expose-gc tes
 
 echo '-- the tests of the library'
 # All programs that the tests start are preloaded as well, and what those leak is their own business.
-LD_PRELOAD=$libasan ASAN_OPTIONS=detect_leaks=0:exitcode=23 bash test/run.sh --testTimeout=120000 test/conformance test/native.test.ts \
-  test/behaviours.test.ts test/clone-many.test.ts test/clone-sync.test.ts test/hash.test.ts test/pool.test.ts test/release.test.ts \
-  test/sealed-images.test.ts
+LD_PRELOAD=$libasan ASAN_OPTIONS=detect_leaks=0:exitcode=23 bash test/run.sh --testTimeout=120000 test/conformance test/addon/native.test.ts \
+  test/behaviours.test.ts test/clone/clone-many.test.ts test/clone/clone-sync.test.ts test/image/hash.test.ts test/clone/pool.test.ts test/slot/release.test.ts \
+  test/sealed/sealed-images.test.ts

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { readElf } from './elf.mjs';
 
@@ -127,7 +127,9 @@ export function recordProblems(root = ROOT) {
   const recorded = new Map(
     lines.filter((line) => /^[0-9a-f]{64} /.test(line)).map((line) => [line.slice(66), line.slice(0, 64)]),
   );
-  const natives = readdirSync(join(root, 'native')).map((name) => `native/${name}`);
+  const natives = readdirSync(join(root, 'native'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)));
   const differ = [];
   for (const path of new Set([...recorded.keys(), 'binding.gyp', ...natives, ...binaries(root)])) {
     const found = existsSync(join(root, path)) ? sha256(join(root, path)) : undefined;

@@ -10,6 +10,6 @@ for include in "$prefix/include/node" /usr/include/node "$HOME/.cache/node-gyp/$
 done
 [ -e "$include/node_api.h" ] || { echo "Missing Node's headers (node_api.h): npm run build:addon downloads them."; exit 1; }
 tidy=$(command -v clang-tidy || command -v clang-tidy-14)
-printf '%s\n' native/*.cc | xargs -P "$(nproc)" -I{} "$tidy" --quiet {} -- -std=c++17 -fno-exceptions -fno-rtti -D_GNU_SOURCE \
+find native -name '*.cc' | sort | xargs -P "$(nproc)" -I{} "$tidy" --quiet {} -- -std=c++17 -Inative -fno-exceptions -fno-rtti -D_GNU_SOURCE \
   -DNAPI_VERSION=8 -DNAPI_DISABLE_CPP_EXCEPTIONS -DNODE_ADDON_API_DISABLE_DEPRECATED -DNODE_ADDON_API_REQUIRE_BASIC_FINALIZERS \
   -isystem "$include" -isystem node_modules/node-addon-api

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec cppcheck --quiet --enable=warning,style,performance,portability --std=c++17 --language=c++ --inline-suppr --error-exitcode=1 \
   --suppressions-list=<(grep -v '^#' .cppcheck-suppressions | grep .) -D__linux__ -D__x86_64__ -D_GNU_SOURCE -DNAPI_VERSION=8 -Inative \
-  native/*.cc test/native/*.cc test/native/core/*.cc test/native/fuzz/*.cc
+  native/*.cc native/*/*.cc test/native/*.cc native/*/*.cc test/native/core/*.cc test/native/fuzz/*.cc

@@ -44,7 +44,7 @@ record() { # in the form that sha256sum --check reads
   echo '# What the binaries here were built from, and they themselves. Written by "npm run prebuilds".'
   echo "# node-addon-api $(node -p 'require("node-addon-api/package.json").version')"
   cat "$copy/toolchains"
-  (cd "$copy" && sha256sum binding.gyp native/* prebuilds/*/*.node)
+  (cd "$copy" && sha256sum binding.gyp $(find native -type f | LC_ALL=C sort) prebuilds/*/*.node)
 }
 
 compare() { # ARCH

@@ -26,7 +26,7 @@ finish() {
   exit
 }
 
-quick() { npm test -- test/native-core.test.ts test/properties.test.ts; }
+quick() { npm test -- test/addon/native-core.test.ts test/properties.test.ts; }
 if [ "${1-}" = --quick ]; then
   FAST_CHECK_RUNS=500 step 'core with address,undefined; cppcheck; properties' quick
   finish

@@ -1,16 +1,6 @@
-export type { Owner } from './arguments.js';
-export { type StackInfo, TEMPLATE_ROOTFS_FILE } from './catalog.js';
-export type { CloneOptions } from './clone-options.js';
-export type { SweepReport } from './clones-folder.js';
-export {
-  configFromEnv,
-  DEFAULT_CLONES_DIR,
-  DEFAULT_E2FSCK_BIN,
-  DEFAULT_MKE2FS_BIN,
-  DEFAULT_RESIZE2FS_BIN,
-  DEFAULT_TEMPLATE_DIR,
-  type RootfsConfig,
-} from './config.js';
+export type { Attempt } from './addon/attempts.js';
+export { type StackInfo, TEMPLATE_ROOTFS_FILE } from './catalog/catalog.js';
+export type { CloneOptions } from './clone/clone-options.js';
 export {
   type Drivable,
   type DriveOptions,
@@ -18,26 +8,20 @@ export {
   toCloudHypervisorDisk,
   toFirecrackerDrive,
   toQemuDrive,
-} from './drives.js';
-export { RootfsError, type RootfsErrorCode } from './errors.js';
-export { OPERATIONS, type Operation, type OperationEvent } from './events.js';
-export type { ExportedImage } from './export.js';
-export type { GcReport } from './gc.js';
-export { type ResizeOptions, resizeExt4Image } from './grow.js';
-export { type HashOptions, hashFile } from './hash.js';
-export { hashFiles } from './hash-files.js';
-export type { ImageFormat } from './image-format.js';
-export type { Progress } from './long-work.js';
-export type { Strategy } from './native.js';
-export type { DerivedRootfs } from './new-slot.js';
+} from './clone/drives.js';
+export type { ReadySlots } from './clone/ready-slots.js';
+export type { VmRootfs } from './clone/vm-rootfs.js';
+export type { SweepReport } from './folder/managed-folder.js';
+export { type ResizeOptions, resizeExt4Image } from './image/grow.js';
+export { type HashOptions, hashFile } from './image/hash.js';
+export { hashFiles } from './image/hash-files.js';
+export type { ImageFormat } from './publish/image-format.js';
 export type {
   PublishedStack,
   PublishOptions,
   PublishProgress,
   RemoveStackOptions,
-} from './publish-options.js';
-export type { ReadySlots } from './ready-slots.js';
-export type { RecoverReport } from './recover.js';
+} from './publish/publish-options.js';
 export {
   type Abortable,
   type CloneManyRequest,
@@ -48,15 +32,32 @@ export {
   RootfsRegistry,
   type SnapshotOptions,
 } from './registry.js';
-export type { ReleaseOptions } from './release.js';
-export type { SlotDetails } from './slot-details.js';
-export type { SlotHealth, SlotInfo } from './slot-info.js';
-export type { ForkOptions } from './slot-options.js';
-export type { SlotUse } from './slot-use.js';
-export { SNAPSHOT_MANIFEST_FILE, type SnapshotFile } from './snapshot-manifest.js';
-export type { NewSnapshot, RestoredRootfs, Snapshot } from './snapshots.js';
-export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './stamps.js';
-export type { StackUsage, UsageReport } from './usage.js';
-export type { Difference, VerifyOptions, VerifyReport } from './verify.js';
-export { safeVmId } from './vm-id.js';
-export type { Attempt, VmRootfs } from './vm-rootfs.js';
+export type { ExportedImage } from './slot/export.js';
+export type { DerivedRootfs } from './slot/new-slot.js';
+export type { ReleaseOptions } from './slot/release.js';
+export type { SlotDetails } from './slot/slot-details.js';
+export type { SlotHealth, SlotInfo } from './slot/slot-info.js';
+export type { ForkOptions } from './slot/slot-options.js';
+export type { SlotUse } from './slot/slot-use.js';
+export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './slot/stamps.js';
+export { safeVmId } from './slot/vm-id.js';
+export { SNAPSHOT_MANIFEST_FILE, type SnapshotFile } from './snapshots/snapshot-manifest.js';
+export type { NewSnapshot, RestoredRootfs, Snapshot } from './snapshots/snapshots.js';
+export type { Owner } from './system/arguments.js';
+export {
+  configFromEnv,
+  DEFAULT_CLONES_DIR,
+  DEFAULT_E2FSCK_BIN,
+  DEFAULT_MKE2FS_BIN,
+  DEFAULT_RESIZE2FS_BIN,
+  DEFAULT_TEMPLATE_DIR,
+  type RootfsConfig,
+} from './system/config.js';
+export { RootfsError, type RootfsErrorCode } from './system/errors.js';
+export { OPERATIONS, type Operation, type OperationEvent } from './system/events.js';
+export type { Progress } from './system/long-work.js';
+export type { Strategy } from './system/strategy.js';
+export type { GcReport } from './upkeep/gc.js';
+export type { RecoverReport } from './upkeep/recover.js';
+export type { StackUsage, UsageReport } from './upkeep/usage.js';
+export type { Difference, VerifyOptions, VerifyReport } from './upkeep/verify.js';

@@ -1,8 +1,8 @@
 // Counters and histograms for operators, by OpenTelemetry's API. Only its types are needed here: the meter is the caller's.
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import type { Attributes, Meter } from '@opentelemetry/api';
-import { RootfsError } from './errors.js';
-import { OPERATIONS, type OperationEvent } from './events.js';
+import { RootfsError } from './system/errors.js';
+import { OPERATIONS, type OperationEvent } from './system/events.js';
 
 // In seconds: a clone takes tens of microseconds, hashing an image minutes.
 const BOUNDARIES = [

@@ -1,3 +1,37 @@
+import { Catalog, parseStackName, type StackInfo } from './catalog/catalog.js';
+import { DigestCache } from './catalog/digest-cache.js';
+import { StackNames } from './catalog/stack-names.js';
+import { type Template, Templates } from './catalog/templates.js';
+import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
+import { type CloneRequest, poolKey } from './clone/clone-plan.js';
+import { Slots } from './clone/cloner.js';
+import { type MakeReady, Pool } from './clone/pool.js';
+import { type ReadySlots, readySlots } from './clone/ready-slots.js';
+import type { VmRootfs } from './clone/vm-rootfs.js';
+import { ManagedFolder } from './folder/managed-folder.js';
+import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
+import type { HashOptions } from './image/hash.js';
+import { publishStack } from './publish/publish.js';
+import {
+  type PublishedStack,
+  type PublishOptions,
+  parsePublishOptions,
+  type RemoveStackOptions,
+} from './publish/publish-options.js';
+import { removeStack } from './publish/remove-stack.js';
+import { SealedImages } from './sealed/sealed-images.js';
+import { type ExportedImage, exportSlot } from './slot/export.js';
+import { forkSlot } from './slot/fork.js';
+import type { DerivedRootfs } from './slot/new-slot.js';
+import { type ReleaseOptions, releaseSlot } from './slot/release.js';
+import { type DigestNow, type SlotDetails, slotDetails } from './slot/slot-details.js';
+import { withSlotImage } from './slot/slot-image.js';
+import type { SlotInfo } from './slot/slot-info.js';
+import { listSlots } from './slot/slot-list.js';
+import { type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
+import { type SlotUse, slotInUse } from './slot/slot-use.js';
+import { parseVmId } from './slot/vm-id.js';
+import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
 import {
   optionalBoolean,
   optionalFunction,
@@ -6,49 +40,15 @@ import {
   requirePath,
   requireSizeBytes,
   show,
-} from './arguments.js';
-import { Background } from './background.js';
-import { Catalog, parseStackName, type StackInfo } from './catalog.js';
-import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone-options.js';
-import { type CloneRequest, poolKey } from './clone-plan.js';
-import { ClonesFolder } from './clones-folder.js';
-import { completeConfig, configFromEnv, type RootfsConfig } from './config.js';
-import { DigestCache } from './digest-cache.js';
-import { RootfsError, rootfsError } from './errors.js';
-import { traced, tracedMany, tracedSync } from './events.js';
-import { type ExportedImage, exportSlot } from './export.js';
-import { forkSlot } from './fork.js';
-import { collectGarbage, type GcReport } from './gc.js';
-import { type ResizeOptions, resizeExt4Image } from './grow.js';
-import type { HashOptions } from './hash.js';
-import type { DerivedRootfs } from './new-slot.js';
-import { type MakeReady, Pool } from './pool.js';
-import { publishStack } from './publish.js';
-import {
-  type PublishedStack,
-  type PublishOptions,
-  parsePublishOptions,
-  type RemoveStackOptions,
-} from './publish-options.js';
-import { type ReadySlots, readySlots } from './ready-slots.js';
-import { type RecoverReport, recover } from './recover.js';
-import { type ReleaseOptions, releaseSlot } from './release.js';
-import { removeStack } from './remove-stack.js';
-import { SealedImages } from './sealed-images.js';
-import { type DigestNow, type SlotDetails, slotDetails } from './slot-details.js';
-import { withSlotImage } from './slot-image.js';
-import type { SlotInfo } from './slot-info.js';
-import { listSlots } from './slot-list.js';
-import { type ForkOptions, parseCopyOptions } from './slot-options.js';
-import { type SlotUse, slotInUse } from './slot-use.js';
-import { Slots } from './slots.js';
-import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots.js';
-import { StackNames } from './stack-names.js';
-import { type Template, Templates } from './templates.js';
-import { type UsageReport, usage } from './usage.js';
-import { type VerifyOptions, type VerifyReport, verify } from './verify.js';
-import { parseVmId } from './vm-id.js';
-import type { VmRootfs } from './vm-rootfs.js';
+} from './system/arguments.js';
+import { Background } from './system/background.js';
+import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
+import { asRootfsError, RootfsError } from './system/errors.js';
+import { traced, tracedMany, tracedSync } from './system/events.js';
+import { collectGarbage, type GcReport } from './upkeep/gc.js';
+import { type RecoverReport, recover } from './upkeep/recover.js';
+import { type UsageReport, usage } from './upkeep/usage.js';
+import { type VerifyOptions, type VerifyReport, verify } from './upkeep/verify.js';
 
 export interface Abortable {
   readonly signal?: AbortSignal;
@@ -99,9 +99,9 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
 export class RootfsRegistry {
   readonly config: RootfsConfig;
   readonly #background = new Background();
-  readonly #folder: ClonesFolder;
+  readonly #folder: ManagedFolder;
   /** Staging of the catalog itself. */
-  readonly #catalogFolder: ClonesFolder;
+  readonly #catalogFolder: ManagedFolder;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
   readonly #names: StackNames;
@@ -114,8 +114,8 @@ export class RootfsRegistry {
   constructor(config: Partial<RootfsConfig> = {}) {
     this.config = completeConfig(config);
     const { templateDir, clonesDir, sealing } = this.config;
-    this.#folder = new ClonesFolder(clonesDir);
-    this.#catalogFolder = new ClonesFolder(templateDir, 'catalog');
+    this.#folder = new ManagedFolder(clonesDir);
+    this.#catalogFolder = new ManagedFolder(templateDir, 'catalog');
     this.#templates = new Templates(new DigestCache(this.#folder), (before, gone) =>
       this.#dropMadeOf(before, gone),
     );
@@ -299,7 +299,7 @@ export class RootfsRegistry {
     try {
       await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
     } catch (error) {
-      throw rootfsError(`making ready slots of ${request.templatePath}`, error);
+      throw asRootfsError(`making ready slots of ${request.templatePath}`, error);
     }
   }
 

@@ -2,15 +2,15 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseStackName } from '../src/catalog.js';
-import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from '../src/clone-options.js';
-import { completeConfig, configFromEnv, type RootfsConfig } from '../src/config.js';
-import { parse } from '../src/digest-cache.js';
-import { RootfsError } from '../src/errors.js';
-import { parseSuperblock } from '../src/ext4.js';
-import { parseRecord } from '../src/seal-record.js';
-import { parseSizeStamp, parseStamp } from '../src/stamps.js';
-import { parseVmId, safeVmId } from '../src/vm-id.js';
+import { parseStackName } from '../src/catalog/catalog.js';
+import { parse } from '../src/catalog/digest-cache.js';
+import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from '../src/clone/clone-options.js';
+import { parseSuperblock } from '../src/image/ext4.js';
+import { parseRecord } from '../src/sealed/seal-record.js';
+import { parseSizeStamp, parseStamp } from '../src/slot/stamps.js';
+import { parseVmId, safeVmId } from '../src/slot/vm-id.js';
+import { completeConfig, configFromEnv, type RootfsConfig } from '../src/system/config.js';
+import { RootfsError } from '../src/system/errors.js';
 
 // Also lone surrogates, NUL, and what sanitising knows.
 const text = fc.oneof(

@@ -15,7 +15,7 @@ core_row() { # NAME PROGRAM COMMAND…
   if core "${@:2}"; then report "$1" "$what" pass; else report_failure "$1" "$what" "$log"; fi
 }
 
-# NAME NODE: every way to run a program that test/runtimes.test.ts has too, on another Node.
+# NAME NODE: every way to run a program that test/package/runtimes.test.ts has too, on another Node.
 ways_row() {
   local name="$1, as programs run it" node=$2 way count=0
   wanted "$name" || return 0

@@ -3,13 +3,13 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CloneOptions, Owner } from '../index.js';
 import { parseSize } from './sizes.js';
 
-export interface DressFlags {
+export interface OwnerFlags {
   readonly size?: number;
   readonly owner?: Owner;
   readonly mode?: number;
 }
 
-export interface CloneFlags extends DressFlags {
+export interface CloneFlags extends OwnerFlags {
   readonly writable?: boolean;
   readonly readOnly?: boolean;
   readonly durable?: boolean;
@@ -35,7 +35,7 @@ export function copyOptions({
 }
 
 /** What a clone is to be like: those of ready slots too. */
-export function addDressFlags(command: Command): Command {
+export function addSizeAndOwnerFlags(command: Command): Command {
   return addOwnerFlags(
     command.option('--size <size>', 'grow it to this, file and filesystem: 8G, 512MiB', parseSize),
   );
@@ -48,7 +48,7 @@ function addOwnerFlags(command: Command): Command {
 }
 
 export function addCloneFlags(command: Command): Command {
-  return addDressFlags(command)
+  return addSizeAndOwnerFlags(command)
     .addOption(
       new Option('--writable', 'the guest writes to its root: never a hardlink').conflicts('readOnly'),
     )
@@ -56,7 +56,7 @@ export function addCloneFlags(command: Command): Command {
     .option('--durable', 'flush it to disk before the command ends');
 }
 
-export function dressOptions({ size, owner, mode }: DressFlags): CloneOptions {
+export function sizeAndOwnerOptions({ size, owner, mode }: OwnerFlags): CloneOptions {
   return {
     ...(size === undefined ? {} : { sizeBytes: size }),
     ...(owner === undefined ? {} : { owner }),
@@ -67,7 +67,7 @@ export function dressOptions({ size, owner, mode }: DressFlags): CloneOptions {
 export function cloneOptions(flags: CloneFlags): CloneOptions {
   const { writable, readOnly, durable } = flags;
   return {
-    ...dressOptions(flags),
+    ...sizeAndOwnerOptions(flags),
     ...(writable || readOnly ? { writable: writable === true } : {}),
     ...(durable ? { durable } : {}),
   };

@@ -2,7 +2,7 @@
 import { mkdir, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
-import { run } from '../programs.js';
+import { run } from '../system/programs.js';
 import { withScratch } from './scratch.js';
 
 const STACK = 'probe';

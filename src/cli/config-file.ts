@@ -1,8 +1,8 @@
 // Where things lie: flags, before the environment, before a file, before the library's defaults.
 import { readFile } from 'node:fs/promises';
 import { isAbsolute, resolve } from 'node:path';
-import { environmentOverrides } from '../config.js';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
+import { environmentOverrides } from '../system/config.js';
 
 /** Read if it is there. */
 export const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { parse } from '../../src/digest-cache.js';
+import { parse } from '../../src/catalog/digest-cache.js';
 import { exists, sha256, walk } from '../fixtures/files.js';
 import { dumpSuperblock, faultsOf, KiB, pattern, run } from '../fixtures/images.js';
 import { TEMPLATE_BYTES } from './operations.js';

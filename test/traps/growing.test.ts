@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { chmod, copyFile, mkdir, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
-import { readSuperblock } from '../../src/ext4.js';
+import { readSuperblock } from '../../src/image/ext4.js';
 import { resizeExt4Image } from '../../src/index.js';
 import { printed, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';

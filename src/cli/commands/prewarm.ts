@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
-import { addDressFlags, type DressFlags, dressOptions, parseCount } from '../clone-flags.js';
+import { addSizeAndOwnerFlags, type OwnerFlags, parseCount, sizeAndOwnerOptions } from '../clone-flags.js';
 import { count as counted } from '../output.js';
 import { inSession } from '../session.js';
 
-interface PrewarmFlags extends DressFlags {
+interface PrewarmFlags extends OwnerFlags {
   readonly count: number;
 }
 
 export function addPrewarm(program: Command): void {
-  addDressFlags(program.command('prewarm'))
+  addSizeAndOwnerFlags(program.command('prewarm'))
     .description('Read and seal a template, and make ready slots of it for schedulers that keep some.')
     .argument('<stack>', "the template's name")
     .requiredOption('--count <number>', 'how many; 0 only reads and seals the template', parseCount)
@@ -29,7 +29,7 @@ Examples:
         const { registry, output, signal } = session;
         const { count } = flags;
         await session.during(`making ready slots of ${stack}`, () =>
-          registry.prewarm(stack, { ...dressOptions(flags), count, signal }),
+          registry.prewarm(stack, { ...sizeAndOwnerOptions(flags), count, signal }),
         );
         output.print({ stack, count }, () => `${stack}: ${counted(count, 'ready slot')}.`);
       }),

@@ -1,7 +1,7 @@
 // The folder of clones: what its file system can do is tried there, not guessed from its name.
 import { access, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { hasLeases } from '../../host-facts.js';
+import { hasLeases } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { mountOf, nearestExisting } from '../mounts.js';

@@ -1,9 +1,9 @@
 // What this host runs: kernel, Node.js, the addon, e2fsprogs.
 import { release } from 'node:os';
 import { join } from 'node:path';
-import { loadedBinary } from '../../host-facts.js';
+import { loadedBinary } from '../../addon/host-facts.js';
 import type { RootfsConfig } from '../../index.js';
-import { findProgram, run } from '../../programs.js';
+import { findProgram, run } from '../../system/programs.js';
 import { asRoot, shellWord } from '../shell-words.js';
 import { type Finding, fail, ok, warn } from './finding.js';
 

@@ -1,7 +1,7 @@
 // The folder of templates and each image in it.
 import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { extentsOf } from '../../host-facts.js';
+import { extentsOf } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { mountOf } from '../mounts.js';
 import { asRoot, shellWord } from '../shell-words.js';

@@ -1,6 +1,6 @@
 // How what goes wrong with a store is told.
 import { RootfsError } from '../../index.js';
-import { type Exit, findProgram, run } from '../../programs.js';
+import { type Exit, findProgram, run } from '../../system/programs.js';
 
 const PACKAGES: Readonly<Record<string, string>> = {
   'mkfs.xfs': 'xfsprogs',

@@ -2,7 +2,7 @@
 import { mkdir, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { RootfsError } from '../../index.js';
-import { findProgram } from '../../programs.js';
+import { findProgram } from '../../system/programs.js';
 import { imageFile } from './image-file.js';
 import { kindOf } from './kinds.js';
 import { mountOptions } from './mounting.js';

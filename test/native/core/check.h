@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "../../../native/error.h"
+#include "system/error.h"
 
 namespace core_test {
 

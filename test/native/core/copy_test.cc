@@ -1,20 +1,19 @@
 // Copies, holes, reflinks and extents.
-#include "../../../native/copy.h"
-
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../../native/digest.h"
-#include "../../../native/errno_policy.h"
-#include "../../../native/extents.h"
-#include "../../../native/file.h"
-#include "../../../native/holes.h"
-#include "../../../native/pack.h"
-#include "../../../native/reflink.h"
-#include "../../../native/source.h"
 #include "check.h"
 #include "files.h"
+#include "slot/digest.h"
+#include "slot/source.h"
+#include "system/errno_policy.h"
+#include "system/extents.h"
+#include "system/file.h"
+#include "system/holes.h"
+#include "system/packed_copy.h"
+#include "system/reflink.h"
+#include "system/sparse_copy.h"
 
 using namespace core_test;
 using microvm::Error;
@@ -45,7 +44,7 @@ void copy_sparsely(uint64_t budget) {
   Pair pair;
   SparseCopy copy(pair.from->fd(), pair.to.get(), pair.info.identity.size, from_path(), to_path());
   while (!copy.done()) CHECK_OK(copy.step(budget));
-  CHECK_OK(copy.finish());
+  CHECK_OK(copy.finish(nullptr));
 }
 
 std::string copy_packed(uint64_t budget) {

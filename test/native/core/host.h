@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "../../../native/slot_state.h"
-#include "../../../native/source.h"
-#include "../../../native/staged_slot.h"
-#include "../../../native/store.h"
+#include "slot/clone_slot.h"
+#include "slot/managed_folder.h"
+#include "slot/slot_state.h"
+#include "slot/source.h"
 
 namespace core_test {
 
@@ -20,10 +20,12 @@ struct Plan : microvm::SlotPlan {
   std::string ready;
 };
 
-microvm::Error clone_slot(const microvm::Ref<microvm::Store>& store, const microvm::Ref<microvm::Source>& source,
-                          const Plan& plan, bool publish, microvm::CloneOutcome* outcome);
-microvm::Error stage_slot(const microvm::Ref<microvm::Store>& store, const microvm::Ref<microvm::Source>& source,
-                          const Plan& plan, microvm::CloneOutcome* outcome);
+microvm::Error clone_slot(const microvm::Ref<microvm::ManagedFolder>& managed,
+                          const microvm::Ref<microvm::Source>& source, const Plan& plan, bool publish,
+                          microvm::CloneOutcome* outcome);
+microvm::Error stage_slot(const microvm::Ref<microvm::ManagedFolder>& managed,
+                          const microvm::Ref<microvm::Source>& source, const Plan& plan,
+                          microvm::CloneOutcome* outcome);
 
 class Host {
  public:
@@ -46,10 +48,10 @@ class Host {
   microvm::SlotState state(const std::string& name) const;
 
   // What staging and trash hold.
-  std::vector<std::string> staged() const { return names(store->session_path()); }
+  std::vector<std::string> staged() const { return names(managed->session_path()); }
   std::vector<std::string> trash() const { return names(clones() + "/.microvm-rootfs/trash"); }
 
-  microvm::Ref<microvm::Store> store;
+  microvm::Ref<microvm::ManagedFolder> managed;
   microvm::Ref<microvm::Source> source;
   microvm::FileInfo info;
 

@@ -8,9 +8,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../../../native/file.h"
-#include "../../../native/tree.h"
 #include "check.h"
+#include "system/file.h"
+#include "system/tree.h"
 
 namespace core_test {
 namespace {

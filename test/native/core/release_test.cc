@@ -1,5 +1,5 @@
 // Releasing slots, and sweeping up behind them.
-#include "../../../native/release.h"
+#include "slot/release.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -8,19 +8,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../../native/file.h"
-#include "../../../native/lease.h"
-#include "../../../native/tree.h"
 #include "check.h"
 #include "files.h"
 #include "host.h"
+#include "system/file.h"
+#include "system/lease.h"
+#include "system/tree.h"
 
 using namespace core_test;
 using microvm::Fd;
+using microvm::ManagedFolder;
 using microvm::Reflinks;
 using microvm::ReleaseRequest;
 using microvm::ReleaseStatus;
-using microvm::Store;
 using microvm::SweepReport;
 
 namespace {
@@ -28,7 +28,7 @@ namespace {
 ReleaseStatus release(const Host& host, const ReleaseRequest& request) {
   ReleaseStatus status = ReleaseStatus::kAbsent;
   std::string raw_id;
-  CHECK_OK(microvm::release_slot(*host.store, request, &status, &raw_id));
+  CHECK_OK(microvm::release_slot(*host.managed, request, &status, &raw_id));
   return status;
 }
 
@@ -46,7 +46,7 @@ TEST(releases, "a slot goes to trash, and from there with a sweep; twice is fine
   CHECK(release(host, "vm") == ReleaseStatus::kAbsent);
   CHECK(host.trash().size() == 1);
   SweepReport report;
-  CHECK_OK(host.store->sweep(1000, &report));
+  CHECK_OK(host.managed->sweep(1000, &report));
   CHECK(report.trash_removed == 1 && !report.more && host.trash().empty());
 }
 
@@ -112,7 +112,7 @@ TEST(no_descriptors, "without a free descriptor to look, a slot is not taken for
     CHECK(setrlimit(RLIMIT_NOFILE, &tight) == 0);
     ReleaseStatus status = ReleaseStatus::kReleased;
     std::string raw_id;
-    const microvm::Error error = microvm::release_slot(*host.store, request, &status, &raw_id);
+    const microvm::Error error = microvm::release_slot(*host.managed, request, &status, &raw_id);
     CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
     CHECK(error.ok() ? status == ReleaseStatus::kInUse : error.is(EMFILE));
     if (error.ok()) break;
@@ -122,17 +122,17 @@ TEST(no_descriptors, "without a free descriptor to look, a slot is not taken for
 
 TEST(sweeps, "a sweep takes the folders of dead sessions and leaves those of living ones") {
   Host host;
-  microvm::Ref<Store> other;
-  CHECK_OK(Store::open(host.clones(), &other));
+  microvm::Ref<ManagedFolder> other;
+  CHECK_OK(ManagedFolder::open(host.clones(), &other));
   const std::string dead = host.clones() + "/.microvm-rootfs/staging/1-dead";
   CHECK(mkdir(dead.c_str(), 0700) == 0 && mkdir((dead + "/0").c_str(), 0700) == 0);
   write_file(dead + "/0/rootfs.ext4", "x");
   write_file(host.clones() + "/.microvm-rootfs/staging/file", "not ours");
   SweepReport report;
-  CHECK_OK(host.store->sweep(2, &report));
+  CHECK_OK(host.managed->sweep(2, &report));
   CHECK(report.more && report.staging_removed == 0);
   report = SweepReport();
-  CHECK_OK(host.store->sweep(1000, &report));
+  CHECK_OK(host.managed->sweep(1000, &report));
   CHECK(report.staging_removed == 1 && !report.more && !exists(dead));
   CHECK(exists(other->session_path()) && exists(host.clones() + "/.microvm-rootfs/staging/file"));
   CHECK_OK(other->leave());
@@ -141,11 +141,11 @@ TEST(sweeps, "a sweep takes the folders of dead sessions and leaves those of liv
 
 TEST(moved_stores, "a clones folder that was moved away, or removed, is stale") {
   Host host;
-  CHECK_OK(host.store->check_current());
+  CHECK_OK(host.managed->check_current());
   CHECK(rename(host.clones().c_str(), (folder() + "/moved").c_str()) == 0);
-  CHECK_ERRNO(host.store->check_current(), ESTALE);
+  CHECK_ERRNO(host.managed->check_current(), ESTALE);
   CHECK(mkdir(host.clones().c_str(), 0755) == 0);
-  CHECK_ERRNO(host.store->check_current(), ESTALE);
+  CHECK_ERRNO(host.managed->check_current(), ESTALE);
 }
 
 TEST(trees, "a tree is removed within its budget, its links are not followed, and it cannot be too deep") {
@@ -179,7 +179,7 @@ TEST(trees, "a tree is removed within its budget, its links are not followed, an
 TEST(probes, "whether blocks can be shared is tried, and leaves no trace") {
   Host host;
   Reflinks can = Reflinks::kUnknown;
-  CHECK_OK(host.store->probe_reflink(&can));
+  CHECK_OK(host.managed->probe_reflink(&can));
   CHECK(can == (reflinks() ? Reflinks::kYes : Reflinks::kNo) && host.staged().empty());
 }
 

@@ -4,12 +4,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "../../../native/file.h"
-#include "../../../native/lock.h"
-#include "../../../native/locked_slot.h"
 #include "check.h"
 #include "files.h"
 #include "host.h"
+#include "slot/locked_slot.h"
+#include "system/file.h"
+#include "system/lock.h"
 
 using namespace core_test;
 using microvm::CloneOutcome;
@@ -33,12 +33,12 @@ struct Replacement {
 
   explicit Replacement(bool durable = false) {
     host.clone("vm");
-    CHECK_OK(LockedSlot::open(host.store, "vm", &locked));
+    CHECK_OK(LockedSlot::open(host.managed, "vm", &locked));
     CHECK_OK(locked->open_image(&image, &info));
     core_test::Plan plan = host.plan("", bits(Rung::kCopy));
     plan.expected = info.identity;
     plan.durable = durable;
-    CHECK_OK(core_test::stage_slot(host.store, image, plan, &outcome));
+    CHECK_OK(core_test::stage_slot(host.managed, image, plan, &outcome));
     for (bool done = false; !done;) CHECK_OK(outcome.staged->copy_step(kMiB, &done));
     CHECK(truncate(outcome.staged->image_path().c_str(), 4 * kMiB) == 0);
   }
@@ -59,7 +59,7 @@ TEST(replaces, "a staged image takes the place of a slot's, then the size stamp 
       CHECK(length_of(replacement.file(microvm::kImage)) == 4 * kMiB);
       CHECK(read_file(replacement.file(microvm::kSizeStamp)) == "4194304");
       CHECK(!exists(replacement.file(microvm::kNewSizeStamp)));
-      CHECK_OK(replacement.host.store->leave());
+      CHECK_OK(replacement.host.managed->leave());
     }
     CHECK(rename((folder() + "/clones").c_str(), (folder() + "/old" + (durable ? "1" : "0")).c_str()) == 0);
   }
@@ -70,12 +70,12 @@ TEST(locks, "a slot is locked by one at a time") {
   host.clone("vm");
   Ref<LockedSlot> first;
   Ref<LockedSlot> second;
-  CHECK_OK(LockedSlot::open(host.store, "vm", &first));
-  CHECK_ERRNO(LockedSlot::open(host.store, "vm", &second), EWOULDBLOCK);
+  CHECK_OK(LockedSlot::open(host.managed, "vm", &first));
+  CHECK_ERRNO(LockedSlot::open(host.managed, "vm", &second), EWOULDBLOCK);
   CHECK(!second);
   first = Ref<LockedSlot>();
-  CHECK_OK(LockedSlot::open(host.store, "vm", &second));
-  CHECK_ERRNO(LockedSlot::open(host.store, "absent", &first), ENOENT);
+  CHECK_OK(LockedSlot::open(host.managed, "vm", &second));
+  CHECK_ERRNO(LockedSlot::open(host.managed, "absent", &first), ENOENT);
 }
 
 TEST(refusals, "an image that is open, or another by now, or released, is not replaced; nothing is left behind") {
@@ -128,18 +128,18 @@ TEST(settling, "a size stamp that was not yet in place is put there if it tells 
   Host host;
   host.clone("vm");
   Ref<LockedSlot> locked;
-  CHECK_OK(LockedSlot::open(host.store, "vm", &locked));
+  CHECK_OK(LockedSlot::open(host.managed, "vm", &locked));
   const std::string pending = host.slot("vm") + '/' + microvm::kNewSizeStamp;
   const std::string size = host.slot("vm") + '/' + microvm::kSizeStamp;
   for (const char* wrong : {"", "2097153", "2097152\n", "02097152", "x"}) {
     write_file(pending, wrong);
-    CHECK_OK(locked->settle());
+    CHECK_OK(locked->finish_grow());
     CHECK(!exists(pending) && !exists(size));
   }
   write_file(pending, "2097152");
-  CHECK_OK(locked->settle());
+  CHECK_OK(locked->finish_grow());
   CHECK(!exists(pending) && read_file(size) == "2097152");
-  CHECK_OK(locked->settle());
+  CHECK_OK(locked->finish_grow());
 }
 
 }  // namespace

@@ -3,11 +3,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../../native/fork.h"
-#include "../../../native/release.h"
 #include "check.h"
 #include "files.h"
 #include "host.h"
+#include "slot/fork.h"
+#include "slot/release.h"
 
 using namespace core_test;
 using microvm::CloneOutcome;
@@ -45,21 +45,21 @@ TEST(forks, "a slot that is plainly whole is forked by a reflink with its stamps
   microvm::ForkRequest request;
   request.from = "parent";
   request.name.slot = "child";
-  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK_OK(microvm::fork_slot(host.managed, request, &parent, &status));
   CHECK(status == (reflinks() ? CloneStatus::kCreated : CloneStatus::kCopyNeeded));
   CHECK(host.state("child").stamp.contents == (reflinks() ? kDigest : ""));
   if (reflinks()) CHECK(read_file(host.image("child")) == read_file(host.template_path()));
 
   request.name.slot = "parent";
-  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK_OK(microvm::fork_slot(host.managed, request, &parent, &status));
   CHECK(status == CloneStatus::kExists);
   request.name.slot = "none";
   request.from_raw_id = "parent!";
-  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK_OK(microvm::fork_slot(host.managed, request, &parent, &status));
   CHECK(status == CloneStatus::kCopyNeeded);
   request.from_raw_id.clear();
   write_file(host.stamp("parent"), "torn");
-  CHECK_OK(microvm::fork_slot(host.store, request, &parent, &status));
+  CHECK_OK(microvm::fork_slot(host.managed, request, &parent, &status));
   CHECK(status == CloneStatus::kCopyNeeded);
   CHECK(host.state("none").kind == SlotState::Kind::kAbsent);
   CHECK(host.staged().empty());
@@ -77,14 +77,14 @@ TEST(durable_clone, "a durable clone, with an owner and a mode") {
   Host host;
   Plan plan = host.plan("vm", host.independent_rungs());
   plan.durable = true;
-  plan.dress.has_owner = plan.dress.has_mode = true;
-  plan.dress.uid = getuid();
-  plan.dress.gid = getgid();
-  plan.dress.mode = 0640;
+  plan.owner_and_mode.has_owner = plan.owner_and_mode.has_mode = true;
+  plan.owner_and_mode.uid = getuid();
+  plan.owner_and_mode.gid = getgid();
+  plan.owner_and_mode.mode = 0640;
   CloneOutcome outcome;
   CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated);
   CHECK((host.state("vm").image.mode & 07777) == 0640);
-  CHECK_OK(microvm::flush_slot(*host.store, "vm"));
+  CHECK_OK(microvm::flush_slot(*host.managed, "vm"));
 }
 
 TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
@@ -94,12 +94,12 @@ TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
   CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated && outcome.strategy == Rung::kHardlink);
   const SlotState state = host.state("vm");
   CHECK(state.image.identity.same_file(host.info.identity) && state.image.identity.links == 2);
-  microvm::Dress dress;
-  dress.has_mode = true;
-  CHECK_ERRNO(microvm::dress_slot(*host.store, "vm", state.image.identity, dress), ESTALE);
+  microvm::OwnerAndMode owner_and_mode;
+  owner_and_mode.has_mode = true;
+  CHECK_ERRNO(microvm::set_slot_owner_and_mode(*host.managed, "vm", state.image.identity, owner_and_mode), ESTALE);
 
   Plan dressed = host.plan("other", bits(Rung::kHardlink));
-  dressed.dress.has_mode = true;
+  dressed.owner_and_mode.has_mode = true;
   CHECK(host.clone(dressed, &outcome) == CloneStatus::kSharedInode);
   CHECK(!exists(host.slot("other")) && host.staged().empty());
 }
@@ -108,12 +108,12 @@ TEST(changed_templates, "a template that changed before the clone, or between cl
   Host host;
   Plan plan = host.plan("vm", host.independent_rungs());
   CloneOutcome outcome;
-  CHECK_OK(core_test::clone_slot(host.store, host.source, plan, false, &outcome));
+  CHECK_OK(core_test::clone_slot(host.managed, host.source, plan, false, &outcome));
   for (bool done = outcome.status == CloneStatus::kStaged; !done;) CHECK_OK(outcome.staged->copy_step(kMiB, &done));
   CHECK(host.staged().size() == 1);
   write_file(host.template_path(), noise(2 * kMiB, 9));
   CloneStatus status = CloneStatus::kCreated;
-  CHECK_OK(outcome.staged->publish(Place::kSlots, "vm", plan.expected.size, plan.companions, &status));
+  CHECK_OK(outcome.staged->publish(Place::kSlots, "vm", plan.expected.size, plan.sidecars, &status));
   CHECK(status == CloneStatus::kSourceChanged);
   CHECK(!exists(host.slot("vm")) && host.staged().empty());
   CHECK(host.clone(plan, &outcome) == CloneStatus::kTemplateChanged);
@@ -123,7 +123,7 @@ TEST(dropped_clones, "a clone that nobody publishes takes its folder with it") {
   Host host;
   {
     CloneOutcome outcome;
-    CHECK_OK(core_test::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
+    CHECK_OK(core_test::clone_slot(host.managed, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
     CHECK(outcome.status == CloneStatus::kCopyNeeded && host.staged().size() == 1);
   }
   CHECK(host.staged().empty());
@@ -132,7 +132,7 @@ TEST(dropped_clones, "a clone that nobody publishes takes its folder with it") {
 TEST(published_once, "what was published or discarded cannot be published again, whatever lies in the root folder") {
   Host host;
   CloneOutcome outcome;
-  CHECK_OK(core_test::clone_slot(host.store, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
+  CHECK_OK(core_test::clone_slot(host.managed, host.source, host.plan("vm", bits(Rung::kCopy)), true, &outcome));
   bool done = false;
   outcome.staged->discard();
   CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), EBADF);
@@ -141,7 +141,7 @@ TEST(published_once, "what was published or discarded cannot be published again,
   microvm::Fd image;
   CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
   bool exchanged = false;
-  CHECK_ERRNO(outcome.staged->swap_image(host.store->clones_fd(), "vm", &exchanged), EBADF);
+  CHECK_ERRNO(outcome.staged->swap_image(host.managed->clones_fd(), "vm", &exchanged), EBADF);
 }
 
 TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id on the way") {
@@ -149,10 +149,10 @@ TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id
   for (const char* raw_id : {"", "v/m"}) {
     CloneOutcome ready;
     Plan plan = host.plan("", bits(Rung::kCopy));
-    CHECK_OK(core_test::stage_slot(host.store, host.source, plan, &ready));
+    CHECK_OK(core_test::stage_slot(host.managed, host.source, plan, &ready));
     for (bool done = false; !done;) CHECK_OK(ready.staged->copy_step(kMiB, &done));
     CloneStatus status = CloneStatus::kExists;
-    CHECK_OK(ready.staged->publish(Place::kPool, "ready", plan.expected.size, plan.companions, &status));
+    CHECK_OK(ready.staged->publish(Place::kPool, "ready", plan.expected.size, plan.sidecars, &status));
     CHECK(status == CloneStatus::kCreated);
 
     const std::string slot = *raw_id == '\0' ? "vm" : "v_m";
@@ -170,7 +170,7 @@ TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id
       ReleaseStatus released = ReleaseStatus::kAbsent;
       std::string found;
       request.slot = "another";
-      return microvm::release_slot(*host.store, request, &released, &found);
+      return microvm::release_slot(*host.managed, request, &released, &found);
     }());
   }
 }

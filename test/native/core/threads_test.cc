@@ -5,14 +5,14 @@
 #include <atomic>
 #include <thread>
 
-#include "../../../native/digest.h"
-#include "../../../native/file.h"
-#include "../../../native/lease.h"
-#include "../../../native/locked_slot.h"
-#include "../../../native/release.h"
 #include "check.h"
 #include "files.h"
 #include "host.h"
+#include "slot/digest.h"
+#include "slot/locked_slot.h"
+#include "slot/release.h"
+#include "system/file.h"
+#include "system/lease.h"
 
 using namespace core_test;
 using microvm::CloneOutcome;
@@ -49,7 +49,7 @@ ReleaseStatus release(const Host& host, const std::string& slot) {
   request.slot = slot;
   ReleaseStatus status = ReleaseStatus::kAbsent;
   std::string raw_id;
-  CHECK_OK(microvm::release_slot(*host.store, request, &status, &raw_id));
+  CHECK_OK(microvm::release_slot(*host.managed, request, &status, &raw_id));
   return status;
 }
 
@@ -68,7 +68,7 @@ TEST(clones_at_once, "many clones of one template at once are all whole") {
 }
 
 TEST(grown_while_read,
-     "what is read of a slot while it is grown is of one moment: the old, the new, or one to settle") {
+     "what is read of a slot while it is grown is of one moment: the old, the new, or one to finish_grow") {
   Host host;
   host.clone("vm");
   const std::string folder = host.slot("vm") + '/';
@@ -124,7 +124,7 @@ TEST(clone_and_release, "clones, looks, releases and sweeps of one id at once se
         const ReleaseStatus status = release(host, "vm");
         CHECK(status == ReleaseStatus::kReleased || status == ReleaseStatus::kAbsent);
         microvm::SweepReport report;
-        CHECK_OK(host.store->sweep(100, &report));
+        CHECK_OK(host.managed->sweep(100, &report));
       }
     }
   });
@@ -151,13 +151,13 @@ TEST(stores_at_once, "sessions that start and end while others sweep") {
   in_threads([&](int thread) {
     for (int i = 0; i < kRounds; i++) {
       if (thread % 2 == 0) {
-        Ref<microvm::Store> other;
-        CHECK_OK(microvm::Store::open(host.clones(), &other));
+        Ref<microvm::ManagedFolder> other;
+        CHECK_OK(microvm::ManagedFolder::open(host.clones(), &other));
         CHECK(exists(other->session_path()));
         CHECK_OK(other->leave());
       } else {
         microvm::SweepReport report;
-        CHECK_OK(host.store->sweep(1000, &report));
+        CHECK_OK(host.managed->sweep(1000, &report));
       }
     }
   });
@@ -174,7 +174,7 @@ TEST(lookers_at_once, "looking whether an image is open does not make opening it
         CHECK_OK(Source::open(host.image("vm"), &image, &info));
         (void)microvm::open_elsewhere(image->fd());
       } else {
-        CHECK_OK(microvm::flush_slot(*host.store, "vm"));
+        CHECK_OK(microvm::flush_slot(*host.managed, "vm"));
         CHECK_OK(Source::open(host.image("vm"), &image, &info));
       }
     }

@@ -6,8 +6,8 @@
 #include <cerrno>
 #include <cstdarg>
 
-#include "../../../native/extents.h"
 #include "fuzz.h"
+#include "system/extents.h"
 
 namespace {
 fuzz::Bytes answer;

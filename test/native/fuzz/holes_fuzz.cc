@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "../../../native/copy.h"
-#include "../../../native/file.h"
-#include "../../../native/pack.h"
 #include "fuzz.h"
+#include "system/file.h"
+#include "system/packed_copy.h"
+#include "system/sparse_copy.h"
 
 namespace {
 constexpr size_t kSize = 70'000;
@@ -86,7 +86,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   MUST(error.ok() || !honest);
   if (!honest || !error.ok()) return 0;
   std::string sha256;
-  MUST((pack ? packed.finish(&sha256) : sparse.finish()).ok());
+  MUST((pack ? packed.finish(&sha256) : sparse.finish(nullptr)).ok());
   std::string copy(kSize, 'x');
   MUST(pread(to.get(), copy.data(), kSize, 0) == static_cast<ssize_t>(kSize));
   MUST(copy == bytes);

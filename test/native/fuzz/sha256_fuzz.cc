@@ -1,8 +1,8 @@
 // SHA-256 in pieces of any length is that of the whole, by the processor's instructions and without them.
 #include <algorithm>
 
-#include "../../../native/sha256.h"
 #include "fuzz.h"
+#include "system/sha256.h"
 
 using microvm::Sha256;
 

@@ -3,12 +3,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../../native/file.h"
-#include "../../../native/locked_slot.h"
-#include "../../../native/release.h"
-#include "../../../native/slot_state.h"
-#include "../../../native/tree.h"
 #include "fuzz.h"
+#include "slot/locked_slot.h"
+#include "slot/release.h"
+#include "slot/slot_state.h"
+#include "system/file.h"
+#include "system/tree.h"
 
 using microvm::ReleaseStatus;
 using microvm::SlotState;
@@ -68,11 +68,11 @@ bool exists(const char* name) {
   return lstat(slot_file(name).c_str(), &status) == 0;
 }
 
-void settle(const microvm::Ref<microvm::Store>& store, const Put& pending) {
+void finish_grow(const microvm::Ref<microvm::ManagedFolder>& managed, const Put& pending) {
   microvm::Ref<microvm::LockedSlot> locked;
-  MUST(microvm::LockedSlot::open(store, "vm", &locked).ok());
+  MUST(microvm::LockedSlot::open(managed, "vm", &locked).ok());
   const std::string expected = length_of_image() == UINT64_MAX ? "none" : std::to_string(length_of_image());
-  const microvm::Error error = locked->settle();
+  const microvm::Error error = locked->finish_grow();
   const bool complete = pending.state == State::kPresent && pending.contents == expected;
   if (error.ok()) {
     MUST(!exists(microvm::kNewSizeStamp));
@@ -83,8 +83,8 @@ void settle(const microvm::Ref<microvm::Store>& store, const Put& pending) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static microvm::Ref<microvm::Store> store;
-  if (!store) MUST(microvm::Store::open(fuzz::folder(), &store).ok());
+  static microvm::Ref<microvm::ManagedFolder> managed;
+  if (!managed) MUST(microvm::ManagedFolder::open(fuzz::folder(), &managed).ok());
   fuzz::Bytes bytes(data, size);
   MUST(mkdir((fuzz::folder() + "/vm").c_str(), 0700) == 0);
   const Put image = put(microvm::kImage, &bytes);
@@ -94,28 +94,28 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Put raw_id = put(microvm::kRawId, &bytes);
 
   SlotState state;
-  MUST(microvm::read_slot(*store, "vm", microvm::Look::kAll, &state).ok());
+  MUST(microvm::read_slot(*managed, "vm", microvm::Look::kAll, &state).ok());
   MUST(state.kind == SlotState::Kind::kFolder && state.has_image == (image.state != State::kAbsent));
   must_be(state.stamp, stamp);
   must_be(state.size_stamp, size_stamp);
   must_be(state.new_size_stamp, new_size_stamp);
   must_be(state.raw_id, raw_id);
-  settle(store, new_size_stamp);
+  finish_grow(managed, new_size_stamp);
 
   microvm::ReleaseRequest request;
   request.slot = "vm";
   request.raw_id = bytes.take<uint8_t>() % 2 == 0 ? raw_id.contents : bytes.take_string(20);
   ReleaseStatus status = ReleaseStatus::kAbsent;
   std::string found;
-  MUST(microvm::release_slot(*store, request, &status, &found).ok());
+  MUST(microvm::release_slot(*managed, request, &status, &found).ok());
   const bool torn = raw_id.state == State::kUnusable || (raw_id.state == State::kPresent && raw_id.contents.empty());
   const bool nobodys = raw_id.state == State::kAbsent && stamp.state == State::kAbsent;
   MUST(status == (torn                                            ? ReleaseStatus::kTorn
                   : !nobodys && raw_id.contents != request.raw_id ? ReleaseStatus::kCollision
                                                                   : ReleaseStatus::kReleased));
   microvm::SweepReport report;
-  MUST(store->sweep(1000, &report).ok());
+  MUST(managed->sweep(1000, &report).ok());
   uint64_t budget = 1000;
-  MUST(microvm::remove_tree(store->clones_fd(), "vm", fuzz::folder() + "/vm", &budget).ok());
+  MUST(microvm::remove_tree(managed->clones_fd(), "vm", fuzz::folder() + "/vm", &budget).ok());
   return 0;
 }

@@ -10,8 +10,8 @@
 #include <cerrno>
 #include <cstdarg>
 
-#include "../../../native/file.h"
 #include "fuzz.h"
+#include "system/file.h"
 
 namespace {
 fuzz::Bytes script;

@@ -1,0 +1,20 @@
+// The clones folder and the slots that lie in it: src/addon/native.ts describes each function.
+#pragma once
+
+#include <napi.h>
+
+namespace microvm {
+
+Napi::Value read_small_file(const Napi::CallbackInfo& info);
+Napi::Value open_folder(const Napi::CallbackInfo& info);
+Napi::Value probe_reflink(const Napi::CallbackInfo& info);
+Napi::Value close_folder(const Napi::CallbackInfo& info);
+Napi::Value sweep(const Napi::CallbackInfo& info);
+Napi::Value inspect_slots(const Napi::CallbackInfo& info);
+Napi::Value survey_slots(const Napi::CallbackInfo& info);
+Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info);
+Napi::Value flush_slot(const Napi::CallbackInfo& info);
+Napi::Value release_slot(const Napi::CallbackInfo& info);
+Napi::Value discard_folder(const Napi::CallbackInfo& info);
+
+}  // namespace microvm

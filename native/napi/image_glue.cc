@@ -1,0 +1,203 @@
+#include "napi/image_glue.h"
+
+#include <fcntl.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "napi/job.h"
+#include "napi/kinds.h"
+#include "system/extents.h"
+#include "system/file.h"
+#include "system/identity.h"
+#include "system/lease.h"
+#include "system/sha256.h"
+
+namespace microvm {
+namespace {
+
+Napi::Value to_js(Napi::Env env, Openness openness) {
+  if (openness == Openness::kUnknown) return env.Undefined();
+  return Napi::Boolean::New(env, openness == Openness::kOpen);
+}
+
+class OpenSource {
+ public:
+  explicit OpenSource(std::string path) : path_(std::move(path)) {}
+
+  Error run() {
+    Error error = Source::open(path_, &source_, &info_);
+    if (error.ok()) writers_ = open_for_writing(source_->fd());
+    return error;
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("source", wrap(env, source_));
+    object.Set("info", microvm::to_js(env, info_));
+    object.Set("openForWriting", to_js(env, writers_));
+    return object;
+  }
+
+ private:
+  std::string path_;
+  Ref<Source> source_;
+  FileInfo info_;
+  Openness writers_ = Openness::kUnknown;
+};
+
+class CheckSource {
+ public:
+  explicit CheckSource(Ref<Source> source) : source_(std::move(source)) {}
+
+  Error run() {
+    Error error = stat_fd(source_->fd(), source_->path(), &info_);
+    if (error.ok()) writers_ = open_for_writing(source_->fd());
+    return error;
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("info", microvm::to_js(env, info_));
+    object.Set("openForWriting", to_js(env, writers_));
+    return object;
+  }
+
+ private:
+  Ref<Source> source_;
+  FileInfo info_;
+  Openness writers_ = Openness::kUnknown;
+};
+
+class Identities {
+ public:
+  explicit Identities(std::vector<std::string> paths) : paths_(std::move(paths)) {}
+
+  Error run() {
+    for (const std::string& path : paths_) {
+      FileInfo info;
+      const bool found = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info).ok() && info.is_regular();
+      identities_.push_back(found ? info.identity : Identity());
+      found_.push_back(found ? 1 : 0);
+    }
+    return {};
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, paths_.size());
+    for (uint32_t i = 0; i < paths_.size(); i++) {
+      array.Set(i, found_[i] != 0 ? microvm::to_js(env, identities_[i]) : env.Undefined());
+    }
+    return array;
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  std::vector<Identity> identities_;
+  std::vector<char> found_;
+};
+
+class DigestStep {
+ public:
+  DigestStep(Ref<Digest> digest, uint64_t budget) : digest_(std::move(digest)), budget_(budget) {}
+
+  Error run() { return digest_->step(budget_); }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("bytesDone", static_cast<double>(digest_->position()));
+    if (digest_->done()) object.Set("sha256", digest_->hex());
+    return object;
+  }
+
+ private:
+  Ref<Digest> digest_;
+  uint64_t budget_;
+};
+
+class CountExtents {
+ public:
+  explicit CountExtents(Ref<Source> source) : source_(std::move(source)) {}
+
+  Error run() { return count_extents(source_->fd(), source_->path(), &count_); }
+  Napi::Value result(Napi::Env env) { return Napi::Number::New(env, static_cast<double>(count_)); }
+
+ private:
+  Ref<Source> source_;
+  uint64_t count_ = 0;
+};
+
+class OpenElsewhere {
+ public:
+  explicit OpenElsewhere(std::string path) : path_(std::move(path)) {}
+
+  Error run() {
+    Ref<Source> image;
+    FileInfo info;
+    Error error = Source::open(path_, &image, &info);
+    if (error.ok()) openness_ = open_elsewhere(image->fd());
+    return error;
+  }
+
+  Napi::Value result(Napi::Env env) { return to_js(env, openness_); }
+
+ private:
+  std::string path_;
+  Openness openness_ = Openness::kUnknown;
+};
+
+}  // namespace
+
+Napi::Value open_source(const Napi::CallbackInfo& info) {
+  return Job<OpenSource>::start(info.Env(), "microvm:openSource", OpenSource(to_string(info[0])));
+}
+
+Napi::Value check_source(const Napi::CallbackInfo& info) {
+  Ref<Source> source = unwrap<Source>(info[0]);
+  if (!source) return {};
+  return Job<CheckSource>::start(info.Env(), "microvm:checkSource", CheckSource(std::move(source)));
+}
+
+Napi::Value identities(const Napi::CallbackInfo& info) {
+  return Job<Identities>::start(info.Env(), "microvm:identities", Identities(to_strings(info[0])));
+}
+
+Napi::Value flush_source(const Napi::CallbackInfo& info) {
+  Ref<Source> source = unwrap<Source>(info[0]);
+  if (!source) return {};
+  return start_silent(info.Env(), "microvm:flushSource", [source] { return flush(source->fd(), source->path()); });
+}
+
+Napi::Value sha256_of_text(const Napi::CallbackInfo& info) {
+  const std::string text = to_string(info[0]);
+  char hex[64];
+  Sha256 hash;
+  hash.update(text.data(), text.size());
+  hash.finish_hex(hex);
+  return Napi::String::New(info.Env(), hex, sizeof hex);
+}
+
+Napi::Value new_digest(const Napi::CallbackInfo& info) {
+  Ref<Source> source = unwrap<Source>(info[0]);
+  if (!source) return {};
+  return wrap(info.Env(), Ref<Digest>(new Digest(std::move(source))));
+}
+
+Napi::Value digest_step(const Napi::CallbackInfo& info) {
+  Ref<Digest> digest = unwrap<Digest>(info[0]);
+  if (!digest) return {};
+  return Job<DigestStep>::start(info.Env(), "microvm:digestStep", DigestStep(std::move(digest), to_size(info[1])));
+}
+
+Napi::Value extent_count(const Napi::CallbackInfo& info) {
+  Ref<Source> source = unwrap<Source>(info[0]);
+  if (!source) return {};
+  return Job<CountExtents>::start(info.Env(), "microvm:extentCount", CountExtents(std::move(source)));
+}
+
+Napi::Value image_open_elsewhere(const Napi::CallbackInfo& info) {
+  return Job<OpenElsewhere>::start(info.Env(), "microvm:openElsewhere", OpenElsewhere(to_string(info[0])));
+}
+
+}  // namespace microvm

@@ -1,0 +1,78 @@
+// Asynchronous work: a task runs on a thread of Node's pool, then settles a promise on the thread it came from.
+//
+// A task is a class with
+//   Error run();                          no JavaScript here
+//   Napi::Value result(Napi::Env env);    after a run that succeeded
+// It owns copies of all its inputs.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <utility>
+
+#include "napi/js.h"
+#include "system/error.h"
+
+namespace microvm {
+
+// Any task: what runs it is compiled once, not for each.
+class AnyTask {
+ public:
+  AnyTask() = default;
+  AnyTask(const AnyTask&) = delete;
+  AnyTask& operator=(const AnyTask&) = delete;
+  virtual ~AnyTask() = default;
+  virtual Error run() = 0;
+  virtual Napi::Value result(Napi::Env env) = 0;
+};
+
+// Returns the promise, or throws if Node cannot take the work.
+Napi::Value start_task(Napi::Env env, const char* name, std::unique_ptr<AnyTask> task);
+
+template <class Task>
+class Job {
+ public:
+  static Napi::Value start(Napi::Env env, const char* name, Task task) {
+    return start_task(env, name, std::make_unique<Holder>(std::move(task)));
+  }
+
+ private:
+  class Holder final : public AnyTask {
+   public:
+    explicit Holder(Task task) : task_(std::move(task)) {}
+    Error run() override { return task_.run(); }
+    Napi::Value result(Napi::Env env) override { return task_.result(env); }
+
+   private:
+    Task task_;
+  };
+};
+
+// Work that has nothing to tell but whether it failed.
+template <class Work>
+class SilentTask {
+ public:
+  explicit SilentTask(Work work) : work_(std::move(work)) {}
+  Error run() { return work_(); }
+  Napi::Value result(Napi::Env env) { return env.Undefined(); }
+
+ private:
+  Work work_;
+};
+
+template <class Work>
+Napi::Value start_silent(Napi::Env env, const char* name, Work work) {
+  return Job<SilentTask<Work>>::start(env, name, SilentTask<Work>(std::move(work)));
+}
+
+// A task on the calling thread: its result, or an error thrown.
+template <class Task>
+Napi::Value run_here(Napi::Env env, Task task) {
+  Error error = task.run();
+  if (error.ok()) return task.result(env);
+  napi_throw(env, to_js(env, error));
+  return {};
+}
+
+}  // namespace microvm

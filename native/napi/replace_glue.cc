@@ -1,0 +1,136 @@
+#include "napi/replace_glue.h"
+
+#include <string>
+#include <utility>
+
+#include "napi/job.h"
+#include "napi/kinds.h"
+#include "slot/locked_slot.h"
+#include "system/lease.h"
+
+namespace microvm {
+namespace {
+
+const char* name_of(LockedSlot::Replaced replaced) {
+  switch (replaced) {
+    case LockedSlot::Replaced::kDone:
+      return "done";
+    case LockedSlot::Replaced::kInUse:
+      return "in-use";
+    case LockedSlot::Replaced::kImageChanged:
+      return "image-changed";
+    case LockedSlot::Replaced::kReleased:
+      return "released";
+  }
+  return "";
+}
+
+class LockSlot {
+ public:
+  LockSlot(Ref<ManagedFolder> managed, std::string slot) : managed_(std::move(managed)), slot_(std::move(slot)) {}
+  // Held by another and gone meanwhile are answers, not failures.
+  Error run() {
+    Error error = LockedSlot::open(managed_, slot_, &locked_);
+    if (error.is(EWOULDBLOCK)) return {};
+    if (error.is(ENOENT)) {
+      absent_ = true;
+      return {};
+    }
+    return error;
+  }
+  Napi::Value result(Napi::Env env) {
+    if (locked_) return wrap(env, locked_);
+    return Napi::String::New(env, absent_ ? "absent" : "busy");
+  }
+
+ private:
+  Ref<ManagedFolder> managed_;
+  std::string slot_;
+  Ref<LockedSlot> locked_;
+  bool absent_ = false;
+};
+
+class OpenSlotImage {
+ public:
+  explicit OpenSlotImage(Ref<LockedSlot> locked) : locked_(std::move(locked)) {}
+  Error run() {
+    Error error = locked_->open_image(&image_, &info_);
+    if (error.ok()) holders_ = open_elsewhere(image_->fd());
+    return error;
+  }
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("source", wrap(env, image_));
+    object.Set("info", microvm::to_js(env, info_));
+    if (holders_ != Openness::kUnknown) object.Set("inUse", holders_ == Openness::kOpen);
+    return object;
+  }
+
+ private:
+  Ref<LockedSlot> locked_;
+  Ref<Source> image_;
+  FileInfo info_;
+  Openness holders_ = Openness::kUnknown;
+};
+
+class ReplaceImage {
+ public:
+  ReplaceImage(Ref<LockedSlot> locked, Ref<StagedSlot> staged, Ref<Source> image, Identity expected,
+               std::string size_stamp, bool refuse_in_use)
+      : locked_(std::move(locked)),
+        staged_(std::move(staged)),
+        image_(std::move(image)),
+        expected_(expected),
+        size_stamp_(std::move(size_stamp)),
+        refuse_in_use_(refuse_in_use) {}
+  Error run() {
+    Error error = locked_->replace(*staged_, *image_, expected_, size_stamp_, refuse_in_use_, &replaced_);
+    staged_->discard();
+    return error;
+  }
+  Napi::Value result(Napi::Env env) { return Napi::String::New(env, name_of(replaced_)); }
+
+ private:
+  Ref<LockedSlot> locked_;
+  Ref<StagedSlot> staged_;
+  Ref<Source> image_;
+  Identity expected_;
+  std::string size_stamp_;
+  bool refuse_in_use_;
+  LockedSlot::Replaced replaced_ = LockedSlot::Replaced::kDone;
+};
+
+}  // namespace
+
+Napi::Value lock_slot(const Napi::CallbackInfo& info) {
+  Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
+  if (!managed) return {};
+  return Job<LockSlot>::start(info.Env(), "microvm:lockSlot", LockSlot(std::move(managed), to_string(info[1])));
+}
+
+Napi::Value open_slot_image(const Napi::CallbackInfo& info) {
+  Ref<LockedSlot> locked = unwrap<LockedSlot>(info[0]);
+  if (!locked) return {};
+  return Job<OpenSlotImage>::start(info.Env(), "microvm:openSlotImage", OpenSlotImage(std::move(locked)));
+}
+
+Napi::Value replace_image(const Napi::CallbackInfo& info) {
+  Ref<LockedSlot> locked = unwrap<LockedSlot>(info[0]);
+  if (!locked) return {};
+  Ref<StagedSlot> staged = unwrap<StagedSlot>(info[1]);
+  if (!staged) return {};
+  Ref<Source> image = unwrap<Source>(info[2]);
+  if (!image) return {};
+  return Job<ReplaceImage>::start(
+      info.Env(), "microvm:replaceImage",
+      ReplaceImage(std::move(locked), std::move(staged), std::move(image), to_identity(info[3].As<Napi::Object>()),
+                   to_string(info[4]), to_bool(info[5])));
+}
+
+Napi::Value finish_grow(const Napi::CallbackInfo& info) {
+  Ref<LockedSlot> locked = unwrap<LockedSlot>(info[0]);
+  if (!locked) return {};
+  return start_silent(info.Env(), "microvm:finishGrow", [locked] { return locked->finish_grow(); });
+}
+
+}  // namespace microvm

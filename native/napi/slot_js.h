@@ -1,0 +1,27 @@
+// Slots, and what one wants of them, on their way between JavaScript and the core.
+#pragma once
+
+#include <napi.h>
+
+#include <vector>
+
+#include "slot/managed_folder.h"
+#include "slot/owner_mode.h"
+#include "slot/slot_state.h"
+#include "slot/staged_slot.h"
+#include "system/file.h"
+
+namespace microvm {
+
+// A string, undefined if there is no such file, null if it is nothing that could be read, or not
+// UTF-8: made a string, that would be another id's.
+Napi::Value to_js(Napi::Env env, const SmallFile& file);
+
+Napi::Value to_js(Napi::Env env, const SlotState& state);
+OwnerAndMode to_dress(Napi::Object object);
+SlotPlan to_plan(Napi::Object object);
+// [name, contents, name, contents, …]
+std::vector<Sidecar> to_sidecars(Napi::Value value);
+Place to_place(Napi::Value value);
+
+}  // namespace microvm

@@ -1,0 +1,105 @@
+#include "slot/clone_slot.h"
+
+#include <fcntl.h>
+
+#include "system/file.h"
+#include "system/rename.h"
+
+namespace microvm {
+namespace {
+
+// Whether a path still names the file that a digest was computed of.
+Error path_unchanged(const std::string& path, const Identity& expected, bool* unchanged) {
+  FileInfo info;
+  Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info);
+  *unchanged = error.ok() && info.identity.same_state(expected);
+  return error.is(ENOENT) || error.is(ENOTDIR) ? Error() : error;
+}
+
+// A pooled slot that needs a file with its raw id gets it where nobody else can take the slot meanwhile.
+Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) {
+  std::string taken;
+  FileInfo info;
+  Fd folder;
+  Error error = managed.take_out(Place::kPool, name.ready.c_str(), &taken, &info);
+  if (!error.ok()) return error;
+  const std::string path = join(managed.session_path(), taken);
+  error = open_folder_at(managed.session_fd(), taken.c_str(), path, &folder);
+  if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, true, join(path, kRawId));
+  if (error.ok() && durable) error = flush(folder.get(), path);
+  if (error.ok()) error = managed.put_back(taken, Place::kSlots, name.slot.c_str());
+  if (!error.ok()) (void)managed.to_trash(taken).ok();
+  return error;
+}
+
+// The ready slot from the pool, if it is still there: another process may be after the same.
+Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable, CloneStatus* status, bool* taken) {
+  if (name.ready.empty()) return {};
+  Error error = !name.raw_id.empty()
+                    ? take_and_name(managed, name, durable)
+                    : rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.clones_fd(),
+                                            name.slot.c_str(), join(managed.place_path(Place::kPool), name.ready),
+                                            managed.slot_path(name.slot));
+  if (error.is(ENOENT)) return {};
+  *taken = true;
+  *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
+  if (error.is(EEXIST)) return {};
+  return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()) : error;
+}
+
+}  // namespace
+
+Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& shared_plan,
+                 const SlotName& name, bool publish, CloneOutcome* outcome) {
+  const SlotPlan& plan = shared_plan->get();
+  outcome->status = CloneStatus::kTemplateChanged;
+  bool unchanged = false;
+  Error error = path_unchanged(plan.template_path, plan.template_expected, &unchanged);
+  if (!error.ok() || !unchanged) return error;
+  error = managed->check_current();
+  if (!error.ok()) return error;
+  // Taking a ready slot tells on the way whether there is one of that name; all else would be made in vain.
+  const bool told_by_rename = name.raw_id.empty();
+  if (told_by_rename) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
+  if (!error.ok()) return error;
+  if (!outcome->pooled) {
+    error = read_slot(*managed, name.slot, Look::kAll, &outcome->existing);
+    if (!error.ok()) return error;
+    outcome->status = CloneStatus::kExists;
+    if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
+    if (!told_by_rename) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
+    if (!error.ok()) return error;
+  }
+  if (!outcome->pooled) {
+    error = stage_slot(managed, source, shared_plan, outcome);
+    if (!error.ok() || outcome->status != CloneStatus::kStaged) return error;
+    if (!publish) {
+      outcome->staged->hand_over();
+      return {};
+    }
+    Ref<StagedSlot> staged = std::move(outcome->staged);
+    std::vector<Sidecar> sidecars = plan.sidecars;
+    if (!name.raw_id.empty()) sidecars.push_back({kRawId, name.raw_id});
+    error = staged->publish(Place::kSlots, name.slot, plan.expected.size, sidecars, &outcome->status);
+    outcome->source_now = staged->source_now();
+  }
+  if (error.ok() && outcome->status == CloneStatus::kExists)
+    error = read_slot(*managed, name.slot, Look::kAll, &outcome->existing);
+  return error;
+}
+
+Error stage_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
+                 CloneOutcome* outcome) {
+  Ref<StagedSlot> staged(new StagedSlot(managed, source, plan));
+  Error error = staged->build(&outcome->status);
+  outcome->strategy = staged->strategy();
+  outcome->attempts = staged->attempts();
+  if (!error.ok() || outcome->status == CloneStatus::kSharedInode) {
+    staged->discard();
+    return error;
+  }
+  outcome->staged = std::move(staged);
+  return {};
+}
+
+}  // namespace microvm

@@ -1,0 +1,39 @@
+// A clone in one trip to another thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "slot/slot_state.h"
+#include "slot/staged_slot.h"
+#include "system/error.h"
+#include "system/ref.h"
+
+namespace microvm {
+
+// What is a slot's own.
+struct SlotName {
+  std::string slot;
+  std::string raw_id;  // if sanitising changed it
+  std::string ready;   // a slot in the pool that would do
+};
+
+struct CloneOutcome {
+  CloneStatus status = CloneStatus::kExists;
+  SlotState existing;      // kExists
+  Ref<StagedSlot> staged;  // kStaged, kCopyNeeded
+  Rung strategy = Rung::kCopy;
+  bool pooled = false;
+  std::vector<Attempt> attempts;
+  Identity source_now;
+};
+
+// The whole clone in one trip: compare the template, look for the slot, take one from the pool or build it, publish it.
+Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
+                 const SlotName& name, bool publish, CloneOutcome* outcome);
+
+// Its middle part alone: an image in staging, to be grown, to be sealed, or to take the place of another.
+Error stage_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
+                 CloneOutcome* outcome);
+
+}  // namespace microvm

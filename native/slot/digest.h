@@ -1,0 +1,39 @@
+// The SHA-256 of an open file, in steps of a bounded number of bytes. Holes are hashed without being read, which would
+// fill the page cache with zeros.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "slot/source.h"
+#include "system/error.h"
+#include "system/ref.h"
+#include "system/sha256.h"
+
+namespace microvm {
+
+class Digest final : public Shared {
+ public:
+  explicit Digest(Ref<Source> source) : source_(std::move(source)) {}
+
+  // Hashes about `budget` bytes. Call until done().
+  Error step(uint64_t budget);
+
+  bool done() const { return done_; }
+  uint64_t position() const { return position_; }
+  const std::string& hex() const { return hex_; }
+
+ private:
+  Error look();
+
+  const Ref<Source> source_;
+  Sha256 hash_;
+  uint64_t position_ = 0;
+  // The next data that is known of.
+  uint64_t data_start_ = 0;
+  uint64_t data_end_ = 0;
+  bool done_ = false;
+  std::string hex_;
+};
+
+}  // namespace microvm

@@ -1,0 +1,78 @@
+#include "slot/disk_usage.h"
+
+#include <algorithm>
+
+#include "system/extents.h"
+#include "system/identity.h"
+
+namespace microvm {
+namespace {
+
+// Clones of one image share the same pieces: far fewer are left than came.
+constexpr size_t kMergeAt = 4096;
+
+}  // namespace
+
+Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector<Piece>* shared) {
+  *blocks = FileBlocks();
+  FileInfo info;
+  Error error = stat_fd(fd, path, &info);
+  if (!error.ok()) return error;
+  uint64_t position = 0;
+  for (bool last = false; !last;) {
+    const uint64_t before = position;
+    Extents extents;
+    error = next_extents(fd, path, position, &extents);
+    if (error.is(EOPNOTSUPP) || error.is(ENOTTY)) {
+      *blocks = {info.blocks * 512, 0};
+      return {};
+    }
+    if (!error.ok()) return error;
+    for (uint32_t i = 0; i < extents.count; i++) {
+      const Extent& extent = extents.list[i];
+      position = extent.logical + extent.length;
+      // Under a second name the same blocks are found again.
+      if (extent.located && (extent.shared || info.identity.links > 1)) {
+        blocks->shared += extent.length;
+        shared->push_back({info.identity.device, extent.physical, extent.physical + extent.length});
+      } else {
+        blocks->alone += extent.length;
+      }
+    }
+    last = extents.last || position <= before;  // whatever a file system says, this ends
+  }
+  return {};
+}
+
+void DiskUsage::add(const FileBlocks& blocks, const std::vector<Piece>& shared) {
+  if (whole_) whole_->add(blocks, shared);
+  alone_ += blocks.alone;
+  shared_.insert(shared_.end(), shared.begin(), shared.end());
+  if (shared_.size() >= kMergeAt + 2 * merged_) merge();
+}
+
+uint64_t DiskUsage::total() {
+  merge();
+  uint64_t bytes = alone_;
+  for (const Piece& piece : shared_) bytes += piece.end - piece.start;
+  return bytes;
+}
+
+void DiskUsage::merge() {
+  std::sort(shared_.begin(), shared_.end(), [](const Piece& a, const Piece& b) {
+    return a.device != b.device ? a.device < b.device : a.start < b.start;
+  });
+  size_t kept = 0;
+  for (const Piece& piece : shared_) {
+    Piece* before = kept == 0 ? nullptr : &shared_[kept - 1];
+    if (before != nullptr && before->device == piece.device && piece.start <= before->end) {
+      before->end = std::max(before->end, piece.end);
+    } else {
+      shared_[kept++] = piece;
+    }
+  }
+  shared_.resize(kept);
+  merged_ = kept;
+}
+
+}  // namespace microvm

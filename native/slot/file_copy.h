@@ -1,0 +1,54 @@
+// A copy of one file that appears under its name when it is complete: for places that are not ours, such as a jail.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "slot/owner_mode.h"
+#include "slot/source.h"
+#include "system/error.h"
+#include "system/fd.h"
+#include "system/ref.h"
+#include "system/sparse_copy.h"
+
+namespace microvm {
+
+class FileCopy final : public Shared {
+ public:
+  ~FileCopy() override { discard(); }
+
+  // A file without a name in the destination's folder (O_TMPFILE), which a kill leaves no trace of; where the file
+  // system cannot, one with a hidden name. Shares the source's blocks if that is possible, or else waits for step().
+  static Error start(const Ref<Source>& source, const std::string& dest, Ref<FileCopy>* copy);
+
+  // Copies about `budget` bytes; *done once the file is complete.
+  Error step(uint64_t budget, bool* done);
+
+  // Owner and mode, a flush if `durable`, and the name: EEXIST if it is taken.
+  Error publish(const OwnerAndMode& owner_and_mode, bool durable);
+
+  bool reflinked() const { return reflinked_; }
+  int refused() const { return refused_; }  // errno of the reflink that could not be made
+  uint64_t copied() const { return copy_ ? copy_->position() : 0; }
+
+ private:
+  FileCopy(const Ref<Source>& source, const std::string& dest) : source_(source), dest_(dest) {}
+
+  Error create();
+  Error try_reflink();
+  void discard();
+
+  const Ref<Source> source_;
+  const std::string dest_;
+  uint64_t size_ = 0;
+  Fd folder_;
+  std::string name_;       // in the folder
+  std::string temporary_;  // the hidden name, if it has one
+  Fd file_;
+  std::unique_ptr<SparseCopy> copy_;
+  bool reflinked_ = false;
+  int refused_ = 0;
+};
+
+}  // namespace microvm

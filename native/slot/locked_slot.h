@@ -1,0 +1,47 @@
+// Replacing the image of a slot that exists.
+#pragma once
+
+#include <string>
+
+#include "slot/managed_folder.h"
+#include "slot/source.h"
+#include "slot/staged_slot.h"
+#include "system/error.h"
+#include "system/fd.h"
+#include "system/identity.h"
+#include "system/ref.h"
+
+namespace microvm {
+
+// A published slot whose image is about to be replaced: its folder is locked against others who would do the same.
+class LockedSlot final : public Shared {
+ public:
+  // EWOULDBLOCK if another holds the lock, ENOENT if there is no such slot (any more).
+  static Error open(const Ref<ManagedFolder>& managed, const std::string& slot, Ref<LockedSlot>* locked);
+
+  // The slot's image, to be cloned from.
+  Error open_image(Ref<Source>* image, FileInfo* info);
+
+  // Completes or undoes the grow that a killed process left half-published.
+  Error finish_grow();
+
+  enum class Replaced { kDone, kInUse, kImageChanged, kReleased };
+
+  // Puts the staged image in the place of `image`, which must still be the slot's and as `expected`.
+  Error replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
+                bool refuse_in_use, Replaced* replaced);
+
+ private:
+  LockedSlot(Ref<ManagedFolder> managed, const std::string& slot) : managed_(std::move(managed)), slot_(slot) {}
+
+  std::string path_of(const char* file) const;
+  Error still_there(bool* there) const;
+  Error try_replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
+                    bool refuse_in_use, Replaced* replaced);
+
+  const Ref<ManagedFolder> managed_;
+  const std::string slot_;
+  Fd folder_;
+};
+
+}  // namespace microvm

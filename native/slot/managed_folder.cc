@@ -1,0 +1,266 @@
+#include "slot/managed_folder.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "system/errno_policy.h"
+#include "system/file.h"
+#include "system/lock.h"
+#include "system/reflink.h"
+#include "system/rename.h"
+#include "system/tree.h"
+
+namespace microvm {
+namespace {
+
+std::string hexadecimal(uint64_t number) {
+  std::string digits;
+  do {
+    digits.insert(digits.begin(), "0123456789abcdef"[number % 16]);
+    number /= 16;
+  } while (number != 0);
+  return digits;
+}
+
+constexpr const char* kSpare = "spare";
+
+bool is_full(const Error& error) { return error.is(ENOSPC) || error.is(EDQUOT); }
+
+// A budget that ran out just then does not tell whether all of a folder went.
+bool is_gone(int folder_fd, const char* name) {
+  FileInfo info;
+  return stat_at(folder_fd, name, Follow::kNo, name, &info).is(ENOENT);
+}
+
+}  // namespace
+
+Error ManagedFolder::open(const std::string& clones_dir, Ref<ManagedFolder>* out) {
+  Ref<ManagedFolder> managed(new ManagedFolder(clones_dir));
+  Error error = open_folder(clones_dir, &managed->clones_);
+  if (!error.ok()) return error;
+  FileInfo info;
+  error = stat_fd(managed->clones_.get(), clones_dir, &info);
+  if (!error.ok()) return error;
+  managed->clones_identity_ = info.identity;
+
+  Fd state;
+  std::string state_path = join(clones_dir, kStateFolder);
+  error = make_folder_at(managed->clones_.get(), kStateFolder, 0700, state_path, &state);
+  const struct {
+    const char* name;
+    std::string* path;
+    Fd* folder;
+  } folders[] = {
+      {"staging", &managed->staging_path_, &managed->staging_},
+      {"trash", &managed->trash_path_, &managed->trash_},
+      {"sealed", &managed->sealed_path_, &managed->sealed_},
+      {"pool", &managed->pool_path_, &managed->pool_},
+  };
+  for (const auto& each : folders) {
+    *each.path = join(state_path, each.name);
+    if (error.ok()) error = make_folder_at(state.get(), each.name, 0700, *each.path, each.folder);
+  }
+  if (!error.ok()) return error;
+  managed->spare_path_ = join(state_path, kSpare);
+  managed->state_ = std::move(state);
+  error = managed->start_session();
+  if (error.ok()) *out = managed;
+  return error;
+}
+
+Error ManagedFolder::start_session() {
+  Error error = make_session();
+  if (!is_full(error)) return error;
+  // Perhaps what dead sessions left is all that it takes.
+  SweepReport report;
+  if (sweep(UINT64_MAX, &report).ok()) error = make_session();
+  return is_full(error) ? borrow_spare(error) : error;
+}
+
+Error ManagedFolder::borrow_spare(Error no_space) {
+  Error error = lock_spare();
+  if (error.ok()) error = empty_spare();
+  if (!error.ok()) return no_space;
+  session_ = std::move(spare_);
+  session_path_ = spare_path_;
+  return {};
+}
+
+Error ManagedFolder::lock_spare() {
+  Error error = open_folder_at(state_.get(), kSpare, spare_path_, &spare_);
+  return error.ok() ? try_lock(spare_.get(), spare_path_) : error;
+}
+
+Error ManagedFolder::empty_spare() {
+  FolderReader reader(spare_.get(), spare_path_);
+  while (const char* name = reader.next()) {
+    const std::string unique = session_name_ + '-' + next_name();
+    Error error = rename_over(spare_.get(), name, trash_.get(), unique.c_str(), join(spare_path_, name),
+                              join(trash_path_, unique));
+    if (!error.ok()) return error;
+  }
+  return reader.error();
+}
+
+Error ManagedFolder::make_session() {
+  for (;;) {
+    uint64_t random = 0;
+    if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
+      return Error::last("getrandom", staging_path_);
+    }
+    session_name_ = hexadecimal(static_cast<uint64_t>(getpid())) + '-' + hexadecimal(random);
+    session_path_ = join(staging_path_, session_name_);
+    Error error = make_folder_at(staging_.get(), session_name_.c_str(), 0700, session_path_, &session_);
+    if (error.is(ENOENT)) continue;  // swept between mkdir and open
+    if (error.ok()) error = lock(session_.get(), session_path_);
+    if (!error.ok()) return error;
+    FileInfo ours;
+    FileInfo there;
+    error = stat_fd(session_.get(), session_path_, &ours);
+    if (error.ok()) error = stat_at(staging_.get(), session_name_.c_str(), Follow::kNo, session_path_, &there);
+    if (error.ok() && there.identity.same_file(ours.identity)) return {};
+    if (!error.ok() && !error.is(ENOENT)) return error;
+  }
+}
+
+Error ManagedFolder::check_current() const {
+  FileInfo there;
+  Error error = stat_at(AT_FDCWD, clones_path_.c_str(), Follow::kYes, clones_path_, &there);
+  if (error.is(ENOENT) || (error.ok() && !there.identity.same_file(clones_identity_))) {
+    return Error::of(ESTALE, "statx", clones_path_);
+  }
+  return error;
+}
+
+Error ManagedFolder::probe_reflink(Reflinks* reflinks) {
+  *reflinks = Reflinks::kUnknown;
+  const std::string from_name = next_name();
+  const std::string to_name = next_name();
+  const std::string from_path = join(session_path_, from_name);
+  const std::string to_path = join(session_path_, to_name);
+  const std::string block(4096, 'x');
+  Fd from;
+  Fd to;
+  Error error = create_file_at(session_.get(), from_name.c_str(), 0600, from_path, &from);
+  if (error.ok()) error = write_all_at(from.get(), block.data(), block.size(), 0, from_path);
+  if (error.ok()) error = create_file_at(session_.get(), to_name.c_str(), 0600, to_path, &to);
+  if (error.ok()) {
+    error = reflink(from.get(), to.get(), block.size(), from_path, to_path);
+    if (error.ok()) {
+      *reflinks = Reflinks::kYes;
+    } else if (verdict_of(error.code) == Verdict::kNextRung) {
+      *reflinks = Reflinks::kNo;
+      error = Error();
+    }
+  }
+  from.reset();  // FUSE keeps what is removed while it is open, under another name
+  to.reset();
+  for (const std::string& name : {from_name, to_name}) {
+    if (unlinkat(session_.get(), name.c_str(), 0) < 0) (void)to_trash(name).ok();
+  }
+  // Without space slots must be released all the same; whoever wants to seal tries again.
+  return is_full(error) ? Error() : error;
+}
+
+Error ManagedFolder::sweep(uint64_t budget, SweepReport* report) {
+  // What cannot be removed in one place must not keep what can in the other.
+  Error staging_error = sweep_staging(&budget, report);
+  Error trash_error = empty_trash(&budget, report);
+  report->more = budget == 0;
+  return staging_error.ok() ? trash_error : staging_error;
+}
+
+Error ManagedFolder::sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget,
+                                  uint64_t* removed, bool* still_open) {
+  const uint64_t before = *budget;
+  Error error = remove_tree(folder_fd, name, join(path, name), budget);
+  if (error.is(ENOTEMPTY)) {
+    // FUSE and NFS put another name in the place of a file that is still open: it goes with a later sweep. Nothing was
+    // won, so nothing is charged, or sweeps would go on for ever.
+    *budget = before;
+    *still_open = true;
+    return {};
+  }
+  if (error.ok() && is_gone(folder_fd, name)) ++*removed;
+  return error;
+}
+
+Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
+  Error first_error;
+  FolderReader reader(staging_.get(), staging_path_);
+  while (const char* name = reader.next()) {
+    if (*budget == 0) return first_error;
+    if (session_name_ == name) continue;
+    Fd session;
+    Error error = open_folder_at(staging_.get(), name, join(staging_path_, name), &session);
+    // Only folders are sessions; what else lies here is not ours. A session may also be gone by now.
+    if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
+    if (error.ok()) {
+      if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
+      error = sweep_folder(staging_.get(), staging_path_, name, budget, &report->staging_removed, &report->still_open);
+    }
+    if (!error.ok() && first_error.ok()) first_error = error;
+  }
+  return first_error.ok() ? reader.error() : first_error;
+}
+
+Error ManagedFolder::empty_trash(uint64_t* budget, SweepReport* report) {
+  Error first_error;
+  FolderReader reader(trash_.get(), trash_path_);
+  while (const char* name = reader.next()) {
+    if (*budget == 0) return first_error;
+    // One slot that cannot be removed (an immutable file, a mount) must not keep the others.
+    Error error = sweep_folder(trash_.get(), trash_path_, name, budget, &report->trash_removed, &report->still_open);
+    if (!error.ok() && first_error.ok()) first_error = error;
+  }
+  return first_error.ok() ? reader.error() : first_error;
+}
+
+int ManagedFolder::place_fd(Place place) const {
+  return place == Place::kSlots ? clones_.get() : place == Place::kSealed ? sealed_.get() : pool_.get();
+}
+
+const std::string& ManagedFolder::place_path(Place place) const {
+  return place == Place::kSlots ? clones_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
+}
+
+Error ManagedFolder::take_out(Place place, const char* name, std::string* taken, FileInfo* info) {
+  *taken = next_name();
+  const std::string path = join(session_path_, *taken);
+  Error error =
+      rename_folder_to_free(place_fd(place), name, session_.get(), taken->c_str(), join(place_path(place), name), path);
+  if (!error.ok()) return error;
+  error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
+  // Nothing sweeps the folder of a session that lives: what is not taken for good must not stay in it.
+  if (!error.ok()) (void)put_back(*taken, place, name).ok();
+  return error;
+}
+
+Error ManagedFolder::put_back(const std::string& taken, Place place, const char* name) {
+  return rename_folder_to_free(session_.get(), taken.c_str(), place_fd(place), name, join(session_path_, taken),
+                               join(place_path(place), name));
+}
+
+Error ManagedFolder::to_trash(const std::string& taken) {
+  const std::string name = session_name_ + '-' + taken;
+  return rename_folder_to_free(session_.get(), taken.c_str(), trash_.get(), name.c_str(), join(session_path_, taken),
+                               join(trash_path_, name));
+}
+
+Error ManagedFolder::leave() {
+  if (session_path_ == spare_path_) return {};
+  // The first to leave leaves its folder, for one who comes when there is no space for another.
+  FolderReader reader(session_.get(), session_path_);
+  if (reader.next() == nullptr &&
+      rename_folder_to_free(staging_.get(), session_name_.c_str(), state_.get(), kSpare, session_path_, spare_path_)
+          .ok()) {
+    return {};
+  }
+  uint64_t budget = UINT64_MAX;
+  return remove_tree(staging_.get(), session_name_.c_str(), session_path_, &budget);
+}
+
+std::string ManagedFolder::next_name() { return hexadecimal(counter_.fetch_add(1, std::memory_order_relaxed)); }
+
+}  // namespace microvm

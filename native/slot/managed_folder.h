@@ -1,0 +1,115 @@
+// The clones folder as one process sees it: descriptors of the folder and of our own folder in it, and a staging folder
+// of this process alone.
+//
+// Locking rules. A session's staging folder is held by flock from just after it is made until its process ends; whoever
+// can take that lock may remove the folder. A maker that gets its lock only after a sweeper had it finds the folder
+// gone and makes another. Trash belongs to nobody: any process may empty it. A slot's folder is locked (flock) while
+// its image is replaced.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "system/error.h"
+#include "system/fd.h"
+#include "system/identity.h"
+#include "system/ref.h"
+
+namespace microvm {
+
+inline constexpr char kStateFolder[] = ".microvm-rootfs";
+
+// Whether files of a folder can share blocks.
+enum class Reflinks {
+  kUnknown,  // no space to try it
+  kNo,
+  kYes,
+};
+
+// Where a staged folder can be published to.
+enum class Place {
+  kSlots,   // the clones folder
+  kSealed,  // images that clones are reflinked from
+  kPool,    // slots that are ready to be taken
+};
+
+struct SweepReport {
+  uint64_t staging_removed = 0;  // folders of dead sessions
+  uint64_t trash_removed = 0;    // released slots
+  bool more = false;             // the budget ran out first
+  bool still_open = false;       // on FUSE or NFS something was still open: it goes with another sweep
+};
+
+class ManagedFolder final : public Shared {
+ public:
+  // The clones folder must exist; our own folder in it is made.
+  static Error open(const std::string& clones_dir, Ref<ManagedFolder>* managed);
+
+  // ESTALE if the path now names another folder than the one that is open (moved away, or mounted over), or if our own
+  // folders in it were removed.
+  Error check_current() const;
+
+  // Tried, not guessed from the file system's name. A fault of the disk is an error, not a no.
+  Error probe_reflink(Reflinks* reflinks);
+
+  // Removes what dead processes left in staging, and all trash; about `budget` files and folders.
+  Error sweep(uint64_t budget, SweepReport* report);
+
+  // Taking a folder away is two renames: into this session's folder, where nobody else touches it and the caller can
+  // see which folder it really got; then into trash, which anybody may empty, or back.
+  Error take_out(Place place, const char* name, std::string* taken, FileInfo* info);
+  Error put_back(const std::string& taken, Place place, const char* name);
+  Error to_trash(const std::string& taken);
+
+  // Removes this session's staging folder, unless it serves as the spare one. The object is of no use afterwards.
+  Error leave();
+
+  // A name that no other object of this session has.
+  std::string next_name();
+
+  int place_fd(Place place) const;
+  const std::string& place_path(Place place) const;
+  int clones_fd() const { return clones_.get(); }
+  int session_fd() const { return session_.get(); }
+  const std::string& clones_path() const { return clones_path_; }
+  const std::string& session_path() const { return session_path_; }
+  std::string slot_path(std::string_view slot) const { return join(clones_path_, slot); }
+
+ private:
+  explicit ManagedFolder(const std::string& clones_dir) : clones_path_(clones_dir) {}
+
+  Error start_session();
+  Error make_session();
+  Error borrow_spare(Error no_space);
+  Error lock_spare();
+  // Of what a process that died has left there.
+  Error empty_spare();
+  Error sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed,
+                     bool* still_open);
+  Error sweep_staging(uint64_t* budget, SweepReport* report);
+  Error empty_trash(uint64_t* budget, SweepReport* report);
+
+  const std::string clones_path_;
+  std::string staging_path_;
+  std::string trash_path_;
+  std::string sealed_path_;
+  std::string pool_path_;
+  std::string session_name_;
+  std::string session_path_;
+  Fd clones_;
+  Fd staging_;
+  Fd trash_;
+  Fd sealed_;
+  Fd pool_;
+  Fd session_;
+  // A folder for one session at a time that was made while there was space, so that slots can be released when there is
+  // none.
+  Fd spare_;
+  Fd state_;
+  std::string spare_path_;
+  Identity clones_identity_;
+  std::atomic<uint64_t> counter_{0};
+};
+
+}  // namespace microvm

@@ -1,0 +1,77 @@
+// Making a staged folder appear under its name.
+#include "slot/release.h"
+#include "slot/staged_slot.h"
+#include "system/file.h"
+#include "system/rename.h"
+
+namespace microvm {
+
+Error StagedSlot::source_unchanged(bool* unchanged) {
+  FileInfo info;
+  Error error = stat_fd(source_->fd(), source_->path(), &info);
+  if (!error.ok()) return error;
+  source_now_ = info.identity;
+  *unchanged = info.identity.same_state(plan_.expected);
+  return {};
+}
+
+Error StagedSlot::check_image(uint64_t size) {
+  FileInfo info;
+  Error error = stat_at(managed_->session_fd(), inside(kImage).c_str(), Follow::kNo, image_path(), &info);
+  if (error.ok() && (!info.is_regular() || info.identity.size != size)) return Error::of(EIO, "statx", image_path());
+  return error;
+}
+
+Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
+  Error error;
+  for (const Sidecar& file : sidecars) {
+    // A raw id is always flushed. btrfs logs a file that somebody flushes, and not what else lies in its folder: a
+    // stamp and an image that come back from a power cut without their raw id would be another id's slot.
+    const bool flushed = plan_.durable || file.name == kRawId;
+    error = write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, flushed,
+                             join(path_, file.name));
+    if (!error.ok()) break;
+  }
+  return error;
+}
+
+Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, const std::vector<Sidecar>& sidecars,
+                          CloneStatus* status) {
+  *status = CloneStatus::kSourceChanged;
+  Error error = still_staged();
+  if (!error.ok()) return error;
+  // An image that is still open here has not been in anybody else's hands since its length was checked.
+  if (!image_) error = check_image(size);
+  if (error.ok()) error = write_sidecars(sidecars);
+  if (error.ok() && plan_.durable) {
+    Fd folder;
+    if (!image_) error = open_image(&image_);
+    if (error.ok()) error = flush(image_.get(), image_path());
+    if (error.ok()) error = open_folder_at(managed_->session_fd(), name_.c_str(), path_, &folder);
+    if (error.ok()) error = flush(folder.get(), path_);
+  }
+  bool unchanged = false;
+  if (error.ok()) error = source_unchanged(&unchanged);
+  image_.reset();  // a slot that appears while its image is open here would look in use to others
+  if (!error.ok() || !unchanged) {
+    discard();
+    return error;
+  }
+
+  error = rename_folder_to_free(managed_->session_fd(), name_.c_str(), managed_->place_fd(place), name.c_str(), path_,
+                                join(managed_->place_path(place), name));
+  if (!error.ok()) {
+    discard();
+    *status = CloneStatus::kExists;
+    return error.is(EEXIST) ? Error() : error;
+  }
+  name_.clear();  // no longer ours to remove
+  *status = CloneStatus::kCreated;
+  if (!plan_.durable) return {};
+  error = flush(managed_->place_fd(place), managed_->place_path(place));
+  // Not promised, so not there.
+  if (!error.ok()) (void)discard_folder(*managed_, place, name).ok();
+  return error;
+}
+
+}  // namespace microvm

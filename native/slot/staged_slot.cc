@@ -1,0 +1,149 @@
+#include "slot/staged_slot.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "system/errno_policy.h"
+#include "system/file.h"
+#include "system/packed_copy.h"
+#include "system/reflink.h"
+#include "system/rename.h"
+#include "system/sparse_copy.h"
+#include "system/tree.h"
+
+namespace microvm {
+
+Error StagedSlot::build(CloneStatus* status) {
+  name_ = managed_->next_name();
+  path_ = join(managed_->session_path(), name_);
+  Error error = make_new_folder(managed_->session_fd(), name_.c_str(), 0755, path_);
+  if (!error.ok()) return error;
+
+  bool done = false;
+  if ((plan_.rungs & static_cast<unsigned>(Rung::kReflink)) != 0) error = try_reflink(&done);
+  if (error.ok() && !done && (plan_.rungs & static_cast<unsigned>(Rung::kHardlink)) != 0) {
+    if (plan_.owner_and_mode.empty()) {
+      error = try_hardlink(&done);
+    } else {
+      bool possible = false;
+      error = same_device(&possible);
+      if (error.ok() && possible) {
+        *status = CloneStatus::kSharedInode;
+        return {};
+      }
+      attempts_.push_back({Rung::kHardlink, EXDEV});
+    }
+  }
+  if (!error.ok()) return error;
+  if (done) {
+    *status = CloneStatus::kStaged;
+    return {};
+  }
+  error = create_image();
+  if (!error.ok()) return error;
+  strategy_ = Rung::kCopy;
+  if (plan_.packed) {
+    copy_ =
+        std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  } else {
+    copy_ =
+        std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  }
+  *status = CloneStatus::kCopyNeeded;
+  return {};
+}
+
+Error StagedSlot::create_image() {
+  return create_file_at(managed_->session_fd(), inside(kImage).c_str(), 0600, image_path(), &image_);
+}
+
+Error StagedSlot::open_image(Fd* image) const {
+  Error error = still_staged();
+  if (!error.ok()) return error;
+  return open_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path(), image);
+}
+
+Error StagedSlot::swap_image(int folder_fd, std::string_view dest, bool* exchanged) {
+  Error error = still_staged();
+  if (!error.ok()) return error;
+  error = exchange(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+  *exchanged = error.ok();
+  if (!error.is(EINVAL) && !error.is(ENOSYS)) return error;
+  return rename_over(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+}
+
+Error StagedSlot::try_reflink(bool* done) {
+  Error error = create_image();
+  if (!error.ok()) return error;
+  error = reflink(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  if (error.ok()) {
+    FileInfo clone;
+    error = stat_fd(image_.get(), image_path(), &clone);
+    if (!error.ok()) return error;
+    if (clone.identity.size == plan_.expected.size) {
+      *done = true;
+      strategy_ = Rung::kReflink;
+      return set_owner_and_mode(image_.get(), plan_.owner_and_mode, image_path());
+    }
+  } else if (verdict_of(error.code) == Verdict::kStop) {
+    return error;
+  }
+  attempts_.push_back({Rung::kReflink, error.code});
+  image_.reset();
+  return remove_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path());
+}
+
+Error StagedSlot::try_hardlink(bool* done) {
+  if (retry_eintr([&] {
+        return linkat(AT_FDCWD, source_->path().c_str(), managed_->session_fd(), inside(kImage).c_str(),
+                      AT_SYMLINK_FOLLOW);
+      }) < 0) {
+    Error error = Error::last("link", source_->path(), image_path());
+    if (verdict_of(error.code) == Verdict::kStop) return error;
+    attempts_.push_back({Rung::kHardlink, error.code});
+    return {};
+  }
+  // The path may have been given to another file since it was looked at: source_unchanged() compares the open file
+  // alone.
+  FileInfo linked;
+  Error error = stat_at(managed_->session_fd(), inside(kImage).c_str(), Follow::kNo, image_path(), &linked);
+  if (!error.ok()) return error;
+  if (linked.identity.same_file(plan_.expected)) {
+    *done = true;
+    strategy_ = Rung::kHardlink;
+    return {};
+  }
+  // On overlayfs linking a file of the lower layer copies it up first, which can give it another inode.
+  attempts_.push_back({Rung::kHardlink, EXDEV});
+  return remove_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path());
+}
+
+Error StagedSlot::same_device(bool* same) const {
+  FileInfo folder;
+  Error error = stat_fd(managed_->session_fd(), managed_->session_path(), &folder);
+  *same = error.ok() && folder.identity.device == plan_.expected.device;
+  return error;
+}
+
+Error StagedSlot::copy_step(uint64_t budget, bool* done) {
+  if (!image_) return Error::of(EBADF, "open", image_path());  // discarded, or copied to the end already
+  Error error = copy_->step(budget);
+  if (!error.ok() || !copy_->done()) return error;
+  error = copy_->finish(&sha256_);
+  if (error.ok()) error = set_owner_and_mode(image_.get(), plan_.owner_and_mode, image_path());
+  *done = error.ok();
+  image_.reset();
+  return error;
+}
+
+void StagedSlot::discard() {
+  if (name_.empty()) return;
+  copy_.reset();
+  image_.reset();
+  // What cannot be removed now goes with the next sweep, which leaves the folder of a session that lives alone.
+  uint64_t budget = UINT64_MAX;
+  if (!remove_tree(managed_->session_fd(), name_.c_str(), path_, &budget).ok()) (void)managed_->to_trash(name_).ok();
+  name_.clear();
+}
+
+}  // namespace microvm

@@ -1,0 +1,62 @@
+// Opening files relative to a folder, and reading, writing and flushing them whole.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "system/error.h"
+#include "system/fd.h"
+#include "system/identity.h"
+
+namespace microvm {
+
+// A folder by path, following symbolic links: for the folders that the operator configured.
+Error open_folder(const std::string& path, Fd* folder);
+
+// A folder by its name in another; never through a symbolic link (ELOOP or ENOTDIR).
+Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd* folder);
+
+// A folder that is not there yet (EEXIST).
+Error make_new_folder(int folder_fd, const char* name, unsigned mode, std::string_view path);
+
+// A folder that is made if it is not there.
+Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* folder);
+
+// A file for reading, never waiting for a FIFO's writer nor following a symbolic link.
+Error open_file_at(int folder_fd, const char* name, std::string_view path, Fd* file);
+
+// The same, following a symbolic link or not. EWOULDBLOCK if somebody holds a lease on the file.
+Error open_unwaiting(int folder_fd, const char* name, Follow follow, std::string_view path, Fd* file);
+
+// A new file, EEXIST if the name is taken.
+Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file);
+
+// A new file with these contents, flushed if `durable`.
+Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path);
+
+// Above what any stamp and any raw id can be.
+constexpr uint64_t kSmallFileLimit = 4096;
+
+// What a small file that other programs may have written turned out to be.
+struct SmallFile {
+  enum class State { kAbsent, kPresent, kUnusable };  // unusable: a link, a folder, a device, or too large
+  State state = State::kAbsent;
+  std::string contents;
+  int64_t mtime_ns = 0;
+};
+
+Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file,
+                      uint64_t limit = kSmallFileLimit);
+
+// One read at an offset; *count is 0 at the end of the file.
+Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count);
+Error write_all_at(int fd, const char* data, size_t length, uint64_t offset, std::string_view path);
+
+Error remove_file_at(int folder_fd, const char* name, std::string_view path);
+
+// fsync, also of folders.
+Error flush(int fd, std::string_view path);
+
+}  // namespace microvm

@@ -1,0 +1,26 @@
+// Where a file holds data: SEEK_DATA and SEEK_HOLE.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "system/error.h"
+
+namespace microvm {
+
+struct DataRange {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  bool empty() const { return start >= end; }
+};
+
+// Whether the file system tells where the holes are. Some (FUSE, ramfs) call everything data although the file has
+// fewer blocks than its length.
+Error reports_holes(int fd, uint64_t size, std::string_view path, bool* reports);
+
+// The first range of data at or after `from`, within `size`; empty at `size` if only a hole is left.
+Error next_data_range(int fd, uint64_t from, uint64_t size, std::string_view path, DataRange* range);
+
+bool all_zeros(const char* data, size_t length);
+
+}  // namespace microvm

@@ -1,0 +1,56 @@
+// Which file a descriptor or a path names, and in which state: statx.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "system/error.h"
+
+namespace microvm {
+
+struct Identity {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  int64_t ctime_ns = 0;
+  uint64_t links = 0;
+
+  // Same file with the same contents. Making or removing a hardlink changes ctime and nothing else, so ctime counts
+  // only while the file has one link on both occasions.
+  bool same_state(const Identity& other) const {
+    return same_file(other) && size == other.size && mtime_ns == other.mtime_ns &&
+           (links != 1 || other.links != 1 || ctime_ns == other.ctime_ns);
+  }
+  bool same_file(const Identity& other) const { return device == other.device && inode == other.inode; }
+  // Of files that were not open all the while: ext4 gives the inode of a file that is gone to the next one that is
+  // made, so after two grows of an image the number alone would be the same again.
+  bool same_image(const Identity& other) const { return same_file(other) && size == other.size; }
+  bool identical(const Identity& other) const {
+    return same_file(other) && size == other.size && mtime_ns == other.mtime_ns && ctime_ns == other.ctime_ns &&
+           links == other.links;
+  }
+};
+
+struct FileInfo {
+  Identity identity;
+  uint32_t mode = 0;  // type and permissions
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint64_t blocks = 0;        // of 512 bytes
+  bool mount_root = false;    // something is mounted here
+  bool tells_mounts = false;  // else nothing is known of that: Linux before 5.8
+
+  bool is_regular() const;
+  bool is_folder() const;
+};
+
+// The file behind an open descriptor.
+Error stat_fd(int fd, std::string_view path, FileInfo* info);
+
+enum class Follow { kNo, kYes };
+
+// The file at `name` in the folder `folder_fd`; `path` is for the error alone.
+Error stat_at(int folder_fd, const char* name, Follow follow, std::string_view path, FileInfo* info);
+
+}  // namespace microvm

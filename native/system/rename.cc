@@ -1,0 +1,42 @@
+#include "system/rename.h"
+
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace microvm {
+namespace {
+
+// RENAME_NOREPLACE and RENAME_EXCHANGE, which older C libraries do not define.
+constexpr unsigned kNoReplace = 1;
+constexpr unsigned kExchange = 2;
+
+int call_renameat2(int from_fd, const char* from, int to_fd, const char* to, unsigned flags) {
+  return static_cast<int>(retry_eintr([&] { return syscall(SYS_renameat2, from_fd, from, to_fd, to, flags); }));
+}
+
+}  // namespace
+
+Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
+                            std::string_view dest) {
+  if (call_renameat2(from_fd, from, to_fd, to, kNoReplace) == 0) return {};
+  if (errno == EINVAL || errno == ENOSYS) {
+    // FUSE and NFS know no flags. A folder renamed onto a folder that is not empty, or onto a file, fails there too.
+    if (call_renameat2(from_fd, from, to_fd, to, 0) == 0) return {};
+    if (errno == ENOTEMPTY || errno == ENOTDIR) errno = EEXIST;
+  }
+  return Error::last("renameat2", path, dest);
+}
+
+Error rename_over(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
+                  std::string_view dest) {
+  if (call_renameat2(from_fd, from, to_fd, to, 0) == 0) return {};
+  return Error::last("renameat2", path, dest);
+}
+
+Error exchange(int from_fd, const char* from, int to_fd, const char* to, std::string_view path, std::string_view dest) {
+  if (call_renameat2(from_fd, from, to_fd, to, kExchange) == 0) return {};
+  return Error::last("renameat2", path, dest);
+}
+
+}  // namespace microvm

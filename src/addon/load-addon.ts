@@ -1,0 +1,100 @@
+// Finds the addon's binary: one that was built here, else the shipped one. node-gyp-build knows where they lie. It gives up at the first file
+// that does not load; so then each file is tried, and what was looked for, and why it did not serve, is in the error.
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { RootfsError } from '../system/errors.js';
+
+interface Failure {
+  readonly path: string;
+  readonly error: Error;
+}
+
+const HERE = join(__dirname, '..', '..');
+
+/** Loads the first binary that can be loaded. Throws `ADDON_NOT_LOADED`, with every error on the way. */
+export function loadAddon(): unknown {
+  // Bundlers look into a plain `require`; what is found here is only known at run time.
+  const require = createRequire(join(__dirname, 'index.js'));
+  const named = process.env.MICROVM_ROOTFS_ADDON;
+  if (!named) {
+    try {
+      return require('node-gyp-build')(HERE);
+    } catch {
+      // Looked into, and told, below.
+    }
+  }
+  const roots = packageRoots(require);
+  const failures: Failure[] = [];
+  for (const path of named ? [named] : candidates(roots)) {
+    try {
+      return require(path);
+    } catch (error) {
+      failures.push({ path, error: error instanceof Error ? error : new Error(String(error)) });
+    }
+  }
+  throw new RootfsError('ADDON_NOT_LOADED', explain(failures, roots[0] as string), {
+    cause: new AggregateError(failures.map(({ error }) => error)),
+  });
+}
+
+function candidates(roots: readonly string[]): readonly string[] {
+  const builds = process.env.PREBUILDS_ONLY ? [] : [join('build', 'Release', 'microvm_rootfs.node')];
+  const files = [...builds, join('prebuilds', `linux-${process.arch}`, 'microvm-rootfs.node')];
+  return roots.flatMap((root) => files.map((file) => join(root, file)));
+}
+
+/** Where the package lies, likeliest first. */
+function packageRoots(require: NodeJS.Require): readonly string[] {
+  // Of a bundle, this is some folder of the program; the package may be installed beside it, for the sake of its binaries.
+  try {
+    const installed = dirname(require.resolve('microvm-rootfs/package.json'));
+    return existsSync(join(HERE, 'binding.gyp')) || HERE === installed ? [HERE] : [installed, HERE];
+  } catch {
+    return [HERE];
+  }
+}
+
+function explain(failures: readonly Failure[], root: string): string {
+  const tried = failures.map(
+    ({ path, error }) => `  ${path}: ${existsSync(path) ? reason(path, error) : 'no such file'}`,
+  );
+  return [
+    `no binary of the addon could be loaded on ${process.platform}-${process.arch}, ${libc()}, Node ${process.version}. Looked for:`,
+    ...tried,
+    ...(failures.some(isForbidden) ? FORBIDDEN : howToBuild(root)),
+  ].join('\n');
+}
+
+/** Whether Node was told to load no addon, whatever there is. */
+function isForbidden({ error }: Failure): boolean {
+  return 'code' in error && error.code === 'ERR_DLOPEN_DISABLED';
+}
+
+const FORBIDDEN = [
+  'Node was told to load no addons: add --allow-addons to --permission, or leave out --no-addons.',
+];
+
+function howToBuild(root: string): readonly string[] {
+  return [
+    'Shipped are binaries for linux-x64 and linux-arm64, for glibc 2.28 and newer and for musl.',
+    'This builds one from source; it needs g++, make, python3 and the headers of Node:',
+    `  cd '${root.replaceAll("'", "'\\''")}' && npm run build:addon`,
+  ];
+}
+
+function reason(path: string, error: Error): string {
+  // The dynamic loader puts the path first, and Node where the file was required from after it.
+  return (error.message.split('\n')[0] ?? '').replace(`${path}: `, '');
+}
+
+/** The C library that this process runs on. */
+function libc(): string {
+  try {
+    const { header } = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+    if (header?.glibcVersionRuntime) return `glibc ${header.glibcVersionRuntime}`;
+    return readFileSync('/proc/self/maps', 'latin1').includes('ld-musl') ? 'musl' : 'a libc of unknown kind';
+  } catch {
+    return 'a libc of unknown kind';
+  }
+}

@@ -1,0 +1,321 @@
+// The addon as the rest of the library sees it. Arguments have been validated before they come here; failures of the
+// system reject with a SystemError, outcomes that a caller has to decide about are values.
+import { isSystemError, RootfsError, type SystemError } from '../system/errors.js';
+import type { Strategy } from '../system/strategy.js';
+import type { Identity } from './identity.js';
+import { loadAddon } from './load-addon.js';
+
+declare const kind: unique symbol;
+/** An open folder of slots, with this session's staging folder. */
+export type NativeFolder = { readonly [kind]: 'folder' };
+/** An open image. */
+export type NativeSource = { readonly [kind]: 'source' };
+/** A SHA-256 under way. */
+export type NativeDigest = { readonly [kind]: 'digest' };
+/** A slot in staging. Disposing of it removes it unless it was published. */
+export type NativeStagedSlot = { readonly [kind]: 'staged slot' };
+/** A slot whose folder is locked. Disposing of it unlocks. */
+export type NativeLockedSlot = { readonly [kind]: 'locked slot' };
+
+/** A copy of a file that has no name yet. */
+export type NativeFileCopy = { readonly [kind]: 'file copy' };
+/** What files hold on disk, blocks that several share counted once. */
+export type NativeDiskUsage = { readonly [kind]: 'disk usage' };
+
+/** A plan that was read once, for many clones. */
+export type NativePlan = { readonly [kind]: 'plan' };
+
+/** Bits of {@link SlotPlan.rungs}. */
+export const RUNG = { reflink: 1, hardlink: 2, copy: 4 } as const;
+
+export interface FileInfo {
+  readonly identity: Identity;
+  readonly regular: boolean;
+  /** Permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Allocated blocks of 512 bytes. */
+  readonly blocks: number;
+}
+
+/** A small file in a slot: its text, undefined if there is none, null if it is nothing that one could read. */
+export type SmallFile = string | null | undefined;
+
+export interface SlotState {
+  readonly kind: 'absent' | 'folder' | 'foreign';
+  /** Given for a folder. */
+  readonly folder?: Identity;
+  readonly image?: FileInfo;
+  readonly sharesExtents: boolean;
+  readonly stamp: SmallFile;
+  /** When the stamp was written; without one, when anything last got a name in the folder. */
+  readonly createdAtMs: number;
+  readonly sizeStamp: SmallFile;
+  readonly newSizeStamp: SmallFile;
+  readonly rawId: SmallFile;
+  readonly stack: SmallFile;
+  /** Looked for only where the image has several names. */
+  readonly exported: SmallFile;
+}
+
+/** What can be told of a slot by what it holds alone. */
+export interface SlotFacts
+  extends Pick<
+    SlotState,
+    'kind' | 'stamp' | 'createdAtMs' | 'sizeStamp' | 'newSizeStamp' | 'rawId' | 'stack'
+  > {
+  readonly image?: {
+    readonly regular: boolean;
+    readonly identity: Pick<Identity, 'sizeBytes'>;
+  };
+}
+
+/** Bytes of a file's blocks on disk. */
+export interface FileBlocks {
+  readonly aloneBytes: number;
+  readonly sharedBytes: number;
+}
+
+/** Where a staged folder can be published to. */
+export type Place = 'slots' | 'sealed' | 'pool';
+
+/** What the clones of one template have in common. */
+export interface SlotPlan {
+  /** Small files to write beside the image: name, contents, name, contents, … */
+  readonly sidecars: readonly string[];
+  /** The source as it must be. */
+  readonly expected: Identity;
+  /** What must be unchanged for `sidecars` to be true. Only looked at by `cloneSlot` and its kin. */
+  readonly templatePath?: string;
+  readonly templateExpected?: Identity;
+  /** Allowed rungs, of {@link RUNG}; a copy is what is left when no other serves. */
+  readonly rungs: number;
+  /** A copy is made in few extents, and hashed on the way. */
+  readonly packed?: boolean;
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
+  readonly mode?: number | undefined;
+  readonly durable: boolean;
+}
+
+/** One clone: the slot's name, the raw id where it differs, and a folder of the pool to take rather than build one. */
+export type NativeClone = [
+  source: NativeSource,
+  plan: NativePlan,
+  slot: string,
+  rawId: string | undefined,
+  ready: string | undefined,
+];
+
+export interface NativeAttempt {
+  readonly strategy: Strategy;
+  /** Negative; 0: the clone came out short. */
+  readonly errno: number;
+}
+
+export interface Built {
+  readonly strategy: Strategy;
+  readonly attempts: readonly NativeAttempt[];
+}
+export interface Created extends Built {
+  readonly status: 'created';
+  /** Given if making the clone changed it (a hardlink changes ctime and the count of links). */
+  readonly sourceNow?: Identity;
+}
+export interface Staged extends Built {
+  readonly status: 'staged' | 'copy-needed';
+  readonly staged: NativeStagedSlot;
+  readonly imagePath: string;
+}
+export interface Exists {
+  readonly status: 'exists';
+  readonly existing: SlotState;
+}
+export interface NotCloned extends Built {
+  readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
+}
+/** What happens most is but a word, which is quicker than an object: created by the first rung, or taken from the pool. */
+export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | NotCloned;
+
+/** Of a fork in one trip; `copy-needed` and `template-changed`: it takes more, and nothing was made. `parent` is whole if it was made. */
+export interface NativeFork {
+  readonly status: 'created' | 'exists' | 'source-changed' | 'template-changed' | 'copy-needed';
+  readonly parent: SlotState;
+}
+
+export interface OpenedSource {
+  readonly source: NativeSource;
+  readonly info: FileInfo;
+  /** Undefined where leases cannot be had. */
+  readonly openForWriting?: boolean;
+}
+
+export interface NativeAddon {
+  /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
+  openSource(path: string): Promise<OpenedSource>;
+  checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source'>>;
+  /** Of the regular files among these paths; undefined for whatever else, or nothing, is there. */
+  identities(paths: readonly string[]): Promise<(Identity | undefined)[]>;
+  flushSource(source: NativeSource): Promise<void>;
+  /** Of a text's UTF-8 bytes. (Loading node:crypto takes longer than a first clone should.) */
+  sha256(text: string): string;
+  newDigest(source: NativeSource): NativeDigest;
+  /** Hashes about `budgetBytes`; `sha256` is there when the end was reached. */
+  digestStep(digest: NativeDigest, budgetBytes: number): Promise<{ bytesDone: number; sha256?: string }>;
+  /** EOPNOTSUPP where the file system has no FIEMAP. */
+  extentCount(source: NativeSource): Promise<number>;
+  /** Whether any process has the image open; undefined where leases cannot be had. */
+  openElsewhere(path: string): Promise<boolean | undefined>;
+
+  /** A copy that appears at `dest`, in any folder, when it is published. EEXIST if the name is taken. `errno` (negative) if it could not be a reflink. */
+  newFileCopy(
+    source: NativeSource,
+    dest: string,
+  ): Promise<{ copy: NativeFileCopy; reflinked: boolean; errno: number }>;
+  fileCopyStep(copy: NativeFileCopy, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
+  publishFileCopy(
+    copy: NativeFileCopy,
+    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+    durable: boolean,
+  ): Promise<void>;
+
+  /** What is added to it is added to `whole` as well. Tallies of one whole are for one job at a time. */
+  newDiskUsage(whole?: NativeDiskUsage): NativeDiskUsage;
+  /** What each file holds, or its error. Never through a symbolic link. */
+  measureFiles(usage: NativeDiskUsage, paths: readonly string[]): Promise<(FileBlocks | SystemError)[]>;
+  diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
+
+  /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
+  readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
+
+  /** The folder must exist. */
+  openFolder(
+    clonesDir: string,
+  ): Promise<{ handle: NativeFolder; sessionPath: string; reflinks: boolean | undefined }>;
+  /** Whether files in the folder can share blocks; undefined if there is no space to try it. */
+  probeReflink(handle: NativeFolder): Promise<boolean | undefined>;
+  /** Removes this session's staging folder. */
+  closeFolder(handle: NativeFolder): Promise<void>;
+  /** Removes what dead sessions left in staging, and trash: about `budget` files. `stillOpen`: on FUSE or NFS something was still open. */
+  sweep(
+    handle: NativeFolder,
+    budget: number,
+  ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean; stillOpen: boolean }>;
+
+  /** Many in one trip, each with its state or its error. */
+  inspectSlots(handle: NativeFolder, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
+  /** The same as two flat tables, four numbers and five texts a slot: see slot-survey.ts. */
+  surveySlots(
+    handle: NativeFolder,
+    slots: readonly string[],
+  ): Promise<[numbers: Float64Array, texts: (SmallFile | SystemError)[]]>;
+  newPlan(plan: SlotPlan): NativePlan;
+  /** Looks for the slot, builds it and publishes it. */
+  cloneSlot(handle: NativeFolder, ...clone: NativeClone): Promise<CloneOutcome>;
+  /** The same on the calling thread. Throws what the other rejects with. */
+  cloneSlotSync(handle: NativeFolder, ...clone: NativeClone): CloneOutcome;
+  /** Many in one trip, each with its outcome or its error. */
+  cloneSlots(handle: NativeFolder, clones: NativeClone[]): Promise<(CloneOutcome | SystemError)[]>;
+  /** The same without publishing. */
+  stageSlot(handle: NativeFolder, ...clone: NativeClone): Promise<CloneOutcome>;
+  /** Builds an image in staging that is to take the place of a slot's. */
+  stageImage(handle: NativeFolder, source: NativeSource, plan: SlotPlan): Promise<Staged>;
+  /** A slot from another's present contents: raw ids where they differ. */
+  forkSlot(
+    handle: NativeFolder,
+    from: string,
+    fromRawId: string | undefined,
+    slot: string,
+    rawId: string | undefined,
+    options: Pick<SlotPlan, 'owner' | 'mode' | 'durable'>,
+  ): Promise<NativeFork>;
+  /** `sha256` is there when a packed copy is done. */
+  copyStep(
+    staged: NativeStagedSlot,
+    budgetBytes: number,
+  ): Promise<{ bytesDone: number; done: boolean; sha256?: string }>;
+  publishSlot(
+    staged: NativeStagedSlot,
+    place: Place,
+    name: string,
+    sizeBytes: number,
+    sidecars: readonly string[],
+  ): Promise<'created' | 'exists' | 'source-changed'>;
+  /** Removes it unless it was published, and lets go of the handle. */
+  discardSlot(staged: NativeStagedSlot): Promise<void>;
+  /** Moves a sealed image or a pooled slot into trash. */
+  discardFolder(handle: NativeFolder, place: Place, name: string): Promise<void>;
+
+  lockSlot(handle: NativeFolder, slot: string): Promise<NativeLockedSlot | 'busy' | 'absent'>;
+  /** Completes or undoes a grow that was cut off half-way through publishing. */
+  finishGrow(locked: NativeLockedSlot): Promise<void>;
+  openSlotImage(locked: NativeLockedSlot): Promise<{ source: NativeSource; info: FileInfo; inUse?: boolean }>;
+  replaceImage(
+    locked: NativeLockedSlot,
+    staged: NativeStagedSlot,
+    image: NativeSource,
+    expected: Identity,
+    sizeStamp: string | undefined,
+    refuseInUse: boolean,
+  ): Promise<'done' | 'in-use' | 'image-changed' | 'released'>;
+  /** Owner and mode of a published slot's image; ESTALE if it is another file than `expected`. */
+  setSlotOwnerAndMode(
+    handle: NativeFolder,
+    slot: string,
+    expected: Identity,
+    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+  ): Promise<void>;
+
+  /** Flushes a slot that was published without. */
+  flushSlot(handle: NativeFolder, slot: string): Promise<void>;
+
+  releaseSlot(
+    handle: NativeFolder,
+    request: {
+      slot: string;
+      rawId?: string | undefined;
+      /** The folder of a slot that is torn: released whatever raw id it has, if it is still that folder. */
+      torn?: Identity | undefined;
+      refuseInUse?: boolean | undefined;
+      durable?: boolean | undefined;
+    },
+  ): Promise<{ status: 'released' | 'absent' | 'foreign' | 'collision' | 'torn' | 'in-use'; rawId: string }>;
+
+  /** Lets go of a handle now rather than when it is collected. */
+  dispose(
+    handle:
+      | NativePlan
+      | NativeFolder
+      | NativeSource
+      | NativeDigest
+      | NativeStagedSlot
+      | NativeLockedSlot
+      | NativeFileCopy
+      | NativeDiskUsage,
+  ): void;
+}
+
+/** One slot. */
+export async function inspectSlot(handle: NativeFolder, slot: string): Promise<SlotState> {
+  const [state] = (await native().inspectSlots(handle, [slot])) as [SlotState | SystemError];
+  if (isSystemError(state)) throw state;
+  return state;
+}
+
+let loaded: NativeAddon | undefined;
+
+/** The addon, loaded at the first call, so that importing the library works everywhere. */
+export function native(): NativeAddon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): NativeAddon {
+  if (process.platform !== 'linux') {
+    throw new RootfsError(
+      'UNSUPPORTED_PLATFORM',
+      `microvm-rootfs works on Linux only: it needs FICLONE and other Linux system calls, and this is ${process.platform}`,
+    );
+  }
+  return loadAddon() as NativeAddon;
+}

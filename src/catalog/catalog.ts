@@ -1,0 +1,166 @@
+import { setMaxListeners } from 'node:events';
+import { readdir } from 'node:fs/promises';
+import { isPath, isWellFormed, show } from '../system/arguments.js';
+import { dropOldest } from '../system/drop-oldest.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import type { Template, Templates } from './templates.js';
+
+/** A template's file name in its stack's folder. */
+export const TEMPLATE_ROOTFS_FILE = 'rootfs.ext4';
+
+/** A stack's name that was checked: one path component. */
+export type StackName = string & { readonly StackName: unique symbol };
+
+/** A template in the catalog. */
+export interface StackInfo {
+  readonly name: string;
+  readonly templatePath: string;
+  readonly sizeBytes: number;
+  /** 64 lower-case hex digits. */
+  readonly sha256: string;
+}
+
+// NAME_MAX of Linux.
+const NAME_BYTES_LIMIT = 255;
+
+const LOCATED_LIMIT = 4096;
+
+// Enough to keep the disk busy; each holds a descriptor.
+const LOOKS_AT_ONCE = 16;
+
+/** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
+export function parseStackName(name: unknown): StackName {
+  if (isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name)) {
+    if (Buffer.byteLength(name) <= NAME_BYTES_LIMIT) return name as StackName;
+  }
+  throw new RootfsError(
+    'INVALID_STACK_NAME',
+    `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} bytes, without "/", NUL or a leading dot`,
+  );
+}
+
+export class Catalog {
+  readonly #templateDir: string;
+  readonly #templates: Templates;
+  readonly #located = new Map<StackName, { readonly name: StackName; readonly templatePath: string }>();
+
+  constructor(templateDir: string, templates: Templates) {
+    this.#templateDir = templateDir.replace(/(?<=.)\/+$/, '');
+    this.#templates = templates;
+  }
+
+  /** A stack's name, checked, and where its template is. Remembered, since each clone asks. */
+  located(stack: unknown): { readonly name: StackName; readonly templatePath: string } {
+    const known = this.#located.get(stack as StackName);
+    if (known !== undefined) return known;
+    const name = parseStackName(stack);
+    const located = { name, templatePath: this.templatePath(name) };
+    this.#located.set(name, located);
+    dropOldest(this.#located, LOCATED_LIMIT);
+    return located;
+  }
+
+  templatePath(stack: StackName): string {
+    return `${this.#templateDir}/${stack}/${TEMPLATE_ROOTFS_FILE}`;
+  }
+
+  async stack(stack: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
+    const template = await this.#templates.look(this.templatePath(stack), signal);
+    return template === undefined ? undefined : stackInfo(stack, template);
+  }
+
+  /** All templates whose digest is known for the file as it is. */
+  async known(signal: AbortSignal | undefined): Promise<Template[]> {
+    return [...(await this.#knownAmong(await this.#names(), signal)).values()];
+  }
+
+  /** The template of each folder that has an image: those whose digest is known, undefined for the others. */
+  async templates(signal: AbortSignal | undefined): Promise<Map<string, Template | undefined>> {
+    const names = await this.#names();
+    const known = await this.#knownAmong(names, signal);
+    return new Map(names.map((name) => [name, known.get(this.templatePath(name))]));
+  }
+
+  /** Null if there is no such stack, undefined if its digest is not known. Reads no template. */
+  async digestNow(stack: string): Promise<string | null | undefined> {
+    const path = this.templatePath(parseStackName(stack));
+    const known = (await this.#templates.known([path], undefined)).get(path);
+    if (known !== undefined) return known.sha256;
+    return (await isMissing(path)) ? null : undefined;
+  }
+
+  async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
+    const names = await this.#names();
+    const known = await this.#knownAmong(names, signal);
+    const found: (StackInfo | undefined)[] = names.map((name) => {
+      const template = known.get(this.templatePath(name));
+      return template === undefined ? undefined : stackInfo(name, template);
+    });
+    await this.#lookAtRest(names, found, signal);
+    return found.filter((info) => info !== undefined);
+  }
+
+  #knownAmong(names: readonly StackName[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
+    const paths = names.map((name) => this.templatePath(name));
+    return this.#templates.known(paths, signal);
+  }
+
+  /** Those that have to be hashed, or are none. After the first failure nothing more is read. */
+  async #lookAtRest(
+    names: readonly StackName[],
+    found: (StackInfo | undefined)[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const failure = new AbortController();
+    const either = AbortSignal.any(signal === undefined ? [failure.signal] : [failure.signal, signal]);
+    setMaxListeners(0, either);
+    let next = 0;
+    const look = async () => {
+      for (let i = next++; i < names.length; i = next++) {
+        found[i] ??= await this.#listed(names[i] as StackName, either);
+      }
+    };
+    const abortOthers = (error: unknown) => {
+      failure.abort(error);
+      throw error;
+    };
+    await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, () => look().catch(abortOthers)));
+  }
+
+  /** A folder whose image is not a regular file is no stack. */
+  async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
+    try {
+      return await this.stack(name, signal);
+    } catch (error) {
+      if (error instanceof RootfsError && error.code === 'TEMPLATE_INVALID') return undefined;
+      throw error;
+    }
+  }
+
+  /** Names of all folders, sorted by their UTF-8 bytes; names that are not UTF-8 cannot be asked for. */
+  async #names(): Promise<StackName[]> {
+    let entries: Buffer[];
+    try {
+      entries = await readdir(this.#templateDir, { encoding: 'buffer' });
+    } catch (error) {
+      if (failedWith(error, 'ENOENT')) return [];
+      throw asRootfsError(`listing templates in ${this.#templateDir}`, error);
+    }
+    return entries
+      .sort(Buffer.compare)
+      .filter((bytes) => bytes[0] !== 0x2e)
+      .map((bytes) => ({ bytes, name: bytes.toString('utf8') }))
+      .filter(({ bytes, name }) => Buffer.from(name, 'utf8').equals(bytes))
+      .map(({ name }) => name as StackName);
+  }
+}
+
+function stackInfo(name: StackName, template: Template): StackInfo {
+  return {
+    name,
+    templatePath: template.path,
+    sizeBytes: template.identity.sizeBytes,
+    sha256: template.sha256,
+  };
+}

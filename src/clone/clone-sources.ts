@@ -1,0 +1,158 @@
+// Where the bytes of a clone come from, and what has to be done once so that every clone after it is one trip: the template's digest, and
+// its sealed image.
+
+import type { Attempt } from '../addon/attempts.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import { type DigestOf, hashUnchanged, type Template, type Templates } from '../catalog/templates.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { CloneSource } from '../sealed/clone-source.js';
+import type { SealedImages } from '../sealed/sealed-images.js';
+import { rawIdToStore } from '../slot/vm-id.js';
+import { errnoName, isFull, RootfsError } from '../system/errors.js';
+import { type CloneRequest, growsTo, type PreparedClone, poolKey, Recipes } from './clone-plan.js';
+import type { Pool } from './pool.js';
+
+const NONE: readonly Attempt[] = [];
+
+/** What is to be done before a clone is one trip: look at the template, or seal it. */
+export type MissingStep = 'template-changed' | 'unsealed';
+
+export class CloneSources {
+  readonly #folder: ManagedFolder;
+  readonly #templates: Templates;
+  readonly #sealed: SealedImages | undefined;
+  readonly #pool: Pool;
+  readonly #names: StackNames;
+  readonly #recipes: Recipes;
+
+  constructor(
+    folder: ManagedFolder,
+    templates: Templates,
+    names: StackNames,
+    sealed: SealedImages | undefined,
+    pool: Pool,
+  ) {
+    this.#folder = folder;
+    this.#names = names;
+    this.#recipes = new Recipes(names);
+    this.#templates = templates;
+    this.#sealed = sealed;
+    this.#pool = pool;
+  }
+
+  /**
+   * All that the request needs, from memory. Nothing may be awaited between here and the call into the addon, so that no descriptor is dropped in
+   * between. With the failure of an attempt to seal, the clone comes from the template itself.
+   */
+  prepare(
+    folder: OpenFolder,
+    request: CloneRequest,
+    fromPool: boolean,
+    sealFailure: Attempt | undefined,
+  ): PreparedClone | MissingStep {
+    const remembered = this.#templates.remembered(request.templatePath);
+    if (remembered === undefined) return 'template-changed';
+    const { template, source } = remembered;
+    const grown = growsTo(request, template);
+    let cloneSource: CloneSource | undefined;
+    if (this.#sealed !== undefined && folder.reflinks !== false && sealFailure === undefined) {
+      cloneSource = this.#sealed.remembered(template.sha256, grown ?? template.identity.sizeBytes);
+      if (cloneSource === undefined) return 'unsealed';
+    } else {
+      cloneSource = { source, identity: template.identity, sealed: false };
+    }
+    const { vm } = request;
+    return {
+      request,
+      template,
+      cloneSource,
+      recipe: this.#recipes.for(request, template, cloneSource, grown),
+      rawId: rawIdToStore(vm),
+      ready: fromPool && !this.#pool.isEmpty ? this.#pool.take(poolKey(request, template)) : undefined,
+      growTo: cloneSource.sealed ? undefined : grown,
+      attempts: sealFailure === undefined ? NONE : [sealFailure],
+    };
+  }
+
+  /** Whether what the request needs at least is remembered. */
+  isKnown(request: CloneRequest): boolean {
+    const remembered = this.#templates.remembered(request.templatePath);
+    return remembered !== undefined && this.#names.isKnown(remembered.template.sha256);
+  }
+
+  /** Rejects with `STACK_NOT_FOUND`, and like {@link Templates.look}. */
+  async look(request: CloneRequest): Promise<Template> {
+    const { stack, templatePath, signal } = request;
+    const template = await this.#templates.look(templatePath, signal, this.#digestOf(request));
+    if (template !== undefined) {
+      await this.#folder.use(() => this.#names.record(template.sha256, stack));
+      return template;
+    }
+    throw new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
+      path: templatePath,
+    });
+  }
+
+  /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
+  async warmUp(request: CloneRequest): Promise<Template> {
+    const template = await this.look(request);
+    const sizeBytes = finalBytes(request, template);
+    if (this.#sealed !== undefined && (await this.#folder.reflinks())) {
+      await this.#sealed.ensure(template, sizeBytes, request.signal);
+    }
+    return template;
+  }
+
+  /** Seals the template at the size asked for, if that is of use here; the reason why not if there is no space. */
+  async seal(request: CloneRequest, template: Template): Promise<Attempt | undefined> {
+    try {
+      const reflinks = await this.#folder.reflinks();
+      if (reflinks === undefined) return { strategy: 'seal', code: 'ENOSPC' };
+      if (reflinks) await this.#sealed?.ensure(template, finalBytes(request, template), request.signal);
+      return undefined;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      return { strategy: 'seal', code: errnoName(error.errno) };
+    }
+  }
+
+  /** The source is not as it was: the sealed image, which is then made anew, or the template itself. */
+  sourceChanged({ cloneSource, template }: PreparedClone): MissingStep {
+    if (!cloneSource.sealed) return 'template-changed';
+    this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
+    return 'unsealed';
+  }
+
+  /** After a clone that the addon saw change the source's count of links. */
+  sourceSeen({ cloneSource, template }: PreparedClone, now: CloneSource['identity']): void {
+    if (!cloneSource.sealed) this.#templates.update(template, now);
+    // The clone is right all the same, but the next one should not come from an image that has lost its name.
+    if (now.links === 0) this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
+  }
+
+  /** A ready slot that was not taken. If it is gone all the same, whoever takes the name next finds that out. */
+  giveBack({ request, template, ready }: PreparedClone): void {
+    if (ready !== undefined) this.#pool.giveBack(poolKey(request, template), ready);
+  }
+
+  /** Sealing a new template gives its digest on the way. A request that will be refused has nothing made for it. */
+  #digestOf({ sizeBytes }: CloneRequest): DigestOf {
+    const sealed = this.#sealed;
+    return async (path, opened, signal) => {
+      const refused = sizeBytes !== undefined && sizeBytes < opened.info.identity.sizeBytes;
+      if (sealed !== undefined && !refused) {
+        try {
+          if (await this.#folder.reflinks()) return await sealed.digestBySealing(path, opened, signal);
+        } catch (error) {
+          if (!isFull(error)) throw error;
+        }
+      }
+      return hashUnchanged(path, opened, signal);
+    };
+  }
+}
+
+/** How long the clone will be. Throws `SHRINK_REFUSED`. */
+function finalBytes(request: CloneRequest, template: Template): number {
+  return growsTo(request, template) ?? template.identity.sizeBytes;
+}

@@ -1,0 +1,394 @@
+// Making slots: one at a time, many at once, on the calling thread, and ready ones for the pool.
+
+import { basename } from 'node:path';
+import type { Attempt } from '../addon/attempts.js';
+import { attemptsOf } from '../addon/attempts.js';
+import {
+  type Built,
+  type CloneOutcome,
+  type Created,
+  inspectSlot,
+  type NativeClone,
+  native,
+  RUNG,
+  type Staged,
+} from '../addon/native.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import { type Template, type Templates, templateChangedError } from '../catalog/templates.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { type GrowPrograms, growImage } from '../image/grow.js';
+import { setOwnerAndMode } from '../image/owner-and-mode.js';
+import { copyImage } from '../image/staged-copy.js';
+import type { SealedImages } from '../sealed/sealed-images.js';
+import { imagePath, rawIdFile } from '../slot/stamps.js';
+import { abortError, asRootfsError, isSystemError, RootfsError, type SystemError } from '../system/errors.js';
+import { checkAborted } from '../system/long-work.js';
+import type { CloneRequest, PreparedClone } from './clone-plan.js';
+import { CloneSources, type MissingStep } from './clone-sources.js';
+import { ExistingSlots } from './existing-slots.js';
+import { type Pool, type PoolKey, readyName, readyStrategy } from './pool.js';
+import { sharedInodeError, warnOfSharedInode } from './shared-inode.js';
+import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
+
+// Each round is lost to another process that changed the template or the slot in the same instant.
+const ROUNDS = 16;
+
+// Requests in one trip of a batch: some milliseconds of work.
+const BATCH = 64;
+
+export class Slots {
+  readonly #folder: ManagedFolder;
+  readonly #sources: CloneSources;
+  readonly #existing: ExistingSlots;
+  readonly #programs: GrowPrograms;
+  #readyMade = 0;
+
+  constructor(
+    folder: ManagedFolder,
+    templates: Templates,
+    names: StackNames,
+    sealed: SealedImages | undefined,
+    pool: Pool,
+    programs: GrowPrograms,
+  ) {
+    this.#folder = folder;
+    this.#sources = new CloneSources(folder, templates, names, sealed, pool);
+    this.#existing = new ExistingSlots(folder, programs);
+    this.#programs = programs;
+  }
+
+  async clone(request: CloneRequest): Promise<VmRootfs> {
+    try {
+      let look = !this.#sources.isKnown(request);
+      let sealFailure: Attempt | undefined;
+      for (let round = 0; round < ROUNDS; round++) {
+        if (request.signal?.aborted) throw abortError(this.#what(request), request.signal);
+        const looked = look ? await this.#sources.look(request) : undefined;
+        const outcome = await this.#folder.use(async (folder) => {
+          const prepared = this.#prepare(folder, request, sealFailure);
+          return typeof prepared === 'string'
+            ? prepared
+            : this.#handleOutcome(folder, prepared, await this.#run(folder, prepared));
+        });
+        if (typeof outcome === 'object') return outcome;
+        look = outcome === 'template-changed';
+        if (outcome === 'unsealed') {
+          const done = await this.#reuseOrSeal(request, looked ?? (await this.#sources.look(request)));
+          if (done !== undefined && 'vmId' in done) return done;
+          sealFailure = done;
+        }
+      }
+    } catch (error) {
+      throw asRootfsError(this.#what(request), error);
+    }
+    throw new RootfsError(
+      'SLOT_BUSY',
+      `${this.#what(request)}: other processes keep changing the slot or the template in the same instant; try again`,
+      { path: `${this.#folder.path}/${request.vm.safe}` },
+    );
+  }
+
+  /** On the calling thread; throws `NOT_WARM` where that would take more than the one trip. */
+  cloneSync(request: CloneRequest): VmRootfs {
+    const folder = this.#folder.opened;
+    if (folder === undefined) throw this.#notWarmError(request, 'the clones folder is not open yet');
+    try {
+      const prepared = this.#prepare(folder, request, undefined);
+      if (prepared === 'template-changed')
+        throw this.#notWarmError(request, 'the digest of the template is not known');
+      if (prepared === 'unsealed') throw this.#notWarmError(request, 'the template is not sealed');
+      return this.#handleOutcomeSync(prepared, this.#runSync(folder, prepared));
+    } catch (error) {
+      if (this.#folder.isStale(error)) throw this.#notWarmError(request, 'the clones folder was replaced');
+      this.#folder.sweepAfter(error);
+      throw asRootfsError(this.#what(request), error);
+    }
+  }
+
+  /** One settled result for each request, in order. Warm clones share trips. */
+  async cloneMany(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const batches: CloneRequest[][] = [];
+    for (let i = 0; i < requests.length; i += BATCH) batches.push(requests.slice(i, i + BATCH));
+    return (await Promise.all(batches.map((batch) => this.#cloneBatch(batch)))).flat();
+  }
+
+  #cloneBatch(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    if (this.#folder.opened === undefined)
+      return Promise.allSettled(requests.map((request) => this.clone(request)));
+    return this.#folder.use((folder) => this.#cloneTogether(folder, requests));
+  }
+
+  async #cloneTogether(
+    folder: OpenFolder,
+    requests: readonly CloneRequest[],
+  ): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const alone = requests.map((request) => () => this.clone(request));
+    const together: { index: number; prepared: PreparedClone }[] = [];
+    requests.forEach((request, index) => {
+      const prepared = request.signal?.aborted ? undefined : this.#tryPrepare(folder, request);
+      if (prepared !== undefined && (prepared.growTo === undefined || prepared.ready !== undefined))
+        together.push({ index, prepared });
+    });
+    const outcomes = await native().cloneSlots(
+      folder.handle,
+      together.map(({ prepared }) => oneTrip(prepared)),
+    );
+    together.forEach(({ index, prepared }, i) => {
+      alone[index] = () => this.#finishOne(folder, prepared, outcomes[i] as CloneOutcome | SystemError);
+    });
+    return Promise.allSettled(alone.map((work) => work()));
+  }
+
+  async #finishOne(
+    folder: OpenFolder,
+    prepared: PreparedClone,
+    outcome: CloneOutcome | SystemError,
+  ): Promise<VmRootfs> {
+    try {
+      if (isSystemError(outcome)) {
+        this.#sources.giveBack(prepared);
+        throw outcome;
+      }
+      const result = await this.#handleOutcome(folder, prepared, outcome);
+      if (typeof result === 'object') return result;
+    } catch (error) {
+      if (!this.#folder.isStale(error)) {
+        this.#folder.sweepAfter(error);
+        throw asRootfsError(this.#what(prepared.request), error);
+      }
+    }
+    return this.clone(prepared.request);
+  }
+
+  /** What a request that is wrong in itself throws is for its own promise to tell. */
+  #tryPrepare(folder: OpenFolder, request: CloneRequest): PreparedClone | undefined {
+    try {
+      const prepared = this.#prepare(folder, request, undefined);
+      return typeof prepared === 'object' ? prepared : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
+  async warmUp(request: CloneRequest): Promise<Template> {
+    try {
+      return await this.#sources.warmUp(request);
+    } catch (error) {
+      throw asRootfsError(this.#what(request), error);
+    }
+  }
+
+  /** Makes a ready slot for the pool, and gives its name. Like a clone, but for nobody yet. */
+  async makeReady(request: CloneRequest, key: PoolKey, prefix: string): Promise<string> {
+    for (let round = 0; round < ROUNDS; round++) {
+      const name = await this.#folder.use(async (folder) => {
+        const prepared = this.#sources.prepare(folder, request, false, undefined);
+        return typeof prepared === 'string' ? undefined : this.#publishReady(folder, prepared, key, prefix);
+      });
+      if (name !== undefined) return name;
+      await this.#sources.warmUp(request);
+    }
+    throw templateChangedError(request.templatePath, 'keeps changing');
+  }
+
+  async #publishReady(
+    folder: OpenFolder,
+    prepared: PreparedClone,
+    key: PoolKey,
+    prefix: string,
+  ): Promise<string> {
+    const { template, cloneSource, growTo, recipe } = prepared;
+    // A ready slot of other bytes must not get this name.
+    if (template.sha256 !== key.template.sha256) throw templateChangedError(template.path, 'changed');
+    const outcome = await native().stageImage(folder.handle, cloneSource.source, recipe.plan);
+    const { staged, strategy } = outcome;
+    try {
+      await this.#complete(`making a ready slot of ${template.path}`, prepared, outcome, undefined);
+      const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
+      const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
+      const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
+      if (published !== 'created') throw templateChangedError(template.path, 'changed');
+      return name;
+    } finally {
+      await native().discardSlot(staged);
+    }
+  }
+
+  #what({ templatePath, vm }: CloneRequest): string {
+    return `cloning ${templatePath} to ${imagePath(this.#folder, vm)}`;
+  }
+
+  #notWarmError(request: CloneRequest, why: string): RootfsError {
+    return new RootfsError(
+      'NOT_WARM',
+      `${this.#what(request)} on the calling thread: ${why}; call cloneForVm, or prewarm the stack first`,
+    );
+  }
+
+  /** Ready slots are not flushed: one never serves a `durable` clone. */
+  #prepare(
+    folder: OpenFolder,
+    request: CloneRequest,
+    sealFailure: Attempt | undefined,
+  ): PreparedClone | MissingStep {
+    return this.#sources.prepare(folder, request, !request.durable, sealFailure);
+  }
+
+  /** A slot that is there needs no sealed image. Else one is made, or the reason why not is returned. */
+  async #reuseOrSeal(request: CloneRequest, template: Template): Promise<VmRootfs | Attempt | undefined> {
+    const existing = await this.#folder.use(async (folder) => {
+      const state = await inspectSlot(folder.handle, request.vm.safe);
+      if (state.kind === 'absent') return undefined;
+      return this.#existing.reuse(this.#what(request), folder, request, template, state);
+    });
+    if (existing !== undefined) return existing === 'again' ? undefined : existing;
+    return this.#sources.seal(request, template);
+  }
+
+  async #run({ handle }: OpenFolder, prepared: PreparedClone): Promise<CloneOutcome> {
+    const { cloneSource, recipe, request, rawId, ready, growTo } = prepared;
+    const addon = native();
+    const clone: NativeClone = [cloneSource.source, recipe.handle, request.vm.safe, rawId, ready];
+    try {
+      return growTo === undefined
+        ? await addon.cloneSlot(handle, ...clone)
+        : await addon.stageSlot(handle, ...clone);
+    } catch (error) {
+      this.#sources.giveBack(prepared);
+      throw error;
+    }
+  }
+
+  #runSync({ handle }: OpenFolder, prepared: PreparedClone): CloneOutcome {
+    try {
+      return native().cloneSlotSync(handle, ...oneTrip(prepared));
+    } catch (error) {
+      this.#sources.giveBack(prepared);
+      throw error;
+    }
+  }
+
+  async #handleOutcome(
+    folder: OpenFolder,
+    prepared: PreparedClone,
+    outcome: CloneOutcome,
+  ): Promise<VmRootfs | MissingStep | 'again'> {
+    if (outcome === 'reflinked' || outcome === 'pooled') return this.#madeInOneTrip(prepared, outcome);
+    if (!('staged' in outcome) && outcome.status !== 'created') this.#sources.giveBack(prepared);
+    switch (outcome.status) {
+      case 'created':
+        return this.#created(prepared, outcome);
+      case 'staged':
+      case 'copy-needed':
+        return this.#finish(folder, prepared, outcome);
+      case 'exists': {
+        const { request, template } = prepared;
+        return this.#existing.reuse(this.#what(request), folder, request, template, outcome.existing);
+      }
+      case 'template-changed':
+        return 'template-changed';
+      case 'source-changed':
+        return this.#sources.sourceChanged(prepared);
+      case 'shared-inode':
+        throw sharedInodeError(prepared.request);
+    }
+  }
+
+  #handleOutcomeSync(prepared: PreparedClone, outcome: CloneOutcome): VmRootfs {
+    if (outcome === 'reflinked' || outcome === 'pooled') return this.#madeInOneTrip(prepared, outcome);
+    const { request, template } = prepared;
+    if (outcome.status === 'created') return this.#created(prepared, outcome);
+    if ('staged' in outcome) {
+      native().dispose(outcome.staged);
+      throw this.#notWarmError(request, 'it would have to be copied or grown');
+    }
+    this.#sources.giveBack(prepared);
+    if (outcome.status === 'shared-inode') throw sharedInodeError(request);
+    if (outcome.status === 'exists') {
+      const found = this.#existing.asItIs(request, template, outcome.existing);
+      if (found !== undefined) return found;
+      throw this.#notWarmError(request, 'the slot is there, but is to be changed');
+    }
+    throw this.#notWarmError(request, 'the template has changed');
+  }
+
+  #madeInOneTrip(prepared: PreparedClone, how: 'reflinked' | 'pooled'): VmRootfs {
+    const { request, template, ready, attempts } = prepared;
+    return vmRootfs(this.#folder, request, template, {
+      sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
+      strategy: how === 'pooled' ? readyStrategy(ready ?? '') : 'reflink',
+      reused: false,
+      pooled: how === 'pooled',
+      attempts,
+    });
+  }
+
+  #created(prepared: PreparedClone, outcome: Created): VmRootfs {
+    const { request, template } = prepared;
+    if (outcome.sourceNow !== undefined) this.#sources.sourceSeen(prepared, outcome.sourceNow);
+    if (outcome.strategy === 'hardlink') warnOfSharedInode(request, template);
+    return this.#made(prepared, outcome);
+  }
+
+  /** What does not fit into one trip: copies, grows, publishes. */
+  async #finish(
+    folder: OpenFolder,
+    prepared: PreparedClone,
+    outcome: Staged,
+  ): Promise<VmRootfs | MissingStep | 'again'> {
+    const { request, template, cloneSource, growTo, recipe, rawId } = prepared;
+    const slot = request.vm.safe;
+    const what = this.#what(request);
+    const { staged } = outcome;
+    try {
+      await this.#complete(what, prepared, outcome, request.signal);
+      const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
+      const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId)];
+      const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars);
+      if (published === 'exists') {
+        // Another caller was faster. Looked at at once: another round would copy it all again.
+        const state = await inspectSlot(folder.handle, slot);
+        return await this.#existing.reuse(what, folder, request, template, state);
+      }
+      if (published === 'source-changed') return this.#sources.sourceChanged(prepared);
+      return this.#made(prepared, outcome);
+    } finally {
+      await native().discardSlot(staged);
+    }
+  }
+
+  /** What a staged image still lacks. */
+  async #complete(
+    what: string,
+    { request, growTo }: PreparedClone,
+    { status, staged, imagePath }: Staged,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    if (status === 'copy-needed') await copyImage(what, staged, signal);
+    if (growTo !== undefined) {
+      await growImage(imagePath, growTo, this.#programs, signal);
+      await setOwnerAndMode(imagePath, request);
+    }
+    checkAborted(what, signal);
+  }
+
+  #made({ request, template, attempts }: PreparedClone, built: Built): VmRootfs {
+    return vmRootfs(this.#folder, request, template, {
+      sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
+      strategy: built.strategy,
+      reused: false,
+      attempts: [...attempts, ...attemptsOf(built.attempts)],
+    });
+  }
+}
+
+/**
+ * A clone that is published in the same trip. One that has to be grown can only come from the pool: if its ready slot is gone, a copy is
+ * begun, which is never published in that trip.
+ */
+function oneTrip({ cloneSource, recipe, request, rawId, ready, growTo }: PreparedClone): NativeClone {
+  const handle =
+    growTo === undefined ? recipe.handle : native().newPlan({ ...recipe.plan, rungs: RUNG.copy });
+  return [cloneSource.source, handle, request.vm.safe, rawId, ready];
+}

@@ -1,0 +1,286 @@
+// Ready slots, in <clonesDir>/.microvm-rootfs/pool/: handing one out is a rename.
+//
+//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot for nobody yet
+//   pool/<sha256>-<template tag>.json                                      which template such slots are of, for recover()
+//
+// All processes on the folder share them, and they outlive a restart. They are not flushed, which would cost more than they save: so one
+// that another process made is looked at before it is used, since a power cut can have emptied it, and a `durable` clone is never taken from
+// here. Their names hold their template's digest, so those of a template that has changed are not found any more.
+
+import { lstat, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { native } from '../addon/native.js';
+import { isFileState, isWanted, stateOf, type TemplateRecord } from '../catalog/template-record.js';
+import type { Template } from '../catalog/templates.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { readOwnFile, replaceOwnFile } from '../folder/state-files.js';
+import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
+import {
+  CLONE_ROOTFS_FILE,
+  CLONE_SIZE_STAMP_FILE,
+  CLONE_STAMP_FILE,
+  parseSizeStamp,
+  parseStamp,
+} from '../slot/stamps.js';
+import type { Background } from '../system/background.js';
+import { checkAborted } from '../system/long-work.js';
+import type { Strategy } from '../system/strategy.js';
+
+/** What a ready slot is: only a request for the very same can take it. */
+export interface PoolKey extends OwnerAndMode {
+  readonly template: Template;
+  /** Undefined if it is as long as the template. */
+  readonly grownTo: number | undefined;
+}
+
+/** Makes one ready slot of this kind, and gives its name, which {@link readyName} makes. */
+export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
+
+/** Below this share of what was asked for the pool is filled again. */
+const LOW_MARK = 0.5;
+
+const RECORD_BYTES_LIMIT = 64 * 1024;
+const STAMP_BYTES_LIMIT = 128;
+
+interface Line {
+  readonly key: PoolKey;
+  readonly prefix: string;
+  readonly ready: string[];
+  /** Names on disk that this process knows of, taken ones among them. */
+  readonly seen: Set<string>;
+  readonly count: number;
+  readonly make: MakeReady;
+  /** Asks for the same of the template as it is now. */
+  readonly renew: () => Promise<void>;
+  filling: Promise<void> | undefined;
+}
+
+export class Pool {
+  readonly #folder: ManagedFolder;
+  readonly #background: Background;
+  readonly #path: string;
+  /** By template path. */
+  readonly #lines = new Map<string, Line[]>();
+
+  constructor(folder: ManagedFolder, background: Background) {
+    this.#folder = folder;
+    this.#background = background;
+    this.#path = `${folder.statePath}/pool`;
+  }
+
+  /**
+   * Keeps `count` ready slots of this kind from now on; with 0 no more, and those that this process kept go. Resolves when they are there.
+   * `renew` is called if the template changes.
+   */
+  async keep(
+    key: PoolKey,
+    count: number,
+    signal: AbortSignal | undefined,
+    make: MakeReady,
+    renew: () => Promise<void>,
+  ): Promise<void> {
+    const before = this.#lineOf(key);
+    const { ready, seen } = before ?? { ready: [], seen: new Set<string>() };
+    if (before !== undefined) this.#remove(before);
+    if (count === 0) {
+      await this.#folder.use(async ({ handle }) => {
+        for (const name of ready) await this.#discard(handle, name);
+      });
+      return;
+    }
+    const prefix = prefixOf(key);
+    const line: Line = { key, prefix, ready, seen, count, make, renew, filling: undefined };
+    this.#lines.set(key.template.path, [...(this.#lines.get(key.template.path) ?? []), line]);
+    line.filling = this.#fill(line, signal).finally(() => {
+      line.filling = undefined;
+    });
+    await line.filling;
+  }
+
+  get isEmpty(): boolean {
+    return this.#lines.size === 0;
+  }
+
+  /** The name of a ready slot, to be taken by a rename; whoever does not take it gives it back. */
+  take(key: PoolKey): string | undefined {
+    const line = this.#lineOf(key);
+    if (line === undefined) return undefined;
+    const name = line.ready.pop();
+    if (line.ready.length < line.count * LOW_MARK && line.filling === undefined) {
+      const what = `filling the pool of ${key.template.path}`;
+      line.filling = this.#background
+        .start(what, () => this.#fill(line, undefined))
+        .finally(() => {
+          line.filling = undefined;
+        });
+    }
+    return name;
+  }
+
+  giveBack(key: PoolKey, name: string): void {
+    this.#lineOf(key)?.ready.push(name);
+  }
+
+  /** A template has changed: its ready slots are of no use to anybody, and others are made in their place, unless it is `gone`. */
+  drop({ path, sha256 }: Template, gone: boolean): void {
+    for (const line of this.#lines.get(path) ?? []) {
+      if (line.key.template.sha256 !== sha256) continue;
+      this.#remove(line);
+      if (!gone) this.#background.start(`filling the pool of ${path}`, line.renew);
+    }
+    if (this.#folder.opened === undefined) return;
+    this.#background.start(`emptying the pool of ${path}`, () =>
+      this.#folder.use(async ({ handle }) => {
+        const mark = `-${tagOf(path)}`;
+        for (const name of await readdir(this.#path)) {
+          if (name.startsWith(sha256) && name.includes(mark)) await this.#discard(handle, name);
+        }
+        this.#folder.sweepInBackground();
+      }),
+    );
+  }
+
+  /** Throws away the ready slots of templates that are gone or were replaced. Resolves to their number. */
+  async collect(): Promise<number> {
+    return this.#folder.use(async ({ handle }) => {
+      const names = await readdir(this.#path);
+      const wanted = new Set<string>();
+      for (const name of names.filter(isRecord)) {
+        const record = await readPoolRecord(join(this.#path, name));
+        if (record !== undefined && (await isWanted(record))) wanted.add(name);
+      }
+      const unwanted = names.filter((name) => !wanted.has(isRecord(name) ? name : recordOf(name)));
+      for (const name of unwanted) await this.#discard(handle, name);
+      return unwanted.filter((name) => !isRecord(name)).length;
+    });
+  }
+
+  /** Fills no more. Ready slots stay for the next process. */
+  close(): void {
+    this.#lines.clear();
+  }
+
+  async #discard(handle: OpenFolder['handle'], name: string): Promise<void> {
+    if (isRecord(name)) await rm(join(this.#path, name), { force: true, recursive: true });
+    else await native().discardFolder(handle, 'pool', name);
+  }
+
+  /** What lies on disk counts, whichever process made it. */
+  async #fill(line: Line, signal: AbortSignal | undefined): Promise<void> {
+    await this.#folder.use(async (folder) => {
+      const there = new Set(await readdir(this.#path));
+      const { template } = line.key;
+      const record = recordName(template.sha256, tagOf(template.path));
+      if (!there.has(record)) await writeRecord(folder, join(this.#path, record), template);
+      // Those that another process took; one that this process takes meanwhile stays taken.
+      const left = line.ready.filter((name) => there.has(name));
+      line.ready.splice(0, line.ready.length, ...left);
+      for (const name of there) {
+        if (!name.startsWith(line.prefix) || line.seen.has(name)) continue;
+        line.seen.add(name);
+        if (await isWhole(join(this.#path, name), line.key)) {
+          line.ready.push(name);
+        } else {
+          await this.#discard(folder.handle, name);
+          this.#folder.sweepInBackground();
+        }
+      }
+      for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
+    });
+    while (line.ready.length < line.count && this.#lineOf(line.key) === line) {
+      checkAborted(`filling the pool of ${line.key.template.path}`, signal);
+      const name = await line.make(line.key, line.prefix);
+      // Another filling may have found it on disk already.
+      if (line.seen.has(name)) continue;
+      line.seen.add(name);
+      line.ready.push(name);
+    }
+  }
+
+  #lineOf(wanted: PoolKey): Line | undefined {
+    const { template, grownTo } = wanted;
+    return this.#lines
+      .get(template.path)
+      ?.find(
+        ({ key }) =>
+          key.template.sha256 === template.sha256 && key.grownTo === grownTo && sameOwnerAndMode(key, wanted),
+      );
+  }
+
+  #remove(line: Line): void {
+    const { path } = line.key.template;
+    const others = (this.#lines.get(path) ?? []).filter((other) => other !== line);
+    if (others.length > 0) this.#lines.set(path, others);
+    else this.#lines.delete(path);
+  }
+}
+
+/** Within the 255 bytes of a name, whatever the template's path. */
+function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
+  const parts = [template.sha256, grownTo ?? template.identity.sizeBytes];
+  if (owner !== undefined) parts.push(`o${owner.uid}.${owner.gid}`);
+  if (mode !== undefined) parts.push(`m${mode.toString(8)}`);
+  return `${parts.join('-')}-${tagOf(template.path)}-`;
+}
+
+function tagOf(templatePath: string): string {
+  return `t${native().sha256(templatePath).slice(0, 16)}`;
+}
+
+/** `unique`: among all that any process makes. */
+export function readyName(prefix: string, strategy: Strategy, unique: string): string {
+  return `${prefix}${strategy}-${unique}`;
+}
+
+/** How a ready slot was made. */
+export function readyStrategy(name: string): Strategy {
+  return name.includes('-reflink-') ? 'reflink' : 'copy';
+}
+
+function isRecord(name: string): boolean {
+  return name.endsWith('.json');
+}
+
+/** The name of the record that a ready slot needs to be kept. */
+export function recordOf(name: string): string {
+  const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
+  return recordName(sha256, tag);
+}
+
+function recordName(sha256: string, tag: string): string {
+  return `${sha256}-${tag}.json`;
+}
+
+async function writeRecord(folder: OpenFolder, file: string, { path, identity }: Template): Promise<void> {
+  const record: TemplateRecord = { templatePath: path, template: stateOf(identity) };
+  await replaceOwnFile(file, `${JSON.stringify(record)}\n`, folder.sessionPath);
+}
+
+export async function readPoolRecord(path: string): Promise<TemplateRecord | undefined> {
+  const text = await readOwnFile(path, RECORD_BYTES_LIMIT);
+  try {
+    const record = JSON.parse(text ?? '') as TemplateRecord;
+    return typeof record.templatePath === 'string' && isFileState(record.template) ? record : undefined;
+  } catch {
+    return undefined; // garbage: what it is of is made anew
+  }
+}
+
+async function isWhole(path: string, { template, grownTo }: PoolKey): Promise<boolean> {
+  try {
+    const [stamp, sizeStamp, image] = await Promise.all([
+      readOwnFile(join(path, CLONE_STAMP_FILE), STAMP_BYTES_LIMIT),
+      readOwnFile(join(path, CLONE_SIZE_STAMP_FILE), STAMP_BYTES_LIMIT),
+      lstat(join(path, CLONE_ROOTFS_FILE)),
+    ]);
+    const sizeBytes = grownTo ?? template.identity.sizeBytes;
+    return (
+      parseStamp(stamp) === template.sha256 &&
+      parseSizeStamp(sizeStamp) === grownTo &&
+      image.isFile() &&
+      image.size === sizeBytes
+    );
+  } catch {
+    return false; // taken by another process meanwhile, or not whole: of no use either way
+  }
+}

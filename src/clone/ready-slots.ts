@@ -1,0 +1,48 @@
+// What lies in the pool, whichever process made it.
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { Owner } from '../system/arguments.js';
+import { asRootfsError, failedWith } from '../system/errors.js';
+import { readPoolRecord, recordOf } from './pool.js';
+
+/** Ready slots of one kind: those that one kind of clone takes. */
+export interface ReadySlots {
+  readonly stack: string;
+  readonly sourceSha256: string;
+  readonly sizeBytes: number;
+  /** Undefined: as the process had it that made them. */
+  readonly owner: Owner | undefined;
+  readonly mode: number | undefined;
+  readonly count: number;
+}
+
+export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
+  const path = join(folder.statePath, 'pool');
+  const kinds = new Map<string, ReadySlots>();
+  try {
+    for (const name of await readdir(path)) {
+      const [, kind = '', sha256 = '', size, uid, gid, mode] =
+        /^(([0-9a-f]{64})-(\d+)(?:-o(\d+)\.(\d+))?(?:-m([0-7]+))?-t[0-9a-f]{16})-/.exec(name) ?? [];
+      const known = kinds.get(kind);
+      if (known !== undefined) kinds.set(kind, { ...known, count: known.count + 1 });
+      if (kind === '' || known !== undefined) continue;
+      const record = await readPoolRecord(join(path, recordOf(name)));
+      // Without a record nobody keeps them, and recover() removes them.
+      if (record === undefined) continue;
+      kinds.set(kind, {
+        stack: basename(dirname(record.templatePath)),
+        sourceSha256: sha256,
+        sizeBytes: Number(size),
+        owner: uid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) },
+        mode: mode === undefined ? undefined : Number.parseInt(mode, 8),
+        count: 1,
+      });
+    }
+  } catch (error) {
+    if (!failedWith(error, 'ENOENT')) throw asRootfsError(`looking at the pool in ${folder.path}`, error);
+  }
+  return [...kinds.values()].sort((a, b) =>
+    a.stack < b.stack ? -1 : a.stack > b.stack ? 1 : a.sizeBytes - b.sizeBytes,
+  );
+}

@@ -1,0 +1,274 @@
+// The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
+import { mkdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type NativeFolder, native } from '../addon/native.js';
+import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
+import { inTurn } from '../system/long-work.js';
+
+/** What {@link ManagedFolder.sweep} removed. */
+export interface SweepReport {
+  readonly stagingRemoved: number;
+  readonly trashRemoved: number;
+}
+
+/** The clones folder while it is open. */
+export interface OpenFolder {
+  readonly handle: NativeFolder;
+  /** This process's own folder in staging. */
+  readonly sessionPath: string;
+  /** Whether files in the folder can share blocks; undefined while there was no space to try it. */
+  reflinks: boolean | undefined;
+}
+
+/** In the clones folder; no slot can have a name with a dot. */
+const STATE_FOLDER = '.microvm-rootfs';
+
+// Files and folders in one slice.
+const SWEEP_BUDGET = 64;
+
+// Behind the caller's back half of the time is enough: the disk is wanted for clones.
+const SWEEP_REST_MS_LIMIT = 50;
+
+// What is open for longer goes with a later sweep.
+const STILL_OPEN_SWEEPS = 5;
+const STILL_OPEN_REST_MS = 10;
+
+// A folder that is replaced over and over is somebody's mistake, not bad luck.
+const REOPEN_LIMIT = 3;
+
+export class ManagedFolder {
+  /** Without a slash at its end. */
+  readonly path: string;
+  /** Everything of our own lives here. */
+  readonly statePath: string;
+  #opening: Promise<OpenFolder> | undefined;
+  #open: OpenFolder | undefined;
+  #swept = false;
+  #background: Promise<void> | undefined;
+  #sweepAgain = false;
+  /** By sweeps behind the caller, since somebody last asked. */
+  #stagingRemovedBefore = 0;
+  #closed = false;
+  #closing: Promise<void> | undefined;
+  #users = 0;
+  #idle: (() => void) | undefined;
+  readonly #listeners: (() => Promise<void>)[] = [];
+
+  readonly #what: string;
+
+  /** `what` is for messages: others also keep a folder in this way. */
+  constructor(path: string, what = 'clones folder') {
+    this.#what = what;
+    this.path = path.replace(/(?<=.)\/+$/, '');
+    this.statePath = `${this.path}/${STATE_FOLDER}`;
+  }
+
+  /** Runs `work` with the open folder, and again with a new one if the folder proves to be another than the one that was opened. */
+  async use<T>(work: (folder: OpenFolder) => Promise<T>): Promise<T> {
+    // Counted before the folder is open: close() must not end between the two.
+    this.#users++;
+    try {
+      for (let attempt = 1; ; attempt++) {
+        const folder = await this.#ensureOpen();
+        try {
+          return await work(folder);
+        } catch (error) {
+          if (attempt >= REOPEN_LIMIT || !this.isStale(error)) {
+            this.sweepAfter(error);
+            throw error;
+          }
+          this.#forget(folder);
+        }
+      }
+    } finally {
+      this.#users--;
+      if (this.#users === 0) this.#idle?.();
+    }
+  }
+
+  /** Whether files in the folder can share blocks; undefined if there is still no space to try it. */
+  reflinks(): Promise<boolean | undefined> {
+    return this.use(async (folder) => {
+      folder.reflinks ??= await native().probeReflink(folder.handle);
+      return folder.reflinks;
+    });
+  }
+
+  /** Work to be done each time that a folder was opened, before it is used. */
+  onOpened(listener: () => Promise<void>): void {
+    this.#listeners.push(listener);
+  }
+
+  /** The folder if it is open already. */
+  get opened(): OpenFolder | undefined {
+    return this.#closed ? undefined : this.#open;
+  }
+
+  /** Whether an error says that the path names another folder by now, or that our own folder in it was removed. */
+  isStale(error: unknown): boolean {
+    if (failedWith(error, 'ESTALE')) return true;
+    if (!failedWith(error, 'ENOENT') || !isSystemError(error)) return false;
+    const ours = this.statePath;
+    return (error.path?.startsWith(ours) ?? false) || (error.dest?.startsWith(ours) ?? false);
+  }
+
+  /** Empties trash and removes what dead processes left in staging, now. What opening the folder has removed of that is reported as well. */
+  async sweep(signal?: AbortSignal): Promise<SweepReport> {
+    const { stagingRemoved, trashRemoved } = await this.use(({ handle }) => sweepFolder(handle, signal, 0));
+    await this.#background;
+    const before = this.#stagingRemovedBefore;
+    this.#stagingRemovedBefore = 0;
+    return { stagingRemoved: stagingRemoved + before, trashRemoved };
+  }
+
+  /** Starts a sweep behind the caller, or another one after the one that runs. */
+  sweepInBackground(): void {
+    if (this.#background !== undefined) {
+      this.#sweepAgain = true;
+      return;
+    }
+    this.#background = this.#sweepOpened()
+      .catch((error) => {
+        process.emitWarning(
+          `emptying trash: ${(asRootfsError(`sweeping ${this.path}`, error) as Error).message}`,
+          {
+            code: 'MICROVM_ROOTFS_SWEEP',
+          },
+        );
+      })
+      .finally(() => {
+        this.#background = undefined;
+        if (this.#sweepAgain && !this.#closed) {
+          this.#sweepAgain = false;
+          this.sweepInBackground();
+        }
+      });
+  }
+
+  /** What the system failed at half-way may lie in trash, and nobody may ever release anything again. */
+  sweepAfter(error: unknown): void {
+    if (isSystemError(error)) this.sweepInBackground();
+  }
+
+  /** Never opens, let alone makes, a folder that is not wanted any more. */
+  async #sweepOpened(): Promise<void> {
+    const folder = this.#open;
+    if (folder === undefined) return;
+    try {
+      const { stagingRemoved } = await sweepFolder(folder.handle, undefined, SWEEP_REST_MS_LIMIT);
+      this.#stagingRemovedBefore += stagingRemoved;
+    } catch (error) {
+      if (!this.isStale(error)) throw error;
+    }
+  }
+
+  /** When no sweep is running or due. */
+  async drain(): Promise<void> {
+    while (this.#background !== undefined) await this.#background;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async #end(): Promise<void> {
+    this.#closed = true;
+    if (this.#users > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    await this.drain();
+    const folder = this.#open;
+    if (folder === undefined) return;
+    this.#forget(folder);
+    try {
+      await native().closeFolder(folder.handle);
+    } catch (error) {
+      throw asRootfsError(`closing ${this.path}`, error);
+    } finally {
+      native().dispose(folder.handle);
+    }
+  }
+
+  #ensureOpen(): OpenFolder | Promise<OpenFolder> {
+    if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
+    if (this.#open !== undefined) return this.#open;
+    this.#opening ??= openFolder(this.path, this.#what)
+      .then(async (folder) => {
+        this.#open = folder;
+        for (const listener of this.#listeners) await listener();
+        if (!this.#swept) this.sweepInBackground();
+        this.#swept = true;
+        return folder;
+      })
+      .finally(() => {
+        this.#opening = undefined;
+      });
+    return this.#opening;
+  }
+
+  #forget(folder: OpenFolder): void {
+    if (this.#open === folder) this.#open = undefined;
+  }
+}
+
+async function sweepFolder(
+  handle: NativeFolder,
+  signal: AbortSignal | undefined,
+  restLimitMs: number,
+): Promise<SweepReport> {
+  let stagingRemoved = 0;
+  let trashRemoved = 0;
+  for (let more = true, stillOpenSweeps = 0; more; ) {
+    const started = performance.now();
+    const report = await inTurn('sweeping', signal, () => native().sweep(handle, SWEEP_BUDGET));
+    stagingRemoved += report.stagingRemoved;
+    trashRemoved += report.trashRemoved;
+    // FUSE closes files behind the caller's back, some instants later.
+    const again = report.stillOpen && stillOpenSweeps++ < STILL_OPEN_SWEEPS;
+    if (again) await sleep(STILL_OPEN_REST_MS);
+    more = report.more || again;
+    if (more && restLimitMs > 0) await sleep(Math.min(restLimitMs, performance.now() - started));
+  }
+  return { stagingRemoved, trashRemoved };
+}
+
+/** Making it with its parents, Node reports a full disk as ENOENT: so that is done only where a parent is missing. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) await mkdir(path, { recursive: true });
+    else if (!failedWith(error, 'EEXIST')) throw error;
+  }
+}
+
+async function openOrMake(path: string): Promise<OpenFolder> {
+  try {
+    return await native().openFolder(path);
+  } catch (error) {
+    if (!failedWith(error, 'ENOENT')) throw error;
+    await makeFolder(path);
+    return await native().openFolder(path);
+  }
+}
+
+async function openFolder(path: string, what: string): Promise<OpenFolder> {
+  try {
+    return await openOrMake(path);
+  } catch (error) {
+    if (failedWith(error, 'EEXIST') || failedWith(error, 'ENOTDIR') || failedWith(error, 'ELOOP')) {
+      throw new RootfsError(
+        'CLONES_DIR_INVALID',
+        `${path}, or ${STATE_FOLDER} in it, is not a folder: move it away`,
+        {
+          path,
+          cause: error,
+        },
+      );
+    }
+    throw asRootfsError(`opening the ${what} ${path}`, error);
+  }
+}

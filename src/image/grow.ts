@@ -1,0 +1,214 @@
+// Growing an ext4 image: the file, then the filesystem in it; and checking it.
+import { stat, truncate } from 'node:fs/promises';
+import { native } from '../addon/native.js';
+import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from '../system/arguments.js';
+import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
+import { asRootfsError, RootfsError } from '../system/errors.js';
+import { traced } from '../system/events.js';
+import { type Exit, programFailed, runInstalled } from '../system/programs.js';
+import { type Ext4Superblock, readSuperblock } from './ext4.js';
+
+export interface GrowPrograms {
+  readonly resize2fsBin: string;
+  readonly e2fsckBin: string;
+}
+
+export interface ResizeOptions extends Partial<GrowPrograms> {
+  /** Kills `resize2fs`, which leaves the image damaged: abort only what can be thrown away. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Grows an ext4 image, file and filesystem, to `targetBytes`. An image that has that size, and whose filesystem fills it, is left
+ * alone. The image is changed in place; nobody may be using it. After a failure the file may be longer than its filesystem: the
+ * same call finishes the job.
+ *
+ * Rejects with `SHRINK_REFUSED`, `SLOT_IN_USE` (some process has the image open), `SHARED_INODE` (it has several names), `TEMPLATE_CORRUPT`
+ * (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with exit status and stderr), `RESIZE2FS_NOT_FOUND` and
+ * `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the system's code.
+ */
+export async function resizeExt4Image(
+  path: string,
+  targetBytes: number,
+  options: ResizeOptions = {},
+): Promise<void> {
+  requirePath('path', path);
+  requireSizeBytes('targetBytes', targetBytes);
+  requireKnownKeys('options', options, ['resize2fsBin', 'e2fsckBin', 'signal']);
+  const what = `growing ${path} to ${targetBytes} bytes`;
+  const signal = optionalSignal(what, options.signal);
+  const programs = {
+    resize2fsBin: requirePath('resize2fsBin', options.resize2fsBin ?? DEFAULT_RESIZE2FS_BIN),
+    e2fsckBin: requirePath('e2fsckBin', options.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
+  };
+  try {
+    if (!(await needsGrowing(path, targetBytes))) return;
+    await refuseInUse(path);
+    await growImage(path, targetBytes, programs, signal);
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+}
+
+async function refuseInUse(path: string): Promise<void> {
+  const { nlink } = await stat(path);
+  if (nlink > 1) {
+    throw new RootfsError(
+      'SHARED_INODE',
+      `${path} is one file under ${nlink} names (a template and its hardlinked clones?): growing it would change it under all of them`,
+      { path },
+    );
+  }
+  if (await native().openElsewhere(path)) {
+    throw new RootfsError(
+      'SLOT_IN_USE',
+      `${path} is open in some process: stop the VM or detach the loop device first`,
+      {
+        path,
+      },
+    );
+  }
+}
+
+/** Whether there is anything to do, and whether it can be done. */
+async function needsGrowing(path: string, targetBytes: number): Promise<boolean> {
+  const file = await stat(path);
+  if (!file.isFile()) {
+    throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file: it cannot be grown`, { path });
+  }
+  const { size } = file;
+  if (targetBytes < size) throw shrinkRefusedError(path, size, targetBytes);
+  const superblock = await readSuperblock(path);
+  if (superblock !== undefined && superblock.sizeBytes > size) {
+    throw new RootfsError(
+      'TEMPLATE_CORRUPT',
+      `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it was cut off; make the image anew`,
+      { path },
+    );
+  }
+  return (
+    targetBytes > size ||
+    (superblock !== undefined && (!fills(superblock, size) || !superblock.checksumMatches))
+  );
+}
+
+export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes: number): RootfsError {
+  return new RootfsError(
+    'SHRINK_REFUSED',
+    `${path} has ${sizeBytes} bytes, ${targetBytes} were asked for: a resize-down would lose data`,
+    { path },
+  );
+}
+
+/** Grows an image that is the caller's alone; a private copy where the image was a template's. */
+export async function growImage(
+  path: string,
+  targetBytes: number,
+  programs: GrowPrograms,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (!(await needsGrowing(path, targetBytes))) return;
+  await traced({ operation: 'grow', path, bytes: targetBytes }, () =>
+    growNow(path, targetBytes, programs, signal),
+  );
+}
+
+async function growNow(
+  path: string,
+  targetBytes: number,
+  programs: GrowPrograms,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const superblock = await readSuperblock(path);
+  if (superblock?.needsCheck || superblock?.checksumMatches === false)
+    await checkFilesystem(path, programs.e2fsckBin, signal);
+  // Never shorter: needsGrowing has refused that. Without a size resize2fs takes the file's length.
+  await truncate(path, targetBytes);
+  const firstStep = superblock && stepBefore(superblock, targetBytes);
+  if (firstStep !== undefined) {
+    await resize2fs(path, programs.resize2fsBin, signal, `${firstStep / 1024}K`);
+    await truncate(path, targetBytes);
+  }
+  await resize2fs(path, programs.resize2fsBin, signal);
+  // resize2fs cuts the file off where its filesystem ends, at a whole block.
+  await truncate(path, targetBytes);
+  if (superblock !== undefined) await requireGrown(path, targetBytes);
+}
+
+function fills(superblock: Ext4Superblock, fileBytes: number): boolean {
+  return fileBytes - superblock.sizeBytes < superblock.blockSize;
+}
+
+/**
+ * resize2fs 1.47 damages an image of less than one block group that it must make room for more group descriptors in than were reserved
+ * ("Illegal doubly indirect block"). One that fills its first group has none of that trouble: so grow to there first.
+ */
+function stepBefore(superblock: Ext4Superblock, targetBytes: number): number | undefined {
+  const small = superblock.sizeBytes < superblock.groupSizeBytes;
+  return small && targetBytes > superblock.reservedSizeBytes ? superblock.groupSizeBytes : undefined;
+}
+
+/** resize2fs 1.47 takes no notice of a superblock that it could not write. */
+async function requireGrown(path: string, targetBytes: number): Promise<void> {
+  const grown = await readSuperblock(path);
+  // resize2fs leaves out a last block group that would be too small to hold its own tables.
+  if (
+    grown?.checksumMatches &&
+    grown.sizeBytes <= targetBytes &&
+    targetBytes - grown.sizeBytes < grown.groupSizeBytes
+  )
+    return;
+  const found =
+    grown?.checksumMatches === false
+      ? 'a superblock that does not match its checksum'
+      : `${grown?.sizeBytes ?? 'no'} bytes rather than ${targetBytes}`;
+  throw new RootfsError(
+    'RESIZE_FAILED',
+    `resize2fs reported success on ${path}, but the filesystem has ${found}`,
+    { path },
+  );
+}
+
+async function resize2fs(
+  path: string,
+  program: string,
+  signal: AbortSignal | undefined,
+  size?: string,
+): Promise<void> {
+  const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
+  const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal);
+  if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit);
+}
+
+/** Replays the journal and mends what is safe to mend, in the caller's own copy of an image. */
+export async function checkFilesystem(
+  path: string,
+  program: string,
+  signal: AbortSignal | undefined,
+  env: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, env);
+  // A bit mask: 1 is "errors corrected", 2 "reboot if it was mounted"; every other bit is a failure. Null: killed by a signal.
+  if (exit.status === null || (exit.status & ~3) !== 0)
+    throw programFailed('E2FSCK_FAILED', program, path, exit);
+}
+
+/** Only looks. For an image that many clones will come from. */
+export async function checkFilesystemClean(
+  path: string,
+  program: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
+  if (exit.status !== 0) throw programFailed('E2FSCK_FAILED', program, path, exit);
+}
+
+function runFromE2fsprogs(
+  notFound: 'RESIZE2FS_NOT_FOUND' | 'E2FSCK_NOT_FOUND',
+  program: string,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Exit> {
+  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env });
+}

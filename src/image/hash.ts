@@ -1,0 +1,65 @@
+import { type NativeSource, native } from '../addon/native.js';
+import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from '../system/arguments.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { traced } from '../system/events.js';
+import { checkAborted, inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
+
+export interface HashOptions {
+  readonly signal?: AbortSignal;
+  /** Called between slices of the work, and once at the end. */
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+/**
+ * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads off the main thread in slices; takes about 128 KiB of memory.
+ *
+ * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is not a
+ * regular file, `ABORT_ERR` if aborted.
+ *
+ * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
+ */
+export async function hashFile(path: string, options: HashOptions = {}): Promise<string> {
+  requirePath('path', path);
+  requireKnownKeys('options', options, ['signal', 'onProgress']);
+  const what = `hashing ${path}`;
+  const signal = optionalSignal(what, options.signal);
+  optionalFunction('onProgress', options.onProgress);
+  try {
+    const { source, info } = await native().openSource(path);
+    try {
+      return await hashSource(what, source, info.identity.sizeBytes, signal, options.onProgress);
+    } finally {
+      native().dispose(source);
+    }
+  } catch (error) {
+    if (failedWith(error, 'EINVAL')) {
+      throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
+    }
+    throw asRootfsError(what, error);
+  }
+}
+
+/** The SHA-256 of an open image, when its turn among the long jobs comes. */
+export function hashSource(
+  what: string,
+  source: NativeSource,
+  bytesTotal: number,
+  signal: AbortSignal | undefined,
+  onProgress?: (progress: Progress) => void,
+): Promise<string> {
+  return traced({ operation: 'hash', what, bytes: bytesTotal }, () =>
+    inTurn(what, signal, async () => {
+      const digest = native().newDigest(source);
+      try {
+        for (;;) {
+          checkAborted(what, signal);
+          const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
+          onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
+          if (sha256 !== undefined) return sha256;
+        }
+      } finally {
+        native().dispose(digest);
+      }
+    }),
+  );
+}

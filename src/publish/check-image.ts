@@ -1,0 +1,84 @@
+// What an image must be before it is seen in the catalog.
+import { chmod, stat } from 'node:fs/promises';
+import { native } from '../addon/native.js';
+import { type Ext4Superblock, readSuperblock } from '../image/ext4.js';
+import { checkFilesystem, checkFilesystemClean } from '../image/grow.js';
+import { hashSource } from '../image/hash.js';
+import { RootfsError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
+import type { PublishOptions } from './publish-options.js';
+
+/** Replays the image's journal if need be, checks and flushes it, makes it read-only, and gives its digest. `source` is for messages. */
+export async function finishImage(
+  what: string,
+  image: string,
+  source: string,
+  e2fsckBin: string,
+  { expectedSha256, signal, onProgress }: PublishOptions,
+): Promise<string> {
+  const hash = () => hashImage(what, image, signal, onProgress);
+  // Before anything is done to it: a wrong digest says more than what is then found wrong with it.
+  const received = expectedSha256 === undefined ? undefined : await hash();
+  if (received !== undefined && received !== expectedSha256?.toLowerCase()) {
+    throw new RootfsError(
+      'DIGEST_MISMATCH',
+      `the image in ${source} has the SHA-256 ${received} rather than ${expectedSha256}: get it again, or correct the digest`,
+      { path: source },
+    );
+  }
+  const { needsCheck, lastUsedS } = await requireWhole(image, source);
+  // With the time of its last use, so that the same image stays the same.
+  const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
+  if (needsCheck) await checkFilesystem(image, e2fsckBin, signal, env);
+  const [sha256] = await allOf([
+    received === undefined || needsCheck ? hash() : Promise.resolve(received),
+    checkFilesystemClean(image, e2fsckBin, signal),
+    flush(image),
+  ]);
+  await chmod(image, 0o444);
+  await flush(image);
+  return sha256;
+}
+
+async function requireWhole(image: string, source: string): Promise<Ext4Superblock> {
+  const superblock = await readSuperblock(image);
+  if (superblock === undefined) {
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `there is no ext4 filesystem in ${source}: publish an image of the filesystem itself, without partitions, or a folder or tar`,
+      { path: source },
+    );
+  }
+  const { size } = await stat(image);
+  if (superblock.sizeBytes > size) {
+    throw new RootfsError(
+      'TEMPLATE_CORRUPT',
+      `the filesystem in ${source} says it has ${superblock.sizeBytes} bytes, but the image has ${size}: it was cut off; get it again`,
+      { path: source },
+    );
+  }
+  return superblock;
+}
+
+async function hashImage(
+  what: string,
+  image: string,
+  signal: AbortSignal | undefined,
+  onProgress: PublishOptions['onProgress'],
+): Promise<string> {
+  const { source, info } = await native().openSource(image);
+  try {
+    return await hashSource(what, source, info.identity.sizeBytes, signal, (progress) =>
+      onProgress?.({ step: 'hash', ...progress }),
+    );
+  } finally {
+    native().dispose(source);
+  }
+}
+
+/** Rejects only when all have ended: nothing may go on with a file that is removed. */
+async function allOf<T extends readonly unknown[]>(work: { [K in keyof T]: Promise<T[K]> }): Promise<T> {
+  const settled = await Promise.allSettled(work);
+  for (const result of settled) if (result.status === 'rejected') throw result.reason;
+  return Promise.all(work) as unknown as Promise<T>;
+}

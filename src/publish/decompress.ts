@@ -1,0 +1,102 @@
+// Decompressing a file into a sparse one: gzip by Node's zlib, zstd and xz by their programs. (Node's zlib, where it has zstd at all, ends after
+// the first frame of a file and says nothing of the others; pzstd writes many.)
+import { createReadStream } from 'node:fs';
+import type { Readable, Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import * as zlib from 'node:zlib';
+import { isSystemError, RootfsError } from '../system/errors.js';
+import { checkAborted, inTurn } from '../system/long-work.js';
+import { type Program, programFailed, runInstalled } from '../system/programs.js';
+import type { Compression } from './image-format.js';
+import { SparseFile } from './sparse-file.js';
+
+const CHUNK_BYTES = 1024 * 1024;
+
+const PROGRAMS: Readonly<Record<'zstd' | 'xz', Program & { readonly args: readonly string[] }>> = {
+  zstd: {
+    name: 'zstd',
+    package: 'zstd',
+    notFound: 'PROGRAM_NOT_FOUND',
+    // Without it windows of more than 128 MiB are refused.
+    args: ['--decompress', '--stdout', '--quiet', '--long=31'],
+  },
+  xz: {
+    name: 'xz',
+    package: 'xz-utils',
+    notFound: 'PROGRAM_NOT_FOUND',
+    args: ['--decompress', '--stdout', '--format=xz'],
+  },
+};
+
+/** Rejects with `IMAGE_INVALID` for data that is damaged or cut off. `onRead` is told of the bytes of `path` that were read. */
+export function decompress(
+  what: string,
+  format: Compression,
+  path: string,
+  dest: string,
+  signal: AbortSignal | undefined,
+  onRead: (bytesDone: number) => void,
+): Promise<void> {
+  return inTurn(what, signal, async () => {
+    const file = await SparseFile.create(dest);
+    try {
+      const source = () => counted(createReadStream(path, { highWaterMark: CHUNK_BYTES }), onRead);
+      const sink = async (chunks: AsyncIterable<Buffer>) => {
+        for await (const chunk of chunks) await file.write(chunk);
+      };
+      if (format === 'gzip') await inflate(path, source(), sink, signal);
+      else await runProgram(PROGRAMS[format], path, source, sink, signal);
+      await file.finish();
+    } catch (error) {
+      checkAborted(what, signal);
+      throw error;
+    } finally {
+      await file.close();
+    }
+  });
+}
+
+type Sink = (chunks: AsyncIterable<Buffer>) => Promise<void>;
+
+async function* counted(source: Readable, onRead: (bytesDone: number) => void): AsyncGenerator<Buffer> {
+  let bytesDone = 0;
+  for await (const chunk of source) {
+    yield chunk;
+    bytesDone += (chunk as Buffer).length;
+    onRead(bytesDone);
+  }
+}
+
+async function inflate(
+  path: string,
+  source: AsyncIterable<Buffer>,
+  sink: Sink,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const gunzip: Transform = zlib.createGunzip({ chunkSize: CHUNK_BYTES });
+  try {
+    await pipeline(source, gunzip, sink, ...(signal === undefined ? [] : [{ signal }]));
+  } catch (error) {
+    // zlib's own errors have an errno as well, but no system call.
+    if (isSystemError(error) || !(error as { code?: string }).code?.startsWith('Z_')) throw error;
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `${path} is damaged or was cut off, it cannot be decompressed: ${(error as Error).message}`,
+      { path, cause: error },
+    );
+  }
+}
+
+async function runProgram(
+  program: Program & { readonly args: readonly string[] },
+  path: string,
+  source: () => AsyncIterable<Buffer>,
+  sink: Sink,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const exit = await runInstalled(program, program.args, signal, {
+    feed: (stdin) => pipeline(source(), stdin),
+    drain: (stdout) => sink(stdout),
+  });
+  if (exit.status !== 0) throw programFailed('IMAGE_INVALID', program.name, path, exit);
+}

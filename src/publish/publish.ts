@@ -1,0 +1,112 @@
+// Putting an image into the catalog: made and checked in staging, seen when it is complete.
+import { mkdir, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { OpenedSource } from '../addon/native.js';
+import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { hashUnchanged, type Templates } from '../catalog/templates.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { asRootfsError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
+import { isMissing } from '../system/is-missing.js';
+import { checkAborted } from '../system/long-work.js';
+import { finishImage } from './check-image.js';
+import { placeStack, stackExists } from './place-stack.js';
+import type { PublishedStack, PublishOptions } from './publish-options.js';
+import { stageImage } from './source-image.js';
+
+export interface PublishPrograms {
+  readonly mke2fsBin: string;
+  readonly e2fsckBin: string;
+}
+
+export interface PublishRequest {
+  readonly name: StackName;
+  readonly templatePath: string;
+  readonly source: string;
+  readonly options: PublishOptions;
+}
+
+// Two calls of one process must not share a work folder; sessions have folders of their own.
+let works = 0;
+
+/** `folder` is the catalog's own staging. */
+export async function publishStack(
+  folder: ManagedFolder,
+  templates: Templates,
+  programs: PublishPrograms,
+  request: PublishRequest,
+): Promise<PublishedStack> {
+  const { name, source, templatePath, options } = request;
+  const what = `publishing ${source} as ${name}`;
+  try {
+    // Found out at once rather than after minutes of work; and nothing is made for a source that is not there.
+    if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
+    await stat(source);
+    const isFirst = await isMissing(folder.path);
+    return await folder.use((opened) =>
+      inWorkFolder(opened, async (workFolder) => {
+        if (isFirst) await flush(dirname(folder.path));
+        const staged = join(workFolder, 'stack');
+        await mkdir(staged, { mode: 0o755 });
+        const image = join(staged, TEMPLATE_ROOTFS_FILE);
+        const { mke2fsBin, e2fsckBin } = programs;
+        const format = await stageImage({
+          what,
+          folder: opened,
+          source,
+          workFolder,
+          image,
+          mke2fsBin,
+          options,
+        });
+        checkAborted(what, options.signal);
+        const sha256 = await finishImage(what, image, source, e2fsckBin, options);
+        checkAborted(what, options.signal);
+        const { ino, size } = await stat(image, { bigint: true });
+        const replaced = await placeStack(
+          what,
+          opened.handle,
+          staged,
+          dirname(templatePath),
+          name,
+          options.replace ?? false,
+          options.signal,
+        );
+        // It is published; a failure of this look comes again with the next one.
+        await remember(templates, templatePath, sha256, ino).catch(() => undefined);
+        return { name, templatePath, sizeBytes: Number(size), sha256, replaced, format };
+      }),
+    );
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+}
+
+/** The digest is known: the image need not be read again. From here on it is published, whatever the caller's signal says. */
+async function remember(
+  templates: Templates,
+  templatePath: string,
+  sha256: string,
+  inode: bigint,
+): Promise<void> {
+  await templates.look(templatePath, undefined, async (path: string, opened: OpenedSource, signal) =>
+    // Another publisher may have been faster with the next one.
+    opened.info.identity.inode === inode ? sha256 : hashUnchanged(path, opened, signal),
+  );
+}
+
+async function inWorkFolder<T>({ sessionPath }: OpenFolder, work: (path: string) => Promise<T>): Promise<T> {
+  const path = join(sessionPath, `publish-${++works}`);
+  await mkdir(path, { mode: 0o700 });
+  try {
+    return await work(path);
+  } finally {
+    // What cannot be removed now goes with the session's folder; it must not hide what became of the work.
+    await rm(path, { recursive: true, force: true }).catch(() => {});
+  }
+}
+
+/** Also if its folder, or a parent of it, is. */
+async function isMissingBelow(path: string): Promise<boolean> {
+  return (await isMissing(dirname(path))) || isMissing(path);
+}

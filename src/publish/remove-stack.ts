@@ -1,0 +1,113 @@
+// Taking a stack out of the catalog.
+import { rmdir, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { sameImage } from '../addon/identity.js';
+import { native } from '../addon/native.js';
+import type { StackName } from '../catalog/catalog.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import type { Template, Templates } from '../catalog/templates.js';
+import { withLock } from '../folder/folder-lock.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import { listSlots } from '../slot/slot-list.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
+import { isMissing } from '../system/is-missing.js';
+
+// More would fill a screen.
+const IDS_SHOWN = 5;
+
+export interface RemoveRequest {
+  readonly name: StackName;
+  readonly templatePath: string;
+  readonly force: boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** False if there is none. Whatever else lies in the stack's folder stays, and then so does the folder. */
+export async function removeStack(
+  catalog: ManagedFolder,
+  clones: ManagedFolder,
+  names: StackNames,
+  templates: Templates,
+  { name, templatePath, force, signal }: RemoveRequest,
+): Promise<boolean> {
+  const what = `removing stack ${name}`;
+  try {
+    // Nothing is made for a stack that is not there.
+    if ((await isMissing(dirname(templatePath))) || (await isMissing(templatePath))) return false;
+    const template = force ? undefined : await templates.look(templatePath, signal);
+    if (!force) {
+      if (template === undefined) return false;
+      await refuseInUse(what, clones, names, name, template, signal);
+    }
+    const removed = await catalog.use(({ handle }) =>
+      withLock(what, handle, name, signal, async () => {
+        if (!(await removeImage(templatePath, template))) return false;
+        // The registry forgets it, and what was made of it goes. FUSE lets no folder go while it has a file of it open.
+        await templates.look(templatePath, undefined).catch(() => undefined);
+        await removeFolder(dirname(templatePath));
+        return true;
+      }),
+    );
+    return removed === true;
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+}
+
+async function refuseInUse(
+  what: string,
+  clones: ManagedFolder,
+  names: StackNames,
+  name: StackName,
+  { path, sha256 }: Template,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const ids: string[] = [];
+  for await (const { rawId, stack, sourceSha256 } of listSlots(clones, names, signal)) {
+    if (sourceSha256 === sha256 && (stack === name || stack === undefined)) ids.push(rawId);
+  }
+  if (ids.length === 0) return;
+  const some = ids.slice(0, IDS_SHOWN).map((id) => JSON.stringify(id));
+  const more = ids.length > IDS_SHOWN ? `, and ${ids.length - IDS_SHOWN} more` : '';
+  throw new RootfsError(
+    'STACK_IN_USE',
+    `${what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it (${some.join(', ')}${more}): ` +
+      `release ${ids.length === 1 ? 'it' : 'them'} first, or give force: true`,
+    { path },
+  );
+}
+
+/** By one call: the stack is there or it is not. */
+async function removeImage(templatePath: string, template: Template | undefined): Promise<boolean> {
+  if (template !== undefined) {
+    const [now] = await native().identities([templatePath]);
+    if (now === undefined) return false;
+    if (!sameImage(now, template.identity)) {
+      throw new RootfsError(
+        'TEMPLATE_CHANGED',
+        `template ${templatePath} was replaced while its clones were looked for: remove it again if that one is to go as well`,
+        { path: templatePath },
+      );
+    }
+  }
+  try {
+    await unlink(templatePath);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return false;
+    throw error;
+  }
+  await flush(dirname(templatePath));
+  return true;
+}
+
+/** Unless somebody keeps other things there, or another process publishes the next one just now. */
+async function removeFolder(folder: string): Promise<void> {
+  try {
+    await rmdir(folder);
+  } catch (error) {
+    if (['ENOTEMPTY', 'EEXIST', 'ENOENT'].some((code) => failedWith(error, code))) return;
+    throw error;
+  }
+  await flush(dirname(folder));
+}

@@ -1,0 +1,63 @@
+// What is kept beside a sealed image: what it is of, and the state of the file when it was sealed.
+import { join } from 'node:path';
+import type { Identity } from '../addon/identity.js';
+import { type FileState, isFileState, type TemplateRecord } from '../catalog/template-record.js';
+import { readOwnFile } from '../folder/state-files.js';
+
+export const RECORD_FILE = 'record.json';
+export const RECORD_VERSION = 1;
+const RECORD_BYTES_LIMIT = 64 * 1024;
+
+export interface SealRecord extends TemplateRecord {
+  readonly version: number;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly image: FileState;
+  readonly extents?: number;
+}
+
+/** The name of a sealed image's folder. */
+export function keyOf(sha256: string, sizeBytes: number): string {
+  return `${sha256}-${sizeBytes}`;
+}
+
+export function partsOf(key: string): { sha256: string; sizeBytes: number } | undefined {
+  const [, sha256, sizeBytes] = /^([0-9a-f]{64})-([0-9]+)$/.exec(key) ?? [];
+  return sha256 === undefined ? undefined : { sha256, sizeBytes: Number(sizeBytes) };
+}
+
+/** Whether the image is as it was when it was sealed. */
+export function isSealed(record: SealRecord, key: string, identity: Identity): boolean {
+  const { image } = record;
+  return (
+    keyOf(record.sha256, record.sizeBytes) === key &&
+    image.inode === `${identity.inode}` &&
+    image.sizeBytes === identity.sizeBytes &&
+    image.mtimeNs === `${identity.mtimeNs}` &&
+    image.ctimeNs === `${identity.ctimeNs}` &&
+    identity.links === 1
+  );
+}
+
+/** Rejects with the system's code if it is there and cannot be read: that the disk is ill, or too many files are open, is no reason to distrust it. */
+export async function readRecord(path: string): Promise<SealRecord | undefined> {
+  return parseRecord((await readOwnFile(join(path, RECORD_FILE), RECORD_BYTES_LIMIT)) ?? '');
+}
+
+/** Undefined for anything that was not written here. */
+export function parseRecord(text: string): SealRecord | undefined {
+  try {
+    const record = JSON.parse(text) as SealRecord;
+    const whole =
+      record.version === RECORD_VERSION &&
+      typeof record.templatePath === 'string' &&
+      partsOf(keyOf(record.sha256, record.sizeBytes)) !== undefined &&
+      Number.isSafeInteger(record.sizeBytes) &&
+      (record.extents === undefined || Number.isSafeInteger(record.extents)) &&
+      isFileState(record.template) &&
+      isFileState(record.image);
+    return whole ? record : undefined;
+  } catch {
+    return undefined; // no JSON, or no object where one belongs
+  }
+}

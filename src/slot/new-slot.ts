@@ -1,0 +1,101 @@
+// A slot from an image that is no template: another slot's, or a snapshot's.
+
+import type { Attempt } from '../addon/attempts.js';
+import { attemptsOf } from '../addon/attempts.js';
+import type { Identity } from '../addon/identity.js';
+import { type Built, type NativeSource, native, RUNG } from '../addon/native.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { copyImage } from '../image/staged-copy.js';
+import { RootfsError } from '../system/errors.js';
+import { checkAborted } from '../system/long-work.js';
+import type { Strategy } from '../system/strategy.js';
+import { sourceChangedError } from './slot-image.js';
+import type { CopyOptions } from './slot-options.js';
+import { imagePath, rawIdFile, sidecarsOf } from './stamps.js';
+import { rawIdToStore, type VmId } from './vm-id.js';
+
+/** A slot that was made of another image than a template's. */
+export interface DerivedRootfs {
+  /** The sanitised id: the name of the slot's folder. */
+  readonly vmId: string;
+  /** The stack that the image descends from, if it is known. */
+  readonly stack: string | undefined;
+  /** The image to give to the VM. */
+  readonly path: string;
+  /** The digest of the template that the image descends from, as in the stamp. Not that of the image. */
+  readonly sourceSha256: string;
+  readonly sizeBytes: number;
+  readonly strategy: Strategy;
+  /** Ways that were left before one served. */
+  readonly attempts: readonly Attempt[];
+}
+
+/** What a slot says of the template that its image descends from. */
+export interface Descent {
+  readonly sourceSha256: string;
+  readonly sizeStamp: number | undefined;
+  /** The stack. */
+  readonly stack: string | undefined;
+  /** The same, if the slot has to say so in a file. */
+  readonly storedStack: string | undefined;
+}
+
+/** Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
+export async function newSlot(
+  what: string,
+  folder: ManagedFolder,
+  { handle }: OpenFolder,
+  from: { readonly path: string; readonly source: NativeSource; readonly identity: Identity },
+  vm: VmId,
+  descent: Descent,
+  { owner, mode, durable, signal }: CopyOptions,
+): Promise<DerivedRootfs> {
+  checkAborted(what, signal);
+  const { sourceSha256: sha256, sizeStamp, storedStack } = descent;
+  const rawId = rawIdToStore(vm);
+  const sidecars = sidecarsOf({ sha256, stack: storedStack, sizeStamp });
+  const plan = native().newPlan({
+    sidecars,
+    expected: from.identity,
+    templatePath: from.path,
+    templateExpected: from.identity,
+    rungs: RUNG.reflink | RUNG.copy,
+    owner,
+    mode,
+    durable,
+  });
+  const { sizeBytes } = from.identity;
+  const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
+    vmId: vm.safe,
+    stack: descent.stack,
+    path: imagePath(folder, vm),
+    sourceSha256: sha256,
+    sizeBytes,
+    strategy,
+    attempts: attemptsOf(attempts),
+  });
+  const exists = () => slotExistsError(what, folder, vm);
+
+  const outcome = await native().cloneSlot(handle, from.source, plan, vm.safe, rawId, undefined);
+  native().dispose(plan);
+  if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
+  if (outcome.status === 'exists') throw exists();
+  if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
+  if (!('staged' in outcome)) throw sourceChangedError(what);
+  try {
+    await copyImage(what, outcome.staged, signal);
+    const all = [...sidecars, ...rawIdFile(rawId)];
+    const published = await native().publishSlot(outcome.staged, 'slots', vm.safe, sizeBytes, all);
+    if (published === 'exists') throw exists();
+    if (published === 'source-changed') throw sourceChangedError(what);
+    return made(outcome.strategy, outcome.attempts);
+  } finally {
+    await native().discardSlot(outcome.staged);
+  }
+}
+
+export function slotExistsError(what: string, folder: ManagedFolder, vm: VmId): RootfsError {
+  return new RootfsError('SLOT_EXISTS', `${what}: there is a slot already; release it first`, {
+    path: `${folder.path}/${vm.safe}`,
+  });
+}

@@ -1,0 +1,65 @@
+// All that can be told of one slot.
+
+import { inspectSlot, native } from '../addon/native.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import { asRootfsError, isSystemError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import type { Strategy } from '../system/strategy.js';
+import { type SlotInfo, slotInfo } from './slot-info.js';
+import { requireOwnId, strategyOf } from './slot-state.js';
+import { imageInUse, type SlotUse } from './slot-use.js';
+import { parseStamp } from './stamps.js';
+import type { VmId } from './vm-id.js';
+
+export interface SlotDetails extends SlotInfo {
+  /** How its image was made, as far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy. */
+  readonly strategy: Strategy;
+  readonly use: SlotUse;
+  /**
+   * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if its stack is not known, or the template's
+   * present digest is not.
+   */
+  readonly outdated: boolean | undefined;
+  /** Bytes on disk that its image alone has: what releasing it gives back. */
+  readonly aloneBytes: number;
+  /** Bytes on disk that its image shares with others. */
+  readonly sharedBytes: number;
+}
+
+/** The digest of a stack's template now; null if there is none, undefined if it is not known. */
+export type DigestNow = (stack: string) => Promise<string | null | undefined>;
+
+export async function slotDetails(
+  folder: ManagedFolder,
+  names: StackNames,
+  digestNow: DigestNow,
+  vm: VmId,
+): Promise<SlotDetails | undefined> {
+  const path = `${folder.path}/${vm.safe}`;
+  try {
+    if (await isMissing(path)) return undefined;
+    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe));
+    const sha256 = parseStamp(state.stamp);
+    const firstStack = sha256 === undefined ? undefined : await names.firstWith(sha256);
+    const info = slotInfo(folder.path, vm.safe, state, firstStack);
+    if (info === undefined) return undefined;
+    if (info.health === 'whole') requireOwnId(path, vm, state);
+    const diskUsage = native().newDiskUsage();
+    const [blocks] = await native().measureFiles(diskUsage, [info.path]);
+    native().dispose(diskUsage);
+    const { aloneBytes, sharedBytes } =
+      blocks === undefined || isSystemError(blocks) ? { aloneBytes: 0, sharedBytes: 0 } : blocks;
+    const now = info.stack === undefined ? undefined : await digestNow(info.stack);
+    return {
+      ...info,
+      strategy: strategyOf(state),
+      use: await imageInUse(path),
+      outdated: now === undefined ? undefined : now !== info.sourceSha256,
+      aloneBytes,
+      sharedBytes,
+    };
+  } catch (error) {
+    throw asRootfsError(`looking at ${path}`, error);
+  }
+}

@@ -1,0 +1,131 @@
+// The image of a slot that is there, opened to be read: to fork it, to snapshot it, to export it.
+
+import { type Identity, sameImage, sameState } from '../addon/identity.js';
+import { inspectSlot, type NativeSource, native, type SlotState } from '../addon/native.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { failedWith, RootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { finishCutOffGrow } from './replace.js';
+import {
+  isTorn,
+  isUnstamped,
+  requireOwnId,
+  slotInvalidError,
+  slotNotFoundError,
+  slotTornError,
+} from './slot-state.js';
+import { imageInUse } from './slot-use.js';
+import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
+import type { VmId } from './vm-id.js';
+
+/** What a slot's own files say, and its image. */
+export interface SlotImage {
+  readonly path: string;
+  readonly source: NativeSource;
+  readonly identity: Identity;
+  readonly state: SlotState;
+  readonly sourceSha256: string;
+  readonly sizeStamp: number | undefined;
+}
+
+// Each round is lost to somebody who grows or releases the slot in the same instant.
+const ROUNDS = 16;
+
+/**
+ * Runs `work` with the image of a whole slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, and with `SLOT_IN_USE` if that is
+ * asked for.
+ */
+export async function withSlotImage<T>(
+  folder: ManagedFolder,
+  vm: VmId,
+  refuseInUse: boolean,
+  signal: AbortSignal | undefined,
+  work: (image: SlotImage, folder: OpenFolder) => Promise<T>,
+): Promise<T> {
+  const path = `${folder.path}/${vm.safe}`;
+  // Nothing is made for a slot that is not there.
+  if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
+  return folder.use(async (open) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      // Before it is open here as well.
+      const inUse = refuseInUse && (await imageInUse(path)) === 'in-use';
+      const image = await openImage(path, open, vm, signal);
+      if (image === undefined) continue;
+      try {
+        if (inUse) {
+          throw new RootfsError(
+            'SLOT_IN_USE',
+            `${path}/${CLONE_ROOTFS_FILE} is open in another process: stop the VM first`,
+            { path },
+          );
+        }
+        return await work(image, open);
+      } finally {
+        native().dispose(image.source);
+      }
+    }
+    throw new RootfsError('SLOT_BUSY', `${path} keeps changing in the same instant; try again`, { path });
+  });
+}
+
+/** Undefined if the image was replaced between the two looks: then the stamps need not be those of the image. */
+async function openImage(
+  path: string,
+  { handle }: OpenFolder,
+  vm: VmId,
+  signal: AbortSignal | undefined,
+): Promise<SlotImage | undefined> {
+  const imagePath = `${path}/${CLONE_ROOTFS_FILE}`;
+  const [state, opened] = await Promise.all([
+    inspectSlot(handle, vm.safe),
+    native()
+      .openSource(imagePath)
+      .catch((error: unknown) => ({ error })),
+  ]);
+  const source = 'source' in opened ? opened.source : undefined;
+  try {
+    if (state.kind === 'absent') throw slotNotFoundError(path, vm);
+    if (state.kind === 'foreign' || isUnstamped(state)) throw slotInvalidError(path);
+    requireOwnId(path, vm, state);
+    if (typeof state.newSizeStamp === 'string') {
+      await finishCutOffGrow(handle, vm.safe, signal);
+      if (source !== undefined) native().dispose(source);
+      return undefined;
+    }
+    if (isTorn(state, () => undefined)) throw slotTornError(path, 'its stamps or its image are not whole');
+    if ('error' in opened) {
+      if (failedWith(opened.error, 'ENOENT')) return undefined;
+      throw opened.error;
+    }
+    const { identity } = opened.info;
+    if (state.image !== undefined && sameImage(state.image.identity, identity)) {
+      const sourceSha256 = parseStamp(state.stamp) as string;
+      return {
+        path: imagePath,
+        source: opened.source,
+        identity,
+        state,
+        sourceSha256,
+        sizeStamp: parseSizeStamp(state.sizeStamp),
+      };
+    }
+    native().dispose(opened.source);
+    return undefined;
+  } catch (error) {
+    if (source !== undefined) native().dispose(source);
+    throw error;
+  }
+}
+
+/** After reading an image: rejects with `SOURCE_CHANGED` if somebody wrote to it meanwhile. */
+export async function requireUnchanged(what: string, source: NativeSource, before: Identity): Promise<void> {
+  const { info } = await native().checkSource(source);
+  if (!sameState(before, info.identity)) throw sourceChangedError(what);
+}
+
+export function sourceChangedError(what: string): RootfsError {
+  return new RootfsError(
+    'SOURCE_CHANGED',
+    `${what}: it was written to meanwhile, so what was read is of no moment; pause the VM, or stop whoever writes, and try again`,
+  );
+}

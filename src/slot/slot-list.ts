@@ -1,0 +1,72 @@
+// Listing slots: a folder may hold a hundred thousand of them, so they come in batches, never all at once.
+
+import type { StackNames } from '../catalog/stack-names.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import { asRootfsError, isSystemError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { checkAborted } from '../system/long-work.js';
+import { type SlotInfo, slotInfo } from './slot-info.js';
+import { slotNames } from './slot-names.js';
+import { surveySlots } from './slot-survey.js';
+import { parseStamp } from './stamps.js';
+
+// Names in one trip: some milliseconds of work.
+const BATCH = 256;
+
+// One is converted here while the others are read there.
+const BATCHES_AT_ONCE = 3;
+
+/** In no order. What is made or released meanwhile may be there or not. */
+export async function* listSlots(
+  folder: ManagedFolder,
+  stackNames: StackNames,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<SlotInfo, void, undefined> {
+  const what = `listing slots in ${folder.path}`;
+  const reading: Promise<SlotInfo[]>[] = [];
+  const read = (names: readonly string[]) => {
+    const infos = readBatch(folder, names, stackNames);
+    // Whoever stops listing after a failure must not be told of another one by an unhandled rejection.
+    infos.catch(() => {});
+    reading.push(infos);
+  };
+  try {
+    // Listing makes no folder that is not there.
+    if (await isMissing(folder.path)) return;
+    let names: string[] = [];
+    for await (const name of slotNames(folder.path)) {
+      if (names.push(name) < BATCH) continue;
+      checkAborted(what, signal);
+      read(names);
+      names = [];
+      if (reading.length >= BATCHES_AT_ONCE) yield* await (reading.shift() as Promise<SlotInfo[]>);
+    }
+    read(names);
+    for (const infos of reading) {
+      checkAborted(what, signal);
+      yield* await infos;
+    }
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+}
+
+async function readBatch(
+  folder: ManagedFolder,
+  names: readonly string[],
+  stackNames: StackNames,
+): Promise<SlotInfo[]> {
+  if (names.length === 0) return [];
+  const states = await folder.use(({ handle }) => surveySlots(handle, names));
+  const infos: SlotInfo[] = [];
+  const firsts = new Map<string | undefined, string | undefined>([[undefined, undefined]]);
+  for (const [i, state] of states.entries()) {
+    if (isSystemError(state)) throw state;
+    const sha256 = parseStamp(state.stamp);
+    // Awaited once for each digest: a promise for each slot would take as long as all the rest.
+    if (!firsts.has(sha256)) firsts.set(sha256, await stackNames.firstWith(sha256 as string));
+    const info = slotInfo(folder.path, names[i] as string, state, firsts.get(sha256));
+    if (info !== undefined) infos.push(info);
+  }
+  return infos;
+}

@@ -1,0 +1,154 @@
+// Whether a slot that is there may be handed out: what other programs, crashes and power cuts can have left in it.
+
+import type { FileInfo, SlotFacts, SlotState } from '../addon/native.js';
+import type { Template } from '../catalog/templates.js';
+import { RootfsError } from '../system/errors.js';
+import type { Strategy } from '../system/strategy.js';
+import {
+  CLONE_ROOTFS_FILE,
+  CLONE_SIZE_STAMP_FILE,
+  CLONE_STAMP_FILE,
+  parseSizeStamp,
+  parseStamp,
+} from './stamps.js';
+import type { VmId } from './vm-id.js';
+
+/** A slot that is whole and is the asking VM's. */
+export interface AssessedSlot {
+  readonly image: FileInfo;
+  readonly sizeStamp: number | undefined;
+  readonly templateBytes: number;
+}
+
+/** `settle`: a grow was cut off while it was being published; complete or undo it, then look again. */
+export function assessSlot(
+  path: string,
+  request: { readonly vm: VmId; readonly sizeBytes: number | undefined },
+  template: Template,
+  state: SlotState,
+): AssessedSlot | 'grow-cut-off' {
+  if (state.kind === 'foreign') throw slotInvalidError(path);
+  // btrfs can bring back a slot's folder without some of its files: whose it was cannot be told then.
+  if (state.rawId === undefined && state.stamp === undefined)
+    throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
+  requireOwnId(path, request.vm, state);
+  if (state.newSizeStamp === null)
+    throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE}.new is nothing that could be read`);
+  if (state.newSizeStamp !== undefined) return 'grow-cut-off';
+
+  const sizeStamp = parseSizeStamp(state.sizeStamp);
+  if (Number.isNaN(sizeStamp)) throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
+  if (request.sizeBytes !== undefined && sizeStamp !== undefined && sizeStamp !== request.sizeBytes) {
+    throw new RootfsError(
+      'SIZE_STAMP_MISMATCH',
+      `${path} was grown to ${sizeStamp} bytes, ${request.sizeBytes} were asked for: release the slot first, or ask for its size`,
+      { path },
+    );
+  }
+
+  const stamp = parseStamp(state.stamp);
+  if (stamp === undefined) throw slotTornError(path, `${CLONE_STAMP_FILE} holds no digest`);
+  if (!state.image?.regular)
+    throw slotTornError(path, `${CLONE_ROOTFS_FILE} is missing or not a regular file`);
+  if (stamp !== template.sha256) {
+    throw new RootfsError(
+      'STAMP_MISMATCH',
+      `${path} was cloned from a template with digest ${stamp}, but ${template.path} has ${template.sha256} now: ` +
+        'stop the VM and release the slot first; cloning anew under a running VM would corrupt its disk',
+      { path },
+    );
+  }
+
+  const templateBytes = template.identity.sizeBytes;
+  const imageBytes = state.image.identity.sizeBytes;
+  const expectedBytes = sizeStamp ?? templateBytes;
+  if (imageBytes < expectedBytes) {
+    throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes rather than ${expectedBytes}`);
+  }
+  const growGoesOn = request.sizeBytes !== undefined && request.sizeBytes > templateBytes;
+  if (sizeStamp === undefined && imageBytes > templateBytes && !growGoesOn) {
+    throw slotTornError(
+      path,
+      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: growing it was cut ` +
+        `off; ask for ${imageBytes} bytes to finish, or`,
+    );
+  }
+  return { image: state.image, sizeStamp, templateBytes };
+}
+
+/** Throws `VM_ID_COLLISION` if the slot is another id's. */
+export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
+  if (state.rawId === null || state.rawId === '')
+    throw slotTornError(path, 'the file with its raw id is empty or unreadable');
+  const owner = state.rawId ?? vm.safe;
+  if (owner !== vm.raw) throw vmIdCollisionError(path, vm, owner);
+}
+
+export function vmIdCollisionError(path: string, vm: VmId, owner: string): RootfsError {
+  return new RootfsError(
+    'VM_ID_COLLISION',
+    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder name, and ${path} belongs to the latter: ` +
+      'use ids of ASCII letters, digits, "-" and "_"',
+    { path },
+  );
+}
+
+export function slotNotFoundError(path: string, vm: VmId): RootfsError {
+  return new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, { path });
+}
+
+export function slotInvalidError(path: string): RootfsError {
+  return new RootfsError(
+    'SLOT_INVALID',
+    `${path} is not a slot (a file, a symbolic link, or a folder with other things in it): move it away, it is not touched`,
+    { path },
+  );
+}
+
+export function slotTornError(path: string, how: string): RootfsError {
+  return new RootfsError(
+    'SLOT_TORN',
+    `${path} is not whole, and is not handed out: ${how}; stop the VM if it runs, then release the slot`,
+    {
+      path,
+    },
+  );
+}
+
+/**
+ * Whether a slot can never be handed out again, as far as can be told without its template. Neither can a folder without any file of a slot;
+ * one that is not empty is somebody else's, and is not released.
+ */
+export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
+  if (state.kind !== 'folder' || isUnstamped(state)) return false;
+  if (state.newSizeStamp === null) return true;
+  const stamp = parseStamp(state.stamp);
+  const sizeStamp = parseSizeStamp(state.sizeStamp);
+  if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
+  if (state.rawId === null || state.rawId === '' || !state.image?.regular) return true;
+  return state.image.identity.sizeBytes < (sizeStamp ?? templateBytes(stamp) ?? 1);
+}
+
+/**
+ * An image without any stamp, be it empty. A power cut can leave a slot so, where its guest flushed the image; but so can anybody who keeps an
+ * image there.
+ */
+export function isUnstamped(state: SlotFacts): boolean {
+  return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
+}
+
+/** How the image was made, as far as the disk tells. */
+export function strategyOf(state: SlotState, sharesInode = hasForeignNames(state)): Strategy {
+  return sharesInode ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
+}
+
+/** Whether the image has names that are not of our giving: it is some template, or was. */
+export function hasForeignNames({ image, exported }: SlotState): boolean {
+  if (image === undefined || image.identity.links === 1) return false;
+  return exported?.trim() !== `${image.identity.inode}`;
+}
+
+/** Whether any of our small files is there, be it empty. */
+function hasStamps({ stamp, sizeStamp, newSizeStamp, rawId }: SlotFacts): boolean {
+  return [stamp, sizeStamp, newSizeStamp, rawId].some((file) => file !== undefined);
+}

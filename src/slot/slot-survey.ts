@@ -1,0 +1,32 @@
+// Many slots at a time, for listing them: as tables rather than objects, which take longer to pass on than slots take to be read.
+
+import { type NativeFolder, native, type SlotFacts, type SmallFile } from '../addon/native.js';
+import type { SystemError } from '../system/errors.js';
+
+const NUMBERS = 4;
+const TEXTS = 5;
+const KINDS = ['absent', 'folder', 'foreign'] as const;
+
+export async function surveySlots(
+  handle: NativeFolder,
+  slots: readonly string[],
+): Promise<(SlotFacts | SystemError)[]> {
+  const [numbers, texts] = await native().surveySlots(handle, slots);
+  return slots.map((_, i) => {
+    const number = (k: number) => numbers[i * NUMBERS + k] as number;
+    const text = (k: number) => texts[i * TEXTS + k] as SmallFile;
+    const first = texts[i * TEXTS];
+    if (typeof first === 'object' && first !== null) return first;
+    const regular = number(1);
+    return {
+      kind: KINDS[number(0)] ?? 'foreign',
+      ...(regular < 0 ? {} : { image: { regular: regular === 1, identity: { sizeBytes: number(2) } } }),
+      stamp: first,
+      createdAtMs: number(3),
+      sizeStamp: text(1),
+      newSizeStamp: text(2),
+      rawId: text(3),
+      stack: text(4),
+    };
+  });
+}

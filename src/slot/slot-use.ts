@@ -1,0 +1,39 @@
+// Whether a VM has its slot's image open.
+
+import { inspectSlot, native } from '../addon/native.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import { asRootfsError, failedWith } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { requireOwnId, slotInvalidError, slotNotFoundError } from './slot-state.js';
+import { CLONE_ROOTFS_FILE } from './stamps.js';
+import type { VmId } from './vm-id.js';
+
+/** `unknown` where the filesystem has no leases: FUSE, NFS; and for an image of another user, without CAP_LEASE. */
+export type SlotUse = 'in-use' | 'unused' | 'unknown';
+
+export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUse> {
+  const path = `${folder.path}/${vm.safe}`;
+  try {
+    if (await isMissing(path)) throw slotNotFoundError(path, vm);
+    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe));
+    if (state.kind === 'absent') throw slotNotFoundError(path, vm);
+    if (state.kind === 'foreign') throw slotInvalidError(path);
+    requireOwnId(path, vm, state);
+    return await imageInUse(path);
+  } catch (error) {
+    throw asRootfsError(`looking whether ${path} is in use`, error);
+  }
+}
+
+/** Of a slot's folder. One without an image is used by nobody. */
+export async function imageInUse(slotPath: string): Promise<SlotUse> {
+  try {
+    const open = await native().openElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`);
+    return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
+  } catch (error) {
+    // Whoever has a lease on it, which makes opening it fail, has it open.
+    if (failedWith(error, 'EAGAIN')) return 'in-use';
+    if (failedWith(error, 'ENOENT') || failedWith(error, 'EINVAL')) return 'unused';
+    throw error;
+  }
+}

@@ -1,0 +1,56 @@
+// The files beside a clone, in formats that other programs on the host share.
+import type { SmallFile } from '../addon/native.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { VmId } from './vm-id.js';
+
+/** A clone's file name in its slot. */
+export const CLONE_ROOTFS_FILE = 'rootfs.ext4';
+/** Holds the template's SHA-256 at clone time: 64 lower-case hex digits. */
+export const CLONE_STAMP_FILE = 'rootfs.ext4.sha256';
+/** Holds the size that the clone was grown to: decimal bytes. */
+export const CLONE_SIZE_STAMP_FILE = 'rootfs.ext4.size';
+
+/** The digest in a stamp; undefined if it is missing, torn or garbage. */
+export function parseStamp(file: SmallFile): string | undefined {
+  const text = file?.trim() ?? '';
+  return /^[0-9a-f]{64}$/.test(text) ? text : undefined;
+}
+
+/** The size in a size stamp; undefined if there is none, NaN if it is torn or garbage. */
+export function parseSizeStamp(file: SmallFile): number | undefined {
+  if (file === undefined) return undefined;
+  const text = file?.trim() ?? '';
+  const size = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  return Number.isSafeInteger(size) ? size : Number.NaN;
+}
+
+/** Holds the raw VM id in UTF-8, only if sanitising changed it. */
+export const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
+
+/** Holds the name of the stack that the slot was cloned of, in UTF-8, only where the digest does not tell it. */
+export const CLONE_STACK_FILE = 'rootfs.ext4.stack';
+
+/** Holds the inode number of an image that `exportTo` gave another name to: that name is no template's. */
+export const CLONE_EXPORTED_FILE = 'rootfs.ext4.exported';
+
+/** The files beside every clone of a template at one size: name, contents, name, contents, … */
+export function sidecarsOf(slot: {
+  readonly sha256: string;
+  readonly stack: string | undefined;
+  readonly sizeStamp: number | undefined;
+}): string[] {
+  const sidecars = [CLONE_STAMP_FILE, slot.sha256];
+  if (slot.stack !== undefined) sidecars.push(CLONE_STACK_FILE, slot.stack);
+  if (slot.sizeStamp !== undefined) sidecars.push(CLONE_SIZE_STAMP_FILE, `${slot.sizeStamp}`);
+  return sidecars;
+}
+
+/** The one that only some slots have. */
+export function rawIdFile(rawId: string | undefined): string[] {
+  return rawId === undefined ? [] : [CLONE_RAW_ID_FILE, rawId];
+}
+
+/** Where a VM's image lies. */
+export function imagePath(folder: ManagedFolder, vm: VmId): string {
+  return `${folder.path}/${vm.safe}/${CLONE_ROOTFS_FILE}`;
+}

@@ -1,0 +1,41 @@
+import { isWellFormed, show } from '../system/arguments.js';
+import { RootfsError } from '../system/errors.js';
+
+/** A VM's id as the caller has it, and as its folder is named. */
+export interface VmId {
+  readonly raw: string;
+  readonly safe: string;
+}
+
+// The longest name that Linux file systems take, in bytes; a safe id is ASCII.
+const NAME_MAX = 255;
+
+/**
+ * The folder name of a VM id: ASCII letters, digits, `-` and `_` pass, every other code point becomes one `_`.
+ * Two ids can have the same safe form; cloning refuses the second with `VM_ID_COLLISION`.
+ */
+export function safeVmId(id: string): string {
+  return id.replace(/[^A-Za-z0-9_-]/gu, '_');
+}
+
+/** Throws `INVALID_VM_ID`. */
+export function parseVmId(id: unknown): VmId {
+  if (typeof id !== 'string') throw invalid(id, 'it must be a string');
+  if (/^[A-Za-z0-9_-]{1,255}$/.test(id)) return { raw: id, safe: id };
+  if (id === '') throw invalid(id, 'it is empty');
+  // Without a UTF-8 form two different ids could not be told apart on disk.
+  if (!isWellFormed(id)) throw invalid(id, 'it holds a lone surrogate');
+  const safe = safeVmId(id);
+  if (safe.length > NAME_MAX)
+    throw invalid(id, `its folder name would have ${safe.length} characters, the limit is ${NAME_MAX}`);
+  return { raw: id, safe };
+}
+
+function invalid(id: unknown, why: string): RootfsError {
+  return new RootfsError('INVALID_VM_ID', `invalid VM id ${show(id)}: ${why}`);
+}
+
+/** What a slot's folder does not tell by its name. */
+export function rawIdToStore({ raw, safe }: VmId): string | undefined {
+  return raw === safe ? undefined : raw;
+}

@@ -1,0 +1,79 @@
+// The files of snapshots: opened, hashed, and compared with the manifest.
+import { lstat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { native, type OpenedSource } from '../addon/native.js';
+import { hashSource } from '../image/hash.js';
+import { allOrNone, sumOf } from '../image/hash-files.js';
+import { requireUnchanged } from '../slot/slot-image.js';
+import { failedWith, RootfsError } from '../system/errors.js';
+import type { Progress } from '../system/long-work.js';
+import type { SnapshotRecord } from './snapshot-manifest.js';
+
+export interface Watched {
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: ((progress: Progress) => void) | undefined;
+}
+
+export async function verifyAll(
+  what: string,
+  path: string,
+  { files }: SnapshotRecord,
+  sources: readonly OpenedSource[],
+  watched: Watched,
+): Promise<void> {
+  const digests = await hashSources(what, sources, watched);
+  for (const [i, { name, sha256 }] of files.entries()) {
+    if (digests[i] !== sha256)
+      throw corrupt(join(path, name), `its digest is ${digests[i]} rather than ${sha256}`);
+  }
+  for (const { source, info } of sources) await requireUnchanged(what, source, info.identity);
+}
+
+export async function hashAll(what: string, paths: readonly string[], watched: Watched): Promise<string[]> {
+  const sources: OpenedSource[] = [];
+  try {
+    for (const path of paths) sources.push(await native().openSource(path));
+    return await hashSources(what, sources, watched);
+  } finally {
+    for (const { source } of sources) native().dispose(source);
+  }
+}
+
+function hashSources(
+  what: string,
+  sources: readonly OpenedSource[],
+  { signal, onProgress }: Watched,
+): Promise<string[]> {
+  return allOrNone(signal, (either) => {
+    const report = sumOf(sources.length, onProgress);
+    return sources.map(({ source, info }, i) =>
+      hashSource(what, source, info.identity.sizeBytes, either, (done) => report(i, done)),
+    );
+  });
+}
+
+export async function openFile(path: string): Promise<OpenedSource> {
+  try {
+    return await native().openSource(path);
+  } catch (error) {
+    if (!failedWith(error, 'EINVAL')) throw error;
+    throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file`, { path, cause: error });
+  }
+}
+
+export async function openSnapshotFile(path: string): Promise<OpenedSource> {
+  try {
+    const found = await lstat(path);
+    if (!found.isFile()) throw corrupt(path, 'it is not a regular file');
+    return await native().openSource(path);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) throw corrupt(path, 'it is missing');
+    throw error;
+  }
+}
+
+export function corrupt(path: string, how: string): RootfsError {
+  return new RootfsError('SNAPSHOT_CORRUPT', `${path} is not as it was when the snapshot was made: ${how}`, {
+    path,
+  });
+}

@@ -1,0 +1,72 @@
+// The list of what a snapshot holds: digests as `sha256sum` writes them, so that `sha256sum -c` agrees, and in a comment what it does not know of.
+import { isWellFormed } from '../system/arguments.js';
+
+/** A snapshot's manifest, in its folder. */
+export const SNAPSHOT_MANIFEST_FILE = 'SHA256SUMS';
+
+// Far above what any snapshot needs.
+export const MANIFEST_BYTES_LIMIT = 1024 * 1024;
+
+const HEAD = '# microvm-rootfs snapshot ';
+const VERSION = 1;
+
+export interface SnapshotFile {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly sha256: string;
+}
+
+export interface SnapshotRecord {
+  /** The VM's id, as it was given to `cloneForVm`. */
+  readonly vmId: string;
+  readonly stack: string | undefined;
+  /** The digest of the template that the disk descends from. */
+  readonly sourceSha256: string;
+  readonly sizeStamp: number | undefined;
+  /** In ISO 8601. */
+  readonly createdAt: string;
+  /** The disk first. */
+  readonly files: readonly SnapshotFile[];
+}
+
+/** Whether `sha256sum` writes the name as it is, and a file can have it. */
+export function isPlainName(name: string): boolean {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is refused
+  return /^[^/\\\u0000-\u001f]{1,255}$/.test(name) && !name.startsWith('.') && isWellFormed(name);
+}
+
+export function formatManifest({ files, ...rest }: SnapshotRecord): string {
+  const sizes = Object.fromEntries(files.map(({ name, sizeBytes }) => [name, sizeBytes]));
+  const head = JSON.stringify({ version: VERSION, ...rest, sizes });
+  return [`${HEAD}${head}`, ...files.map(({ name, sha256 }) => `${sha256}  ${name}`), ''].join('\n');
+}
+
+/** Undefined if it is not what {@link formatManifest} wrote. */
+export function parseManifest(text: string): SnapshotRecord | undefined {
+  const [head = '', ...lines] = text.split('\n');
+  if (!head.startsWith(HEAD) || lines.pop() !== '') return undefined;
+  try {
+    const { version, sizes, vmId, stack, sourceSha256, sizeStamp, createdAt } = JSON.parse(
+      head.slice(HEAD.length),
+    );
+    const files: SnapshotFile[] = [];
+    for (const line of lines) {
+      const [, sha256, name] = /^([0-9a-f]{64}) {2}(.+)$/.exec(line) ?? [];
+      if (sha256 === undefined || name === undefined || !isPlainName(name)) return undefined;
+      const sizeBytes = Object.hasOwn(sizes, name) ? sizes[name] : undefined;
+      if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0) return undefined;
+      files.push({ name, sizeBytes, sha256 });
+    }
+    const isWhole =
+      version === VERSION &&
+      typeof vmId === 'string' &&
+      (stack === undefined || typeof stack === 'string') &&
+      /^[0-9a-f]{64}$/.test(sourceSha256) &&
+      (sizeStamp === undefined || Number.isSafeInteger(sizeStamp)) &&
+      !Number.isNaN(Date.parse(createdAt)) &&
+      files.length > 0;
+    return isWhole ? { vmId, stack, sourceSha256, sizeStamp, createdAt, files } : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,312 @@
+// Snapshots of slots: the disk, and whatever belongs to the same moment (a VM's memory and state), each file with its digest.
+//
+//   <snapshotsDir>/<name>/rootfs.ext4   the disk, by reflink where that is possible
+//                         …             the other files
+//                         SHA256SUMS    written last: without it there is no snapshot
+//
+// Built in staging and published by one rename, when all of it has reached the disk.
+
+import { randomUUID } from 'node:crypto';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { native, type OpenedSource } from '../addon/native.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import { ManagedFolder } from '../folder/managed-folder.js';
+import { readOwnFile } from '../folder/state-files.js';
+import { copyFile } from '../image/file-copy.js';
+import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
+import { requireUnchanged, withSlotImage } from '../slot/slot-image.js';
+import type { CopyOptions } from '../slot/slot-options.js';
+import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
+import type { VmId } from '../slot/vm-id.js';
+import { isPath, show } from '../system/arguments.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
+import { isMissing } from '../system/is-missing.js';
+import type { Strategy } from '../system/strategy.js';
+import { corrupt, hashAll, openFile, openSnapshotFile, verifyAll, type Watched } from './snapshot-files.js';
+import {
+  formatManifest,
+  isPlainName,
+  MANIFEST_BYTES_LIMIT,
+  parseManifest,
+  SNAPSHOT_MANIFEST_FILE,
+  type SnapshotFile,
+  type SnapshotRecord,
+} from './snapshot-manifest.js';
+
+export interface Snapshot {
+  readonly name: string;
+  /** Its folder. */
+  readonly path: string;
+  /** The id of the VM that it is of, as it was given to `cloneForVm`. */
+  readonly vmId: string;
+  /** The stack that the disk descends from, if it is known. */
+  readonly stack: string | undefined;
+  readonly createdAt: Date;
+  /** The disk, `rootfs.ext4`, first. */
+  readonly files: readonly SnapshotFile[];
+}
+
+export interface NewSnapshot extends Snapshot {
+  /** How each file came here, in the order of `files`. */
+  readonly strategies: readonly Strategy[];
+}
+
+export interface RestoredRootfs extends DerivedRootfs {
+  /** The snapshot's other files, for the VM to load: by path, never to be written to. */
+  readonly files: readonly string[];
+}
+
+const NO_DRESS = { owner: undefined, mode: 0o400 };
+
+export class Snapshots {
+  /** The folder of snapshots, opened as the clones folder is: with staging that a crash leaves to be swept. */
+  readonly folder: ManagedFolder;
+  readonly #clones: ManagedFolder;
+  readonly #names: StackNames;
+
+  constructor(snapshotsDir: string, clones: ManagedFolder, names: StackNames) {
+    this.folder = new ManagedFolder(snapshotsDir, 'folder of snapshots');
+    this.#clones = clones;
+    this.#names = names;
+  }
+
+  async take(
+    vm: VmId,
+    name: string,
+    others: readonly string[],
+    refuseInUse: boolean,
+    { signal, onProgress }: Watched,
+  ): Promise<NewSnapshot> {
+    const path = this.#pathOf(name);
+    const what = `making snapshot ${path} of VM ${vm.safe}`;
+    const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
+    requirePlainNames(names);
+    try {
+      if (!(await isMissing(path))) throw snapshotExists(path);
+      // The default folder lies in ours, which is made when the clones folder is opened.
+      return await withSlotImage(this.#clones, vm, refuseInUse, signal, (image) =>
+        this.#staged(async (staged) => {
+          const opened: OpenedSource[] = [];
+          try {
+            for (const file of others) opened.push(await openFile(file));
+            const sources = [
+              { source: image.source, identity: image.identity },
+              ...opened.map(({ source, info }) => ({ source, identity: info.identity })),
+            ];
+            // All are copied before any is hashed: the VM is paused until then.
+            const copied = [];
+            for (const [i, { source, identity }] of sources.entries()) {
+              copied.push(
+                await copyFile(what, source, identity.sizeBytes, join(staged, names[i] as string), {
+                  dress: NO_DRESS,
+                  durable: true,
+                  signal,
+                  beforePublished: async () => {},
+                }),
+              );
+            }
+            for (const { source, identity } of sources) await requireUnchanged(what, source, identity);
+            const paths = names.map((name) => join(staged, name));
+            const digests = await hashAll(what, paths, { signal, onProgress });
+            const { sourceSha256, sizeStamp, state } = image;
+            const record: SnapshotRecord = {
+              vmId: vm.raw,
+              stack: state.stack || (await this.#names.firstWith(sourceSha256)),
+              sourceSha256,
+              sizeStamp,
+              createdAt: new Date().toISOString(),
+              files: names.map((name, i) => ({
+                name,
+                sizeBytes: sources[i]?.identity.sizeBytes ?? 0,
+                sha256: digests[i] as string,
+              })),
+            };
+            await writeFile(join(staged, SNAPSHOT_MANIFEST_FILE), formatManifest(record), {
+              mode: 0o444,
+              flush: true,
+            });
+            await flush(staged);
+            await rename(staged, path).catch((error) => {
+              throw failedWith(error, 'ENOTEMPTY') || failedWith(error, 'EEXIST')
+                ? snapshotExists(path)
+                : error;
+            });
+            await flush(this.folder.path);
+            return { ...snapshotOf(name, path, record), strategies: copied.map(({ strategy }) => strategy) };
+          } finally {
+            for (const { source } of opened) native().dispose(source);
+          }
+        }),
+      );
+    } catch (error) {
+      throw asRootfsError(what, error);
+    }
+  }
+
+  /** Those that are whole, in no order. */
+  async *list(): AsyncGenerator<Snapshot, void, undefined> {
+    let names: string[];
+    try {
+      names = await readdir(this.folder.path);
+    } catch (error) {
+      if (failedWith(error, 'ENOENT')) return;
+      throw asRootfsError(`listing snapshots in ${this.folder.path}`, error);
+    }
+    for (const name of names) {
+      if (!isPlainName(name)) continue;
+      const path = this.#pathOf(name);
+      const record = parseManifest(
+        (await readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT)) ?? '',
+      );
+      if (record !== undefined) yield snapshotOf(name, path, record);
+    }
+  }
+
+  /** Reads every file again. */
+  async verify(name: string, watched: Watched): Promise<Snapshot> {
+    const path = this.#pathOf(name);
+    const what = `verifying snapshot ${path}`;
+    try {
+      const record = await readRecord(path);
+      await this.#withFiles(path, record, (sources) => verifyAll(what, path, record, sources, watched));
+      return snapshotOf(name, path, record);
+    } catch (error) {
+      throw asRootfsError(what, error);
+    }
+  }
+
+  /** The slot is made of the very files that were verified. */
+  async restore(
+    name: string,
+    vm: VmId,
+    options: CopyOptions,
+    onProgress: Watched['onProgress'],
+  ): Promise<RestoredRootfs> {
+    const path = this.#pathOf(name);
+    const what = `restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`;
+    try {
+      const record = await readRecord(path);
+      return await this.#withFiles(path, record, async (sources) => {
+        await verifyAll(what, path, record, sources, { signal: options.signal, onProgress });
+        const { stack, sourceSha256, sizeStamp } = record;
+        const [disk] = sources as [OpenedSource];
+        const from = {
+          path: join(path, CLONE_ROOTFS_FILE),
+          source: disk.source,
+          identity: disk.info.identity,
+        };
+        const made = await this.#clones.use(async (open) => {
+          if (stack !== undefined) await this.#names.record(sourceSha256, stack);
+          const storedStack = stack && this.#names.stackToStore(sourceSha256, stack);
+          const descent = { sourceSha256, sizeStamp, stack, storedStack };
+          return newSlot(what, this.#clones, open, from, vm, descent, options);
+        });
+        return { ...made, files: record.files.slice(1).map(({ name }) => join(path, name)) };
+      });
+    } catch (error) {
+      throw asRootfsError(what, error);
+    }
+  }
+
+  /** False if there was none. */
+  async remove(name: string): Promise<boolean> {
+    const path = this.#pathOf(name);
+    const what = `removing snapshot ${path}`;
+    try {
+      if (await isMissing(path)) return false;
+      await readRecord(path);
+      await this.folder.use(({ handle }) => native().discardFolder(handle, 'slots', name));
+      this.folder.sweepInBackground();
+      return true;
+    } catch (error) {
+      throw asRootfsError(what, error);
+    }
+  }
+
+  async drain(): Promise<void> {
+    await this.folder.drain();
+  }
+
+  async close(): Promise<void> {
+    await this.folder.close();
+  }
+
+  #pathOf(name: unknown): string {
+    if (isPath(name) && isPlainName(name)) return `${this.folder.path}/${name}`;
+    throw new RootfsError(
+      'INVALID_SNAPSHOT_NAME',
+      `invalid snapshot name ${show(name)}: it must be the name of a folder, without "/", "\\", control characters or a leading dot`,
+    );
+  }
+
+  /** Runs `work` with a new folder in staging, and removes what is left of it. */
+  #staged<T>(work: (path: string) => Promise<T>): Promise<T> {
+    return this.folder.use(async ({ sessionPath }) => {
+      const staged = join(sessionPath, `snapshot-${randomUUID()}`);
+      await mkdir(staged, { mode: 0o700 });
+      try {
+        return await work(staged);
+      } finally {
+        await rm(staged, { recursive: true, force: true });
+      }
+    });
+  }
+
+  async #withFiles<T>(
+    path: string,
+    { files }: SnapshotRecord,
+    work: (sources: readonly OpenedSource[]) => Promise<T>,
+  ): Promise<T> {
+    const sources: OpenedSource[] = [];
+    try {
+      for (const { name, sizeBytes } of files) {
+        const file = join(path, name);
+        const opened = await openSnapshotFile(file);
+        sources.push(opened);
+        const found = opened.info.identity.sizeBytes;
+        if (found !== sizeBytes) throw corrupt(file, `it has ${found} bytes rather than ${sizeBytes}`);
+      }
+      return await work(sources);
+    } finally {
+      for (const { source } of sources) native().dispose(source);
+    }
+  }
+}
+
+function requirePlainNames(names: readonly string[]): void {
+  const seen = new Set<string>([SNAPSHOT_MANIFEST_FILE]);
+  for (const name of names) {
+    if (!isPlainName(name) || seen.has(name)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `a snapshot cannot hold a file named ${show(name)}: names must differ from each other and from ${CLONE_ROOTFS_FILE} and ` +
+          `${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
+      );
+    }
+    seen.add(name);
+  }
+}
+
+async function readRecord(path: string): Promise<SnapshotRecord> {
+  if (await isMissing(path)) {
+    throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
+  }
+  const file = join(path, SNAPSHOT_MANIFEST_FILE);
+  const record = parseManifest((await readOwnFile(file, MANIFEST_BYTES_LIMIT)) ?? '');
+  if (record === undefined) throw corrupt(file, 'it is missing, or not a manifest of ours');
+  return record;
+}
+
+function snapshotOf(name: string, path: string, { vmId, stack, createdAt, files }: SnapshotRecord): Snapshot {
+  return { name, path, vmId, stack, createdAt: new Date(createdAt), files };
+}
+
+function snapshotExists(path: string): RootfsError {
+  return new RootfsError(
+    'SNAPSHOT_EXISTS',
+    `${path} is there already; remove it first, or choose another name`,
+    { path },
+  );
+}

@@ -1,0 +1,155 @@
+import { constants } from 'node:os';
+import { getSystemErrorName } from 'node:util';
+
+/** Codes of this library. A failure of the system keeps the system's own code (`ENOSPC`, `EIO`, …). */
+export type RootfsErrorCode =
+  | 'ABORT_ERR'
+  | 'ADDON_NOT_LOADED'
+  | 'CLONES_DIR_INVALID'
+  | 'CLOSED'
+  | 'DIGEST_MISMATCH'
+  | 'E2FSCK_FAILED'
+  | 'E2FSCK_NOT_FOUND'
+  | 'FILE_EXISTS'
+  | 'IMAGE_INVALID'
+  | 'INVALID_ARGUMENT'
+  | 'INVALID_SNAPSHOT_NAME'
+  | 'INVALID_STACK_NAME'
+  | 'INVALID_VM_ID'
+  | 'MKE2FS_FAILED'
+  | 'MKE2FS_NOT_FOUND'
+  | 'NOT_WARM'
+  | 'PROGRAM_NOT_FOUND'
+  | 'RESIZE2FS_NOT_FOUND'
+  | 'RESIZE_FAILED'
+  | 'SHARED_INODE'
+  | 'SHRINK_REFUSED'
+  | 'SIZE_STAMP_MISMATCH'
+  | 'SLOT_BUSY'
+  | 'SLOT_EXISTS'
+  | 'SLOT_INVALID'
+  | 'SLOT_IN_USE'
+  | 'SLOT_NOT_FOUND'
+  | 'SLOT_TORN'
+  | 'SNAPSHOT_CORRUPT'
+  | 'SNAPSHOT_EXISTS'
+  | 'SNAPSHOT_NOT_FOUND'
+  | 'SOURCE_CHANGED'
+  | 'STACK_EXISTS'
+  | 'STACK_IN_USE'
+  | 'STACK_NOT_FOUND'
+  | 'STAMP_MISMATCH'
+  | 'TEMPLATE_CHANGED'
+  | 'TEMPLATE_CORRUPT'
+  | 'TEMPLATE_INVALID'
+  | 'UNSUPPORTED_PLATFORM'
+  | 'VM_ID_COLLISION';
+
+interface SystemDetails {
+  readonly errno?: number | undefined;
+  readonly syscall?: string | undefined;
+  readonly path?: string | undefined;
+  readonly dest?: string | undefined;
+  readonly cause?: unknown;
+}
+
+/** Every error that this library throws or rejects with. The message says what was tried, what went wrong and what to do. */
+export class RootfsError extends Error {
+  override readonly name: string = 'RootfsError';
+  /** A {@link RootfsErrorCode}, or the system's code in Node's spelling (`ENOTSUP` for EOPNOTSUPP). */
+  readonly code: RootfsErrorCode | (string & {});
+  /** Negative, as Node has it. Only where a system call failed. */
+  declare readonly errno?: number;
+  declare readonly syscall?: string;
+  declare readonly path?: string;
+  declare readonly dest?: string;
+
+  constructor(code: RootfsErrorCode | (string & {}), message: string, details: SystemDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    if (code === 'ABORT_ERR') this.name = 'AbortError';
+    if (details.errno !== undefined) this.errno = details.errno;
+    if (details.syscall !== undefined) this.syscall = details.syscall;
+    if (details.path !== undefined) this.path = details.path;
+    if (details.dest !== undefined) this.dest = details.dest;
+  }
+}
+
+/** The error of an operation that its caller's signal ended. */
+export function abortError(what: string, signal: AbortSignal): RootfsError {
+  return new RootfsError('ABORT_ERR', `${what} was aborted`, { cause: signal.reason });
+}
+
+// Numbers that libuv has no name for.
+const EXTRA_NAMES: Readonly<Record<number, string>> = {
+  117: 'EUCLEAN',
+  [constants.errno.EDQUOT]: 'EDQUOT',
+  [constants.errno.ESTALE]: 'ESTALE',
+};
+
+/** The name of a negative errno in Node's spelling. */
+export function errnoName(errno: number): string {
+  return EXTRA_NAMES[-errno] ?? getSystemErrorName(errno);
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: 'check who owns the folder and what this process may do',
+  EDQUOT: 'the quota is used up: release slots or raise it',
+  EFBIG: "the file is larger than the file system or this process's limit (ulimit -f) allows",
+  EIO: 'the disk reports a fault: check the kernel log and the file system',
+  EMFILE: 'this process has too many files open: raise its limit (ulimit -n)',
+  ENFILE: 'the system has too many files open: raise fs.file-max',
+  ENOENT: 'make sure that the path exists',
+  ENOMEM: 'the system is out of memory',
+  ENOTDIR: 'a part of the path is not a folder: correct the path',
+  ENOSPC: 'the file system is full: release slots or grow it',
+  EPERM: 'the file may be immutable (lsattr), or this process lacks the privilege',
+  EROFS: 'the file system is mounted read-only',
+  EUCLEAN: 'the file system is damaged: unmount and check it',
+};
+
+/** What the addon, and Node's own `fs`, reject with. */
+export interface SystemError {
+  readonly errno: number;
+  readonly syscall: string;
+  readonly path?: string;
+  readonly dest?: string;
+}
+
+export function isSystemError(error: unknown): error is SystemError {
+  return (
+    typeof error === 'object' &&
+    error !== null &&
+    'errno' in error &&
+    typeof error.errno === 'number' &&
+    'syscall' in error &&
+    typeof error.syscall === 'string'
+  );
+}
+
+/** Whether the system failed with this code (`'ENOENT'`, …). */
+export function failedWith(error: unknown, code: string): boolean {
+  return isSystemError(error) && errnoName(error.errno) === code;
+}
+
+/** Whether there is no space left, on the disk or in a quota. */
+export function isFull(error: unknown): error is SystemError {
+  return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
+}
+
+/** Makes a {@link RootfsError} of whatever a step of `what` failed with; one that is there already passes through. */
+export function asRootfsError(what: string, error: unknown): unknown {
+  if (error instanceof RootfsError || !isSystemError(error)) return error;
+  const code = errnoName(error.errno);
+  const where = [error.path, error.dest].filter((path) => path !== undefined && path !== '').join(' -> ');
+  const advice = ADVICE[code];
+  const message = `${what}: ${error.syscall}${where === '' ? '' : ` ${where}`} failed with ${code}${advice === undefined ? '' : `; ${advice}`}`;
+  return new RootfsError(code, message, {
+    ...pick(error),
+    cause: error instanceof Error ? error : undefined,
+  });
+}
+
+function pick(error: SystemError): SystemDetails {
+  return { errno: error.errno, syscall: error.syscall, path: error.path, dest: error.dest };
+}

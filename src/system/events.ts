@@ -1,0 +1,119 @@
+// What the library does, for whoever watches: tracing channels of node:diagnostics_channel, `microvm-rootfs:<operation>`.
+
+import { tracingChannel } from 'node:diagnostics_channel';
+import type { Strategy } from './strategy.js';
+
+/** Each has the tracing channel `microvm-rootfs:<operation>`. */
+export const OPERATIONS = [
+  'clone',
+  'fork',
+  'grow',
+  'hash',
+  'publish',
+  'release',
+  'restore',
+  'seal',
+  'snapshot',
+  'export',
+] as const;
+export type Operation = (typeof OPERATIONS)[number];
+
+/** What subscribers get. The fields of the result are there from `asyncEnd` (for `cloneForVmSync`: `end`) on. */
+export interface OperationEvent {
+  readonly operation: Operation;
+  /** The sanitised id. */
+  readonly vmId?: string | undefined;
+  readonly stack?: string | undefined;
+  /** The file or folder that it is about. */
+  readonly path?: string | undefined;
+  /** What is hashed, and why, as errors would say it. */
+  readonly what?: string | undefined;
+  durationMs?: number;
+  strategy?: Strategy;
+  /** Length of the image, or the bytes that were read. */
+  bytes?: number;
+  reused?: boolean;
+  pooled?: boolean;
+  error?: unknown;
+}
+
+type About = Pick<OperationEvent, 'operation' | 'vmId' | 'stack' | 'path' | 'what' | 'bytes'>;
+
+type Channel = ReturnType<typeof tracingChannel<Operation, OperationEvent>>;
+
+const channels = Object.fromEntries(
+  OPERATIONS.map((operation) => [operation, tracingChannel(`microvm-rootfs:${operation}`)]),
+) as unknown as Record<Operation, Channel>;
+
+/** Runs `work`, and tells whoever watches: without anybody, it costs two look-ups. */
+export function traced<T>(about: About, work: () => Promise<T>): Promise<T> {
+  const channel = channels[about.operation];
+  if (!isWatched(channel)) return work();
+  const event: OperationEvent = { ...about };
+  return channel.tracePromise(async () => {
+    const started = performance.now();
+    try {
+      return told(event, await work());
+    } finally {
+      event.durationMs = performance.now() - started;
+    }
+  }, event);
+}
+
+/** The same on the calling thread. */
+export function tracedSync<T>(about: About, work: () => T): T {
+  const channel = channels[about.operation];
+  if (!isWatched(channel)) return work();
+  const event: OperationEvent = { ...about };
+  return channel.traceSync(() => {
+    const started = performance.now();
+    try {
+      return told(event, work());
+    } finally {
+      event.durationMs = performance.now() - started;
+    }
+  }, event);
+}
+
+/**
+ * Operations that share trips, each with a result of its own: told when all are done, each with the time that all of them took. `about` is asked
+ * only if anybody watches.
+ */
+export async function tracedMany<T>(
+  operation: Operation,
+  about: () => readonly About[],
+  work: () => Promise<PromiseSettledResult<T>[]>,
+): Promise<PromiseSettledResult<T>[]> {
+  const channel = channels[operation];
+  if (!isWatched(channel)) return work();
+  const started = performance.now();
+  const results = await work();
+  const durationMs = performance.now() - started;
+  for (const [i, each] of about().entries()) {
+    const result = results[i] as PromiseSettledResult<T>;
+    const event: OperationEvent = { ...each, durationMs };
+    if (result.status === 'fulfilled') told(event, result.value);
+    else event.error = result.reason;
+    if (result.status === 'rejected') channel.error.publish(event);
+    channel.asyncEnd.publish(event);
+  }
+  return results;
+}
+
+// Channels of Node 20 have no `hasSubscribers` of their own.
+function isWatched({ start, end, asyncEnd, error }: Channel): boolean {
+  return start.hasSubscribers || end.hasSubscribers || asyncEnd.hasSubscribers || error.hasSubscribers;
+}
+
+function told<T>(event: OperationEvent, result: T): T {
+  if (typeof result === 'object' && result !== null) {
+    const { strategy, sizeBytes, reused, pooled } = result as Partial<
+      Record<'strategy' | 'sizeBytes' | 'reused' | 'pooled', never>
+    >;
+    if (strategy !== undefined) event.strategy = strategy;
+    if (sizeBytes !== undefined) event.bytes = sizeBytes;
+    if (reused !== undefined) event.reused = reused;
+    if (pooled !== undefined) event.pooled = pooled;
+  }
+  return result;
+}

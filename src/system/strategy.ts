@@ -1,0 +1,2 @@
+/** How a clone was made of its template. */
+export type Strategy = 'reflink' | 'hardlink' | 'copy';

@@ -1,0 +1,56 @@
+// Releasing every slot that nobody wants any more.
+
+import { inspectSlot, native, type SlotState } from '../addon/native.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import { slotNames } from '../slot/slot-names.js';
+import { isTorn, isUnstamped } from '../slot/slot-state.js';
+import { imageInUse } from '../slot/slot-use.js';
+import { asRootfsError } from '../system/errors.js';
+import { checkAborted } from '../system/long-work.js';
+
+/** What {@link collectGarbage} did, or with `dryRun` would do. Ids are raw: as they were given to `cloneForVm`. */
+export interface GcReport {
+  readonly released: readonly string[];
+  /** Not wanted, but some process has the image open. */
+  readonly inUse: readonly string[];
+  /** Not wanted, but whether the image is open cannot be told here (FUSE, NFS): left. Release them by their ids. */
+  readonly unknown: readonly string[];
+}
+
+export async function collectGarbage(
+  folder: ManagedFolder,
+  keep: ReadonlySet<string>,
+  dryRun: boolean,
+  signal: AbortSignal | undefined,
+): Promise<GcReport> {
+  const what = `collecting slots in ${folder.path}`;
+  const report = { released: [] as string[], inUse: [] as string[], unknown: [] as string[] };
+  try {
+    for await (const slot of slotNames(folder.path)) {
+      checkAborted(what, signal);
+      await folder.use(async ({ handle }) => {
+        const state = await inspectSlot(handle, slot);
+        const rawId = state.rawId ?? slot;
+        if (!isWholeSlot(state) || keep.has(rawId)) return;
+        const use = await imageInUse(`${folder.path}/${slot}`);
+        if (use === 'in-use') report.inUse.push(rawId);
+        if (use === 'unknown') report.unknown.push(rawId);
+        if (use === 'unused' && dryRun) report.released.push(rawId);
+        if (use !== 'unused' || dryRun) return;
+        const request = { slot, rawId: state.rawId ?? undefined, refuseInUse: true };
+        const { status } = await native().releaseSlot(handle, request);
+        if (status === 'released') report.released.push(rawId);
+        if (status === 'in-use') report.inUse.push(rawId);
+      });
+    }
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+  if (report.released.length > 0) folder.sweepInBackground();
+  return report;
+}
+
+/** What is torn is for `recover()`, and what is no slot of ours is nobody's to take away. */
+function isWholeSlot(state: SlotState): boolean {
+  return state.kind === 'folder' && !isUnstamped(state) && !isTorn(state, () => undefined);
+}

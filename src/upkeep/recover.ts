@@ -1,0 +1,91 @@
+// Putting a clones folder in order after crashes and power cuts, beside live processes.
+
+import { inspectSlot, native } from '../addon/native.js';
+import type { Pool } from '../clone/pool.js';
+import type { ManagedFolder, SweepReport } from '../folder/managed-folder.js';
+import type { SealedImages } from '../sealed/sealed-images.js';
+import { finishCutOffGrow } from '../slot/replace.js';
+import { slotNames } from '../slot/slot-names.js';
+import { isTorn, isUnstamped } from '../slot/slot-state.js';
+import { asRootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { checkAborted } from '../system/long-work.js';
+
+/** What {@link recover} did. */
+export interface RecoverReport extends SweepReport {
+  /** Sealed images of templates that are gone or were replaced. */
+  readonly sealedRemoved: number;
+  /** Ready slots of the pool of such templates. */
+  readonly pooledRemoved: number;
+  /** Slots that were not whole and were removed, by folder name. */
+  readonly tornSlots: readonly string[];
+  /** Slots that are not whole and were left, because some process has their image open. */
+  readonly tornInUse: readonly string[];
+  /** Slots, or other people's folders, that hold an image without any stamp: left as they are, to be released by their ids. */
+  readonly unstamped: readonly string[];
+  /** Slots whose growing had been cut off while it was published, and was completed or undone. */
+  readonly settledSlots: readonly string[];
+}
+
+export async function recover(
+  folder: ManagedFolder,
+  others: readonly ManagedFolder[],
+  sealed: SealedImages,
+  pool: Pool,
+  templateBytes: (sha256: string) => number | undefined,
+  signal: AbortSignal | undefined,
+): Promise<RecoverReport> {
+  const what = `recovering ${folder.path}`;
+  const tornSlots: string[] = [];
+  const tornInUse: string[] = [];
+  const settledSlots: string[] = [];
+  const unstamped: string[] = [];
+  const failures: unknown[] = [];
+  const look = (slot: string) =>
+    folder.use(async ({ handle }) => {
+      let state = await inspectSlot(handle, slot);
+      if (typeof state.newSizeStamp === 'string') {
+        await finishCutOffGrow(handle, slot, signal);
+        settledSlots.push(slot);
+        state = await inspectSlot(handle, slot);
+      }
+      if (isUnstamped(state)) unstamped.push(slot);
+      if (!isTorn(state, templateBytes)) return;
+      const { status } = await native().releaseSlot(handle, { slot, torn: state.folder, refuseInUse: true });
+      if (status === 'released') tornSlots.push(slot);
+      if (status === 'in-use') tornInUse.push(slot);
+    });
+  try {
+    for await (const slot of slotNames(folder.path)) {
+      checkAborted(what, signal);
+      // A slot on a bad block must not keep the others, and all the rest, from being put in order.
+      await look(slot).catch((error) => failures.push(error));
+    }
+    checkAborted(what, signal);
+    const isThere = !(await isMissing(folder.path));
+    const sealedRemoved = isThere ? await sealed.collect() : 0;
+    const pooledRemoved = isThere ? await pool.collect() : 0;
+    let stagingRemoved = 0;
+    let trashRemoved = 0;
+    for (const each of [folder, ...others]) {
+      // Nothing is made where nothing was.
+      if (await isMissing(each.statePath)) continue;
+      const swept = await each.sweep(signal);
+      stagingRemoved += swept.stagingRemoved;
+      trashRemoved += swept.trashRemoved;
+    }
+    if (failures.length > 0) throw failures[0];
+    return {
+      stagingRemoved,
+      trashRemoved,
+      sealedRemoved,
+      pooledRemoved,
+      tornSlots,
+      tornInUse,
+      unstamped,
+      settledSlots,
+    };
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+}

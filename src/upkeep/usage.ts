@@ -1,0 +1,173 @@
+// What slots, templates and our own images hold on disk: by FIEMAP, blocks that several files share counted once.
+import { readdir, statfs } from 'node:fs/promises';
+import { type NativeDiskUsage, native } from '../addon/native.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import type { Template } from '../catalog/templates.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { SlotInfo } from '../slot/slot-info.js';
+import { listSlots } from '../slot/slot-list.js';
+import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
+import { asRootfsError, failedWith, isSystemError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { checkAborted } from '../system/long-work.js';
+
+// Files in one trip: some milliseconds of work.
+const BATCH = 64;
+
+export interface StackUsage {
+  /** Undefined for slots and images whose stack is not known. */
+  readonly stack: string | undefined;
+  readonly slots: number;
+  /** Bytes on disk of its template. */
+  readonly templateBytes: number;
+  /** Bytes on disk that its slots alone hold: what releasing all of them gives back at least. */
+  readonly aloneBytes: number;
+  /** Bytes on disk of template, sealed images, ready slots and slots, those that they share counted once: what the stack costs. */
+  readonly totalBytes: number;
+}
+
+export interface UsageReport {
+  /** Sorted by name. */
+  readonly stacks: readonly StackUsage[];
+  readonly slots: number;
+  /** All of them, blocks that several stacks share counted once. */
+  readonly totalBytes: number;
+  /** Of the filesystem with the clones folder; undefined if there is no such folder. */
+  readonly filesystem: { readonly sizeBytes: number; readonly availableBytes: number } | undefined;
+}
+
+interface Account {
+  readonly diskUsage: NativeDiskUsage;
+  /** Slots that are still to be looked at. */
+  readonly paths: string[];
+  slots: number;
+  templateBytes: number;
+  aloneBytes: number;
+}
+
+export async function usage(
+  folder: ManagedFolder,
+  names: StackNames,
+  templates: ReadonlyMap<string, Template | undefined>,
+  signal: AbortSignal | undefined,
+): Promise<UsageReport> {
+  const what = `measuring ${folder.path}`;
+  const accounts = new Accounts(what, signal);
+  try {
+    await accounts.addTemplates(templates);
+    await accounts.addOurImages(folder, names);
+    await accounts.addSlots(listSlots(folder, names, signal));
+    return { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
+  } catch (error) {
+    throw asRootfsError(what, error);
+  } finally {
+    accounts.dispose();
+  }
+}
+
+/** One account for each stack, and the sum of all. */
+class Accounts {
+  readonly #what: string;
+  readonly #signal: AbortSignal | undefined;
+  readonly #whole = native().newDiskUsage();
+  readonly #accounts = new Map<string | undefined, Account>();
+
+  constructor(what: string, signal: AbortSignal | undefined) {
+    this.#what = what;
+    this.#signal = signal;
+  }
+
+  async addTemplates(templates: ReadonlyMap<string, Template | undefined>): Promise<void> {
+    for (const [stack, template] of templates) {
+      const account = this.#of(stack);
+      if (template !== undefined)
+        account.templateBytes = (await this.#addBlocks(account, [template.path])).bytes;
+    }
+  }
+
+  /** Sealed images and ready slots. */
+  async addOurImages({ statePath }: ManagedFolder, names: StackNames): Promise<void> {
+    for (const place of ['sealed', 'pool']) {
+      for (const name of await namesIn(`${statePath}/${place}`)) {
+        const account = this.#of(await names.firstWith(name.slice(0, 64)));
+        await this.#addBlocks(account, [`${statePath}/${place}/${name}/${CLONE_ROOTFS_FILE}`]);
+      }
+    }
+  }
+
+  async addSlots(slots: AsyncIterable<SlotInfo>): Promise<void> {
+    for await (const { stack, path } of slots) {
+      const account = this.#of(stack);
+      account.slots++;
+      if (account.paths.push(path) === BATCH) await this.#flush(account);
+    }
+    for (const account of this.#accounts.values()) await this.#flush(account);
+  }
+
+  async report(): Promise<Omit<UsageReport, 'filesystem'>> {
+    const stacks: StackUsage[] = [];
+    let total = 0;
+    for (const [stack, { diskUsage, slots, templateBytes, aloneBytes }] of this.#accounts) {
+      total += slots;
+      stacks.push({
+        stack,
+        slots,
+        templateBytes,
+        aloneBytes,
+        totalBytes: await native().diskUsageTotal(diskUsage),
+      });
+    }
+    stacks.sort((a, b) => Buffer.compare(Buffer.from(a.stack ?? ''), Buffer.from(b.stack ?? '')));
+    return { stacks, slots: total, totalBytes: await native().diskUsageTotal(this.#whole) };
+  }
+
+  dispose(): void {
+    for (const { diskUsage } of this.#accounts.values()) native().dispose(diskUsage);
+    native().dispose(this.#whole);
+  }
+
+  #of(stack: string | undefined): Account {
+    const there = this.#accounts.get(stack);
+    if (there !== undefined) return there;
+    const diskUsage = native().newDiskUsage(this.#whole);
+    const account = { diskUsage, paths: [], slots: 0, templateBytes: 0, aloneBytes: 0 };
+    this.#accounts.set(stack, account);
+    return account;
+  }
+
+  async #flush(account: Account): Promise<void> {
+    account.aloneBytes += (await this.#addBlocks(account, account.paths.splice(0))).aloneBytes;
+  }
+
+  async #addBlocks(
+    { diskUsage }: Account,
+    paths: readonly string[],
+  ): Promise<{ aloneBytes: number; bytes: number }> {
+    checkAborted(this.#what, this.#signal);
+    const sum = { aloneBytes: 0, bytes: 0 };
+    for (const blocks of await native().measureFiles(diskUsage, paths)) {
+      // Released, or taken from the pool, since it was listed.
+      if (isSystemError(blocks) && failedWith(blocks, 'ENOENT')) continue;
+      if (isSystemError(blocks)) throw blocks;
+      sum.aloneBytes += blocks.aloneBytes;
+      sum.bytes += blocks.aloneBytes + blocks.sharedBytes;
+    }
+    return sum;
+  }
+}
+
+/** Of images; the pool's records are files. */
+async function namesIn(path: string): Promise<string[]> {
+  try {
+    return (await readdir(path)).filter((name) => !name.endsWith('.json'));
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return [];
+    throw error;
+  }
+}
+
+async function filesystemOf(path: string): Promise<UsageReport['filesystem']> {
+  if (await isMissing(path)) return undefined;
+  const { bsize, blocks, bavail } = await statfs(path);
+  return { sizeBytes: blocks * bsize, availableBytes: bavail * bsize };
+}

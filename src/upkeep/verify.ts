@@ -1,0 +1,167 @@
+// Reading everything again: whether templates, sealed images and clones still hold the bytes that their digests are of.
+import { readdir } from 'node:fs/promises';
+import { inspectSlot, type NativeSource, native } from '../addon/native.js';
+import type { Template } from '../catalog/templates.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import { checkFilesystemClean } from '../image/grow.js';
+import { hashSource } from '../image/hash.js';
+import { isSealed, keyOf, partsOf, readRecord, type SealRecord } from '../sealed/seal-record.js';
+import { slotNames } from '../slot/slot-names.js';
+import { imageInUse } from '../slot/slot-use.js';
+import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { checkAborted, type Progress } from '../system/long-work.js';
+
+export interface VerifyOptions {
+  /**
+   * Read clones as well: those that share no blocks with another file, were not grown and are not in use. One that its guest wrote to differs
+   * from its stamp, and rightly so.
+   */
+  readonly clones?: boolean;
+  readonly signal?: AbortSignal;
+  /** Called between slices of the work, and once at the end. */
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+export interface Difference {
+  readonly kind: 'template' | 'sealed image' | 'clone';
+  readonly path: string;
+  /** A digest; of a grown sealed image, what it should be. */
+  readonly expected: string;
+  readonly found: string;
+}
+
+export interface VerifyReport {
+  /** How many of each were read. */
+  readonly templates: number;
+  readonly sealedImages: number;
+  readonly clones: number;
+  readonly differences: readonly Difference[];
+}
+
+interface Check {
+  readonly kind: Difference['kind'];
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly expected: string;
+  readonly record?: SealRecord;
+  /** Known without reading it. */
+  readonly found?: string;
+}
+
+/** A grown image's digest is not known: it is checked for what it must be. */
+const CLEAN = 'unchanged since it was sealed, and a clean filesystem';
+
+export async function verify(
+  folder: ManagedFolder,
+  templates: readonly Template[],
+  e2fsckBin: string,
+  options: VerifyOptions,
+): Promise<VerifyReport> {
+  const what = `verifying ${folder.path}`;
+  const { signal, onProgress } = options;
+  try {
+    const checks = templates.map(
+      ({ path, sha256, identity }): Check => ({
+        kind: 'template',
+        path,
+        sizeBytes: identity.sizeBytes,
+        expected: sha256,
+      }),
+    );
+    if (!(await isMissing(folder.path))) {
+      checks.push(...(await sealedImages(folder)));
+      if (options.clones) checks.push(...(await clones(folder, templates)));
+    }
+    const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    const differences: Difference[] = [];
+    let before = 0;
+    for (const check of checks) {
+      checkAborted(what, signal);
+      const progress = ({ bytesDone }: Progress) =>
+        onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
+      const found = check.found ?? (await whatItIs(what, check, e2fsckBin, signal, progress));
+      const { kind, path, expected, sizeBytes } = check;
+      if (found !== expected) differences.push({ kind, path, expected, found });
+      before += sizeBytes;
+    }
+    onProgress?.({ bytesDone: bytesTotal, bytesTotal });
+    const count = (kind: Difference['kind']) => checks.filter((check) => check.kind === kind).length;
+    return {
+      templates: count('template'),
+      sealedImages: count('sealed image'),
+      clones: count('clone'),
+      differences,
+    };
+  } catch (error) {
+    throw asRootfsError(what, error);
+  }
+}
+
+async function whatItIs(
+  what: string,
+  { path, expected, record }: Check,
+  e2fsckBin: string,
+  signal: AbortSignal | undefined,
+  onProgress: (progress: Progress) => void,
+): Promise<string> {
+  let source: NativeSource | undefined;
+  try {
+    const opened = await native().openSource(path);
+    source = opened.source;
+    const { identity } = opened.info;
+    if (record !== undefined && !isSealed(record, keyOf(record.sha256, record.sizeBytes), identity))
+      return 'another file, or changed since it was sealed';
+    if (expected !== CLEAN) return await hashSource(what, source, identity.sizeBytes, signal, onProgress);
+    await checkFilesystemClean(path, e2fsckBin, signal);
+    return CLEAN;
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return 'nothing';
+    if (error instanceof RootfsError && error.code === 'E2FSCK_FAILED') return error.message;
+    throw error;
+  } finally {
+    if (source !== undefined) native().dispose(source);
+  }
+}
+
+async function sealedImages(folder: ManagedFolder): Promise<Check[]> {
+  const checks: Check[] = [];
+  const sealed = `${folder.statePath}/sealed`;
+  if (await isMissing(sealed)) return checks;
+  for (const key of await readdir(sealed)) {
+    const parts = partsOf(key);
+    const record = parts === undefined ? undefined : await readRecord(`${sealed}/${key}`);
+    if (parts === undefined || record === undefined) continue;
+    const { sha256, sizeBytes } = parts;
+    const grown = record.template.sizeBytes !== sizeBytes;
+    checks.push({
+      kind: 'sealed image',
+      path: `${sealed}/${key}/rootfs.ext4`,
+      sizeBytes,
+      expected: grown ? CLEAN : sha256,
+      record,
+    });
+  }
+  return checks;
+}
+
+async function clones(folder: ManagedFolder, templates: readonly Template[]): Promise<Check[]> {
+  const bytesOf = new Map(templates.map(({ sha256, identity }) => [sha256, identity.sizeBytes]));
+  const checks: Check[] = [];
+  for await (const slot of slotNames(folder.path)) {
+    const path = `${folder.path}/${slot}`;
+    const state = await folder.use(({ handle }) => inspectSlot(handle, slot));
+    const stamp = parseStamp(state.stamp);
+    const unshared = state.image?.regular && state.image.identity.links === 1 && !state.sharesExtents;
+    if (stamp === undefined || state.sizeStamp !== undefined || !unshared) continue;
+    if ((await imageInUse(path)) === 'in-use') continue;
+    const { sizeBytes } = state.image.identity;
+    const check = { kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, expected: stamp } as const;
+    // A guest can make its image as long as the file system allows, and reading that would take years.
+    const expectedBytes = bytesOf.get(stamp) ?? sizeBytes;
+    if (sizeBytes === expectedBytes) checks.push({ ...check, sizeBytes });
+    else checks.push({ ...check, sizeBytes: 0, found: `${sizeBytes} bytes rather than ${expectedBytes}` });
+  }
+  return checks;
+}

@@ -1,0 +1,134 @@
+import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
+import { sha256 } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacksRoot } from '../fixtures/tools.js';
+
+test("names are sorted by their UTF-8 bytes, not by JavaScript's UTF-16", async () => {
+  const host = await Host.in();
+  // U+FF5E comes before U+1F980 in UTF-8 and after it in UTF-16.
+  for (const name of ['b', 'a', 'B', 'é', '🦀', '～', 'a-b', 'a.b']) await host.addTemplate(name, name);
+  const names = (await host.registry.stacks()).map(({ name }) => name);
+  expect(names).toEqual(['B', 'a', 'a-b', 'a.b', 'b', 'é', '～', '🦀']);
+});
+
+test('skipped: folders without an image, plain files, dot-folders, undecodable names, images that are no regular files', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await mkdir(join(host.templateDir, 'empty'));
+  await writeFile(join(host.templateDir, 'plain-file'), '');
+  await mkdir(join(host.templateDir, '.hidden'));
+  await writeFile(join(host.templateDir, '.hidden', 'rootfs.ext4'), '');
+  const undecodable = Buffer.concat([Buffer.from(`${host.templateDir}/`), Buffer.from([0x66, 0xff])]);
+  await mkdir(undecodable);
+  await writeFile(Buffer.concat([undecodable, Buffer.from('/rootfs.ext4')]), '');
+  await mkdir(join(host.templateDir, 'image-is-a-folder', 'rootfs.ext4'), { recursive: true });
+  await mkdir(join(host.templateDir, 'dangling'));
+  await symlink('nowhere', host.template('dangling'));
+  expect((await host.registry.stacks()).map(({ name }) => name)).toEqual(['debian']);
+});
+
+test('an image behind a symbolic link is a template', async () => {
+  const host = await Host.in();
+  await writeFile(join(host.root, 'golden.ext4'), 'golden');
+  await mkdir(join(host.templateDir, 'debian'));
+  await symlink(join(host.root, 'golden.ext4'), host.template('debian'));
+  expect(await host.registry.stack('debian')).toMatchObject({ sizeBytes: 6, sha256: sha256('golden') });
+});
+
+test('a template folder that is a file is an error, not an empty catalog', async () => {
+  const host = await Host.in();
+  await rm(host.templateDir, { recursive: true });
+  await writeFile(host.templateDir, '');
+  const error = await rejection(host.registry.stacks(), 'ENOTDIR');
+  expect(error.path).toBe(host.templateDir);
+});
+
+test('a template that may not be read is an error, not skipped', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(`${reason}, to become another user`);
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  const path = await host.addTemplate('debian', 'debian');
+  await chmod(path, 0o600);
+  const child = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     for (const call of [() => registry.stacks(), () => registry.stack('debian')]) {
+       await call().then(() => console.log('fine'), (error) => console.log(error.code, error.path));
+     }`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { uid: 65534 },
+  );
+  expect(child.stdout).toBe(`EACCES ${path}\nEACCES ${path}\n`);
+});
+
+test.each([
+  ['empty', ''],
+  ['a path', 'a/b'],
+  ['out of the folder', '..'],
+  ['the folder itself', '.'],
+  ['hidden', '.debian'],
+  ['NUL', 'a\0b'],
+  ['a lone surrogate', 'a\ud83e'],
+  ['absolute', '/etc'],
+  ['undefined', undefined],
+  ['a number', 7],
+  ['an object', {}],
+])('refuses a name: %s', async (_what, name) => {
+  const host = await Host.in();
+  await rejection(host.registry.stack(name as string), 'INVALID_STACK_NAME');
+  await rejection(host.registry.cloneForVm('vm-1', name as string), 'INVALID_STACK_NAME');
+  expect(await host.slotNames()).toEqual([]);
+});
+
+test('a stack by name whose image is no regular file says so', async () => {
+  const host = await Host.in();
+  await mkdir(host.template('debian'), { recursive: true });
+  expect((await rejection(host.registry.stack('debian'), 'TEMPLATE_INVALID')).path).toBe(
+    host.template('debian'),
+  );
+});
+
+test('a name too long for a folder is refused', async () => {
+  const host = await Host.in();
+  await rejection(host.registry.stack('s'.repeat(300)), 'INVALID_STACK_NAME');
+});
+
+test('many templates are listed at once', async () => {
+  const host = await Host.in();
+  const names = Array.from({ length: 100 }, (_, i) => `stack-${String(i).padStart(3, '0')}`);
+  for (const name of names) await host.addTemplate(name, name);
+  const stacks = await host.registry.stacks();
+  expect(stacks.map(({ name }) => name)).toEqual(names);
+  expect(stacks.every(({ name, sha256: digest }) => digest === sha256(name))).toBe(true);
+});
+
+test('the next registry knows the digests, whatever their number, and sees what is new, changed or gone', async () => {
+  const host = await Host.in();
+  const names = Array.from({ length: 300 }, (_, i) => `stack-${String(i).padStart(3, '0')}`);
+  for (const name of names) await host.addTemplate(name, name);
+  await host.registry.cloneForVm('vm-1', 'stack-000', { writable: true });
+  await host.registry.stacks();
+  await host.registry.close();
+  await host.addTemplate('stack-001', 'changed');
+  await host.addTemplate('stack-300', 'new');
+  await rm(host.template('stack-002'));
+  await mkdir(host.template('stack-002'));
+  const stacks = await host.anotherRegistry().stacks();
+  const digests = Object.fromEntries(stacks.map(({ name, sha256: digest }) => [name, digest]));
+  expect(stacks).toHaveLength(300);
+  expect(digests['stack-000']).toBe(sha256('stack-000'));
+  expect(digests['stack-001']).toBe(sha256('changed'));
+  expect(digests['stack-002']).toBeUndefined();
+  expect(digests['stack-300']).toBe(sha256('new'));
+});
+
+test('an abort ends listing', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await rejection(host.registry.stacks({ signal: AbortSignal.abort() }), 'ABORT_ERR');
+  await rejection(host.registry.stack('debian', { signal: AbortSignal.abort() }), 'ABORT_ERR');
+});

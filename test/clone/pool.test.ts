@@ -1,0 +1,327 @@
+// Ready slots: handed out by a rename, shared between processes, never of a template that has changed.
+import { mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, inject, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { exists, sha256, sha256Of } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { faultsOf, MiB, pattern } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacksRoot } from '../fixtures/tools.js';
+
+const OLD = pattern(MiB, 1);
+const NEW = pattern(MiB, 2);
+const WRITABLE = { writable: true } as const;
+
+async function prewarmed(folder: string, count: number): Promise<Host> {
+  const host = await Host.in(folder);
+  await host.addTemplate('debian', OLD);
+  await host.registry.prewarm('debian', { count });
+  return host;
+}
+
+async function readySlots(host: Host): Promise<string[]> {
+  const names = await readdir(join(host.clonesDir, '.microvm-rootfs/pool'));
+  return names.filter((name) => !name.endsWith('.json'));
+}
+
+describeEachFilesystem((filesystem) => {
+  test('a matching clone takes a ready slot, whole and with its stamp', async () => {
+    const host = await prewarmed(filesystem.path, 2);
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(clone).toMatchObject({ pooled: true, reused: false, sharesTemplateInode: false, sizeBytes: MiB });
+    expect(await sha256Of(clone.path)).toBe(sha256(OLD));
+    expect(await host.stampOf('vm-1')).toBe(clone.sourceSha256);
+  });
+
+  test('an id that sanitising changed gets its own name into the slot', async () => {
+    const host = await prewarmed(filesystem.path, 1);
+    const clone = await host.registry.cloneForVm('a/b', 'debian', WRITABLE);
+    expect(clone.pooled).toBe(true);
+    expect(await readFile(host.slot('a_b').rawId, 'utf8')).toBe('a/b');
+    await rejection(host.registry.cloneForVm('a_b', 'debian', WRITABLE), 'VM_ID_COLLISION');
+  });
+
+  test('another mode, size or durable is not served from the pool', async () => {
+    const host = await prewarmed(filesystem.path, 1);
+    const mode = await host.registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, mode: 0o640 });
+    const durable = await host.registry.cloneForVm('vm-2', 'debian', { ...WRITABLE, durable: true });
+    expect([mode.pooled, durable.pooled]).toEqual([false, false]);
+    expect(await readySlots(host)).toHaveLength(1);
+  });
+
+  test('it is filled again behind the clones, and no more after close', async () => {
+    const host = await prewarmed(filesystem.path, 4);
+    for (const id of ['vm-1', 'vm-2', 'vm-3']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+    await host.registry.drain();
+    expect(await readySlots(host)).toHaveLength(4);
+    await host.registry.close();
+    await rejection(host.registry.cloneForVm('vm-4', 'debian', WRITABLE), 'CLOSED');
+  });
+
+  test('of a template that was replaced none is handed out, and new ones are made', async () => {
+    const host = await prewarmed(filesystem.path, 3);
+    await host.addTemplate('debian', NEW);
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(await sha256Of(clone.path)).toBe(sha256(NEW));
+    expect(clone.sourceSha256).toBe(sha256(NEW));
+    await host.registry.drain();
+    const ready = await readySlots(host);
+    // The clone may have taken one of the new ones already, and two of three are enough not to fill again.
+    expect(ready.length).toBeGreaterThanOrEqual(2);
+    expect(ready.every((name) => name.startsWith(sha256(NEW)))).toBe(true);
+  });
+
+  test('the next process uses what is there, but not what a power cut left short', async () => {
+    const host = await prewarmed(filesystem.path, 3);
+    await host.registry.close();
+    const [short] = (await readySlots(host)) as [string];
+    await truncate(join(host.clonesDir, '.microvm-rootfs/pool', short, 'rootfs.ext4'), 100);
+    const next = host.anotherRegistry();
+    await next.prewarm('debian', { count: 3 });
+    const ready = await readySlots(host);
+    expect(ready).toHaveLength(3);
+    expect(ready).not.toContain(short);
+    for (const id of ['vm-1', 'vm-2', 'vm-3']) {
+      expect((await stat((await next.cloneForVm(id, 'debian', WRITABLE)).path)).size).toBe(MiB);
+    }
+  });
+
+  test('two registries on one pool: no slot is handed out twice', async () => {
+    const host = await prewarmed(filesystem.path, 8);
+    const other = host.anotherRegistry();
+    await other.prewarm('debian', { count: 8 });
+    const ids = Array.from({ length: 24 }, (_, i) => `vm-${i}`);
+    const clones = await Promise.all(
+      ids.map((id, i) => (i % 2 === 0 ? host.registry : other).cloneForVm(id, 'debian', WRITABLE)),
+    );
+    const inodes = await Promise.all(clones.map(async ({ path }) => (await stat(path)).ino));
+    expect(new Set(inodes).size).toBe(ids.length);
+    expect(await host.slotNames()).toEqual([...ids].sort());
+  });
+
+  test('owner, mode and size must be the same, and are what the slot then has', async ({ skip }) => {
+    const missing = lacksRoot();
+    if (missing !== undefined) skip(missing);
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB);
+    const dress = { owner: { uid: 12, gid: 34 }, mode: 0o640, sizeBytes: 32 * MiB };
+    await host.registry.prewarm('debian', { count: 4, ...dress });
+    const others = [
+      { ...dress, owner: { uid: 12, gid: 35 } },
+      { ...dress, mode: 0o600 },
+      { ...dress, sizeBytes: 16 * MiB },
+      { owner: dress.owner, sizeBytes: 32 * MiB },
+    ];
+    for (const [i, other] of others.entries()) {
+      const clone = await host.registry.cloneForVm(`other-${i}`, 'debian', { ...WRITABLE, ...other });
+      expect(clone.pooled).toBe(false);
+    }
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, ...dress });
+    expect(clone).toMatchObject({ pooled: true, sizeBytes: 32 * MiB });
+    const { uid, gid, mode, size } = await stat(clone.path);
+    expect([uid, gid, mode & 0o777, size]).toEqual([12, 34, 0o640, 32 * MiB]);
+    expect(await readFile(host.slot('vm-1').sizeStamp, 'utf8')).toBe(`${32 * MiB}`);
+    expect(await faultsOf(clone.path)).toBe('');
+  });
+
+  test('a sized cloneMany takes each ready slot that it asks for, and loses none', async () => {
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB);
+    await host.registry.prewarm('debian', { count: 4, sizeBytes: 32 * MiB });
+    const options = { ...WRITABLE, sizeBytes: 32 * MiB };
+    for (const vmId of ['vm-1', 'vm-2']) {
+      const settled = await host.registry.cloneMany([{ vmId, stack: 'debian', options }]);
+      expect(settled[0]).toMatchObject({ status: 'fulfilled', value: { pooled: true } });
+    }
+    await host.registry.drain();
+    expect(await readySlots(host)).toHaveLength(2);
+  });
+
+  test('not filled again before the low mark', async () => {
+    const host = await prewarmed(filesystem.path, 4);
+    for (const id of ['vm-1', 'vm-2']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+    await host.registry.drain();
+    expect(await readySlots(host)).toHaveLength(2);
+  });
+
+  test('what the next process finds with an empty stamp, or without its image, it throws away', async () => {
+    const host = await prewarmed(filesystem.path, 3);
+    await host.registry.close();
+    const [first, second] = (await readySlots(host)).map((name) => readyPath(host, name)) as [string, string];
+    await truncate(join(first, 'rootfs.ext4.sha256'), 0);
+    await rm(join(second, 'rootfs.ext4'));
+    const next = host.anotherRegistry();
+    await next.prewarm('debian', { count: 3 });
+    expect([await exists(first), await exists(second)]).toEqual([false, false]);
+    for (const id of ['vm-1', 'vm-2', 'vm-3']) {
+      const clone = await next.cloneForVm(id, 'debian', WRITABLE);
+      expect(clone.pooled).toBe(true);
+      expect(await sha256Of(clone.path)).toBe(sha256(OLD));
+      expect(await host.stampOf(id)).toBe(sha256(OLD));
+    }
+  });
+
+  test('what was taken away behind our back is no failure: the clone is made', async () => {
+    const host = await prewarmed(filesystem.path, 2);
+    for (const name of await readySlots(host)) await rename(readyPath(host, name), join(host.root, name));
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(clone).toMatchObject({ pooled: false, reused: false });
+    expect(await sha256Of(clone.path)).toBe(sha256(OLD));
+  });
+});
+
+function readyPath(host: Host, name: string): string {
+  return join(host.clonesDir, '.microvm-rootfs/pool', name);
+}
+
+test('ready slots of a template that was replaced while no process lived are swept by recover()', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await host.registry.close();
+  await host.addTemplate('debian', NEW);
+  const next = host.anotherRegistry();
+  await next.prewarm('debian', { count: 1 });
+  expect(await next.recover()).toMatchObject({ pooledRemoved: 2 });
+  const ready = await readySlots(host);
+  expect(ready.filter((name) => name.startsWith(sha256(OLD)))).toEqual([]);
+  expect(ready.filter((name) => name.startsWith(sha256(NEW)))).toHaveLength(1);
+});
+
+test('a ready slot that is not whole is thrown away, and its space comes back', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await host.registry.close();
+  const [first = ''] = await readySlots(host);
+  await truncate(join(host.clonesDir, '.microvm-rootfs/pool', first, 'rootfs.ext4.sha256'), 0);
+  const next = host.anotherRegistry();
+  await next.prewarm('debian', { count: 2 });
+  await next.drain();
+  expect(await readySlots(host)).not.toContain(first);
+  expect(await host.leftovers()).toEqual([]);
+});
+
+test('two processes share one pool, and no slot is handed out twice', async () => {
+  const host = await prewarmed(inject('scratch'), 20);
+  const config = { templateDir: host.templateDir, clonesDir: host.clonesDir };
+  const children = ['a', 'b'].map((child) =>
+    runChild(
+      `const registry = new lib.RootfsRegistry(args.config);
+       await registry.prewarm('debian', { count: 10 });
+       let pooled = 0;
+       for (let i = 0; i < 30; i++) {
+         const clone = await registry.cloneForVm(args.child + i, 'debian', { writable: true });
+         if (clone.pooled) pooled++;
+       }
+       await registry.close();
+       console.log(pooled > 0);`,
+      { child, config },
+    ),
+  );
+  for (const exit of await Promise.all(children))
+    expect(exit).toMatchObject({ code: 0, stdout: 'true\n', stderr: '' });
+  const ids = ['a', 'b'].flatMap((child) => Array.from({ length: 30 }, (_, i) => `${child}${i}`));
+  expect(await host.slotNames()).toEqual(ids.sort());
+  for (const id of ids) expect(await sha256Of(host.slot(id).image)).toBe(sha256(OLD));
+});
+
+test('close() ends a filling that is under way', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', OLD);
+  await host.registry.prewarm('debian', { count: 0 });
+  const filling = host.registry.prewarm('debian', { count: 500 }).catch(() => {});
+  await sleep(20);
+  await host.registry.close();
+  await filling;
+  const there = await readySlots(host);
+  expect(there.length).toBeLessThan(500);
+  await sleep(30);
+  expect(await readySlots(host)).toEqual(there);
+});
+
+test('two stacks of the same bytes each keep their pool when one of them is replaced', async () => {
+  const host = await Host.in();
+  for (const stack of ['one', 'two']) {
+    await host.addTemplate(stack, OLD);
+    await host.registry.prewarm(stack, { count: 2 });
+  }
+  await host.addTemplate('one', NEW);
+  await host.registry.cloneForVm('vm-1', 'one', WRITABLE);
+  await host.registry.drain();
+  expect((await host.registry.cloneForVm('vm-2', 'one', WRITABLE)).pooled).toBe(true);
+  expect((await host.registry.cloneForVm('vm-3', 'two', WRITABLE)).pooled).toBe(true);
+});
+
+test('a template whose change is first seen by stack(), or that is gone, has no ready slots of the old bytes left', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await host.addTemplate('debian', NEW);
+  await host.registry.stack('debian');
+  await host.registry.drain();
+  const renewed = await readySlots(host);
+  expect(renewed).toHaveLength(2);
+  expect(renewed.every((name) => name.startsWith(sha256(NEW)))).toBe(true);
+  await rm(host.template('debian'));
+  expect(await host.registry.stacks()).toEqual([]);
+  expect(await host.registry.stack('debian')).toBeUndefined();
+  await host.registry.drain();
+  expect(await readySlots(host)).toEqual([]);
+});
+
+test('a ready slot that its clone could not take is there for the next', async () => {
+  const host = await prewarmed(inject('scratch'), 1);
+  await mkdir(host.template('other'), { recursive: true });
+  const clones = join(host.clonesDir, 'vm-1');
+  await mkdir(clones);
+  await writeFile(join(clones, 'foreign'), '');
+  for (let i = 0; i < 3; i++) {
+    await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
+  }
+  expect(await host.registry.cloneForVm('vm-2', 'debian', WRITABLE)).toMatchObject({ pooled: true });
+});
+
+test('how a ready slot was made is told, also without sealed images', async () => {
+  const host = await Host.in(inject('scratch'), { sealing: 'off' });
+  await host.addTemplate('debian', OLD);
+  await host.registry.prewarm('debian', { count: 1 });
+  const pooled = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  const plain = await host.registry.cloneForVm('vm-2', 'debian', { ...WRITABLE, mode: 0o640 });
+  expect([pooled.pooled, plain.pooled]).toEqual([true, false]);
+  expect(pooled.strategy).toBe(plain.strategy);
+});
+
+test('an abort ends the filling, and count 0 gives the pool up', async () => {
+  const host = await prewarmed(inject('scratch'), 3);
+  await rejection(
+    host.registry.prewarm('debian', { count: 1_000_000, signal: AbortSignal.timeout(50) }),
+    'ABORT_ERR',
+  );
+  expect((await readySlots(host)).length).toBeGreaterThanOrEqual(3);
+  await host.registry.prewarm('debian', { count: 0 });
+  expect(await readySlots(host)).toEqual([]);
+  expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ pooled: false });
+});
+
+test('a grown ready slot whose size stamp a power cut emptied is thrown away', async () => {
+  const host = await Host.in();
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.prewarm('debian', { count: 1, sizeBytes: 32 * MiB });
+  await host.registry.close();
+  const [before = ''] = await readySlots(host);
+  await truncate(join(readyPath(host, before), 'rootfs.ext4.size'), 0);
+  const next = host.anotherRegistry();
+  await next.prewarm('debian', { count: 1, sizeBytes: 32 * MiB });
+  expect(await readySlots(host)).not.toContain(before);
+});
+
+test('what cannot be kept ready is refused with the reason', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', OLD);
+  const prewarm = (stack: string, options: object) => host.registry.prewarm(stack, options as never);
+  await rejection(prewarm('debian', { count: -1 }), 'INVALID_ARGUMENT');
+  await rejection(prewarm('debian', {}), 'INVALID_ARGUMENT');
+  await rejection(prewarm('debian', { count: 1, durable: true }), 'INVALID_ARGUMENT');
+  await rejection(prewarm('missing', { count: 1 }), 'STACK_NOT_FOUND');
+  await rejection(prewarm('debian', { count: 1, sizeBytes: MiB - 1 }), 'SHRINK_REFUSED');
+  await rejection(prewarm('debian', { count: 1, signal: AbortSignal.abort() }), 'ABORT_ERR');
+  expect(await host.slotNames()).toEqual([]);
+});

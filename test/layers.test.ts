@@ -1,0 +1,86 @@
+// The folders of src/ are layers: a file imports from its own folder and from those below it. docs/design.md draws the same order.
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { expect, test } from 'vitest';
+
+const FROM_THE_TOP = [
+  'cli',
+  '.', // index, registry, opentelemetry
+  'upkeep',
+  'snapshots',
+  'publish',
+  'clone',
+  'sealed',
+  'slot',
+  'catalog',
+  'image',
+  'folder',
+  'addon',
+  'system',
+];
+
+// The command is a program of its own: it uses the library as its users do, and what only a program needs.
+const CLI_USES = ['index', 'system/programs', 'system/config', 'addon/host-facts'];
+
+const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((path) =>
+  /\.m?ts$/.test(path),
+);
+
+function importsOf(file: string): string[] {
+  const text = readFileSync(join('src', file), 'utf8');
+  return [...text.matchAll(/(?:from|import\() ?'(\.[^']+)\.m?js'/g)].map(([, path]) =>
+    normalize(join(dirname(file), path as string)),
+  );
+}
+
+/** The layer of a file: the first folder of its path. */
+const layerOf = (path: string) => (path.includes('/') ? (path.split('/')[0] as string) : '.');
+
+test('every folder of src/ has its place in the order', () => {
+  expect([...new Set(files.map(layerOf))].sort()).toEqual([...FROM_THE_TOP].sort());
+});
+
+test('no file imports from a folder above its own', () => {
+  const upward = files.flatMap((file) =>
+    importsOf(file)
+      .filter((target) => FROM_THE_TOP.indexOf(layerOf(target)) < FROM_THE_TOP.indexOf(layerOf(file)))
+      .map((target) => `${file} imports ${target}`),
+  );
+  expect(upward).toEqual([]);
+});
+
+test('the command line uses the public library, and little else', () => {
+  const inner = files
+    .filter((file) => layerOf(file) === 'cli')
+    .flatMap((file) => importsOf(file).map((target) => ({ file, target })))
+    .filter(({ target }) => layerOf(target) !== 'cli' && !CLI_USES.includes(target))
+    .map(({ file, target }) => `${file} imports ${target}`);
+  expect(inner).toEqual([]);
+});
+
+test('no two files import each other, directly or by way of others', () => {
+  const edges = new Map(files.map((file) => [file.replace(/\.m?ts$/, ''), importsOf(file)] as const));
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    if (path.includes(file)) expect.fail([...path.slice(path.indexOf(file)), file].join(' → '));
+    if (done.has(file)) return;
+    for (const target of edges.get(file) ?? []) visit(target, [...path, file]);
+    done.add(file);
+  };
+  for (const file of edges.keys()) visit(file, []);
+});
+
+test('in native/, what makes system calls knows nothing of slots, and neither knows of Node-API', () => {
+  const order = ['napi', 'slot', 'system'];
+  const wrong: string[] = [];
+  for (const [depth, folder] of order.entries()) {
+    for (const name of readdirSync(join('native', folder))) {
+      const text = readFileSync(join('native', folder, name), 'utf8');
+      for (const [, include] of text.matchAll(/#include ["<]([^">]+)[">]/g)) {
+        const above = order.slice(0, depth).some((layer) => include?.startsWith(`${layer}/`));
+        if (above || (depth > 0 && include === 'napi.h')) wrong.push(`${folder}/${name} includes ${include}`);
+      }
+    }
+  }
+  expect(wrong).toEqual([]);
+});

@@ -1,0 +1,45 @@
+// A slot becomes a template.
+import { execFileSync } from 'node:child_process';
+import { open, readFile } from 'node:fs/promises';
+import { expect, inject, test } from 'vitest';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { findTool } from '../fixtures/tools.js';
+
+describeEachFilesystem((filesystem) => {
+  test('what a VM made of its disk is a stack of its own, and the slot stays', async () => {
+    const host = await Host.in(filesystem.path);
+    const { registry } = host;
+    await host.addExt4Template('debian', 16 * MiB);
+    const { path } = await registry.cloneForVmWithSize('vm', 'debian', 32 * MiB);
+    execFileSync(findTool('debugfs') ?? 'debugfs', ['-w', '-R', 'mkdir /by-the-guest', path], {
+      stdio: 'pipe',
+    });
+    const committed = await registry.commitSlot('vm', 'golden');
+    expect(committed).toMatchObject({ name: 'golden', sizeBytes: 32 * MiB, replaced: false, format: 'raw' });
+    expect((await readFile(host.template('golden'))).equals(await readFile(path))).toBe(true);
+    const clone = await registry.cloneForVm('another', 'golden', { writable: true });
+    expect(clone).toMatchObject({ stack: 'golden', sourceSha256: committed.sha256 });
+    expect(await registry.cloneForVmWithSize('vm', 'debian', 32 * MiB)).toMatchObject({ reused: true });
+    await rejection(registry.commitSlot('vm', 'golden'), 'STACK_EXISTS');
+    expect(await registry.commitSlot('vm', 'golden', { replace: true })).toMatchObject({ replaced: true });
+  });
+});
+
+test('a slot that is in use, is no filesystem, or is not there: refused, and the catalog stays as it was', async () => {
+  const host = await Host.in(inject('scratch'));
+  const { registry } = host;
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.addTemplate('garbage', 'no filesystem');
+  await registry.cloneForVm('vm', 'debian', { writable: true });
+  await registry.cloneForVm('junk', 'garbage', { writable: true });
+  const vmm = await open(host.slot('vm').image, 'r+');
+  await rejection(registry.commitSlot('vm', 'golden'), 'SLOT_IN_USE');
+  await vmm.close();
+  await rejection(registry.commitSlot('junk', 'golden'), 'IMAGE_INVALID');
+  await rejection(registry.commitSlot('nobody', 'golden'), 'SLOT_NOT_FOUND');
+  await rejection(registry.commitSlot('vm', '../golden'), 'INVALID_STACK_NAME');
+  expect((await registry.stacks()).map(({ name }) => name)).toEqual(['debian', 'garbage']);
+});

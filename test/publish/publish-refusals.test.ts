@@ -1,0 +1,358 @@
+// What is not published: the catalog stays as it was, and nothing is left in staging.
+import { execFile } from 'node:child_process';
+import { chmod, mkdir, open, readFile, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import type { PublishOptions } from '../../src/index.js';
+import { runChild } from '../fixtures/child.js';
+import { exists, sha256Of, snapshot } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { faultsOf, MiB, makeExt4Image, pattern, run } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacks } from '../fixtures/tools.js';
+import { newWorkspace } from '../fixtures/workspace.js';
+
+const execute = promisify(execFile);
+
+interface Rig {
+  readonly host: Host;
+  readonly source: string;
+  /** The call must fail, and change nothing. */
+  refused(code: string | readonly string[], options?: PublishOptions, source?: string): Promise<string>;
+}
+
+async function rig(): Promise<Rig> {
+  const host = await Host.in();
+  const source = join(host.root, 'image');
+  await makeExt4Image(source, 16 * MiB);
+  await host.registry.publishStack('old', source);
+  return {
+    host,
+    source,
+    async refused(code, options = {}, from = source) {
+      const catalog = async () =>
+        Object.entries(await snapshot(host.templateDir)).filter(
+          ([path]) => !path.startsWith('.microvm-rootfs'),
+        );
+      const before = await catalog();
+      const { message } = await rejection(
+        host.registry.publishStack('old', from, { replace: true, ...options }),
+        code,
+      );
+      await rejection(host.registry.publishStack('new', from, options), code);
+      expect(await catalog()).toEqual(before);
+      expect(await host.stagedInCatalog()).toEqual([]);
+      return message;
+    },
+  };
+}
+
+describe('refused', () => {
+  test('a digest other than the expected one', async () => {
+    const { source, refused } = await rig();
+    const message = await refused('DIGEST_MISMATCH', { expectedSha256: '0'.repeat(64) });
+    expect(message).toContain(await sha256Of(source));
+  });
+
+  test.each([
+    ['nothing', Buffer.alloc(0)],
+    ['garbage', pattern(MiB)],
+    ['zeros', Buffer.alloc(MiB)],
+  ])('%s', async (_, contents) => {
+    const { source, refused } = await rig();
+    await writeFile(source, contents);
+    expect(await refused('IMAGE_INVALID')).toContain(source);
+  });
+
+  test('a filesystem that is longer than its file', async () => {
+    const { source, refused } = await rig();
+    await truncate(source, 12 * MiB);
+    await refused('TEMPLATE_CORRUPT');
+  });
+
+  test.each([
+    ['the block bitmap', async (image: string) => flip(image, await blockOf(image, 'Block bitmap at'))],
+    [
+      'the inode table',
+      async (image: string) => flip(image, await blockOf(image, 'Inode table at'), 256 + 40),
+    ],
+    [
+      'a folder',
+      async (image: string) =>
+        flip(image, Number((await run('debugfs', ['-R', 'blocks /etc', image])).stdout) * 1024, 3),
+    ],
+    [
+      'a count of links',
+      async (image: string) =>
+        void (await run('debugfs', ['-w', '-R', 'sif /etc/hostname links_count 7', image])),
+    ],
+  ])('damage in %s', async (_, damage) => {
+    const { source, refused } = await rig();
+    await damage(source);
+    expect(await faultsOf(source)).not.toBe('');
+    await refused('E2FSCK_FAILED');
+  });
+
+  test.each([
+    ['gzip', 'gzip', 'gz'],
+    ['zstd', 'zstd', 'zst'],
+    ['xz', 'xz', 'xz'],
+  ] as const)('%s that is cut off, or damaged', async (_, program, suffix) => {
+    const missing = program === 'gzip' ? undefined : lacks(program);
+    if (missing !== undefined) return expect.fail(missing);
+    const { source, refused } = await rig();
+    await execute(program, ['-k', source]);
+    const path = `${source}.${suffix}`;
+    const whole = await readFile(path);
+    await truncate(path, Math.floor(whole.length / 2));
+    expect(await refused('IMAGE_INVALID', {}, path)).toContain(path);
+    whole.fill(0x55, 1000, 2000);
+    await writeFile(path, whole);
+    await refused('IMAGE_INVALID', {}, path);
+  });
+
+  test('what is compressed twice', async () => {
+    const { source, refused } = await rig();
+    await execute('gzip', [source]);
+    await execute('bash', ['-c', 'gzip -c "$1" > "$1.gz"', 'bash', `${source}.gz`]);
+    await refused('IMAGE_INVALID', {}, `${source}.gz.gz`);
+  });
+
+  test('a tar that is cut off, and one that leads out of its folder', async () => {
+    const { host, refused } = await rig();
+    const path = join(host.root, 'x.tar');
+    await mkdir(join(host.root, 'tree'));
+    await writeFile(join(host.root, 'tree/file'), pattern(100_000));
+    await run('tar', ['-C', join(host.root, 'tree'), '-cf', path, 'file']);
+    await truncate(path, 50_000);
+    await refused('IMAGE_INVALID', {}, path);
+    await run('tar', [
+      '-P',
+      '-C',
+      join(host.root, 'tree'),
+      '-cf',
+      path,
+      '--transform',
+      's,^,../../../,',
+      'file',
+    ]);
+    await refused('IMAGE_INVALID', {}, path);
+    expect(await exists(join(host.templateDir, 'file'))).toBe(false);
+  });
+
+  test('a qcow2 that needs another file, or is damaged', async ({ skip }) => {
+    const missing = lacks('qemu-img');
+    if (missing !== undefined) skip(missing);
+    const { host, source, refused } = await rig();
+    const at = (name: string) => join(host.root, name);
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', source, '-F', 'raw', at('backed')]);
+    expect(await refused('IMAGE_INVALID', {}, at('backed'))).toContain('backing file');
+    const split = [
+      'convert',
+      '-O',
+      'qcow2',
+      '-o',
+      `data_file=${at('data')},data_file_raw=on`,
+      source,
+      at('split'),
+    ];
+    await run('qemu-img', split);
+    expect(await refused('IMAGE_INVALID', {}, at('split'))).toContain('another file');
+    await run('qemu-img', ['convert', '-O', 'qcow2', source, at('cut')]);
+    await truncate(at('cut'), 70_000);
+    await refused(['IMAGE_INVALID', 'TEMPLATE_CORRUPT', 'E2FSCK_FAILED'], {}, at('cut'));
+    await truncate(at('cut'), 50);
+    await refused('IMAGE_INVALID', {}, at('cut'));
+  });
+
+  test('a tree that is larger than the size that was given', async () => {
+    const { host, refused } = await rig();
+    await mkdir(join(host.root, 'tree'));
+    await writeFile(join(host.root, 'tree/file'), pattern(20 * MiB));
+    const message = await refused('MKE2FS_FAILED', { sizeBytes: 16 * MiB }, join(host.root, 'tree'));
+    expect(message).toContain('sizeBytes');
+  });
+
+  test('a source that is not there, or is neither file nor folder', async () => {
+    const { host, refused } = await rig();
+    await refused('ENOENT', {}, join(host.root, 'nothing'));
+    await execute('mkfifo', [join(host.root, 'fifo')]);
+    await refused('INVALID_ARGUMENT', {}, join(host.root, 'fifo'));
+  });
+
+  test('a source that somebody has open for writing', async () => {
+    const { source, refused } = await rig();
+    const writer = await open(source, 'r+');
+    try {
+      await refused('SOURCE_CHANGED');
+    } finally {
+      await writer.close();
+    }
+  });
+
+  test('a file that is written to, or replaced, while it is read', async ({ skip }) => {
+    const missing = lacks('xz');
+    if (missing !== undefined) skip(missing);
+    const { host, source } = await rig();
+    await execute('xz', ['-k', source]);
+    const path = `${source}.xz`;
+    for (const change of [`touch -d @1234567890 ${path}`, `cp ${path} ${path}.new; mv ${path}.new ${path}`]) {
+      const bin = join(host.root, 'bin');
+      await mkdir(bin, { recursive: true });
+      await writeFile(join(bin, 'xz'), `#!/bin/sh\n${change}\nexec /usr/bin/xz "$@"\n`, { mode: 0o755 });
+      const { stdout } = await runChild(
+        `const registry = new lib.RootfsRegistry(args.config);
+         await registry.publishStack('new', args.path).catch(({ code }) => console.log(code));
+         await registry.close();`,
+        { config: host.registry.config, path },
+        { env: { PATH: `${bin}:${process.env.PATH}` } },
+      );
+      expect(stdout).toBe('SOURCE_CHANGED\n');
+    }
+    expect(await host.registry.stack('new')).toBeUndefined();
+  });
+
+  test('a folder that changes while it is read', async () => {
+    const { host } = await rig();
+    const tree = join(host.root, 'tree');
+    await mkdir(tree);
+    await writeFile(join(tree, 'file'), 'before');
+    const mke2fs = join(host.root, 'mke2fs');
+    await writeFile(mke2fs, `#!/bin/sh\n/usr/sbin/mke2fs "$@" && echo after >> ${tree}/file\n`, {
+      mode: 0o755,
+    });
+    await rejection(host.anotherRegistry({ mke2fsBin: mke2fs }).publishStack('tree', tree), 'SOURCE_CHANGED');
+    expect(await host.registry.stack('tree')).toBeUndefined();
+  });
+
+  test('the folder that holds the catalog itself', async () => {
+    const { host } = await rig();
+    await rejection(host.registry.publishStack('new', host.root), 'INVALID_ARGUMENT');
+  });
+
+  test('options of a wrong type, and a size for an image', async () => {
+    const { host, source, refused } = await rig();
+    await refused('INVALID_ARGUMENT', { sizeBytes: 32 * MiB });
+    await refused('INVALID_ARGUMENT', { sizeBytes: 1000 }, host.root);
+    await refused('INVALID_ARGUMENT', { format: 'folder' });
+    await refused('INVALID_ARGUMENT', { format: 'raw' }, join(host.root));
+    await refused('INVALID_ARGUMENT', { format: 'iso' as 'raw' });
+    await refused('INVALID_ARGUMENT', { expectedSha256: 'abc' });
+    await refused('INVALID_ARGUMENT', { overwrite: true } as PublishOptions);
+    await refused('INVALID_ARGUMENT', {}, '');
+    await rejection(host.registry.publishStack('../x', source), 'INVALID_STACK_NAME');
+  });
+
+  test("a stack's name that a file or a symbolic link has", async () => {
+    const { host, source } = await rig();
+    await writeFile(join(host.templateDir, 'file'), '');
+    await symlink(host.root, join(host.templateDir, 'link'));
+    for (const name of ['file', 'link']) {
+      await rejection(host.registry.publishStack(name, source, { replace: true }), [
+        'TEMPLATE_INVALID',
+        'ENOTDIR',
+      ]);
+    }
+  });
+});
+
+describe('a program that is missing', () => {
+  test.each([
+    ['mke2fs', 'MKE2FS_NOT_FOUND', { mke2fsBin: '/nonexistent/mke2fs' }],
+    ['e2fsck', 'E2FSCK_NOT_FOUND', { e2fsckBin: '/nonexistent/e2fsck' }],
+  ])('%s is named with its package', async (_, code, config) => {
+    const host = await Host.in();
+    await mkdir(join(host.root, 'tree'));
+    const error = await rejection(
+      host.anotherRegistry(config).publishStack('new', join(host.root, 'tree')),
+      code,
+    );
+    expect(error.message).toContain('e2fsprogs');
+    expect(await host.stagedInCatalog()).toEqual([]);
+  });
+
+  test.each([
+    ['xz', 'xz-utils', Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00])],
+    [
+      'qemu-img',
+      'qemu-utils',
+      Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.from([0, 0, 0, 2]), Buffer.alloc(100)]),
+    ],
+    ['tar', 'tar', Buffer.concat([Buffer.alloc(257), Buffer.from('ustar'), Buffer.alloc(1000)])],
+  ])('%s is named with its package', async (program, packageName, contents) => {
+    const { host, source } = await rig();
+    await writeFile(source, contents);
+    const { stdout, stderr } = await runChild(
+      `process.env.PATH = '/nonexistent';
+       const registry = new lib.RootfsRegistry(args.config);
+       await registry.publishStack('new', args.source).catch(({ code, message }) => console.log(code, message));
+       await registry.close();`,
+      { config: host.registry.config, source },
+    );
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(new RegExp(`^PROGRAM_NOT_FOUND .*${program}.*${packageName}`));
+    expect(await exists(host.template('new'))).toBe(false);
+  });
+});
+
+test('a full disk: its code, and nothing left', async ({ skip }) => {
+  const missing = lacks('mke2fs', 'zstd');
+  if (missing !== undefined) skip(missing);
+  const { host, source } = await rig();
+  const tree = join(host.root, 'tree');
+  await mkdir(tree);
+  await writeFile(join(tree, 'file'), pattern(40 * MiB));
+  const built = await host.registry.publishStack('tree', tree);
+  await execute('bash', [
+    '-c',
+    'zstd -q "$1" -o "$2" && tar -C "$3" -cf "$4" .',
+    'bash',
+    built.templatePath,
+    `${source}.zst`,
+    tree,
+    `${source}.tar`,
+  ]);
+  const folder = newWorkspace().disk('small', ['mke2fs', '-q', '-F', '-t', 'ext4'], 24 * MiB);
+  const small = await Host.in(folder);
+  const free = async () => (await statfs(folder)).bavail;
+  await small.registry.stacks();
+  await makeExt4Image(source, 8 * MiB);
+  await small.registry.publishStack('fits', source);
+  const before = await free();
+  for (const from of [built.templatePath, `${source}.zst`, `${source}.tar`, tree]) {
+    await rejection(small.registry.publishStack('large', from), 'ENOSPC');
+    await rejection(small.registry.publishStack('fits', from, { replace: true }), 'ENOSPC');
+    expect(await small.stagedInCatalog()).toEqual([]);
+  }
+  expect(await free()).toBe(before);
+  expect(await sha256Of(small.template('fits'))).toBe(await sha256Of(source));
+});
+
+test('a tar unpacked by another than root is refused, since its owners would be lost', async ({ skip }) => {
+  if (process.getuid?.() !== 0) skip('needs root, to be another user');
+  const { host, source } = await rig();
+  await run('tar', ['-cf', source, '/etc/hostname']);
+  await chmod(host.root, 0o777);
+  const { stdout } = await runChild(
+    `const registry = new lib.RootfsRegistry({ templateDir: args.root + '/own', clonesDir: args.root + '/clones' });
+     await registry.publishStack('new', args.source).catch(({ code, message }) => console.log(code, message));
+     await registry.close();`,
+    { root: host.root, source },
+    { uid: 65534 },
+  );
+  expect(stdout).toMatch(/^EPERM .*root/);
+});
+
+/** Where a part of the first group lies, in bytes. */
+async function blockOf(image: string, part: string): Promise<number> {
+  const { stdout } = await run('dumpe2fs', [image]);
+  const blockSize = Number(/Block size:\s+(\d+)/.exec(stdout)?.[1]);
+  return Number(new RegExp(`${part} (\\d+)`).exec(stdout)?.[1]) * blockSize;
+}
+
+async function flip(image: string, offset: number, within = 0): Promise<void> {
+  const bytes = await readFile(image);
+  bytes.writeUInt8((bytes.readUInt8(offset + within) ^ 0x10) & 0xff, offset + within);
+  await writeFile(image, bytes);
+}

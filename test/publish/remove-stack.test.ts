@@ -1,0 +1,88 @@
+import { mkdir, open, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { expect, test } from 'vitest';
+import { exists, readRange, sha256Of } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
+
+test('a stack with clones is not removed, and the error names some of them', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await host.addTemplate('alpine', 'alpine');
+  for (let i = 0; i < 7; i++) await host.registry.cloneForVm(`vm/${i}`, 'debian');
+  await host.registry.cloneForVm('other', 'alpine');
+  const error = await rejection(host.registry.removeStack('debian'), 'STACK_IN_USE');
+  expect(error.message).toContain('7 clones');
+  expect(error.message).toMatch(/"vm\/\d", .*and 2 more/);
+  expect(error.message).not.toContain('other');
+  expect(await exists(host.template('debian'))).toBe(true);
+});
+
+test('force removes it all the same, and its clones stay whole', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const { path, sourceSha256 } = await host.registry.cloneForVm('vm', 'debian');
+  expect(await host.registry.removeStack('debian', { force: true })).toBe(true);
+  expect(await exists(dirname(host.template('debian')))).toBe(false);
+  expect(await sha256Of(path)).toBe(sourceSha256);
+  await rejection(host.registry.cloneForVm('vm', 'debian'), 'STACK_NOT_FOUND');
+  expect(await host.registry.release('vm')).toBe(true);
+});
+
+test('it is removed once its clones are released, and clones of what it was before do not count', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'old');
+  await host.registry.cloneForVm('old', 'debian', { writable: true });
+  await host.addTemplate('debian', 'new');
+  await host.registry.cloneForVm('new', 'debian', { writable: true });
+  await rejection(host.registry.removeStack('debian'), 'STACK_IN_USE');
+  await host.registry.release('new');
+  expect(await host.anotherRegistry().removeStack('debian')).toBe(true);
+  expect(await host.registry.stack('debian')).toBeUndefined();
+});
+
+test('other files in its folder stay, and so does the folder', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const notes = join(dirname(host.template('debian')), 'NOTES');
+  await writeFile(notes, 'keep me');
+  expect(await host.registry.removeStack('debian')).toBe(true);
+  expect(await exists(host.template('debian'))).toBe(false);
+  expect(await exists(notes)).toBe(true);
+  expect(await host.registry.removeStack('debian')).toBe(false);
+  const image = join(host.root, 'image');
+  await writeFile(image, 'x');
+  await rejection(host.registry.publishStack('debian', image), 'IMAGE_INVALID');
+  expect(await exists(notes)).toBe(true);
+});
+
+test('who has the image open keeps it', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const reader = await open(host.template('debian'), 'r');
+  expect(await host.registry.removeStack('debian')).toBe(true);
+  expect((await reader.read(Buffer.alloc(6), 0, 6, 0)).buffer.toString()).toBe('debian');
+  await reader.close();
+});
+
+test('what is not there is not removed, and nothing is made for it', async () => {
+  const host = await Host.in();
+  await mkdir(join(host.templateDir, 'empty'));
+  expect(await host.registry.removeStack('nothing')).toBe(false);
+  expect(await host.registry.removeStack('empty')).toBe(false);
+  expect(await exists(join(host.templateDir, '.microvm-rootfs'))).toBe(false);
+  expect(await exists(host.clonesDir)).toBe(false);
+  await rejection(host.registry.removeStack('../x'), 'INVALID_STACK_NAME');
+  await rejection(host.registry.removeStack('x', { now: true } as object), 'INVALID_ARGUMENT');
+  await rejection(host.registry.removeStack('x', { signal: AbortSignal.abort() }), 'ABORT_ERR');
+});
+
+test('what the registry knew and had made of it goes: the next image of that name is cloned as it is', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'first');
+  await host.registry.prewarm('debian', { count: 3 });
+  expect(await host.registry.removeStack('debian')).toBe(true);
+  await host.addTemplate('debian', 'second');
+  const { path } = await host.registry.cloneForVm('vm', 'debian', { writable: true });
+  expect((await readRange(path, 0, 100)).toString()).toBe('second');
+});

@@ -1,0 +1,121 @@
+// A slot's image under another path, as a jailer wants it.
+import { lstat, mkdir, open, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, inject, test } from 'vitest';
+import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacksRoot } from '../fixtures/tools.js';
+
+const WRITABLE = { writable: true } as const;
+
+async function hostWithSlot(
+  folder: string,
+  options: object = WRITABLE,
+): Promise<{ host: Host; jail: string }> {
+  const host = await Host.in(folder);
+  await host.addTemplate('debian', 'the template');
+  await host.registry.cloneForVm('vm', 'debian', options);
+  const jail = join(host.root, 'jail');
+  await mkdir(jail);
+  return { host, jail };
+}
+
+describeEachFilesystem((filesystem) => {
+  test('within the filesystem: the very image, which stays its slot’s', async () => {
+    const { host, jail } = await hostWithSlot(filesystem.path);
+    const path = join(jail, 'disk');
+    const exported = await host.registry.exportTo('vm', path, { mode: 0o640 });
+    expect(exported).toMatchObject({ path, strategy: 'hardlink', attempts: [], sizeBytes: 12 });
+    expect((await stat(path)).mode & 0o777).toBe(0o640);
+    await writeFile(path, 'by the guest', { flag: 'r+' });
+    expect(await readFile(host.slot('vm').image, 'utf8')).toBe('by the guest');
+    // The second name is ours: the clone is still as independent of its template as it was.
+    expect(await host.registry.cloneForVm('vm', 'debian', WRITABLE)).toMatchObject({
+      reused: true,
+      sharesTemplateInode: false,
+    });
+    expect(await host.registry.slot('vm')).not.toMatchObject({ strategy: 'hardlink' });
+    expect(await readFile(path, 'utf8')).toBe('by the guest');
+    expect((await stat(path, { bigint: true })).ino).toBe(
+      (await stat(host.slot('vm').image, { bigint: true })).ino,
+    );
+    const second = await host.registry.exportTo('vm', join(jail, 'again'));
+    expect(second).toMatchObject({ strategy: 'hardlink' });
+    await host.registry.release('vm');
+    expect(await readFile(path, 'utf8')).toBe('by the guest');
+  });
+
+  test('never the template: what shares its inode is exported as a file of its own', async () => {
+    const { host, jail } = await hostWithSlot(filesystem.path, { writable: false });
+    const shared = (await host.registry.cloneForVm('vm', 'debian')).sharesTemplateInode;
+    const path = join(jail, 'disk');
+    const exported = await host.registry.exportTo('vm', path);
+    if (shared) {
+      expect(exported.strategy).toBe('copy');
+      expect(exported.attempts[0]).toEqual({ strategy: 'hardlink', code: 'SHARED_INODE' });
+    }
+    await writeFile(path, 'by the guest', { flag: 'r+' });
+    expect(await readFile(host.template('debian'), 'utf8')).toBe('the template');
+  });
+});
+
+test('to another filesystem: a copy with its holes kept, and nothing half-made beside it', async () => {
+  for (const name of ['ext4', 'tmpfs', 'FUSE (fuse2fs)', 'btrfs']) {
+    const host = await Host.in(filesystemNamed('XFS').path);
+    await host.addExt4Template('debian', 64 * MiB);
+    await host.registry.cloneForVm('vm', 'debian', WRITABLE);
+    const elsewhere = await Host.in(filesystemNamed(name).path);
+    const path = join(elsewhere.root, 'disk');
+    const exported = await host.registry.exportTo('vm', path, { durable: true });
+    expect(exported).toMatchObject({
+      strategy: 'copy',
+      attempts: [{ strategy: 'hardlink', code: 'EXDEV' }, { strategy: 'reflink' }],
+    });
+    expect((await readFile(path)).equals(await readFile(host.slot('vm').image))).toBe(true);
+    expect((await stat(path)).blocks).toBeLessThanOrEqual((await stat(host.slot('vm').image)).blocks + 64);
+    expect(await readdir(elsewhere.root)).toEqual(expect.arrayContaining(['disk']));
+    expect((await readdir(elsewhere.root)).filter((entry) => entry.startsWith('.'))).toEqual([]);
+    expect((await host.registry.slot('vm'))?.strategy).not.toBe('hardlink');
+  }
+});
+
+test('owner and mode are the jailed VMM’s', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  await host.registry.exportTo('vm', join(jail, 'disk'), { owner: { uid: 4711, gid: 4712 }, mode: 0o600 });
+  expect(await stat(join(jail, 'disk'))).toMatchObject({ uid: 4711, gid: 4712 });
+});
+
+test('a path that is taken, be it by a link to nothing: FILE_EXISTS, and both files stay', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  await writeFile(join(jail, 'file'), 'mine');
+  await symlink('/nowhere', join(jail, 'link'));
+  const elsewhere = await Host.in(filesystemNamed('tmpfs').path);
+  await writeFile(join(elsewhere.root, 'file'), 'mine');
+  for (const path of [join(jail, 'file'), join(jail, 'link'), join(elsewhere.root, 'file')]) {
+    await rejection(host.registry.exportTo('vm', path), 'FILE_EXISTS');
+  }
+  expect(await readFile(join(jail, 'file'), 'utf8')).toBe('mine');
+  expect(await readFile(join(elsewhere.root, 'file'), 'utf8')).toBe('mine');
+  expect((await lstat(host.slot('vm').image)).nlink).toBe(1);
+  await rejection(host.registry.exportTo('vm', join(jail, 'no', 'such')), 'ENOENT');
+  await rejection(host.registry.exportTo('other', join(jail, 'disk')), 'SLOT_NOT_FOUND');
+  await rejection(host.registry.exportTo('vm', ''), 'INVALID_ARGUMENT');
+  expect((await readdir(jail)).sort()).toEqual(['file', 'link']);
+  expect(await host.registry.cloneForVm('vm', 'debian', WRITABLE)).toMatchObject({
+    sharesTemplateInode: false,
+  });
+});
+
+test('growing an exported slot is refused while the jail has it open', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.cloneForVm('vm', 'debian', WRITABLE);
+  await host.registry.exportTo('vm', join(host.root, 'disk'));
+  const vmm = await open(join(host.root, 'disk'), 'r+');
+  await rejection(host.registry.cloneForVmWithSize('vm', 'debian', 32 * MiB), 'SLOT_IN_USE');
+  await vmm.close();
+});

@@ -1,0 +1,115 @@
+// Whether a slot is in use, with real holders: a process, a loop device, QEMU.
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, open, symlink, truncate } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, inject, onTestFinished, test } from 'vitest';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { findTool, lacks, lacksRoot } from '../fixtures/tools.js';
+
+const WRITABLE = { writable: true } as const;
+
+async function hostWithSlot(folder: string = inject('scratch')): Promise<Host> {
+  const host = await Host.in(folder);
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  return host;
+}
+
+/** What holds for a slot whose image somebody has open, and for one that was let go of. */
+async function expectUse(host: Host, letGo: () => Promise<void> | void): Promise<void> {
+  const { registry } = host;
+  expect(await registry.slotInUse('vm-1')).toBe('in-use');
+  await rejection(registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB), 'SLOT_IN_USE');
+  await rejection(registry.release('vm-1', { refuseInUse: true }), 'SLOT_IN_USE');
+  expect(await registry.gc({ keep: [] })).toEqual({ released: [], inUse: ['vm-1'], unknown: [] });
+  await letGo();
+  expect(await registry.slotInUse('vm-1')).toBe('unused');
+  await registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB);
+  expect(await registry.gc({ keep: [] })).toEqual({ released: ['vm-1'], inUse: [], unknown: [] });
+}
+
+describeEachFilesystem((filesystem) => {
+  test('a process that has it open, or nobody; unknown where there are no leases', async () => {
+    const host = await hostWithSlot(filesystem.path);
+    if ((await host.registry.slotInUse('vm-1')) === 'unknown') {
+      expect(filesystem.name).toMatch(/FUSE/);
+      expect(await host.registry.gc({ keep: [] })).toMatchObject({ released: [], unknown: ['vm-1'] });
+      return;
+    }
+    const file = await open(host.slot('vm-1').image, 'r');
+    await expectUse(host, () => file.close());
+  });
+});
+
+test('a loop device', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await hostWithSlot();
+  const losetup = (...args: string[]) => execFileSync('losetup', args, { encoding: 'utf8' }).trim();
+  const device = losetup('--find', '--show', host.slot('vm-1').image);
+  let attached = true;
+  const detach = () => {
+    if (attached) losetup('--detach', device);
+    attached = false;
+  };
+  onTestFinished(detach);
+  await expectUse(host, async () => {
+    detach();
+    // The kernel lets go of the file behind losetup's back.
+    while ((await host.registry.slotInUse('vm-1')) === 'in-use') await sleep(5);
+  });
+});
+
+test('QEMU', async ({ skip }) => {
+  const reason = lacks('qemu-system-x86_64');
+  if (reason !== undefined) skip(reason);
+  const host = await hostWithSlot();
+  const qemu = startPaused(host.slot('vm-1').image);
+  await started(qemu);
+  await expectUse(host, async () => {
+    qemu.kill();
+    await once(qemu, 'exit');
+  });
+});
+
+/** A VM that has its disk and does not run. Its monitor greets whoever talks to it when all is set up. */
+function startPaused(image: string): ChildProcess {
+  const drive = `if=none,id=disk,file=${image},format=raw`;
+  const args = ['-S', '-M', 'q35,accel=tcg', '-m', '64', '-nodefaults', '-display', 'none', '-qmp', 'stdio'];
+  const qemu = spawn(findTool('qemu-system-x86_64') ?? '', [
+    ...args,
+    '-drive',
+    drive,
+    '-device',
+    'virtio-blk-pci,drive=disk',
+  ]);
+  onTestFinished(() => {
+    qemu.kill('SIGKILL');
+  });
+  return qemu;
+}
+
+async function started(qemu: ChildProcess): Promise<void> {
+  const [greeting] = (await once(qemu.stdout as NodeJS.ReadableStream, 'data')) as [Buffer];
+  expect(greeting.toString()).toContain('"QMP"');
+}
+
+test('a slot that is none, or another id’s, says so', async () => {
+  const host = await hostWithSlot();
+  await rejection(host.registry.slotInUse('vm-2'), 'SLOT_NOT_FOUND');
+  await rejection(host.registry.slotInUse('vm/1'), 'SLOT_NOT_FOUND');
+  await rejection(host.registry.slotInUse(''), 'INVALID_VM_ID');
+  await host.registry.cloneForVm('a/b', 'debian', WRITABLE);
+  await rejection(host.registry.slotInUse('a_b'), 'VM_ID_COLLISION');
+  expect(await host.registry.slotInUse('a/b')).toBe('unused');
+  await symlink('vm-1', `${host.clonesDir}/link`);
+  await rejection(host.registry.slotInUse('link'), 'SLOT_INVALID');
+  await mkdir(`${host.clonesDir}/empty`);
+  expect(await host.registry.slotInUse('empty')).toBe('unused');
+  await truncate(host.slot('a_b').rawId, 0);
+  await rejection(host.registry.slotInUse('a/b'), 'SLOT_TORN');
+});

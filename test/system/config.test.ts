@@ -1,0 +1,70 @@
+import { expect, test } from 'vitest';
+import {
+  configFromEnv,
+  DEFAULT_CLONES_DIR,
+  DEFAULT_E2FSCK_BIN,
+  DEFAULT_MKE2FS_BIN,
+  DEFAULT_RESIZE2FS_BIN,
+  DEFAULT_TEMPLATE_DIR,
+  RootfsRegistry,
+} from '../../src/index.js';
+import { exists } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { thrown } from '../fixtures/rejection.js';
+
+const DEFAULTS = {
+  templateDir: DEFAULT_TEMPLATE_DIR,
+  clonesDir: DEFAULT_CLONES_DIR,
+  resize2fsBin: DEFAULT_RESIZE2FS_BIN,
+  e2fsckBin: DEFAULT_E2FSCK_BIN,
+  mke2fsBin: DEFAULT_MKE2FS_BIN,
+};
+
+test('what is not given has its default', () => {
+  expect(new RootfsRegistry().config).toMatchObject(DEFAULTS);
+  expect(new RootfsRegistry({ clonesDir: '/srv/vms' }).config).toMatchObject({
+    ...DEFAULTS,
+    clonesDir: '/srv/vms',
+  });
+});
+
+test('an option given as undefined counts as not given', () => {
+  expect(new RootfsRegistry({ templateDir: undefined } as object).config.templateDir).toBe(
+    DEFAULT_TEMPLATE_DIR,
+  );
+});
+
+test('an empty environment variable counts as not set', () => {
+  expect(configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: '' }).clonesDir).toBe(DEFAULT_CLONES_DIR);
+});
+
+test('a configuration cannot be changed afterwards', () => {
+  const { config } = new RootfsRegistry();
+  expect(() => {
+    (config as { clonesDir: string }).clonesDir = '/elsewhere';
+  }).toThrow(TypeError);
+});
+
+test('building a registry does no I/O', async () => {
+  const host = await Host.in();
+  new RootfsRegistry({ templateDir: '/nonexistent', clonesDir: host.clonesDir });
+  expect(await exists(host.clonesDir)).toBe(false);
+});
+
+test.each([
+  ['null', null],
+  ['a string', '/srv'],
+  ['an unknown option', { cloneDir: '/srv' }],
+  ['a number for a path', { clonesDir: 7 }],
+  ['an empty path', { clonesDir: '' }],
+  ['NUL in a path', { templateDir: '/srv/\0' }],
+  ['null for a program', { resize2fsBin: null }],
+])('refuses %s', (_what, config) => {
+  thrown(() => new RootfsRegistry(config as object), 'INVALID_ARGUMENT');
+});
+
+test('the refusal of an unknown option names it', () => {
+  expect(
+    thrown(() => new RootfsRegistry({ cloneDir: '/srv' } as object), 'INVALID_ARGUMENT').message,
+  ).toContain('cloneDir');
+});

@@ -1,0 +1,72 @@
+import { chmod, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test, vi } from 'vitest';
+import { findProgram, run } from '../../src/system/programs.js';
+import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
+
+async function script(host: Host, name: string, body: string): Promise<string> {
+  const path = join(host.root, name);
+  await writeFile(path, `#!/bin/sh\n${body}\n`);
+  await chmod(path, 0o755);
+  return path;
+}
+
+test('a name is looked up on PATH, in its order, before system folders', async () => {
+  const host = await Host.in();
+  const path = await script(host, 'sh', '');
+  vi.stubEnv('PATH', `/nonexistent::${host.root}:/bin`);
+  expect(await findProgram('sh')).toBe(path);
+  vi.unstubAllEnvs();
+});
+
+test('what is a folder or not executable is passed over', async () => {
+  const host = await Host.in();
+  await writeFile(join(host.root, 'plain'), '');
+  vi.stubEnv('PATH', host.root);
+  expect(await findProgram('plain')).toBeUndefined();
+  expect(await findProgram(join(host.root, 'plain'))).toBeUndefined();
+  expect(await findProgram(join(host.root, 'missing'))).toBeUndefined();
+  vi.unstubAllEnvs();
+});
+
+test('status, signal and both outputs come back', async () => {
+  const host = await Host.in();
+  expect(await run(await script(host, 'a', 'echo out; echo err >&2; exit 7'), [], undefined)).toEqual({
+    status: 7,
+    signal: null,
+    stdout: 'out\n',
+    stderr: 'err\n',
+  });
+  expect(await run(await script(host, 'b', 'kill -TERM $$'), [], undefined)).toMatchObject({
+    status: null,
+    signal: 'SIGTERM',
+  });
+});
+
+test('of a flood of output the last words are kept', async () => {
+  const host = await Host.in();
+  const flood = await script(host, 'flood', 'yes line | head -n 100000 >&2; echo the end >&2');
+  const { stderr } = await run(flood, [], undefined);
+  expect(stderr.length).toBeLessThanOrEqual(16 * 1024);
+  expect(stderr.endsWith('the end\n')).toBe(true);
+});
+
+test('programs speak English whatever the locale', async () => {
+  const host = await Host.in();
+  vi.stubEnv('LC_ALL', 'de_DE.UTF-8');
+  expect(await run(await script(host, 'locale', 'echo $LC_ALL'), [], undefined)).toMatchObject({
+    stdout: 'C\n',
+  });
+  vi.unstubAllEnvs();
+});
+
+test('an abort kills the program', async () => {
+  const host = await Host.in();
+  const controller = new AbortController();
+  const running = run(await script(host, 'slow', 'exec sleep 60'), [], controller.signal);
+  setTimeout(() => controller.abort(), 50);
+  const started = Date.now();
+  await rejection(running, 'ABORT_ERR');
+  expect(Date.now() - started).toBeLessThan(10_000);
+});

@@ -1,0 +1,74 @@
+// Releasing what nobody wants any more, and touching nothing else.
+import { mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { exists, snapshot } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
+
+const WRITABLE = { writable: true } as const;
+
+async function hostWithSlots(...ids: string[]): Promise<Host> {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  for (const id of ids) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+  return host;
+}
+
+test('what is not kept is released, by raw ids; a dry run only tells', async () => {
+  const host = await hostWithSlots('vm-1', 'vm-2', 'vm/3', 'vm/4');
+  const keep = new Set(['vm-1', 'vm/3']);
+  const report = { released: expect.arrayContaining(['vm-2', 'vm/4']), inUse: [], unknown: [] };
+  expect(await host.registry.gc({ keep, dryRun: true })).toEqual(report);
+  expect(await host.slotNames()).toHaveLength(4);
+  expect(await host.registry.gc({ keep })).toEqual(report);
+  expect(await host.slotNames()).toEqual(['vm-1', 'vm_3']);
+  expect(await host.registry.gc({ keep })).toEqual({ released: [], inUse: [], unknown: [] });
+  await host.registry.drain();
+  expect(await host.leftovers()).toEqual([]);
+});
+
+test('the sanitised form of an id keeps no slot of another', async () => {
+  const host = await hostWithSlots('a/b');
+  expect(await host.registry.gc({ keep: ['a_b'] })).toMatchObject({ released: ['a/b'] });
+});
+
+test('foreign files, links, folders, bare images and torn slots are not touched', async () => {
+  const host = await hostWithSlots('vm-1', 'torn');
+  await truncate(host.slot('torn').stamp, 0);
+  await mkdir(join(host.clonesDir, 'lost_found'));
+  await writeFile(join(host.clonesDir, 'lost_found', 'data'), 'precious');
+  await writeFile(join(host.clonesDir, 'notes'), 'precious');
+  await mkdir(join(host.clonesDir, 'backup'));
+  await writeFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'precious');
+  await mkdir(join(host.clonesDir, 'with.dot'));
+  await symlink('vm-1', join(host.clonesDir, 'link'));
+  const visible = async () =>
+    Object.entries(await snapshot(host.clonesDir)).filter(([path]) => !path.startsWith('.microvm-rootfs'));
+  const before = await visible();
+  expect(await host.registry.gc({ keep: ['vm-1'] })).toEqual({ released: [], inUse: [], unknown: [] });
+  expect(await visible()).toEqual(before);
+});
+
+test('wrong arguments release nothing', async () => {
+  const host = await hostWithSlots('vm-1');
+  for (const options of [
+    undefined,
+    {},
+    { keep: 'vm-1' },
+    { keep: 7 },
+    { keep: null },
+    { keep: [], dryRun: 1 },
+  ])
+    await rejection(host.registry.gc(options as never), 'INVALID_ARGUMENT');
+  for (const id of ['', 7, '\ud800'])
+    await rejection(host.registry.gc({ keep: [id] as never }), 'INVALID_VM_ID');
+  await rejection(host.registry.gc({ keep: [], signal: AbortSignal.abort() }), 'ABORT_ERR');
+  expect(await host.slotNames()).toEqual(['vm-1']);
+});
+
+test('without a clones folder there is nothing to do, and none is made', async () => {
+  const host = await Host.in();
+  expect(await host.registry.gc({ keep: [] })).toEqual({ released: [], inUse: [], unknown: [] });
+  expect(await exists(host.clonesDir)).toBe(false);
+});

@@ -1,0 +1,250 @@
+import { chmod, chown, mkdir, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { printed, runChild, startChild } from '../fixtures/child.js';
+import { exists, snapshot, walk } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacksRoot } from '../fixtures/tools.js';
+
+const WRITABLE = { writable: true } as const;
+
+async function hostWithSlots(...ids: string[]): Promise<Host> {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  for (const id of ids) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+  await host.registry.drain();
+  return host;
+}
+
+test('nothing to do, also without a clones folder', async () => {
+  const host = await Host.in();
+  expect(await host.registry.recover()).toMatchObject({ stagingRemoved: 0, trashRemoved: 0, tornSlots: [] });
+  expect(await exists(host.clonesDir)).toBe(false);
+});
+
+test('whole slots, foreign folders and files are left as they are', async () => {
+  const host = await hostWithSlots('vm-1', 'vm/2');
+  await mkdir(join(host.clonesDir, 'lost_found'));
+  await writeFile(join(host.clonesDir, 'lost_found', 'data'), 'precious');
+  await writeFile(join(host.clonesDir, 'notes'), 'precious');
+  await mkdir(join(host.clonesDir, 'with.dot'));
+  const visible = async () =>
+    Object.entries(await snapshot(host.clonesDir)).filter(([path]) => !path.startsWith('.microvm-rootfs'));
+  const before = await visible();
+  expect((await host.registry.recover()).tornSlots).toEqual([]);
+  expect(await visible()).toEqual(before);
+});
+
+test('a folder with an image and no stamp at all belongs to somebody else', async () => {
+  const host = await hostWithSlots('vm-1');
+  await mkdir(join(host.clonesDir, 'backup'));
+  await writeFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'precious');
+  expect(await host.registry.recover()).toMatchObject({ tornSlots: [], unstamped: ['backup'] });
+  expect(await readFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'utf8')).toBe('precious');
+  await rejection(host.registry.cloneForVm('backup', 'debian', WRITABLE), 'SLOT_TORN');
+});
+
+test('a grow that was cut off in a slot that has lost its image, and a folder in place of its mark', async () => {
+  const host = await hostWithSlots('vm-1', 'vm-2', 'whole');
+  await writeFile(host.slot('vm-1').newSizeStamp, '5');
+  await rm(host.slot('vm-1').image);
+  await mkdir(host.slot('vm-2').newSizeStamp);
+  await rejection(host.registry.cloneForVm('vm-2', 'debian', WRITABLE), 'SLOT_TORN');
+  expect(await host.registry.recover()).toMatchObject({
+    tornSlots: expect.arrayContaining(['vm-1', 'vm-2']),
+    settledSlots: ['vm-1'],
+  });
+  expect(await host.slotNames()).toEqual(['whole']);
+});
+
+test('torn slots are removed and named', async () => {
+  const host = await hostWithSlots('a', 'b', 'c', 'd', 'whole');
+  await truncate(host.slot('a').stamp, 0);
+  await rm(host.slot('b').image);
+  await truncate(host.slot('c').image, 3);
+  await writeFile(host.slot('d').sizeStamp, '');
+  const report = await host.registry.recover();
+  expect([...report.tornSlots].sort()).toEqual(['a', 'b', 'c', 'd']);
+  expect(await host.slotNames()).toEqual(['whole']);
+  expect(await host.leftovers()).toEqual([]);
+});
+
+test('a slot that cannot be read does not keep the others from being put in order, and is told in the end', async ({
+  skip,
+}) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(`${reason}, to become another user`);
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await chmod(await host.addTemplate('debian', 'debian'), 0o644);
+  await mkdir(host.clonesDir);
+  await chown(host.clonesDir, 65534, 65534);
+  const { stdout, stderr } = await runChild(
+    `const fs = require('fs');
+     const registry = new lib.RootfsRegistry(args);
+     const ids = ['a', 'b', 'c', 'd', 'unreadable', 'e', 'f'];
+     for (const id of ids) await registry.cloneForVm(id, 'debian', { writable: true });
+     for (const id of ids.slice(1)) fs.truncateSync(args.clonesDir + '/' + id + '/rootfs.ext4.sha256');
+     fs.chmodSync(args.clonesDir + '/unreadable', 0);
+     fs.mkdirSync(args.clonesDir + '/.microvm-rootfs/trash/old');
+     await registry.recover().catch((error) => console.log(error instanceof lib.RootfsError, error.code, error.path));
+     await registry.close();`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { uid: 65534 },
+  );
+  expect([stdout, stderr]).toEqual([`true EACCES ${host.slot('unreadable').path}\n`, '']);
+  expect(await host.slotNames()).toEqual(['a', 'unreadable']);
+  expect(await host.leftovers()).toEqual([]);
+});
+
+test('a torn slot whose raw id is torn too is removed', async () => {
+  const host = await hostWithSlots('vm/1');
+  await truncate(host.slot('vm_1').rawId, 0);
+  await rejection(host.registry.release('vm/1'), 'SLOT_TORN');
+  expect((await host.registry.recover()).tornSlots).toEqual(['vm_1']);
+});
+
+test('a torn slot whose image some process has open is left and named', async () => {
+  const host = await hostWithSlots('vm-1');
+  await truncate(host.slot('vm-1').stamp, 0);
+  const file = await open(host.slot('vm-1').image, 'r+');
+  expect(await host.registry.recover()).toMatchObject({ tornSlots: [], tornInUse: ['vm-1'] });
+  await file.close();
+  expect(await host.registry.recover()).toMatchObject({ tornSlots: ['vm-1'], tornInUse: [] });
+});
+
+test('without the template, which tells the length, an image that is not empty is given the benefit of the doubt', async () => {
+  const host = await hostWithSlots('vm-1', 'vm-2');
+  await truncate(host.slot('vm-1').image, 3);
+  await truncate(host.slot('vm-2').image, 0);
+  expect((await host.anotherRegistry().recover()).tornSlots).toEqual(['vm-2']);
+});
+
+test('twice finds nothing more', async () => {
+  const host = await hostWithSlots('vm-1');
+  await truncate(host.slot('vm-1').stamp, 0);
+  expect((await host.registry.recover()).tornSlots).toEqual(['vm-1']);
+  expect(await host.registry.recover()).toMatchObject({ stagingRemoved: 0, trashRemoved: 0, tornSlots: [] });
+});
+
+describe('a grow that was cut off while it was published', () => {
+  test('is completed if the image was in place already', async () => {
+    const host = await hostWithSlots('vm-1');
+    const slot = host.slot('vm-1');
+    await truncate(slot.image, 100);
+    await writeFile(slot.newSizeStamp, '100');
+    expect((await host.registry.recover()).settledSlots).toEqual(['vm-1']);
+    expect(await readFile(slot.sizeStamp, 'utf8')).toBe('100');
+    expect(await exists(slot.newSizeStamp)).toBe(false);
+    expect(await host.registry.cloneForVm('vm-1', 'debian')).toMatchObject({ reused: true, sizeBytes: 100 });
+  });
+
+  test.each([
+    ['not yet', '100'],
+    ['and the new stamp is torn', ''],
+  ])('is undone if the image was not in place: %s', async (_what, pending) => {
+    const host = await hostWithSlots('vm-1');
+    const slot = host.slot('vm-1');
+    await writeFile(slot.newSizeStamp, pending);
+    expect((await host.registry.recover()).settledSlots).toEqual(['vm-1']);
+    expect(await exists(slot.newSizeStamp)).toBe(false);
+    expect(await exists(slot.sizeStamp)).toBe(false);
+    expect(await host.registry.cloneForVm('vm-1', 'debian')).toMatchObject({ reused: true, sizeBytes: 6 });
+  });
+
+  test('is settled as well by the next clone of the slot', async () => {
+    const host = await hostWithSlots('vm-1');
+    const slot = host.slot('vm-1');
+    await truncate(slot.image, 100);
+    await writeFile(slot.newSizeStamp, '100');
+    expect(await host.registry.cloneForVm('vm-1', 'debian')).toMatchObject({ reused: true, sizeBytes: 100 });
+    expect(await exists(slot.newSizeStamp)).toBe(false);
+  });
+});
+
+describe('what other processes left in staging', () => {
+  const CLONE_AND_WAIT = `
+    const registry = new lib.RootfsRegistry(args);
+    await registry.cloneForVm('child', 'debian', { writable: true });
+    console.log('ready');
+    setInterval(() => {}, 1000);
+  `;
+
+  test('is swept when they are dead, and left while they live', async () => {
+    const host = await hostWithSlots();
+    const child = startChild(CLONE_AND_WAIT, { templateDir: host.templateDir, clonesDir: host.clonesDir });
+    await printed(child, 'ready');
+    expect((await host.registry.recover()).stagingRemoved).toBe(0);
+    await host.registry.drain(); // or the sweep that came with opening the folder may be the one that finds it
+    const gone = new Promise((resolve) => child.on('close', resolve));
+    child.kill('SIGKILL');
+    await gone;
+    const sessions = () => readdir(join(host.clonesDir, '.microvm-rootfs/staging'));
+    // A sweep behind the registry's back may be the one that finds it, so what counts is that it goes.
+    for (let i = 0; i < 50 && (await sessions()).length > 1; i++) {
+      await host.registry.recover();
+      await sleep(20);
+    }
+    expect(await sessions()).toHaveLength(1);
+    expect(await host.slotNames()).toEqual(['child']);
+  });
+
+  test('is counted once, also where opening the folder has swept it already', async () => {
+    const host = await hostWithSlots('vm-1');
+    const dead = join(host.clonesDir, '.microvm-rootfs/staging/dead-session/0');
+    await mkdir(dead, { recursive: true });
+    const registry = host.anotherRegistry();
+    await registry.cloneForVm('vm-2', 'debian', WRITABLE);
+    await registry.drain();
+    expect((await registry.recover()).stagingRemoved).toBe(1);
+    expect((await registry.recover()).stagingRemoved).toBe(0);
+  });
+
+  test('is swept behind the first clone of a process', async () => {
+    const host = await hostWithSlots('vm-1');
+    const dead = join(host.clonesDir, '.microvm-rootfs/staging/dead-session/0');
+    await mkdir(dead, { recursive: true });
+    await writeFile(join(dead, 'rootfs.ext4'), Buffer.alloc(MiB));
+    const registry = host.anotherRegistry();
+    await registry.cloneForVm('vm-2', 'debian', WRITABLE);
+    await registry.drain();
+    expect(await exists(dead)).toBe(false);
+  });
+
+  test('a read-only folder in it does not stop the sweep', async () => {
+    const host = await hostWithSlots('vm-1');
+    const trash = join(host.clonesDir, '.microvm-rootfs/trash/old');
+    await mkdir(join(trash, 'locked'), { recursive: true });
+    await writeFile(join(trash, 'locked', 'file'), '');
+    if (process.getuid?.() === 0) await chmod(join(trash, 'locked'), 0o555);
+    await host.registry.recover();
+    expect(await walk(trash)).toEqual([]);
+  });
+});
+
+test('an abort ends it', async () => {
+  const host = await hostWithSlots('vm-1');
+  await rejection(host.registry.recover({ signal: AbortSignal.abort() }), 'ABORT_ERR');
+});
+
+test('half-made stacks and snapshots of dead processes go as well, and nothing is made where there were none', async () => {
+  const host = await Host.in();
+  const { registry } = host;
+  await host.addTemplate('debian', 'bytes');
+  await registry.cloneForVm('vm', 'debian', { writable: true });
+  expect(await registry.recover()).toMatchObject({ stagingRemoved: 0 });
+  expect(await exists(join(host.templateDir, '.microvm-rootfs'))).toBe(false);
+  expect(await exists(join(host.clonesDir, '.microvm-rootfs/snapshots'))).toBe(false);
+  const dead = [host.templateDir, join(host.clonesDir, '.microvm-rootfs/snapshots')].map((folder) =>
+    join(folder, '.microvm-rootfs/staging/dead-session'),
+  );
+  for (const path of dead) {
+    await mkdir(join(path, 'half-made'), { recursive: true });
+    await writeFile(join(path, 'half-made', 'rootfs.ext4'), 'half');
+  }
+  expect(await host.anotherRegistry().recover()).toMatchObject({ stagingRemoved: 2 });
+  for (const path of dead) expect(await exists(path)).toBe(false);
+});

@@ -1,0 +1,107 @@
+// Reading everything again: rot is found and named, and what only looks like it is not.
+import { chmod, open, readdir, rm, stat, truncate, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { exists, sha256 } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { MiB, pattern } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+
+const BYTES = pattern(MiB);
+const WRITABLE = { writable: true } as const;
+
+/** Changes a byte as a dying disk does: the file's size and times stay. */
+async function rot(path: string): Promise<void> {
+  const { atime, mtime, mode } = await stat(path);
+  await chmod(path, 0o600);
+  const file = await open(path, 'r+');
+  await file.write(Buffer.of((BYTES[1000] as number) ^ 1), 0, 1, 1000);
+  await file.close();
+  await chmod(path, mode);
+  await utimes(path, atime, mtime);
+}
+
+async function sealedImage(host: Host): Promise<string> {
+  const folder = join(host.clonesDir, '.microvm-rootfs/sealed');
+  const [name = ''] = await readdir(folder);
+  return join(folder, name, 'rootfs.ext4');
+}
+
+describeEachFilesystem((filesystem) => {
+  test('nothing differs where nothing was changed', async () => {
+    const host = await Host.in(filesystem.path);
+    await host.addTemplate('debian', BYTES);
+    await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    const seen: number[] = [];
+    const report = await host.registry.verify({
+      clones: true,
+      onProgress: ({ bytesDone, bytesTotal }) => seen.push(bytesDone / bytesTotal),
+    });
+    expect(report).toEqual({
+      templates: 1,
+      sealedImages: filesystem.reflinks ? 1 : 0,
+      clones: filesystem.reflinks ? 0 : 1,
+      differences: [],
+    });
+    expect(seen.at(-1)).toBe(1);
+    expect([...seen].sort((a, b) => a - b)).toEqual(seen);
+  });
+
+  test('a clone that was written to, and only on request', async () => {
+    const host = await Host.in(filesystem.path, { sealing: 'off' });
+    await host.addTemplate('debian', BYTES);
+    const { path } = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    await rot(path);
+    expect((await host.registry.verify()).differences).toEqual([]);
+    const { differences } = await host.registry.verify({ clones: true });
+    if (!filesystem.reflinks) {
+      expect(differences).toMatchObject([{ kind: 'clone', path, expected: sha256(BYTES) }]);
+    }
+  });
+});
+
+describeEachFilesystem(
+  (filesystem) => {
+    test('a sealed image that rotted, or has gone', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      const path = await sealedImage(host);
+      await rot(path);
+      expect((await host.registry.verify()).differences).toMatchObject([{ kind: 'sealed image', path }]);
+      await rm(path);
+      const { differences } = await host.registry.verify();
+      expect(differences).toMatchObject([{ kind: 'sealed image', path, found: 'nothing' }]);
+    });
+
+    test('a grown sealed image is checked for what it must be', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 16 * MiB);
+      await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE);
+      expect(await host.registry.verify()).toMatchObject({ sealedImages: 2, differences: [] });
+    });
+  },
+  ({ reflinks }) => reflinks,
+);
+
+test('a clone that its guest made as long as it could is not read', async () => {
+  const host = await Host.in(undefined, { sealing: 'off' });
+  await host.addTemplate('debian', BYTES);
+  const { path } = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  await truncate(path, 2 ** 40);
+  expect(await host.registry.verify({ clones: true })).toMatchObject({
+    clones: 1,
+    differences: [{ kind: 'clone', path, found: `${2 ** 40} bytes rather than ${MiB}` }],
+  });
+});
+
+test('wrong arguments, and an abort', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', BYTES);
+  await host.registry.stacks();
+  for (const options of [{ clones: 1 }, { onProgress: 1 }, { other: 1 }])
+    await rejection(host.registry.verify(options as never), 'INVALID_ARGUMENT');
+  await rejection(host.registry.verify({ signal: AbortSignal.abort() }), 'ABORT_ERR');
+  expect(await exists(host.clonesDir)).toBe(false);
+});
