@@ -111,7 +111,7 @@ describe('installed offline, without scripts, compiler or Python', () => {
 
   test('a stack trace names the TypeScript, with Node’s own support for source maps', () => {
     const { stderr } = run(['--enable-source-maps', '-e', `require('${PACKAGE.name}').safeVmId(0)`]);
-    expect(stderr).toMatch(/microvm-rootfs\/src\/vm-id\.ts:\d+/);
+    expect(stderr).toMatch(/microvm-rootfs\/src\/slot\/vm-id\.ts:\d+/);
   });
 });
 
