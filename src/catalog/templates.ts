@@ -1,5 +1,6 @@
 // Templates as they were when they were last looked at: each with its digest, the state of the file that the digest is valid for, and a
 // descriptor of that very file.
+
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameState } from '../addon/identity.js';
@@ -7,8 +8,9 @@ import { type NativeSource, native, type OpenedSource } from '../addon/native.js
 import { hashSource } from '../image/hash.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
-import { checkAborted, inTurn } from '../system/long-work.js';
+import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
+import { Task } from '../system/task.js';
 import type { DigestCache } from './digest-cache.js';
 
 // Of descriptors Node lets a process have as many as the system allows at all, often 4,096.
@@ -32,7 +34,7 @@ interface Known extends Template {
 }
 
 /** Computes the digest of a template that was just opened, or rejects with `TEMPLATE_CHANGED`. */
-export type DigestOf = (path: string, opened: OpenedSource, signal: AbortSignal) => Promise<string>;
+export type DigestOf = (task: Task, path: string, opened: OpenedSource) => Promise<string>;
 
 /** Told of a template that is not as it was any more: another file or none has its path. */
 export type OnChanged = (before: Template, gone: boolean) => void;
@@ -65,9 +67,10 @@ export class Templates {
   async known(paths: readonly string[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
     this.#refuseClosed();
     const found = new Map<string, Template>();
+    const task = new Task('looking at templates', signal);
     for (let i = 0; i < paths.length; i += BATCH) {
       const batch = paths.slice(i, i + BATCH);
-      checkAborted('looking at templates', signal);
+      task.checkAborted();
       const identities = await native().identities(batch);
       for (const [k, path] of batch.entries()) {
         const identity = identities[k];
@@ -101,23 +104,23 @@ export class Templates {
       this.#keepOpen(path, source);
       return known;
     }
-    const what = `hashing template ${path}`;
+    const task = new Task(`hashing template ${path}`, signal);
     // Of another file under the same path the digest is another.
     const { device, inode, sizeBytes, mtimeNs, ctimeNs } = identity;
     const key = `${device} ${inode} ${sizeBytes} ${mtimeNs} ${ctimeNs} ${path}`;
     if (this.#hashing.has(key)) native().dispose(source);
-    return this.#hashing.join(key, what, signal, async (shared) => {
+    return this.#hashing.join(key, task, async (shared) => {
       try {
-        const sha256 = await digestOf(path, opened, shared);
+        const sha256 = await digestOf(shared, path, opened);
         // A digest that outlives a power cut must not be of data that did not.
-        await inTurn(what, shared, () => native().flushSource(source));
+        await inTurn(shared, () => native().flushSource(source));
         await this.#digests.put(identity, sha256);
         const fresh = this.#remember({ path, sha256, identity });
         this.#keepOpen(path, source);
         return fresh;
       } catch (error) {
         native().dispose(source);
-        throw asRootfsError(what, error);
+        throw asRootfsError(task.what, error);
       }
     });
   }
@@ -230,11 +233,9 @@ async function open(path: string): Promise<OpenedSource | undefined> {
   }
 }
 
-export function hashUnchanged(path: string, opened: OpenedSource, signal: AbortSignal): Promise<string> {
+export function hashUnchanged(task: Task, path: string, opened: OpenedSource): Promise<string> {
   const { source, info } = opened;
-  return unchanged(path, opened, () =>
-    hashSource(`hashing template ${path}`, source, info.identity.sizeBytes, signal),
-  );
+  return unchanged(path, opened, () => hashSource(task, source, info.identity.sizeBytes));
 }
 
 /** Runs work whose result holds only if nobody writes to the template, or another image, meanwhile. */

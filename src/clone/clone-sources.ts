@@ -138,16 +138,16 @@ export class CloneSources {
   /** Sealing a new template gives its digest on the way. A request that will be refused has nothing made for it. */
   #digestOf({ sizeBytes }: CloneRequest): DigestOf {
     const sealed = this.#sealed;
-    return async (path, opened, signal) => {
+    return async (task, path, opened) => {
       const refused = sizeBytes !== undefined && sizeBytes < opened.info.identity.sizeBytes;
       if (sealed !== undefined && !refused) {
         try {
-          if (await this.#folder.reflinks()) return await sealed.digestBySealing(path, opened, signal);
+          if (await this.#folder.reflinks()) return await sealed.digestBySealing(task, path, opened);
         } catch (error) {
           if (!isFull(error)) throw error;
         }
       }
-      return hashUnchanged(path, opened, signal);
+      return hashUnchanged(task, path, opened);
     };
   }
 }

@@ -22,7 +22,7 @@ import { copyImage } from '../image/staged-copy.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { imagePath, rawIdFile } from '../slot/stamps.js';
 import { abortError, asRootfsError, isSystemError, RootfsError, type SystemError } from '../system/errors.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import { CloneSources, type MissingStep } from './clone-sources.js';
 import { ExistingSlots } from './existing-slots.js';
@@ -204,7 +204,7 @@ export class Slots {
     const outcome = await native().stageImage(folder.handle, cloneSource.source, recipe.plan);
     const { staged, strategy } = outcome;
     try {
-      await this.#complete(`making a ready slot of ${template.path}`, prepared, outcome, undefined);
+      await this.#complete(new Task(`making a ready slot of ${template.path}`, undefined), prepared, outcome);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
@@ -342,7 +342,7 @@ export class Slots {
     const what = this.#what(request);
     const { staged } = outcome;
     try {
-      await this.#complete(what, prepared, outcome, request.signal);
+      await this.#complete(new Task(what, request.signal), prepared, outcome);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId)];
       const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars);
@@ -360,17 +360,16 @@ export class Slots {
 
   /** What a staged image still lacks. */
   async #complete(
-    what: string,
+    task: Task,
     { request, growTo }: PreparedClone,
     { status, staged, imagePath }: Staged,
-    signal: AbortSignal | undefined,
   ): Promise<void> {
-    if (status === 'copy-needed') await copyImage(what, staged, signal);
+    if (status === 'copy-needed') await copyImage(task, staged);
     if (growTo !== undefined) {
-      await growImage(imagePath, growTo, this.#programs, signal);
+      await growImage(imagePath, growTo, this.#programs, task.signal);
       await setOwnerAndMode(imagePath, request);
     }
-    checkAborted(what, signal);
+    task.checkAborted();
   }
 
   #made({ request, template, attempts }: PreparedClone, built: Built): VmRootfs {

@@ -8,6 +8,7 @@ import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
 import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from '../slot/slot-state.js';
 import { imagePath } from '../slot/stamps.js';
+import { Task } from '../system/task.js';
 import type { CloneRequest } from './clone-plan.js';
 import { sharedInodeError } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
@@ -48,7 +49,7 @@ export class ExistingSlots {
     const grow = growsFrom(request, slot);
     if (grow !== undefined || (shared && request.writable === true)) {
       const targetBytes = grow ?? slot.image.identity.sizeBytes;
-      const strategy = await replaceImage(what, handle, {
+      const strategy = await replaceImage(new Task(what, signal), handle, {
         slot: vm.safe,
         imagePath: imagePath(this.#folder, vm),
         shared,
@@ -57,7 +58,6 @@ export class ExistingSlots {
         owner,
         mode,
         durable,
-        signal,
         programs: this.#programs,
       });
       if (strategy === 'again') return 'again';

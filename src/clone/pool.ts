@@ -23,8 +23,8 @@ import {
   parseStamp,
 } from '../slot/stamps.js';
 import type { Background } from '../system/background.js';
-import { checkAborted } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
+import { Task } from '../system/task.js';
 
 /** What a ready slot is: only a request for the very same can take it. */
 export interface PoolKey extends OwnerAndMode {
@@ -188,7 +188,7 @@ export class Pool {
       for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
     });
     while (line.ready.length < line.count && this.#lineOf(line.key) === line) {
-      checkAborted(`filling the pool of ${line.key.template.path}`, signal);
+      new Task(`filling the pool of ${line.key.template.path}`, signal).checkAborted();
       const name = await line.make(line.key, line.prefix);
       // Another filling may have found it on disk already.
       if (line.seen.has(name)) continue;

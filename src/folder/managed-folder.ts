@@ -1,9 +1,11 @@
 // The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
+
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 
 /** What {@link ManagedFolder.sweep} removed. */
 export interface SweepReport {
@@ -114,7 +116,9 @@ export class ManagedFolder {
 
   /** Empties trash and removes what dead processes left in staging, now. What opening the folder has removed of that is reported as well. */
   async sweep(signal?: AbortSignal): Promise<SweepReport> {
-    const { stagingRemoved, trashRemoved } = await this.use(({ handle }) => sweepFolder(handle, signal, 0));
+    const { stagingRemoved, trashRemoved } = await this.use(({ handle }) =>
+      sweepFolder(new Task(`sweeping ${this.path}`, signal), handle, 0),
+    );
     await this.#background;
     const before = this.#stagingRemovedBefore;
     this.#stagingRemovedBefore = 0;
@@ -155,7 +159,11 @@ export class ManagedFolder {
     const folder = this.#open;
     if (folder === undefined) return;
     try {
-      const { stagingRemoved } = await sweepFolder(folder.handle, undefined, SWEEP_REST_MS_LIMIT);
+      const { stagingRemoved } = await sweepFolder(
+        new Task(`sweeping ${this.path}`, undefined),
+        folder.handle,
+        SWEEP_REST_MS_LIMIT,
+      );
       this.#stagingRemovedBefore += stagingRemoved;
     } catch (error) {
       if (!this.isStale(error)) throw error;
@@ -214,16 +222,12 @@ export class ManagedFolder {
   }
 }
 
-async function sweepFolder(
-  handle: NativeFolder,
-  signal: AbortSignal | undefined,
-  restLimitMs: number,
-): Promise<SweepReport> {
+async function sweepFolder(task: Task, handle: NativeFolder, restLimitMs: number): Promise<SweepReport> {
   let stagingRemoved = 0;
   let trashRemoved = 0;
   for (let more = true, stillOpenSweeps = 0; more; ) {
     const started = performance.now();
-    const report = await inTurn('sweeping', signal, () => native().sweep(handle, SWEEP_BUDGET));
+    const report = await inTurn(task, () => native().sweep(handle, SWEEP_BUDGET));
     stagingRemoved += report.stagingRemoved;
     trashRemoved += report.trashRemoved;
     // FUSE closes files behind the caller's back, some instants later.

@@ -3,8 +3,9 @@
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import { type NativeSource, native } from '../addon/native.js';
-import { checkAborted, inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
+import { inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
+import type { Task } from '../system/task.js';
 import type { OwnerAndMode } from './owner-and-mode.js';
 
 export interface CopiedFile {
@@ -14,31 +15,29 @@ export interface CopiedFile {
 
 /** `beforePublished` is the last moment to find that the source has changed. Rejects with the system's EEXIST if `dest` is there. */
 export async function copyFile(
-  what: string,
+  task: Task,
   source: NativeSource,
   sizeBytes: number,
   dest: string,
   {
     dress,
     durable,
-    signal,
     onProgress,
     beforePublished,
   }: {
     readonly dress: OwnerAndMode;
     readonly durable: boolean;
-    readonly signal: AbortSignal | undefined;
     readonly onProgress?: ((progress: Progress) => void) | undefined;
     readonly beforePublished: () => Promise<void>;
   },
 ): Promise<CopiedFile> {
-  checkAborted(what, signal);
+  task.checkAborted();
   const { copy, reflinked, errno } = await native().newFileCopy(source, dest);
   try {
     if (!reflinked) {
-      await inTurn(what, signal, async () => {
+      await inTurn(task, async () => {
         for (let done = false; !done; ) {
-          checkAborted(what, signal);
+          task.checkAborted();
           const step = await native().fileCopyStep(copy, SLICE_BYTES);
           onProgress?.({ bytesDone: step.bytesDone, bytesTotal: sizeBytes });
           done = step.done;

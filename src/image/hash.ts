@@ -2,7 +2,8 @@ import { type NativeSource, native } from '../addon/native.js';
 import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
-import { checkAborted, inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
+import { inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 
 export interface HashOptions {
   readonly signal?: AbortSignal;
@@ -22,12 +23,12 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   requirePath('path', path);
   requireKnownKeys('options', options, ['signal', 'onProgress']);
   const what = `hashing ${path}`;
-  const signal = optionalSignal(what, options.signal);
+  const task = new Task(what, optionalSignal(what, options.signal));
   optionalFunction('onProgress', options.onProgress);
   try {
     const { source, info } = await native().openSource(path);
     try {
-      return await hashSource(what, source, info.identity.sizeBytes, signal, options.onProgress);
+      return await hashSource(task, source, info.identity.sizeBytes, options.onProgress);
     } finally {
       native().dispose(source);
     }
@@ -41,18 +42,17 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
 
 /** The SHA-256 of an open image, when its turn among the long jobs comes. */
 export function hashSource(
-  what: string,
+  task: Task,
   source: NativeSource,
   bytesTotal: number,
-  signal: AbortSignal | undefined,
   onProgress?: (progress: Progress) => void,
 ): Promise<string> {
-  return traced({ operation: 'hash', what, bytes: bytesTotal }, () =>
-    inTurn(what, signal, async () => {
+  return traced({ operation: 'hash', what: task.what, bytes: bytesTotal }, () =>
+    inTurn(task, async () => {
       const digest = native().newDigest(source);
       try {
         for (;;) {
-          checkAborted(what, signal);
+          task.checkAborted();
           const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
           onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
           if (sha256 !== undefined) return sha256;

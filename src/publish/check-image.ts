@@ -1,4 +1,5 @@
 // What an image must be before it is seen in the catalog.
+
 import { chmod, stat } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { type Ext4Superblock, readSuperblock } from '../image/ext4.js';
@@ -6,17 +7,18 @@ import { checkFilesystem, checkFilesystemClean } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
+import type { Task } from '../system/task.js';
 import type { PublishOptions } from './publish-options.js';
 
 /** Replays the image's journal if need be, checks and flushes it, makes it read-only, and gives its digest. `source` is for messages. */
 export async function finishImage(
-  what: string,
+  task: Task,
   image: string,
   source: string,
   e2fsckBin: string,
-  { expectedSha256, signal, onProgress }: PublishOptions,
+  { expectedSha256, onProgress }: PublishOptions,
 ): Promise<string> {
-  const hash = () => hashImage(what, image, signal, onProgress);
+  const hash = () => hashImage(task, image, onProgress);
   // Before anything is done to it: a wrong digest says more than what is then found wrong with it.
   const received = expectedSha256 === undefined ? undefined : await hash();
   if (received !== undefined && received !== expectedSha256?.toLowerCase()) {
@@ -29,10 +31,10 @@ export async function finishImage(
   const { needsCheck, lastUsedS } = await requireWhole(image, source);
   // With the time of its last use, so that the same image stays the same.
   const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
-  if (needsCheck) await checkFilesystem(image, e2fsckBin, signal, env);
+  if (needsCheck) await checkFilesystem(image, e2fsckBin, task.signal, env);
   const [sha256] = await allOf([
     received === undefined || needsCheck ? hash() : Promise.resolve(received),
-    checkFilesystemClean(image, e2fsckBin, signal),
+    checkFilesystemClean(image, e2fsckBin, task.signal),
     flush(image),
   ]);
   await chmod(image, 0o444);
@@ -61,14 +63,13 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
 }
 
 async function hashImage(
-  what: string,
+  task: Task,
   image: string,
-  signal: AbortSignal | undefined,
   onProgress: PublishOptions['onProgress'],
 ): Promise<string> {
   const { source, info } = await native().openSource(image);
   try {
-    return await hashSource(what, source, info.identity.sizeBytes, signal, (progress) =>
+    return await hashSource(task, source, info.identity.sizeBytes, (progress) =>
       onProgress?.({ step: 'hash', ...progress }),
     );
   } finally {

@@ -1,12 +1,14 @@
 // Decompressing a file into a sparse one: gzip by Node's zlib, zstd and xz by their programs. (Node's zlib, where it has zstd at all, ends after
 // the first frame of a file and says nothing of the others; pzstd writes many.)
+
 import { createReadStream } from 'node:fs';
 import type { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
 import { isSystemError, RootfsError } from '../system/errors.js';
-import { checkAborted, inTurn } from '../system/long-work.js';
+import { inTurn } from '../system/long-work.js';
 import { type Program, programFailed, runInstalled } from '../system/programs.js';
+import type { Task } from '../system/task.js';
 import type { Compression } from './image-format.js';
 import { SparseFile } from './sparse-file.js';
 
@@ -30,25 +32,24 @@ const PROGRAMS: Readonly<Record<'zstd' | 'xz', Program & { readonly args: readon
 
 /** Rejects with `IMAGE_INVALID` for data that is damaged or cut off. `onRead` is told of the bytes of `path` that were read. */
 export function decompress(
-  what: string,
+  task: Task,
   format: Compression,
   path: string,
   dest: string,
-  signal: AbortSignal | undefined,
   onRead: (bytesDone: number) => void,
 ): Promise<void> {
-  return inTurn(what, signal, async () => {
+  return inTurn(task, async () => {
     const file = await SparseFile.create(dest);
     try {
       const source = () => counted(createReadStream(path, { highWaterMark: CHUNK_BYTES }), onRead);
       const sink = async (chunks: AsyncIterable<Buffer>) => {
         for await (const chunk of chunks) await file.write(chunk);
       };
-      if (format === 'gzip') await inflate(path, source(), sink, signal);
-      else await runProgram(PROGRAMS[format], path, source, sink, signal);
+      if (format === 'gzip') await inflate(path, source(), sink, task.signal);
+      else await runProgram(PROGRAMS[format], path, source, sink, task.signal);
       await file.finish();
     } catch (error) {
-      checkAborted(what, signal);
+      task.checkAborted();
       throw error;
     } finally {
       await file.close();

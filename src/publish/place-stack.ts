@@ -1,4 +1,5 @@
 // Making an image appear in the catalog: a new stack by a rename of its folder, another image by a rename over the old one. Either is flushed.
+
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NativeFolder } from '../addon/native.js';
@@ -7,24 +8,23 @@ import { withLock } from '../folder/folder-lock.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
-import { checkAborted } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
 
 /** Moves the image in the folder `staged`. Resolves to whether the stack had one before. Rejects with `STACK_EXISTS` unless `replace`. */
 export async function placeStack(
-  what: string,
+  task: Task,
   handle: NativeFolder,
   staged: string,
   stackFolder: string,
   name: string,
   replace: boolean,
-  signal: AbortSignal | undefined,
 ): Promise<boolean> {
   await flush(staged);
   for (;;) {
-    checkAborted(what, signal);
+    task.checkAborted();
     if (await placeFolder(staged, stackFolder)) return false;
     const image = join(stackFolder, TEMPLATE_ROOTFS_FILE);
-    const replaced = await withLock(what, handle, name, signal, async () => {
+    const replaced = await withLock(task, handle, name, async () => {
       const had = !(await isMissing(image));
       if (had && !replace) throw stackExists(image);
       await rename(join(staged, TEMPLATE_ROOTFS_FILE), image);

@@ -1,4 +1,5 @@
 // Putting an image into the catalog: made and checked in staging, seen when it is complete.
+
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
@@ -8,7 +9,7 @@ import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 import { finishImage } from './check-image.js';
 import { placeStack, stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
@@ -37,7 +38,7 @@ export async function publishStack(
   request: PublishRequest,
 ): Promise<PublishedStack> {
   const { name, source, templatePath, options } = request;
-  const what = `publishing ${source} as ${name}`;
+  const task = new Task(`publishing ${source} as ${name}`, options.signal);
   try {
     // Found out at once rather than after minutes of work; and nothing is made for a source that is not there.
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
@@ -51,7 +52,7 @@ export async function publishStack(
         const image = join(staged, TEMPLATE_ROOTFS_FILE);
         const { mke2fsBin, e2fsckBin } = programs;
         const format = await stageImage({
-          what,
+          task,
           folder: opened,
           source,
           workFolder,
@@ -59,18 +60,17 @@ export async function publishStack(
           mke2fsBin,
           options,
         });
-        checkAborted(what, options.signal);
-        const sha256 = await finishImage(what, image, source, e2fsckBin, options);
-        checkAborted(what, options.signal);
+        task.checkAborted();
+        const sha256 = await finishImage(task, image, source, e2fsckBin, options);
+        task.checkAborted();
         const { ino, size } = await stat(image, { bigint: true });
         const replaced = await placeStack(
-          what,
+          task,
           opened.handle,
           staged,
           dirname(templatePath),
           name,
           options.replace ?? false,
-          options.signal,
         );
         // It is published; a failure of this look comes again with the next one.
         await remember(templates, templatePath, sha256, ino).catch(() => undefined);
@@ -78,7 +78,7 @@ export async function publishStack(
       }),
     );
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
 }
 
@@ -89,9 +89,9 @@ async function remember(
   sha256: string,
   inode: bigint,
 ): Promise<void> {
-  await templates.look(templatePath, undefined, async (path: string, opened: OpenedSource, signal) =>
+  await templates.look(templatePath, undefined, async (task: Task, path: string, opened: OpenedSource) =>
     // Another publisher may have been faster with the next one.
-    opened.info.identity.inode === inode ? sha256 : hashUnchanged(path, opened, signal),
+    opened.info.identity.inode === inode ? sha256 : hashUnchanged(task, path, opened),
   );
 }
 

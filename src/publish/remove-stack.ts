@@ -1,4 +1,5 @@
 // Taking a stack out of the catalog.
+
 import { rmdir, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { sameImage } from '../addon/identity.js';
@@ -12,6 +13,7 @@ import { listSlots } from '../slot/slot-list.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
+import { Task } from '../system/task.js';
 
 // More would fill a screen.
 const IDS_SHOWN = 5;
@@ -31,17 +33,17 @@ export async function removeStack(
   templates: Templates,
   { name, templatePath, force, signal }: RemoveRequest,
 ): Promise<boolean> {
-  const what = `removing stack ${name}`;
+  const task = new Task(`removing stack ${name}`, signal);
   try {
     // Nothing is made for a stack that is not there.
     if ((await isMissing(dirname(templatePath))) || (await isMissing(templatePath))) return false;
     const template = force ? undefined : await templates.look(templatePath, signal);
     if (!force) {
       if (template === undefined) return false;
-      await refuseInUse(what, clones, names, name, template, signal);
+      await refuseInUse(task, clones, names, name, template);
     }
     const removed = await catalog.use(({ handle }) =>
-      withLock(what, handle, name, signal, async () => {
+      withLock(task, handle, name, async () => {
         if (!(await removeImage(templatePath, template))) return false;
         // The registry forgets it, and what was made of it goes. FUSE lets no folder go while it has a file of it open.
         await templates.look(templatePath, undefined).catch(() => undefined);
@@ -51,20 +53,19 @@ export async function removeStack(
     );
     return removed === true;
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
 }
 
 async function refuseInUse(
-  what: string,
+  task: Task,
   clones: ManagedFolder,
   names: StackNames,
   name: StackName,
   { path, sha256 }: Template,
-  signal: AbortSignal | undefined,
 ): Promise<void> {
   const ids: string[] = [];
-  for await (const { rawId, stack, sourceSha256 } of listSlots(clones, names, signal)) {
+  for await (const { rawId, stack, sourceSha256 } of listSlots(clones, names, task.signal)) {
     if (sourceSha256 === sha256 && (stack === name || stack === undefined)) ids.push(rawId);
   }
   if (ids.length === 0) return;
@@ -72,7 +73,7 @@ async function refuseInUse(
   const more = ids.length > IDS_SHOWN ? `, and ${ids.length - IDS_SHOWN} more` : '';
   throw new RootfsError(
     'STACK_IN_USE',
-    `${what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it (${some.join(', ')}${more}): ` +
+    `${task.what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it (${some.join(', ')}${more}): ` +
       `release ${ids.length === 1 ? 'it' : 'them'} first, or give force: true`,
     { path },
   );

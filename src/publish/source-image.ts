@@ -1,4 +1,5 @@
 // From whatever is published to a raw image in a work folder.
+
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { sameState } from '../addon/identity.js';
@@ -7,7 +8,7 @@ import { unchanged } from '../catalog/templates.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { copyImage } from '../image/staged-copy.js';
 import { failedWith, RootfsError } from '../system/errors.js';
-import { checkAborted } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
 import { decompress } from './decompress.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
 import { FIXED_TIME_S, makeExt4, sizeFor } from './make-ext4.js';
@@ -17,7 +18,7 @@ import { type AdvanceTimes, surveyTree, type TreeSurvey } from './tree-survey.js
 import { unpackTar } from './unpack-tar.js';
 
 export interface Staging {
-  readonly what: string;
+  readonly task: Task;
   readonly folder: OpenFolder;
   readonly source: string;
   /** Of this call alone, on the filesystem of the catalog. */
@@ -64,9 +65,9 @@ async function stageCompressed(
   format: 'gzip' | 'zstd' | 'xz',
   bytesTotal: number,
 ): Promise<void> {
-  const { what, source, workFolder, options } = staging;
+  const { task, source, workFolder, options } = staging;
   const stream = join(workFolder, 'stream');
-  await decompress(what, format, source, stream, options.signal, (bytesDone) =>
+  await decompress(task, format, source, stream, (bytesDone) =>
     options.onProgress?.({ step: 'read', bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) }),
   );
   const inner = await formatOf(stream);
@@ -103,10 +104,10 @@ async function stagePlain(
 }
 
 async function stageRaw(
-  { what, folder, image, options }: Staging,
+  { task, folder, image, options }: Staging,
   { source, info }: OpenedSource,
 ): Promise<void> {
-  const { signal, onProgress } = options;
+  const { onProgress } = options;
   const { sizeBytes } = info.identity;
   const outcome = await native().stageImage(folder.handle, source, {
     sidecars: [],
@@ -117,7 +118,7 @@ async function stageRaw(
   });
   try {
     if (outcome.status === 'copy-needed') {
-      await copyImage(what, outcome.staged, signal, (bytesDone) =>
+      await copyImage(task, outcome.staged, (bytesDone) =>
         onProgress?.({ step: 'read', bytesDone, bytesTotal: Math.max(bytesDone, sizeBytes) }),
       );
     }
@@ -128,20 +129,20 @@ async function stageRaw(
 }
 
 async function stageFolder(staging: Staging): Promise<void> {
-  const { source, workFolder, options } = staging;
+  const { task, source, workFolder } = staging;
   const inside = `${await realpath(workFolder)}${sep}`.startsWith(
     `${(await realpath(source)).replace(/\/$/, '')}${sep}`,
   );
   if (inside) throw invalid(`${source} holds the catalog itself: publish another folder`, source);
   const before = await stageTree(staging, source);
-  const after = await surveyTree(source, options.signal);
+  const after = await surveyTree(task, source);
   if (after.mark !== before.mark) throw sourceChangedError(source, 'changed while it was read');
 }
 
 async function stageTree(staging: Staging, tree: string, advanceTimes?: AdvanceTimes): Promise<TreeSurvey> {
-  const { what, image, mke2fsBin, options } = staging;
-  const survey = await surveyTree(tree, options.signal, advanceTimes);
-  checkAborted(what, options.signal);
+  const { task, image, mke2fsBin, options } = staging;
+  const survey = await surveyTree(task, tree, advanceTimes);
+  task.checkAborted();
   await makeExt4(image, tree, survey, options.sizeBytes ?? sizeFor(survey), mke2fsBin, options.signal);
   return survey;
 }

@@ -1,7 +1,8 @@
 // What a tree of files will need in a filesystem of its own, and a mark by which a change of it is seen.
+
 import { lstat, readdir, utimes } from 'node:fs/promises';
 import { native } from '../addon/native.js';
-import { checkAborted } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
 
 export interface TreeSurvey {
   readonly inodes: number;
@@ -25,16 +26,12 @@ export interface AdvanceTimes {
 }
 
 /** Sparse files count with their whole length. */
-export async function surveyTree(
-  root: string,
-  signal: AbortSignal | undefined,
-  advanceTimes?: AdvanceTimes,
-): Promise<TreeSurvey> {
+export async function surveyTree(task: Task, root: string, advanceTimes?: AdvanceTimes): Promise<TreeSurvey> {
   const survey = new Survey(advanceTimes);
   // Paths are bytes: a name need not be UTF-8.
   const folders: Buffer[] = [Buffer.from(root)];
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
-    checkAborted(`looking through ${root}`, signal);
+    task.checkAborted();
     folders.push(...(await survey.add(folder)));
   }
   return survey;

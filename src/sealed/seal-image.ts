@@ -15,6 +15,7 @@ import { checkFilesystemClean, type GrowPrograms, growImage } from '../image/gro
 import { hashSource } from '../image/hash.js';
 import { copyImage } from '../image/staged-copy.js';
 import { failedWith } from '../system/errors.js';
+import type { Task } from '../system/task.js';
 import type { CloneSource } from './clone-source.js';
 import { keyOf, RECORD_FILE, RECORD_VERSION, type SealRecord } from './seal-record.js';
 
@@ -26,12 +27,11 @@ const FEW_EXTENTS = 4;
  * the `known` one.
  */
 export async function sealTemplate(
-  what: string,
+  task: Task,
   folder: OpenFolder,
   path: string,
   { source, info }: OpenedSource,
   known: string | undefined,
-  signal: AbortSignal,
 ): Promise<string> {
   const { identity } = info;
   const scattered = ((await extentCount(source)) ?? 0) > FEW_EXTENTS;
@@ -47,8 +47,8 @@ export async function sealTemplate(
     // The digest is that of the bytes in the sealed image, whatever happens to the template.
     const sha256 =
       outcome.status === 'copy-needed'
-        ? await copyImage(what, outcome.staged, signal)
-        : (known ?? (await hashStaged(what, outcome.imagePath, identity.sizeBytes, signal)));
+        ? await copyImage(task, outcome.staged)
+        : (known ?? (await hashStaged(task, outcome.imagePath, identity.sizeBytes)));
     if (sha256 === undefined || (known !== undefined && sha256 !== known))
       throw templateChangedError(path, 'changed while it was sealed');
     const record = {
@@ -67,13 +67,12 @@ export async function sealTemplate(
 
 /** A grown variant of a sealed image, checked, in few extents, and published. */
 export async function sealGrown(
-  what: string,
+  task: Task,
   folder: OpenFolder,
   base: CloneSource,
   template: Template,
   sizeBytes: number,
   programs: GrowPrograms,
-  signal: AbortSignal,
 ): Promise<void> {
   const grown = await native().stageImage(folder.handle, base.source, {
     sidecars: [],
@@ -85,10 +84,10 @@ export async function sealGrown(
   let staged = grown.staged;
   try {
     let { imagePath } = grown;
-    if (grown.status === 'copy-needed') await copyImage(what, staged, signal);
-    await growImage(imagePath, sizeBytes, programs, signal);
-    await checkFilesystemClean(imagePath, programs.e2fsckBin, signal);
-    const packed = await repack(what, folder, imagePath, signal);
+    if (grown.status === 'copy-needed') await copyImage(task, staged);
+    await growImage(imagePath, sizeBytes, programs, task.signal);
+    await checkFilesystemClean(imagePath, programs.e2fsckBin, task.signal);
+    const packed = await repack(task, folder, imagePath);
     if (packed !== undefined) {
       await native().discardSlot(staged);
       ({ staged, imagePath } = packed);
@@ -140,15 +139,10 @@ async function extentCount(source: NativeSource): Promise<number | undefined> {
   }
 }
 
-async function hashStaged(
-  what: string,
-  path: string,
-  sizeBytes: number,
-  signal: AbortSignal,
-): Promise<string> {
+async function hashStaged(task: Task, path: string, sizeBytes: number): Promise<string> {
   const { source } = await native().openSource(path);
   try {
-    return await hashSource(what, source, sizeBytes, signal);
+    return await hashSource(task, source, sizeBytes);
   } finally {
     native().dispose(source);
   }
@@ -156,10 +150,9 @@ async function hashStaged(
 
 /** A copy in fewer extents of an image that growing has scattered; undefined if there is nothing to win. */
 async function repack(
-  what: string,
+  task: Task,
   folder: OpenFolder,
   path: string,
-  signal: AbortSignal,
 ): Promise<{ staged: NativeStagedSlot; imagePath: string } | undefined> {
   const { source, info } = await native().openSource(path);
   try {
@@ -174,7 +167,7 @@ async function repack(
     });
     let kept = false;
     try {
-      await copyImage(what, staged, signal);
+      await copyImage(task, staged);
       const packed = await native().openSource(imagePath);
       kept = ((await extentCount(packed.source)) ?? extents) < extents;
       native().dispose(packed.source);

@@ -5,6 +5,7 @@
 //
 // Built in staging and published with its record by one rename, so none is ever wrong or half there. Reflinking costs by the extent,
 // growing costs a process, a template may lie on another file system or be replaced at any moment: all of that is paid for once.
+
 import { readdir } from 'node:fs/promises';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
@@ -16,6 +17,7 @@ import { failedWith, isFull, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { isMissing } from '../system/is-missing.js';
 import { SingleFlight } from '../system/single-flight.js';
+import { Task } from '../system/task.js';
 import { OpenImages, type SealedImage } from './open-images.js';
 import { sealGrown, sealTemplate } from './seal-image.js';
 import { isSealed, keyOf, partsOf, readRecord } from './seal-record.js';
@@ -50,25 +52,25 @@ export class SealedImages {
   /** The sealed image of a template whose digest is known, at one size: opened, or made. */
   async ensure(template: Template, sizeBytes: number, signal: AbortSignal | undefined): Promise<SealedImage> {
     const { sha256, path } = template;
-    const what = `sealing ${path} at ${sizeBytes} bytes`;
-    return this.#sealing.join(keyOf(sha256, sizeBytes), what, signal, (shared) =>
+    const task = new Task(`sealing ${path} at ${sizeBytes} bytes`, signal);
+    return this.#sealing.join(keyOf(sha256, sizeBytes), task, (shared) =>
       this.#folder.use(async (folder) => {
         const there =
           this.#open.get(sha256, sizeBytes) ?? (await this.#openSealed(folder, sha256, sizeBytes));
         if (there !== undefined) return there;
         return traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
-          this.#whileSpace(() => this.#make(what, folder, template, sizeBytes, shared)),
+          this.#whileSpace(() => this.#make(shared, folder, template, sizeBytes)),
         );
       }),
     );
   }
 
   /** Seals a template whose digest is not known, and gives the digest: of the bytes in the sealed image. */
-  digestBySealing = (path: string, opened: OpenedSource, signal: AbortSignal): Promise<string> =>
+  digestBySealing = (task: Task, path: string, opened: OpenedSource): Promise<string> =>
     this.#folder.use((folder) =>
       unchanged(path, opened, () =>
         traced({ operation: 'seal', path, bytes: opened.info.identity.sizeBytes }, () =>
-          this.#whileSpace(() => sealTemplate(`sealing ${path}`, folder, path, opened, undefined, signal)),
+          this.#whileSpace(() => sealTemplate(task, folder, path, opened, undefined)),
         ),
       ),
     );
@@ -84,17 +86,11 @@ export class SealedImages {
     }
   }
 
-  async #make(
-    what: string,
-    folder: OpenFolder,
-    template: Template,
-    sizeBytes: number,
-    signal: AbortSignal,
-  ): Promise<SealedImage> {
+  async #make(task: Task, folder: OpenFolder, template: Template, sizeBytes: number): Promise<SealedImage> {
     const { path, sha256 } = template;
     if (sizeBytes !== template.identity.sizeBytes) {
-      const base = await this.ensure(template, template.identity.sizeBytes, signal);
-      await sealGrown(what, folder, base, template, sizeBytes, this.#programs, signal);
+      const base = await this.ensure(template, template.identity.sizeBytes, task.signal);
+      await sealGrown(task, folder, base, template, sizeBytes, this.#programs);
       return this.#required(folder, sha256, sizeBytes);
     }
     const opened = await native().openSource(path);
@@ -102,7 +98,7 @@ export class SealedImages {
       // Another file may have the path by now: its bytes must not be sealed under this digest.
       if (!sameState(opened.info.identity, template.identity))
         throw templateChangedError(path, 'was replaced before it was sealed');
-      await unchanged(path, opened, () => sealTemplate(what, folder, path, opened, sha256, signal));
+      await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, sha256));
     } finally {
       native().dispose(opened.source);
     }

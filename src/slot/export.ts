@@ -8,6 +8,7 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import { copyFile } from '../image/file-copy.js';
 import { asRootfsError, errnoName, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
+import { Task } from '../system/task.js';
 import { requireUnchanged, type SlotImage, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
@@ -41,11 +42,10 @@ export async function exportSlot(
         if (failure === undefined) return { path: dest, sizeBytes, strategy: 'hardlink', attempts };
         attempts.push({ strategy: 'hardlink', code: failure });
       }
-      const { durable, signal } = options;
-      const copied = await copyFile(what, image.source, sizeBytes, dest, {
+      const { durable } = options;
+      const copied = await copyFile(new Task(what, options.signal), image.source, sizeBytes, dest, {
         dress: options,
         durable,
-        signal,
         beforePublished: () => requireUnchanged(what, image.source, image.identity),
       });
       return {

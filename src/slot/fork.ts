@@ -4,7 +4,7 @@ import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError } from '../system/errors.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
 import { sourceChangedError, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
@@ -20,8 +20,9 @@ export async function forkSlot(
   options: CopyOptions,
 ): Promise<DerivedRootfs> {
   const what = `forking ${folder.path}/${from.safe} to ${folder.path}/${vm.safe}`;
+  const task = new Task(what, options.signal);
   try {
-    checkAborted(what, options.signal);
+    task.checkAborted();
     // Nothing is made for a slot that is not there.
     if (!refuseInUse && folder.opened !== undefined) {
       const forked = await forkInOneTrip(what, folder, names, from, vm, options);
@@ -31,7 +32,7 @@ export async function forkSlot(
       const { sourceSha256, sizeStamp, state } = image;
       const storedStack = state.stack || undefined;
       const stack = storedStack ?? (await names.firstWith(sourceSha256));
-      return newSlot(what, folder, open, image, vm, { sourceSha256, sizeStamp, stack, storedStack }, options);
+      return newSlot(task, folder, open, image, vm, { sourceSha256, sizeStamp, stack, storedStack }, options);
     });
   } catch (error) {
     throw asRootfsError(what, error);

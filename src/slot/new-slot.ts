@@ -7,8 +7,8 @@ import { type Built, type NativeSource, native, RUNG } from '../addon/native.js'
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { copyImage } from '../image/staged-copy.js';
 import { RootfsError } from '../system/errors.js';
-import { checkAborted } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
+import type { Task } from '../system/task.js';
 import { sourceChangedError } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { imagePath, rawIdFile, sidecarsOf } from './stamps.js';
@@ -42,15 +42,16 @@ export interface Descent {
 
 /** Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
 export async function newSlot(
-  what: string,
+  task: Task,
   folder: ManagedFolder,
   { handle }: OpenFolder,
   from: { readonly path: string; readonly source: NativeSource; readonly identity: Identity },
   vm: VmId,
   descent: Descent,
-  { owner, mode, durable, signal }: CopyOptions,
+  { owner, mode, durable }: CopyOptions,
 ): Promise<DerivedRootfs> {
-  checkAborted(what, signal);
+  const { what } = task;
+  task.checkAborted();
   const { sourceSha256: sha256, sizeStamp, storedStack } = descent;
   const rawId = rawIdToStore(vm);
   const sidecars = sidecarsOf({ sha256, stack: storedStack, sizeStamp });
@@ -83,7 +84,7 @@ export async function newSlot(
   if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
   if (!('staged' in outcome)) throw sourceChangedError(what);
   try {
-    await copyImage(what, outcome.staged, signal);
+    await copyImage(task, outcome.staged);
     const all = [...sidecars, ...rawIdFile(rawId)];
     const published = await native().publishSlot(outcome.staged, 'slots', vm.safe, sizeBytes, all);
     if (published === 'exists') throw exists();

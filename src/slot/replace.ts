@@ -7,8 +7,8 @@ import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
 import type { Owner } from '../system/arguments.js';
 import { failedWith, RootfsError } from '../system/errors.js';
-import { checkAborted } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
+import { Task } from '../system/task.js';
 
 export interface Replacement {
   readonly slot: string;
@@ -20,18 +20,17 @@ export interface Replacement {
   readonly owner: Owner | undefined;
   readonly mode: number | undefined;
   readonly durable: boolean;
-  readonly signal: AbortSignal | undefined;
   readonly programs: GrowPrograms;
 }
 
 /** `again`: the slot was released, or its image changed, in the same instant. */
 export async function replaceImage(
-  what: string,
+  task: Task,
   handle: NativeFolder,
   replacement: Replacement,
 ): Promise<Strategy | 'again'> {
-  const { slot, shared, targetBytes, sizeStamp, signal } = replacement;
-  const replaced = await withLock(what, handle, slot, signal, async (locked) => {
+  const { slot, shared, targetBytes, sizeStamp } = replacement;
+  const replaced = await withLock(task, handle, slot, async (locked) => {
     await native().finishGrow(locked);
     const opened = await openImage(locked);
     if (opened === 'gone') return 'again';
@@ -48,14 +47,14 @@ export async function replaceImage(
       });
       const { staged } = outcome;
       try {
-        if (outcome.status === 'copy-needed') await copyImage(what, staged, signal);
-        await growImage(outcome.imagePath, targetBytes, replacement.programs, signal);
+        if (outcome.status === 'copy-needed') await copyImage(task, staged);
+        await growImage(outcome.imagePath, targetBytes, replacement.programs, task.signal);
         await setOwnerAndMode(outcome.imagePath, {
           // What the image had stays, unless it had it from the template.
           owner: replacement.owner ?? (shared ? undefined : { uid: info.uid, gid: info.gid }),
           mode: replacement.mode ?? (shared ? undefined : info.mode),
         });
-        checkAborted(what, signal);
+        task.checkAborted();
         const replaced = await native().replaceImage(
           locked,
           staged,
@@ -94,7 +93,7 @@ export async function finishCutOffGrow(
   slot: string,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  await withLock(`settling ${slot}`, handle, slot, signal, async (locked) => {
+  await withLock(new Task(`finishing the grow of ${slot}`, signal), handle, slot, async (locked) => {
     await native().finishGrow(locked);
   });
 }

@@ -4,7 +4,7 @@ import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 import { type SlotInfo, slotInfo } from './slot-info.js';
 import { slotNames } from './slot-names.js';
 import { surveySlots } from './slot-survey.js';
@@ -22,7 +22,7 @@ export async function* listSlots(
   stackNames: StackNames,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<SlotInfo, void, undefined> {
-  const what = `listing slots in ${folder.path}`;
+  const task = new Task(`listing slots in ${folder.path}`, signal);
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
     const infos = readBatch(folder, names, stackNames);
@@ -36,18 +36,18 @@ export async function* listSlots(
     let names: string[] = [];
     for await (const name of slotNames(folder.path)) {
       if (names.push(name) < BATCH) continue;
-      checkAborted(what, signal);
+      task.checkAborted();
       read(names);
       names = [];
       if (reading.length >= BATCHES_AT_ONCE) yield* await (reading.shift() as Promise<SlotInfo[]>);
     }
     read(names);
     for (const infos of reading) {
-      checkAborted(what, signal);
+      task.checkAborted();
       yield* await infos;
     }
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
 }
 

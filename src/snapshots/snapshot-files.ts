@@ -1,4 +1,5 @@
 // The files of snapshots: opened, hashed, and compared with the manifest.
+
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
@@ -7,47 +8,43 @@ import { allOrNone, sumOf } from '../image/hash-files.js';
 import { requireUnchanged } from '../slot/slot-image.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';
 
 export interface Watched {
-  readonly signal: AbortSignal | undefined;
-  readonly onProgress: ((progress: Progress) => void) | undefined;
+  readonly task: Task;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
 export async function verifyAll(
-  what: string,
   path: string,
   { files }: SnapshotRecord,
   sources: readonly OpenedSource[],
   watched: Watched,
 ): Promise<void> {
-  const digests = await hashSources(what, sources, watched);
+  const digests = await hashSources(sources, watched);
   for (const [i, { name, sha256 }] of files.entries()) {
     if (digests[i] !== sha256)
       throw corrupt(join(path, name), `its digest is ${digests[i]} rather than ${sha256}`);
   }
-  for (const { source, info } of sources) await requireUnchanged(what, source, info.identity);
+  for (const { source, info } of sources) await requireUnchanged(watched.task.what, source, info.identity);
 }
 
-export async function hashAll(what: string, paths: readonly string[], watched: Watched): Promise<string[]> {
+export async function hashAll(paths: readonly string[], watched: Watched): Promise<string[]> {
   const sources: OpenedSource[] = [];
   try {
     for (const path of paths) sources.push(await native().openSource(path));
-    return await hashSources(what, sources, watched);
+    return await hashSources(sources, watched);
   } finally {
     for (const { source } of sources) native().dispose(source);
   }
 }
 
-function hashSources(
-  what: string,
-  sources: readonly OpenedSource[],
-  { signal, onProgress }: Watched,
-): Promise<string[]> {
-  return allOrNone(signal, (either) => {
+function hashSources(sources: readonly OpenedSource[], { task, onProgress }: Watched): Promise<string[]> {
+  return allOrNone(task.signal, (either) => {
     const report = sumOf(sources.length, onProgress);
     return sources.map(({ source, info }, i) =>
-      hashSource(what, source, info.identity.sizeBytes, either, (done) => report(i, done)),
+      hashSource(task.endedBy(either), source, info.identity.sizeBytes, (done) => report(i, done)),
     );
   });
 }

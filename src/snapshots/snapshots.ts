@@ -23,8 +23,10 @@ import { isPath, show } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
+import type { Progress } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
-import { corrupt, hashAll, openFile, openSnapshotFile, verifyAll, type Watched } from './snapshot-files.js';
+import { Task } from '../system/task.js';
+import { corrupt, hashAll, openFile, openSnapshotFile, verifyAll } from './snapshot-files.js';
 import {
   formatManifest,
   isPlainName,
@@ -60,6 +62,12 @@ export interface RestoredRootfs extends DerivedRootfs {
 
 const NO_DRESS = { owner: undefined, mode: 0o400 };
 
+/** Who waits for a snapshot, and how that caller is told of its progress. */
+interface Watcher {
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: ((progress: Progress) => void) | undefined;
+}
+
 export class Snapshots {
   /** The folder of snapshots, opened as the clones folder is: with staging that a crash leaves to be swept. */
   readonly folder: ManagedFolder;
@@ -77,10 +85,10 @@ export class Snapshots {
     name: string,
     others: readonly string[],
     refuseInUse: boolean,
-    { signal, onProgress }: Watched,
+    { signal, onProgress }: Watcher,
   ): Promise<NewSnapshot> {
     const path = this.#pathOf(name);
-    const what = `making snapshot ${path} of VM ${vm.safe}`;
+    const task = new Task(`making snapshot ${path} of VM ${vm.safe}`, signal);
     const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
     requirePlainNames(names);
     try {
@@ -99,17 +107,16 @@ export class Snapshots {
             const copied = [];
             for (const [i, { source, identity }] of sources.entries()) {
               copied.push(
-                await copyFile(what, source, identity.sizeBytes, join(staged, names[i] as string), {
+                await copyFile(task, source, identity.sizeBytes, join(staged, names[i] as string), {
                   dress: NO_DRESS,
                   durable: true,
-                  signal,
                   beforePublished: async () => {},
                 }),
               );
             }
-            for (const { source, identity } of sources) await requireUnchanged(what, source, identity);
+            for (const { source, identity } of sources) await requireUnchanged(task.what, source, identity);
             const paths = names.map((name) => join(staged, name));
-            const digests = await hashAll(what, paths, { signal, onProgress });
+            const digests = await hashAll(paths, { task, onProgress });
             const { sourceSha256, sizeStamp, state } = image;
             const record: SnapshotRecord = {
               vmId: vm.raw,
@@ -141,7 +148,7 @@ export class Snapshots {
         }),
       );
     } catch (error) {
-      throw asRootfsError(what, error);
+      throw asRootfsError(task.what, error);
     }
   }
 
@@ -165,15 +172,17 @@ export class Snapshots {
   }
 
   /** Reads every file again. */
-  async verify(name: string, watched: Watched): Promise<Snapshot> {
+  async verify(name: string, { signal, onProgress }: Watcher): Promise<Snapshot> {
     const path = this.#pathOf(name);
-    const what = `verifying snapshot ${path}`;
+    const task = new Task(`verifying snapshot ${path}`, signal);
     try {
       const record = await readRecord(path);
-      await this.#withFiles(path, record, (sources) => verifyAll(what, path, record, sources, watched));
+      await this.#withFiles(path, record, (sources) =>
+        verifyAll(path, record, sources, { task, onProgress }),
+      );
       return snapshotOf(name, path, record);
     } catch (error) {
-      throw asRootfsError(what, error);
+      throw asRootfsError(task.what, error);
     }
   }
 
@@ -182,14 +191,14 @@ export class Snapshots {
     name: string,
     vm: VmId,
     options: CopyOptions,
-    onProgress: Watched['onProgress'],
+    onProgress: Watcher['onProgress'],
   ): Promise<RestoredRootfs> {
     const path = this.#pathOf(name);
-    const what = `restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`;
+    const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
       const record = await readRecord(path);
       return await this.#withFiles(path, record, async (sources) => {
-        await verifyAll(what, path, record, sources, { signal: options.signal, onProgress });
+        await verifyAll(path, record, sources, { task, onProgress });
         const { stack, sourceSha256, sizeStamp } = record;
         const [disk] = sources as [OpenedSource];
         const from = {
@@ -201,12 +210,12 @@ export class Snapshots {
           if (stack !== undefined) await this.#names.record(sourceSha256, stack);
           const storedStack = stack && this.#names.stackToStore(sourceSha256, stack);
           const descent = { sourceSha256, sizeStamp, stack, storedStack };
-          return newSlot(what, this.#clones, open, from, vm, descent, options);
+          return newSlot(task, this.#clones, open, from, vm, descent, options);
         });
         return { ...made, files: record.files.slice(1).map(({ name }) => join(path, name)) };
       });
     } catch (error) {
-      throw asRootfsError(what, error);
+      throw asRootfsError(task.what, error);
     }
   }
 

@@ -1,6 +1,7 @@
 // Hashing and copying take seconds, and Node has four threads for all of `fs`, `dns`, `zlib` and us. So long work runs in slices, and
 // only so many such jobs run at once: the others wait here, where an abort reaches them.
 import { abortError } from './errors.js';
+import type { Task } from './task.js';
 
 /** Bytes in one slice: some 10 ms of work, so that an abort is noticed soon. */
 export const SLICE_BYTES = 16 * 1024 * 1024;
@@ -15,13 +16,9 @@ export interface Progress {
 }
 
 /** Runs `job` when it is its turn. Rejects with `ABORT_ERR` while it waits; the job itself checks between its slices. */
-export async function inTurn<T>(
-  what: string,
-  signal: AbortSignal | undefined,
-  job: () => Promise<T>,
-): Promise<T> {
-  checkAborted(what, signal);
-  if (running >= JOBS_AT_ONCE) await turn(what, signal);
+export async function inTurn<T>(task: Task, job: () => Promise<T>): Promise<T> {
+  task.checkAborted();
+  if (running >= JOBS_AT_ONCE) await turn(task);
   else running++;
   try {
     return await job();
@@ -32,7 +29,7 @@ export async function inTurn<T>(
   }
 }
 
-function turn(what: string, signal: AbortSignal | undefined): Promise<void> {
+function turn({ what, signal }: Task): Promise<void> {
   return new Promise((resolve, reject) => {
     const start = () => {
       signal?.removeEventListener('abort', abort);
@@ -45,9 +42,4 @@ function turn(what: string, signal: AbortSignal | undefined): Promise<void> {
     signal?.addEventListener('abort', abort, { once: true });
     waiting.push(start);
   });
-}
-
-/** Between two slices: throws `ABORT_ERR` if the signal says so. */
-export function checkAborted(what: string, signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw abortError(what, signal);
 }

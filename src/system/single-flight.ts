@@ -1,6 +1,7 @@
 // Work that many callers want at once and that is done once. A caller that aborts leaves the others their result; when the last one has
 // left, the work itself is aborted.
 import { abortError } from './errors.js';
+import type { Task } from './task.js';
 
 interface Flight<T> {
   readonly result: Promise<T>;
@@ -16,14 +17,10 @@ export class SingleFlight<T> {
   }
 
   /** Joins the work under way for `key`, or starts it. */
-  async join(
-    key: string,
-    what: string,
-    signal: AbortSignal | undefined,
-    work: (signal: AbortSignal) => Promise<T>,
-  ): Promise<T> {
-    if (signal?.aborted) throw abortError(what, signal);
-    const flight = this.#flights.get(key) ?? this.#start(key, work);
+  async join(key: string, task: Task, work: (task: Task) => Promise<T>): Promise<T> {
+    task.checkAborted();
+    const { what, signal } = task;
+    const flight = this.#flights.get(key) ?? this.#start(key, task, work);
     flight.passengers++;
     let leave: () => void = () => {};
     const left = new Promise<never>((_, reject) => {
@@ -43,9 +40,9 @@ export class SingleFlight<T> {
     }
   }
 
-  #start(key: string, work: (signal: AbortSignal) => Promise<T>): Flight<T> {
+  #start(key: string, task: Task, work: (task: Task) => Promise<T>): Flight<T> {
     const controller = new AbortController();
-    const flight: Flight<T> = { result: work(controller.signal), controller, passengers: 0 };
+    const flight: Flight<T> = { result: work(task.endedBy(controller.signal)), controller, passengers: 0 };
     this.#flights.set(key, flight);
     const done = () => {
       if (this.#flights.get(key) === flight) this.#flights.delete(key);

@@ -6,7 +6,7 @@ import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { asRootfsError } from '../system/errors.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 
 /** What {@link collectGarbage} did, or with `dryRun` would do. Ids are raw: as they were given to `cloneForVm`. */
 export interface GcReport {
@@ -23,11 +23,11 @@ export async function collectGarbage(
   dryRun: boolean,
   signal: AbortSignal | undefined,
 ): Promise<GcReport> {
-  const what = `collecting slots in ${folder.path}`;
+  const task = new Task(`collecting slots in ${folder.path}`, signal);
   const report = { released: [] as string[], inUse: [] as string[], unknown: [] as string[] };
   try {
     for await (const slot of slotNames(folder.path)) {
-      checkAborted(what, signal);
+      task.checkAborted();
       await folder.use(async ({ handle }) => {
         const state = await inspectSlot(handle, slot);
         const rawId = state.rawId ?? slot;
@@ -44,7 +44,7 @@ export async function collectGarbage(
       });
     }
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
   if (report.released.length > 0) folder.sweepInBackground();
   return report;

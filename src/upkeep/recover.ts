@@ -9,7 +9,7 @@ import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped } from '../slot/slot-state.js';
 import { asRootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 
 /** What {@link recover} did. */
 export interface RecoverReport extends SweepReport {
@@ -35,7 +35,7 @@ export async function recover(
   templateBytes: (sha256: string) => number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
-  const what = `recovering ${folder.path}`;
+  const task = new Task(`recovering ${folder.path}`, signal);
   const tornSlots: string[] = [];
   const tornInUse: string[] = [];
   const settledSlots: string[] = [];
@@ -57,11 +57,11 @@ export async function recover(
     });
   try {
     for await (const slot of slotNames(folder.path)) {
-      checkAborted(what, signal);
+      task.checkAborted();
       // A slot on a bad block must not keep the others, and all the rest, from being put in order.
       await look(slot).catch((error) => failures.push(error));
     }
-    checkAborted(what, signal);
+    task.checkAborted();
     const isThere = !(await isMissing(folder.path));
     const sealedRemoved = isThere ? await sealed.collect() : 0;
     const pooledRemoved = isThere ? await pool.collect() : 0;
@@ -86,6 +86,6 @@ export async function recover(
       settledSlots,
     };
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
 }

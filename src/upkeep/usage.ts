@@ -1,4 +1,5 @@
 // What slots, templates and our own images hold on disk: by FIEMAP, blocks that several files share counted once.
+
 import { readdir, statfs } from 'node:fs/promises';
 import { type NativeDiskUsage, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
@@ -9,7 +10,7 @@ import { listSlots } from '../slot/slot-list.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { asRootfsError, failedWith, isSystemError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
-import { checkAborted } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 
 // Files in one trip: some milliseconds of work.
 const BATCH = 64;
@@ -51,15 +52,15 @@ export async function usage(
   templates: ReadonlyMap<string, Template | undefined>,
   signal: AbortSignal | undefined,
 ): Promise<UsageReport> {
-  const what = `measuring ${folder.path}`;
-  const accounts = new Accounts(what, signal);
+  const task = new Task(`measuring ${folder.path}`, signal);
+  const accounts = new Accounts(task);
   try {
     await accounts.addTemplates(templates);
     await accounts.addOurImages(folder, names);
     await accounts.addSlots(listSlots(folder, names, signal));
     return { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   } finally {
     accounts.dispose();
   }
@@ -67,14 +68,12 @@ export async function usage(
 
 /** One account for each stack, and the sum of all. */
 class Accounts {
-  readonly #what: string;
-  readonly #signal: AbortSignal | undefined;
+  readonly #task: Task;
   readonly #whole = native().newDiskUsage();
   readonly #accounts = new Map<string | undefined, Account>();
 
-  constructor(what: string, signal: AbortSignal | undefined) {
-    this.#what = what;
-    this.#signal = signal;
+  constructor(task: Task) {
+    this.#task = task;
   }
 
   async addTemplates(templates: ReadonlyMap<string, Template | undefined>): Promise<void> {
@@ -143,7 +142,7 @@ class Accounts {
     { diskUsage }: Account,
     paths: readonly string[],
   ): Promise<{ aloneBytes: number; bytes: number }> {
-    checkAborted(this.#what, this.#signal);
+    this.#task.checkAborted();
     const sum = { aloneBytes: 0, bytes: 0 };
     for (const blocks of await native().measureFiles(diskUsage, paths)) {
       // Released, or taken from the pool, since it was listed.

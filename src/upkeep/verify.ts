@@ -1,4 +1,5 @@
 // Reading everything again: whether templates, sealed images and clones still hold the bytes that their digests are of.
+
 import { readdir } from 'node:fs/promises';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
 import type { Template } from '../catalog/templates.js';
@@ -11,7 +12,8 @@ import { imageInUse } from '../slot/slot-use.js';
 import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
-import { checkAborted, type Progress } from '../system/long-work.js';
+import type { Progress } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 
 export interface VerifyOptions {
   /**
@@ -59,8 +61,8 @@ export async function verify(
   e2fsckBin: string,
   options: VerifyOptions,
 ): Promise<VerifyReport> {
-  const what = `verifying ${folder.path}`;
-  const { signal, onProgress } = options;
+  const { onProgress } = options;
+  const task = new Task(`verifying ${folder.path}`, options.signal);
   try {
     const checks = templates.map(
       ({ path, sha256, identity }): Check => ({
@@ -78,10 +80,10 @@ export async function verify(
     const differences: Difference[] = [];
     let before = 0;
     for (const check of checks) {
-      checkAborted(what, signal);
+      task.checkAborted();
       const progress = ({ bytesDone }: Progress) =>
         onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
-      const found = check.found ?? (await whatItIs(what, check, e2fsckBin, signal, progress));
+      const found = check.found ?? (await whatItIs(task, check, e2fsckBin, progress));
       const { kind, path, expected, sizeBytes } = check;
       if (found !== expected) differences.push({ kind, path, expected, found });
       before += sizeBytes;
@@ -95,15 +97,14 @@ export async function verify(
       differences,
     };
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
 }
 
 async function whatItIs(
-  what: string,
+  task: Task,
   { path, expected, record }: Check,
   e2fsckBin: string,
-  signal: AbortSignal | undefined,
   onProgress: (progress: Progress) => void,
 ): Promise<string> {
   let source: NativeSource | undefined;
@@ -113,8 +114,8 @@ async function whatItIs(
     const { identity } = opened.info;
     if (record !== undefined && !isSealed(record, keyOf(record.sha256, record.sizeBytes), identity))
       return 'another file, or changed since it was sealed';
-    if (expected !== CLEAN) return await hashSource(what, source, identity.sizeBytes, signal, onProgress);
-    await checkFilesystemClean(path, e2fsckBin, signal);
+    if (expected !== CLEAN) return await hashSource(task, source, identity.sizeBytes, onProgress);
+    await checkFilesystemClean(path, e2fsckBin, task.signal);
     return CLEAN;
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return 'nothing';

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { inTurn } from '../../src/system/long-work.js';
+import { Task } from '../../src/system/task.js';
 import { rejection } from '../fixtures/rejection.js';
 
 test('at most two long jobs run at once, in the order they came', async () => {
@@ -9,7 +10,7 @@ test('at most two long jobs run at once, in the order they came', async () => {
   const order: number[] = [];
   await Promise.all(
     Array.from({ length: 8 }, (_, i) =>
-      inTurn('job', undefined, async () => {
+      inTurn(new Task('job', undefined), async () => {
         order.push(i);
         most = Math.max(most, ++running);
         await sleep(2);
@@ -23,7 +24,7 @@ test('at most two long jobs run at once, in the order they came', async () => {
 
 test('a job that fails lets the next one run', async () => {
   const jobs = Array.from({ length: 6 }, (_, i) =>
-    inTurn('job', undefined, async () => {
+    inTurn(new Task('job', undefined), async () => {
       if (i % 2 === 0) throw new Error(`job ${i}`);
       return i;
     }),
@@ -42,13 +43,13 @@ test('a job that fails lets the next one run', async () => {
 test('an abort reaches a job that waits for its turn, which then never runs', async () => {
   const controller = new AbortController();
   let ran = false;
-  const busy = [0, 1].map(() => inTurn('busy', undefined, () => sleep(20)));
-  const waiting = inTurn('waiting', controller.signal, async () => {
+  const busy = [0, 1].map(() => inTurn(new Task('busy', undefined), () => sleep(20)));
+  const waiting = inTurn(new Task('waiting', controller.signal), async () => {
     ran = true;
   });
   controller.abort();
   await rejection(waiting, 'ABORT_ERR');
   await Promise.all(busy);
-  await inTurn('after', undefined, async () => {});
+  await inTurn(new Task('after', undefined), async () => {});
   expect(ran).toBe(false);
 });
