@@ -1,4 +1,4 @@
-// Counters and histograms for operators, by OpenTelemetry's API. Only its types are needed here: the meter is the caller's.
+// Metrics for operators, through OpenTelemetry's API. Only its types are needed here: the caller brings the meter.
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import type { Attributes, Meter } from '@opentelemetry/api';
 import { RootfsError } from './system/errors.js';
@@ -11,11 +11,11 @@ const BOUNDARIES = [
 ];
 
 /**
- * Measures what every registry in this thread does, until the function that it returns is called:
+ * Measures what every registry in this thread does, until you call the function that it returns:
  *
- * - `microvm_rootfs.operation.duration`, a histogram in seconds, with the attributes `operation`, `outcome` (`ok` or `error`), for clones and their like
- *   `strategy`, and of errors `code`; its count is that of the operations;
- * - `microvm_rootfs.operation.size`, a counter of bytes: lengths of images cloned, grown or sealed, and bytes hashed.
+ * - `microvm_rootfs.operation.duration` is a histogram in seconds. Its attributes are `operation`, `outcome` (`ok` or
+ *   `error`), `strategy` for clones and the like, and `code` for errors. Its count is the number of operations.
+ * - `microvm_rootfs.operation.size` counts bytes: the lengths of images cloned, grown or sealed, and the bytes hashed.
  *
  * @example
  * import { metrics } from '@opentelemetry/api';
@@ -33,7 +33,7 @@ export function instrument(meter: Meter): () => void {
   });
   const record = (message: unknown) => {
     const event = message as OperationEvent;
-    // The end of the call that started an asynchronous operation, not of the operation.
+    // This is the end of the call that started an asynchronous operation, not of the operation itself.
     if (event.durationMs === undefined) return;
     const attributes = attributesOf(event);
     duration.record(event.durationMs / 1000, attributes);

@@ -4,7 +4,7 @@ import { StackNames } from './catalog/stack-names.js';
 import { type Template, Templates } from './catalog/templates.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
 import { type CloneRequest, poolKey } from './clone/clone-plan.js';
-import { Slots } from './clone/cloner.js';
+import { Cloner } from './clone/cloner.js';
 import { type MakeReady, Pool } from './clone/pool.js';
 import { type ReadySlots, readySlots } from './clone/ready-slots.js';
 import type { VmRootfs } from './clone/vm-rootfs.js';
@@ -61,18 +61,18 @@ export interface CloneManyRequest {
 }
 
 export interface GcOptions extends Abortable {
-  /** The ids whose slots stay, as they were given to `cloneForVm`. */
+  /** Ids whose slots stay, as given to `cloneForVm`. */
   readonly keep: Iterable<string>;
-  /** Release nothing, only tell. */
+  /** Report what would be released, and release nothing. */
   readonly dryRun?: boolean;
 }
 
 export interface CommitOptions extends Pick<PublishOptions, 'replace' | 'signal' | 'onProgress'> {}
 
 export interface SnapshotOptions extends HashOptions {
-  /** Paths of further files: they are kept under their base names. */
+  /** Paths of further files to save, under their base names. */
   readonly with?: readonly string[];
-  /** Reject with `SLOT_IN_USE` if some process has the image open, rather than trust that the VM is paused. */
+  /** Reject with `SLOT_IN_USE` if a process has the image open, instead of trusting that the VM is paused. */
   readonly refuseInUse?: boolean;
 }
 
@@ -84,11 +84,12 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
 }
 
 /**
- * A catalog of rootfs templates and the clones made of them, one for each VM.
+ * A catalog of rootfs templates, and the clones made from them, one per VM.
  *
- * Any number of registries, also in several processes, may work on the same folders. Every method rejects with a
- * {@link RootfsError}; besides the codes that each method names: `INVALID_ARGUMENT` for options of a wrong type, `ABORT_ERR` where a
- * signal is taken, `UNSUPPORTED_PLATFORM`, `ADDON_NOT_LOADED`, `CLOSED`, and the system's own codes (`ENOSPC`, `EIO`, `EACCES`, …).
+ * Any number of registries, in any number of processes, can work on the same folders. Every method rejects with a
+ * {@link RootfsError}. Besides the codes that a method names, these are possible everywhere: `INVALID_ARGUMENT` (an option
+ * of a wrong type), `ABORT_ERR` (where a signal is taken), `UNSUPPORTED_PLATFORM`, `ADDON_NOT_LOADED`, `CLOSED`, and the
+ * system's own codes (`ENOSPC`, `EIO`, `EACCES`, …).
  *
  * @example
  * const registry = new RootfsRegistry({ templateDir: '/srv/templates', clonesDir: '/srv/vms' });
@@ -108,7 +109,7 @@ export class RootfsRegistry {
   readonly #snapshots: Snapshots;
   readonly #sealed: SealedImages;
   readonly #pool: Pool;
-  readonly #slots: Slots;
+  readonly #cloner: Cloner;
 
   /** Does no I/O. Throws `INVALID_ARGUMENT`. */
   constructor(config: Partial<RootfsConfig> = {}) {
@@ -126,7 +127,7 @@ export class RootfsRegistry {
     this.#sealed = new SealedImages(this.#folder, this.config);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
-    this.#slots = new Slots(this.#folder, this.#templates, this.#names, sealed, this.#pool, this.config);
+    this.#cloner = new Cloner(this.#folder, this.#templates, this.#names, sealed, this.#pool, this.config);
   }
 
   /** A registry configured by the environment: see {@link configFromEnv}. */
@@ -135,39 +136,41 @@ export class RootfsRegistry {
   }
 
   /**
-   * Every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name; none if there is no
-   * `templateDir`. A digest is computed once for a file as it is, and hashing a new template reads all of it. Rejects with
-   * `TEMPLATE_CHANGED` if some template is being written to.
+   * Lists every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name. Returns an
+   * empty list if `templateDir` does not exist. Each digest is computed once per state of its file; a new template is read
+   * in full for that. Rejects with `TEMPLATE_CHANGED` if a template is being written to.
    */
   async stacks(options: Abortable = {}): Promise<StackInfo[]> {
     return this.#catalog.stacks(signalOf('listing stacks', options));
   }
 
   /**
-   * One template of the catalog, or undefined if its folder or image is missing. Rejects with `INVALID_STACK_NAME`, `TEMPLATE_INVALID` (not a
-   * regular file) and `TEMPLATE_CHANGED` (being written to).
+   * Returns one template of the catalog, or undefined if its folder or image is missing. Rejects with `INVALID_STACK_NAME`,
+   * `TEMPLATE_INVALID` (not a regular file) and `TEMPLATE_CHANGED` (being written to).
    */
   async stack(name: string, options: Abortable = {}): Promise<StackInfo | undefined> {
     return this.#catalog.stack(parseStackName(name), signalOf(`looking at stack ${name}`, options));
   }
 
   /**
-   * Puts an image into the catalog as stack `name`, at once and whole: whoever looks, also after a crash or power cut, finds the stack as it was
-   * or as it is published. `source` is a raw image of an ext4 filesystem (reflinked where that can be, else copied; holes stay holes), one
-   * compressed by gzip, zstd or xz, a qcow2, or a root filesystem as a folder or a tar (which may be compressed, too). It is only read. The same
-   * tree (names, contents, modes, owners, times of last modification, extended attributes, hardlinks) gives the same digest with the same
-   * version of `mke2fs`; the root folder itself is root's, with mode 0755 unless `mke2fs` takes that of the tree.
+   * Puts an image into the catalog as stack `name`. The change is atomic: every reader, even after a crash or a power cut,
+   * finds the stack either as it was or as it is now. `source` is only read. It can be a raw ext4 image (reflinked where
+   * possible, else copied with its holes), one compressed with gzip, zstd or xz, a qcow2 image, or a root file system as a
+   * folder or a tar archive, compressed or not. The same tree (names, contents, modes, owners, modification times, extended
+   * attributes, hardlinks) gives the same digest with the same version of `mke2fs`. The root folder itself belongs to root
+   * and has mode 0755, unless `mke2fs` takes these from the tree.
    *
-   * Only an image that `e2fsck` finds clean is published. A journal is replayed, in the published image, first. Clones of an image that is
-   * replaced stay as they are, and have a stamp that is not the stack's any more.
+   * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published. Clones
+   * of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
-   * Runs `e2fsck`; for folders and tars `mke2fs`, for tars GNU `tar` (as root: owners are kept), for xz `xz`, for zstd `zstd`, for
-   * qcow2 `qemu-img`.
+   * Runs `e2fsck`; `mke2fs` for folders and tars; GNU `tar` for tars (run as root to keep owners); `xz`, `zstd` and
+   * `qemu-img` for those formats.
    *
-   * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not what `expectedSha256` says), `IMAGE_INVALID` (no ext4
-   * filesystem, damaged or cut-off data, a qcow2 with other files behind it), `TEMPLATE_CORRUPT` (the filesystem is longer than its image),
-   * `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`, `SOURCE_CHANGED` (somebody writes to the source), `TEMPLATE_INVALID` (the stack's folder is no
-   * folder), `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`. After any of them the catalog is as it was.
+   * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
+   * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files), `TEMPLATE_CORRUPT`
+   * (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`, `SOURCE_CHANGED` (the source
+   * is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder), `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`,
+   * `PROGRAM_NOT_FOUND`. After any of these the catalog is unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });
@@ -183,10 +186,11 @@ export class RootfsRegistry {
   }
 
   /**
-   * {@link publishStack} of a VM's disk as it is now: the slot becomes a template, and stays a slot. Its filesystem is checked, and a journal
-   * replayed, on a copy. The VM must be stopped: a disk in use is never whole.
+   * Publishes a VM's disk, as it is now, as a stack: see {@link publishStack}. The slot stays. The file system is checked,
+   * and its journal replayed, on a copy. Stop the VM first: a disk in use is never consistent.
    *
-   * Rejects like {@link publishStack}, and with `SLOT_IN_USE`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_BUSY`.
+   * Rejects like {@link publishStack}, and with `SLOT_IN_USE`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
+   * `VM_ID_COLLISION`, `SLOT_BUSY`.
    */
   async commitSlot(vmId: string, name: string, options: CommitOptions = {}): Promise<PublishedStack> {
     const vm = parseVmId(vmId);
@@ -205,11 +209,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * Takes a stack out of the catalog. Resolves to false if there is none. Clones are independent of it, but the next `cloneForVm` of their ids would
-   * fail: so it refuses while there are clones of what it is now. A clone that is made meanwhile may be missed. Other files in the stack's
-   * folder stay, and then so does the folder.
+   * Removes a stack from the catalog. Resolves to false if there is none. Existing clones keep working, but the next
+   * `cloneForVm` of their ids would fail, so the call refuses while the stack's present image has clones. A clone that is
+   * made at the same time may be missed. If the stack's folder holds other files, they and the folder stay.
    *
-   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), and like {@link stack} where the image's digest must be computed first.
+   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), and like {@link stack} if the image's digest has to be
+   * computed first.
    */
   async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
     const located = this.#catalog.located(name);
@@ -224,35 +229,36 @@ export class RootfsRegistry {
   }
 
   /**
-   * Gives a VM its own clone of a template: by reflink, else by hardlink (unless `writable: true`), else by a copy that keeps holes. The
-   * slot appears at once and whole. The same id and stack again returns the slot that is there, whatever its size.
+   * Gives a VM its own clone of a template: by reflink, else by hardlink (unless `writable: true`), else by a copy that keeps
+   * holes. The slot appears atomically and complete. A second call with the same id and stack returns the existing slot,
+   * whatever its size.
    *
-   * Rejects with `INVALID_VM_ID`, `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`; and for a slot that is there and
-   * is not touched: `STAMP_MISMATCH` (of another template), `VM_ID_COLLISION` (of another id that has the same folder name), `SLOT_TORN` (not
-   * whole), `SLOT_INVALID` (no slot of ours), `SLOT_IN_USE` (it would have to be made independent). `SHARED_INODE`: `owner` or `mode`
-   * would change the template.
+   * Rejects with `INVALID_VM_ID`, `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, and with
+   * `SHARED_INODE` if `owner` or `mode` would change the template. If a slot exists and cannot be used, it is left alone and
+   * the call rejects with `STAMP_MISMATCH` (of another template), `VM_ID_COLLISION` (of another id with the same folder
+   * name), `SLOT_TORN` (incomplete), `SLOT_INVALID` (not a slot) or `SLOT_IN_USE` (it would have to be replaced).
    */
   async cloneForVm(vmId: string, stack: string, options: CloneOptions = {}): Promise<VmRootfs> {
     const request = this.#request(vmId, stack, options);
-    return traced(aboutClone(request), () => this.#slots.clone(request));
+    return traced(aboutClone(request), () => this.#cloner.clone(request));
   }
 
   /**
-   * {@link cloneForVm} on the calling thread, for a scheduler that would rather spend the microseconds of the clone there than those of a hop
-   * to another thread and back. Warm work only: a template whose digest is known and that is sealed (or cannot be), no copying, no
-   * growing.
+   * {@link cloneForVm} on the calling thread. It saves the hop to another thread and back, and blocks the event loop for the
+   * duration of the clone instead. It does only warm work: the template's digest must be known and the template sealed, where
+   * that is possible, and nothing may need copying or growing.
    *
-   * Throws like {@link cloneForVm}, and `NOT_WARM` where more would be needed: {@link cloneForVm} does that, and {@link prewarm} does it
-   * beforehand.
+   * Throws like {@link cloneForVm}, and `NOT_WARM` if more work is needed. In that case call {@link cloneForVm}, or call
+   * {@link prewarm} beforehand.
    */
   cloneForVmSync(vmId: string, stack: string, options: CloneOptions = {}): VmRootfs {
     const request = this.#request(vmId, stack, options);
-    return tracedSync(aboutClone(request), () => this.#slots.cloneSync(request));
+    return tracedSync(aboutClone(request), () => this.#cloner.cloneSync(request));
   }
 
   /**
-   * Many clones that share trips to other threads. Resolves to one settled result for each request, in order; one that fails, or is wrong in
-   * itself, does not keep the others.
+   * Makes many clones, which share trips to other threads. Resolves to one settled result per request, in order. A request
+   * that fails or is invalid does not affect the others.
    */
   async cloneMany(requests: readonly CloneManyRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
     if (!Array.isArray(requests))
@@ -270,7 +276,7 @@ export class RootfsRegistry {
     const settled = await tracedMany(
       'clone',
       () => parsed.map(({ request }) => aboutClone(request)),
-      () => this.#slots.cloneMany(parsed.map(({ request }) => request)),
+      () => this.#cloner.cloneMany(parsed.map(({ request }) => request)),
     );
     parsed.forEach(({ index }, i) => {
       results[index] = settled[i] as PromiseSettledResult<VmRootfs>;
@@ -279,9 +285,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is a rename (`pooled: true`). The pool
-   * is filled again behind the clones when half of it is gone. With `count: 0` the template is only hashed and sealed, and a pool that this
-   * registry kept is given up. Resolves when the slots are there. Where clones are copies, each ready slot takes the space of one.
+   * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is only a rename
+   * (`pooled: true`). The pool is refilled in the background when half of it is gone. With `count: 0` the template is only
+   * hashed and sealed, and a pool that this registry kept is given up. Resolves when the slots are ready. Where clones are
+   * copies, each ready slot takes the space of a copy.
    *
    * Rejects like {@link cloneForVmWithSize}.
    */
@@ -291,11 +298,11 @@ export class RootfsRegistry {
     requireSizeBytes('count', count);
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
-    const template = await this.#slots.warmUp(request);
+    const template = await this.#cloner.warmUp(request);
     const key = poolKey(request, template);
     const { signal, ...lasting } = options;
     const make: MakeReady = (key, prefix) =>
-      this.#slots.makeReady({ ...request, signal: undefined }, key, prefix);
+      this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
     try {
       await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
     } catch (error) {
@@ -303,12 +310,12 @@ export class RootfsRegistry {
     }
   }
 
-  /** The ready slots that lie in the pool, whichever process made them, sorted by stack and size. */
+  /** Returns the ready slots in the pool, of all processes, sorted by stack and size. */
   async readySlots(): Promise<ReadySlots[]> {
     return readySlots(this.#folder);
   }
 
-  /** What was made of a template as it was before is of no use any more, unless a VM has it. */
+  /** Removes what was made from an earlier state of a template, unless a VM has it. */
   #dropMadeOf(before: Template, gone: boolean): void {
     this.#pool.drop(before, gone);
     if (this.#folder.opened === undefined) return;
@@ -320,20 +327,17 @@ export class RootfsRegistry {
   #request(vmId: string, stack: string, options: CloneOptions): CloneRequest {
     const vm = parseVmId(vmId);
     const { name, templatePath } = this.#catalog.located(stack);
-    const { writable, sizeBytes, owner, mode, durable, signal } = parseCloneOptions(
-      () => `cloning ${name} for VM ${vm.safe}`,
-      options,
-    );
-    return { vm, stack: name, templatePath, writable, sizeBytes, owner, mode, durable, signal };
+    const parsed = parseCloneOptions(() => `cloning ${name} for VM ${vm.safe}`, options);
+    return { vm, stack: name, templatePath, ...parsed };
   }
 
   /**
-   * {@link cloneForVm}, grown to `targetBytes`: file and ext4 filesystem. A slot that was cloned without a size is grown once. With the
-   * template's own size nothing is grown and no program is run.
+   * {@link cloneForVm} with the image and its ext4 file system grown to `targetBytes`. A slot that was cloned without a size
+   * can be grown once. With the template's own size nothing is grown and no program runs.
    *
-   * Rejects like {@link cloneForVm}, and with `SHRINK_REFUSED` (smaller than the template), `SIZE_STAMP_MISMATCH` (grown to another size
-   * before), `SLOT_IN_USE` (some process has the slot's image open), `TEMPLATE_CORRUPT`, `RESIZE_FAILED`, `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`,
-   * `E2FSCK_NOT_FOUND`. After any of them the slot is as it was.
+   * Rejects like {@link cloneForVm}, and with `SHRINK_REFUSED` (smaller than the template), `SIZE_STAMP_MISMATCH` (already
+   * grown to another size), `SLOT_IN_USE` (a process has the slot's image open), `TEMPLATE_CORRUPT`, `RESIZE_FAILED`,
+   * `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`. After any of these the slot is unchanged.
    */
   async cloneForVmWithSize(
     vmId: string,
@@ -361,11 +365,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * Takes a VM's slot away, whoever has its image open (the holder keeps it until it closes it). Resolves to false if there is none. The
-   * slot is gone when this resolves; its space comes back a little later, see {@link drain}.
+   * Removes a VM's slot, even if a process has its image open; that process keeps the image until it closes it. Resolves to
+   * false if there is no slot. The slot is gone when the call resolves. Its space is freed shortly afterwards: see
+   * {@link drain}.
    *
-   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION` (the slot is another id's), `SLOT_INVALID` (no slot of ours), `SLOT_IN_USE` (only with
-   * `refuseInUse`).
+   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION` (the slot belongs to another id), `SLOT_INVALID` (not a slot) and, with
+   * `refuseInUse`, `SLOT_IN_USE`.
    */
   async release(vmId: string, options: ReleaseOptions = {}): Promise<boolean> {
     const vm = parseVmId(vmId);
@@ -376,9 +381,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * Puts the clones folder in order after crashes and power cuts: removes what dead processes left, half-made stacks and snapshots too, and slots that are not whole unless
-   * some process has their image open. Safe at any time, beside other processes, and any number of times. A slot that cannot be looked at
-   * (`EIO`, `EACCES`) keeps nothing else from being done: the call rejects with the first such error when all else is in order.
+   * Cleans up after crashes and power cuts: removes what dead processes left behind, including unfinished stacks and
+   * snapshots, and slots that are incomplete, unless a process has their image open. It is safe at any time, next to other
+   * processes, and any number of times. A slot that cannot be read (`EIO`, `EACCES`) does not stop the rest; the call rejects
+   * with the first such error once everything else is done.
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
     return recover(
@@ -392,19 +398,19 @@ export class RootfsRegistry {
   }
 
   /**
-   * Whether some process has the image of a VM's slot open: a VMM, a loop device, a backup. `unknown` where the filesystem has no leases (FUSE, NFS).
-   * The answer is of the moment.
+   * Tells whether a process has the image of a VM's slot open: a VMM, a loop device, a backup. `unknown` where the file
+   * system has no leases (FUSE, NFS). The answer can be out of date as soon as it is given.
    *
-   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `VM_ID_COLLISION`, `SLOT_INVALID`, `SLOT_TORN` (its raw id is).
+   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `VM_ID_COLLISION`, `SLOT_INVALID`, `SLOT_TORN` (its raw id is unreadable).
    */
   async slotInUse(vmId: string): Promise<SlotUse> {
     return slotInUse(this.#folder, parseVmId(vmId));
   }
 
   /**
-   * Releases every whole slot whose id is not in `keep`, unless its image is in use or that cannot be told. Torn slots are left to
-   * {@link recover}; files, links and folders that are no slots of ours are never touched. A slot that is cloned meanwhile for an id that
-   * `keep` lacks goes as well: collect while you start no such VM.
+   * Releases every complete slot whose id is not in `keep`, unless its image is in use or that is unknown. Torn slots are
+   * left to {@link recover}. Files, links and folders that are not slots are never touched. A slot that is cloned at the same
+   * time, for an id that is not in `keep`, may be released as well: start no such VM while you collect.
    *
    * Rejects with `INVALID_ARGUMENT` and `INVALID_VM_ID`, before anything is released.
    */
@@ -423,8 +429,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Reads templates and sealed images again, and with `clones` those clones that share no blocks, and names each that does not hold the bytes
-   * that its digest is of. Templates whose digest is not known yet are not read. Changes nothing.
+   * Reads templates and sealed images again, and with `clones` also the clones that share no blocks. Reports each one that no
+   * longer holds the bytes of its digest. Templates whose digest is not known yet are not read. Changes nothing.
    */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     requireKnownKeys('options', options, ['clones', 'signal', 'onProgress']);
@@ -435,8 +441,9 @@ export class RootfsRegistry {
   }
 
   /**
-   * Every slot in the clones folder, whole or not, in no order; foreign files and folders are left out. Comes in batches, so that a hundred
-   * thousand of them need no memory; what is made or released meanwhile may be among them or not.
+   * Yields every slot in the clones folder, complete or not, in no particular order. Files and folders that are not slots are
+   * left out. Slots are read in batches, so that listing a hundred thousand of them takes little memory. A slot that is made
+   * or released meanwhile may or may not appear.
    *
    * @example for await (const { rawId, stack, sizeBytes } of registry.slots()) console.log(rawId, stack, sizeBytes);
    */
@@ -446,10 +453,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * All that can be told of a VM's slot; undefined if it has none. A template that was never looked at is hashed neither: then `outdated` is
-   * undefined.
+   * Returns everything that is known about a VM's slot, or undefined if there is none. The template is not hashed for this: if
+   * its digest is unknown, `outdated` is undefined.
    *
-   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION`, `SLOT_TORN` (its raw id is).
+   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION`, `SLOT_TORN` (its raw id is unreadable).
    */
   async slot(vmId: string): Promise<SlotDetails | undefined> {
     const digestNow: DigestNow = (stack) => this.#catalog.digestNow(stack);
@@ -457,8 +464,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * What stacks and slots hold on disk, by FIEMAP: blocks that several images share are counted once. Looks at each image: some 10 µs, and more for
-   * images of many extents.
+   * Measures what stacks and slots hold on disk, with FIEMAP: blocks that several images share are counted once. Takes about
+   * 10 µs per image, and more for images with many extents.
    */
   async usage(options: Abortable = {}): Promise<UsageReport> {
     const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
@@ -466,12 +473,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * A new slot from the present contents of another VM's, for a VM that is forked from a paused one. The image may be open in the paused
-   * VMM: what it has written is in the fork, what it or its guest still hold in memory is not, so flush first, or fork the memory as well. The new
-   * slot has its parent's stamps: those of the template that both descend from.
+   * Makes a new slot from the present contents of another VM's slot, to fork a paused VM. The paused VMM may have the image
+   * open: the fork has what the VMM has written so far, but not what the VMM or its guest still hold in memory. Flush first,
+   * or fork the memory as well. The new slot carries the stamps of its parent, which name the template of both.
    *
-   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_EXISTS` (the new one), `SOURCE_CHANGED` (the parent was
-   * written to meanwhile), `SLOT_IN_USE` (only with `refuseInUse`), `SLOT_BUSY`.
+   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_EXISTS` (the new
+   * slot), `SOURCE_CHANGED` (the parent was written to meanwhile), `SLOT_IN_USE` (with `refuseInUse`), `SLOT_BUSY`.
    */
   async forkSlot(fromVmId: string, vmId: string, options: ForkOptions = {}): Promise<DerivedRootfs> {
     const from = parseVmId(fromVmId);
@@ -484,11 +491,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * Gives a slot's image a path in another folder, such as a jailer's chroot: as a hardlink, so that what the VM writes is in the slot; else as a
-   * reflink or a copy with a life of its own, where the folder is on another filesystem or the clone is its template. `strategy` and
-   * `attempts` tell which. Grow the slot before, not after. `owner` and `mode` of a hardlink are those of the slot's image as well.
+   * Gives a slot's image a path in another folder, such as a jailer's chroot. By default this is a hardlink: what the VM
+   * writes there is in the slot. If the folder is on another file system, or the clone is its template, the result is a
+   * reflink or a copy, independent of the slot. `strategy` and `attempts` tell which. Grow the slot before you export it, not
+   * after. `owner` and `mode` of a hardlink apply to the slot's image as well.
    *
-   * Rejects with `FILE_EXISTS`, `SOURCE_CHANGED`, and those of {@link forkSlot} that are of the parent.
+   * Rejects with `FILE_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async exportTo(
     vmId: string,
@@ -504,11 +512,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * Keeps a VM's disk as it is now, and with it the files that belong to the same moment (`with`: the memory and state that the VMM wrote),
-   * in a folder of their own under `snapshotsDir`, with a manifest that `sha256sum -c` reads. On the disk when this resolves. The VM must be
-   * paused meanwhile; copying is by reflink where that is possible, and hashing, which takes longer, is of the copies.
+   * Saves a VM's disk as it is now, together with the files of the same moment (`with`: the memory and state that the VMM
+   * wrote), in a folder of its own in `snapshotsDir`, with a manifest that `sha256sum -c` reads. Everything is on disk when
+   * the call resolves. Pause the VM until then. Files are copied by reflink where possible; the copies are then hashed.
    *
-   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `SOURCE_CHANGED`, and those of {@link forkSlot} that are of the parent.
+   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that
+   * concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     const vm = parseVmId(vmId);
@@ -525,14 +534,14 @@ export class RootfsRegistry {
     );
   }
 
-  /** The snapshots that are whole, in no order. Reads their manifests alone. */
+  /** Yields the complete snapshots, in no particular order. Reads only their manifests. */
   async *snapshots(): AsyncGenerator<Snapshot, void, undefined> {
     yield* this.#snapshots.list();
   }
 
   /**
-   * Reads all files of a snapshot again. Rejects with `SNAPSHOT_CORRUPT`, which names the first file that is not as it was, `SNAPSHOT_NOT_FOUND`,
-   * `INVALID_SNAPSHOT_NAME`.
+   * Reads all files of a snapshot again. Rejects with `SNAPSHOT_CORRUPT`, which names the first file that changed,
+   * `SNAPSHOT_NOT_FOUND` and `INVALID_SNAPSHOT_NAME`.
    */
   async verifySnapshot(name: string, options: HashOptions = {}): Promise<Snapshot> {
     requireKnownKeys('options', options, ['signal', 'onProgress']);
@@ -542,7 +551,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * A new slot from a snapshot, which is verified first. Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `INVALID_VM_ID`.
+   * Makes a new slot from a snapshot, after verifying the snapshot. Rejects like {@link verifySnapshot}, and with
+   * `SLOT_EXISTS` and `INVALID_VM_ID`.
    */
   async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
     const vm = parseVmId(vmId);
@@ -553,12 +563,14 @@ export class RootfsRegistry {
     );
   }
 
-  /** Removes a snapshot; false if there was none. Rejects with `SNAPSHOT_CORRUPT` if the folder is none of ours. */
+  /**
+   * Removes a snapshot. Resolves to false if there is none. Rejects with `SNAPSHOT_CORRUPT` if the folder is not a snapshot.
+   */
   async removeSnapshot(name: string): Promise<boolean> {
     return this.#snapshots.remove(name);
   }
 
-  /** Resolves when background work is done: the space of released slots was given back, the pool is full. */
+  /** Resolves when background work is done: the space of released slots is free and the pool is full. */
   async drain(): Promise<void> {
     await this.#background.drain();
     await this.#catalogFolder.drain();
@@ -566,7 +578,7 @@ export class RootfsRegistry {
     await this.#snapshots.drain();
   }
 
-  /** Ends background work and closes all descriptors. The registry is of no use afterwards (`CLOSED`). */
+  /** Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`. */
   async close(): Promise<void> {
     this.#pool.close();
     await this.#background.close();

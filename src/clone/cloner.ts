@@ -36,7 +36,7 @@ const ROUNDS = 16;
 // Requests in one trip of a batch: some milliseconds of work.
 const BATCH = 64;
 
-export class Slots {
+export class Cloner {
   readonly #folder: ManagedFolder;
   readonly #sources: CloneSources;
   readonly #existing: ExistingSlots;
