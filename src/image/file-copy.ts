@@ -3,7 +3,7 @@
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import { type NativeSource, native } from '../addon/native.js';
-import { inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
+import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
 import type { OwnerAndMode } from './owner-and-mode.js';
@@ -35,13 +35,10 @@ export async function copyFile(
   const { copy, reflinked, errno } = await native().newFileCopy(source, dest);
   try {
     if (!reflinked) {
-      await inTurn(task, async () => {
-        for (let done = false; !done; ) {
-          task.checkAborted();
-          const step = await native().fileCopyStep(copy, SLICE_BYTES);
-          onProgress?.({ bytesDone: step.bytesDone, bytesTotal: sizeBytes });
-          done = step.done;
-        }
+      await inSlices(task, async () => {
+        const { bytesDone, done } = await native().fileCopyStep(copy, SLICE_BYTES);
+        onProgress?.({ bytesDone, bytesTotal: sizeBytes });
+        return done || undefined;
       });
     }
     await beforePublished();

@@ -2,7 +2,7 @@ import { type NativeSource, native } from '../addon/native.js';
 import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
-import { inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
+import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 
 export interface HashOptions {
@@ -40,26 +40,23 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   }
 }
 
-/** The SHA-256 of an open image, when its turn among the long jobs comes. */
+/** The SHA-256 of an open image. */
 export function hashSource(
   task: Task,
   source: NativeSource,
   bytesTotal: number,
   onProgress?: (progress: Progress) => void,
 ): Promise<string> {
-  return traced({ operation: 'hash', what: task.what, bytes: bytesTotal }, () =>
-    inTurn(task, async () => {
-      const digest = native().newDigest(source);
-      try {
-        for (;;) {
-          task.checkAborted();
-          const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
-          onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
-          if (sha256 !== undefined) return sha256;
-        }
-      } finally {
-        native().dispose(digest);
-      }
-    }),
-  );
+  return traced({ operation: 'hash', what: task.what, bytes: bytesTotal }, async () => {
+    const digest = native().newDigest(source);
+    try {
+      return await inSlices(task, async () => {
+        const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
+        onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
+        return sha256;
+      });
+    } finally {
+      native().dispose(digest);
+    }
+  });
 }

@@ -15,7 +15,7 @@ export interface Progress {
   readonly bytesTotal: number;
 }
 
-/** Runs `job` when it is its turn. Rejects with `ABORT_ERR` while it waits; the job itself checks between its slices. */
+/** Runs `job` when it is its turn. Rejects with `ABORT_ERR` if it is aborted while it waits. */
 export async function inTurn<T>(task: Task, job: () => Promise<T>): Promise<T> {
   task.checkAborted();
   if (running >= JOBS_AT_ONCE) await turn(task);
@@ -26,6 +26,17 @@ export async function inTurn<T>(task: Task, job: () => Promise<T>): Promise<T> {
     const next = waiting.shift();
     if (next === undefined) running--;
     else next();
+  }
+}
+
+/**
+ * Runs `slice` until it has a result. Every slice waits for a turn of its own, so a job that takes days keeps no other job waiting. Rejects with
+ * `ABORT_ERR` if it is aborted between two slices.
+ */
+export async function inSlices<T>(task: Task, slice: () => Promise<T | undefined>): Promise<T> {
+  for (;;) {
+    const result = await inTurn(task, slice);
+    if (result !== undefined) return result;
   }
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
-import { inTurn } from '../../src/system/long-work.js';
+import { inSlices, inTurn } from '../../src/system/long-work.js';
 import { Task } from '../../src/system/task.js';
 import { rejection } from '../fixtures/rejection.js';
 
@@ -52,4 +52,14 @@ test('an abort reaches a job that waits for its turn, which then never runs', as
   await Promise.all(busy);
   await inTurn(new Task('after', undefined), async () => {});
   expect(ran).toBe(false);
+});
+
+test('a job without an end keeps no other job waiting', async () => {
+  const controller = new AbortController();
+  const endless = [0, 1].map(() =>
+    inSlices(new Task('endless', controller.signal), () => sleep(1).then(() => undefined)),
+  );
+  expect(await inSlices(new Task('short', undefined), async () => 'done')).toBe('done');
+  controller.abort();
+  await Promise.all(endless.map((job) => rejection(job, 'ABORT_ERR')));
 });
