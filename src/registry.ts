@@ -87,9 +87,9 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
  * A catalog of rootfs templates, and the clones made from them, one per VM.
  *
  * Any number of registries, in any number of processes, can work on the same folders. Every method rejects with a
- * {@link RootfsError}. Besides the codes that a method names, these are possible everywhere: `INVALID_ARGUMENT` (an option
- * of a wrong type), `ABORT_ERR` (where a signal is taken), `UNSUPPORTED_PLATFORM`, `ADDON_NOT_LOADED`, `CLOSED`, and the
- * system's own codes (`ENOSPC`, `EIO`, `EACCES`, …).
+ * {@link RootfsError}. Besides the codes that a method names, these are possible everywhere: `INVALID_ARGUMENT` (an
+ * option of a wrong type), `ABORT_ERR` (where a signal is taken), `UNSUPPORTED_PLATFORM`, `ADDON_NOT_LOADED`, `CLOSED`,
+ * and the system's own codes (`ENOSPC`, `EIO`, `EACCES`, …).
  *
  * @example
  * const registry = new RootfsRegistry({ templateDir: '/srv/templates', clonesDir: '/srv/vms' });
@@ -136,41 +136,41 @@ export class RootfsRegistry {
   }
 
   /**
-   * Lists every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name. Returns an
-   * empty list if `templateDir` does not exist. Each digest is computed once per state of its file; a new template is read
-   * in full for that. Rejects with `TEMPLATE_CHANGED` if a template is being written to.
+   * Lists every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name.
+   * Returns an empty list if `templateDir` does not exist. Each digest is computed once per state of its file; a new
+   * template is read in full for that. Rejects with `TEMPLATE_CHANGED` if a template is being written to.
    */
   async stacks(options: Abortable = {}): Promise<StackInfo[]> {
     return this.#catalog.stacks(signalOf('listing stacks', options));
   }
 
   /**
-   * Returns one template of the catalog, or undefined if its folder or image is missing. Rejects with `INVALID_STACK_NAME`,
-   * `TEMPLATE_INVALID` (not a regular file) and `TEMPLATE_CHANGED` (being written to).
+   * Returns one template of the catalog, or undefined if its folder or image is missing. Rejects with
+   * `INVALID_STACK_NAME`, `TEMPLATE_INVALID` (not a regular file) and `TEMPLATE_CHANGED` (being written to).
    */
   async stack(name: string, options: Abortable = {}): Promise<StackInfo | undefined> {
     return this.#catalog.stack(parseStackName(name), signalOf(`looking at stack ${name}`, options));
   }
 
   /**
-   * Puts an image into the catalog as stack `name`. The change is atomic: every reader, even after a crash or a power cut,
-   * finds the stack either as it was or as it is now. `source` is only read. It can be a raw ext4 image (reflinked where
-   * possible, else copied with its holes), one compressed with gzip, zstd or xz, a qcow2 image, or a root file system as a
-   * folder or a tar archive, compressed or not. The same tree (names, contents, modes, owners, modification times, extended
-   * attributes, hardlinks) gives the same digest with the same version of `mke2fs`. The root folder itself belongs to root
-   * and has mode 0755, unless `mke2fs` takes these from the tree.
+   * Puts an image into the catalog as stack `name`. The change is atomic: every reader, even after a crash or a power
+   * cut, finds the stack either as it was or as it is now. `source` is only read. It can be a raw ext4 image (reflinked
+   * where possible, else copied with its holes), one compressed with gzip, zstd or xz, a qcow2 image, or a root file
+   * system as a folder or a tar archive, compressed or not. The same tree (names, contents, modes, owners, modification
+   * times, extended attributes, hardlinks) gives the same digest with the same version of `mke2fs`. The root folder
+   * itself belongs to root and has mode 0755, unless `mke2fs` takes these from the tree.
    *
-   * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published. Clones
-   * of an image that is replaced stay as they are; their stamps then no longer match the stack.
+   * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published.
+   * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
    * Runs `e2fsck`; `mke2fs` for folders and tars; GNU `tar` for tars (run as root to keep owners); `xz`, `zstd` and
    * `qemu-img` for those formats.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
-   * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files), `TEMPLATE_CORRUPT`
-   * (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`, `SOURCE_CHANGED` (the source
-   * is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder), `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`,
-   * `PROGRAM_NOT_FOUND`. After any of these the catalog is unchanged.
+   * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files),
+   * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`,
+   * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
+   * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`. After any of these the catalog is unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });
@@ -186,8 +186,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Publishes a VM's disk, as it is now, as a stack: see {@link publishStack}. The slot stays. The file system is checked,
-   * and its journal replayed, on a copy. Stop the VM first: a disk in use is never consistent.
+   * Publishes a VM's disk, as it is now, as a stack: see {@link publishStack}. The slot stays. The file system is
+   * checked, and its journal replayed, on a copy. Stop the VM first: a disk in use is never consistent.
    *
    * Rejects like {@link publishStack}, and with `SLOT_IN_USE`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
    * `VM_ID_COLLISION`, `SLOT_BUSY`.
@@ -210,11 +210,11 @@ export class RootfsRegistry {
 
   /**
    * Removes a stack from the catalog. Resolves to false if there is none. Existing clones keep working, but the next
-   * `cloneForVm` of their ids would fail, so the call refuses while the stack's present image has clones. A clone that is
-   * made at the same time may be missed. If the stack's folder holds other files, they and the folder stay.
+   * `cloneForVm` of their ids would fail, so the call refuses while the stack's present image has clones. A clone that
+   * is made at the same time may be missed. If the stack's folder holds other files, they and the folder stay.
    *
-   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), and like {@link stack} if the image's digest has to be
-   * computed first.
+   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), and like {@link stack} if the image's digest
+   * has to be computed first.
    */
   async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
     const located = this.#catalog.located(name);
@@ -229,14 +229,15 @@ export class RootfsRegistry {
   }
 
   /**
-   * Gives a VM its own clone of a template: by reflink, else by hardlink (unless `writable: true`), else by a copy that keeps
-   * holes. The slot appears atomically and complete. A second call with the same id and stack returns the existing slot,
-   * whatever its size.
+   * Gives a VM its own clone of a template: by reflink, else by hardlink (unless `writable: true`), else by a copy that
+   * keeps holes. The slot appears atomically and complete. A second call with the same id and stack returns the
+   * existing slot, whatever its size.
    *
-   * Rejects with `INVALID_VM_ID`, `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, and with
-   * `SHARED_INODE` if `owner` or `mode` would change the template. If a slot exists and cannot be used, it is left alone and
-   * the call rejects with `STAMP_MISMATCH` (of another template), `VM_ID_COLLISION` (of another id with the same folder
-   * name), `SLOT_TORN` (incomplete), `SLOT_INVALID` (not a slot) or `SLOT_IN_USE` (it would have to be replaced).
+   * Rejects with `INVALID_VM_ID`, `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, and
+   * with `SHARED_INODE` if `owner` or `mode` would change the template. If a slot exists and cannot be used, it is left
+   * alone and the call rejects with `STAMP_MISMATCH` (of another template), `VM_ID_COLLISION` (of another id with the
+   * same folder name), `SLOT_TORN` (incomplete), `SLOT_INVALID` (not a slot) or `SLOT_IN_USE` (it would have to be
+   * replaced).
    */
   async cloneForVm(vmId: string, stack: string, options: CloneOptions = {}): Promise<VmRootfs> {
     const request = this.#request(vmId, stack, options);
@@ -244,12 +245,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * {@link cloneForVm} on the calling thread. It saves the hop to another thread and back, and blocks the event loop for the
-   * duration of the clone instead. It does only warm work: the template's digest must be known and the template sealed, where
-   * that is possible, and nothing may need copying or growing.
+   * {@link cloneForVm} on the calling thread. It saves the hop to another thread and back, and blocks the event loop
+   * for the duration of the clone instead. It does only warm work: the template's digest must be known and the template
+   * sealed, where that is possible, and nothing may need copying or growing.
    *
-   * Throws like {@link cloneForVm}, and `NOT_WARM` if more work is needed. In that case call {@link cloneForVm}, or call
-   * {@link prewarm} beforehand.
+   * Throws like {@link cloneForVm}, and `NOT_WARM` if more work is needed. In that case call {@link cloneForVm}, or
+   * call {@link prewarm} beforehand.
    */
   cloneForVmSync(vmId: string, stack: string, options: CloneOptions = {}): VmRootfs {
     const request = this.#request(vmId, stack, options);
@@ -257,8 +258,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Makes many clones, which share trips to other threads. Resolves to one settled result per request, in order. A request
-   * that fails or is invalid does not affect the others.
+   * Makes many clones, which share trips to other threads. Resolves to one settled result per request, in order. A
+   * request that fails or is invalid does not affect the others.
    */
   async cloneMany(requests: readonly CloneManyRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
     if (!Array.isArray(requests))
@@ -285,10 +286,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is only a rename
-   * (`pooled: true`). The pool is refilled in the background when half of it is gone. With `count: 0` the template is only
-   * hashed and sealed, and a pool that this registry kept is given up. Resolves when the slots are ready. Where clones are
-   * copies, each ready slot takes the space of a copy.
+   * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is only a
+   * rename (`pooled: true`). The pool is refilled in the background when half of it is gone. With `count: 0` the
+   * template is only hashed and sealed, and a pool that this registry kept is given up. Resolves when the slots are
+   * ready. Where clones are copies, each ready slot takes the space of a copy.
    *
    * Rejects like {@link cloneForVmWithSize}.
    */
@@ -332,12 +333,13 @@ export class RootfsRegistry {
   }
 
   /**
-   * {@link cloneForVm} with the image and its ext4 file system grown to `targetBytes`. A slot that was cloned without a size
-   * can be grown once. With the template's own size nothing is grown and no program runs.
+   * {@link cloneForVm} with the image and its ext4 file system grown to `targetBytes`. A slot that was cloned without a
+   * size can be grown once. With the template's own size nothing is grown and no program runs.
    *
-   * Rejects like {@link cloneForVm}, and with `SHRINK_REFUSED` (smaller than the template), `SIZE_STAMP_MISMATCH` (already
-   * grown to another size), `SLOT_IN_USE` (a process has the slot's image open), `TEMPLATE_CORRUPT`, `RESIZE_FAILED`,
-   * `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`. After any of these the slot is unchanged.
+   * Rejects like {@link cloneForVm}, and with `SHRINK_REFUSED` (smaller than the template), `SIZE_STAMP_MISMATCH`
+   * (already grown to another size), `SLOT_IN_USE` (a process has the slot's image open), `TEMPLATE_CORRUPT`,
+   * `RESIZE_FAILED`, `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`. After any of these the slot is
+   * unchanged.
    */
   async cloneForVmWithSize(
     vmId: string,
@@ -365,12 +367,12 @@ export class RootfsRegistry {
   }
 
   /**
-   * Removes a VM's slot, even if a process has its image open; that process keeps the image until it closes it. Resolves to
-   * false if there is no slot. The slot is gone when the call resolves. Its space is freed shortly afterwards: see
-   * {@link drain}.
+   * Removes a VM's slot, even if a process has its image open; that process keeps the image until it closes it.
+   * Resolves to false if there is no slot. The slot is gone when the call resolves. Its space is freed shortly
+   * afterwards: see {@link drain}.
    *
-   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION` (the slot belongs to another id), `SLOT_INVALID` (not a slot) and, with
-   * `refuseInUse`, `SLOT_IN_USE`.
+   * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION` (the slot belongs to another id), `SLOT_INVALID` (not a slot) and,
+   * with `refuseInUse`, `SLOT_IN_USE`.
    */
   async release(vmId: string, options: ReleaseOptions = {}): Promise<boolean> {
     const vm = parseVmId(vmId);
@@ -382,9 +384,9 @@ export class RootfsRegistry {
 
   /**
    * Cleans up after crashes and power cuts: removes what dead processes left behind, including unfinished stacks and
-   * snapshots, and slots that are incomplete, unless a process has their image open. It is safe at any time, next to other
-   * processes, and any number of times. A slot that cannot be read (`EIO`, `EACCES`) does not stop the rest; the call rejects
-   * with the first such error once everything else is done.
+   * snapshots, and slots that are incomplete, unless a process has their image open. It is safe at any time, next to
+   * other processes, and any number of times. A slot that cannot be read (`EIO`, `EACCES`) does not stop the rest; the
+   * call rejects with the first such error once everything else is done.
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
     return recover(
@@ -401,16 +403,17 @@ export class RootfsRegistry {
    * Tells whether a process has the image of a VM's slot open: a VMM, a loop device, a backup. `unknown` where the file
    * system has no leases (FUSE, NFS). The answer can be out of date as soon as it is given.
    *
-   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `VM_ID_COLLISION`, `SLOT_INVALID`, `SLOT_TORN` (its raw id is unreadable).
+   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `VM_ID_COLLISION`, `SLOT_INVALID`, `SLOT_TORN` (its raw id is
+   * unreadable).
    */
   async slotInUse(vmId: string): Promise<SlotUse> {
     return slotInUse(this.#folder, parseVmId(vmId));
   }
 
   /**
-   * Releases every complete slot whose id is not in `keep`, unless its image is in use or that is unknown. Torn slots are
-   * left to {@link recover}. Files, links and folders that are not slots are never touched. A slot that is cloned at the same
-   * time, for an id that is not in `keep`, may be released as well: start no such VM while you collect.
+   * Releases every complete slot whose id is not in `keep`, unless its image is in use or that is unknown. Torn slots
+   * are left to {@link recover}. Files, links and folders that are not slots are never touched. A slot that is cloned
+   * at the same time, for an id that is not in `keep`, may be released as well: start no such VM while you collect.
    *
    * Rejects with `INVALID_ARGUMENT` and `INVALID_VM_ID`, before anything is released.
    */
@@ -429,8 +432,9 @@ export class RootfsRegistry {
   }
 
   /**
-   * Reads templates and sealed images again, and with `clones` also the clones that share no blocks. Reports each one that no
-   * longer holds the bytes of its digest. Templates whose digest is not known yet are not read. Changes nothing.
+   * Reads templates and sealed images again, and with `clones` also the clones that share no blocks. Reports each one
+   * that no longer holds the bytes of its digest. Templates whose digest is not known yet are not read. Changes
+   * nothing.
    */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     requireKnownKeys('options', options, ['clones', 'signal', 'onProgress']);
@@ -441,9 +445,9 @@ export class RootfsRegistry {
   }
 
   /**
-   * Yields every slot in the clones folder, complete or not, in no particular order. Files and folders that are not slots are
-   * left out. Slots are read in batches, so that listing a hundred thousand of them takes little memory. A slot that is made
-   * or released meanwhile may or may not appear.
+   * Yields every slot in the clones folder, complete or not, in no particular order. Files and folders that are not
+   * slots are left out. Slots are read in batches, so that listing a hundred thousand of them takes little memory. A
+   * slot that is made or released meanwhile may or may not appear.
    *
    * @example for await (const { rawId, stack, sizeBytes } of registry.slots()) console.log(rawId, stack, sizeBytes);
    */
@@ -453,8 +457,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Returns everything that is known about a VM's slot, or undefined if there is none. The template is not hashed for this: if
-   * its digest is unknown, `outdated` is undefined.
+   * Returns everything that is known about a VM's slot, or undefined if there is none. The template is not hashed for
+   * this: if its digest is unknown, `outdated` is undefined.
    *
    * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION`, `SLOT_TORN` (its raw id is unreadable).
    */
@@ -464,8 +468,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Measures what stacks and slots hold on disk, with FIEMAP: blocks that several images share are counted once. Takes about
-   * 10 µs per image, and more for images with many extents.
+   * Measures what stacks and slots hold on disk, with FIEMAP: blocks that several images share are counted once. Takes
+   * about 10 µs per image, and more for images with many extents.
    */
   async usage(options: Abortable = {}): Promise<UsageReport> {
     const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
@@ -473,12 +477,13 @@ export class RootfsRegistry {
   }
 
   /**
-   * Makes a new slot from the present contents of another VM's slot, to fork a paused VM. The paused VMM may have the image
-   * open: the fork has what the VMM has written so far, but not what the VMM or its guest still hold in memory. Flush first,
-   * or fork the memory as well. The new slot carries the stamps of its parent, which name the template of both.
+   * Makes a new slot from the present contents of another VM's slot, to fork a paused VM. The paused VMM may have the
+   * image open: the fork has what the VMM has written so far, but not what the VMM or its guest still hold in memory.
+   * Flush first, or fork the memory as well. The new slot carries the stamps of its parent, which name the template of
+   * both.
    *
-   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_EXISTS` (the new
-   * slot), `SOURCE_CHANGED` (the parent was written to meanwhile), `SLOT_IN_USE` (with `refuseInUse`), `SLOT_BUSY`.
+   * Rejects with `INVALID_VM_ID`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_EXISTS` (the
+   * new slot), `SOURCE_CHANGED` (the parent was written to meanwhile), `SLOT_IN_USE` (with `refuseInUse`), `SLOT_BUSY`.
    */
   async forkSlot(fromVmId: string, vmId: string, options: ForkOptions = {}): Promise<DerivedRootfs> {
     const from = parseVmId(fromVmId);
@@ -491,10 +496,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * Gives a slot's image a path in another folder, such as a jailer's chroot. By default this is a hardlink: what the VM
-   * writes there is in the slot. If the folder is on another file system, or the clone is its template, the result is a
-   * reflink or a copy, independent of the slot. `strategy` and `attempts` tell which. Grow the slot before you export it, not
-   * after. `owner` and `mode` of a hardlink apply to the slot's image as well.
+   * Gives a slot's image a path in another folder, such as a jailer's chroot. By default this is a hardlink: what the
+   * VM writes there is in the slot. If the folder is on another file system, or the clone is its template, the result
+   * is a reflink or a copy, independent of the slot. `strategy` and `attempts` tell which. Grow the slot before you
+   * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well.
    *
    * Rejects with `FILE_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
@@ -512,12 +517,13 @@ export class RootfsRegistry {
   }
 
   /**
-   * Saves a VM's disk as it is now, together with the files of the same moment (`with`: the memory and state that the VMM
-   * wrote), in a folder of its own in `snapshotsDir`, with a manifest that `sha256sum -c` reads. Everything is on disk when
-   * the call resolves. Pause the VM until then. Files are copied by reflink where possible; the copies are then hashed.
+   * Saves a VM's disk as it is now, together with the files of the same moment (`with`: the memory and state that the
+   * VMM wrote), in a folder of its own in `snapshotsDir`, with a manifest that `sha256sum -c` reads. Everything is on
+   * disk when the call resolves. Pause the VM until then. Files are copied by reflink where possible; the copies are
+   * then hashed.
    *
-   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that
-   * concern the parent.
+   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot}
+   * that concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     const vm = parseVmId(vmId);
@@ -564,7 +570,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Removes a snapshot. Resolves to false if there is none. Rejects with `SNAPSHOT_CORRUPT` if the folder is not a snapshot.
+   * Removes a snapshot. Resolves to false if there is none. Rejects with `SNAPSHOT_CORRUPT` if the folder is not a
+   * snapshot.
    */
   async removeSnapshot(name: string): Promise<boolean> {
     return this.#snapshots.remove(name);

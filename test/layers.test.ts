@@ -22,6 +22,15 @@ const FROM_THE_TOP = [
 // The command is a program of its own: it uses the library as its users do, and what only a program needs.
 const CLI_USES = ['index', 'system/programs', 'system/config', 'addon/host-facts'];
 
+// All by way of system/programs.ts. Outside the command line, no other file may start a program.
+const RUN_PROGRAMS = [
+  'image/grow',
+  'publish/decompress',
+  'publish/make-ext4',
+  'publish/qcow2',
+  'publish/unpack-tar',
+];
+
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((path) =>
   /\.m?ts$/.test(path),
 );
@@ -56,6 +65,17 @@ test('the command line uses the public library, and little else', () => {
     .filter(({ target }) => layerOf(target) !== 'cli' && !CLI_USES.includes(target))
     .map(({ file, target }) => `${file} imports ${target}`);
   expect(inner).toEqual([]);
+});
+
+test('programs are run by the files that are listed here', () => {
+  const running = files.filter(
+    (file) => layerOf(file) !== 'cli' && importsOf(file).includes('system/programs'),
+  );
+  expect(running.map((file) => file.replace(/\.ts$/, '')).sort()).toEqual(RUN_PROGRAMS);
+  const starting = files.filter((file) =>
+    readFileSync(join('src', file), 'utf8').includes("'node:child_process'"),
+  );
+  expect(starting).toEqual(['system/programs.ts']);
 });
 
 test('no two files import each other, directly or by way of others', () => {
