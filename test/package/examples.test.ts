@@ -1,11 +1,15 @@
 // The examples run as a reader runs them, do what they say, and leave nothing.
 import { execFile } from 'node:child_process';
-import { readdir } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { beforeEach, describe, expect, inject, test } from 'vitest';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { lacks } from '../fixtures/tools.js';
+
+const exec = promisify(execFile);
 
 beforeEach(({ skip }) => {
   const missing = lacks('mke2fs', 'resize2fs');
@@ -65,6 +69,22 @@ test.each(['scheduler.mjs', 'snapshot-and-verify.mjs', 'warm-pool-worker.mjs', '
     expect(await host.slotNames()).toEqual([]);
   },
 );
+
+test('the demo mounts the XFS that comes with it, and leaves nothing', async ({ skip }) => {
+  if (process.getuid?.() !== 0) skip('mounting needs root');
+  const env = { ...process.env, TMPDIR: await mkdtemp(join(tmpdir(), 'demo-')) };
+  // A folder that cannot reflink and has room.
+  await exec('mount', ['-t', 'tmpfs', '-o', 'size=2G', 'demo', env.TMPDIR]);
+  try {
+    const { stdout } = await exec(process.execPath, ['examples/demo.cjs', '--may-mount'], { env });
+    expect(stdout).toContain('a temporary XFS');
+    expect(stdout).toContain('nothing is left behind');
+    expect(await readdir(env.TMPDIR)).toEqual([]);
+  } finally {
+    await exec('umount', ['--lazy', env.TMPDIR]);
+    await rm(env.TMPDIR, { recursive: true });
+  }
+}, 60_000);
 
 async function hostIn(path: string): Promise<Host> {
   const host = await Host.in(path);
