@@ -33,11 +33,11 @@ import { type SlotUse, slotInUse } from './slot/slot-use.js';
 import { parseVmId } from './slot/vm-id.js';
 import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
 import {
+  absolutePath,
   optionalBoolean,
   optionalFunction,
   optionalSignal,
   requireKnownKeys,
-  requirePath,
   requireSizeBytes,
   show,
 } from './system/arguments.js';
@@ -45,6 +45,7 @@ import { Background } from './system/background.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
 import { asRootfsError, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
+import { refuseOverlapOnDisk } from './system/folders-overlap.js';
 import { collectGarbage, type GcReport } from './upkeep/gc.js';
 import { type RecoverReport, recover } from './upkeep/recover.js';
 import { type UsageReport, usage } from './upkeep/usage.js';
@@ -111,19 +112,24 @@ export class RootfsRegistry {
   readonly #pool: Pool;
   readonly #cloner: Cloner;
 
-  /** Does no I/O. Throws `INVALID_ARGUMENT`. */
+  /**
+   * Does no I/O. Relative folders are of the folder that the process is in now. Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` for folders
+   * of which one lies in another; one that is found only on the disk, by links and mounts, is refused when a folder is first opened.
+   */
   constructor(config: Partial<RootfsConfig> = {}) {
     this.config = completeConfig(config);
     const { templateDir, clonesDir, sealing } = this.config;
-    this.#folder = new ManagedFolder(clonesDir);
-    this.#catalogFolder = new ManagedFolder(templateDir, 'catalog');
+    const apart = () => refuseOverlapOnDisk(this.config);
+    this.#folder = new ManagedFolder(clonesDir, 'clones folder', apart);
+    this.#catalogFolder = new ManagedFolder(templateDir, 'catalog', apart);
     this.#templates = new Templates(new DigestCache(this.#folder), (before, gone) =>
       this.#dropMadeOf(before, gone),
     );
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#names = new StackNames(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
-    this.#snapshots = new Snapshots(snapshotsDir, this.#folder, this.#names);
+    const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
+    this.#snapshots = new Snapshots(snapshotsFolder, this.#folder, this.#names);
     this.#sealed = new SealedImages(this.#folder, this.config);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
@@ -177,9 +183,8 @@ export class RootfsRegistry {
    */
   async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
     const located = this.#catalog.located(name);
-    requirePath('source', source);
     const parsed = parsePublishOptions(`publishing ${located.name}`, options);
-    const request = { ...located, source, options: parsed };
+    const request = { ...located, source: absolutePath('source', source), options: parsed };
     return traced({ operation: 'publish', stack: name, path: source }, () =>
       publishStack(this.#catalogFolder, this.#templates, this.config, request),
     );
@@ -509,10 +514,10 @@ export class RootfsRegistry {
     options: Omit<ForkOptions, 'refuseInUse'> = {},
   ): Promise<ExportedImage> {
     const vm = parseVmId(vmId);
-    requirePath('path', path);
-    const copy = parseCopyOptions(`exporting ${vm.safe} to ${path}`, options);
-    return traced({ operation: 'export', vmId: vm.safe, path }, () =>
-      exportSlot(this.#folder, vm, path, copy),
+    const dest = absolutePath('path', path);
+    const copy = parseCopyOptions(`exporting ${vm.safe} to ${dest}`, options);
+    return traced({ operation: 'export', vmId: vm.safe, path: dest }, () =>
+      exportSlot(this.#folder, vm, dest, copy),
     );
   }
 
@@ -531,12 +536,12 @@ export class RootfsRegistry {
     const { with: others = [], onProgress } = options;
     if (!Array.isArray(others))
       throw new RootfsError('INVALID_ARGUMENT', `with must be an array of paths, got ${show(others)}`);
-    for (const [i, path] of others.entries()) requirePath(`with[${i}]`, path);
+    const files = others.map((path, i) => absolutePath(`with[${i}]`, path));
     const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
     optionalFunction('onProgress', onProgress);
     const signal = optionalSignal(`making snapshot ${name}`, options.signal);
     return traced({ operation: 'snapshot', vmId: vm.safe }, () =>
-      this.#snapshots.take(vm, name, others, refuseInUse, { signal, onProgress }),
+      this.#snapshots.take(vm, name, files, refuseInUse, { signal, onProgress }),
     );
   }
 

@@ -20,7 +20,7 @@ const FROM_THE_TOP = [
 ];
 
 // The command is a program of its own: it uses the library as its users do, and what only a program needs.
-const CLI_USES = ['index', 'system/programs', 'system/config', 'addon/host-facts'];
+const CLI_USES = ['index', 'system/programs', 'system/config', 'system/errno-names', 'addon/host-facts'];
 
 // All by way of system/programs.ts. Outside the command line, no other file may start a program.
 const RUN_PROGRAMS = [

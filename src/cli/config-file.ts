@@ -1,8 +1,8 @@
 // Where things lie: flags, before the environment, before a file, before the library's defaults.
-import { readFile } from 'node:fs/promises';
 import { isAbsolute, resolve } from 'node:path';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
-import { environmentOverrides } from '../system/config.js';
+import { environmentOverrides, hasStrayCharacters } from '../system/config.js';
+import { readText } from './text-input.js';
 
 /** Read if it is there. */
 export const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';
@@ -61,7 +61,7 @@ async function configOfFile(named: string | undefined): Promise<Settings> {
   const path = named ?? DEFAULT_CONFIG_FILE;
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = await readText(path);
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     if (missing && named === undefined) return {};
@@ -84,6 +84,11 @@ function parse(path: string, text: string): Settings {
   for (const [key, setting] of Object.entries(settings)) {
     if (!KEYS.includes(key)) throw invalid(path, `"${key}" is not a setting; known are ${KEYS.join(', ')}`);
     if (typeof setting !== 'string' || setting === '') throw invalid(path, `"${key}" must be a string`);
+    if (hasStrayCharacters(setting))
+      throw invalid(
+        path,
+        `"${key}" has space around it or a control character in it: ${JSON.stringify(setting)}`,
+      );
   }
   if (settings.sealing !== undefined && settings.sealing !== 'auto' && settings.sealing !== 'off')
     throw invalid(path, '"sealing" must be "auto" or "off"');

@@ -9,6 +9,7 @@ export const EXIT = {
 } as const;
 
 const USAGE = new Set([
+  'FOLDERS_OVERLAP',
   'INVALID_ARGUMENT',
   'INVALID_STACK_NAME',
   'INVALID_SNAPSHOT_NAME',

@@ -1,7 +1,7 @@
 // How the command ends when something went wrong: one line on stderr, with --json a line of JSON, and an exit status that says what kind of thing.
-import { getSystemErrorName } from 'node:util';
 import { CommanderError } from 'commander';
 import type { RootfsError } from '../index.js';
+import { errnoName } from '../system/errno-names.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { Interrupted } from './interruption.js';
 import { printable } from './printable.js';
@@ -59,7 +59,7 @@ function codeOf(error: unknown): string {
   if (typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string')
     return error.code;
   // What the addon failed with.
-  if (isSystemError(error)) return getSystemErrorName(error.errno);
+  if (isSystemError(error)) return errnoName(error.errno);
   return 'UNEXPECTED';
 }
 

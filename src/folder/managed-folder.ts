@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
+import { STATE_FOLDER } from '../system/folders-overlap.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 
@@ -21,9 +22,6 @@ export interface OpenFolder {
   /** Whether files in the folder can share blocks; undefined while there was no space to try it. */
   reflinks: boolean | undefined;
 }
-
-/** In the clones folder; no slot can have a name with a dot. */
-const STATE_FOLDER = '.microvm-rootfs';
 
 // Files and folders in one slice.
 const SWEEP_BUDGET = 64;
@@ -58,9 +56,12 @@ export class ManagedFolder {
 
   readonly #what: string;
 
-  /** `what` is for messages: others also keep a folder in this way. */
-  constructor(path: string, what = 'clones folder') {
+  readonly #beforeOpened: () => Promise<void>;
+
+  /** `what` is for messages: others also keep a folder in this way. `beforeOpened` can keep it from being opened, or made, at all. */
+  constructor(path: string, what = 'clones folder', beforeOpened = async () => {}) {
     this.#what = what;
+    this.#beforeOpened = beforeOpened;
     this.path = path.replace(/(?<=.)\/+$/, '');
     this.statePath = `${this.path}/${STATE_FOLDER}`;
   }
@@ -203,7 +204,8 @@ export class ManagedFolder {
   #ensureOpen(): OpenFolder | Promise<OpenFolder> {
     if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
     if (this.#open !== undefined) return this.#open;
-    this.#opening ??= openFolder(this.path, this.#what)
+    this.#opening ??= this.#beforeOpened()
+      .then(() => openFolder(this.path, this.#what))
       .then(async (folder) => {
         this.#open = folder;
         for (const listener of this.#listeners) await listener();

@@ -11,7 +11,7 @@ import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import { ManagedFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
 import { copyFile } from '../image/file-copy.js';
 import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
@@ -74,8 +74,8 @@ export class Snapshots {
   readonly #clones: ManagedFolder;
   readonly #names: StackNames;
 
-  constructor(snapshotsDir: string, clones: ManagedFolder, names: StackNames) {
-    this.folder = new ManagedFolder(snapshotsDir, 'folder of snapshots');
+  constructor(folder: ManagedFolder, clones: ManagedFolder, names: StackNames) {
+    this.folder = folder;
     this.#clones = clones;
     this.#names = names;
   }

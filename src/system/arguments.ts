@@ -1,3 +1,4 @@
+import { isAbsolute } from 'node:path';
 // Checks of what callers pass in: nothing wrong gets further than here.
 import { abortError, RootfsError } from './errors.js';
 
@@ -13,6 +14,24 @@ export function isWellFormed(text: string): boolean {
 export function requirePath(name: string, value: unknown): string {
   if (isPath(value)) return value;
   throw new RootfsError('INVALID_ARGUMENT', `${name} must be a path without NUL, got ${show(value)}`);
+}
+
+/** The same path wherever the process goes later: a relative one is of the folder that the process is in now. */
+export function absolutePath(name: string, value: unknown): string {
+  const path = requirePath(name, value);
+  if (isAbsolute(path)) return path;
+  try {
+    // Not normalised: `..` after a symbolic link means what the kernel makes of it.
+    return `${process.cwd()}/${path.replace(/^(?:\.\/+)+/, '')}`;
+  } catch (error) {
+    throw new RootfsError(
+      'INVALID_ARGUMENT',
+      `${name} is ${show(path)}, but the current folder is gone: give an absolute path`,
+      {
+        cause: error,
+      },
+    );
+  }
 }
 
 /** A size in bytes: a safe integer that is not negative. */

@@ -1,5 +1,6 @@
-import { isPath, requireKnownKeys, show } from './arguments.js';
+import { absolutePath, isPath, requireKnownKeys, show } from './arguments.js';
 import { RootfsError } from './errors.js';
+import { refuseOverlap } from './folders-overlap.js';
 
 /** Where templates lie when nothing else is configured. */
 export const DEFAULT_TEMPLATE_DIR = '/var/lib/microvm/rootfs-templates';
@@ -42,7 +43,16 @@ const DEFAULTS: RootfsConfig = {
   sealing: 'auto',
 };
 
-/** Fills what is missing with the defaults. Does no I/O. Throws `INVALID_ARGUMENT`. */
+const FOLDERS: readonly string[] = [
+  'templateDir',
+  'clonesDir',
+  'snapshotsDir',
+] satisfies (keyof RootfsConfig)[];
+
+/**
+ * Fills what is missing with the defaults, and makes relative folders absolute: they are of the folder that the process is in now. Does no I/O.
+ * Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` for folders of which one lies in another.
+ */
 export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
   requireKnownKeys('config', config, Object.keys(DEFAULTS));
   const complete: Record<string, string | undefined> = { ...DEFAULTS };
@@ -61,9 +71,13 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
         `config.${key} must be a path without NUL, got ${show(value)}`,
       );
     }
-    complete[key] = value;
+    // A program's name is looked up on PATH, its path is not.
+    const isRelative = FOLDERS.includes(key) || (key.endsWith('Bin') && value.includes('/'));
+    complete[key] = isRelative ? absolutePath(`config.${key}`, value) : value;
   }
-  return Object.freeze(complete) as unknown as RootfsConfig;
+  const whole = Object.freeze(complete) as unknown as RootfsConfig;
+  refuseOverlap(whole);
+  return whole;
 }
 
 /**
@@ -84,5 +98,19 @@ export function environmentOverrides(
     snapshotsDir: env.MICROVM_ROOTFS_SNAPSHOTS_DIR,
     resize2fsBin: env.MICROVM_RESIZE2FS_BIN,
   };
-  return Object.fromEntries(Object.entries(overrides).filter(([, value]) => value));
+  const given = Object.entries(overrides).filter(([, value]) => value);
+  for (const [name, value] of given) {
+    if (hasStrayCharacters(value as string)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `the environment's value of ${name} has space around it or a control character in it: ${show(value)}`,
+      );
+    }
+  }
+  return Object.fromEntries(given);
+}
+
+/** What files with other line ends or a careless hand leave in a setting. No folder is meant to be called so. */
+export function hasStrayCharacters(value: string): boolean {
+  return value !== value.trim() || /\p{Cc}/u.test(value);
 }

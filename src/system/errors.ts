@@ -1,5 +1,6 @@
-import { constants } from 'node:os';
-import { getSystemErrorName } from 'node:util';
+import { errnoName } from './errno-names.js';
+
+export { errnoName };
 
 /** Codes of this library. A failure of the system keeps the system's own code (`ENOSPC`, `EIO`, …). */
 export type RootfsErrorCode =
@@ -11,6 +12,7 @@ export type RootfsErrorCode =
   | 'E2FSCK_FAILED'
   | 'E2FSCK_NOT_FOUND'
   | 'FILE_EXISTS'
+  | 'FOLDERS_OVERLAP'
   | 'IMAGE_INVALID'
   | 'INVALID_ARGUMENT'
   | 'INVALID_SNAPSHOT_NAME'
@@ -80,30 +82,30 @@ export function abortError(what: string, signal: AbortSignal): RootfsError {
   return new RootfsError('ABORT_ERR', `${what} was aborted`, { cause: signal.reason });
 }
 
-// Numbers that libuv has no name for.
-const EXTRA_NAMES: Readonly<Record<number, string>> = {
-  117: 'EUCLEAN',
-  [constants.errno.EDQUOT]: 'EDQUOT',
-  [constants.errno.ESTALE]: 'ESTALE',
-};
-
-/** The name of a negative errno in Node's spelling. */
-export function errnoName(errno: number): string {
-  return EXTRA_NAMES[-errno] ?? getSystemErrorName(errno);
-}
-
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'check who owns the folder and what this process may do',
+  EBADMSG: 'the disk holds damaged data: check the kernel log and the file system',
+  EBUSY: 'something is mounted there, or uses it: unmount or stop that first',
   EDQUOT: 'the quota is used up: release slots or raise it',
   EFBIG: "the file is larger than the file system or this process's limit (ulimit -f) allows",
   EIO: 'the disk reports a fault: check the kernel log and the file system',
   EMFILE: 'this process has too many files open: raise its limit (ulimit -n)',
+  ENOLCK: 'the server of the network file system gives no locks: start its lock service',
+  ENOLINK: 'the connection to the file system is lost: mount it again',
+  ENOKEY: 'the folder is encrypted and its key is not loaded: unlock it',
+  EKEYEXPIRED: 'the folder is encrypted and its key has expired: unlock it again',
+  EKEYREVOKED: 'the folder is encrypted and its key was revoked: unlock it again',
+  ENODEV: 'the disk is gone: check the kernel log',
+  ENOMEDIUM: 'the drive is empty: check the disk',
+  EREMOTEIO: 'the disk reports a fault: check the kernel log and the file system',
+  EHWPOISON: 'the memory of this machine is faulty: check the kernel log',
   ENFILE: 'the system has too many files open: raise fs.file-max',
   ENOENT: 'make sure that the path exists',
   ENOMEM: 'the system is out of memory',
   ENOTDIR: 'a part of the path is not a folder: correct the path',
   ENOSPC: 'the file system is full: release slots or grow it',
   EPERM: 'the file may be immutable (lsattr), or this process lacks the privilege',
+  ESTALE: 'the folder was moved or replaced while it was used: try again',
   EROFS: 'the file system is mounted read-only',
   EUCLEAN: 'the file system is damaged: unmount and check it',
 };

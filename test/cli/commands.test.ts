@@ -181,6 +181,33 @@ test('gc does nothing unless it is told what to keep', async () => {
   expect(await cliJson(host, ['gc', '--yes', '--keep-none'])).toMatchObject({ released: ['vm-1'] });
 });
 
+test('gc releases nothing by a list that names nobody here, unless it is told to', async () => {
+  const host = await hostWithTemplate();
+  await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);
+  const gc = ['gc', '--yes', '--keep-file', '-'];
+  for (const input of [
+    '',
+    '\r\n \r\n',
+    'Error: connection refused\n',
+    '["vm-1"]\n',
+    'vm-1 # first\n',
+    'vm-1\0',
+  ]) {
+    const failed = await cli(host, ['--json', ...gc], { input });
+    expect([failed.code, JSON.parse(failed.stderr).error.code]).toEqual([2, 'INVALID_ARGUMENT']);
+  }
+  // One list that is right does not speak for another.
+  expect((await cli(host, [...gc, '--keep', 'vm-1'], { input: '' })).code).toBe(2);
+  expect(await host.slotNames()).toEqual(['vm-1']);
+  const utf16 = Buffer.from('\ufeffvm-1\r\n', 'utf16le');
+  await writeFile(join(host.root, 'utf16'), utf16);
+  expect(await cliJson(host, ['gc', '--yes', '--keep-file', join(host.root, 'utf16')])).toMatchObject({
+    released: [],
+  });
+  const told = await cliJson(host, [...gc, '--allow-no-match'], { input: 'vm-9\n' });
+  expect(told).toMatchObject({ released: ['vm-1'] });
+});
+
 test('recover tells what it put in order', async () => {
   const host = await hostWithTemplate();
   await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import {
   configFromEnv,
@@ -8,6 +9,7 @@ import {
   DEFAULT_TEMPLATE_DIR,
   RootfsRegistry,
 } from '../../src/index.js';
+import { runChild } from '../fixtures/child.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { thrown } from '../fixtures/rejection.js';
@@ -68,3 +70,31 @@ test('the refusal of an unknown option names it', () => {
     thrown(() => new RootfsRegistry({ cloneDir: '/srv' } as object), 'INVALID_ARGUMENT').message,
   ).toContain('cloneDir');
 });
+
+test('relative folders are of the folder that the registry was made in', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const child = await runChild(
+    `process.chdir(args.root);
+     const registry = new lib.RootfsRegistry({ templateDir: './templates', clonesDir: 'clones', resize2fsBin: './tools/resize2fs' });
+     process.chdir('/');
+     console.log(registry.config.resize2fsBin);
+     console.log((await registry.cloneForVm('vm-1', 'debian', { writable: true })).path);
+     console.log((await registry.gc({ keep: [], dryRun: true })).released.join());
+     console.log(await registry.release('vm-1'));`,
+    { root: host.root },
+  );
+  expect(child.stdout.trim().split('\n')).toEqual([
+    join(host.root, 'tools/resize2fs'),
+    host.slot('vm-1').image,
+    'vm-1',
+    'true',
+  ]);
+});
+
+test.each(['/srv/vms\r', ' /srv/vms', '/srv/vms ', '/srv/\x07vms'])(
+  'a folder that the environment gives with stray characters is refused: %j',
+  (folder) => {
+    thrown(() => configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: folder }), 'INVALID_ARGUMENT');
+  },
+);

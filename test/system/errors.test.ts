@@ -69,3 +69,19 @@ test('telling system errors from others', () => {
     expect(failedWith(other, 'ENOSPC')).toBe(false);
   }
 });
+
+test('every error number of Linux has a name', async () => {
+  const { errnoName } = await import('../../src/system/errno-names.js');
+  const unnamed = Array.from({ length: 133 }, (_, i) => i + 1).filter((n) => /^E\d/.test(errnoName(-n)));
+  // Those two numbers are not used; 7 is E2BIG.
+  expect(unnamed).toEqual([7, 41, 58]);
+  expect([74, 37, 126, 67, 95, 524, 4000].map((n) => errnoName(-n))).toEqual([
+    'EBADMSG',
+    'ENOLCK',
+    'ENOKEY',
+    'ENOLINK',
+    'ENOTSUP',
+    'ENOTSUPP',
+    'E4000',
+  ]);
+});

@@ -1,31 +1,34 @@
-import { readFile } from 'node:fs/promises';
-import { text as textOf } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { type GcReport, RootfsError } from '../../index.js';
+import { type ListedId, namedIn, readIdList } from '../id-list.js';
 import { count, table } from '../output.js';
-import { inSession } from '../session.js';
+import { inSession, type Session } from '../session.js';
+import { nameOfInput } from '../text-input.js';
 
 interface GcFlags {
   readonly keep?: string[];
   readonly keepFile?: string;
   readonly keepNone?: boolean;
+  readonly allowNoMatch?: boolean;
   readonly yes?: boolean;
 }
 
 export function addGc(program: Command): void {
   program
     .command('gc')
-    .description(
-      'Release every clone whose VM is not to be kept. Only tells what it would do, without --yes.',
-    )
+    .description('Release every clone whose VM is not on the list. Without --yes it only says which.')
     .option('--keep <vm...>', 'VMs that keep their clones')
-    .option('--keep-file <file>', 'more of them, an id a line; - is stdin')
+    .option('--keep-file <file>', 'a list of them, one id a line; - is standard input')
     .option('--keep-none', 'release all')
+    .option('--allow-no-match', 'go on if no VM on the list has a clone')
     .option('--yes', 'really release them')
     .addHelpText(
       'after',
       `
-Clones that some process has open stay. Run it while no VM is started that is not on the list.
+Clones that some process has open stay. Do not start VMs that are not on the list while it runs.
+
+A list is UTF-8 or UTF-16 text. Space around an id does not count. A line that is no id but holds
+one ("vm-1", vm-1 # comment) is an error, and then nothing is released.
 
 JSON: { "dryRun", "released": [id], "inUse": [id], "unknown": [id] }
 
@@ -37,31 +40,64 @@ Examples:
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const dryRun = flags.yes !== true;
-        const keep = await idsToKeep(flags);
+        const keep = await idsToKeep(session, flags);
         const report = await session.during('looking at clones', () => registry.gc({ keep, dryRun, signal }));
         output.print({ dryRun, ...report }, () => text(report, dryRun));
       }),
     );
 }
 
-async function idsToKeep({ keep, keepFile, keepNone }: GcFlags): Promise<string[]> {
+/** Throws `INVALID_ARGUMENT` unless it is clear which VMs keep their clones. */
+async function idsToKeep(session: Session, flags: GcFlags): Promise<string[]> {
+  const { keep, keepFile, keepNone } = flags;
   if (keepNone && (keep !== undefined || keepFile !== undefined))
     throw new RootfsError('INVALID_ARGUMENT', '--keep-none goes with neither --keep nor --keep-file');
+  if (keepNone) return [];
   // An empty list that nobody meant would cost every VM its disk.
-  if (!keepNone && keep === undefined && keepFile === undefined) {
+  if (keep === undefined && keepFile === undefined) {
     throw new RootfsError(
       'INVALID_ARGUMENT',
       'say which VMs keep their clones: --keep, --keep-file or --keep-none',
     );
   }
-  if (keepFile === undefined) return keep ?? [];
-  const lines = (keepFile === '-' ? await textOf(process.stdin) : await readFile(keepFile, 'utf8')).split(
-    '\n',
-  );
-  const ids = lines.map((line) => line.replace(/\r$/, '')).filter((line) => line !== '');
-  if (ids.length === 0 && keep === undefined)
-    throw new RootfsError('INVALID_ARGUMENT', `${keepFile} holds no id: to release all, say --keep-none`);
-  return [...(keep ?? []), ...ids];
+  const lists: List[] = [];
+  if (keep !== undefined)
+    lists.push({ name: '--keep', ids: keep.map((id) => ({ id, where: 'an id of --keep' })) });
+  if (keepFile !== undefined) lists.push({ name: nameOfInput(keepFile), ids: await readIdList(keepFile) });
+  return matched(session, lists, flags.allowNoMatch === true);
+}
+
+interface List {
+  readonly name: string;
+  readonly ids: readonly ListedId[];
+}
+
+/** A list that is empty, or is of other VMs than this host's, is one that went wrong. */
+async function matched(
+  { registry, signal }: Session,
+  lists: readonly List[],
+  allowNoMatch: boolean,
+): Promise<string[]> {
+  const existing: string[] = [];
+  for await (const { rawId } of registry.slots({ signal })) existing.push(rawId);
+  const all = lists.flatMap(({ ids }) => ids);
+  const named = namedIn(all, existing);
+  for (const { name, ids } of lists) {
+    if (ids.length === 0) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `${name} holds no id, so nothing is released. To release every clone, use --keep-none`,
+      );
+    }
+    if (allowNoMatch || existing.length === 0 || namedIn(ids, named).size > 0) continue;
+    throw new RootfsError(
+      'INVALID_ARGUMENT',
+      `no VM of ${name} has a clone in ${registry.config.clonesDir}, so nothing is released. ` +
+        'Check the list and the folder; if both are right, add --allow-no-match',
+    );
+  }
+  // A VM of the list may get its clone while this runs.
+  return [...named, ...all.map(({ id }) => id)];
 }
 
 function text({ released, inUse, unknown }: GcReport, dryRun: boolean): string {

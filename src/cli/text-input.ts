@@ -1,0 +1,52 @@
+// Reading text that people and other programs wrote: a file of settings, a list of ids. What can't be read for certain is refused.
+import { readFile } from 'node:fs/promises';
+import { buffer as bytesOf } from 'node:stream/consumers';
+import { RootfsError } from '../index.js';
+
+/** Where text comes from, for messages. */
+export function nameOfInput(path: string): string {
+  return path === '-' ? 'standard input' : path;
+}
+
+/**
+ * The text of a file; `-` is standard input. UTF-8, or UTF-16 with a byte-order mark. Throws `INVALID_ARGUMENT` for anything else, and the
+ * system's code if the file can't be read.
+ */
+export async function readText(path: string): Promise<string> {
+  return decode(nameOfInput(path), path === '-' ? await bytesOf(process.stdin) : await read(path));
+}
+
+async function read(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    const { code, errno, syscall } = error as NodeJS.ErrnoException;
+    throw new RootfsError(code ?? 'EIO', `reading ${path}: ${(error as Error).message}`, {
+      errno,
+      syscall,
+      path,
+      cause: error,
+    });
+  }
+}
+
+function decode(name: string, bytes: Buffer): string {
+  try {
+    // The decoder takes the byte-order mark away.
+    const text = new TextDecoder(encodingOf(bytes), { fatal: true }).decode(bytes);
+    if (!text.includes('\0')) return text;
+  } catch (error) {
+    throw notText(name, error);
+  }
+  throw notText(name);
+}
+
+function encodingOf(bytes: Buffer): 'utf-8' | 'utf-16le' | 'utf-16be' {
+  if (bytes[0] === 0xff && bytes[1] === 0xfe) return 'utf-16le';
+  if (bytes[0] === 0xfe && bytes[1] === 0xff) return 'utf-16be';
+  return 'utf-8';
+}
+
+function notText(name: string, cause?: unknown): RootfsError {
+  return new RootfsError('INVALID_ARGUMENT', `${name} is not plain text: save it as UTF-8`, { cause });
+}

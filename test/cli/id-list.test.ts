@@ -1,0 +1,64 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { namedIn, readIdList } from '../../src/cli/id-list.js';
+import { Host } from '../fixtures/host.js';
+import { rejection, thrown } from '../fixtures/rejection.js';
+
+const VMS = ['vm-1', 'vm-2', 'vm-12', 'a/b', 'café'];
+
+async function idsOf(bytes: string | Buffer): Promise<string[]> {
+  const path = join((await Host.in()).root, 'list');
+  await writeFile(path, bytes);
+  return (await readIdList(path)).map(({ id }) => id);
+}
+
+const utf16be = (text: string) => Buffer.from(text, 'utf16le').swap16();
+const listed = (...ids: string[]) => ids.map((id) => ({ id, where: 'a line' }));
+
+test.each([
+  ['lines of Windows', 'vm-1\r\nvm-2\r\n'],
+  ['lines of an old Mac', 'vm-1\rvm-2\r'],
+  ['a byte-order mark', '\ufeffvm-1\nvm-2\n'],
+  ['spaces and tabs around ids', ' vm-1\t\n\tvm-2 \n'],
+  ['spaces that do not break', '\u00a0vm-1\nvm-2\u00a0'],
+  ['characters without a width', 'vm-1\u200b\n\u2060vm-2'],
+  ['empty lines, and none at the end', '\n\nvm-1\n \nvm-2'],
+  ['UTF-16 of a small-endian host', Buffer.from('\ufeffvm-1\r\nvm-2\r\n', 'utf16le')],
+  ['UTF-16 of a big-endian host', utf16be('\ufeffvm-1\nvm-2\n')],
+])('a list with %s names the VMs that a person sees', async (_, bytes) => {
+  expect(await idsOf(bytes)).toEqual(['vm-1', 'vm-2']);
+});
+
+test.each([
+  ['UTF-16 without a mark', Buffer.from('vm-1\n', 'utf16le')],
+  ['UTF-32', Buffer.from('fffe000076000000', 'hex')],
+  ['Latin-1', Buffer.from('caf\xe9\n', 'latin1')],
+  ['NUL between ids, as find -print0 writes them', 'vm-1\0vm-2\0'],
+  ['a colour of a terminal', '\x1b[32mvm-1\x1b[0m\n'],
+])('a list in %s is refused', async (_, bytes) => {
+  await rejection(idsOf(bytes), 'INVALID_ARGUMENT');
+});
+
+test('two Unicode forms of an id are one VM', () => {
+  expect([...namedIn(listed('cafe\u0301'), VMS)]).toEqual(['café']);
+  expect([...namedIn(listed('café'), ['cafe\u0301'])]).toEqual(['cafe\u0301']);
+});
+
+test.each([
+  'vm-1 # the first',
+  'vm-1\trunning',
+  'vm-1,vm-2',
+  '"vm-1"',
+  '["vm-1","vm-2"]',
+  'id=vm-1',
+  'VM-1',
+  'vm-1;',
+  '# a/b is retired',
+])('a line that is no id but may mean one is refused: %s', (line) => {
+  thrown(() => namedIn(listed('vm-12', line), VMS), 'INVALID_ARGUMENT');
+});
+
+test('a line that means no VM of this host is let be, as one that says twice what is kept', () => {
+  expect([...namedIn(listed('vm-1', 'vm-99', 'vm-1 (again)'), VMS)]).toEqual(['vm-1']);
+});
