@@ -45,6 +45,9 @@ export class Catalog {
   readonly #templates: Templates;
   readonly #located = new Map<StackName, { readonly name: StackName; readonly templatePath: string }>();
 
+  /** Stacks that a warning was given of. */
+  readonly #unreadable = new Set<StackName>();
+
   constructor(templateDir: string, templates: Templates) {
     this.#templateDir = templateDir.replace(/(?<=.)\/+$/, '');
     this.#templates = templates;
@@ -128,14 +131,25 @@ export class Catalog {
     await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, () => look().catch(abortOthers)));
   }
 
-  /** A folder whose image is not a regular file is no stack. */
+  /** A folder whose image is not a regular file is no stack. One that this process may not read is left out, with a warning. */
   async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
       return await this.stack(name, signal);
     } catch (error) {
       if (error instanceof RootfsError && error.code === 'TEMPLATE_INVALID') return undefined;
-      throw error;
+      if (!failedWith(error, 'EACCES') && !failedWith(error, 'EPERM')) throw error;
+      this.#warnOfUnreadable(name, error as RootfsError);
+      return undefined;
     }
+  }
+
+  #warnOfUnreadable(name: StackName, error: RootfsError): void {
+    // In the root folder of each ext4 file system.
+    if (name === 'lost+found' || this.#unreadable.has(name)) return;
+    this.#unreadable.add(name);
+    process.emitWarning(`stack ${name} is left out: ${error.message}`, {
+      code: 'MICROVM_ROOTFS_STACK_UNREADABLE',
+    });
   }
 
   /** Names of all folders, sorted by their UTF-8 bytes; names that are not UTF-8 cannot be asked for. */
