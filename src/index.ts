@@ -1,5 +1,6 @@
 export type { Attempt } from './addon/attempts.js';
 export { type StackInfo, TEMPLATE_ROOTFS_FILE } from './catalog/catalog.js';
+export type { ImageConfig } from './catalog/image-config.js';
 export type { CloneOptions } from './clone/clone-options.js';
 export {
   type Drivable,
@@ -56,6 +57,7 @@ export {
 export { RootfsError, type RootfsErrorCode } from './system/errors.js';
 export { OPERATIONS, type Operation, type OperationEvent } from './system/events.js';
 export type { Progress } from './system/long-work.js';
+export type { RegistrySetting, RegistrySettings } from './system/registry-settings.js';
 export type { Strategy } from './system/strategy.js';
 export type { GcReport } from './upkeep/gc.js';
 export type { RecoverReport } from './upkeep/recover.js';

@@ -166,17 +166,23 @@ export class RootfsRegistry {
    * times, extended attributes, hardlinks) gives the same digest with the same version of `mke2fs`. The root folder
    * itself belongs to root and has mode 0755, unless `mke2fs` takes these from the tree.
    *
+   * `docker://HOST/NAME:TAG`, `oci:DIR` and `oci:DIR:TAG` are container images. Their layers are applied, the same image
+   * gives the same digest on every host, and {@link stack} tells how the image is to be started (`image`). A file with
+   * such a name is given as `./oci:…`. Logins are those of docker, podman or skopeo.
+   *
    * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published.
    * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
    * Runs `e2fsck`; `mke2fs` for folders and tars; GNU `tar` for tars (run as root to keep owners); `xz`, `zstd` and
-   * `qemu-img` for those formats.
+   * `qemu-img` for those formats; `skopeo` and `umoci` for container images (as root).
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
    * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files),
    * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`,
    * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
-   * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`. After any of these the catalog is unchanged.
+   * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`; for container images `REFERENCE_INVALID`,
+   * `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `ARTIFACT_INVALID` (damaged, or of another
+   * platform). After any of these the catalog is unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });

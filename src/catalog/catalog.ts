@@ -4,6 +4,7 @@ import { isPath, isWellFormed, show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { type ImageConfig, readImageConfig } from './image-config.js';
 import type { Template, Templates } from './templates.js';
 
 /** A template's file name in its stack's folder. */
@@ -19,6 +20,8 @@ export interface StackInfo {
   readonly sizeBytes: number;
   /** 64 lower-case hex digits. */
   readonly sha256: string;
+  /** Of a stack that was made of a container image. Told by `stack()` and by publishing. */
+  readonly image?: ImageConfig;
 }
 
 // NAME_MAX of Linux.
@@ -70,7 +73,9 @@ export class Catalog {
 
   async stack(stack: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     const template = await this.#templates.look(this.templatePath(stack), signal);
-    return template === undefined ? undefined : stackInfo(stack, template);
+    if (template === undefined) return undefined;
+    const image = await readImageConfig(template.path, template.sha256);
+    return { ...stackInfo(stack, template), ...(image === undefined ? {} : { image }) };
   }
 
   /** All templates whose digest is known for the file as it is. */

@@ -1,7 +1,7 @@
 // Where things lie: flags, before the environment, before a file, before the library's defaults.
 import { isAbsolute, resolve } from 'node:path';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
-import { environmentOverrides, hasStrayCharacters } from '../system/config.js';
+import { environmentOverrides, hasStrayCharacters, parseRegistrySettings } from '../system/config.js';
 import { readText } from './text-input.js';
 
 /** Read if it is there. */
@@ -30,6 +30,7 @@ const KEYS = [
   'e2fsckBin',
   'mke2fsBin',
   'sealing',
+  'registries',
 ];
 const FOLDERS = ['templateDir', 'clonesDir', 'snapshotsDir'] as const;
 
@@ -83,6 +84,10 @@ function parse(path: string, text: string): Settings {
   const settings = value as Record<string, unknown>;
   for (const [key, setting] of Object.entries(settings)) {
     if (!KEYS.includes(key)) throw invalid(path, `"${key}" is not a setting; known are ${KEYS.join(', ')}`);
+    if (key === 'registries') {
+      checkRegistries(path, setting);
+      continue;
+    }
     if (typeof setting !== 'string' || setting === '') throw invalid(path, `"${key}" must be a string`);
     if (hasStrayCharacters(setting))
       throw invalid(
@@ -99,6 +104,14 @@ function parse(path: string, text: string): Settings {
       throw invalid(path, `"${folder}" must be an absolute path`);
   }
   return settings as Settings;
+}
+
+function checkRegistries(path: string, setting: unknown): void {
+  try {
+    parseRegistrySettings(setting);
+  } catch (error) {
+    throw invalid(path, (error as Error).message.replace('config.registries', '"registries"'), error);
+  }
 }
 
 function invalid(path: string, why: string, cause?: unknown): RootfsError {

@@ -2,8 +2,9 @@
 import { readBytes } from '../image/read-bytes.js';
 
 /** What `publishStack` takes. A compressed file holds an image, a qcow2 or a tar. */
-export type ImageFormat = 'raw' | 'gzip' | 'zstd' | 'xz' | 'qcow2' | 'tar' | 'folder';
+export type ImageFormat = 'raw' | 'gzip' | 'zstd' | 'xz' | 'qcow2' | 'tar' | 'folder' | 'container';
 
+/** What a caller can say that a source is: a container image says it itself. */
 export const IMAGE_FORMATS: readonly ImageFormat[] = ['raw', 'gzip', 'zstd', 'xz', 'qcow2', 'tar', 'folder'];
 
 export type Compression = Extract<ImageFormat, 'gzip' | 'zstd' | 'xz'>;
@@ -12,7 +13,7 @@ export type Compression = Extract<ImageFormat, 'gzip' | 'zstd' | 'xz'>;
 export type PlainFormat = Extract<ImageFormat, 'raw' | 'qcow2' | 'tar'>;
 
 interface Magic {
-  readonly format: Exclude<ImageFormat, 'raw' | 'folder'>;
+  readonly format: Exclude<ImageFormat, 'raw' | 'folder' | 'container'>;
   readonly offset: number;
   readonly bytes: Buffer;
 }
@@ -29,7 +30,7 @@ const MAGICS: readonly Magic[] = [
 const HEAD_BYTES = 512;
 
 /** `raw` is what has no magic of the others: its superblock is looked at later. */
-export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'folder'>> {
+export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'folder' | 'container'>> {
   const head = await readBytes(path, 0, HEAD_BYTES);
   const found = MAGICS.find(({ offset, bytes }) =>
     head.subarray(offset, offset + bytes.length).equals(bytes),

@@ -4,6 +4,7 @@ import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NativeFolder } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { placeImageConfig, removeImageConfigs } from '../catalog/image-config.js';
 import { withLock } from '../folder/folder-lock.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
@@ -17,6 +18,7 @@ export async function placeStack(
   staged: string,
   stackFolder: string,
   name: string,
+  sha256: string,
   replace: boolean,
 ): Promise<boolean> {
   await flush(staged);
@@ -27,8 +29,10 @@ export async function placeStack(
     const replaced = await withLock(task, handle, name, async () => {
       const had = !(await isMissing(image));
       if (had && !replace) throw stackExists(image);
+      await placeImageConfig(staged, stackFolder);
       await rename(join(staged, TEMPLATE_ROOTFS_FILE), image);
       await flush(stackFolder);
+      await removeImageConfigs(image, sha256);
       return had;
     });
     if (replaced !== 'absent') return replaced;

@@ -11,6 +11,7 @@ import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
 import { BLOCK_BYTES } from './make-ext4.js';
+import { parsePlatform } from './platform.js';
 
 /** Bytes are those of the step: read of the source, or hashed of the image. */
 export interface PublishProgress extends Progress {
@@ -34,6 +35,8 @@ export interface PublishOptions {
   readonly sizeBytes?: number;
   /** What the source is, where its first bytes do not tell (a tar older than POSIX). A compressed one is told anew after decompression. */
   readonly format?: ImageFormat;
+  /** Which image of a container image for several platforms: `linux/arm64`. This host's if not given. */
+  readonly platform?: string;
   readonly signal?: AbortSignal;
   /** Called between slices of the work. */
   readonly onProgress?: (progress: PublishProgress) => void;
@@ -55,12 +58,13 @@ export interface RemoveStackOptions {
 
 /** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePublishOptions(what: string, options: PublishOptions): PublishOptions {
-  const { expectedSha256, sizeBytes, format, signal, onProgress, replace } = options;
-  const known = ['replace', 'expectedSha256', 'sizeBytes', 'format', 'signal', 'onProgress'];
+  const { expectedSha256, sizeBytes, format, platform, signal, onProgress, replace } = options;
+  const known = ['replace', 'expectedSha256', 'sizeBytes', 'format', 'platform', 'signal', 'onProgress'];
   requireKnownKeys('options', options, known);
   optionalBoolean('replace', replace);
   optionalFunction('onProgress', onProgress);
   optionalSignal(what, signal);
+  parsePlatform(platform);
   if (expectedSha256 !== undefined && !/^[0-9a-f]{64}$/i.test(String(expectedSha256)))
     throw invalid(`expectedSha256 must be 64 hex digits, got ${show(expectedSha256)}`);
   if (format !== undefined && !IMAGE_FORMATS.includes(format))

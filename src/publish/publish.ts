@@ -1,16 +1,19 @@
 // Putting an image into the catalog: made and checked in staging, seen when it is complete.
 
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
 import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { imageConfigPath } from '../catalog/image-config.js';
 import { hashUnchanged, type Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import { finishImage } from './check-image.js';
+import { isContainerImage } from './container-image.js';
 import { placeStack, stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 import { stageImage } from './source-image.js';
@@ -18,6 +21,7 @@ import { stageImage } from './source-image.js';
 export interface PublishPrograms {
   readonly mke2fsBin: string;
   readonly e2fsckBin: string;
+  readonly registries: RegistrySettings;
 }
 
 export interface PublishRequest {
@@ -42,7 +46,7 @@ export async function publishStack(
   try {
     // Found out at once rather than after minutes of work; and nothing is made for a source that is not there.
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
-    await stat(source);
+    if (!isContainerImage(source)) await stat(source);
     const isFirst = await isMissing(folder.path);
     return await folder.use((opened) =>
       inWorkFolder(opened, async (workFolder) => {
@@ -50,8 +54,8 @@ export async function publishStack(
         const staged = join(workFolder, 'stack');
         await mkdir(staged, { mode: 0o755 });
         const image = join(staged, TEMPLATE_ROOTFS_FILE);
-        const { mke2fsBin, e2fsckBin } = programs;
-        const format = await stageImage({
+        const { mke2fsBin, e2fsckBin, registries } = programs;
+        const { format, config } = await stageImage({
           task,
           folder: opened,
           source,
@@ -59,10 +63,16 @@ export async function publishStack(
           image,
           mke2fsBin,
           options,
+          registries,
         });
         task.checkAborted();
         const sha256 = await finishImage(task, image, source, e2fsckBin, options);
         task.checkAborted();
+        if (config !== undefined)
+          await writeFile(imageConfigPath(image, sha256), JSON.stringify(config), {
+            mode: 0o444,
+            flush: true,
+          });
         const { ino, size } = await stat(image, { bigint: true });
         const replaced = await placeStack(
           task,
@@ -70,11 +80,13 @@ export async function publishStack(
           staged,
           dirname(templatePath),
           name,
+          sha256,
           options.replace ?? false,
         );
         // It is published; a failure of this look comes again with the next one.
         await remember(templates, templatePath, sha256, ino).catch(() => undefined);
-        return { name, templatePath, sizeBytes: Number(size), sha256, replaced, format };
+        const published = { name, templatePath, sizeBytes: Number(size), sha256, replaced, format };
+        return { ...published, ...(config === undefined ? {} : { image: config }) };
       }),
     );
   } catch (error) {

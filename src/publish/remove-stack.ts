@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { sameImage } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import type { StackName } from '../catalog/catalog.js';
+import { removeImageConfigs } from '../catalog/image-config.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { Template, Templates } from '../catalog/templates.js';
 import { withLock } from '../folder/folder-lock.js';
@@ -47,6 +48,7 @@ export async function removeStack(
         if (!(await removeImage(templatePath, template))) return false;
         // The registry forgets it, and what was made of it goes. FUSE lets no folder go while it has a file of it open.
         await templates.look(templatePath, undefined).catch(() => undefined);
+        await removeImageConfigs(templatePath);
         await removeFolder(dirname(templatePath));
         return true;
       }),

@@ -4,11 +4,14 @@ import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
+import type { ImageConfig } from '../catalog/image-config.js';
 import { unchanged } from '../catalog/templates.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { copyImage } from '../image/staged-copy.js';
+import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
+import { isContainerImage, unpackContainerImage } from './container-image.js';
 import { decompress } from './decompress.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
 import { FIXED_TIME_S, makeExt4, sizeFor } from './make-ext4.js';
@@ -27,6 +30,13 @@ export interface Staging {
   readonly image: string;
   readonly mke2fsBin: string;
   readonly options: PublishOptions;
+  readonly registries: RegistrySettings;
+}
+
+export interface StagedImage {
+  readonly format: ImageFormat;
+  /** Of a container image. */
+  readonly config: ImageConfig | undefined;
 }
 
 // A kernel's time stamps can lag behind the clock by a tick.
@@ -36,8 +46,16 @@ const TICK_MS = 100;
  * Resolves to what the source was. Rejects with `SOURCE_CHANGED` if it was written to meanwhile, `IMAGE_INVALID`, `INVALID_ARGUMENT`, or what its
  * program rejected with.
  */
-export async function stageImage(staging: Staging): Promise<ImageFormat> {
+export async function stageImage(staging: Staging): Promise<StagedImage> {
+  const { source } = staging;
+  if (isContainerImage(source)) return stageContainer(staging);
+  return { format: await stageFile(staging), config: undefined };
+}
+
+async function stageFile(staging: Staging): Promise<ImageFormat> {
   const { source, options } = staging;
+  if (options.platform !== undefined)
+    throw invalid('platform is for container images, as docker://… or oci:DIR', source);
   const isFolder = (await stat(source)).isDirectory();
   if (
     isFolder !== (options.format === 'folder') &&
@@ -58,6 +76,15 @@ export async function stageImage(staging: Staging): Promise<ImageFormat> {
     else await stageCompressed(staging, format, opened.info.identity.sizeBytes);
     return format;
   });
+}
+
+async function stageContainer(staging: Staging): Promise<StagedImage> {
+  const { task, source, workFolder, options, registries } = staging;
+  if (options.format !== undefined) throw invalid('format is for files and folders', source);
+  const newerThanMs = Date.now() - TICK_MS;
+  const unpacked = await unpackContainerImage(task, source, workFolder, options.platform, registries);
+  await stageTree(staging, unpacked.tree, { newerThanMs, timeS: FIXED_TIME_S });
+  return { format: 'container', config: unpacked.config };
 }
 
 async function stageCompressed(

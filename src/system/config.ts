@@ -1,6 +1,7 @@
 import { absolutePath, isPath, requireKnownKeys, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
+import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
 
 /** Where templates lie when nothing else is configured. */
 export const DEFAULT_TEMPLATE_DIR = '/var/lib/microvm/rootfs-templates';
@@ -12,6 +13,8 @@ export const DEFAULT_RESIZE2FS_BIN = 'resize2fs';
 export const DEFAULT_E2FSCK_BIN = 'e2fsck';
 /** Looked up on PATH, then where system programs lie. */
 export const DEFAULT_MKE2FS_BIN = 'mke2fs';
+
+export { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
 
 export interface RootfsConfig {
   /** Holds `<stack>/rootfs.ext4`. Written to by `publishStack` and `removeStack` alone; their own folder in it is `.microvm-rootfs`. */
@@ -31,6 +34,8 @@ export interface RootfsConfig {
    * first use. `off`: clones come straight from the template.
    */
   readonly sealing: 'auto' | 'off';
+  /** How to reach OCI registries, by host. Those without an entry are reached by https, as the system trusts them. */
+  readonly registries: RegistrySettings;
 }
 
 const DEFAULTS: RootfsConfig = {
@@ -41,6 +46,7 @@ const DEFAULTS: RootfsConfig = {
   e2fsckBin: DEFAULT_E2FSCK_BIN,
   mke2fsBin: DEFAULT_MKE2FS_BIN,
   sealing: 'auto',
+  registries: {},
 };
 
 const FOLDERS: readonly string[] = [
@@ -55,10 +61,12 @@ const FOLDERS: readonly string[] = [
  */
 export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
   requireKnownKeys('config', config, Object.keys(DEFAULTS));
-  const complete: Record<string, string | undefined> = { ...DEFAULTS };
+  const complete: Record<string, unknown> = { ...DEFAULTS };
   for (const [key, value] of Object.entries(config)) {
     if (value === undefined) continue;
-    if (key === 'sealing') {
+    if (key === 'registries') {
+      parseRegistrySettings(value);
+    } else if (key === 'sealing') {
       if (value !== 'auto' && value !== 'off') {
         throw new RootfsError(
           'INVALID_ARGUMENT',
@@ -72,8 +80,8 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
       );
     }
     // A program's name is looked up on PATH, its path is not.
-    const isRelative = FOLDERS.includes(key) || (key.endsWith('Bin') && value.includes('/'));
-    complete[key] = isRelative ? absolutePath(`config.${key}`, value) : value;
+    const isRelative = FOLDERS.includes(key) || (key.endsWith('Bin') && String(value).includes('/'));
+    complete[key] = isRelative ? absolutePath(`config.${key}`, String(value)) : value;
   }
   const whole = Object.freeze(complete) as unknown as RootfsConfig;
   refuseOverlap(whole);

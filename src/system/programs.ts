@@ -39,6 +39,7 @@ export interface Exit {
 const OUTPUT_LIMIT = 16 * 1024;
 
 export interface RunOptions {
+  readonly cwd?: string;
   /** On top of this process's own. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Writes all that the program is to read. */
@@ -55,7 +56,7 @@ export async function run(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { env, feed, drain }: RunOptions = {},
+  { cwd, env, feed, drain }: RunOptions = {},
 ): Promise<Exit> {
   // Few processes ever need it, and loading it takes milliseconds.
   const { spawn } = await import('node:child_process');
@@ -63,6 +64,7 @@ export async function run(
     const child = spawn(program, args, {
       stdio: [feed === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
       env: { ...process.env, LC_ALL: 'C', ...env },
+      ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });
     const output = { stdout: '', stderr: '' };

@@ -12,6 +12,7 @@ interface PublishFlags {
   readonly sha256?: string;
   readonly size?: number;
   readonly format?: ImageFormat;
+  readonly platform?: string;
 }
 
 export function addPublish(program: Command): void {
@@ -19,19 +20,24 @@ export function addPublish(program: Command): void {
     .command('publish')
     .description('Make a template of an image, a tar or a folder: all of it at once, or nothing.')
     .argument('<name>', 'how the template is to be called')
-    .argument('<source>', 'an image (raw, gzip, zstd, xz, qcow2), or a tar or a folder of a root filesystem')
+    .argument(
+      '<source>',
+      'a container image (docker://…, oci:DIR), an image (raw, gzip, zstd, xz, qcow2), or a tar or folder of a root filesystem',
+    )
     .option('--replace', 'take the place of a template of that name')
     .option('--sha256 <digest>', 'refuse an image of another digest', parseDigest)
     .option('--size <size>', 'how large the filesystem of a tar or folder is to be: 2G', parseSize)
     .addOption(
       new Option('--format <format>', 'what the source is, where it does not say itself').choices(FORMATS),
     )
+    .option('--platform <platform>', 'which image of several, such as linux/arm64')
     .addHelpText(
       'after',
       `
-JSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }
+JSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format", "image"? }
 
 Examples:
+  microvm-rootfs publish debian-12 docker://debian:12
   microvm-rootfs publish debian-12 ./rootfs.ext4
   microvm-rootfs publish debian-12 ./rootfs.tar.zst --size 2G
   microvm-rootfs publish debian-12 ./rootfs.ext4 --replace --sha256 "$(cut -c1-64 rootfs.sha256)"`,
@@ -39,13 +45,14 @@ Examples:
     .action((name: string, source: string, flags: PublishFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const { replace, sha256, size, format } = flags;
+        const { replace, sha256, size, format, platform } = flags;
         const stack = await session.during(`publishing ${name}`, (onProgress) =>
-          registry.publishStack(name, resolve(source), {
+          registry.publishStack(name, located(source), {
             ...(replace ? { replace } : {}),
             ...(sha256 === undefined ? {} : { expectedSha256: sha256 }),
             ...(size === undefined ? {} : { sizeBytes: size }),
             ...(format === undefined ? {} : { format }),
+            ...(platform === undefined ? {} : { platform }),
             signal,
             onProgress,
           }),
@@ -62,6 +69,11 @@ export function stackText({ name, templatePath, sizeBytes, sha256, replaced }: P
     Size: formatSize(sizeBytes),
     'SHA-256': sha256,
   });
+}
+
+/** A path, unless it says that it is none. */
+function located(source: string): string {
+  return /^(docker:\/\/|oci:)/.test(source) ? source : resolve(source);
 }
 
 function parseDigest(text: string): string {

@@ -1,0 +1,86 @@
+// What a container image says about how to start it: kept beside the template that was made of it.
+
+import { readdir, rename, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { readOwnFile } from '../folder/state-files.js';
+import { failedWith } from '../system/errors.js';
+
+/** How the author of a container image wants it to be started. The names are those of the OCI image specification. */
+export interface ImageConfig {
+  readonly entrypoint?: readonly string[];
+  readonly cmd?: readonly string[];
+  /** `NAME=value` each. */
+  readonly env?: readonly string[];
+  /** `user`, `uid`, `user:group` or `uid:gid`. */
+  readonly user?: string;
+  readonly workingDir?: string;
+  readonly stopSignal?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  /** `os/architecture`, or `os/architecture/variant`. */
+  readonly platform?: string;
+}
+
+// Far above what any image needs: registries limit manifests to 4 MiB as well.
+const BYTES_LIMIT = 4 * 1024 * 1024;
+
+const NAME = /^rootfs\.ext4\.[0-9a-f]{64}\.json$/;
+
+/**
+ * The file's name holds the digest of the image that the config belongs to. So the old file stays true until the new image has taken the place of
+ * the old one, and a config never meets an image that somebody else put there.
+ */
+export function imageConfigPath(templatePath: string, sha256: string): string {
+  return `${templatePath}.${sha256}.json`;
+}
+
+/** Undefined for an image that was not made of a container image. */
+export async function readImageConfig(
+  templatePath: string,
+  sha256: string,
+): Promise<ImageConfig | undefined> {
+  const text = await readOwnFile(imageConfigPath(templatePath, sha256), BYTES_LIMIT);
+  try {
+    return text === undefined ? undefined : parseImageConfig(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Takes what has the right type, and leaves out the rest. */
+export function parseImageConfig(value: unknown): ImageConfig | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const given = value as Record<string, unknown>;
+  const config: Record<string, unknown> = {};
+  for (const key of ['entrypoint', 'cmd', 'env']) if (isTexts(given[key])) config[key] = given[key];
+  for (const key of ['user', 'workingDir', 'stopSignal', 'platform']) {
+    if (typeof given[key] === 'string' && given[key] !== '') config[key] = given[key];
+  }
+  const { labels } = given;
+  if (typeof labels === 'object' && labels !== null && isTexts(Object.values(labels))) config.labels = labels;
+  return config as ImageConfig;
+}
+
+/** Moves the staged config to the image that is about to take its place. One of the same image is replaced. */
+export async function placeImageConfig(staged: string, folder: string): Promise<void> {
+  for (const name of await configsIn(staged)) await rename(join(staged, name), join(folder, name));
+}
+
+/** Removes the configs of images that the folder does not hold any more. `keep` is the digest of the image that it holds. */
+export async function removeImageConfigs(templatePath: string, keep?: string): Promise<void> {
+  const folder = dirname(templatePath);
+  const kept = keep === undefined ? undefined : basename(imageConfigPath(templatePath, keep));
+  for (const name of await configsIn(folder)) {
+    if (name === kept) continue;
+    await unlink(join(folder, name)).catch((error) => {
+      if (!failedWith(error, 'ENOENT')) throw error;
+    });
+  }
+}
+
+async function configsIn(folder: string): Promise<string[]> {
+  return (await readdir(folder)).filter((name) => NAME.test(name));
+}
+
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((each) => typeof each === 'string');
+}

@@ -1,0 +1,58 @@
+// What the configuration says of OCI registries, by host (`registry.example`, `localhost:5000`).
+import { isPath, requireKnownKeys, show } from './arguments.js';
+import { RootfsError } from './errors.js';
+
+export interface RegistrySetting {
+  /** Speak plain http to it. For a registry on this host or a trusted network alone. */
+  readonly insecure?: boolean;
+  /** A file of PEM certificates: the authorities that its own certificate may be signed by. */
+  readonly ca?: string;
+  /** Hosts to ask first, in this order. What they send is verified like all else. */
+  readonly mirrors?: readonly string[];
+  /** Further hosts that may give out its tokens, such as `auth.example` or `auth.internal:5001`. */
+  readonly realms?: readonly string[];
+}
+
+export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
+
+const HOST = /^[a-z0-9.-]+(:[0-9]{1,5})?$|^\[[0-9a-f:]+\](:[0-9]{1,5})?$/i;
+
+/** Whether this is a host, with or without a port. */
+export function isRegistryHost(value: unknown): value is string {
+  return typeof value === 'string' && HOST.test(value);
+}
+
+/** Throws `INVALID_ARGUMENT`. */
+export function parseRegistrySettings(value: unknown): RegistrySettings {
+  requireKnownHosts(value);
+  const settings = value as Record<string, RegistrySetting>;
+  for (const [host, setting] of Object.entries(settings)) {
+    const name = `config.registries["${host}"]`;
+    requireKnownKeys(name, setting, ['insecure', 'ca', 'mirrors', 'realms']);
+    const { insecure, ca, mirrors = [], realms = [] } = setting;
+    if (insecure !== undefined && typeof insecure !== 'boolean')
+      throw invalid(`${name}.insecure must be true or false, got ${show(insecure)}`);
+    if (ca !== undefined && !isPath(ca))
+      throw invalid(`${name}.ca must be a path without NUL, got ${show(ca)}`);
+    for (const [key, hosts] of Object.entries({ mirrors, realms })) {
+      if (!Array.isArray(hosts) || !hosts.every(isRegistryHost))
+        throw invalid(`${name}.${key} must be an array of hosts, got ${show(hosts)}`);
+    }
+  }
+  return settings;
+}
+
+function requireKnownHosts(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid(`config.registries must be an object, got ${show(value)}`);
+  for (const host of Object.keys(value)) {
+    if (!isRegistryHost(host))
+      throw invalid(
+        `config.registries has the key ${show(host)}: it must be a host, such as registry.example:5000`,
+      );
+  }
+}
+
+function invalid(message: string): RootfsError {
+  return new RootfsError('INVALID_ARGUMENT', message);
+}
