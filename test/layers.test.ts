@@ -25,6 +25,7 @@ const CLI_USES = ['index', 'system/programs', 'system/config', 'system/errno-nam
 // All by way of system/programs.ts. Outside the command line, no other file may start a program.
 const RUN_PROGRAMS = [
   'image/grow',
+  'publish/container-image',
   'publish/decompress',
   'publish/make-ext4',
   'publish/qcow2',
