@@ -19,6 +19,7 @@ const SLOT_FILES = new Set([
   `${IMAGE}.size`,
   `${IMAGE}.size.new`,
   `${IMAGE}.id`,
+  `${IMAGE}.exported`,
 ]);
 
 /** Length and stamps of each slot, by name: what a failed operation must leave as it was. */
@@ -54,10 +55,13 @@ export async function slotFaults(
 /** Below staging and in trash. */
 export async function leftovers(site: Site): Promise<string[]> {
   const pending = (await walk(site.clonesDir)).filter((path) => path.endsWith('.size.new'));
-  const left = [site.stateFolder, join(site.stateFolder, 'snapshots/.microvm-rootfs')].map(leftoversOf);
-  return [...(await Promise.all(left)).flat(), ...pending].map((path) =>
-    path.slice(site.clonesDir.length + 1),
-  );
+  const folders = [
+    site.stateFolder,
+    join(site.stateFolder, 'snapshots/.microvm-rootfs'),
+    join(site.templateDir, '.microvm-rootfs'),
+  ];
+  const left = await Promise.all(folders.map(leftoversOf));
+  return [...left.flat(), ...pending].map((path) => path.slice(site.root.length + 1));
 }
 
 async function leftoversOf(stateFolder: string): Promise<string[]> {
@@ -122,7 +126,8 @@ async function stackFaults(path: string, digest: string): Promise<string[]> {
 async function snapshotFaults(path: string, name: string): Promise<string[]> {
   if (name === '.microvm-rootfs') return [];
   const names = (await readdir(join(path, name))).sort();
-  if (names.join() !== `SHA256SUMS,${IMAGE}`) return [`holds ${names.join()}`];
+  if (![`SHA256SUMS,${IMAGE}`, `SHA256SUMS,memory,${IMAGE}`].includes(names.join()))
+    return [`holds ${names.join()}`];
   const cwd = join(path, name);
   return execute('sha256sum', ['--quiet', '--check', 'SHA256SUMS'], { cwd }).then(
     () => [],

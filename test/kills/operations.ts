@@ -1,20 +1,28 @@
 // Everything that changes something on disk, as calls that any process can make.
 import { appendFile, mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { MiB } from '../fixtures/images.js';
-import type { Site } from './site.js';
+import { KiB, MiB, pattern } from '../fixtures/images.js';
+import { IN_SITE, type Site } from './site.js';
 
 export interface Call {
   readonly method:
     | 'cloneForVm'
     | 'cloneForVmSync'
     | 'cloneMany'
+    | 'commitSlot'
+    | 'exportTo'
     | 'forkSlot'
+    | 'gc'
     | 'prewarm'
+    | 'publishStack'
     | 'recover'
     | 'release'
+    | 'removeSnapshot'
+    | 'removeStack'
+    | 'restoreSnapshot'
     | 'snapshotSlot'
     | 'stack';
+  /** A string that starts with `IN_SITE` is a path in the folder of the visit. */
   readonly args: readonly unknown[];
 }
 
@@ -24,11 +32,17 @@ export interface Operation {
   readonly template: 'compact' | 'scattered';
   /** What the process has done before. */
   readonly before: readonly Call[];
+  /** What lies in the folders before the process starts. */
+  readonly given?: (site: Site) => Promise<void>;
   /** What others do to the folders between that and the call. */
   readonly meanwhile?: (site: Site) => Promise<void>;
   readonly call: Call;
   /** Slots that may disappear: every other one that was there before the call is there afterwards. */
   readonly takes?: readonly string[];
+  /** What must be there, and must not, once the call has resolved: `stack NAME`, `snapshot NAME`, `export NAME`. */
+  readonly leaves?: Readonly<Record<string, 'there' | 'absent'>>;
+  /** What the same call says, rather than resolve, when an earlier one has done it: a new name is wanted for a new state. */
+  readonly once?: string;
   /** Visited on every filesystem, also where time is short. */
   readonly telling?: true;
   /** Where it means anything; everywhere if not given. */
@@ -50,6 +64,23 @@ const fork = (from: string, vmId: string, options: object = {}): Call => ({
   args: [from, vmId, options],
 });
 const release = (vmId: string, options: object = {}): Call => ({ method: 'release', args: [vmId, options] });
+const exportTo = (vmId: string, options: object = {}): Call => ({
+  method: 'exportTo',
+  args: [vmId, `${IN_SITE}/jail/disk`, options],
+});
+const snapshot: Call = { method: 'snapshotSlot', args: ['other', 'paused'] };
+const restore = (vmId: string, options: object = {}): Call => ({
+  method: 'restoreSnapshot',
+  args: ['paused', vmId, options],
+});
+const publish = (source: string, options: object = {}): Call => ({
+  method: 'publishStack',
+  args: ['published', `${IN_SITE}/${source}`, options],
+});
+const commit = (options: object = {}): Call => ({
+  method: 'commitSlot',
+  args: ['other', 'published', options],
+});
 
 const COMPACT = { template: 'compact', before: [] } as const;
 const WARM = { template: 'compact', before: [clone('other')] } as const;
@@ -102,17 +133,136 @@ export const OPERATIONS: readonly Operation[] = [
     call: clone('vm-1'),
     on: 'no reflink',
   },
-  { ...WARM, name: 'fork', telling: true, call: fork('other', 'vm-1') },
+  { ...WARM, name: 'fork', telling: true, call: fork('other', 'vm-1'), once: 'SLOT_EXISTS' },
   {
     ...COMPACT,
     name: 'fork with id of a grown slot, durable',
     before: [clone('o/1', GROWN)],
     call: fork('o/1', 'vm/1', { durable: true }),
+    once: 'SLOT_EXISTS',
   },
   {
     ...WARM,
     name: 'snapshot',
-    call: { method: 'snapshotSlot', args: ['other', 'paused'] },
+    call: snapshot,
+    leaves: { 'snapshot paused': 'there' },
+    once: 'SNAPSHOT_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'snapshot with other files',
+    given: (site) => site.addSource('memory', 'scattered'),
+    call: { method: 'snapshotSlot', args: ['other', 'paused', { with: [`${IN_SITE}/memory`] }] },
+    leaves: { 'snapshot paused': 'there' },
+    once: 'SNAPSHOT_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'restoring a snapshot',
+    telling: true,
+    before: [clone('other'), snapshot],
+    call: restore('vm-1'),
+    leaves: { 'snapshot paused': 'there' },
+    once: 'SLOT_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'restoring a snapshot with id, durable',
+    before: [clone('other', GROWN), snapshot],
+    call: restore('vm/1', { durable: true }),
+    leaves: { 'snapshot paused': 'there' },
+    once: 'SLOT_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'removing a snapshot',
+    before: [clone('other'), snapshot],
+    call: { method: 'removeSnapshot', args: ['paused'] },
+    leaves: { 'snapshot paused': 'absent' },
+  },
+  {
+    ...WARM,
+    name: 'export',
+    telling: true,
+    call: exportTo('other', { owner: { uid: 1, gid: 1 }, mode: 0o640 }),
+    leaves: { 'export disk': 'there' },
+    once: 'FILE_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'export, durable',
+    call: exportTo('other', { durable: true }),
+    leaves: { 'export disk': 'there' },
+    once: 'FILE_EXISTS',
+  },
+  {
+    ...COMPACT,
+    name: 'export of a hardlink, a copy',
+    before: [clone('other', { writable: false })],
+    call: exportTo('other', { mode: 0o640, durable: true }),
+    leaves: { 'export disk': 'there' },
+    once: 'FILE_EXISTS',
+    on: 'no reflink',
+  },
+  {
+    ...COMPACT,
+    name: 'publishing an image',
+    telling: true,
+    given: (site) => site.addSource('source', 'replacement'),
+    call: publish('source'),
+    leaves: { 'stack published': 'there' },
+    once: 'STACK_EXISTS',
+  },
+  {
+    ...COMPACT,
+    name: 'publishing an image in the place of another',
+    given: async (site) => {
+      await site.addSource('source', 'replacement');
+      await site.addSource('first', 'scattered');
+    },
+    before: [publish('first')],
+    call: publish('source', { replace: true }),
+    leaves: { 'stack published': 'there' },
+  },
+  {
+    ...COMPACT,
+    name: 'publishing a folder',
+    given: leaveTree,
+    call: publish('tree'),
+    leaves: { 'stack published': 'there' },
+    once: 'STACK_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'commit',
+    call: commit(),
+    leaves: { 'stack published': 'there' },
+    once: 'STACK_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'commit in the place of another',
+    given: (site) => site.addSource('first', 'scattered'),
+    before: [clone('other'), publish('first')],
+    call: commit({ replace: true }),
+    leaves: { 'stack published': 'there' },
+  },
+  {
+    ...WARM,
+    name: 'removing a stack',
+    telling: true,
+    given: (site) => site.addSource('first', 'scattered'),
+    before: [clone('other'), publish('first')],
+    call: { method: 'removeStack', args: ['published'] },
+    leaves: { 'stack published': 'absent' },
+  },
+  {
+    ...WARM,
+    name: 'gc',
+    telling: true,
+    before: ['other', 'vm-1', 'vm/2'].map((vmId) => clone(vmId)),
+    call: { method: 'gc', args: [{ keep: ['other'] }] },
+    takes: ['vm-1', 'vm_2'],
   },
   { ...WARM, name: 'filling the pool', call: prewarm({ count: 2 }) },
   { ...WARM, name: 'clone from the pool', before: [prewarm({ count: 2 })], call: clone('vm-1') },
@@ -181,4 +331,10 @@ async function leaveDebris(site: Site): Promise<void> {
 
 async function addTemplate(site: Site): Promise<void> {
   await site.addTemplate('alpine', 'scattered');
+}
+
+async function leaveTree(site: Site): Promise<void> {
+  await mkdir(join(site.root, 'tree/etc'), { recursive: true });
+  await writeFile(join(site.root, 'tree/etc/hostname'), 'microvm\n');
+  await writeFile(join(site.root, 'tree/etc/blob'), pattern(64 * KiB));
 }

@@ -13,6 +13,8 @@ export interface Point {
   readonly removes: boolean;
 }
 
+const REMOVES = /^(rmdir|unlink|unlinkat)$/;
+
 /** Every call on something below `folder`; what Node does for itself counts, but is no point. */
 export function pointsOf(caller: Caller, lines: readonly string[], folder: string): Point[] {
   const counts = new Map<string, number>();
@@ -26,7 +28,7 @@ export function pointsOf(caller: Caller, lines: readonly string[], folder: strin
     if (!line.includes(folder)) continue;
     // To remove a folder is to try it as a file first, then what is in it, then itself.
     if (name === 'unlinkat' && line.includes('EISDIR')) folders++;
-    points.push({ caller, name, when, line, removes: folders > 0 || name === 'unlinkat' });
+    points.push({ caller, name, when, line, removes: folders > 0 || REMOVES.test(name) });
     if (line.includes('AT_REMOVEDIR')) folders--;
   }
   return points;
@@ -52,6 +54,7 @@ const FAILURES: Readonly<Record<string, readonly string[]>> = {
   fsync: ['EIO', ...SPACE, 'EINTR'],
   ftruncate: ['EIO', 'EINTR'],
   getdents64: ['EIO'],
+  link: ['EIO', ...SPACE, 'ENOMEM'],
   linkat: ['EIO', ...SPACE, 'ENOMEM'],
   mkdir: ['EIO', ...SPACE, 'ENOMEM'],
   mkdirat: ['EIO', ...SPACE, 'ENOMEM'],
@@ -62,8 +65,11 @@ const FAILURES: Readonly<Record<string, readonly string[]>> = {
   pwrite64: ['EIO', ...SPACE, 'EINTR'],
   read: ['EIO', 'EINTR'],
   rename: ['EIO', ...SPACE, 'ENOMEM'],
+  renameat: ['EIO', ...SPACE, 'ENOMEM'],
   renameat2: ['EIO', ...SPACE, 'ENOMEM'],
+  rmdir: ['EIO', 'ENOMEM'],
   statx: ['EIO', 'ENOMEM'],
+  unlink: ['EIO', 'ENOMEM'],
   unlinkat: ['EIO', 'ENOMEM'],
   write: ['EIO', ...SPACE, 'EINTR'],
 };
@@ -118,7 +124,7 @@ export function historyAt(points: readonly Point[], point: Point): string {
 }
 
 const CHANGES =
-  /^(chmod|copy_file_range|fallocate|fchmod|fchown|ftruncate|linkat|mkdir|mkdirat|pwrite64|rename|renameat2|unlinkat|write)$/;
+  /^(chmod|copy_file_range|fallocate|fchmod|fchown|ftruncate|link|linkat|mkdir|mkdirat|pwrite64|rename|renameat|renameat2|rmdir|unlink|unlinkat|write)$/;
 
 function changesDisk({ name, line }: Point): boolean {
   return CHANGES.test(name) || /O_CREAT|O_TRUNC|FICLONE|SETFLAGS/.test(line);

@@ -56,7 +56,10 @@ test.for(
   const performer = Performer.start();
   const site = await newSite({ folder, masters: await Masters.make(folder), operation });
   const injector = await wrapped('resize2fs', site, body);
-  const threads = await performer.prepare(injector.config, operation.before);
+  const threads = await performer.prepare(
+    injector.config,
+    operation.before.map((call) => site.placed(call)),
+  );
   const { faults, killed } = await killedBy(operation, performer, site, injector, threads);
   expect(killed).toBe(true);
   expect([...faults, ...(await afterwards(site, operation, false))]).toEqual([]);

@@ -4,7 +4,10 @@ import { dirname, join } from 'node:path';
 import { type RootfsConfig, RootfsRegistry } from '../../src/index.js';
 import { sha256, writeSparse } from '../fixtures/files.js';
 import { KiB, makeExt4Image, run } from '../fixtures/images.js';
-import { TEMPLATE_BYTES } from './operations.js';
+import { type Call, TEMPLATE_BYTES } from './operations.js';
+
+/** Stands for the folder of a visit in the arguments of a call. */
+export const IN_SITE = 'IN_SITE';
 
 /** Templates that are made once and cloned for every point, with their digests. */
 export class Masters {
@@ -49,6 +52,8 @@ export class Site {
   readonly templateDir: string;
   readonly clonesDir: string;
   readonly stateFolder: string;
+  /** Where images are exported to. */
+  readonly jail: string;
   readonly #masters: Masters;
   /** Kind and state of each template, by stack. */
   readonly #templates = new Map<string, { kind: string; state: FileState }>();
@@ -61,10 +66,12 @@ export class Site {
     this.templateDir = join(root, 'templates');
     this.clonesDir = join(root, 'clones');
     this.stateFolder = join(this.clonesDir, '.microvm-rootfs');
+    this.jail = join(root, 'jail');
   }
 
   static async make(root: string, masters: Masters, template: string): Promise<Site> {
     const site = new Site(root, masters);
+    await mkdir(site.jail);
     await site.addTemplate('debian', template);
     return site;
   }
@@ -72,6 +79,11 @@ export class Site {
   get config(): Partial<RootfsConfig> {
     const { templateDir, clonesDir } = this;
     return { templateDir, clonesDir };
+  }
+
+  /** The call with the paths of this folder. */
+  placed({ method, args }: Call): Call {
+    return { method, args: JSON.parse(JSON.stringify(args).replaceAll(IN_SITE, this.root)) };
   }
 
   newRegistry(): RootfsRegistry {
@@ -84,6 +96,12 @@ export class Site {
     await copyFile(this.#masters.path(kind), `${path}.new`, constants.COPYFILE_FICLONE);
     await rename(`${path}.new`, path);
     this.#templates.set(stack, { kind, state: await stateOf(path) });
+    this.digests.add(this.#masters.digests.get(kind) as string);
+  }
+
+  /** An image outside the catalog that a stack may be made of. */
+  async addSource(name: string, kind: string): Promise<void> {
+    await copyFile(this.#masters.path(kind), join(this.root, name), constants.COPYFILE_FICLONE);
     this.digests.add(this.#masters.digests.get(kind) as string);
   }
 

@@ -9,6 +9,7 @@ import { type Performed, Performer, type Threads, type ToldError } from './perfo
 import { type Caller, headOf, type Point, pointsOf } from './points.js';
 import { type Masters, Site } from './site.js';
 import type { Trace } from './strace.js';
+import { thingFaults, thingsIn, unlike } from './things.js';
 
 /** What happened at a point. Without faults all is as it should be. */
 export interface Visit {
@@ -45,7 +46,9 @@ let sites = 0;
 export async function newSite({ folder, masters, operation }: Ground): Promise<Site> {
   const root = join(folder, `point-${sites++}`);
   await mkdir(root);
-  return Site.make(root, masters, operation.template);
+  const site = await Site.make(root, masters, operation.template);
+  await operation.given?.(site);
+  return site;
 }
 
 /** The calls that these make when the operation is performed undisturbed, which must lead to nothing that looks like a fault. */
@@ -58,17 +61,21 @@ export async function dryRun(
   const site = await newSite(ground);
   const injectors = await Promise.all(callers.map((caller) => injectorFor(caller, site)));
   const config = Object.assign({}, ...injectors.map((injector) => injector.config));
-  const threads = await performer.prepare(config, operation.before);
+  const threads = await performer.prepare(
+    config,
+    operation.before.map((call) => site.placed(call)),
+  );
   await operation.meanwhile?.(site);
   const traces: Trace[] = [];
   for (const injector of injectors) traces.push(await injector.arm(threads));
-  const faults = failure(await performer.perform(operation.call));
+  const faults = failure(await performer.perform(site.placed(operation.call)));
   const points: Point[] = [];
   for (const [i, trace] of traces.entries())
     points.push(...pointsOf(callers[i] as Caller, await trace.end(), site.root));
   faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
   await performer.close();
   faults.push(...(await slotFaults(site, madeBy(operation.call), [])), ...(await site.templateFaults()));
+  faults.push(...(await thingFaults(site)), ...(await unlike(site, operation.leaves ?? {})));
   faults.push(...(await garbage(site)));
   await site.remove();
   if (faults.length > 0) throw new Error(`undisturbed, "${operation.name}" is wrong: ${faults.join('; ')}`);
@@ -97,7 +104,10 @@ export async function kill(ground: Ground, point: Point, recoverFirst: boolean):
   const performer = Performer.start();
   const site = await newSite(ground);
   const injector = await injectorFor(point.caller, site, { ...point, what: 'signal=SIGKILL' });
-  const threads = await performer.prepare(injector.config, operation.before);
+  const threads = await performer.prepare(
+    injector.config,
+    operation.before.map((call) => site.placed(call)),
+  );
   const { faults, killed, lines } = await killedBy(operation, performer, site, injector, threads);
   if (killed) faults.push(...(await afterwards(site, operation, recoverFirst)));
   await site.remove();
@@ -115,7 +125,7 @@ export async function killedBy(
   const before = [...(await slotsIn(site)).keys()];
   await operation.meanwhile?.(site);
   const trace = await injector.arm(threads);
-  const performed = await performer.perform(operation.call);
+  const performed = await performer.perform(site.placed(operation.call));
   const lines = await trace.end();
   if (performed !== undefined) {
     await performer.kill();
@@ -124,6 +134,7 @@ export async function killedBy(
   const takes = operation.takes ?? [];
   const kept = before.filter((name) => !takes.includes(name));
   const faults = [...(await slotFaults(site, kept, takes)), ...(await site.templateFaults())];
+  faults.push(...(await thingFaults(site)));
   return { faults, killed: (await performer.gone) === 'SIGKILL', lines };
 }
 
@@ -161,12 +172,17 @@ const WAKES = /^write\(\d+<anon_inode:\[eventfd\]>.*INJECTED/;
 
 async function failIn(ground: Ground, performer: Performer, { point, what }: Fault): Promise<Visit | 'woke'> {
   const { operation } = ground;
-  const { call, takes = [] } = operation;
+  const { takes = [] } = operation;
   const site = await newSite(ground);
+  const call = site.placed(operation.call);
   const injector = await injectorFor(point.caller, site, { ...point, what });
-  const threads = await performer.prepare(injector.config, operation.before);
+  const threads = await performer.prepare(
+    injector.config,
+    operation.before.map((call) => site.placed(call)),
+  );
   await operation.meanwhile?.(site);
   const before = await slotsIn(site);
+  const thingsBefore = await thingsIn(site);
   const trace = await injector.arm(threads);
   const performed = await performer.perform(call);
   const lines = await trace.end();
@@ -182,13 +198,19 @@ async function failIn(ground: Ground, performer: Performer, { point, what }: Fau
   // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its own.
   const excused = point.removes || warnings.includes('MICROVM_ROOTFS_SWEEP') || call.method === 'recover';
   if (!excused) faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
-  if (errors.length > 0 && call.method !== 'recover' && !isAfterTheFact(call, point))
-    faults.push(...differences(before, await slotsIn(site), [...made, ...mayBeGrown(call, before)]));
+  if (errors.length > 0 && call.method !== 'recover' && !isAfterTheFact(call, point)) {
+    faults.push(...differences('slot ', before, await slotsIn(site), [...made, ...mayBeGrown(call, before)]));
+    faults.push(...differences('', thingsBefore, await thingsIn(site), []));
+  }
   const kept = [...before.keys()].filter((name) => !takes.includes(name));
   faults.push(...(await slotFaults(site, [...kept, ...made], takes)), ...(await site.templateFaults()));
+  faults.push(...(await thingFaults(site)));
+  const done = (await undone(site, operation)).length === 0;
   // The same process can do it as soon as the disk is well again: nothing that failed is remembered.
-  for (const next of [call, RECOVER])
-    faults.push(...failure(await performer.perform(next)).map((fault) => `again, ${next.method}: ${fault}`));
+  for (const next of [call, RECOVER]) {
+    const again = failure(await performer.perform(next), done ? operation.once : undefined);
+    faults.push(...again.map((fault) => `again, ${next.method}: ${fault}`));
+  }
   faults.push(
     ...(await leftovers(site)).map((path) => `left behind by recover() of the same process: ${path}`),
   );
@@ -214,9 +236,19 @@ function resultsOf(call: Call, performed: Performed | undefined): { errors: Told
 
 const RECOVER: Call = { method: 'recover', args: [] };
 
-/** The last flush of a durable call: what was done stays done, and only that it was flushed cannot be promised. */
-function isAfterTheFact({ method }: Call, { name }: Point): boolean {
-  return name === 'fsync' && method === 'release';
+// What they take away is gone by one call; what fails after that cannot bring it back.
+const TAKES_AWAY = ['release', 'gc', 'removeStack', 'removeSnapshot'];
+
+/** The last flush: what was done stays done, and only that it was flushed cannot be promised. */
+function isAfterTheFact({ method }: Call, { name, removes }: Point): boolean {
+  return name === 'fsync' || (TAKES_AWAY.includes(method) && (removes || name === 'rmdir'));
+}
+
+/** What the call has yet to do. */
+async function undone(site: Site, { call, leaves = {} }: Operation): Promise<string[]> {
+  const slots = await slotsIn(site);
+  const missing = madeBy(call).filter((name) => !slots.has(name));
+  return [...missing.map((name) => `slot ${name} should be there`), ...(await unlike(site, leaves))];
 }
 
 /** What a durable call that fails may all the same have grown: a slot that was there. That it is whole is looked at for every slot. */
@@ -226,19 +258,20 @@ function mayBeGrown(call: Call, before: ReadonlyMap<string, string>): string[] {
 }
 
 /** A process that knows nothing of what happened makes the same call, and puts the folder in order. */
-export async function afterwards(
-  site: Site,
-  { call, takes = [] }: Operation,
-  recoverFirst: boolean,
-): Promise<string[]> {
+export async function afterwards(site: Site, operation: Operation, recoverFirst: boolean): Promise<string[]> {
+  const { takes = [], once } = operation;
+  const call = site.placed(operation.call);
   const registry = site.newRegistry();
   const faults: string[] = [];
   try {
     if (recoverFirst) await recover(registry, takes, faults);
     // On the calling thread only what is warm can be cloned.
     const method = call.method === 'cloneForVmSync' ? 'cloneForVm' : call.method;
+    const done = (await undone(site, operation)).length === 0;
     await (registry[method] as (...args: readonly unknown[]) => Promise<unknown>)(...call.args).catch(
-      unlessDone,
+      (error) => {
+        if (!done || error.code !== once) throw error;
+      },
     );
     await recover(registry, takes, faults);
     await registry.drain();
@@ -248,14 +281,8 @@ export async function afterwards(
   }
   await registry.close();
   faults.push(...(await slotFaults(site, madeBy(call), [])), ...(await site.templateFaults()));
+  faults.push(...(await thingFaults(site)), ...(await undone(site, operation)));
   return [...faults, ...(await garbage(site))];
-}
-
-// What can be made once only: the call that was killed has published it.
-const DONE = new Set(['SLOT_EXISTS', 'SNAPSHOT_EXISTS']);
-
-function unlessDone(error: unknown): void {
-  if (!DONE.has((error as { code?: string }).code ?? '')) throw error;
 }
 
 async function recover(registry: RootfsRegistry, takes: readonly string[], faults: string[]): Promise<void> {
@@ -269,17 +296,17 @@ async function recover(registry: RootfsRegistry, takes: readonly string[], fault
 function madeBy({ method, args }: Call): string[] {
   const safe = (vmId: unknown) => String(vmId).replace('/', '_');
   if (method === 'cloneForVm' || method === 'cloneForVmSync') return [safe(args[0])];
-  if (method === 'forkSlot') return [safe(args[1])];
+  if (method === 'forkSlot' || method === 'restoreSnapshot') return [safe(args[1])];
   if (method === 'cloneMany') return (args[0] as { vmId: string }[]).map(({ vmId }) => safe(vmId));
   return [];
 }
 
-function failure(performed: Performed | undefined): string[] {
+function failure(performed: Performed | undefined, once?: string): string[] {
   if (performed === undefined) return ['the process ended'];
   const { error, value } = performed.outcome;
   const errors = Array.isArray(value) ? value.flatMap((result) => result.error ?? []) : [];
   return [...(error === undefined ? [] : [error]), ...errors]
-    .filter(({ code = '' }) => !DONE.has(code))
+    .filter(({ code }) => once === undefined || code !== once)
     .map(({ stack }) => `it fails: ${stack}`);
 }
 
@@ -311,6 +338,7 @@ function untyped(
 }
 
 function differences(
+  kind: string,
   before: ReadonlyMap<string, string>,
   after: ReadonlyMap<string, string>,
   made: readonly string[],
@@ -319,7 +347,7 @@ function differences(
     .filter((name) => before.get(name) !== after.get(name) && !made.includes(name))
     .map(
       (name) =>
-        `failed, and yet slot ${name} was ${before.get(name) ?? 'absent'}, is ${after.get(name) ?? 'absent'}`,
+        `failed, and yet ${kind}${name} was ${before.get(name) ?? 'absent'}, is ${after.get(name) ?? 'absent'}`,
     );
 }
 
