@@ -1,6 +1,7 @@
 // The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
 
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
@@ -168,6 +169,18 @@ export class ManagedFolder {
       this.#stagingRemovedBefore += stagingRemoved;
     } catch (error) {
       if (!this.isStale(error)) throw error;
+    }
+  }
+
+  /** Removes a folder of this process in staging. What cannot be removed now goes into trash, and never hides the outcome of the work. */
+  async discard(path: string): Promise<void> {
+    try {
+      await rm(path, { recursive: true, force: true });
+    } catch {
+      // Nothing sweeps the staging of a process that lives.
+      const name = relative(`${this.statePath}/staging`, path).replaceAll('/', '-');
+      await rename(path, `${this.statePath}/trash/${name}`).catch(() => {}); // else it goes when the process ends
+      this.sweepInBackground();
     }
   }
 

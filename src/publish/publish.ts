@@ -1,6 +1,6 @@
 // Putting an image into the catalog: made and checked in staging, seen when it is complete.
 
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
 import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
@@ -49,7 +49,7 @@ export async function publishStack(
     if (!isContainerImage(source)) await stat(source);
     const isFirst = await isMissing(folder.path);
     return await folder.use((opened) =>
-      inWorkFolder(opened, async (workFolder) => {
+      inWorkFolder(folder, opened, async (workFolder) => {
         if (isFirst) await flush(dirname(folder.path));
         const staged = join(workFolder, 'stack');
         await mkdir(staged, { mode: 0o755 });
@@ -107,14 +107,17 @@ async function remember(
   );
 }
 
-async function inWorkFolder<T>({ sessionPath }: OpenFolder, work: (path: string) => Promise<T>): Promise<T> {
+async function inWorkFolder<T>(
+  folder: ManagedFolder,
+  { sessionPath }: OpenFolder,
+  work: (path: string) => Promise<T>,
+): Promise<T> {
   const path = join(sessionPath, `publish-${++works}`);
   await mkdir(path, { mode: 0o700 });
   try {
     return await work(path);
   } finally {
-    // What cannot be removed now goes with the session's folder; it must not hide what became of the work.
-    await rm(path, { recursive: true, force: true }).catch(() => {});
+    await folder.discard(path);
   }
 }
 

@@ -3,7 +3,7 @@
 import { type Identity, sameImage, sameState } from '../addon/identity.js';
 import { inspectSlot, type NativeSource, native, type SlotState } from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { finishCutOffGrow } from './replace.js';
 import {
@@ -76,14 +76,17 @@ async function openImage(
   signal: AbortSignal | undefined,
 ): Promise<SlotImage | undefined> {
   const imagePath = `${path}/${CLONE_ROOTFS_FILE}`;
-  const [state, opened] = await Promise.all([
-    inspectSlot(handle, vm.safe),
+  // Neither may reject before the other is done: the image would stay open.
+  const [looked, opened] = await Promise.all([
+    inspectSlot(handle, vm.safe).catch((error: unknown) => ({ failed: error })),
     native()
       .openSource(imagePath)
       .catch((error: unknown) => ({ error })),
   ]);
   const source = 'source' in opened ? opened.source : undefined;
   try {
+    if ('failed' in looked) throw asRootfsError(`opening the slot ${path}`, looked.failed);
+    const state = looked;
     if (state.kind === 'absent') throw slotNotFoundError(path, vm);
     if (state.kind === 'foreign' || isUnstamped(state)) throw slotInvalidError(path);
     requireOwnId(path, vm, state);
@@ -95,7 +98,7 @@ async function openImage(
     if (isTorn(state, () => undefined)) throw slotTornError(path, 'its stamps or its image are not whole');
     if ('error' in opened) {
       if (failedWith(opened.error, 'ENOENT')) return undefined;
-      throw opened.error;
+      throw asRootfsError(`opening ${imagePath}`, opened.error);
     }
     const { identity } = opened.info;
     if (state.image !== undefined && sameImage(state.image.identity, identity)) {

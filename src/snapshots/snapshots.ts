@@ -7,7 +7,7 @@
 // Built in staging and published by one rename, when all of it has reached the disk.
 
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
@@ -258,7 +258,7 @@ export class Snapshots {
       try {
         return await work(staged);
       } finally {
-        await rm(staged, { recursive: true, force: true });
+        await this.folder.discard(staged);
       }
     });
   }

@@ -6,7 +6,8 @@ import { faultsAt } from './points.js';
 import { sample } from './sample.js';
 import { dryRun, fail, type Lane, orFaulty, type Surveyed } from './visits.js';
 
-const FEW = 5;
+/** How many of the failures of an operation are visited where not all are. */
+const FEW = Number(process.env.KILLS_FEW ?? 5);
 
 campaign(
   'failed',

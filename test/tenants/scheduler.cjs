@@ -1,0 +1,222 @@
+// Root's scheduler: everything in the API, on the slots of hostile tenants and of others at the same time. A call for a tenant may fail with
+// an error of ours; a call for anybody else must do what it is there for; and every call has an end. Prints what it saw as JSON.
+const { readdirSync } = require('node:fs');
+const { mkdir, rm } = require('node:fs/promises');
+const { join } = require('node:path');
+const { RootfsError, RootfsRegistry } = require('../../dist/index.js');
+
+/**
+ * @typedef {{ id: string, owner: { uid: number, gid: number } }} Other
+ * @typedef {Other & { own: string }} Tenant
+ * @type {{
+ *   config: { templateDir: string, clonesDir: string },
+ *   tenants: Tenant[],
+ *   others: Other[],
+ *   stopped: Other,
+ *   jails: string,
+ *   source: string,
+ *   seed: number,
+ *   seconds: number,
+ *   grownBytes: number,
+ *   deadlineMs: number,
+ * }}
+ */
+const args = JSON.parse(process.argv[2]);
+const { config, tenants, others, stopped, jails, source, seconds, grownBytes, deadlineMs } = args;
+
+const TENANT_LANES = 3;
+// A file that a tenant gives is as long as it likes, and hashing it takes as long: the scheduler says how long it waits.
+const PATIENCE_MS = 3000;
+
+const seen = { calls: 0, codes: {}, slowest: {}, faults: [] };
+const until = performance.now() + seconds * 1000;
+const descriptorsBefore = descriptors();
+const registry = new RootfsRegistry(config);
+const random = chance(args.seed);
+const pick = (choices) => choices[Math.floor(random() * choices.length)];
+const fault = (what) => seen.faults.push(what);
+
+/** The result, or the error of ours that it ended with. */
+async function call(method, ...parameters) {
+  const started = performance.now();
+  const what = `${method}(${parameters.map((value) => JSON.stringify(value)).join(', ')})`;
+  seen.calls++;
+  let timer;
+  const late = new Promise((resolve) => {
+    timer = setTimeout(resolve, deadlineMs, 'late');
+  });
+  const ended = perform(method, parameters).then(
+    (value) => ({ value }),
+    (error) => ({ error }),
+  );
+  const outcome = await Promise.race([ended, late]);
+  clearTimeout(timer);
+  if (outcome === 'late') {
+    fault(`${what} has no end`);
+    // Whatever waits behind it would only say the same.
+    finish();
+  }
+  const { value, error } = outcome;
+  const code = error === undefined ? 'done' : (error.code ?? error.name);
+  const key = `${method} ${code}`;
+  seen.codes[key] = (seen.codes[key] ?? 0) + 1;
+  seen.slowest[method] = Math.max(seen.slowest[method] ?? 0, Math.round(performance.now() - started));
+  if (error !== undefined && !(error instanceof RootfsError))
+    fault(`${what}: not an error of ours: ${error.stack}`);
+  return { what, value, error };
+}
+
+async function perform(method, parameters) {
+  if (method !== 'slots' && method !== 'snapshots') return registry[method](...parameters);
+  const listed = [];
+  for await (const one of registry[method](...parameters)) listed.push(one);
+  return listed;
+}
+
+/** For what is nobody's business but a bystander's: it must resolve. */
+async function must(method, ...parameters) {
+  const { what, value, error } = await call(method, ...parameters);
+  if (error !== undefined) fault(`${what}, which has to do with no tenant: ${error.stack}`);
+  return value;
+}
+
+function callsForTenant() {
+  const { id, owner, own } = pick(tenants);
+  const durable = random() < 0.1;
+  const options = { writable: true, owner, mode: 0o600, durable };
+  const exported = join(own, 'jail/rootfs.ext4');
+  const patience = () => AbortSignal.timeout(PATIENCE_MS);
+  const name = `snap-${id}`;
+  const derived = `${pick(['fork', 'restored'])}-${id}`;
+  return pick([
+    () => call('cloneForVm', id, 'debian', options),
+    () => call('cloneForVm', id, 'debian', options),
+    () => call('cloneForVmSync', id, 'debian', { writable: true, owner, mode: 0o600 }),
+    () => call('cloneForVmWithSize', id, 'debian', grownBytes, options),
+    () =>
+      call(
+        'cloneMany',
+        [id, derived].map((vmId) => ({ vmId, stack: 'debian', options })),
+      ),
+    () => call('cloneForVm', derived, 'committed', options),
+    () => call('forkSlot', id, derived, { owner, durable, refuseInUse: random() < 0.3 }),
+    () => call('exportTo', id, exported, pick([{}, { owner, mode: 0o600 }, { durable: true }])),
+    () => call('exportTo', id, exported, { owner, mode: 0o600 }),
+    () => call('exportTo', id, exported, { owner, mode: 0o600, durable }),
+    () => call('snapshotSlot', id, name, { refuseInUse: random() < 0.2 }),
+    () => call('snapshotSlot', id, name, { with: [join(own, 'memory')], signal: patience() }),
+    () => call('verifySnapshot', name, { signal: patience() }),
+    () => call('restoreSnapshot', name, derived, { owner, signal: patience() }),
+    () => call('removeSnapshot', name),
+    () => call('commitSlot', id, 'committed', { replace: true }),
+    () => call('removeStack', 'committed', { force: random() < 0.5 }),
+    () => call('slot', id),
+    () => call('slotInUse', id),
+    () => call('release', id, { refuseInUse: random() < 0.5, durable }),
+    () => call('release', id),
+    () => call('release', derived),
+    () => call('gc', { keep: others.map((other) => other.id), dryRun: random() < 0.5 }),
+  ]);
+}
+
+const FRESH = 'fresh';
+
+const callsForOthers = [
+  async ({ id, owner }) => {
+    const clone = await must('cloneForVm', id, 'debian', { writable: true, owner, mode: 0o600 });
+    if (clone?.reused === false) fault(`${id} had lost its disk`);
+  },
+  async () => {
+    await must('cloneForVm', FRESH, 'debian', { writable: true });
+    await must('release', FRESH);
+  },
+  async () => {
+    await must('cloneForVmWithSize', FRESH, 'debian', grownBytes, { writable: true });
+    await must('release', FRESH);
+  },
+  async ({ id }) => {
+    await must('forkSlot', id, FRESH);
+    await must('release', FRESH);
+  },
+  async ({ id }) => {
+    const folder = join(jails, id);
+    await mkdir(folder, { recursive: true });
+    await must('exportTo', id, join(folder, 'rootfs.ext4'));
+    await rm(folder, { recursive: true });
+  },
+  async ({ id }) => {
+    await must('snapshotSlot', id, FRESH);
+    await must('verifySnapshot', FRESH);
+    await must('restoreSnapshot', FRESH, FRESH);
+    await must('release', FRESH);
+    if ((await must('removeSnapshot', FRESH)) === false) fault(`the snapshot of ${id} was gone`);
+  },
+  async () => {
+    await must('commitSlot', stopped.id, FRESH);
+    if ((await must('removeStack', FRESH, { force: true })) === false) fault('the stack was gone');
+  },
+  async () => {
+    await must('publishStack', FRESH, source);
+    await must('removeStack', FRESH);
+  },
+  async () => {
+    const report = await must('recover');
+    const ours = [...(report?.tornSlots ?? []), ...(report?.unstamped ?? [])].filter(isOthers);
+    if (ours.length > 0) fault(`recover() found ${ours} torn`);
+  },
+  async () => {
+    const found = (await must('slots'))?.map(({ rawId }) => rawId) ?? [];
+    for (const { id } of others) if (!found.includes(id)) fault(`${id} is not among the slots: ${found}`);
+  },
+  async ({ id }) => {
+    const report = await must('gc', { keep: [...others, ...tenants].map((one) => one.id) });
+    if (report?.released.some(isOthers)) fault(`gc released what ${id} has`);
+  },
+  () => must('verify', { clones: true }),
+  () => must('usage'),
+  () => must('stacks'),
+  () => must('snapshots'),
+  () => must('readySlots'),
+  ({ id }) => must('slotInUse', id),
+  ({ id }) => must('slot', id),
+  () => must('prewarm', 'debian', { count: 2 }),
+];
+
+const isOthers = (name) => others.some(({ id }) => id === name);
+
+async function main() {
+  const tenantLane = async () => {
+    while (performance.now() < until) await callsForTenant()();
+  };
+  const otherLane = async () => {
+    while (performance.now() < until) await pick(callsForOthers)(pick(others));
+  };
+  await Promise.all([...Array.from({ length: TENANT_LANES }, tenantLane), otherLane()]);
+  await registry.drain();
+  await registry.close();
+  const left = descriptors() - descriptorsBefore;
+  if (left > 0) fault(`${left} descriptors are open after close()`);
+  finish();
+}
+
+function finish() {
+  console.log(JSON.stringify(seen));
+  process.exit(0);
+}
+
+function descriptors() {
+  return readdirSync('/proc/self/fd').length;
+}
+
+/** xorshift32 */
+function chance(seed) {
+  let state = seed | 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+}
+
+main();
