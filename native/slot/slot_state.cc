@@ -2,6 +2,7 @@
 
 #include "system/extents.h"
 #include "system/fd.h"
+#include "system/tree.h"
 
 namespace microvm {
 namespace {
@@ -23,6 +24,14 @@ Error is_same_image(int folder_fd, const std::string& path, const SlotState& sta
   Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &now);
   *same = error.ok() ? state.has_image && now.identity.same_image(state.image.identity) : !state.has_image;
   return error.is(ENOENT) ? Error() : error;
+}
+
+bool is_absent(const SmallFile& file) { return file.state == SmallFile::State::kAbsent; }
+
+// Neither an image nor a stamp.
+bool is_bare(const SlotState& state) {
+  return !state.has_image && is_absent(state.stamp) && is_absent(state.size_stamp) && is_absent(state.new_size_stamp) &&
+         is_absent(state.raw_id);
 }
 
 Error read_once(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state, bool* unchanged) {
@@ -55,6 +64,11 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
     error = read_slot_file(fd, path, kExported, &state->exported);
+  }
+  if (error.ok() && is_bare(*state) && !info.mount_root) {
+    FolderReader reader(fd, path);
+    // An empty folder is as good as none, and a clone takes its place.
+    if (reader.next() == nullptr && reader.error().ok()) *state = SlotState();
   }
   if (!error.ok() || !*unchanged) return error;
 

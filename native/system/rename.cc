@@ -1,5 +1,6 @@
 #include "system/rename.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -20,6 +21,11 @@ int call_renameat2(int from_fd, const char* from, int to_fd, const char* to, uns
 Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                             std::string_view dest) {
   if (call_renameat2(from_fd, from, to_fd, to, kNoReplace) == 0) return {};
+  if (errno == EEXIST) {
+    // An empty folder is as good as none: a power cut on btrfs can leave one of a slot. rmdir takes nothing else.
+    if (unlinkat(to_fd, to, AT_REMOVEDIR) < 0) return Error::of(EEXIST, "renameat2", path, dest);
+    if (call_renameat2(from_fd, from, to_fd, to, kNoReplace) == 0) return {};
+  }
   if (errno == EINVAL || errno == ENOSYS) {
     // FUSE and NFS know no flags. A folder renamed onto a folder that is not empty, or onto a file, fails there too.
     if (call_renameat2(from_fd, from, to_fd, to, 0) == 0) return {};

@@ -7,7 +7,7 @@
 
 namespace microvm {
 
-// Renames a folder to a name that must be free; EEXIST if it is not.
+// Renames a folder to a name that must be free, or an empty folder's; EEXIST if it is neither.
 Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                             std::string_view dest);
 

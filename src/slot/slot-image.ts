@@ -7,12 +7,15 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { finishCutOffGrow } from './replace.js';
 import {
+  isNobodys,
   isTorn,
   isUnstamped,
   requireOwnId,
   slotInvalidError,
   slotNotFoundError,
   slotTornError,
+  stampInvalidError,
+  unknownStamp,
 } from './slot-state.js';
 import { imageInUse } from './slot-use.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
@@ -88,13 +91,15 @@ async function openImage(
     if ('failed' in looked) throw asRootfsError(`opening the slot ${path}`, looked.failed);
     const state = looked;
     if (state.kind === 'absent') throw slotNotFoundError(path, vm);
-    if (state.kind === 'foreign' || isUnstamped(state)) throw slotInvalidError(path);
+    if (state.kind === 'foreign' || isUnstamped(state) || isNobodys(state)) throw slotInvalidError(path);
     requireOwnId(path, vm, state);
     if (typeof state.newSizeStamp === 'string') {
       await finishCutOffGrow(handle, vm.safe, signal);
       if (source !== undefined) native().dispose(source);
       return undefined;
     }
+    const unknown = unknownStamp(state);
+    if (unknown !== undefined) throw stampInvalidError(path, unknown);
     if (isTorn(state, () => undefined)) throw slotTornError(path, 'its stamps or its image are not whole');
     if ('error' in opened) {
       if (failedWith(opened.error, 'ENOENT')) return undefined;

@@ -1,13 +1,13 @@
 // What a slot tells of itself.
 import type { SlotFacts } from '../addon/native.js';
-import { isTorn, isUnstamped } from './slot-state.js';
+import { isNobodys, isTorn, isUnstamped, unknownStamp } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
- * `whole`; `torn`: a crash or a power cut left it so, it is never handed out and `recover` removes it; `unstamped`: an image without a stamp, perhaps
- * somebody else's.
+ * `torn`: a crash or a power cut left it so; it is never handed out, and `recover` removes it. `unstamped`: an image without a stamp, perhaps
+ * somebody else's. `unknown`: a stamp holds something that this library can't read. Nothing but `release` removes the last two.
  */
-export type SlotHealth = 'whole' | 'torn' | 'unstamped';
+export type SlotHealth = 'whole' | 'torn' | 'unstamped' | 'unknown';
 
 /** A slot in the clones folder, as far as its own files tell. */
 export interface SlotInfo {
@@ -56,7 +56,7 @@ export function slotInfo(
 function healthOf(state: SlotFacts): SlotHealth | undefined {
   if (state.kind !== 'folder') return undefined;
   if (isUnstamped(state)) return 'unstamped';
-  if (!isTorn(state, () => undefined)) return 'whole';
-  const ours = [state.stamp, state.sizeStamp, state.newSizeStamp, state.rawId];
-  return state.image !== undefined || ours.some((file) => file !== undefined) ? 'torn' : undefined;
+  if (unknownStamp(state) !== undefined) return 'unknown';
+  if (isNobodys(state)) return undefined;
+  return isTorn(state, () => undefined) ? 'torn' : 'whole';
 }

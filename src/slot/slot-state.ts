@@ -8,6 +8,7 @@ import {
   CLONE_ROOTFS_FILE,
   CLONE_SIZE_STAMP_FILE,
   CLONE_STAMP_FILE,
+  isEmptied,
   parseSizeStamp,
   parseStamp,
 } from './stamps.js';
@@ -27,16 +28,17 @@ export function assessSlot(
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'grow-cut-off' {
-  if (state.kind === 'foreign') throw slotInvalidError(path);
+  if (state.kind === 'foreign' || isNobodys(state)) throw slotInvalidError(path);
   // btrfs can bring back a slot's folder without some of its files: whose it was cannot be told then.
   if (state.rawId === undefined && state.stamp === undefined)
     throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
   requireOwnId(path, request.vm, state);
-  if (state.newSizeStamp === null)
-    throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE}.new is nothing that could be read`);
+  if (state.newSizeStamp === null) throw stampInvalidError(path, `${CLONE_SIZE_STAMP_FILE}.new`);
   if (state.newSizeStamp !== undefined) return 'grow-cut-off';
 
   const sizeStamp = parseSizeStamp(state.sizeStamp);
+  const unknown = unknownStamp(state);
+  if (unknown !== undefined) throw stampInvalidError(path, unknown);
   if (Number.isNaN(sizeStamp)) throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
   if (request.sizeBytes !== undefined && sizeStamp !== undefined && sizeStamp !== request.sizeBytes) {
     throw new RootfsError(
@@ -94,13 +96,19 @@ export function vmIdCollisionError(path: string, vm: VmId, owner: string): Rootf
 }
 
 export function slotNotFoundError(path: string, vm: VmId): RootfsError {
-  return new RootfsError('SLOT_NOT_FOUND', `VM ${vm.safe} has no slot: ${path} does not exist`, { path });
+  return new RootfsError(
+    'SLOT_NOT_FOUND',
+    `VM ${vm.safe} has no slot: ${path} does not exist, or is an empty folder`,
+    {
+      path,
+    },
+  );
 }
 
 export function slotInvalidError(path: string): RootfsError {
   return new RootfsError(
     'SLOT_INVALID',
-    `${path} is not a slot (a file, a symbolic link, or a folder with other things in it): move it away, it is not touched`,
+    `${path} is not a slot (a file, a symbolic link, or a folder of other things) and is not touched: move it away`,
     { path },
   );
 }
@@ -115,13 +123,27 @@ export function slotTornError(path: string, how: string): RootfsError {
   );
 }
 
-/**
- * Whether a slot can never be handed out again, as far as can be told without its template. Neither can a folder without any file of a slot;
- * one that is not empty is somebody else's, and is not released.
- */
+/** The stamp is something, but nothing that this library writes or reads. Another program may know what it says. */
+export function stampInvalidError(path: string, file: string): RootfsError {
+  const holds = file === CLONE_STAMP_FILE ? 'no digest of 64 hex digits' : 'no number of bytes';
+  return new RootfsError(
+    'STAMP_INVALID',
+    `${path}/${file} holds ${holds}. The slot is not handed out, and recover() leaves it alone: correct the file, or release the slot`,
+    { path: `${path}/${file}` },
+  );
+}
+
+/** The name of a stamp that holds something which nobody here can read; undefined if there is none. */
+export function unknownStamp({ stamp, sizeStamp, newSizeStamp }: SlotFacts): string | undefined {
+  if (stamp !== undefined && parseStamp(stamp) === undefined && !isEmptied(stamp)) return CLONE_STAMP_FILE;
+  if (Number.isNaN(parseSizeStamp(sizeStamp)) && !isEmptied(sizeStamp)) return CLONE_SIZE_STAMP_FILE;
+  return newSizeStamp === null ? `${CLONE_SIZE_STAMP_FILE}.new` : undefined;
+}
+
+/** Whether a slot can never be handed out again, as far as can be told without its template. */
 export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
-  if (state.kind !== 'folder' || isUnstamped(state)) return false;
-  if (state.newSizeStamp === null) return true;
+  if (state.kind !== 'folder' || isUnstamped(state) || unknownStamp(state) !== undefined || isNobodys(state))
+    return false;
   const stamp = parseStamp(state.stamp);
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
@@ -135,6 +157,11 @@ export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => numb
  */
 export function isUnstamped(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
+}
+
+/** A folder of other things. An empty one is as good as none, and counts as absent. */
+export function isNobodys(state: SlotFacts): boolean {
+  return state.kind === 'folder' && state.image === undefined && !hasStamps(state);
 }
 
 /** How the image was made, as far as the disk tells. */

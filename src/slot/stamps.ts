@@ -10,18 +10,23 @@ export const CLONE_STAMP_FILE = 'rootfs.ext4.sha256';
 /** Holds the size that the clone was grown to: decimal bytes. */
 export const CLONE_SIZE_STAMP_FILE = 'rootfs.ext4.size';
 
-/** The digest in a stamp; undefined if it is missing, torn or garbage. */
+/** The digest in a stamp, in lower case; undefined if it is missing, torn or nothing that this library reads. */
 export function parseStamp(file: SmallFile): string | undefined {
   const text = file?.trim() ?? '';
-  return /^[0-9a-f]{64}$/.test(text) ? text : undefined;
+  return /^[0-9a-f]{64}$/i.test(text) ? text.toLowerCase() : undefined;
 }
 
-/** The size in a size stamp; undefined if there is none, NaN if it is torn or garbage. */
+/** The size in a size stamp; undefined if there is none, NaN if it is torn or nothing that this library reads. */
 export function parseSizeStamp(file: SmallFile): number | undefined {
   if (file === undefined) return undefined;
   const text = file?.trim() ?? '';
   const size = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
   return Number.isSafeInteger(size) ? size : Number.NaN;
+}
+
+/** Whether a file has no contents, or only zeros: what a power cut leaves of one. */
+export function isEmptied(file: SmallFile): boolean {
+  return typeof file === 'string' && /^[\0\s]*$/.test(file);
 }
 
 /** Holds the raw VM id in UTF-8, only if sanitising changed it. */

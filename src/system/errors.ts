@@ -46,6 +46,7 @@ export type RootfsErrorCode =
   | 'STACK_EXISTS'
   | 'STACK_IN_USE'
   | 'STACK_NOT_FOUND'
+  | 'STAMP_INVALID'
   | 'STAMP_MISMATCH'
   | 'TEMPLATE_CHANGED'
   | 'TEMPLATE_CORRUPT'

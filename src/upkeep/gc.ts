@@ -3,7 +3,7 @@
 import { inspectSlot, native, type SlotState } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { slotNames } from '../slot/slot-names.js';
-import { isTorn, isUnstamped } from '../slot/slot-state.js';
+import { isNobodys, isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { asRootfsError } from '../system/errors.js';
 import { Task } from '../system/task.js';
@@ -50,7 +50,8 @@ export async function collectGarbage(
   return report;
 }
 
-/** What is torn is for `recover()`, and what is no slot of ours is nobody's to take away. */
+/** `recover()` takes care of what is torn. What is no slot of ours, or can't be read for certain, stays. */
 function isWholeSlot(state: SlotState): boolean {
-  return state.kind === 'folder' && !isUnstamped(state) && !isTorn(state, () => undefined);
+  const leftAlone = isUnstamped(state) || isNobodys(state) || unknownStamp(state) !== undefined;
+  return state.kind === 'folder' && !leftAlone && !isTorn(state, () => undefined);
 }

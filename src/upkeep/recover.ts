@@ -6,7 +6,7 @@ import type { ManagedFolder, SweepReport } from '../folder/managed-folder.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
-import { isTorn, isUnstamped } from '../slot/slot-state.js';
+import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { asRootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
@@ -23,6 +23,8 @@ export interface RecoverReport extends SweepReport {
   readonly tornInUse: readonly string[];
   /** Slots, or other people's folders, that hold an image without any stamp: left as they are, to be released by their ids. */
   readonly unstamped: readonly string[];
+  /** Slots with a stamp that this library can't read: left as they are. */
+  readonly unknown: readonly string[];
   /** Slots whose growing had been cut off while it was published, and was completed or undone. */
   readonly settledSlots: readonly string[];
 }
@@ -40,6 +42,7 @@ export async function recover(
   const tornInUse: string[] = [];
   const settledSlots: string[] = [];
   const unstamped: string[] = [];
+  const unknown: string[] = [];
   const failures: unknown[] = [];
   const look = (slot: string) =>
     folder.use(async ({ handle }) => {
@@ -50,6 +53,7 @@ export async function recover(
         state = await inspectSlot(handle, slot);
       }
       if (isUnstamped(state)) unstamped.push(slot);
+      if (unknownStamp(state) !== undefined) unknown.push(slot);
       if (!isTorn(state, templateBytes)) return;
       const { status } = await native().releaseSlot(handle, { slot, torn: state.folder, refuseInUse: true });
       if (status === 'released') tornSlots.push(slot);
@@ -83,6 +87,7 @@ export async function recover(
       tornSlots,
       tornInUse,
       unstamped,
+      unknown,
       settledSlots,
     };
   } catch (error) {

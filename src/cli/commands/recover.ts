@@ -11,7 +11,8 @@ export function addRecover(program: Command): void {
       'after',
       `
 JSON: { "stagingRemoved", "trashRemoved", "sealedRemoved", "pooledRemoved", "tornSlots": [name],
-        "tornInUse": [name], "unstamped": [name], "settledSlots": [name] }
+        "tornInUse": [name], "unstamped": [name], "unknown": [name],
+        "settledSlots": [name] }
 
 Example:
   microvm-rootfs recover`,
@@ -35,6 +36,7 @@ function text(report: RecoverReport): string {
     'Torn clones removed': names(report.tornSlots),
     'Torn clones in use, left': names(report.tornInUse),
     'Images without a stamp, left': names(report.unstamped),
+    'Stamps that can not be read, left': names(report.unknown),
     'Cut-off grows settled': names(report.settledSlots),
   });
 }
