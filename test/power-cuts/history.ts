@@ -7,13 +7,17 @@ import { walk } from '../fixtures/files.js';
 import { GROWN_BYTES } from '../fixtures/growable.js';
 import type { Random } from '../fixtures/random.js';
 import type { CutDisk } from './cut-disk.js';
+import { DERIVED_STEPS, Derived, type DerivedStep, type Parent } from './derived.js';
 import type { CutHost, Stack } from './host.js';
+import { type PromisedThing, PromisedThings } from './promised-things.js';
 import { type Promised, Promises } from './promises.js';
 
 /** What the disk held when the power went, and what had been promised of it by then. */
 export interface Cut {
   readonly copy: string;
   readonly promised: ReadonlyMap<string, Promised>;
+  /** The same of snapshots, stacks and exported images. */
+  readonly things: ReadonlyMap<string, PromisedThing>;
   /** The calls so far, the last one under way or just resolved. */
   readonly story: readonly string[];
 }
@@ -35,11 +39,17 @@ const STEPS = {
   replaceTemplate: 1,
   cloneChanging: 2,
   recover: 1,
+  fork: 2,
+  restore: 2,
+  gc: 1,
+  ...DERIVED_STEPS,
 } as const;
 
 export class History {
   readonly #registry: RootfsRegistry;
   readonly #promises = new Promises();
+  readonly #things = new PromisedThings();
+  readonly #derived: Derived;
   readonly #live = new Map<string, DiskState & { stack: Stack }>();
   readonly #story: string[] = [];
   readonly #cuts: Cut[] = [];
@@ -55,6 +65,9 @@ export class History {
   ) {
     this.#registry = new RootfsRegistry(host.config);
     this.#changing = host.digestOf('changing');
+    this.#derived = new Derived(this.#registry, host, random, this.#things, (what, work) =>
+      this.#during(what, work),
+    );
   }
 
   async run(steps: number): Promise<Cut[]> {
@@ -71,7 +84,8 @@ export class History {
     const free = this.random.pick(IDS);
     const id = this.#live.has(free) ? undefined : free;
     const held = this.#live.size === 0 ? undefined : this.random.pick([...this.#live.keys()]);
-    switch (this.random.weighted(STEPS)) {
+    const step = this.random.weighted(STEPS);
+    switch (step) {
       case 'clone':
         return id === undefined
           ? this.#somethingFlushes()
@@ -96,6 +110,14 @@ export class History {
         return this.#clone(`c-${this.#counter++}`, 'changing', durable);
       case 'recover':
         return this.#during('recover', () => this.#registry.recover());
+      case 'fork':
+        return this.#fork(held, id, durable);
+      case 'restore':
+        return this.#restore(id, durable);
+      case 'gc':
+        return this.#collect(held);
+      default:
+        return this.#derive(step, held, durable);
     }
   }
 
@@ -117,7 +139,8 @@ export class History {
 
   async #grow(id: string | undefined, durable: boolean): Promise<void> {
     const disk = id === undefined ? undefined : this.#live.get(id);
-    if (id === undefined || disk?.stack !== 'ext4') return this.#somethingFlushes();
+    if (id === undefined || disk?.stack !== 'ext4' || this.#derived.isExported(id))
+      return this.#somethingFlushes();
     const next = { ...disk, sizeBytes: GROWN_BYTES };
     await this.#call(`grow ${id}`, id, 'ext4', next, durable, () =>
       this.#registry.cloneForVmWithSize(id, 'ext4', GROWN_BYTES, { writable: true, durable }),
@@ -141,10 +164,48 @@ export class History {
     this.#live.delete(id);
   }
 
+  async #fork(from: string | undefined, id: string | undefined, durable: boolean): Promise<void> {
+    const parent = this.#parent(from);
+    if (parent === undefined || id === undefined) return this.#somethingFlushes();
+    await this.#call(`fork ${parent.id} to ${id}`, id, 'ext4', parent.disk, durable, () =>
+      this.#registry.forkSlot(parent.id, id, { durable }),
+    );
+    this.#live.set(id, { ...parent.disk, stack: 'ext4' });
+  }
+
+  async #restore(id: string | undefined, durable: boolean): Promise<void> {
+    const snapshot = this.#derived.anySnapshot();
+    if (snapshot === undefined || id === undefined) return this.#somethingFlushes();
+    const { name, disk } = snapshot;
+    await this.#call(`restore ${name} to ${id}`, id, 'ext4', disk, durable, () =>
+      this.#registry.restoreSnapshot(name, id, { durable }),
+    );
+    this.#live.set(id, { ...disk, stack: 'ext4' });
+  }
+
+  /** Of one slot, which nobody wants any more. */
+  async #collect(held: string | undefined): Promise<void> {
+    if (held === undefined) return this.#somethingFlushes();
+    const { stack } = this.#live.get(held) as { stack: Stack };
+    const keep = [...this.#live.keys()].filter((id) => id !== held);
+    await this.#call(`gc of ${held}`, held, stack, undefined, false, () => this.#registry.gc({ keep }));
+    this.#live.delete(held);
+  }
+
+  async #derive(step: DerivedStep, held: string | undefined, durable: boolean): Promise<void> {
+    if (!(await this.#derived.step(step, this.#parent(held), durable))) await this.#somethingFlushes();
+  }
+
+  #parent(id: string | undefined): Parent | undefined {
+    const disk = id === undefined ? undefined : this.#live.get(id);
+    return id === undefined || disk?.stack !== 'ext4' ? undefined : { id, disk };
+  }
+
   /** Into its own disk, and flushes it. */
   async #vmWrites(id: string | undefined): Promise<void> {
     const disk = id === undefined ? undefined : this.#live.get(id);
-    if (id === undefined || disk === undefined || disk.stack !== 'ext4') return this.#somethingFlushes();
+    if (id === undefined || disk?.stack !== 'ext4' || this.#derived.isExported(id))
+      return this.#somethingFlushes();
     const mark = this.#counter++;
     const next = { ...disk, mark };
     this.#promises.begin(safeVmId(id), disk.stack, next, true);
@@ -221,6 +282,11 @@ export class History {
 
   #cut(when: string): void {
     const story = [...this.#story.slice(0, -1), `${this.#story.at(-1)} (${when})`];
-    this.#cuts.push({ copy: this.disk.cut(), promised: this.#promises.now(), story });
+    this.#cuts.push({
+      copy: this.disk.cut(),
+      promised: this.#promises.now(),
+      things: this.#things.now(),
+      story,
+    });
   }
 }

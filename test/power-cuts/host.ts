@@ -28,6 +28,11 @@ export class CutHost {
     this.clonesDir = join(path, 'clones');
   }
 
+  /** Where images are exported to. */
+  get jail(): string {
+    return join(this.path, 'jail');
+  }
+
   get config() {
     return { templateDir: this.templateDir, clonesDir: this.clonesDir };
   }

@@ -9,6 +9,7 @@ import { GROWN_BYTES } from '../fixtures/growable.js';
 import type { Random } from '../fixtures/random.js';
 import type { Cut } from './history.js';
 import type { CutHost } from './host.js';
+import { expectThings } from './promised-things.js';
 import type { Promised } from './promises.js';
 
 /** For the first process after the cut. */
@@ -33,6 +34,7 @@ export class Inspection {
       // An image whose stamps are lost might be anybody's: who knows that all folders here are slots releases it.
       for (const slot of unstamped) await this.#registry.release(slot);
       await this.#slotsAreAsPromised();
+      await expectThings(this.host, this.#registry, this.cut.things);
       await this.#digestsOfTemplatesAreRight();
       await this.#everyIdCanBeCloned();
       await this.#readySlotsAreRight();
@@ -123,10 +125,13 @@ export class Inspection {
 
   async #nothingIsLeft(): Promise<void> {
     await this.#registry.drain();
-    const state = join(this.host.clonesDir, '.microvm-rootfs');
-    expect(await walk(join(state, 'trash')), 'trash').toEqual([]);
-    const sessions = await readdir(join(state, 'staging')).catch(() => []);
-    expect(sessions.length, 'no staging folder but that of this process').toBeLessThanOrEqual(1);
+    const { clonesDir, templateDir } = this.host;
+    for (const folder of [clonesDir, templateDir, join(clonesDir, '.microvm-rootfs/snapshots')]) {
+      const state = join(folder, '.microvm-rootfs');
+      expect(await walk(join(state, 'trash')), `trash of ${folder}`).toEqual([]);
+      const sessions = await readdir(join(state, 'staging')).catch(() => []);
+      expect(sessions.length, 'no staging folder but that of this process').toBeLessThanOrEqual(1);
+    }
   }
 
   #slots(): [string, Promised][] {

@@ -10,7 +10,7 @@ import { Inspection } from './inspection.js';
 const CUTS = Number(process.env.POWER_CUTS ?? 84);
 const SEED = Number(process.env.POWER_CUTS_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
-const STEPS = 12;
+const STEPS = 16;
 // The first few tell most.
 const FAULTS_SHOWN = 3;
 
@@ -54,11 +54,16 @@ function explained(error: unknown, cut: Cut, kind: DiskKind, seed: number, index
     ([id, { possible, mayBeTorn }]) =>
       `    ${id}: ${[...possible].join(' or ')}${mayBeTorn ? ', may be torn' : ''}`,
   );
+  const things = [...cut.things].map(
+    ([thing, { possible, mayBeTorn }]) =>
+      `    ${thing}: ${[...possible].join(' or ')}${mayBeTorn ? ', may be torn' : ''}`,
+  );
   const again = `npm run test:power-cuts -- --cuts 40 --seed ${seed} --on ${kind}`;
   return [
     `on ${kind}, cut ${index} of the history with seed ${seed} (${again}): ${(error as Error).message}`,
     ...story,
     '  promised:',
     ...promised,
+    ...things,
   ].join('\n');
 }

@@ -177,7 +177,7 @@ async function cutAfter(
     }),
   );
   for (const [index, copy] of copies.entries()) {
-    const cut = { copy, promised: new Map(Object.entries(promised)), story: [] };
+    const cut = { copy, promised: new Map(Object.entries(promised)), things: new Map(), story: [] };
     await disk.restarted(copy, () => new Inspection(host, cut, new Random(index), index === 0).run());
   }
 }
