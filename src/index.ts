@@ -19,6 +19,7 @@ export { hashFiles } from './image/hash-files.js';
 export type { ImageFormat } from './publish/image-format.js';
 export type {
   PublishedStack,
+  PublishLimits,
   PublishOptions,
   PublishProgress,
   RemoveStackOptions,

@@ -11,7 +11,7 @@ import type { VmRootfs } from './clone/vm-rootfs.js';
 import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
-import { publishStack } from './publish/publish.js';
+import { isPath, publishStack } from './publish/publish.js';
 import {
   type PublishedStack,
   type PublishOptions,
@@ -162,9 +162,10 @@ export class RootfsRegistry {
    * Puts an image into the catalog as stack `name`. The change is atomic: every reader, even after a crash or a power
    * cut, finds the stack either as it was or as it is now. `source` is only read. It can be a raw ext4 image (reflinked
    * where possible, else copied with its holes), one compressed with gzip, zstd or xz, a qcow2 image, or a root file
-   * system as a folder or a tar archive, compressed or not. The same tree (names, contents, modes, owners, modification
-   * times, extended attributes, hardlinks) gives the same digest with the same version of `mke2fs`. The root folder
-   * itself belongs to root and has mode 0755, unless `mke2fs` takes these from the tree.
+   * system as a folder or a tar archive, compressed or not. `-` is standard input. The same tree (names, contents, modes,
+   * owners, modification times, extended attributes, hardlinks) gives the same digest on every host with the same
+   * version of `mke2fs`. Attributes that tell of the host do not count, such as its security labels. The root folder
+   * itself belongs to root and has mode 0755.
    *
    * `docker://HOST/NAME:TAG`, `oci:DIR` and `oci:DIR:TAG` are container images. Their layers are applied, the same image
    * gives the same digest on every host, and {@link stack} tells how the image is to be started (`image`). A file with
@@ -173,11 +174,11 @@ export class RootfsRegistry {
    * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published.
    * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
-   * Runs `e2fsck`; `mke2fs` for folders and tars; GNU `tar` for tars (run as root to keep owners); `xz`, `zstd` and
-   * `qemu-img` for those formats; `skopeo` and `umoci` for container images (as root).
+   * Runs `e2fsck`; `mke2fs` for folders and tars; `xz`, `zstd` and `qemu-img` for those formats; `skopeo` and `umoci` for container images (as root).
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
-   * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files),
+   * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files or is marked as
+   * corrupt, a tree with something that ext4 cannot hold), `SOURCE_TOO_LARGE` (more than `limits`),
    * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`,
    * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
    * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`; for container images `REFERENCE_INVALID`,
@@ -190,7 +191,11 @@ export class RootfsRegistry {
   async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
     const located = this.#catalog.located(name);
     const parsed = parsePublishOptions(`publishing ${located.name}`, options);
-    const request = { ...located, source: absolutePath('source', source), options: parsed };
+    const request = {
+      ...located,
+      source: isPath(source) ? absolutePath('source', source) : source,
+      options: parsed,
+    };
     return traced({ operation: 'publish', stack: name, path: source }, () =>
       publishStack(this.#catalogFolder, this.#templates, this.config, request),
     );

@@ -29,7 +29,6 @@ const RUN_PROGRAMS = [
   'publish/decompress',
   'publish/make-ext4',
   'publish/qcow2',
-  'publish/unpack-tar',
 ];
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((path) =>

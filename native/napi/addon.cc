@@ -7,6 +7,7 @@
 #include "napi/image_glue.h"
 #include "napi/js.h"
 #include "napi/replace_glue.h"
+#include "napi/tree_glue.h"
 
 namespace {
 
@@ -54,6 +55,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("discardFolder", microvm::discard_folder);
   add("flushSlot", microvm::flush_slot);
   add("releaseSlot", microvm::release_slot);
+  add("fileFacts", microvm::file_facts);
+  add("dataRanges", microvm::file_data_ranges);
   add("dispose", microvm::dispose);
   return exports;
 }

@@ -29,6 +29,8 @@ Error call_statx(int fd, const char* name, int flags, std::string_view path, Fil
   info->uid = out.stx_uid;
   info->gid = out.stx_gid;
   info->blocks = out.stx_blocks;
+  info->device_major = out.stx_rdev_major;
+  info->device_minor = out.stx_rdev_minor;
   constexpr uint64_t kMountRoot = 0x2000;  // STATX_ATTR_MOUNT_ROOT, which older headers lack
   info->mount_root = (out.stx_attributes & kMountRoot) != 0;
   info->tells_mounts = (out.stx_attributes_mask & kMountRoot) != 0;

@@ -38,6 +38,8 @@ struct FileInfo {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint64_t blocks = 0;        // of 512 bytes
+  uint32_t device_major = 0;  // of what a device file stands for
+  uint32_t device_minor = 0;
   bool mount_root = false;    // something is mounted here
   bool tells_mounts = false;  // else nothing is known of that: Linux before 5.8
 

@@ -185,6 +185,14 @@ export interface NativeAddon {
   measureFiles(usage: NativeDiskUsage, paths: readonly string[]): Promise<(FileBlocks | SystemError)[]>;
   diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
 
+  /**
+   * Of files of a tree, by the bytes of their paths: eleven numbers each, and for some a symbolic link's target (or nothing) with the names and
+   * values of extended attributes. Never through a symbolic link. See publish/tree/folder-tree.ts.
+   */
+  fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (Buffer[] | undefined)[]]>;
+  /** Where a file of this length holds data: start and end of each range. */
+  dataRanges(path: Buffer, sizeBytes: number): Promise<number[]>;
+
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
   readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
 

@@ -120,16 +120,17 @@ async function growNow(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const superblock = await readSuperblock(path);
+  const timeS = Math.max(1, superblock?.lastUsedS ?? 1);
   if (superblock?.needsCheck || superblock?.checksumMatches === false)
-    await checkFilesystem(path, programs.e2fsckBin, signal);
+    await checkFilesystem(path, programs.e2fsckBin, signal, { E2FSCK_TIME: `${timeS}` });
   // Never shorter: needsGrowing has refused that. Without a size resize2fs takes the file's length.
   await truncate(path, targetBytes);
   const firstStep = superblock && stepBefore(superblock, targetBytes);
   if (firstStep !== undefined) {
-    await resize2fs(path, programs.resize2fsBin, signal, `${firstStep / 1024}K`);
+    await resize2fs(path, programs.resize2fsBin, timeS, signal, `${firstStep / 1024}K`);
     await truncate(path, targetBytes);
   }
-  await resize2fs(path, programs.resize2fsBin, signal);
+  await resize2fs(path, programs.resize2fsBin, timeS, signal);
   // resize2fs cuts the file off where its filesystem ends, at a whole block.
   await truncate(path, targetBytes);
   if (superblock !== undefined) await requireGrown(path, targetBytes);
@@ -169,14 +170,17 @@ async function requireGrown(path: string, targetBytes: number): Promise<void> {
   );
 }
 
+/** `timeS` is what resize2fs takes for the present: the same image grown again has the same bytes. */
 async function resize2fs(
   path: string,
   program: string,
+  timeS: number,
   signal: AbortSignal | undefined,
   size?: string,
 ): Promise<void> {
   const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
-  const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal);
+  const env = { E2FSPROGS_FAKE_TIME: `${timeS}` };
+  const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, env);
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit);
 }
 
@@ -189,8 +193,7 @@ export async function checkFilesystem(
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, env);
   // A bit mask: 1 is "errors corrected", 2 "reboot if it was mounted"; every other bit is a failure. Null: killed by a signal.
-  if (exit.status === null || (exit.status & ~3) !== 0)
-    throw programFailed('E2FSCK_FAILED', program, path, exit);
+  if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit);
 }
 
 /** Only looks. For an image that many clones will come from. */
@@ -200,7 +203,21 @@ export async function checkFilesystemClean(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
-  if (exit.status !== 0) throw programFailed('E2FSCK_FAILED', program, path, exit);
+  if (exit.status !== 0) throw checkFailed(program, path, exit);
+}
+
+// Enough to see what is wrong.
+const FINDINGS_SHOWN = 8;
+
+/** With what e2fsck found, which it writes to its output; its errors tell the version alone. */
+function checkFailed(program: string, path: string, exit: Exit): RootfsError {
+  const lines = `${exit.stdout}\n${exit.stderr}`.split('\n').map((line) => line.trim());
+  const findings = lines.filter(
+    (line) => line !== '' && !/^(Pass \d|e2fsck \d|.*: \d+\/\d+ files )/.test(line),
+  );
+  const shown = findings.slice(0, FINDINGS_SHOWN).join('; ');
+  const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
+  return programFailed('E2FSCK_FAILED', program, path, { ...exit, stdout: '', stderr: `${shown}${more}` });
 }
 
 function runFromE2fsprogs(

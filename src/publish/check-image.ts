@@ -8,6 +8,7 @@ import { hashSource } from '../image/hash.js';
 import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
+import { describeOther } from './other-formats.js';
 import type { PublishOptions } from './publish-options.js';
 
 /** Replays the image's journal if need be, checks and flushes it, makes it read-only, and gives its digest. `source` is for messages. */
@@ -45,9 +46,14 @@ export async function finishImage(
 async function requireWhole(image: string, source: string): Promise<Ext4Superblock> {
   const superblock = await readSuperblock(image);
   if (superblock === undefined) {
+    const other = await describeOther(image);
     throw new RootfsError(
       'IMAGE_INVALID',
-      `there is no ext4 filesystem in ${source}: publish an image of the filesystem itself, without partitions, or a folder or tar`,
+      `there is no ext4 file system in ${source}: ${
+        other === undefined
+          ? 'publish an image of the file system itself, without partitions, or a folder or tar'
+          : `it is ${other.name}; ${other.remedy}`
+      }`,
       { path: source },
     );
   }

@@ -24,7 +24,7 @@ export interface UnpackedImage {
 
 /** `docker://…`, `oci:DIR` or `oci:DIR:TAG`. A file of such a name is given as `./oci:…`. */
 export function isContainerImage(source: string): boolean {
-  return source.startsWith('docker://') || source.startsWith('oci:');
+  return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);
 }
 
 /**

@@ -10,43 +10,70 @@ import { inTurn } from '../system/long-work.js';
 import { type Program, programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import type { Compression } from './image-format.js';
-import { SparseFile } from './sparse-file.js';
+import type { PublishLimits } from './publish-options.js';
+import { SparseFile, type SparseFileOptions } from './sparse-file.js';
+import { tooLarge } from './tree/limits.js';
 
 const CHUNK_BYTES = 1024 * 1024;
 
-const PROGRAMS: Readonly<Record<'zstd' | 'xz', Program & { readonly args: readonly string[] }>> = {
+interface Decompressor extends Program {
+  args(maxWindowBytes: number): readonly string[];
+}
+
+// What the programs need beside the window.
+const OWN_MEMORY_BYTES = 16 * 1024 * 1024;
+
+const PROGRAMS: Readonly<Record<'zstd' | 'xz', Decompressor>> = {
   zstd: {
     name: 'zstd',
     package: 'zstd',
     notFound: 'PROGRAM_NOT_FOUND',
-    // Without it windows of more than 128 MiB are refused.
-    args: ['--decompress', '--stdout', '--quiet', '--long=31'],
+    args: (maxWindowBytes) => ['--decompress', '--stdout', '--quiet', `--memory=${maxWindowBytes}`],
   },
   xz: {
     name: 'xz',
     package: 'xz-utils',
     notFound: 'PROGRAM_NOT_FOUND',
-    args: ['--decompress', '--stdout', '--format=xz'],
+    args: (maxWindowBytes) => [
+      '--decompress',
+      '--stdout',
+      '--format=xz',
+      '--threads=1',
+      `--memlimit-decompress=${maxWindowBytes + OWN_MEMORY_BYTES}`,
+    ],
   },
 };
+
+export interface Decompression {
+  readonly format: Compression;
+  readonly path: string;
+  /** For messages. */
+  readonly source: string;
+  /** A new file. */
+  readonly dest: string;
+  readonly limits: Required<PublishLimits>;
+  readonly sparse: SparseFileOptions;
+}
 
 /** Rejects with `IMAGE_INVALID` for data that is damaged or cut off. `onRead` is told of the bytes of `path` that were read. */
 export function decompress(
   task: Task,
-  format: Compression,
-  path: string,
-  dest: string,
+  { format, path, source, dest, limits, sparse }: Decompression,
   onRead: (bytesDone: number) => void,
 ): Promise<void> {
   return inTurn(task, async () => {
-    const file = await SparseFile.create(dest);
+    const file = await SparseFile.create(dest, sparse);
     try {
-      const source = () => counted(createReadStream(path, { highWaterMark: CHUNK_BYTES }), onRead);
+      const bytes = () => counted(createReadStream(path, { highWaterMark: CHUNK_BYTES }), onRead);
       const sink = async (chunks: AsyncIterable<Buffer>) => {
-        for await (const chunk of chunks) await file.write(chunk);
+        for await (const chunk of chunks) {
+          await file.write(chunk);
+          if (file.length > limits.maxBytes)
+            throw tooLarge(source, `holds more than ${limits.maxBytes} bytes`, 'limits.maxBytes');
+        }
       };
-      if (format === 'gzip') await inflate(path, source(), sink, task.signal);
-      else await runProgram(PROGRAMS[format], path, source, sink, task.signal);
+      if (format === 'gzip') await inflate(source, bytes(), sink, task.signal);
+      else await runProgram(PROGRAMS[format], source, limits.maxWindowBytes, bytes, sink, task.signal);
       await file.finish();
     } catch (error) {
       task.checkAborted();
@@ -89,15 +116,23 @@ async function inflate(
 }
 
 async function runProgram(
-  program: Program & { readonly args: readonly string[] },
+  program: Decompressor,
   path: string,
+  maxWindowBytes: number,
   source: () => AsyncIterable<Buffer>,
   sink: Sink,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const exit = await runInstalled(program, program.args, signal, {
+  const exit = await runInstalled(program, program.args(maxWindowBytes), signal, {
     feed: (stdin) => pipeline(source(), stdin),
     drain: (stdout) => sink(stdout),
   });
-  if (exit.status !== 0) throw programFailed('IMAGE_INVALID', program.name, path, exit);
+  if (exit.status === 0) return;
+  if (/[Mm]emory|Window size larger/.test(exit.stderr))
+    throw tooLarge(
+      path,
+      `was compressed with a larger window than ${maxWindowBytes} bytes (${exit.stderr.trim()})`,
+      'limits.maxWindowBytes',
+    );
+  throw programFailed('IMAGE_INVALID', program.name, path, exit);
 }

@@ -1,5 +1,6 @@
 // What a file to be published is, told by its first bytes.
 import { readBytes } from '../image/read-bytes.js';
+import { looksLikeTar, TAR_BLOCK_BYTES } from './tar/header.js';
 
 /** What `publishStack` takes. A compressed file holds an image, a qcow2 or a tar. */
 export type ImageFormat = 'raw' | 'gzip' | 'zstd' | 'xz' | 'qcow2' | 'tar' | 'folder' | 'container';
@@ -13,31 +14,46 @@ export type Compression = Extract<ImageFormat, 'gzip' | 'zstd' | 'xz'>;
 export type PlainFormat = Extract<ImageFormat, 'raw' | 'qcow2' | 'tar'>;
 
 interface Magic {
-  readonly format: Exclude<ImageFormat, 'raw' | 'folder' | 'container'>;
-  readonly offset: number;
+  readonly format: Exclude<ImageFormat, 'raw' | 'folder' | 'container' | 'tar'>;
   readonly bytes: Buffer;
 }
 
 const MAGICS: readonly Magic[] = [
-  { format: 'gzip', offset: 0, bytes: Buffer.from([0x1f, 0x8b]) },
-  { format: 'zstd', offset: 0, bytes: Buffer.from([0x28, 0xb5, 0x2f, 0xfd]) },
-  { format: 'xz', offset: 0, bytes: Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]) },
-  { format: 'qcow2', offset: 0, bytes: Buffer.from([0x51, 0x46, 0x49, 0xfb]) },
-  // POSIX follows it by a NUL, old GNU tar by a space. Older tars have nothing of the kind, and have to be named.
-  { format: 'tar', offset: 257, bytes: Buffer.from('ustar') },
+  { format: 'gzip', bytes: Buffer.from([0x1f, 0x8b]) },
+  { format: 'zstd', bytes: Buffer.from([0x28, 0xb5, 0x2f, 0xfd]) },
+  { format: 'xz', bytes: Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]) },
+  { format: 'qcow2', bytes: Buffer.from('QFI\xfb', 'latin1') },
 ];
 
-const HEAD_BYTES = 512;
+// RFC 8878 and LZ4 alike: a frame that says nothing of the data may come before each other one. pzstd writes one.
+const SKIPPABLE_MAGIC = 0x184d2a50;
+const SKIPPABLE_HEADER_BYTES = 8;
+const SKIPPABLE_FRAMES_LIMIT = 64;
 
 /** `raw` is what has no magic of the others: its superblock is looked at later. */
 export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'folder' | 'container'>> {
-  const head = await readBytes(path, 0, HEAD_BYTES);
-  const found = MAGICS.find(({ offset, bytes }) =>
-    head.subarray(offset, offset + bytes.length).equals(bytes),
-  );
-  return found?.format ?? 'raw';
+  const head = await readBytes(path, 0, TAR_BLOCK_BYTES);
+  const magic = await firstBytesAfterSkippable(path, head);
+  const found = MAGICS.find(({ bytes }) => magic.subarray(0, bytes.length).equals(bytes));
+  return found?.format ?? (looksLikeTar(head) ? 'tar' : 'raw');
 }
 
 export function isCompression(format: ImageFormat): format is Compression {
   return format === 'gzip' || format === 'zstd' || format === 'xz';
+}
+
+/** The magic of the first frame that holds data. */
+export async function firstBytesAfterSkippable(path: string, head: Buffer): Promise<Buffer> {
+  let frame = head;
+  let at = 0;
+  for (let count = 0; count < SKIPPABLE_FRAMES_LIMIT && isSkippable(frame); count++) {
+    at += SKIPPABLE_HEADER_BYTES + frame.readUInt32LE(4);
+    frame = await readBytes(path, at, SKIPPABLE_HEADER_BYTES);
+  }
+  return frame;
+}
+
+function isSkippable(frame: Buffer): boolean {
+  // The last four bits are free. (>>> keeps the number from having a sign.)
+  return frame.length >= SKIPPABLE_HEADER_BYTES && (frame.readUInt32LE(0) & ~0xf) >>> 0 === SKIPPABLE_MAGIC;
 }

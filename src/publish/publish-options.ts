@@ -18,6 +18,25 @@ export interface PublishProgress extends Progress {
   readonly step: 'read' | 'hash';
 }
 
+/** How much a source may hold. The defaults fit any root file system; lower them for sources of strangers. */
+export interface PublishLimits {
+  /** Bytes that a compressed source or a qcow2 may have when it is decompressed. Default: 1 TiB. */
+  readonly maxBytes?: number;
+  /** Files, folders and links in a folder or tar. Default: 4,000,000. */
+  readonly maxFiles?: number;
+  /** Folders within each other in a folder or tar. Default: 1,000. */
+  readonly maxDepth?: number;
+  /** Memory that `zstd` or `xz` may take for what it looks back at. Default: 2 GiB, the most that their formats know. */
+  readonly maxWindowBytes?: number;
+}
+
+export const DEFAULT_LIMITS: Required<PublishLimits> = {
+  maxBytes: 2 ** 40,
+  maxFiles: 4_000_000,
+  maxDepth: 1000,
+  maxWindowBytes: 2 ** 31,
+};
+
 export interface PublishOptions {
   /** Put the image in the place of the one that the stack has. Without it that is `STACK_EXISTS`. */
   readonly replace?: boolean;
@@ -37,6 +56,13 @@ export interface PublishOptions {
   readonly format?: ImageFormat;
   /** Which image of a container image for several platforms: `linux/arm64`. This host's if not given. */
   readonly platform?: string;
+  /**
+   * Publish also what is mounted in a folder, such as a separate `/boot`. Without it the folder of a mount is published empty, and a process
+   * warning (`MICROVM_ROOTFS_MOUNTS`) names it.
+   */
+  readonly includeMounts?: boolean;
+  /** `SOURCE_TOO_LARGE` for a source that holds more. */
+  readonly limits?: PublishLimits;
   readonly signal?: AbortSignal;
   /** Called between slices of the work. */
   readonly onProgress?: (progress: PublishProgress) => void;
@@ -58,10 +84,23 @@ export interface RemoveStackOptions {
 
 /** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePublishOptions(what: string, options: PublishOptions): PublishOptions {
-  const { expectedSha256, sizeBytes, format, platform, signal, onProgress, replace } = options;
-  const known = ['replace', 'expectedSha256', 'sizeBytes', 'format', 'platform', 'signal', 'onProgress'];
+  const { expectedSha256, sizeBytes, format, platform, includeMounts, limits, signal, onProgress, replace } =
+    options;
+  const known = [
+    'replace',
+    'expectedSha256',
+    'sizeBytes',
+    'format',
+    'platform',
+    'includeMounts',
+    'limits',
+    'signal',
+    'onProgress',
+  ];
   requireKnownKeys('options', options, known);
   optionalBoolean('replace', replace);
+  optionalBoolean('includeMounts', includeMounts);
+  if (limits !== undefined) checkLimits(limits);
   optionalFunction('onProgress', onProgress);
   optionalSignal(what, signal);
   parsePlatform(platform);
@@ -72,6 +111,13 @@ export function parsePublishOptions(what: string, options: PublishOptions): Publ
   if (sizeBytes !== undefined && requireSizeBytes('sizeBytes', sizeBytes) % BLOCK_BYTES !== 0)
     throw invalid(`sizeBytes must be a multiple of ${BLOCK_BYTES}, got ${sizeBytes}`);
   return options;
+}
+
+function checkLimits(limits: PublishLimits): void {
+  requireKnownKeys('limits', limits, Object.keys(DEFAULT_LIMITS));
+  for (const [name, value] of Object.entries(limits))
+    if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
+      throw invalid(`limits.${name} must be a whole number above 0, got ${show(value)}`);
 }
 
 function invalid(message: string): RootfsError {

@@ -16,7 +16,7 @@ import { finishImage } from './check-image.js';
 import { isContainerImage } from './container-image.js';
 import { placeStack, stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
-import { stageImage } from './source-image.js';
+import { STANDARD_INPUT, stageImage } from './source-image.js';
 
 export interface PublishPrograms {
   readonly mke2fsBin: string;
@@ -29,6 +29,11 @@ export interface PublishRequest {
   readonly templatePath: string;
   readonly source: string;
   readonly options: PublishOptions;
+}
+
+/** Whether a source is a file or folder, and not a container image or standard input. */
+export function isPath(source: string): boolean {
+  return source !== STANDARD_INPUT && !isContainerImage(source);
 }
 
 // Two calls of one process must not share a work folder; sessions have folders of their own.
@@ -46,7 +51,7 @@ export async function publishStack(
   try {
     // Found out at once rather than after minutes of work; and nothing is made for a source that is not there.
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
-    if (!isContainerImage(source)) await stat(source);
+    if (isPath(source)) await stat(source);
     const isFirst = await isMissing(folder.path);
     return await folder.use((opened) =>
       inWorkFolder(folder, opened, async (workFolder) => {

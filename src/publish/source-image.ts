@@ -14,11 +14,13 @@ import type { Task } from '../system/task.js';
 import { isContainerImage, unpackContainerImage } from './container-image.js';
 import { decompress } from './decompress.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
-import { FIXED_TIME_S, makeExt4, sizeFor } from './make-ext4.js';
-import type { PublishOptions } from './publish-options.js';
+import { FIXED_TIME_NS, makeExt4 } from './make-ext4.js';
+import { DEFAULT_LIMITS, type PublishLimits, type PublishOptions } from './publish-options.js';
 import { convertQcow2 } from './qcow2.js';
-import { type AdvanceTimes, surveyTree, type TreeSurvey } from './tree-survey.js';
-import { unpackTar } from './unpack-tar.js';
+import { SparseFile } from './sparse-file.js';
+import { withTarTree } from './tar/tar-tree.js';
+import type { FolderNode } from './tree/file-tree.js';
+import { type FolderReading, readFolder } from './tree/folder-tree.js';
 
 export interface Staging {
   readonly task: Task;
@@ -42,6 +44,9 @@ export interface StagedImage {
 // A kernel's time stamps can lag behind the clock by a tick.
 const TICK_MS = 100;
 
+/** The source that means standard input. */
+export const STANDARD_INPUT = '-';
+
 /**
  * Resolves to what the source was. Rejects with `SOURCE_CHANGED` if it was written to meanwhile, `IMAGE_INVALID`, `INVALID_ARGUMENT`, or what its
  * program rejected with.
@@ -56,6 +61,7 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
   const { source, options } = staging;
   if (options.platform !== undefined)
     throw invalid('platform is for container images, as docker://… or oci:DIR', source);
+  if (source === STANDARD_INPUT) return stageInput(staging);
   const isFolder = (await stat(source)).isDirectory();
   if (
     isFolder !== (options.format === 'folder') &&
@@ -73,7 +79,7 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
   return unchangedSource(source, async (opened) => {
     const format = options.format ?? (await formatOf(source));
     if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, source, opened);
-    else await stageCompressed(staging, format, opened.info.identity.sizeBytes);
+    else await stageCompressed(staging, format, source, opened.info.identity.sizeBytes);
     return format;
   });
 }
@@ -81,22 +87,57 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
 async function stageContainer(staging: Staging): Promise<StagedImage> {
   const { task, source, workFolder, options, registries } = staging;
   if (options.format !== undefined) throw invalid('format is for files and folders', source);
-  const newerThanMs = Date.now() - TICK_MS;
+  const started = BigInt(Date.now() - TICK_MS) * 1_000_000n;
   const unpacked = await unpackContainerImage(task, source, workFolder, options.platform, registries);
-  await stageTree(staging, unpacked.tree, { newerThanMs, timeS: FIXED_TIME_S });
+  const { root } = await readFolder(unpacked.tree, { ...folderReading(staging), newFoldersSinceNs: started });
+  await stageTree(staging, root);
   return { format: 'container', config: unpacked.config };
+}
+
+/** What comes in is kept until it has ended: the end of a qcow2 or a tar may be needed first. */
+async function stageInput(staging: Staging): Promise<ImageFormat> {
+  const { task, workFolder, options } = staging;
+  if (options.format === 'folder') throw invalid('standard input is no folder', STANDARD_INPUT);
+  const path = join(workFolder, 'input');
+  const file = await SparseFile.create(path, sparseOptions(staging));
+  let bytesDone = 0;
+  try {
+    for await (const chunk of process.stdin) {
+      task.checkAborted();
+      await file.write(chunk as Buffer);
+      bytesDone += (chunk as Buffer).length;
+      options.onProgress?.({ step: 'read', bytesDone, bytesTotal: bytesDone });
+    }
+    await file.finish();
+  } finally {
+    await file.close();
+  }
+  const format = options.format ?? (await formatOf(path));
+  if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, path, undefined);
+  else await stageCompressed(staging, format, path, bytesDone);
+  return format;
 }
 
 async function stageCompressed(
   staging: Staging,
   format: 'gzip' | 'zstd' | 'xz',
+  path: string,
   bytesTotal: number,
 ): Promise<void> {
   const { task, source, workFolder, options } = staging;
   const stream = join(workFolder, 'stream');
-  await decompress(task, format, source, stream, (bytesDone) =>
+  const request = {
+    format,
+    path,
+    source,
+    dest: stream,
+    limits: limitsOf(options),
+    sparse: sparseOptions(staging),
+  };
+  await decompress(task, request, (bytesDone) =>
     options.onProgress?.({ step: 'read', bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) }),
   );
+  if (path !== source) await rm(path);
   const inner = await formatOf(stream);
   if (isCompression(inner))
     throw new RootfsError('IMAGE_INVALID', `${source} is compressed twice: decompress it once`, {
@@ -112,20 +153,22 @@ async function stagePlain(
   path: string,
   opened: OpenedSource | undefined,
 ): Promise<void> {
-  const { workFolder, image, options } = staging;
+  const { image, options } = staging;
   if (format !== 'tar' && options.sizeBytes !== undefined)
     throw invalid('sizeBytes is for folders and tars; an image keeps its size', staging.source);
   switch (format) {
     case 'raw':
       return opened === undefined ? rename(path, image) : stageRaw(staging, opened);
     case 'qcow2':
-      return convertQcow2(path, image, options.signal);
+      return convertQcow2(staging.task, path, staging.source, image, limitsOf(options).maxBytes);
     case 'tar': {
-      const tree = join(workFolder, 'tree');
-      const newerThanMs = Date.now() - TICK_MS;
-      await unpackTar(path, tree, options.signal);
-      if (opened === undefined) await rm(path);
-      await stageTree(staging, tree, { newerThanMs, timeS: FIXED_TIME_S });
+      const reading = {
+        source: staging.source,
+        limits: limitsOf(options),
+        otherTimeNs: FIXED_TIME_NS,
+        checkAborted: () => staging.task.checkAborted(),
+      };
+      await withTarTree(path, reading, (root) => stageTree(staging, root));
     }
   }
 }
@@ -140,6 +183,7 @@ async function stageRaw(
     sidecars: [],
     expected: info.identity,
     rungs: RUNG.reflink | RUNG.copy,
+    packed: folder.reflinks === true,
     mode: 0o600,
     durable: true,
   });
@@ -156,22 +200,48 @@ async function stageRaw(
 }
 
 async function stageFolder(staging: Staging): Promise<void> {
-  const { task, source, workFolder } = staging;
+  const { source, workFolder } = staging;
   const inside = `${await realpath(workFolder)}${sep}`.startsWith(
     `${(await realpath(source)).replace(/\/$/, '')}${sep}`,
   );
   if (inside) throw invalid(`${source} holds the catalog itself: publish another folder`, source);
-  const before = await stageTree(staging, source);
-  const after = await surveyTree(task, source);
-  if (after.mark !== before.mark) throw sourceChangedError(source, 'changed while it was read');
+  const reading = folderReading(staging);
+  const { root, mark, mounts } = await readFolder(source, reading);
+  if (mounts.length > 0) warnOfMounts(mounts);
+  await stageTree(staging, root);
+  if ((await readFolder(source, reading)).mark !== mark)
+    throw sourceChangedError(source, 'changed while it was read');
 }
 
-async function stageTree(staging: Staging, tree: string, advanceTimes?: AdvanceTimes): Promise<TreeSurvey> {
-  const { task, image, mke2fsBin, options } = staging;
-  const survey = await surveyTree(task, tree, advanceTimes);
-  task.checkAborted();
-  await makeExt4(image, tree, survey, options.sizeBytes ?? sizeFor(survey), mke2fsBin, options.signal);
-  return survey;
+function folderReading({ task, options }: Staging): FolderReading {
+  return {
+    limits: limitsOf(options),
+    includeMounts: options.includeMounts ?? false,
+    otherTimeNs: FIXED_TIME_NS,
+    checkAborted: () => task.checkAborted(),
+  };
+}
+
+function warnOfMounts(mounts: readonly string[]): void {
+  const more = mounts.length > 5 ? ` and ${mounts.length - 5} more` : '';
+  process.emitWarning(
+    `other file systems are mounted at ${mounts.slice(0, 5).join(', ')}${more}: published as empty. ` +
+      'Set includeMounts to publish what is in them',
+    { code: 'MICROVM_ROOTFS_MOUNTS' },
+  );
+}
+
+function stageTree({ task, source, image, mke2fsBin, options }: Staging, root: FolderNode): Promise<void> {
+  return makeExt4(task, { root, source, image, sizeBytes: options.sizeBytes, mke2fsBin });
+}
+
+function limitsOf({ limits }: PublishOptions): Required<PublishLimits> {
+  return { ...DEFAULT_LIMITS, ...limits };
+}
+
+/** Filled gaps save extents, which only reflinks cost. */
+function sparseOptions({ folder }: Staging): { readonly fillGaps: boolean } {
+  return { fillGaps: folder.reflinks === true };
 }
 
 /** Runs work on a file that nobody may write to, or put another in the place of, meanwhile: programs open it by its path. */

@@ -43,6 +43,7 @@ export type RootfsErrorCode =
   | 'SNAPSHOT_EXISTS'
   | 'SNAPSHOT_NOT_FOUND'
   | 'SOURCE_CHANGED'
+  | 'SOURCE_TOO_LARGE'
   | 'STACK_EXISTS'
   | 'STACK_IN_USE'
   | 'STACK_NOT_FOUND'

@@ -38,9 +38,31 @@ export interface Exit {
 // What a failing program says is for a message: its last words are enough.
 const OUTPUT_LIMIT = 16 * 1024;
 
+// What programs get of this process's environment: where to find things, and what is loaded into every process. All the rest could change
+// what they do: TAR_OPTIONS, XZ_DEFAULTS, ZSTD_CLEVEL, MKE2FS_*, E2FSPROGS_*, SOURCE_DATE_EPOCH, TZ, LANG, and names that are yet to come.
+const PASSED_ON = new RegExp(
+  `^(${[
+    ...['PATH', 'HOME', 'TMPDIR', 'LD_.*', 'NIX_LD.*', '[ALTU]+SAN_OPTIONS'],
+    ...['FAKEROOT.*', 'FAKED_.*'],
+    // How a registry is reached.
+    ...[
+      '(https?|no|all)_proxy',
+      '(HTTPS?|NO|ALL)_PROXY',
+      'SSL_CERT_.*',
+      'XDG_RUNTIME_DIR',
+      'REGISTRY_AUTH_FILE',
+      'DOCKER_CONFIG',
+    ],
+  ].join('|')})$`,
+);
+
+function cleanEnvironment(): Record<string, string | undefined> {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => PASSED_ON.test(name)));
+}
+
 export interface RunOptions {
   readonly cwd?: string;
-  /** On top of this process's own. */
+  /** On top of what every program gets. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Writes all that the program is to read. */
   readonly feed?: (stdin: Writable) => Promise<void>;
@@ -63,7 +85,7 @@ export async function run(
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       stdio: [feed === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
-      env: { ...process.env, LC_ALL: 'C', ...env },
+      env: { ...cleanEnvironment(), LC_ALL: 'C', ...env },
       ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });

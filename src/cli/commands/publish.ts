@@ -13,6 +13,7 @@ interface PublishFlags {
   readonly size?: number;
   readonly format?: ImageFormat;
   readonly platform?: string;
+  readonly includeMounts?: boolean;
 }
 
 export function addPublish(program: Command): void {
@@ -22,7 +23,7 @@ export function addPublish(program: Command): void {
     .argument('<name>', 'how the template is to be called')
     .argument(
       '<source>',
-      'a container image (docker://…, oci:DIR), an image (raw, gzip, zstd, xz, qcow2), or a tar or folder of a root filesystem',
+      'a container image (docker://…, oci:DIR), an image (raw, gzip, zstd, xz, qcow2), or a tar or folder of a root filesystem; - is standard input',
     )
     .option('--replace', 'take the place of a template of that name')
     .option('--sha256 <digest>', 'refuse an image of another digest', parseDigest)
@@ -30,6 +31,7 @@ export function addPublish(program: Command): void {
     .addOption(
       new Option('--format <format>', 'what the source is, where it does not say itself').choices(FORMATS),
     )
+    .option('--include-mounts', 'publish also what is mounted in a folder')
     .option('--platform <platform>', 'which image of several, such as linux/arm64')
     .addHelpText(
       'after',
@@ -38,6 +40,7 @@ JSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format", "im
 
 Examples:
   microvm-rootfs publish debian-12 docker://debian:12
+  docker export "$(docker create debian:12)" | microvm-rootfs publish debian-12 -
   microvm-rootfs publish debian-12 ./rootfs.ext4
   microvm-rootfs publish debian-12 ./rootfs.tar.zst --size 2G
   microvm-rootfs publish debian-12 ./rootfs.ext4 --replace --sha256 "$(cut -c1-64 rootfs.sha256)"`,
@@ -45,7 +48,7 @@ Examples:
     .action((name: string, source: string, flags: PublishFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const { replace, sha256, size, format, platform } = flags;
+        const { replace, sha256, size, format, platform, includeMounts } = flags;
         const stack = await session.during(`publishing ${name}`, (onProgress) =>
           registry.publishStack(name, located(source), {
             ...(replace ? { replace } : {}),
@@ -53,6 +56,7 @@ Examples:
             ...(size === undefined ? {} : { sizeBytes: size }),
             ...(format === undefined ? {} : { format }),
             ...(platform === undefined ? {} : { platform }),
+            ...(includeMounts ? { includeMounts } : {}),
             signal,
             onProgress,
           }),
@@ -73,7 +77,7 @@ export function stackText({ name, templatePath, sizeBytes, sha256, replaced }: P
 
 /** A path, unless it says that it is none. */
 function located(source: string): string {
-  return /^(docker:\/\/|oci:)/.test(source) ? source : resolve(source);
+  return source === '-' || /^(docker:\/\/|oci:)/.test(source) ? source : resolve(source);
 }
 
 function parseDigest(text: string): string {

@@ -1,0 +1,11 @@
+// Files of a tree that an image is made of.
+#pragma once
+
+#include <napi.h>
+
+namespace microvm {
+
+Napi::Value file_facts(const Napi::CallbackInfo& info);
+Napi::Value file_data_ranges(const Napi::CallbackInfo& info);
+
+}  // namespace microvm

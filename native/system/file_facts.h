@@ -1,0 +1,32 @@
+// All that an image of a tree has to know of one file, but for its contents.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "system/error.h"
+#include "system/holes.h"
+#include "system/identity.h"
+
+namespace microvm {
+
+struct Attribute {
+  std::string name;
+  std::string value;
+};
+
+struct FileFacts {
+  FileInfo info;
+  std::string target;  // of a symbolic link
+  std::vector<Attribute> attributes;
+};
+
+// Never through a symbolic link. A file system without attributes has none.
+Error read_facts(const std::string& path, FileFacts* facts);
+
+// Where the file holds data; all of it where the file system does not tell.
+Error data_ranges(const std::string& path, uint64_t size, std::vector<DataRange>* ranges);
+
+}  // namespace microvm

@@ -1,0 +1,60 @@
+// Which blocks of a file hold anything but zeros. Only they get blocks in the image, so that the image does not depend on how the
+// source's file system keeps holes.
+import { type FileContent, readContent, type Segment } from '../tree/file-tree.js';
+import { BLOCK_BYTES } from './layout.js';
+
+/** Blocks of a file, in a row. */
+export interface BlockRun {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Larger files are looked through before the file system is made: their holes would make it far too large. */
+export const SCAN_ABOVE_BYTES = 1024 * 1024;
+
+const CHUNK_BLOCKS = 256;
+const ZEROS = Buffer.alloc(BLOCK_BYTES);
+
+/** Reads the file once. */
+export function runsOf(content: FileContent): Promise<BlockRun[]> {
+  return content.open(async (source) => {
+    const runs: BlockRun[] = [];
+    const chunk = Buffer.allocUnsafe(CHUNK_BLOCKS * BLOCK_BYTES);
+    for (const span of spansOf(content.segments)) {
+      for (let done = 0; done < span.count; done += CHUNK_BLOCKS) {
+        const count = Math.min(CHUNK_BLOCKS, span.count - done);
+        const part = chunk.subarray(0, count * BLOCK_BYTES);
+        await readContent(content, source, (span.first + done) * BLOCK_BYTES, part);
+        addRuns(runs, part, span.first + done);
+      }
+    }
+    return runs;
+  });
+}
+
+/** Adds the runs of whole blocks that begin with block `first` of the file. */
+export function addRuns(runs: BlockRun[], blocks: Buffer, first: number): void {
+  for (let at = 0; at < blocks.length; at += BLOCK_BYTES) {
+    if (ZEROS.equals(blocks.subarray(at, at + BLOCK_BYTES))) continue;
+    const block = first + at / BLOCK_BYTES;
+    const last = runs.at(-1);
+    if (last !== undefined && last.first + last.count === block)
+      runs[runs.length - 1] = { first: last.first, count: last.count + 1 };
+    else runs.push({ first: block, count: 1 });
+  }
+}
+
+/** The blocks that segments touch. Two segments may share one. */
+function spansOf(segments: readonly Segment[]): BlockRun[] {
+  const spans: BlockRun[] = [];
+  for (const { at, length } of segments) {
+    if (length === 0) continue;
+    const first = Math.floor(at / BLOCK_BYTES);
+    const end = Math.ceil((at + length) / BLOCK_BYTES);
+    const last = spans.at(-1);
+    if (last !== undefined && last.first + last.count >= first)
+      spans[spans.length - 1] = { first: last.first, count: Math.max(last.count, end - last.first) };
+    else spans.push({ first, count: end - first });
+  }
+  return spans;
+}

@@ -1,0 +1,112 @@
+// The map from a file's blocks to those of the file system: up to four extents in the inode, more in a tree of blocks.
+import { crc32c } from '../../image/crc32c.js';
+import { BLOCK_BYTES, INODE } from './layout.js';
+
+/** `count` blocks of a file from `logical` on lie from `physical` on. */
+export interface Extent {
+  readonly logical: number;
+  readonly physical: number;
+  readonly count: number;
+}
+
+const MAGIC = 0xf30a;
+const ENTRY_BYTES = 12;
+const IN_INODE = (INODE.blockLength - ENTRY_BYTES) / ENTRY_BYTES;
+// The header takes the place of one entry; a checksum of four bytes follows the last.
+const IN_BLOCK = Math.floor((BLOCK_BYTES - ENTRY_BYTES - 4) / ENTRY_BYTES);
+
+/** The most blocks that one extent can hold. */
+export const EXTENT_BLOCKS_LIMIT = 32_768;
+
+/** An entry of the tree: an extent at the lowest level, a block of entries above. */
+interface Entry {
+  readonly logical: number;
+  readonly bytes: Buffer;
+}
+
+export interface ExtentTree {
+  /** The 60 bytes in the inode. */
+  readonly root: Buffer;
+  /** Blocks of the tree itself. */
+  readonly blocks: readonly { readonly block: number; readonly bytes: Buffer }[];
+}
+
+/** Blocks that the tree of so many extents takes, beside the inode. */
+export function treeBlocks(extents: number): number {
+  let blocks = 0;
+  for (let entries = extents; entries > IN_INODE; ) {
+    entries = Math.ceil(entries / IN_BLOCK);
+    blocks += entries;
+  }
+  return blocks;
+}
+
+/** `inodeSeed` is the checksum seed of the inode; `allocate` gives one block. */
+export async function encodeExtents(
+  extents: readonly Extent[],
+  inodeSeed: number,
+  allocate: () => Promise<number>,
+): Promise<ExtentTree> {
+  const blocks: { block: number; bytes: Buffer }[] = [];
+  let entries: Entry[] = extents.map((extent) => ({ logical: extent.logical, bytes: encodeExtent(extent) }));
+  let depth = 0;
+  for (; entries.length > IN_INODE; depth++) {
+    const above: Entry[] = [];
+    for (let i = 0; i < entries.length; i += IN_BLOCK) {
+      const part = entries.slice(i, i + IN_BLOCK);
+      const block = await allocate();
+      const bytes = encodeLevel(part, IN_BLOCK, depth, BLOCK_BYTES);
+      const checksumAt = ENTRY_BYTES * (IN_BLOCK + 1);
+      bytes.writeUInt32LE(crc32c(inodeSeed, bytes.subarray(0, checksumAt)), checksumAt);
+      blocks.push({ block, bytes });
+      above.push({
+        logical: (part[0] as Entry).logical,
+        bytes: encodeIndex((part[0] as Entry).logical, block),
+      });
+    }
+    entries = above;
+  }
+  return { root: encodeLevel(entries, IN_INODE, depth, INODE.blockLength), blocks };
+}
+
+/** The extents in an inode whose tree has no blocks of its own. */
+export function readInodeExtents(inode: Buffer): Extent[] {
+  const root = inode.subarray(INODE.block, INODE.block + INODE.blockLength);
+  if (root.readUInt16LE(0) !== MAGIC || root.readUInt16LE(6) !== 0)
+    throw new Error('an inode that mke2fs made has no extents in it');
+  return Array.from({ length: root.readUInt16LE(2) }, (_, i) => {
+    const entry = root.subarray(ENTRY_BYTES * (i + 1));
+    return {
+      logical: entry.readUInt32LE(0),
+      count: entry.readUInt16LE(4),
+      physical: entry.readUInt16LE(6) * 2 ** 32 + entry.readUInt32LE(8),
+    };
+  });
+}
+
+function encodeLevel(entries: readonly Entry[], limit: number, depth: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  bytes.writeUInt16LE(MAGIC, 0);
+  bytes.writeUInt16LE(entries.length, 2);
+  bytes.writeUInt16LE(limit, 4);
+  bytes.writeUInt16LE(depth, 6);
+  for (const [i, entry] of entries.entries()) entry.bytes.copy(bytes, ENTRY_BYTES * (i + 1));
+  return bytes;
+}
+
+function encodeExtent({ logical, physical, count }: Extent): Buffer {
+  const bytes = Buffer.alloc(ENTRY_BYTES);
+  bytes.writeUInt32LE(logical, 0);
+  bytes.writeUInt16LE(count, 4);
+  bytes.writeUInt16LE(Math.floor(physical / 2 ** 32), 6);
+  bytes.writeUInt32LE(physical % 2 ** 32, 8);
+  return bytes;
+}
+
+function encodeIndex(logical: number, block: number): Buffer {
+  const bytes = Buffer.alloc(ENTRY_BYTES);
+  bytes.writeUInt32LE(logical, 0);
+  bytes.writeUInt32LE(block % 2 ** 32, 4);
+  bytes.writeUInt16LE(Math.floor(block / 2 ** 32), 8);
+  return bytes;
+}

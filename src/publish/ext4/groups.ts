@@ -1,0 +1,280 @@
+// The block groups of a file system that was just made: which blocks and inodes are free, and taking them one after the other.
+import type { FileHandle } from 'node:fs/promises';
+import { crc32c } from '../../image/crc32c.js';
+import {
+  BLOCK_BYTES,
+  BLOCKS_UNINITIALISED,
+  DESCRIPTOR,
+  INODES_UNINITIALISED,
+  readSplit32,
+  SUPERBLOCK,
+  writeSplit16,
+  writeSplit32,
+} from './layout.js';
+
+/** Blocks that lie side by side. */
+export interface Run {
+  readonly start: number;
+  readonly count: number;
+}
+
+/** The file system has no block, or no inode, left. */
+export class FilesystemFull extends Error {}
+
+export class Groups {
+  readonly inodesPerGroup: number;
+  /** Seed of the checksums of everything that belongs to the file system as a whole. */
+  readonly checksumSeed: number;
+  readonly freeBlocks: number;
+  readonly #file: FileHandle;
+  readonly #superblock: Buffer;
+  readonly #descriptors: Buffer;
+  readonly #blocks: number;
+  readonly #blocksPerGroup: number;
+  readonly #count: number;
+  // The group that blocks are taken from, its bitmap, and what is free in it.
+  #group = -1;
+  #bitmap: Buffer = Buffer.alloc(0);
+  #free: Run[] = [];
+  #taken = 0;
+
+  private constructor(file: FileHandle, superblock: Buffer, descriptors: Buffer) {
+    this.#file = file;
+    this.#superblock = superblock;
+    this.#descriptors = descriptors;
+    this.#blocks = blocksOf(superblock);
+    this.#blocksPerGroup = superblock.readUInt32LE(SUPERBLOCK.blocksPerGroup);
+    this.#count = descriptors.length / DESCRIPTOR.length;
+    this.inodesPerGroup = superblock.readUInt32LE(SUPERBLOCK.inodesPerGroup);
+    this.freeBlocks = readSplit32(superblock, SUPERBLOCK.freeBlocksLow, SUPERBLOCK.freeBlocksHigh);
+    const uuid = superblock.subarray(SUPERBLOCK.uuid, SUPERBLOCK.uuid + SUPERBLOCK.uuidLength);
+    this.checksumSeed = crc32c(0xffff_ffff, uuid);
+  }
+
+  static async read(file: FileHandle): Promise<Groups> {
+    const superblock = await readAt(file, SUPERBLOCK.offset, SUPERBLOCK.length);
+    const groups = Math.ceil(blocksOf(superblock) / superblock.readUInt32LE(SUPERBLOCK.blocksPerGroup));
+    return new Groups(file, superblock, await readAt(file, BLOCK_BYTES, groups * DESCRIPTOR.length));
+  }
+
+  get inodes(): number {
+    return this.#count * this.inodesPerGroup;
+  }
+
+  /** Where an inode lies in the image, in bytes. */
+  inodeTable(group: number): number {
+    const descriptor = this.#descriptor(group);
+    return readSplit32(descriptor, DESCRIPTOR.inodeTableLow, DESCRIPTOR.inodeTableHigh) * BLOCK_BYTES;
+  }
+
+  /** Takes `count` blocks, in the order in which they lie. */
+  async allocate(count: number): Promise<Run[]> {
+    const runs: Run[] = [];
+    for (let left = count; left > 0; ) {
+      const free = this.#free[0];
+      if (free === undefined) {
+        await this.#nextGroup();
+        continue;
+      }
+      const taken = Math.min(left, free.count);
+      const last = runs.at(-1);
+      if (last !== undefined && last.start + last.count === free.start)
+        runs[runs.length - 1] = { start: last.start, count: last.count + taken };
+      else runs.push({ start: free.start, count: taken });
+      this.#mark(free.start, taken);
+      if (taken === free.count) this.#free.shift();
+      else this.#free[0] = { start: free.start + taken, count: free.count - taken };
+      left -= taken;
+    }
+    return runs;
+  }
+
+  /**
+   * Writes down what was taken. Inodes are those up to `usedInodes`; `folders` tells how many folders are among those of each group.
+   * The root folder is among them, and lost+found.
+   */
+  async finish(usedInodes: number, folders: readonly number[]): Promise<void> {
+    await this.#leaveGroup();
+    for (let group = 0; group * this.inodesPerGroup < usedInodes; group++) {
+      const used = Math.min(usedInodes - group * this.inodesPerGroup, this.inodesPerGroup);
+      await this.#useInodes(group, used, folders[group] ?? 0);
+    }
+    for (let group = 0; group < this.#count; group++) this.#writeDescriptorChecksum(group);
+    writeSplit32(
+      this.#superblock,
+      this.freeBlocks - this.#taken,
+      SUPERBLOCK.freeBlocksLow,
+      SUPERBLOCK.freeBlocksHigh,
+    );
+    this.#superblock.writeUInt32LE(this.inodes - usedInodes, SUPERBLOCK.freeInodes);
+    for (let group = 0; group < this.#count; group++)
+      if (hasSuperblock(group)) await this.#writeSuperblock(group);
+  }
+
+  #descriptor(group: number): Buffer {
+    return this.#descriptors.subarray(group * DESCRIPTOR.length, (group + 1) * DESCRIPTOR.length);
+  }
+
+  async #nextGroup(): Promise<void> {
+    await this.#leaveGroup();
+    this.#group++;
+    if (this.#group >= this.#count) throw new FilesystemFull('no free block is left');
+    this.#bitmap = await this.#readBlockBitmap(this.#group);
+    this.#free = clearRuns(this.#bitmap, this.#group * this.#blocksPerGroup, this.#blocksIn(this.#group));
+  }
+
+  /** Writes the bitmap of the group that blocks were taken from last. */
+  async #leaveGroup(): Promise<void> {
+    const group = this.#group;
+    if (group < 0 || group >= this.#count) return;
+    const free = this.#free.reduce((sum, { count }) => sum + count, 0);
+    const descriptor = this.#descriptor(group);
+    const flags = descriptor.readUInt16LE(DESCRIPTOR.flags);
+    descriptor.writeUInt16LE(flags & ~BLOCKS_UNINITIALISED, DESCRIPTOR.flags);
+    writeSplit16(descriptor, free, DESCRIPTOR.freeBlocksLow, DESCRIPTOR.freeBlocksHigh);
+    const checksum = crc32c(this.checksumSeed, this.#bitmap.subarray(0, this.#blocksPerGroup / 8));
+    writeSplit16(descriptor, checksum, DESCRIPTOR.blockBitmapChecksumLow, DESCRIPTOR.blockBitmapChecksumHigh);
+    await writeAt(this.#file, blockBitmapOf(descriptor) * BLOCK_BYTES, this.#bitmap);
+  }
+
+  async #useInodes(group: number, used: number, folders: number): Promise<void> {
+    const descriptor = this.#descriptor(group);
+    const bitmap = Buffer.alloc(BLOCK_BYTES, 0xff);
+    for (let bit = used; bit < this.inodesPerGroup; bit++) clearBit(bitmap, bit);
+    const unused = this.inodesPerGroup - used;
+    const flags = descriptor.readUInt16LE(DESCRIPTOR.flags);
+    descriptor.writeUInt16LE(flags & ~INODES_UNINITIALISED, DESCRIPTOR.flags);
+    writeSplit16(descriptor, unused, DESCRIPTOR.freeInodesLow, DESCRIPTOR.freeInodesHigh);
+    writeSplit16(descriptor, unused, DESCRIPTOR.unusedInodesLow, DESCRIPTOR.unusedInodesHigh);
+    writeSplit16(descriptor, folders, DESCRIPTOR.usedFoldersLow, DESCRIPTOR.usedFoldersHigh);
+    const checksum = crc32c(this.checksumSeed, bitmap.subarray(0, this.inodesPerGroup / 8));
+    writeSplit16(descriptor, checksum, DESCRIPTOR.inodeBitmapChecksumLow, DESCRIPTOR.inodeBitmapChecksumHigh);
+    await writeAt(this.#file, inodeBitmapOf(descriptor) * BLOCK_BYTES, bitmap);
+  }
+
+  #writeDescriptorChecksum(group: number): void {
+    const descriptor = this.#descriptor(group);
+    const number = Buffer.alloc(4);
+    number.writeUInt32LE(group);
+    descriptor.writeUInt16LE(0, DESCRIPTOR.checksum);
+    const checksum = crc32c(crc32c(this.checksumSeed, number), descriptor);
+    descriptor.writeUInt16LE(checksum & 0xffff, DESCRIPTOR.checksum);
+  }
+
+  /** The superblock and all descriptors, in the group that holds the originals or a copy. */
+  async #writeSuperblock(group: number): Promise<void> {
+    const first = group * this.#blocksPerGroup * BLOCK_BYTES;
+    const superblock = Buffer.from(this.#superblock);
+    superblock.writeUInt16LE(group, SUPERBLOCK.groupNumber);
+    const checksum = crc32c(0xffff_ffff, superblock.subarray(0, SUPERBLOCK.checksum));
+    superblock.writeUInt32LE(checksum, SUPERBLOCK.checksum);
+    await writeAt(this.#file, group === 0 ? SUPERBLOCK.offset : first, superblock);
+    await writeAt(this.#file, first + BLOCK_BYTES, this.#descriptors);
+  }
+
+  #mark(start: number, count: number): void {
+    const first = start - this.#group * this.#blocksPerGroup;
+    for (let bit = first; bit < first + count; bit++) setBit(this.#bitmap, bit);
+    this.#taken += count;
+  }
+
+  #blocksIn(group: number): number {
+    return Math.min(this.#blocksPerGroup, this.#blocks - group * this.#blocksPerGroup);
+  }
+
+  async #readBlockBitmap(group: number): Promise<Buffer> {
+    const descriptor = this.#descriptor(group);
+    if ((descriptor.readUInt16LE(DESCRIPTOR.flags) & BLOCKS_UNINITIALISED) === 0)
+      return readAt(this.#file, blockBitmapOf(descriptor) * BLOCK_BYTES, BLOCK_BYTES);
+    return this.#bitmapOfMetadata(group);
+  }
+
+  /** What a bitmap that was never written would hold: nothing but the file system's own blocks. */
+  #bitmapOfMetadata(group: number): Buffer {
+    const bitmap = Buffer.alloc(BLOCK_BYTES);
+    const first = group * this.#blocksPerGroup;
+    const use = (start: number, count: number) => {
+      const from = Math.max(0, start - first);
+      const to = Math.min(this.#blocksPerGroup, start + count - first);
+      for (let bit = from; bit < to; bit++) setBit(bitmap, bit);
+    };
+    if (hasSuperblock(group)) {
+      const reserved = this.#superblock.readUInt16LE(SUPERBLOCK.reservedDescriptorBlocks);
+      use(first, 1 + Math.ceil(this.#descriptors.length / BLOCK_BYTES) + reserved);
+    }
+    const tableBlocks = (this.inodesPerGroup * 256) / BLOCK_BYTES;
+    for (let other = 0; other < this.#count; other++) {
+      const descriptor = this.#descriptor(other);
+      use(blockBitmapOf(descriptor), 1);
+      use(inodeBitmapOf(descriptor), 1);
+      use(this.inodeTable(other) / BLOCK_BYTES, tableBlocks);
+    }
+    use(first + this.#blocksIn(group), this.#blocksPerGroup);
+    return bitmap;
+  }
+}
+
+function blocksOf(superblock: Buffer): number {
+  return readSplit32(superblock, SUPERBLOCK.blocksLow, SUPERBLOCK.blocksHigh);
+}
+
+function blockBitmapOf(descriptor: Buffer): number {
+  return readSplit32(descriptor, DESCRIPTOR.blockBitmapLow, DESCRIPTOR.blockBitmapHigh);
+}
+
+function inodeBitmapOf(descriptor: Buffer): number {
+  return readSplit32(descriptor, DESCRIPTOR.inodeBitmapLow, DESCRIPTOR.inodeBitmapHigh);
+}
+
+/** Of the feature sparse_super: the groups 0, 1, and the powers of 3, 5 and 7. */
+function hasSuperblock(group: number): boolean {
+  return group <= 1 || [3, 5, 7].some((base) => isPowerOf(base, group));
+}
+
+function isPowerOf(base: number, number: number): boolean {
+  let power = base;
+  while (power < number) power *= base;
+  return power === number;
+}
+
+/** The runs of clear bits among the first `count`, as blocks from `first` on. */
+function clearRuns(bitmap: Buffer, first: number, count: number): Run[] {
+  const runs: Run[] = [];
+  for (let bit = 0; bit < count; ) {
+    if (isSet(bitmap, bit)) {
+      bit++;
+      continue;
+    }
+    const start = bit;
+    while (bit < count && !isSet(bitmap, bit)) bit++;
+    runs.push({ start: first + start, count: bit - start });
+  }
+  return runs;
+}
+
+function isSet(bitmap: Buffer, bit: number): boolean {
+  return ((bitmap[bit >>> 3] as number) & (1 << (bit & 7))) !== 0;
+}
+
+function setBit(bitmap: Buffer, bit: number): void {
+  bitmap[bit >>> 3] = (bitmap[bit >>> 3] as number) | (1 << (bit & 7));
+}
+
+function clearBit(bitmap: Buffer, bit: number): void {
+  bitmap[bit >>> 3] = (bitmap[bit >>> 3] as number) & ~(1 << (bit & 7));
+}
+
+export async function readAt(file: FileHandle, offset: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(length);
+  for (let done = 0; done < length; ) {
+    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
+    if (bytesRead === 0) throw new Error(`the image that mke2fs made ends at ${offset + done}`);
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+export async function writeAt(file: FileHandle, offset: number, bytes: Buffer): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
+}

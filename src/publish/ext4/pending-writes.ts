@@ -1,0 +1,34 @@
+// Blocks on their way into the image: those that lie side by side are written at once.
+import type { FileHandle } from 'node:fs/promises';
+import { writeAt } from './groups.js';
+import { BLOCK_BYTES } from './layout.js';
+
+const BUFFER_BYTES = 1024 * 1024;
+
+export class PendingWrites {
+  readonly #file: FileHandle;
+  readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+  #firstBlock = 0;
+  #filled = 0;
+
+  constructor(file: FileHandle) {
+    this.#file = file;
+  }
+
+  /** `bytes` are whole blocks; they may be used again when the promise resolves. */
+  async write(block: number, bytes: Buffer): Promise<void> {
+    const follows = this.#firstBlock + this.#filled / BLOCK_BYTES === block;
+    if (!follows || this.#filled + bytes.length > BUFFER_BYTES) await this.flush();
+    if (bytes.length >= BUFFER_BYTES) return writeAt(this.#file, block * BLOCK_BYTES, bytes);
+    if (this.#filled === 0) this.#firstBlock = block;
+    bytes.copy(this.#buffer, this.#filled);
+    this.#filled += bytes.length;
+  }
+
+  async flush(): Promise<void> {
+    const length = this.#filled;
+    this.#filled = 0;
+    if (length > 0)
+      await writeAt(this.#file, this.#firstBlock * BLOCK_BYTES, this.#buffer.subarray(0, length));
+  }
+}

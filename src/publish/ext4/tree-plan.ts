@@ -1,0 +1,157 @@
+// What a tree takes in a file system: an inode number for each file, and how many blocks. What ext4 cannot hold is refused here.
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { RootfsError } from '../../system/errors.js';
+import type { FolderNode, TreeNode } from '../tree/file-tree.js';
+import { showPath } from '../tree/file-tree.js';
+import type { AttributePlan } from './attribute-area.js';
+import { planAttributes } from './attribute-area.js';
+import { type BlockRun, runsOf, SCAN_ABOVE_BYTES } from './data-runs.js';
+import { treeBlocks } from './extents.js';
+import { folderBlockCount } from './folder-blocks.js';
+import { holdsTime } from './inode.js';
+import {
+  BLOCK_BYTES,
+  FIRST_FREE_INODE,
+  INODE,
+  LINK_LIMIT,
+  LOST_AND_FOUND_INODE,
+  ROOT_INODE,
+} from './layout.js';
+
+export interface PlannedFile {
+  readonly node: TreeNode;
+  readonly number: number;
+  readonly attributes: AttributePlan;
+  /** Where a large file holds data. That of a small one is seen when it is written. */
+  readonly runs: readonly BlockRun[] | undefined;
+  /** For a folder. */
+  readonly parent: number;
+  names: number;
+}
+
+export interface TreePlan {
+  readonly root: FolderNode;
+  /** In the order of their inodes. The root folder is not among them. */
+  readonly files: readonly PlannedFile[];
+  readonly numbers: ReadonlyMap<TreeNode, number>;
+  /** The last inode in use. */
+  readonly lastInode: number;
+  /** Blocks for contents, folders and attributes. */
+  readonly blocks: number;
+}
+
+export const LOST_AND_FOUND = 'lost+found';
+
+// Files between two turns of the event loop.
+const SLICE = 500;
+
+// The kernel's limits: a path, and the 32-bit numbers of a file's blocks.
+const TARGET_LIMIT = 4095;
+const FILE_BYTES_LIMIT = (2 ** 32 - 1) * BLOCK_BYTES;
+const ID_LIMIT = 2 ** 32 - 2;
+
+interface Pending {
+  readonly path: string;
+  readonly node: TreeNode;
+  readonly parent: number;
+}
+
+/** Rejects with `IMAGE_INVALID` for what ext4 cannot hold. `from` is the source, for messages. */
+export async function planTree(root: FolderNode, from: string, checkAborted: () => void): Promise<TreePlan> {
+  const numbers = new Map<TreeNode, number>([[root, ROOT_INODE]]);
+  const planned = new Map<TreeNode, PlannedFile>();
+  const files: PlannedFile[] = [];
+  let next = FIRST_FREE_INODE;
+  let blocks = folderBlockCount([LOST_AND_FOUND, ...root.children.keys()]);
+  const pending: Pending[] = childrenOf(root, '', ROOT_INODE);
+  for (let count = 0, at = pending.pop(); at !== undefined; at = pending.pop(), count++) {
+    if (count % SLICE === 0) {
+      checkAborted();
+      await nextTurn();
+    }
+    const { path, node, parent } = at;
+    const known = planned.get(node);
+    if (known !== undefined) {
+      if (++known.names > LINK_LIMIT) throw tooManyNames(from, path);
+      continue;
+    }
+    const number = path === `/${LOST_AND_FOUND}` ? requireFolder(from, path, node) : next++;
+    const attributes = requireHeld(from, path, node);
+    const runs =
+      node.kind === 'file' && node.content.sizeBytes > SCAN_ABOVE_BYTES
+        ? await runsOf(node.content)
+        : undefined;
+    const file = { node, number, attributes, runs, parent, names: 1 };
+    numbers.set(node, number);
+    planned.set(node, file);
+    files.push(file);
+    blocks += blocksFor(node, runs) + (attributes.inBlock.length > 0 ? 1 : 0);
+    if (node.kind === 'folder') pending.push(...childrenOf(node, path, number));
+  }
+  return { root, files, numbers, lastInode: next - 1, blocks };
+}
+
+/** Last name first: they are taken from the end. */
+function childrenOf(folder: FolderNode, path: string, parent: number): Pending[] {
+  return [...folder.children]
+    .sort(([a], [b]) => (a < b ? 1 : -1))
+    .map(([name, node]) => ({ path: `${path}/${name}`, node, parent }));
+}
+
+function blocksFor(node: TreeNode, runs: readonly BlockRun[] | undefined): number {
+  switch (node.kind) {
+    case 'folder':
+      return folderBlockCount(node.children.keys());
+    case 'symlink':
+      return node.target.length < INODE.blockLength ? 0 : 1;
+    case 'file':
+      // The holes of a small file count: which of its blocks are zeros is not known yet.
+      return runs === undefined ? Math.ceil(node.content.sizeBytes / BLOCK_BYTES) : contentBlocks(runs);
+    default:
+      return 0;
+  }
+}
+
+function contentBlocks(runs: readonly BlockRun[]): number {
+  return runs.reduce((sum, { count }) => sum + count, treeBlocks(runs.length));
+}
+
+function requireHeld(from: string, path: string, node: TreeNode): AttributePlan {
+  const refuse = (why: string) => cannotHold(from, path, why);
+  if (!holdsTime(node.mtimeNs))
+    throw refuse('has a time of modification before 1901 or after 2446: give it another one with touch');
+  if (![node.uid, node.gid].every((id) => id >= 0 && id <= ID_LIMIT))
+    throw refuse('has an owner or group that is no 32-bit number: change it with chown');
+  if (node.kind === 'symlink' && (node.target.length > TARGET_LIMIT || node.target.length === 0))
+    throw refuse(`is a symbolic link whose target has ${node.target.length} bytes, and ext4 holds 1 to 4095`);
+  if (node.kind === 'file' && node.content.sizeBytes > FILE_BYTES_LIMIT)
+    throw refuse('is longer than the 16 TiB that a file of ext4 can have: remove it or cut it off');
+  const attributes = planAttributes(node.attributes);
+  if (attributes === undefined) {
+    const sizes = node.attributes.map(({ name, value }) => `${name} (${value.length} bytes)`).join(', ');
+    throw refuse(
+      `has extended attributes that do not fit into ext4, which has one block of ${BLOCK_BYTES} bytes for all of ` +
+        `a file's: ${sizes}; remove what is not needed with setfattr -x`,
+    );
+  }
+  return attributes;
+}
+
+function requireFolder(from: string, path: string, node: TreeNode): number {
+  if (node.kind === 'folder') return LOST_AND_FOUND_INODE;
+  throw cannotHold(from, path, 'is no folder, and e2fsck needs one of that name: rename it');
+}
+
+function tooManyNames(from: string, path: string): RootfsError {
+  return cannotHold(
+    from,
+    path,
+    `is one of more than ${LINK_LIMIT} hard links to one file, the most that ext4 allows: make copies of some of them`,
+  );
+}
+
+function cannotHold(from: string, path: string, why: string): RootfsError {
+  return new RootfsError('IMAGE_INVALID', `ext4 cannot hold ${showPath(path)} of ${from}: it ${why}`, {
+    path: from,
+  });
+}

@@ -1,0 +1,313 @@
+// Writing a tree into an empty file system: contents in the order of the inodes, each file in one piece where that is free.
+import { type FileHandle, open } from 'node:fs/promises';
+import { type FileContent, readContent } from '../tree/file-tree.js';
+import type { AttributePlan } from './attribute-area.js';
+import { encodeAttributeBlock } from './attribute-area.js';
+import { addRuns, type BlockRun, SCAN_ABOVE_BYTES } from './data-runs.js';
+import { EXTENT_BLOCKS_LIMIT, type Extent, encodeExtents, readInodeExtents } from './extents.js';
+import { encodeFolder, type FolderEntry } from './folder-blocks.js';
+import { Groups, readAt, writeAt } from './groups.js';
+import { encodeInode, inodeSeedOf } from './inode.js';
+import { BLOCK_BYTES, INODE, INODE_BYTES, LINK_LIMIT, LOST_AND_FOUND_INODE, ROOT_INODE } from './layout.js';
+import { PendingWrites } from './pending-writes.js';
+import { LOST_AND_FOUND, type PlannedFile, type TreePlan } from './tree-plan.js';
+
+/** Small files that are read at once. */
+const BATCH = 32;
+
+const COPY_BLOCKS = 256;
+
+const NO_ATTRIBUTES: AttributePlan = { inInode: [], inBlock: [] };
+
+/**
+ * `image` holds an empty file system that make-ext4.ts made. `rootTimeNs` is the time of the root folder, which is not of the tree.
+ * Rejects with {@link FilesystemFull} if the tree does not fit.
+ */
+export async function writeTree(
+  image: string,
+  plan: TreePlan,
+  rootTimeNs: bigint,
+  checkAborted: () => void,
+): Promise<void> {
+  const file = await open(image, 'r+');
+  try {
+    await new TreeWriter(file, await Groups.read(file), plan).write(rootTimeNs, checkAborted);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Contents of an inode as they lie in the image. */
+interface Contents {
+  readonly extents: readonly Extent[];
+  readonly sizeBytes: number;
+}
+
+class TreeWriter {
+  readonly #file: FileHandle;
+  readonly #groups: Groups;
+  readonly #plan: TreePlan;
+  readonly #writes: PendingWrites;
+  readonly #copyBuffer = Buffer.allocUnsafe(COPY_BLOCKS * BLOCK_BYTES);
+  readonly #foldersOfGroup: number[] = [];
+  // The table of the group whose inodes are being written.
+  #table: Buffer = Buffer.alloc(0);
+  #tableGroup = -1;
+
+  constructor(file: FileHandle, groups: Groups, plan: TreePlan) {
+    this.#file = file;
+    this.#groups = groups;
+    this.#plan = plan;
+    this.#writes = new PendingWrites(file);
+  }
+
+  async write(rootTimeNs: bigint, checkAborted: () => void): Promise<void> {
+    const { files, root } = this.#plan;
+    await this.#writeRoot(rootTimeNs);
+    for (let at = 0; at < files.length; at += BATCH) {
+      checkAborted();
+      const batch = files.slice(at, at + BATCH);
+      const contents = await readSmallFiles(batch);
+      for (const [i, planned] of batch.entries()) await this.#writeFile(planned, contents[i]);
+    }
+    if (!root.children.has(LOST_AND_FOUND)) this.#countFolder(LOST_AND_FOUND_INODE);
+    await this.#writes.flush();
+    await this.#flushTable();
+    await this.#groups.finish(this.#plan.lastInode, this.#foldersOfGroup);
+  }
+
+  async #writeRoot(rootTimeNs: bigint): Promise<void> {
+    const { root, numbers } = this.#plan;
+    const facts = { mode: 0o755, uid: 0, gid: 0, mtimeNs: rootTimeNs, attributes: [] };
+    const entries = this.#entriesOf(root.children).filter(({ name }) => name !== LOST_AND_FOUND);
+    const own: FolderEntry = { name: LOST_AND_FOUND, inode: LOST_AND_FOUND_INODE, kind: 'folder' };
+    const subfolders = new Set([...root.children.values()].filter(({ kind }) => kind === 'folder'));
+    const withOwn = subfolders.size + (root.children.has(LOST_AND_FOUND) ? 0 : 1);
+    const contents = await this.#writeFolder(ROOT_INODE, ROOT_INODE, [own, ...entries]);
+    const number = numbers.get(root) as number;
+    const links = folderLinks(withOwn);
+    await this.#writeInode({ ...root, ...facts }, number, links, contents, NO_ATTRIBUTES);
+  }
+
+  async #writeFile(planned: PlannedFile, small: Buffer | undefined): Promise<void> {
+    const { node, number, attributes, names } = planned;
+    switch (node.kind) {
+      case 'folder': {
+        const entries = this.#entriesOf(node.children);
+        const contents = await this.#writeFolder(number, planned.parent, entries);
+        const subfolders = entries.filter(({ kind }) => kind === 'folder').length;
+        return this.#writeInode(node, number, folderLinks(subfolders), contents, attributes);
+      }
+      case 'file': {
+        const contents = await this.#writeContent(node.content, planned.runs, small);
+        return this.#writeInode(node, number, names, contents, attributes);
+      }
+      case 'symlink': {
+        const { target } = node;
+        if (target.length < INODE.blockLength)
+          return this.#writeInode(node, number, names, target, attributes);
+        const block = Buffer.alloc(BLOCK_BYTES);
+        target.copy(block);
+        const contents = await this.#writeBlocks([block], target.length);
+        return this.#writeInode(node, number, names, contents, attributes);
+      }
+      case 'character device':
+      case 'block device':
+        return this.#writeInode(node, number, names, deviceNumbers(node.major, node.minor), attributes);
+      default:
+        return this.#writeInode(node, number, names, Buffer.alloc(0), attributes);
+    }
+  }
+
+  #entriesOf(children: ReadonlyMap<string, PlannedFile['node']>): FolderEntry[] {
+    return [...children]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, node]) => ({
+        name,
+        inode: this.#plan.numbers.get(node) as number,
+        kind: node.kind,
+      }));
+  }
+
+  /** The folders that mke2fs made keep their blocks, and get more if need be. */
+  async #writeFolder(number: number, parent: number, entries: readonly FolderEntry[]): Promise<Contents> {
+    const old = number <= LOST_AND_FOUND_INODE ? await this.#extentsOf(number) : [];
+    const oldBlocks = old.reduce((sum, { count }) => sum + count, 0);
+    const self: FolderEntry = { name: '.', inode: number, kind: 'folder' };
+    const up: FolderEntry = { name: '..', inode: parent, kind: 'folder' };
+    const seed = inodeSeedOf(this.#groups.checksumSeed, number);
+    const blocks = encodeFolder([self, up, ...entries], seed, oldBlocks);
+    for (const { logical, physical, count } of old)
+      for (let i = 0; i < count; i++) await this.#writes.write(physical + i, blocks[logical + i] as Buffer);
+    const added = await this.#writeBlocks(blocks.slice(oldBlocks), 0);
+    const extents = added.extents.map((extent) => ({ ...extent, logical: extent.logical + oldBlocks }));
+    return { extents: [...old, ...extents], sizeBytes: blocks.length * BLOCK_BYTES };
+  }
+
+  async #writeBlocks(blocks: readonly Buffer[], sizeBytes: number): Promise<Contents> {
+    const extents = await this.#place([{ first: 0, count: blocks.length }]);
+    for (const { logical, physical, count } of extents)
+      for (let i = 0; i < count; i++) await this.#writes.write(physical + i, blocks[logical + i] as Buffer);
+    return { extents, sizeBytes };
+  }
+
+  async #writeContent(
+    content: FileContent,
+    known: readonly BlockRun[] | undefined,
+    small: Buffer | undefined,
+  ): Promise<Contents> {
+    const { sizeBytes } = content;
+    if (known !== undefined) {
+      const extents = await this.#place(known);
+      if (extents.length > 0) await content.open((source) => this.#copy(content, source, extents));
+      return { extents, sizeBytes };
+    }
+    const bytes = small as Buffer;
+    const runs: BlockRun[] = [];
+    addRuns(runs, bytes, 0);
+    const extents = await this.#place(runs);
+    for (const { logical, physical, count } of extents)
+      await this.#writes.write(
+        physical,
+        bytes.subarray(logical * BLOCK_BYTES, (logical + count) * BLOCK_BYTES),
+      );
+    return { extents, sizeBytes };
+  }
+
+  async #copy(content: FileContent, source: FileHandle, extents: readonly Extent[]): Promise<void> {
+    for (const { logical, physical, count } of extents) {
+      for (let done = 0; done < count; done += COPY_BLOCKS) {
+        const part = this.#copyBuffer.subarray(0, Math.min(COPY_BLOCKS, count - done) * BLOCK_BYTES);
+        await readContent(content, source, (logical + done) * BLOCK_BYTES, part);
+        await this.#writes.write(physical + done, part);
+      }
+    }
+  }
+
+  async #place(runs: readonly BlockRun[]): Promise<Extent[]> {
+    const extents: Extent[] = [];
+    for (const { first, count } of runs) {
+      let logical = first;
+      for (const run of await this.#groups.allocate(count)) {
+        for (let done = 0; done < run.count; done += EXTENT_BLOCKS_LIMIT) {
+          const length = Math.min(EXTENT_BLOCKS_LIMIT, run.count - done);
+          extents.push({ logical, physical: run.start + done, count: length });
+          logical += length;
+        }
+      }
+    }
+    return extents;
+  }
+
+  /** `contents` that are bytes lie in the inode itself. */
+  async #writeInode(
+    node: PlannedFile['node'],
+    number: number,
+    links: number,
+    contents: Contents | Buffer,
+    attributes: AttributePlan,
+  ): Promise<void> {
+    const seed = inodeSeedOf(this.#groups.checksumSeed, number);
+    const attributeBlock = await this.#writeAttributes(attributes);
+    const own = attributeBlock === 0 ? 0 : 1;
+    const place = Buffer.isBuffer(contents)
+      ? {
+          block: contents,
+          blocks: own,
+          sizeBytes: node.kind === 'symlink' ? contents.length : 0,
+          hasExtents: false,
+        }
+      : await this.#map(contents, seed, own);
+    if (node.kind === 'folder') this.#countFolder(number);
+    const inode = encodeInode(node, { number, links, attributeBlock, ...place }, attributes, seed);
+    const table = await this.#tableOf(number);
+    inode.copy(table, ((number - 1) % this.#groups.inodesPerGroup) * INODE_BYTES);
+  }
+
+  async #map({ extents, sizeBytes }: Contents, inodeSeed: number, moreBlocks: number) {
+    const tree = await encodeExtents(extents, inodeSeed, () => this.#allocateOne());
+    for (const { block, bytes } of tree.blocks) await this.#writes.write(block, bytes);
+    const data = extents.reduce((sum, { count }) => sum + count, 0);
+    return {
+      block: tree.root,
+      blocks: data + tree.blocks.length + moreBlocks,
+      sizeBytes,
+      hasExtents: true,
+    };
+  }
+
+  /** 0 if they all lie in the inode. */
+  async #writeAttributes({ inBlock }: AttributePlan): Promise<number> {
+    if (inBlock.length === 0) return 0;
+    const block = await this.#allocateOne();
+    await this.#writes.write(block, encodeAttributeBlock(inBlock, block, this.#groups.checksumSeed));
+    return block;
+  }
+
+  async #allocateOne(): Promise<number> {
+    const [run] = await this.#groups.allocate(1);
+    return (run as { start: number }).start;
+  }
+
+  #countFolder(number: number): void {
+    const group = this.#groupOf(number);
+    this.#foldersOfGroup[group] = (this.#foldersOfGroup[group] ?? 0) + 1;
+  }
+
+  #groupOf(number: number): number {
+    return Math.floor((number - 1) / this.#groups.inodesPerGroup);
+  }
+
+  async #extentsOf(number: number): Promise<Extent[]> {
+    const table = await this.#tableOf(number);
+    return readInodeExtents(table.subarray((number - 1) * INODE_BYTES, number * INODE_BYTES));
+  }
+
+  /** Inodes are written in order, so one table in memory is enough. */
+  async #tableOf(number: number): Promise<Buffer> {
+    const group = this.#groupOf(number);
+    if (group === this.#tableGroup) return this.#table;
+    // Only lost+found, if the tree has one, comes in the order of its name and lies in the first group.
+    await this.#flushTable();
+    const { inodesPerGroup } = this.#groups;
+    const used = Math.min(this.#plan.lastInode - group * inodesPerGroup, inodesPerGroup);
+    this.#table = await readAt(this.#file, this.#groups.inodeTable(group), used * INODE_BYTES);
+    this.#tableGroup = group;
+    return this.#table;
+  }
+
+  async #flushTable(): Promise<void> {
+    if (this.#tableGroup < 0) return;
+    await writeAt(this.#file, this.#groups.inodeTable(this.#tableGroup), this.#table);
+    this.#tableGroup = -1;
+  }
+}
+
+/** Of each small file its blocks, the last one filled up with zeros. */
+function readSmallFiles(files: readonly PlannedFile[]): Promise<(Buffer | undefined)[]> {
+  return Promise.all(
+    files.map(({ node }) => {
+      if (node.kind !== 'file' || node.content.sizeBytes > SCAN_ABOVE_BYTES) return undefined;
+      const { content } = node;
+      const bytes = Buffer.alloc(Math.ceil(content.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES);
+      if (content.segments.length === 0) return bytes;
+      return content.open(async (source) => {
+        await readContent(content, source, 0, bytes);
+        return bytes;
+      });
+    }),
+  );
+}
+
+/** `.`, the name in the folder above, and `..` of each folder in it; 1 means more than can be counted (the feature dir_nlink). */
+function folderLinks(subfolders: number): number {
+  return subfolders + 2 >= LINK_LIMIT ? 1 : subfolders + 2;
+}
+
+/** As the kernel's old_encode_dev and new_encode_dev: small numbers are in the first word, others in the second. */
+function deviceNumbers(major: number, minor: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  if (major < 256 && minor < 256) bytes.writeUInt16LE(major * 256 + minor, 0);
+  else bytes.writeUInt32LE(((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0, 4);
+  return bytes;
+}

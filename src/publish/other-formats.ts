@@ -1,0 +1,144 @@
+// Names for what is no ext4 image, so that the error can say what it is and what to do with it.
+import { stat } from 'node:fs/promises';
+import { readBytes } from '../image/read-bytes.js';
+import { firstBytesAfterSkippable } from './image-format.js';
+
+interface Other {
+  readonly offset: number;
+  readonly magic: string;
+  /** Follows "it is". */
+  readonly name: string;
+  readonly remedy: string;
+}
+
+const CONVERT = (format: string) =>
+  `convert it with qemu-img convert -f ${format} -O raw, and publish its root partition`;
+const DECOMPRESS = (program: string) => `decompress it with ${program} -d`;
+const MAKE_EXT4 = 'mount it and publish the folder, or a tar of it';
+const UNPACK = (how: string) => `unpack it with ${how} and publish the folder`;
+const FETCH = 'fetch the image itself';
+
+const OTHERS: readonly Other[] = [
+  { offset: 0, magic: 'BZh', name: 'compressed with bzip2', remedy: DECOMPRESS('bzip2') },
+  { offset: 0, magic: '\x04\x22\x4d\x18', name: 'compressed with lz4', remedy: DECOMPRESS('lz4') },
+  { offset: 0, magic: '\x02\x21\x4c\x18', name: 'compressed with lz4', remedy: DECOMPRESS('lz4') },
+  { offset: 0, magic: 'LZIP', name: 'compressed with lzip', remedy: DECOMPRESS('lzip') },
+  { offset: 0, magic: '\x89LZO\0', name: 'compressed with lzop', remedy: DECOMPRESS('lzop') },
+  { offset: 0, magic: '\x1f\x9d', name: 'compressed with compress', remedy: DECOMPRESS('gzip') },
+  { offset: 0, magic: '\x5d\0\0', name: 'compressed with lzma', remedy: DECOMPRESS('xz --format=lzma') },
+  { offset: 0, magic: '\xff\x06\0\0sNaPpY', name: 'compressed with snappy', remedy: 'decompress it' },
+  { offset: 0, magic: 'KDMV', name: 'a VMDK disk image', remedy: CONVERT('vmdk') },
+  { offset: 0, magic: 'COWD', name: 'a VMDK disk image', remedy: CONVERT('vmdk') },
+  {
+    offset: 0,
+    magic: '# Disk DescriptorFile',
+    name: 'the descriptor of a VMDK disk image',
+    remedy: CONVERT('vmdk'),
+  },
+  { offset: 0, magic: 'vhdxfile', name: 'a VHDX disk image', remedy: CONVERT('vhdx') },
+  { offset: 0, magic: 'conectix', name: 'a VHD disk image', remedy: CONVERT('vpc') },
+  { offset: 0, magic: 'cxsparse', name: 'a VHD disk image', remedy: CONVERT('vpc') },
+  { offset: 0x40, magic: '\x7f\x10\xda\xbe', name: 'a VDI disk image', remedy: CONVERT('vdi') },
+  { offset: 0, magic: 'QED\0', name: 'a QED disk image', remedy: CONVERT('qed') },
+  { offset: 0, magic: 'WithoutFreeSpace', name: 'a Parallels disk image', remedy: CONVERT('parallels') },
+  { offset: 0, magic: 'WithouFreSpacExt', name: 'a Parallels disk image', remedy: CONVERT('parallels') },
+  { offset: 0x8001, magic: 'CD001', name: 'an ISO 9660 image, as of a CD', remedy: MAKE_EXT4 },
+  { offset: 0, magic: 'hsqs', name: 'a squashfs image', remedy: UNPACK('unsquashfs') },
+  { offset: 1024, magic: '\xe2\xe1\xf5\xe0', name: 'an EROFS image', remedy: MAKE_EXT4 },
+  { offset: 0, magic: 'XFSB', name: 'an XFS image', remedy: MAKE_EXT4 },
+  { offset: 0x10040, magic: '_BHRfS_M', name: 'a btrfs image', remedy: MAKE_EXT4 },
+  { offset: 1024, magic: '\x10\x20\xf5\xf2', name: 'an F2FS image', remedy: MAKE_EXT4 },
+  { offset: 0, magic: '\x45\x3d\xcd\x28', name: 'a cramfs image', remedy: MAKE_EXT4 },
+  { offset: 3, magic: 'NTFS    ', name: 'an NTFS image', remedy: 'publish a root file system of Linux' },
+  {
+    offset: 82,
+    magic: 'FAT32',
+    name: 'a FAT image, as of an EFI partition',
+    remedy: 'publish the root partition',
+  },
+  {
+    offset: 54,
+    magic: 'FAT',
+    name: 'a FAT image, as of an EFI partition',
+    remedy: 'publish the root partition',
+  },
+  { offset: 4086, magic: 'SWAPSPACE2', name: 'a swap area', remedy: 'publish the root partition' },
+  {
+    offset: 0,
+    magic: 'LUKS\xba\xbe',
+    name: 'encrypted with LUKS',
+    remedy: 'open it with cryptsetup and publish what is inside',
+  },
+  {
+    offset: 512,
+    magic: 'LABELONE',
+    name: 'a physical volume of LVM',
+    remedy: 'activate it and publish its root volume',
+  },
+  { offset: 0, magic: '07070', name: 'a cpio archive, as an initramfs is', remedy: UNPACK('cpio -idm') },
+  { offset: 0, magic: 'PK\x03\x04', name: 'a zip archive', remedy: UNPACK('unzip') },
+  { offset: 0, magic: '7z\xbc\xaf\x27\x1c', name: 'a 7z archive', remedy: UNPACK('7z x') },
+  { offset: 0, magic: 'Rar!', name: 'a rar archive', remedy: UNPACK('unrar') },
+  {
+    offset: 0,
+    magic: '!<arch>',
+    name: 'an ar archive, as a Debian package is',
+    remedy: 'publish a root file system',
+  },
+  { offset: 0, magic: '\xed\xab\xee\xdb', name: 'an RPM package', remedy: 'publish a root file system' },
+  { offset: 0, magic: '\x7fELF', name: 'an ELF program or kernel', remedy: 'publish a root file system' },
+  { offset: 0, magic: 'version https://git-lfs', name: 'a pointer of Git LFS', remedy: 'run git lfs pull' },
+  { offset: 0, magic: '<!', name: 'a web page or XML', remedy: FETCH },
+  { offset: 0, magic: '<html', name: 'a web page', remedy: FETCH },
+  { offset: 0, magic: '<?xml', name: 'an XML document', remedy: FETCH },
+  { offset: 0, magic: '{', name: 'a JSON document', remedy: FETCH },
+];
+
+const HEAD_BYTES = 0x10100;
+const VHD_FOOTER_BYTES = 512;
+
+const GPT_MAGIC = 'EFI PART';
+const PARTITION_TABLE_AT = 446;
+const PARTITIONS = 4;
+const PARTITION_BYTES = 16;
+
+/** What a file is that holds no ext4, and what to do with it. */
+export async function describeOther(path: string): Promise<{ name: string; remedy: string } | undefined> {
+  const { size } = await stat(path);
+  if (size === 0) return { name: 'empty', remedy: FETCH };
+  const head = await readBytes(path, 0, HEAD_BYTES);
+  if (head.every((byte) => byte === 0)) return { name: 'all zeros at its start', remedy: FETCH };
+  const data = await firstBytesAfterSkippable(path, head);
+  return (
+    partitioned(head) ??
+    OTHERS.find(({ offset, magic }) => startsWith(offset === 0 ? data : head, offset, magic)) ??
+    (await fixedVhd(path, size))
+  );
+}
+
+function partitioned(head: Buffer): { name: string; remedy: string } | undefined {
+  const remedy =
+    'publish its root partition: attach it with losetup -fP, and give the device of the partition copied by dd, or mount it and publish the folder';
+  if (startsWith(head, 512, GPT_MAGIC) || startsWith(head, 4096, GPT_MAGIC))
+    return { name: 'a whole disk with a GPT partition table', remedy };
+  if (head.length < 512 || head.readUInt16LE(510) !== 0xaa55) return undefined;
+  // Boot sectors of FAT and others end alike, but have no partitions there.
+  const entries = Array.from({ length: PARTITIONS }, (_, i) =>
+    head.subarray(PARTITION_TABLE_AT + i * PARTITION_BYTES, PARTITION_TABLE_AT + (i + 1) * PARTITION_BYTES),
+  );
+  const valid = entries.every((entry) => ((entry[0] as number) & 0x7f) === 0);
+  const used = entries.some(
+    (entry) => entry[4] !== 0 && entry.readUInt32LE(8) > 0 && entry.readUInt32LE(12) > 0,
+  );
+  return valid && used ? { name: 'a whole disk with an MBR partition table', remedy } : undefined;
+}
+
+/** One of a fixed size has its only mark at its end. */
+async function fixedVhd(path: string, size: number): Promise<{ name: string; remedy: string } | undefined> {
+  const footer = await readBytes(path, Math.max(0, size - VHD_FOOTER_BYTES), VHD_FOOTER_BYTES);
+  return startsWith(footer, 0, 'conectix') ? { name: 'a VHD disk image', remedy: CONVERT('vpc') } : undefined;
+}
+
+function startsWith(bytes: Buffer, offset: number, magic: string): boolean {
+  return bytes.toString('latin1', offset, offset + magic.length) === magic;
+}

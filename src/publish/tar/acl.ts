@@ -1,0 +1,73 @@
+// The text of a POSIX ACL, as star and GNU tar write it, in the form in which the kernel gives it.
+
+/** Of the kernel's include/uapi/linux/posix_acl.h, in the order that it wants. */
+const TAGS = { owner: 0x01, user: 0x02, owningGroup: 0x04, group: 0x08, mask: 0x10, other: 0x20 } as const;
+const VERSION = 2;
+const NO_ID = 0xffff_ffff;
+
+interface Entry {
+  readonly tag: number;
+  readonly permissions: number;
+  readonly id: number;
+}
+
+/** Ids of users and groups by their names. */
+export interface Names {
+  readonly users: ReadonlyMap<string, number>;
+  readonly groups: ReadonlyMap<string, number>;
+}
+
+/** Undefined if it is no ACL; a text if it has a name that is not known. */
+export function parseAcl(text: string, names: Names): Buffer | { readonly unknownName: string } | undefined {
+  const entries: Entry[] = [];
+  for (const part of text.split(/[,\n]/).map((line) => line.replace(/#.*/, '').trim())) {
+    if (part === '') continue;
+    // star adds the number of the user or group as a fourth field.
+    const [kind = '', name = '', permissions, number] = part.split(':');
+    if (permissions === undefined || !/^[r-][w-][xX-]$/.test(permissions)) return undefined;
+    const tag = tagOf(kind, name);
+    if (tag === undefined) return undefined;
+    const id = idOf(tag, name, number, names);
+    if (id === undefined) return { unknownName: name };
+    entries.push({ tag, permissions: bits(permissions), id });
+  }
+  if (entries.length === 0) return undefined;
+  entries.sort((a, b) => a.tag - b.tag || a.id - b.id);
+  const bytes = Buffer.alloc(4 + 8 * entries.length);
+  bytes.writeUInt32LE(VERSION, 0);
+  for (const [i, { tag, permissions, id }] of entries.entries()) {
+    bytes.writeUInt16LE(tag, 4 + 8 * i);
+    bytes.writeUInt16LE(permissions, 6 + 8 * i);
+    bytes.writeUInt32LE(id, 8 + 8 * i);
+  }
+  return bytes;
+}
+
+function tagOf(kind: string, name: string): number | undefined {
+  switch (kind) {
+    case 'user':
+    case 'u':
+      return name === '' ? TAGS.owner : TAGS.user;
+    case 'group':
+    case 'g':
+      return name === '' ? TAGS.owningGroup : TAGS.group;
+    case 'mask':
+    case 'm':
+      return TAGS.mask;
+    case 'other':
+    case 'o':
+      return TAGS.other;
+    default:
+      return undefined;
+  }
+}
+
+function idOf(tag: number, name: string, number: string | undefined, names: Names): number | undefined {
+  if (tag !== TAGS.user && tag !== TAGS.group) return NO_ID;
+  for (const text of [number, name]) if (text !== undefined && /^\d+$/.test(text)) return Number(text);
+  return (tag === TAGS.user ? names.users : names.groups).get(name);
+}
+
+function bits(permissions: string): number {
+  return [4, 2, 1].reduce((sum, bit, i) => sum + (permissions[i] === '-' ? 0 : bit), 0);
+}

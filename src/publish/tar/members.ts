@@ -1,0 +1,280 @@
+// The members of a tar: headers put together with what comes before them (long names, pax records) and behind (maps of sparse files).
+import type { FileHandle } from 'node:fs/promises';
+import type { Segment } from '../tree/file-tree.js';
+import {
+  isZeroBlock,
+  parseHeader,
+  parseMoreSparse,
+  type SparsePart,
+  TAR_BLOCK_BYTES,
+  type TarHeader,
+} from './header.js';
+import { type PaxRecord, parsePax, parsePaxTime } from './pax.js';
+
+export interface TarMember {
+  readonly path: Buffer;
+  readonly type: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mtimeNs: bigint;
+  readonly linkTarget: Buffer;
+  readonly major: number;
+  readonly minor: number;
+  /** The length of the file, and where its bytes are in the tar. */
+  readonly sizeBytes: number;
+  readonly segments: readonly Segment[];
+  /** Extended attributes and access lists are among them. */
+  readonly pax: readonly PaxRecord[];
+}
+
+/** What is wrong with the tar, in words that follow its name. */
+export class TarDamaged extends Error {}
+
+// Read at once. Headers of small files lie close together.
+const WINDOW_BYTES = 128 * 1024;
+
+// A name, or the pax records of one file: Linux allows a file 64 KiB of attribute names and 64 KiB for each value.
+const META_LIMIT = 64 * 1024 * 1024;
+const SPARSE_PARTS_LIMIT = 1_000_000;
+
+export async function* readMembers(file: FileHandle): AsyncGenerator<TarMember> {
+  yield* new TarReader(file, (await file.stat()).size).members();
+}
+
+class TarReader {
+  readonly #file: FileHandle;
+  readonly #size: number;
+  #at = 0;
+  #window: Buffer = Buffer.alloc(0);
+  #windowAt = 0;
+  // For the members to come, and for the next one alone.
+  #global: PaxRecord[] = [];
+  #pax: PaxRecord[] = [];
+  #longPath: Buffer | undefined;
+  #longTarget: Buffer | undefined;
+
+  constructor(file: FileHandle, size: number) {
+    this.#file = file;
+    this.#size = size;
+  }
+
+  async *members(): AsyncGenerator<TarMember> {
+    for (;;) {
+      // Not every program writes the two blocks of zeros at the end.
+      if (this.#at === this.#size && this.#at > 0) return;
+      const block = await this.#take(TAR_BLOCK_BYTES);
+      if (isZeroBlock(block)) return;
+      const header = parseHeader(block);
+      if (header === undefined)
+        throw new TarDamaged(`has no header of a tar at byte ${this.#at - TAR_BLOCK_BYTES}`);
+      const member = await this.#member(header);
+      if (member !== undefined) yield member;
+    }
+  }
+
+  /** Undefined for what only tells of the next member. */
+  async #member(header: TarHeader): Promise<TarMember | undefined> {
+    switch (header.type) {
+      case 'L':
+        this.#longPath = withoutNul(await this.#meta(header));
+        return undefined;
+      case 'K':
+        this.#longTarget = withoutNul(await this.#meta(header));
+        return undefined;
+      case 'x':
+      case 'X':
+        this.#pax = this.#records(await this.#meta(header));
+        return undefined;
+      case 'g':
+        this.#global = [...this.#global, ...this.#records(await this.#meta(header))];
+        return undefined;
+      // The label of a volume.
+      case 'V':
+        await this.#skip(header.sizeBytes);
+        return undefined;
+      default: {
+        const member = await this.#ordinary(header, [...this.#global, ...this.#pax]);
+        this.#pax = [];
+        this.#longPath = undefined;
+        this.#longTarget = undefined;
+        return member;
+      }
+    }
+  }
+
+  async #ordinary(header: TarHeader, pax: readonly PaxRecord[]): Promise<TarMember> {
+    const last = (key: string) => pax.findLast((record) => record.key === key)?.value;
+    const text = (key: string) => last(key)?.toString('latin1');
+    const number = (key: string) => {
+      const value = text(key);
+      return value === undefined || value === '' ? undefined : Number(value);
+    };
+    const stored = number('size') ?? header.sizeBytes;
+    if (!(Number.isSafeInteger(stored) && stored >= 0)) throw new TarDamaged('has a member without a size');
+    const { sizeBytes, segments } = await this.#contents(header, stored, pax, number);
+    const time = text('mtime');
+    const mtimeNs = time === undefined ? header.mtimeNs : parsePaxTime(time);
+    if (mtimeNs === undefined) throw new TarDamaged(`has the time "${time}", which is no number`);
+    return {
+      path: last('GNU.sparse.name') ?? last('path') ?? this.#longPath ?? header.path,
+      type: header.type,
+      mode: header.mode,
+      uid: number('uid') ?? header.uid,
+      gid: number('gid') ?? header.gid,
+      mtimeNs,
+      linkTarget: last('linkpath') ?? this.#longTarget ?? header.linkTarget,
+      major: header.major,
+      minor: header.minor,
+      sizeBytes,
+      segments,
+      pax,
+    };
+  }
+
+  /** Goes past them. */
+  async #contents(
+    header: TarHeader,
+    stored: number,
+    pax: readonly PaxRecord[],
+    number: (key: string) => number | undefined,
+  ): Promise<{ sizeBytes: number; segments: Segment[] }> {
+    if (!HAS_CONTENTS.test(header.type)) {
+      // Links and devices have none, whatever their header says; but for hard links of pax, which may.
+      if (header.type === '1' && header.sizeBytes > 0 && pax.length > 0) await this.#skip(stored);
+      return { sizeBytes: 0, segments: [] };
+    }
+    const before = this.#at;
+    let parts: SparsePart[] | undefined;
+    let sizeBytes = number('GNU.sparse.realsize') ?? number('GNU.sparse.size') ?? stored;
+    if (header.sparse !== undefined) {
+      parts = await this.#oldSparse(header.sparse);
+      sizeBytes = header.sparse.realBytes;
+    } else if (number('GNU.sparse.major') === 1) parts = await this.#sparseInContents();
+    else parts = sparseInPax(pax);
+    // GNU's old map lies between header and contents, pax' 1.0 in the contents.
+    const map = header.sparse === undefined ? this.#at - before : 0;
+    const from = this.#at;
+    await this.#skip(stored - map);
+    if (parts === undefined)
+      return { sizeBytes, segments: stored === 0 ? [] : [{ at: 0, length: stored, from }] };
+    return { sizeBytes, segments: segmentsOf(parts, from, stored - map, sizeBytes) };
+  }
+
+  async #oldSparse(sparse: NonNullable<TarHeader['sparse']>): Promise<SparsePart[]> {
+    const parts = [...sparse.parts];
+    for (let more = sparse.hasMore; more; ) {
+      const next = parseMoreSparse(await this.#take(TAR_BLOCK_BYTES));
+      parts.push(...next.parts);
+      more = next.hasMore;
+      if (parts.length > SPARSE_PARTS_LIMIT) throw new TarDamaged('has a sparse file of too many parts');
+    }
+    return parts;
+  }
+
+  /** Lines of decimal numbers, filled up to a whole block: how many parts, then where each begins and how long it is. */
+  async #sparseInContents(): Promise<SparsePart[]> {
+    let text = '';
+    let numbers: string[] = [];
+    for (let wanted = 1; numbers.length < wanted; ) {
+      text += (await this.#take(TAR_BLOCK_BYTES)).toString('latin1');
+      numbers = text.split('\n').slice(0, -1);
+      const count = Number(numbers[0] ?? 0);
+      if (!Number.isSafeInteger(count) || count > SPARSE_PARTS_LIMIT)
+        throw new TarDamaged('has a sparse file of too many parts');
+      wanted = 1 + 2 * count;
+    }
+    return pairUp(numbers.slice(1, 1 + 2 * Number(numbers[0])));
+  }
+
+  #records(bytes: Buffer): PaxRecord[] {
+    const records = parsePax(bytes);
+    if (records === undefined) throw new TarDamaged(`has a damaged pax header before byte ${this.#at}`);
+    return records;
+  }
+
+  async #meta({ sizeBytes }: TarHeader): Promise<Buffer> {
+    if (!(sizeBytes >= 0 && sizeBytes <= META_LIMIT))
+      throw new TarDamaged(`has a header of ${sizeBytes} bytes before byte ${this.#at}`);
+    const bytes = Buffer.from(await this.#take(sizeBytes));
+    await this.#skip(-sizeBytes & (TAR_BLOCK_BYTES - 1), 0);
+    return bytes;
+  }
+
+  /** Past contents and what fills up their last block. */
+  async #skip(length: number, unit = TAR_BLOCK_BYTES): Promise<void> {
+    const whole = unit === 0 ? length : Math.ceil(length / unit) * unit;
+    if (length < 0 || this.#at + length > this.#size) throw cutOff();
+    this.#at = Math.min(this.#at + whole, this.#size);
+  }
+
+  /** The next bytes; they are valid until the next call. */
+  async #take(length: number): Promise<Buffer> {
+    if (this.#at + length > this.#size) throw cutOff();
+    const from = this.#at - this.#windowAt;
+    if (from < 0 || from + length > this.#window.length) {
+      const wanted = Math.min(Math.max(WINDOW_BYTES, length), this.#size - this.#at);
+      const window = Buffer.allocUnsafe(wanted);
+      for (let done = 0; done < wanted; ) {
+        const { bytesRead } = await this.#file.read(window, done, wanted - done, this.#at + done);
+        if (bytesRead === 0) throw cutOff();
+        done += bytesRead;
+      }
+      this.#window = window;
+      this.#windowAt = this.#at;
+    }
+    const start = this.#at - this.#windowAt;
+    this.#at += length;
+    return this.#window.subarray(start, start + length);
+  }
+}
+
+/** Regular files, also of old dialects, and what GNU tar's incremental backups know of folders. */
+const HAS_CONTENTS = /^[0\0 7SD]$/;
+
+function cutOff(): TarDamaged {
+  return new TarDamaged('was cut off: it ends within a member');
+}
+
+function withoutNul(bytes: Buffer): Buffer {
+  const end = bytes.indexOf(0);
+  return end < 0 ? bytes : bytes.subarray(0, end);
+}
+
+/** GNU's formats 0.0 and 0.1; undefined for a file that is not sparse. */
+function sparseInPax(pax: readonly PaxRecord[]): SparsePart[] | undefined {
+  const map = pax.findLast(({ key }) => key === 'GNU.sparse.map')?.value.toString('latin1');
+  if (map !== undefined) return pairUp(map === '' ? [] : map.split(','));
+  const numbers = pax
+    .filter(({ key }) => key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes')
+    .map(({ value }) => value.toString('latin1'));
+  return numbers.length === 0 ? undefined : pairUp(numbers);
+}
+
+function pairUp(numbers: readonly string[]): SparsePart[] {
+  const parts: SparsePart[] = [];
+  for (let i = 0; i + 1 < numbers.length; i += 2)
+    parts.push({ at: Number(numbers[i]), length: Number(numbers[i + 1]) });
+  return parts;
+}
+
+function segmentsOf(
+  parts: readonly SparsePart[],
+  from: number,
+  stored: number,
+  sizeBytes: number,
+): Segment[] {
+  const segments: Segment[] = [];
+  let end = 0;
+  let done = 0;
+  for (const { at, length } of parts) {
+    if (!(Number.isSafeInteger(at) && Number.isSafeInteger(length) && at >= end && length >= 0))
+      throw new TarDamaged('has a sparse file whose parts are not in order');
+    end = at + length;
+    if (length > 0) segments.push({ at, length, from: from + done });
+    done += length;
+  }
+  if (end > sizeBytes || done > stored)
+    throw new TarDamaged('has a sparse file with more data than its length');
+  return segments;
+}

@@ -1,0 +1,276 @@
+// A tar of a root file system as a tree. Nothing is unpacked: names that lead elsewhere have no place to lead to.
+import { type FileHandle, open } from 'node:fs/promises';
+import { RootfsError } from '../../system/errors.js';
+import { ofTheTree } from '../tree/attributes.js';
+import {
+  type Attribute,
+  EMPTY,
+  type FileContent,
+  type FileFacts,
+  type FolderNode,
+  readContent,
+  showPath,
+  type TreeNode,
+} from '../tree/file-tree.js';
+import { TreeCount, type TreeLimits } from '../tree/limits.js';
+import { type Names, parseAcl } from './acl.js';
+import { readMembers, TarDamaged, type TarMember } from './members.js';
+
+export interface TarReading {
+  /** Of the source, for messages: `path` may be what was decompressed. */
+  readonly source: string;
+  readonly limits: TreeLimits;
+  /** Folders that the tar does not list get this time. */
+  readonly otherTimeNs: bigint;
+  checkAborted(): void;
+}
+
+/** Runs `work` with the tree of a tar. Rejects with `IMAGE_INVALID`, `SOURCE_TOO_LARGE`, or what `work` rejected with. */
+export async function withTarTree<T>(
+  path: string,
+  reading: TarReading,
+  work: (root: FolderNode) => Promise<T>,
+): Promise<T> {
+  const file = await open(path, 'r');
+  try {
+    return await work(await new TarTree(file, reading).read());
+  } finally {
+    await file.close();
+  }
+}
+
+// Links that are followed on the way to one member.
+const LINKS_FOLLOWED = 40;
+
+const PASSWORD_FILE_LIMIT = 4 * 1024 * 1024;
+
+class TarTree {
+  readonly #file: FileHandle;
+  readonly #reading: TarReading;
+  readonly #count: TreeCount;
+  readonly #root: FolderNode;
+  readonly #withAcls: { readonly node: FileFacts; readonly member: TarMember }[] = [];
+
+  constructor(file: FileHandle, reading: TarReading) {
+    this.#file = file;
+    this.#reading = reading;
+    this.#count = new TreeCount(reading.source, reading.limits);
+    this.#root = this.#newFolder();
+  }
+
+  async read(): Promise<FolderNode> {
+    try {
+      let seen = 0;
+      for await (const member of readMembers(this.#file)) {
+        if (seen++ % 256 === 0) this.#reading.checkAborted();
+        this.#add(member);
+      }
+    } catch (error) {
+      if (error instanceof TarDamaged) throw this.#refuse(error.message);
+      throw error;
+    }
+    this.#refuseLayers();
+    await this.#addAcls();
+    return this.#root;
+  }
+
+  #add(member: TarMember): void {
+    const names = this.#namesOf(member.path, 'a member');
+    const name = names.pop();
+    // The root folder is the image's own.
+    if (name === undefined) return;
+    this.#count.add(names.length + 1);
+    const folder = this.#folderAt(names, member);
+    const before = folder.children.get(name);
+    const node = this.#nodeOf(member, before);
+    if (before?.kind === 'folder' && node.kind !== 'folder' && before.children.size > 0)
+      throw this.#refuse(`has ${shown(member)} twice: as a folder with files in it, and as a ${node.kind}`);
+    folder.children.set(name, node);
+    if (member.pax.some(({ key }) => key.startsWith('SCHILY.acl.')) && member.type !== '1')
+      this.#withAcls.push({ node, member });
+  }
+
+  #nodeOf(member: TarMember, before: TreeNode | undefined): TreeNode {
+    const { type, mode, uid, gid, mtimeNs } = member;
+    const facts = { mode, uid, gid, mtimeNs, attributes: this.#attributesOf(member) };
+    const isFolder = type === '5' || type === 'D' || (/^[0\0]$/.test(type) && member.path.at(-1) === SLASH);
+    if (isFolder) {
+      const children = before?.kind === 'folder' ? before.children : new Map<string, TreeNode>();
+      return { ...facts, kind: 'folder', children };
+    }
+    switch (type) {
+      case '0':
+      case '\0':
+      case ' ':
+      case '7':
+      case 'S':
+        return { ...facts, kind: 'file', content: this.#contentOf(member) };
+      case '1':
+        return this.#linked(member);
+      case '2':
+        return { ...facts, mode: 0o777, kind: 'symlink', target: member.linkTarget };
+      case '3':
+      case '4': {
+        const { major, minor } = member;
+        if (type === '3' && major === 0 && minor === 0)
+          throw this.#refuse(
+            `has a whiteout of overlayfs, ${shown(member)}: it is a layer; publish the whole, as docker export gives it`,
+          );
+        return { ...facts, kind: type === '3' ? 'character device' : 'block device', major, minor };
+      }
+      case '6':
+        return { ...facts, kind: 'fifo' };
+      default:
+        throw this.#refuse(
+          `has a member of the unknown type "${type}", ${shown(member)}: make the tar with tar --format=posix`,
+        );
+    }
+  }
+
+  /** The file that a hard link is another name of. */
+  #linked(member: TarMember): TreeNode {
+    const names = this.#namesOf(member.linkTarget, 'a hard link');
+    const last = names.pop();
+    const node = last === undefined ? this.#root : this.#folderAt(names, member).children.get(last);
+    if (node !== undefined && node.kind !== 'folder') return node;
+    const target = showPath(member.linkTarget.toString('latin1'));
+    throw this.#refuse(
+      `has a hard link, ${shown(member)}, to ${target}, which ${node === undefined ? 'does not come before it' : 'is a folder'}`,
+    );
+  }
+
+  #contentOf({ sizeBytes, segments }: TarMember): FileContent {
+    if (sizeBytes === 0) return EMPTY;
+    return {
+      sizeBytes,
+      segments,
+      open: (work) => work(this.#file),
+      endedEarly: () => this.#refuse('was cut off'),
+    };
+  }
+
+  #attributesOf(member: TarMember): Attribute[] {
+    const byName = new Map<string, Buffer>();
+    for (const { key, value } of member.pax) {
+      if (key.startsWith('SCHILY.xattr.')) byName.set(unescapeKey(key.slice(13)), value);
+      else if (key.startsWith('LIBARCHIVE.xattr.'))
+        byName.set(unescapeKey(key.slice(17)), Buffer.from(value.toString('latin1'), 'base64'));
+    }
+    return ofTheTree([...byName].map(([name, value]) => ({ name, value })));
+  }
+
+  /** The parts of a path. A leading slash, and `.`, mean nothing. */
+  #namesOf(path: Buffer, what: string): string[] {
+    const names = path
+      .toString('latin1')
+      .split('/')
+      .filter((name) => name !== '' && name !== '.');
+    const shownPath = showPath(path.toString('latin1')).slice(0, 200);
+    if (names.includes('..'))
+      throw this.#refuse(`has ${what} that leads out of its folder by "..": ${shownPath}`);
+    if (names.some((name) => name.length > 255 || name.includes('\0')))
+      throw this.#refuse(`has ${what} with a name that Linux does not allow: ${shownPath}`);
+    return names;
+  }
+
+  /** Makes the folders that are missing, and follows links as the guest will: never out of the tree. */
+  #folderAt(names: readonly string[], member: TarMember): FolderNode {
+    let path: FolderNode[] = [this.#root];
+    let left = [...names].reverse();
+    for (let links = 0; left.length > 0; ) {
+      const name = left.pop() as string;
+      if (name === '..') path = path.length > 1 ? path.slice(0, -1) : path;
+      if (name === '..' || name === '.' || name === '') continue;
+      const folder = path.at(-1) as FolderNode;
+      let next = folder.children.get(name);
+      if (next === undefined) {
+        this.#count.add(path.length);
+        next = this.#newFolder();
+        folder.children.set(name, next);
+      }
+      if (next.kind === 'symlink') {
+        if (++links > LINKS_FOLLOWED)
+          throw this.#refuse(`has a loop of symbolic links on the way to ${shown(member)}`);
+        const target = next.target.toString('latin1');
+        left = [...left, ...target.split('/').reverse()];
+        if (target.startsWith('/')) path = [this.#root];
+      } else if (next.kind === 'folder') path.push(next);
+      else throw this.#refuse(`has ${shown(member)}, but its folder ${showPath(name)} is a ${next.kind}`);
+    }
+    return path.at(-1) as FolderNode;
+  }
+
+  #newFolder(): FolderNode {
+    return {
+      kind: 'folder',
+      mode: 0o755,
+      uid: 0,
+      gid: 0,
+      mtimeNs: this.#reading.otherTimeNs,
+      attributes: [],
+      children: new Map(),
+    };
+  }
+
+  /** What `docker save`, skopeo and others write: layers, not a root file system. */
+  #refuseLayers(): void {
+    const { children } = this.#root;
+    const isImage =
+      children.has('oci-layout') || (children.has('manifest.json') && children.has('repositories'));
+    if (isImage && !children.has('etc') && !children.has('bin') && !children.has('usr'))
+      throw this.#refuse(
+        'is a container image with layers, not a root file system: publish what docker export "$(docker create IMAGE)" gives',
+      );
+  }
+
+  /** Only now: names in them are those of the tree's own users and groups. */
+  async #addAcls(): Promise<void> {
+    if (this.#withAcls.length === 0) return;
+    const names: Names = { users: await this.#idsIn('passwd'), groups: await this.#idsIn('group') };
+    for (const { node, member } of this.#withAcls) {
+      const added: Attribute[] = [];
+      for (const { key, value } of member.pax) {
+        if (!/^SCHILY\.acl\.(access|default)$/.test(key) || value.length === 0) continue;
+        const acl = parseAcl(value.toString('utf8'), names);
+        if (acl === undefined) throw this.#refuse(`has a damaged access list at ${shown(member)}`);
+        if (!Buffer.isBuffer(acl))
+          throw this.#refuse(
+            `has an access list at ${shown(member)} for "${acl.unknownName}", whom the tar's own /etc/passwd and /etc/group ` +
+              'do not know: make the tar with --numeric-owner, or without --acls',
+          );
+        added.push({ name: `system.posix_acl_${key.slice(11)}`, value: acl });
+      }
+      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...node.attributes, ...added]);
+    }
+  }
+
+  /** Of a file in /etc with lines of `name:password:id:…`. */
+  async #idsIn(name: string): Promise<ReadonlyMap<string, number>> {
+    const etc = this.#root.children.get('etc');
+    const file = etc?.kind === 'folder' ? etc.children.get(name) : undefined;
+    if (file?.kind !== 'file' || file.content.sizeBytes > PASSWORD_FILE_LIMIT) return new Map();
+    const bytes = Buffer.alloc(file.content.sizeBytes);
+    await readContent(file.content, this.#file, 0, bytes);
+    const lines = bytes
+      .toString('utf8')
+      .split('\n')
+      .map((line) => line.split(':'));
+    return new Map(lines.map(([user = '', , id]) => [user, Number(id)]));
+  }
+
+  #refuse(why: string): RootfsError {
+    const { source } = this.#reading;
+    return new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
+  }
+}
+
+const SLASH = 0x2f;
+
+function shown({ path }: TarMember): string {
+  return showPath(path.toString('latin1')).slice(0, 200);
+}
+
+/** GNU tar writes `=` and `%` in names as `%3D` and `%25`, libarchive more of the kind. */
+function unescapeKey(key: string): string {
+  return key.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
+}

@@ -1,0 +1,114 @@
+// A tree of files in memory: what a folder or a tar holds, and where its bytes are.
+import type { FileHandle } from 'node:fs/promises';
+
+export interface Attribute {
+  readonly name: string;
+  readonly value: Buffer;
+}
+
+/** What files of every kind have. */
+export interface FileFacts {
+  /** Permission bits, with setuid, setgid and the sticky bit. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mtimeNs: bigint;
+  readonly attributes: readonly Attribute[];
+}
+
+export interface FolderNode extends FileFacts {
+  readonly kind: 'folder';
+  /** By name. A name is bytes, so it is kept as Latin-1. */
+  readonly children: Map<string, TreeNode>;
+}
+
+export interface FileNode extends FileFacts {
+  readonly kind: 'file';
+  readonly content: FileContent;
+}
+
+export interface SymlinkNode extends FileFacts {
+  readonly kind: 'symlink';
+  readonly target: Buffer;
+}
+
+export interface DeviceNode extends FileFacts {
+  readonly kind: 'character device' | 'block device';
+  readonly major: number;
+  readonly minor: number;
+}
+
+export interface SpecialNode extends FileFacts {
+  readonly kind: 'fifo' | 'socket';
+}
+
+/** A node that has several names is one object. */
+export type TreeNode = FolderNode | FileNode | SymlinkNode | DeviceNode | SpecialNode;
+
+/** A part of a file that holds data. What no segment covers is zeros. */
+export interface Segment {
+  /** Offset in the file. */
+  readonly at: number;
+  readonly length: number;
+  /** Offset in the source that the bytes are read from. */
+  readonly from: number;
+}
+
+export interface FileContent {
+  readonly sizeBytes: number;
+  readonly segments: readonly Segment[];
+  /** Runs `work` on the open source of the bytes. */
+  open<T>(work: (source: FileHandle) => Promise<T>): Promise<T>;
+  /** The error for a source that ends before its last segment. */
+  endedEarly(): Error;
+}
+
+/** The contents of a file of no bytes. */
+export const EMPTY: FileContent = {
+  sizeBytes: 0,
+  segments: [],
+  open: () => Promise.reject(new Error('an empty file is not read')),
+  endedEarly: () => new Error('an empty file ended early'),
+};
+
+/** Fills `buffer` with the file's bytes from `at` on. */
+export async function readContent(
+  { segments, endedEarly }: FileContent,
+  source: FileHandle,
+  at: number,
+  buffer: Buffer,
+): Promise<void> {
+  const end = at + buffer.length;
+  let filledTo = at;
+  for (let i = firstEndingAfter(segments, at); i < segments.length; i++) {
+    const segment = segments[i] as Segment;
+    if (segment.at >= end) break;
+    const from = Math.max(segment.at, at);
+    const to = Math.min(segment.at + segment.length, end);
+    buffer.fill(0, filledTo - at, from - at);
+    for (let done = from; done < to; ) {
+      const position = segment.from + (done - segment.at);
+      const { bytesRead } = await source.read(buffer, done - at, to - done, position);
+      if (bytesRead === 0) throw endedEarly();
+      done += bytesRead;
+    }
+    filledTo = to;
+  }
+  buffer.fill(0, filledTo - at);
+}
+
+function firstEndingAfter(segments: readonly Segment[], at: number): number {
+  let [low, high] = [0, segments.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const { at: start, length } = segments[middle] as Segment;
+    if (start + length > at) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** A name or path of a tree, for a message. */
+export function showPath(latin1: string): string {
+  return Buffer.from(latin1, 'latin1').toString('utf8');
+}
