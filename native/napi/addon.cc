@@ -52,6 +52,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openSlotImage", microvm::open_slot_image);
   add("replaceImage", microvm::replace_image);
   add("setSlotOwnerAndMode", microvm::set_slot_owner_and_mode);
+  add("findSharedImage", microvm::find_shared_image);
+  add("slotFiles", microvm::slot_files);
   add("discardFolder", microvm::discard_folder);
   add("flushSlot", microvm::flush_slot);
   add("releaseSlot", microvm::release_slot);

@@ -12,7 +12,10 @@
 #include "slot/managed_folder.h"
 #include "slot/owner_mode.h"
 #include "slot/release.h"
+#include "slot/shared_image.h"
+#include "slot/slot_files.h"
 #include "slot/slot_state.h"
+#include "slot/take_out.h"
 #include "system/file.h"
 
 namespace microvm {
@@ -32,6 +35,8 @@ const char* name_of(ReleaseStatus status) {
       return "in-use";
     case ReleaseStatus::kTorn:
       return "torn";
+    case ReleaseStatus::kBusy:
+      return "busy";
   }
   return "";
 }
@@ -142,7 +147,7 @@ class SurveySlots final : public InspectSlots {
       : InspectSlots(std::move(managed), std::move(slots), Look::kStamps) {}
 
   Napi::Value result(Napi::Env env) {
-    constexpr size_t kNumbers = 4;
+    constexpr size_t kNumbers = 5;
     constexpr uint32_t kTexts = 5;
     Napi::Float64Array numbers = Napi::Float64Array::New(env, slots_.size() * kNumbers);
     Napi::Array texts = Napi::Array::New(env, slots_.size() * kTexts);
@@ -155,6 +160,7 @@ class SurveySlots final : public InspectSlots {
       number[1] = !state.has_image ? -1 : state.image.is_regular() ? 1 : 0;
       number[2] = static_cast<double>(state.image.identity.size);
       number[3] = static_cast<double>(state.created_ms());
+      number[4] = state.has_marks ? 1 : 0;
       const SmallFile* const files[kTexts] = {&state.stamp, &state.size_stamp, &state.new_size_stamp, &state.raw_id,
                                               &state.stack};
       for (uint32_t k = 0; k < kTexts; k++) {
@@ -186,6 +192,31 @@ class ReleaseSlot {
   ReleaseRequest request_;
   ReleaseStatus status_ = ReleaseStatus::kAbsent;
   std::string raw_id_;
+};
+
+class FindSharedImage {
+ public:
+  FindSharedImage(Ref<ManagedFolder> managed, std::string slot, Identity image, std::string template_dir)
+      : managed_(std::move(managed)), slot_(std::move(slot)), image_(image), template_dir_(std::move(template_dir)) {}
+  Error run() { return find_shared_image(*managed_, slot_, image_, template_dir_, &sharer_); }
+  Napi::Value result(Napi::Env env) {
+    switch (sharer_) {
+      case Sharer::kTemplate:
+        return Napi::String::New(env, "template");
+      case Sharer::kSlot:
+        return Napi::String::New(env, "slot");
+      case Sharer::kNobody:
+        break;
+    }
+    return Napi::String::New(env, "nobody");
+  }
+
+ private:
+  Ref<ManagedFolder> managed_;
+  std::string slot_;
+  Identity image_;
+  std::string template_dir_;
+  Sharer sharer_ = Sharer::kNobody;
 };
 
 }  // namespace
@@ -252,19 +283,39 @@ Napi::Value close_folder(const Napi::CallbackInfo& info) {
 Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  const Identity expected = to_identity(info[2].As<Napi::Object>());
-  const OwnerAndMode owner_and_mode = to_dress(info[3].As<Napi::Object>());
-  return start_silent(info.Env(), "microvm:setSlotOwnerAndMode",
-                      [managed, slot = to_string(info[1]), expected, owner_and_mode] {
-                        return set_slot_owner_and_mode(*managed, slot, expected, owner_and_mode);
-                      });
+  const Identity folder = to_identity(info[2].As<Napi::Object>());
+  const Identity image = to_identity(info[3].As<Napi::Object>());
+  const OwnerAndMode owner_and_mode = to_dress(info[4].As<Napi::Object>());
+  return start_yes_or_no(info.Env(), "microvm:setSlotOwnerAndMode",
+                         [managed, slot = to_string(info[1]), folder, image, owner_and_mode](bool* same) {
+                           return set_slot_owner_and_mode(*managed, slot, folder, image, owner_and_mode, same);
+                         });
 }
 
 Napi::Value flush_slot(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  return start_silent(info.Env(), "microvm:flushSlot",
-                      [managed, slot = to_string(info[1])] { return flush_slot(*managed, slot); });
+  const Identity folder = to_identity(info[2].As<Napi::Object>());
+  return start_yes_or_no(info.Env(), "microvm:flushSlot",
+                         [managed, slot = to_string(info[1]), folder](bool* same) {
+                           return flush_slot(*managed, slot, folder, same);
+                         });
+}
+
+Napi::Value slot_files(const Napi::CallbackInfo& info) {
+  Napi::Array names = Napi::Array::New(info.Env());
+  uint32_t count = 0;
+  for (const char* name : kSlotFiles) names.Set(count++, name);
+  return names;
+}
+
+// Asked only where an image has several names, one of which may be a template's.
+Napi::Value find_shared_image(const Napi::CallbackInfo& info) {
+  Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
+  if (!managed) return {};
+  return Job<FindSharedImage>::start(info.Env(), "microvm:findSharedImage",
+                                     FindSharedImage(std::move(managed), to_string(info[1]),
+                                                     to_identity(info[2].As<Napi::Object>()), to_string(info[3])));
 }
 
 Napi::Value discard_folder(const Napi::CallbackInfo& info) {

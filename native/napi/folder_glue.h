@@ -1,4 +1,4 @@
-// The clones folder and the slots that lie in it: src/addon/native.ts describes each function.
+// The clones folder and its slots. src/addon/native.ts describes each function.
 #pragma once
 
 #include <napi.h>
@@ -15,6 +15,8 @@ Napi::Value survey_slots(const Napi::CallbackInfo& info);
 Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info);
 Napi::Value flush_slot(const Napi::CallbackInfo& info);
 Napi::Value release_slot(const Napi::CallbackInfo& info);
+Napi::Value find_shared_image(const Napi::CallbackInfo& info);
+Napi::Value slot_files(const Napi::CallbackInfo& info);
 Napi::Value discard_folder(const Napi::CallbackInfo& info);
 
 }  // namespace microvm

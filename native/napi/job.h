@@ -16,7 +16,7 @@
 
 namespace microvm {
 
-// Any task: what runs it is compiled once, not for each.
+// Any task, so that the code that runs it is compiled once rather than for each.
 class AnyTask {
  public:
   AnyTask() = default;
@@ -49,7 +49,7 @@ class Job {
   };
 };
 
-// Work that has nothing to tell but whether it failed.
+// Work whose only result is whether it failed.
 template <class Work>
 class SilentTask {
  public:
@@ -64,6 +64,24 @@ class SilentTask {
 template <class Work>
 Napi::Value start_silent(Napi::Env env, const char* name, Work work) {
   return Job<SilentTask<Work>>::start(env, name, SilentTask<Work>(std::move(work)));
+}
+
+// Work that answers one question.
+template <class Work>
+class YesOrNoTask {
+ public:
+  explicit YesOrNoTask(Work work) : work_(std::move(work)) {}
+  Error run() { return work_(&answer_); }
+  Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, answer_); }
+
+ private:
+  Work work_;
+  bool answer_ = false;
+};
+
+template <class Work>
+Napi::Value start_yes_or_no(Napi::Env env, const char* name, Work work) {
+  return Job<YesOrNoTask<Work>>::start(env, name, YesOrNoTask<Work>(std::move(work)));
 }
 
 // A task on the calling thread: its result, or an error thrown.

@@ -18,6 +18,7 @@ Napi::Value to_js(Napi::Env env, const Error& error) {
   object.Set("syscall", error.syscall);
   object.Set("path", error.path);
   if (!error.dest.empty()) object.Set("dest", error.dest);
+  if (error.change_made) object.Set("changeMade", true);
   return object;
 }
 

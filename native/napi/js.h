@@ -13,7 +13,7 @@
 
 namespace microvm {
 
-// { errno, syscall, path, dest }, of which src/system/errors.ts makes an error that a user sees.
+// { errno, syscall, path, dest, changeMade }, of which src/system/errors.ts makes an error that a user sees.
 Napi::Value to_js(Napi::Env env, const Error& error);
 Napi::Value to_js(Napi::Env env, const Identity& identity);
 Napi::Value to_js(Napi::Env env, const FileInfo& info);

@@ -26,6 +26,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
                                                               : "foreign");
   if (state.has_image) object.Set("image", microvm::to_js(env, state.image));
   if (state.kind == SlotState::Kind::kFolder) object.Set("folder", microvm::to_js(env, state.folder));
+  object.Set("marked", state.has_marks);
   object.Set("sharesExtents", state.shares_extents);
   object.Set("stamp", to_js(env, state.stamp));
   object.Set("createdAtMs", static_cast<double>(state.created_ms()));

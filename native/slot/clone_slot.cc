@@ -1,6 +1,7 @@
 #include "slot/clone_slot.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "system/file.h"
 #include "system/rename.h"
@@ -8,7 +9,7 @@
 namespace microvm {
 namespace {
 
-// Whether a path still names the file that a digest was computed of.
+// Whether a path still names the file whose digest is known, in the state that it was hashed in.
 Error path_unchanged(const std::string& path, const Identity& expected, bool* unchanged) {
   FileInfo info;
   Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info);
@@ -16,15 +17,30 @@ Error path_unchanged(const std::string& path, const Identity& expected, bool* un
   return error.is(ENOENT) || error.is(ENOTDIR) ? Error() : error;
 }
 
-// A pooled slot that needs a file with its raw id gets it where nobody else can take the slot meanwhile.
-Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) {
-  std::string taken;
+// The stamp of a slot with a raw id says so: see slot_state.h.
+Error mark_stamp(int folder_fd, const std::string& path) {
+  Fd stamp;
   FileInfo info;
-  Fd folder;
-  Error error = managed.take_out(Place::kPool, name.ready.c_str(), &taken, &info);
+  Error error = open_file_at(folder_fd, kStamp, join(path, kStamp), &stamp);
+  if (error.ok()) error = stat_fd(stamp.get(), join(path, kStamp), &info);
   if (!error.ok()) return error;
+  if (retry_eintr([&] { return fchmod(stamp.get(), (info.mode & 07777) | kStampOfRawId); }) < 0) {
+    return Error::last("fchmod", join(path, kStamp));
+  }
+  return {};
+}
+
+// A ready slot that needs a file with its raw id gets it in this session's folder, where nobody else can take the slot
+// meanwhile. The raw id is flushed: the stamp may have reached the disk long ago, without its mark.
+Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) {
+  const std::string taken = managed.next_name();
   const std::string path = join(managed.session_path(), taken);
+  Fd folder;
+  Error error = rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.session_fd(),
+                                      taken.c_str(), join(managed.place_path(Place::kPool), name.ready), path);
+  if (!error.ok()) return error;
   error = open_folder_at(managed.session_fd(), taken.c_str(), path, &folder);
+  if (error.ok()) error = mark_stamp(folder.get(), path);
   if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, true, join(path, kRawId));
   if (error.ok() && durable) error = flush(folder.get(), path);
   if (error.ok()) error = managed.put_back(taken, Place::kSlots, name.slot.c_str());
@@ -44,7 +60,7 @@ Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable,
   *taken = true;
   *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
   if (error.is(EEXIST)) return {};
-  return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()) : error;
+  return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()).after_change() : error;
 }
 
 }  // namespace
@@ -58,7 +74,8 @@ Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
   if (!error.ok() || !unchanged) return error;
   error = managed->check_current();
   if (!error.ok()) return error;
-  // Taking a ready slot tells on the way whether there is one of that name; all else would be made in vain.
+  // Renaming a ready slot tells whether the name is free. Anything else is only made after a look, so as not to be made
+  // in vain.
   const bool told_by_rename = name.raw_id.empty();
   if (told_by_rename) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
   if (!error.ok()) return error;

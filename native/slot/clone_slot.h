@@ -1,4 +1,4 @@
-// A clone in one trip to another thread.
+// A whole clone, to be made in one trip to another thread.
 #pragma once
 
 #include <string>
@@ -11,11 +11,10 @@
 
 namespace microvm {
 
-// What is a slot's own.
 struct SlotName {
   std::string slot;
   std::string raw_id;  // if sanitising changed it
-  std::string ready;   // a slot in the pool that would do
+  std::string ready;   // a ready slot in the pool that serves
 };
 
 struct CloneOutcome {
@@ -32,7 +31,7 @@ struct CloneOutcome {
 Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
                  const SlotName& name, bool publish, CloneOutcome* outcome);
 
-// Its middle part alone: an image in staging, to be grown, to be sealed, or to take the place of another.
+// Only the image, in staging: to be grown, to be sealed, or to take the place of another.
 Error stage_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
                  CloneOutcome* outcome);
 

@@ -45,10 +45,10 @@ Error LockedSlot::finish_grow() {
   Error error = read_slot_file(fd, managed_->slot_path(slot_), kNewSizeStamp, &pending);
   if (!error.ok() || pending.state == SmallFile::State::kAbsent) return error;
   error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &image);
-  const bool has_image = error.ok();  // a power cut on btrfs can bring back the stamp without it
+  const bool has_image = error.ok();  // a power cut on btrfs can bring back the stamp without the image
   if (!has_image && !error.is(ENOENT)) return error;
   if (has_image && pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size)) {
-    return rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
+    return name_size_stamp();
   }
   return remove_file_at(fd, kNewSizeStamp, path_of(kNewSizeStamp));
 }
@@ -57,7 +57,7 @@ Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identit
                           const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
   Error error = try_replace(staged, image, expected, size_stamp, refuse_in_use, replaced);
   if (!error.is(ENOENT)) return error;
-  // In a folder that was released meanwhile, and emptied, nothing can be made any more.
+  // In a folder that was released and emptied meanwhile nothing can be made.
   bool there = true;
   Error look = still_there(&there);
   if (!look.ok() || there) return error;
@@ -67,51 +67,71 @@ Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identit
 
 Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Identity& expected,
                               const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
-  const int fd = folder_.get();
-  // Flushed in any case: what they take the place of may have been durable, and would be lost if a power cut left the
-  // new names without their contents.
-  Fd grown;
-  Error error = staged.open_image(&grown);
-  if (error.ok()) error = flush(grown.get(), staged.image_path());
+  FileInfo grown;
+  Error error = flush_staged(staged, &grown);
+  if (error.ok() && !size_stamp.empty()) error = write_new_size_stamp(size_stamp);
   if (!error.ok()) return error;
-  grown.reset();  // an image that appears while it is open here would look in use to others
-  if (!size_stamp.empty()) {
-    error = write_small_file(fd, kNewSizeStamp, size_stamp, true, path_of(kNewSizeStamp));
-    if (!error.ok() && !error.is(EEXIST)) unlinkat(fd, kNewSizeStamp, 0);  // made, but not written: a full disk
-    if (!error.ok()) return error;
-  }
-
-  // As late as can be: nobody has the image open, it is the one that was cloned, and the slot was not released
-  // meanwhile.
-  FileInfo now;
-  error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &now);
-  bool there = false;
-  if (error.ok()) error = still_there(&there);
-  *replaced = Replaced::kDone;
-  if (error.ok() && !there) {
-    *replaced = Replaced::kReleased;
-  } else if (error.ok() && !now.identity.same_state(expected)) {
-    *replaced = Replaced::kImageChanged;
-  } else if (error.ok() && refuse_in_use && open_elsewhere(image.fd()) == Openness::kOpen) {
-    *replaced = Replaced::kInUse;
-  }
+  // As late as can be.
+  error = check_replaceable(image, expected, refuse_in_use, replaced);
   bool exchanged = false;
-  if (error.ok() && *replaced == Replaced::kDone) error = staged.swap_image(fd, path_of(kImage), &exchanged);
+  if (error.ok() && *replaced == Replaced::kDone) {
+    error = staged.swap_image(folder_.get(), path_of(kImage), &exchanged);
+  }
   if (!error.ok() || *replaced != Replaced::kDone) {
-    if (!size_stamp.empty()) unlinkat(fd, kNewSizeStamp, 0);
+    if (!size_stamp.empty()) unlinkat(folder_.get(), kNewSizeStamp, 0);
     return error;
   }
-
-  if (!size_stamp.empty()) {
-    error = rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
-    // A call that fails leaves the slot as it was. If it cannot, the new stamp stays, and whoever looks next settles
-    // it.
-    if (!error.ok() && exchanged && staged.swap_image(fd, path_of(kImage), &exchanged).ok()) {
-      unlinkat(fd, kNewSizeStamp, 0);
-    }
+  if (!size_stamp.empty()) error = name_size_stamp();
+  if (!error.ok()) {
+    if (exchanged) undo_swap(staged, grown.identity);
+    return error;
   }
-  if (error.ok() && staged.durable()) error = flush(fd, managed_->slot_path(slot_));
+  if (!staged.durable()) return {};
+  return flush(folder_.get(), managed_->slot_path(slot_)).after_change();
+}
+
+// Flushed in any case: the image that it replaces may have been durable, and a power cut that left the new name without
+// its contents would lose it.
+Error LockedSlot::flush_staged(const StagedSlot& staged, FileInfo* info) {
+  Fd grown;  // closed before the image appears in the slot, where it would look in use to others
+  Error error = staged.open_image(&grown);
+  if (error.ok()) error = flush(grown.get(), staged.image_path());
+  return error.ok() ? stat_fd(grown.get(), staged.image_path(), info) : error;
+}
+
+Error LockedSlot::write_new_size_stamp(const std::string& size_stamp) {
+  Error error = write_small_file(folder_.get(), kNewSizeStamp, size_stamp, true, path_of(kNewSizeStamp));
+  if (!error.ok() && !error.is(EEXIST)) unlinkat(folder_.get(), kNewSizeStamp, 0);  // a full disk: made, but not written
   return error;
+}
+
+Error LockedSlot::check_replaceable(const Source& image, const Identity& expected, bool refuse_in_use,
+                                    Replaced* replaced) const {
+  FileInfo now;
+  bool there = false;
+  Error error = stat_at(folder_.get(), kImage, Follow::kNo, path_of(kImage), &now);
+  if (error.ok()) error = still_there(&there);
+  if (!error.ok()) return error;
+  *replaced = !there                                ? Replaced::kReleased
+              : !now.identity.same_state(expected) ? Replaced::kImageChanged
+              : refuse_in_use && open_elsewhere(image.fd()) == Openness::kOpen ? Replaced::kInUse
+                                                                               : Replaced::kDone;
+  return {};
+}
+
+Error LockedSlot::name_size_stamp() {
+  const int fd = folder_.get();
+  return rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
+}
+
+// A call that fails leaves the slot as it was, unless the slot's image is no longer the one that this call put there.
+// Then the new size stamp stays, and whoever looks at the slot next finishes the grow.
+void LockedSlot::undo_swap(StagedSlot& staged, const Identity& grown) {
+  FileInfo now;
+  bool exchanged = false;
+  if (!stat_at(folder_.get(), kImage, Follow::kNo, path_of(kImage), &now).ok()) return;
+  if (!now.identity.same_file(grown)) return;
+  if (staged.swap_image(folder_.get(), path_of(kImage), &exchanged).ok()) unlinkat(folder_.get(), kNewSizeStamp, 0);
 }
 
 }  // namespace microvm

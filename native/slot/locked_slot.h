@@ -16,13 +16,13 @@ namespace microvm {
 // A published slot whose image is about to be replaced: its folder is locked against others who would do the same.
 class LockedSlot final : public Shared {
  public:
-  // EWOULDBLOCK if another holds the lock, ENOENT if there is no such slot (any more).
+  // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more.
   static Error open(const Ref<ManagedFolder>& managed, const std::string& slot, Ref<LockedSlot>* locked);
 
   // The slot's image, to be cloned from.
   Error open_image(Ref<Source>* image, FileInfo* info);
 
-  // Completes or undoes the grow that a killed process left half-published.
+  // Completes or undoes a grow whose process was killed while it published.
   Error finish_grow();
 
   enum class Replaced { kDone, kInUse, kImageChanged, kReleased };
@@ -38,6 +38,11 @@ class LockedSlot final : public Shared {
   Error still_there(bool* there) const;
   Error try_replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
                     bool refuse_in_use, Replaced* replaced);
+  Error flush_staged(const StagedSlot& staged, FileInfo* info);
+  Error write_new_size_stamp(const std::string& size_stamp);
+  Error check_replaceable(const Source& image, const Identity& expected, bool refuse_in_use, Replaced* replaced) const;
+  Error name_size_stamp();
+  void undo_swap(StagedSlot& staged, const Identity& grown);
 
   const Ref<ManagedFolder> managed_;
   const std::string slot_;

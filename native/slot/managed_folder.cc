@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "slot/take_out.h"
 #include "system/errno_policy.h"
 #include "system/file.h"
 #include "system/lock.h"
@@ -14,18 +15,7 @@
 namespace microvm {
 namespace {
 
-std::string hexadecimal(uint64_t number) {
-  std::string digits;
-  do {
-    digits.insert(digits.begin(), "0123456789abcdef"[number % 16]);
-    number /= 16;
-  } while (number != 0);
-  return digits;
-}
-
 constexpr const char* kSpare = "spare";
-
-bool is_full(const Error& error) { return error.is(ENOSPC) || error.is(EDQUOT); }
 
 // A budget that ran out just then does not tell whether all of a folder went.
 bool is_gone(int folder_fd, const char* name) {
@@ -45,7 +35,7 @@ Error ManagedFolder::open(const std::string& clones_dir, Ref<ManagedFolder>* out
   managed->clones_identity_ = info.identity;
 
   Fd state;
-  std::string state_path = join(clones_dir, kStateFolder);
+  const std::string& state_path = managed->state_path_;
   error = make_folder_at(managed->clones_.get(), kStateFolder, 0700, state_path, &state);
   const struct {
     const char* name;
@@ -71,11 +61,11 @@ Error ManagedFolder::open(const std::string& clones_dir, Ref<ManagedFolder>* out
 
 Error ManagedFolder::start_session() {
   Error error = make_session();
-  if (!is_full(error)) return error;
+  if (!is_full(error.code)) return error;
   // Perhaps what dead sessions left is all that it takes.
   SweepReport report;
   if (sweep(UINT64_MAX, &report).ok()) error = make_session();
-  return is_full(error) ? borrow_spare(error) : error;
+  return is_full(error.code) ? borrow_spare(error) : error;
 }
 
 Error ManagedFolder::borrow_spare(Error no_space) {
@@ -93,11 +83,13 @@ Error ManagedFolder::lock_spare() {
 }
 
 Error ManagedFolder::empty_spare() {
+  Error error = put_back_strays(*this, spare_.get(), spare_path_);
+  if (!error.ok()) return error;
   FolderReader reader(spare_.get(), spare_path_);
   while (const char* name = reader.next()) {
     const std::string unique = session_name_ + '-' + next_name();
-    Error error = rename_over(spare_.get(), name, trash_.get(), unique.c_str(), join(spare_path_, name),
-                              join(trash_path_, unique));
+    error = rename_over(spare_.get(), name, trash_.get(), unique.c_str(), join(spare_path_, name),
+                        join(trash_path_, unique));
     if (!error.ok()) return error;
   }
   return reader.error();
@@ -160,7 +152,7 @@ Error ManagedFolder::probe_reflink(Reflinks* reflinks) {
     if (unlinkat(session_.get(), name.c_str(), 0) < 0) (void)to_trash(name).ok();
   }
   // Without space slots must be released all the same; whoever wants to seal tries again.
-  return is_full(error) ? Error() : error;
+  return is_full(error.code) ? Error() : error;
 }
 
 Error ManagedFolder::sweep(uint64_t budget, SweepReport* report) {
@@ -198,6 +190,9 @@ Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
     if (error.ok()) {
       if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
+      error = put_back_strays(*this, session.get(), join(staging_path_, name));
+    }
+    if (error.ok()) {
       error = sweep_folder(staging_.get(), staging_path_, name, budget, &report->staging_removed, &report->still_open);
     }
     if (!error.ok() && first_error.ok()) first_error = error;
@@ -225,31 +220,20 @@ const std::string& ManagedFolder::place_path(Place place) const {
   return place == Place::kSlots ? clones_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
 }
 
-Error ManagedFolder::take_out(Place place, const char* name, std::string* taken, FileInfo* info) {
-  *taken = next_name();
-  const std::string path = join(session_path_, *taken);
-  Error error =
-      rename_folder_to_free(place_fd(place), name, session_.get(), taken->c_str(), join(place_path(place), name), path);
-  if (!error.ok()) return error;
-  error = stat_at(session_.get(), taken->c_str(), Follow::kNo, path, info);
-  // Nothing sweeps the folder of a session that lives: what is not taken for good must not stay in it.
-  if (!error.ok()) (void)put_back(*taken, place, name).ok();
-  return error;
-}
-
 Error ManagedFolder::put_back(const std::string& taken, Place place, const char* name) {
   return rename_folder_to_free(session_.get(), taken.c_str(), place_fd(place), name, join(session_path_, taken),
                                join(place_path(place), name));
 }
 
 Error ManagedFolder::to_trash(const std::string& taken) {
-  const std::string name = session_name_ + '-' + taken;
+  const std::string name = session_name_ + '-' + next_name();
   return rename_folder_to_free(session_.get(), taken.c_str(), trash_.get(), name.c_str(), join(session_path_, taken),
                                join(trash_path_, name));
 }
 
 Error ManagedFolder::leave() {
-  if (session_path_ == spare_path_) return {};
+  Error error = put_back_strays(*this, session_.get(), session_path_);
+  if (!error.ok() || session_path_ == spare_path_) return error;
   // The first to leave leaves its folder, for one who comes when there is no space for another.
   FolderReader reader(session_.get(), session_path_);
   if (reader.next() == nullptr &&

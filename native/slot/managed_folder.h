@@ -56,9 +56,7 @@ class ManagedFolder final : public Shared {
   // Removes what dead processes left in staging, and all trash; about `budget` files and folders.
   Error sweep(uint64_t budget, SweepReport* report);
 
-  // Taking a folder away is two renames: into this session's folder, where nobody else touches it and the caller can
-  // see which folder it really got; then into trash, which anybody may empty, or back.
-  Error take_out(Place place, const char* name, std::string* taken, FileInfo* info);
+  // What lies in this session's folder goes to a place, or into trash, which anybody may empty. See take_out.h.
   Error put_back(const std::string& taken, Place place, const char* name);
   Error to_trash(const std::string& taken);
 
@@ -72,12 +70,15 @@ class ManagedFolder final : public Shared {
   const std::string& place_path(Place place) const;
   int clones_fd() const { return clones_.get(); }
   int session_fd() const { return session_.get(); }
+  int state_fd() const { return state_.get(); }
+  const std::string& state_path() const { return state_path_; }
   const std::string& clones_path() const { return clones_path_; }
   const std::string& session_path() const { return session_path_; }
   std::string slot_path(std::string_view slot) const { return join(clones_path_, slot); }
 
  private:
-  explicit ManagedFolder(const std::string& clones_dir) : clones_path_(clones_dir) {}
+  explicit ManagedFolder(const std::string& clones_dir)
+      : clones_path_(clones_dir), state_path_(join(clones_dir, kStateFolder)) {}
 
   Error start_session();
   Error make_session();
@@ -91,6 +92,7 @@ class ManagedFolder final : public Shared {
   Error empty_trash(uint64_t* budget, SweepReport* report);
 
   const std::string clones_path_;
+  const std::string state_path_;
   std::string staging_path_;
   std::string trash_path_;
   std::string sealed_path_;

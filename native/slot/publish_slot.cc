@@ -1,5 +1,4 @@
 // Making a staged folder appear under its name.
-#include "slot/release.h"
 #include "slot/staged_slot.h"
 #include "system/file.h"
 #include "system/rename.h"
@@ -23,16 +22,15 @@ Error StagedSlot::check_image(uint64_t size) {
 }
 
 Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
-  Error error;
+  bool has_raw_id = false;
+  for (const Sidecar& file : sidecars) has_raw_id |= file.name == kRawId;
   for (const Sidecar& file : sidecars) {
-    // A raw id is always flushed. btrfs logs a file that somebody flushes, and not what else lies in its folder: a
-    // stamp and an image that come back from a power cut without their raw id would be another id's slot.
-    const bool flushed = plan_.durable || file.name == kRawId;
-    error = write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, flushed,
-                             join(path_, file.name));
-    if (!error.ok()) break;
+    const unsigned mode = 0644 | (has_raw_id && file.name == kStamp ? kStampOfRawId : 0);
+    Error error = write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,
+                                   join(path_, file.name), mode);
+    if (!error.ok()) return error;
   }
-  return error;
+  return {};
 }
 
 Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, const std::vector<Sidecar>& sidecars,
@@ -52,7 +50,7 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
   }
   bool unchanged = false;
   if (error.ok()) error = source_unchanged(&unchanged);
-  image_.reset();  // a slot that appears while its image is open here would look in use to others
+  image_.reset();  // a slot that appears while this process has its image open would look in use to others
   if (!error.ok() || !unchanged) {
     discard();
     return error;
@@ -68,10 +66,8 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
   name_.clear();  // no longer ours to remove
   *status = CloneStatus::kCreated;
   if (!plan_.durable) return {};
-  error = flush(managed_->place_fd(place), managed_->place_path(place));
-  // Not promised, so not there.
-  if (!error.ok()) (void)discard_folder(*managed_, place, name).ok();
-  return error;
+  // The folder has its name now, and another process may have been given it: it stays, whatever the flush says.
+  return flush(managed_->place_fd(place), managed_->place_path(place)).after_change();
 }
 
 }  // namespace microvm

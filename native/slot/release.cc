@@ -1,121 +1,116 @@
 #include "slot/release.h"
 
+#include "slot/slot_files.h"
 #include "slot/slot_state.h"
+#include "slot/take_out.h"
 #include "system/fd.h"
 #include "system/file.h"
-#include "system/identity.h"
 #include "system/lease.h"
 #include "system/tree.h"
 
 namespace microvm {
 namespace {
 
-// A folder that holds none of a slot's files and yet is not empty is somebody else's.
-Error is_slot(int folder_fd, const std::string& path, bool* is) {
-  FolderReader reader(folder_fd, path);
+// Each round is lost to another process that released the slot in the same instant.
+constexpr int kRounds = 4;
+
+struct FoundSlot {
+  Fd folder;  // stays open, so that the kernel gives its inode to nobody else
+  std::string path;
+  Identity identity;
+};
+
+// A slot's folder is empty, or holds one of our files. Any other folder is somebody else's.
+Error is_slot(const FoundSlot& found, bool* is) {
+  FolderReader reader(found.folder.get(), found.path);
   bool empty = true;
   *is = false;
   while (const char* name = reader.next()) {
     empty = false;
-    for (const char* ours : {kImage, kStamp, kSizeStamp, kNewSizeStamp, kRawId}) {
-      if (std::string_view(name) == ours) *is = true;
-    }
+    *is |= is_slot_file(name);
   }
-  if (empty) *is = true;
+  *is |= empty;
   return reader.error();
 }
 
-Error image_in_use(int folder_fd, const std::string& path, bool* in_use) {
+// kReleased if there is a slot that may go; else why not.
+Error find(const ManagedFolder& managed, const std::string& slot, FoundSlot* found, ReleaseStatus* status) {
+  found->path = managed.slot_path(slot);
+  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), found->path, &found->folder);
+  *status = ReleaseStatus::kAbsent;
+  if (error.is(ENOENT)) return {};
+  *status = ReleaseStatus::kForeign;
+  if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
+  bool ours = false;
+  FileInfo info;
+  if (error.ok()) error = is_slot(*found, &ours);
+  if (error.ok()) error = stat_fd(found->folder.get(), found->path, &info);
+  found->identity = info.identity;
+  if (error.ok() && ours) *status = ReleaseStatus::kReleased;
+  return error;
+}
+
+Error check_owner(const FoundSlot& found, const ReleaseRequest& request, ReleaseStatus* status,
+                  std::string* raw_id_found) {
+  SmallFile raw_id;
+  SmallFile stamp;
+  Error error = read_slot_file(found.folder.get(), found.path, kStamp, &stamp);
+  if (error.ok()) error = read_raw_id(found.folder.get(), found.path, stamp, &raw_id);
+  if (!error.ok()) return error;
+  *raw_id_found = raw_id.contents;
+  if (request.torn) {
+    if (!found.identity.identical(request.expected)) *status = ReleaseStatus::kAbsent;
+    return {};
+  }
+  const bool has_id = raw_id.state != SmallFile::State::kAbsent;
+  // btrfs can bring back a folder without some of its files. One with neither stamp nor raw id is any id's to release: a
+  // slot appears with all that it has.
+  if (!has_id && stamp.state == SmallFile::State::kAbsent) return {};
+  if (has_id && raw_id.contents.empty()) {
+    *status = ReleaseStatus::kTorn;
+  } else if (raw_id.contents != request.raw_id) {
+    *status = ReleaseStatus::kCollision;
+  }
+  return {};
+}
+
+Error check_unused(const FoundSlot& found, ReleaseStatus* status) {
   Fd image;
-  Error error = open_file_at(folder_fd, kImage, path, &image);
-  // Whoever has a lease on it, which makes opening it fail, has it open.
-  *in_use = error.is(EWOULDBLOCK) || (error.ok() && open_elsewhere(image.get()) == Openness::kOpen);
-  // No image, or none that could be a disk: nobody uses it.
-  const bool none = error.is(ENOENT) || error.is(ELOOP) || error.is(ENXIO);
-  return none || *in_use ? Error() : error;
+  Error error = open_file_at(found.folder.get(), kImage, join(found.path, kImage), &image);
+  // Whoever has a lease on the image, which makes opening it fail, has it open.
+  const bool in_use = error.is(EWOULDBLOCK) || (error.ok() && open_elsewhere(image.get()) == Openness::kOpen);
+  if (in_use) *status = ReleaseStatus::kInUse;
+  // No image, or nothing that can be a disk: nobody uses it.
+  const bool no_disk = error.is(ENOENT) || error.is(ELOOP) || error.is(ENXIO);
+  return in_use || no_disk ? Error() : error;
+}
+
+// *status is kBusy if the slot was exchanged meanwhile.
+Error release_once(ManagedFolder& managed, const ReleaseRequest& request, ReleaseStatus* status,
+                   std::string* raw_id_found) {
+  FoundSlot found;
+  Error error = find(managed, request.slot, &found, status);
+  if (error.ok() && *status == ReleaseStatus::kReleased) error = check_owner(found, request, status, raw_id_found);
+  if (error.ok() && *status == ReleaseStatus::kReleased && request.refuse_in_use) error = check_unused(found, status);
+  if (!error.ok() || *status != ReleaseStatus::kReleased) return error;
+  bool trashed = false;
+  error = trash_slot(managed, request.slot, found.identity, &trashed);
+  if (error.ok() && !trashed) *status = ReleaseStatus::kBusy;
+  return error;
 }
 
 }  // namespace
 
 Error release_slot(ManagedFolder& managed, const ReleaseRequest& request, ReleaseStatus* status,
                    std::string* raw_id_found) {
-  const std::string path = managed.slot_path(request.slot);
   Error error = managed.check_current();
-  if (!error.ok()) return error;
-  for (;;) {
-    Fd folder;
-    error = open_folder_at(managed.clones_fd(), request.slot.c_str(), path, &folder);
-    *status = ReleaseStatus::kAbsent;
-    if (error.is(ENOENT)) return request.durable ? flush(managed.clones_fd(), managed.clones_path()) : Error();
-    *status = ReleaseStatus::kForeign;
-    if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
-    if (!error.ok()) return error;
-    bool ours = false;
-    error = is_slot(folder.get(), path, &ours);
-    if (!error.ok() || !ours) return error;
-
-    FileInfo looked_at;
-    error = stat_fd(folder.get(), path, &looked_at);
-    if (!error.ok()) return error;
-    SmallFile raw_id;
-    error = read_slot_file(folder.get(), path, kRawId, &raw_id);
-    if (!error.ok()) return error;
-    *raw_id_found = raw_id.contents;
-    if (request.torn) {
-      *status = ReleaseStatus::kAbsent;
-      if (!looked_at.identity.identical(request.expected)) return {};
-    } else {
-      *status = ReleaseStatus::kTorn;
-      const bool readable = raw_id.state == SmallFile::State::kPresent && !raw_id.contents.empty();
-      if (raw_id.state != SmallFile::State::kAbsent && !readable) return {};
-      *status = ReleaseStatus::kCollision;
-      // btrfs can bring back a folder without some of its files. One with neither stamp nor raw id is any id's to
-      // release: a slot appears with all that it has.
-      SmallFile stamp;
-      error = read_slot_file(folder.get(), path, kStamp, &stamp);
-      if (!error.ok()) return error;
-      const bool nobodys = raw_id.state == SmallFile::State::kAbsent && stamp.state == SmallFile::State::kAbsent;
-      if (!nobodys && raw_id.contents != request.raw_id) return {};
-    }
-    if (request.refuse_in_use) {
-      bool in_use = false;
-      *status = ReleaseStatus::kInUse;
-      error = image_in_use(folder.get(), join(path, kImage), &in_use);
-      if (!error.ok() || in_use) return error;
-    }
-
-    FileInfo got;
-    std::string taken;
-    error = managed.take_out(Place::kSlots, request.slot.c_str(), &taken, &got);
-    if (error.is(ENOENT)) continue;  // released by another at the same time
-    if (!error.ok()) return error;
-    // Between the look and the rename the slot may have been released and made anew for another VM.
-    if (!got.identity.same_file(looked_at.identity)) {
-      error = managed.put_back(taken, Place::kSlots, request.slot.c_str());
-      // Its own VM has a newer slot by now, so this one was released as well.
-      if (error.is(EEXIST)) error = managed.to_trash(taken);
-      if (!error.ok()) return error;
-      continue;
-    }
-    error = managed.to_trash(taken);
-    if (!error.ok()) {
-      (void)managed.put_back(taken, Place::kSlots, request.slot.c_str()).ok();
-      return error;
-    }
-    *status = ReleaseStatus::kReleased;
-    return request.durable ? flush(managed.clones_fd(), managed.clones_path()) : Error();
+  *status = ReleaseStatus::kBusy;
+  for (int round = 0; round < kRounds && error.ok() && *status == ReleaseStatus::kBusy; round++) {
+    error = release_once(managed, request, status, raw_id_found);
   }
-}
-
-Error discard_folder(ManagedFolder& managed, Place place, const std::string& name) {
-  std::string taken;
-  FileInfo info;
-  Error error = managed.take_out(place, name.c_str(), &taken, &info);
-  if (error.is(ENOENT)) return {};
-  if (!error.ok()) return error;
-  error = managed.to_trash(taken);
-  if (!error.ok()) (void)managed.put_back(taken, place, name.c_str()).ok();
-  return error;
+  const bool gone = *status == ReleaseStatus::kReleased || *status == ReleaseStatus::kAbsent;
+  if (!error.ok() || !gone || !request.durable) return error;
+  return flush(managed.clones_fd(), managed.clones_path()).after_change();
 }
 
 }  // namespace microvm

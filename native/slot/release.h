@@ -1,4 +1,4 @@
-// Taking a slot away.
+// Taking a slot away from its VM.
 #pragma once
 
 #include <string>
@@ -9,23 +9,27 @@
 
 namespace microvm {
 
-enum class ReleaseStatus { kReleased, kAbsent, kForeign, kCollision, kTorn, kInUse };
+enum class ReleaseStatus {
+  kReleased,
+  kAbsent,
+  kForeign,    // not a slot
+  kCollision,  // another id's slot
+  kTorn,       // its raw id cannot be read
+  kInUse,
+  kBusy,  // another process keeps changing the slot; try again
+};
 
 struct ReleaseRequest {
   std::string slot;
   std::string raw_id;  // empty: equals the slot's name
   bool refuse_in_use = false;
   bool durable = false;
-  bool torn = false;  // whatever raw id the slot has, as long as its folder is this one:
+  bool torn = false;  // whatever raw id the slot has, if its folder is in this state:
   Identity expected;
 };
 
 // Moves a slot into trash.
 Error release_slot(ManagedFolder& managed, const ReleaseRequest& request, ReleaseStatus* status,
                    std::string* raw_id_found);
-
-// Moves a sealed image or a pooled slot, which nobody but this library uses, into trash. That it is gone already is no
-// error.
-Error discard_folder(ManagedFolder& managed, Place place, const std::string& name);
 
 }  // namespace microvm

@@ -18,25 +18,40 @@ Error read_image(int folder_fd, const std::string& path, Look look, SlotState* s
   return {};
 }
 
-// Whether the slot's image is still the one that was looked at first.
-Error is_same_image(int folder_fd, const std::string& path, const SlotState& state, bool* same) {
+// What of a slot was another when it was looked at again.
+enum class Changed { kNothing, kLength, kFile };
+
+// Looks at the image once more.
+Error compare_image(int folder_fd, const std::string& path, const SlotState& state, Changed* changed) {
   FileInfo now;
   Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &now);
-  *same = error.ok() ? state.has_image && now.identity.same_image(state.image.identity) : !state.has_image;
+  const bool same_file = error.ok() ? state.has_image && now.identity.same_file(state.image.identity)
+                                    : !state.has_image;
+  *changed = !same_file                                              ? Changed::kFile
+             : error.ok() && now.identity.size != state.image.identity.size ? Changed::kLength
+                                                                            : Changed::kNothing;
   return error.is(ENOENT) ? Error() : error;
 }
 
-bool is_absent(const SmallFile& file) { return file.state == SmallFile::State::kAbsent; }
+bool is_there(const SmallFile& file) { return file.state != SmallFile::State::kAbsent; }
 
-// Neither an image nor a stamp.
-bool is_bare(const SlotState& state) {
-  return !state.has_image && is_absent(state.stamp) && is_absent(state.size_stamp) && is_absent(state.new_size_stamp) &&
-         is_absent(state.raw_id);
+Error look_for_marks(int folder_fd, const std::string& path, SlotState* state) {
+  state->has_marks = is_there(state->stamp) || is_there(state->size_stamp) || is_there(state->new_size_stamp) ||
+                     is_there(state->raw_id) || is_there(state->stack);
+  for (const char* name : kSlotFiles) {
+    if (state->has_marks) break;
+    if (std::string_view(name) == kImage) continue;
+    FileInfo info;
+    Error error = stat_at(folder_fd, name, Follow::kNo, join(path, name), &info);
+    if (!error.ok() && !error.is(ENOENT)) return error;
+    state->has_marks = error.ok();
+  }
+  return {};
 }
 
-Error read_once(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state, bool* unchanged) {
+Error read_once(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state, Changed* changed) {
   *state = SlotState();
-  *unchanged = true;
+  *changed = Changed::kNothing;
   const std::string path = managed.slot_path(slot);
   Fd folder;
   Error error = open_folder_at(managed.clones_fd(), slot.c_str(), path, &folder);
@@ -53,30 +68,35 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   error = stat_fd(fd, path, &info);
   if (!error.ok()) return error;
   state->folder = info.identity;
-  // A grow writes the new stamp, then the image, then gives the stamp its name. So the new stamp is looked for before
-  // the one that it becomes, and between two looks at the image: or old and new would be mixed, which looks torn.
+  // A grow writes the new stamp, then the image, then gives the stamp its name. So the new stamp is read before the one
+  // that it becomes, and between two looks at the image. Otherwise old and new would mix, and the slot would look torn.
   error = read_image(fd, join(path, kImage), look, state);
   if (error.ok()) error = read_slot_file(fd, path, kNewSizeStamp, &state->new_size_stamp);
   if (error.ok()) error = read_slot_file(fd, path, kSizeStamp, &state->size_stamp);
-  if (error.ok()) error = is_same_image(fd, join(path, kImage), *state, unchanged);
+  if (error.ok()) error = compare_image(fd, join(path, kImage), *state, changed);
   if (error.ok()) error = read_slot_file(fd, path, kStamp, &state->stamp);
-  if (error.ok()) error = read_slot_file(fd, path, kRawId, &state->raw_id);
+  if (error.ok()) error = read_raw_id(fd, path, state->stamp, &state->raw_id);
   if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
     error = read_slot_file(fd, path, kExported, &state->exported);
   }
-  if (error.ok() && is_bare(*state) && !info.mount_root) {
+  if (error.ok()) error = look_for_marks(fd, path, state);
+  if (error.ok() && !state->has_image && !state->has_marks && !info.mount_root) {
     FolderReader reader(fd, path);
     // An empty folder is as good as none, and a clone takes its place.
     if (reader.next() == nullptr && reader.error().ok()) *state = SlotState();
   }
-  if (!error.ok() || !*unchanged) return error;
+  if (!error.ok() || *changed == Changed::kFile) return error;
 
   FileInfo at_path;
   error = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, path, &at_path);
-  *unchanged = error.ok() && at_path.identity.same_file(info.identity);
+  if (!error.ok() || !at_path.identity.same_file(info.identity)) *changed = Changed::kFile;
   return error.is(ENOENT) ? Error() : error;
 }
+
+// Whoever owns the image may change its length as often as they like.
+constexpr int kLengthRounds = 4;
+constexpr int kRounds = 64;
 
 }  // namespace
 
@@ -84,36 +104,55 @@ Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name
   return read_small_file(slot_fd, name, join(slot_path, name), file);
 }
 
-Error read_slot(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state) {
-  // A slot that is grown, or released and emptied, while it is read looks torn, or somebody else's: what was read then
-  // is of no use.
-  bool unchanged = false;
-  Error error;
-  do {
-    error = read_once(managed, slot, look, state, &unchanged);
-  } while (error.ok() && !unchanged);
+Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& stamp, SmallFile* raw_id) {
+  Error error = read_slot_file(slot_fd, slot_path, kRawId, raw_id);
+  const bool lost = !is_there(*raw_id) && (stamp.mode & kStampOfRawId) != 0;
+  if (error.ok() && lost) raw_id->state = SmallFile::State::kUnusable;
   return error;
 }
 
-Error flush_slot(const ManagedFolder& managed, const std::string& slot) {
+Error read_slot(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state) {
+  for (int round = 1; round <= kRounds; round++) {
+    Changed changed = Changed::kNothing;
+    Error error = read_once(managed, slot, look, state, &changed);
+    if (!error.ok() || changed == Changed::kNothing) return error;
+    // A grow gives the slot another file. A length that keeps changing in the same file is its owner's doing: then the
+    // last length that was seen counts.
+    if (changed == Changed::kLength && round >= kLengthRounds) return {};
+  }
+  return Error::of(EBUSY, "open", managed.slot_path(slot));
+}
+
+namespace {
+
+Error flush_files(int folder_fd, const std::string& path) {
+  for (const char* name : kSlotFiles) {
+    Fd file;
+    Error error = open_file_at(folder_fd, name, join(path, name), &file);
+    if (error.is(ENOENT)) continue;
+    if (error.ok()) error = flush(file.get(), join(path, name));
+    if (!error.ok()) return error;
+  }
+  return flush(folder_fd, path);
+}
+
+}  // namespace
+
+Error flush_slot(const ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* same) {
   const std::string path = managed.slot_path(slot);
   Fd folder;
+  FileInfo info;
+  *same = false;
   Error error = open_folder_at(managed.clones_fd(), slot.c_str(), path, &folder);
-  // The stamp last: it is what makes a slot of these files, and a cut in between must not leave one that lacks its raw
-  // id, and so is another VM's, or its size.
-  for (const char* name : {kRawId, kStack, kSizeStamp, kImage, kStamp}) {
-    if (!error.ok()) return error;
-    Fd file;
-    error = open_file_at(folder.get(), name, join(path, name), &file);
-    if (error.ok()) {
-      error = flush(file.get(), join(path, name));
-    } else if (error.is(ENOENT)) {
-      error = Error();
-    }
-  }
-  if (error.ok()) error = flush(folder.get(), path);
+  if (error.is(ENOENT)) return {};
+  if (error.ok()) error = stat_fd(folder.get(), path, &info);
+  if (!error.ok() || !info.identity.identical(expected)) return error;
+  error = flush_files(folder.get(), path);
   if (error.ok()) error = flush(managed.clones_fd(), managed.clones_path());
-  return error;
+  if (!error.ok()) return error.after_change();
+  error = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, path, &info);
+  *same = error.ok() && info.identity.same_file(expected);
+  return error.is(ENOENT) ? Error() : error;
 }
 
 }  // namespace microvm

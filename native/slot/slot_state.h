@@ -1,24 +1,17 @@
-// The names in a slot, and what lies under them.
+// What lies in a slot's folder.
 #pragma once
 
 #include <string>
 
 #include "slot/managed_folder.h"
+#include "slot/slot_files.h"
 #include "system/error.h"
 #include "system/file.h"
 #include "system/identity.h"
 
 namespace microvm {
 
-inline constexpr char kImage[] = "rootfs.ext4";
-inline constexpr char kStamp[] = "rootfs.ext4.sha256";
-inline constexpr char kSizeStamp[] = "rootfs.ext4.size";
-inline constexpr char kNewSizeStamp[] = "rootfs.ext4.size.new";
-inline constexpr char kRawId[] = "rootfs.ext4.id";
-inline constexpr char kStack[] = "rootfs.ext4.stack";
-inline constexpr char kExported[] = "rootfs.ext4.exported";
-
-// What lies in a slot's folder. Nothing in it is trusted: other programs write there.
+// Nothing in it is trusted: other programs write there.
 struct SlotState {
   enum class Kind {
     kAbsent,
@@ -28,7 +21,8 @@ struct SlotState {
   Kind kind = Kind::kAbsent;
   Identity folder;
   bool has_image = false;
-  FileInfo image;  // of whatever has the image's name; its kind is for the reader to check
+  FileInfo image;  // of whatever has the image's name: the reader checks that it is a regular file
+  bool has_marks = false;  // one of our files other than the image is there, be it empty
   bool shares_extents = false;
   SmallFile stamp;
   SmallFile size_stamp;
@@ -46,14 +40,22 @@ struct SlotState {
 // One of the small files.
 Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name, SmallFile* file);
 
+// A slot with a raw id has a stamp with this bit, which the kernel ignores on regular files. A power cut can bring back
+// the stamp without the raw id: the bit then says that something is missing, and the slot is nobody's.
+inline constexpr uint32_t kStampOfRawId = 01000;
+
+// The raw id: unusable if the stamp says that there must be one and there is none.
+Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& stamp, SmallFile* raw_id);
+
 enum class Look {
   kAll,
-  kStamps,  // and the image, but not who else has its extents or its inode, which takes half as long again
+  kStamps,  // not who shares the image's extents or has a name of its inode, which would take half as long again
 };
 
 Error read_slot(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state);
 
-// Flushes a slot that was published without: image, stamps, its folder, and the folder that it lies in.
-Error flush_slot(const ManagedFolder& managed, const std::string& slot);
+// Flushes a slot: its files, its folder, and the folder that it lies in. *same is false, and nothing is promised, if
+// the slot's folder is not in the state `expected` or has lost its name by the end.
+Error flush_slot(const ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* same);
 
 }  // namespace microvm

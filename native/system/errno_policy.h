@@ -48,4 +48,7 @@ inline constexpr Verdict verdict_of(int code) {
   return Verdict::kNextRung;
 }
 
+// No space is left, on the disk or in a quota.
+inline constexpr bool is_full(int code) { return code == ENOSPC || code == EDQUOT; }
+
 }  // namespace microvm

@@ -14,9 +14,15 @@ struct [[nodiscard]] Error {
   const char* syscall = "";
   std::string path;
   std::string dest;
+  bool change_made = false;  // what was asked for is done; only flushing it failed
 
   bool ok() const { return code == 0; }
   bool is(int errno_value) const { return code == errno_value; }
+  Error after_change() const {
+    Error error = *this;
+    error.change_made = !ok();
+    return error;
+  }
 
   static Error of(int code, const char* syscall, std::string_view path, std::string_view dest = {}) {
     Error error;
@@ -51,5 +57,6 @@ inline std::string join(std::string_view folder, std::string_view name) {
 }
 
 std::string decimal(uint64_t number);
+std::string hexadecimal(uint64_t number);
 
 }  // namespace microvm

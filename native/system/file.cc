@@ -53,14 +53,18 @@ Error open_unwaiting(int folder_fd, const char* name, Follow follow, std::string
   return error;
 }
 
+Error open_lock_file_at(int folder_fd, const char* name, std::string_view path, Fd* file) {
+  return open_at(folder_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, path, file);
+}
+
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file) {
   return open_at(folder_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode, path, file);
 }
 
 Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable,
-                       std::string_view path) {
+                       std::string_view path, unsigned mode) {
   Fd file;
-  Error error = create_file_at(folder_fd, name, 0644, path, &file);
+  Error error = create_file_at(folder_fd, name, mode, path, &file);
   if (error.ok()) error = write_all_at(file.get(), contents.data(), contents.size(), 0, path);
   if (error.ok() && durable) error = flush(file.get(), path);
   return error;
@@ -82,7 +86,7 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
   if (!error.ok()) return error;
   if (!info.is_regular() || info.identity.size > limit) return {};
 
-  // Not more than its length, unless that has changed: another program may be writing it right now.
+  // Reads no further than its length, unless that has changed: another program may be writing the file right now.
   Buffer buffer = allocate(limit + 1);
   if (!buffer) return Error::of(ENOMEM, "malloc", path);
   size_t length = 0;
@@ -96,6 +100,7 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
   if (length > limit) return {};
   file->contents.assign(buffer.get(), length);
   file->mtime_ns = info.identity.mtime_ns;
+  file->mode = info.mode;
   file->state = SmallFile::State::kPresent;
   return {};
 }

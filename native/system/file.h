@@ -30,11 +30,15 @@ Error open_file_at(int folder_fd, const char* name, std::string_view path, Fd* f
 // The same, following a symbolic link or not. EWOULDBLOCK if somebody holds a lease on the file.
 Error open_unwaiting(int folder_fd, const char* name, Follow follow, std::string_view path, Fd* file);
 
+// An empty file that only its owner can open, made if it is not there: for locks.
+Error open_lock_file_at(int folder_fd, const char* name, std::string_view path, Fd* file);
+
 // A new file, EEXIST if the name is taken.
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file);
 
 // A new file with these contents, flushed if `durable`.
-Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path);
+Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path,
+                       unsigned mode = 0644);
 
 // Above what any stamp and any raw id can be.
 constexpr uint64_t kSmallFileLimit = 4096;
@@ -45,6 +49,7 @@ struct SmallFile {
   State state = State::kAbsent;
   std::string contents;
   int64_t mtime_ns = 0;
+  uint32_t mode = 0;
 };
 
 Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file,

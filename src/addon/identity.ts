@@ -13,11 +13,16 @@ export function sameFile(a: Identity, b: Identity): boolean {
 }
 
 /**
- * Of files that were not open all the while: ext4 gives the inode of a file that is gone to the next one that is made, so after two grows of an
- * image the number alone would be the same again.
+ * For files that were not open all the time: ext4 gives the inode of a removed file to the next new one, so after two grows an image can have its
+ * old inode number again.
  */
 export function sameImage(a: Identity, b: Identity): boolean {
   return sameFile(a, b) && a.sizeBytes === b.sizeBytes;
+}
+
+/** The same file, and nothing about it has changed. Of a folder: no name in it was made, removed or given another file. */
+export function identical(a: Identity, b: Identity): boolean {
+  return sameImage(a, b) && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs && a.links === b.links;
 }
 
 /**

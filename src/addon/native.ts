@@ -47,12 +47,15 @@ export interface SlotState {
   /** Given for a folder. */
   readonly folder?: Identity;
   readonly image?: FileInfo;
+  /** One of our files other than the image is there, be it empty. */
+  readonly marked: boolean;
   readonly sharesExtents: boolean;
   readonly stamp: SmallFile;
   /** When the stamp was written; without one, when anything last got a name in the folder. */
   readonly createdAtMs: number;
   readonly sizeStamp: SmallFile;
   readonly newSizeStamp: SmallFile;
+  /** Null also if the stamp says that there must be a raw id and there is none. */
   readonly rawId: SmallFile;
   readonly stack: SmallFile;
   /** Looked for only where the image has several names. */
@@ -63,7 +66,7 @@ export interface SlotState {
 export interface SlotFacts
   extends Pick<
     SlotState,
-    'kind' | 'stamp' | 'createdAtMs' | 'sizeStamp' | 'newSizeStamp' | 'rawId' | 'stack'
+    'kind' | 'marked' | 'stamp' | 'createdAtMs' | 'sizeStamp' | 'newSizeStamp' | 'rawId' | 'stack'
   > {
   readonly image?: {
     readonly regular: boolean;
@@ -212,7 +215,7 @@ export interface NativeAddon {
 
   /** Many in one trip, each with its state or its error. */
   inspectSlots(handle: NativeFolder, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
-  /** The same as two flat tables, four numbers and five texts a slot: see slot-survey.ts. */
+  /** The same as two flat tables, five numbers and five texts a slot: see slot-survey.ts. */
   surveySlots(
     handle: NativeFolder,
     slots: readonly string[],
@@ -266,16 +269,26 @@ export interface NativeAddon {
     sizeStamp: string | undefined,
     refuseInUse: boolean,
   ): Promise<'done' | 'in-use' | 'image-changed' | 'released'>;
-  /** Owner and mode of a published slot's image; ESTALE if it is another file than `expected`. */
+  /** Owner and mode of a published slot's image. False, and nothing is changed, if folder or image are others by now. */
   setSlotOwnerAndMode(
     handle: NativeFolder,
     slot: string,
-    expected: Identity,
-    dress: Pick<SlotPlan, 'owner' | 'mode'>,
-  ): Promise<void>;
+    folder: Identity,
+    image: Identity,
+    ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,
+  ): Promise<boolean>;
+  /** Whose file the slot's image is as well. Looks at every template and every slot. */
+  findSharedImage(
+    handle: NativeFolder,
+    slot: string,
+    image: Identity,
+    templateDir: string,
+  ): Promise<'nobody' | 'template' | 'slot'>;
+  /** The names that a slot's files can have. */
+  slotFiles(): string[];
 
-  /** Flushes a slot that was published without. */
-  flushSlot(handle: NativeFolder, slot: string): Promise<void>;
+  /** Flushes a slot that was published without it. False, and nothing is promised, if its folder is another by now. */
+  flushSlot(handle: NativeFolder, slot: string, folder: Identity): Promise<boolean>;
 
   releaseSlot(
     handle: NativeFolder,
@@ -287,7 +300,10 @@ export interface NativeAddon {
       refuseInUse?: boolean | undefined;
       durable?: boolean | undefined;
     },
-  ): Promise<{ status: 'released' | 'absent' | 'foreign' | 'collision' | 'torn' | 'in-use'; rawId: string }>;
+  ): Promise<{
+    status: 'released' | 'absent' | 'foreign' | 'collision' | 'torn' | 'in-use' | 'busy';
+    rawId: string;
+  }>;
 
   /** Lets go of a handle now rather than when it is collected. */
   dispose(

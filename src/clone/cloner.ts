@@ -93,7 +93,9 @@ export class Cloner {
     const folder = this.#folder.opened;
     if (folder === undefined) throw this.#notWarmError(request, 'the clones folder is not open yet');
     try {
-      const prepared = this.#prepare(folder, request, undefined);
+      // A ready slot gets a raw id in a file that is flushed, and nothing is flushed here unless that was asked for.
+      const fromPool = !request.durable && request.vm.raw === request.vm.safe;
+      const prepared = this.#sources.prepare(folder, request, fromPool, undefined);
       if (prepared === 'template-changed')
         throw this.#notWarmError(request, 'the digest of the template is not known');
       if (prepared === 'unsealed') throw this.#notWarmError(request, 'the template is not sealed');
@@ -308,7 +310,7 @@ export class Cloner {
     if (outcome.status === 'exists') {
       const found = this.#existing.asItIs(request, template, outcome.existing);
       if (found !== undefined) return found;
-      throw this.#notWarmError(request, 'the slot is there, but is to be changed');
+      throw this.#notWarmError(request, 'the slot exists, and has to be looked at more closely or changed');
     }
     throw this.#notWarmError(request, 'the template has changed');
   }

@@ -1,12 +1,13 @@
-// Handing out a slot that is there already: as it is, or changed to what was asked for.
+// Handing out a slot that exists: as it is, or changed to what was asked for.
 
-import { type Identity, sameFile } from '../addon/identity.js';
-import { native, type SlotState } from '../addon/native.js';
+import { dirname } from 'node:path';
+import { type NativeFolder, native, type SlotState } from '../addon/native.js';
 import type { Template } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
-import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from '../slot/slot-state.js';
+import { findSharer, knownSharer, type Sharer } from '../slot/shared-image.js';
+import { type AssessedSlot, assessSlot, strategyOf } from '../slot/slot-state.js';
 import { imagePath } from '../slot/stamps.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest } from './clone-plan.js';
@@ -22,15 +23,18 @@ export class ExistingSlots {
     this.#programs = programs;
   }
 
-  /** The slot, if it needs nothing done; undefined if it does. Throws what is wrong with it. */
+  /** The slot, if it can be handed out as it is, without a wait; undefined if not. Throws what is wrong with it. */
   asItIs(request: CloneRequest, template: Template, state: SlotState): VmRootfs | undefined {
     if (state.kind === 'absent' || request.durable) return undefined;
     const slot = this.#assess(request, template, state);
-    if (slot === 'grow-cut-off' || !isAsAsked(request, template, slot, state)) return undefined;
-    return this.#found(request, template, slot, state);
+    if (slot === 'grow-cut-off') return undefined;
+    const sharer = knownSharer(slot.state, template.identity);
+    if (sharer === undefined || replaces(request, slot, sharer) || !isDressed(request, slot, sharer))
+      return undefined;
+    return this.#found(request, template, slot, sharer);
   }
 
-  /** Does what is to be done. `again`: the slot was released, or changed, in the same instant. */
+  /** Makes the slot what was asked for. `again`: it was released or changed meanwhile, and has to be looked at again. */
   async reuse(
     what: string,
     { handle }: OpenFolder,
@@ -45,62 +49,73 @@ export class ExistingSlots {
       await finishCutOffGrow(handle, vm.safe, signal);
       return 'again';
     }
-    const shared = sharesInode(state, slot.image.identity, template.identity);
-    const grow = growsFrom(request, slot);
-    if (grow !== undefined || (shared && request.writable === true)) {
-      const targetBytes = grow ?? slot.image.identity.sizeBytes;
-      const strategy = await replaceImage(new Task(what, signal), handle, {
-        slot: vm.safe,
-        imagePath: imagePath(this.#folder, vm),
-        shared,
-        targetBytes,
-        sizeStamp: grow?.toString(),
+    const templateDir = dirname(dirname(request.templatePath));
+    const sharer = await findSharer(handle, vm.safe, slot.state, template.identity, templateDir);
+    if (replaces(request, slot, sharer))
+      return this.#replace(new Task(what, signal), handle, request, template, slot, sharer);
+    const { folder, image } = slot.state;
+    if (!isDressed(request, slot, sharer)) {
+      const dressed = await native().setSlotOwnerAndMode(handle, vm.safe, folder, image.identity, {
         owner,
         mode,
-        durable,
-        programs: this.#programs,
       });
-      if (strategy === 'again') return 'again';
-      // The image alone was: whoever made the slot need not have flushed the rest.
-      if (durable) await native().flushSlot(handle, vm.safe);
-      return vmRootfs(this.#folder, request, template, { sizeBytes: targetBytes, strategy, reused: true });
-    }
-    if (!isAsAsked(request, template, slot, state)) {
-      await native().setSlotOwnerAndMode(handle, vm.safe, slot.image.identity, { owner, mode });
+      if (!dressed) return 'again';
     }
     // Whoever made it need not have flushed it.
-    if (durable) await native().flushSlot(handle, vm.safe);
-    return this.#found(request, template, slot, state);
+    if (durable && !(await native().flushSlot(handle, vm.safe, folder))) return 'again';
+    return this.#found(request, template, slot, sharer);
+  }
+
+  async #replace(
+    task: Task,
+    handle: NativeFolder,
+    request: CloneRequest,
+    template: Template,
+    slot: AssessedSlot,
+    sharer: Sharer,
+  ): Promise<VmRootfs | 'again'> {
+    const { vm, owner, mode, durable } = request;
+    const grow = growsFrom(request, slot);
+    const targetBytes = grow ?? slot.image.identity.sizeBytes;
+    const strategy = await replaceImage(task, handle, {
+      slot: vm.safe,
+      imagePath: imagePath(this.#folder, vm),
+      decidedOn: slot.state,
+      sharer,
+      targetBytes,
+      sizeStamp: grow?.toString(),
+      owner,
+      mode,
+      durable,
+      programs: this.#programs,
+    });
+    // Only the new image was flushed. The next look finds a slot that is as it was asked for, and flushes the rest.
+    if (strategy === 'again' || durable) return 'again';
+    return vmRootfs(this.#folder, request, template, { sizeBytes: targetBytes, strategy, reused: true });
   }
 
   #assess(request: CloneRequest, template: Template, state: SlotState): AssessedSlot | 'grow-cut-off' {
     return assessSlot(`${this.#folder.path}/${request.vm.safe}`, request, template, state);
   }
 
-  #found(request: CloneRequest, template: Template, { image }: AssessedSlot, state: SlotState): VmRootfs {
-    const strategy = strategyOf(state, sharesInode(state, image.identity, template.identity));
-    const { sizeBytes } = image.identity;
+  #found(request: CloneRequest, template: Template, slot: AssessedSlot, sharer: Sharer): VmRootfs {
+    const strategy = strategyOf(slot.state, sharer !== 'nobody');
+    const { sizeBytes } = slot.image.identity;
     return vmRootfs(this.#folder, request, template, { sizeBytes, strategy, reused: true });
   }
 }
 
-/** Whether an existing slot is all that was asked for. Throws `SHARED_INODE`. */
-function isAsAsked(request: CloneRequest, template: Template, slot: AssessedSlot, state: SlotState): boolean {
-  const { owner, mode, writable } = request;
-  const { image } = slot;
-  const shared = sharesInode(state, image.identity, template.identity);
-  if (growsFrom(request, slot) !== undefined || (shared && writable === true)) return false;
-  if (shared && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);
-  const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
-  return hasOwner && (mode === undefined || mode === image.mode);
+/** Whether the slot needs another image. */
+function replaces(request: CloneRequest, slot: AssessedSlot, sharer: Sharer): boolean {
+  return growsFrom(request, slot) !== undefined || (sharer !== 'nobody' && request.writable === true);
 }
 
-/**
- * Whether a clone's file is also another's: the template's; or, with several names, that of a template which was replaced since, or of
- * another stack with the same bytes.
- */
-function sharesInode(state: SlotState, image: Identity, template: Identity): boolean {
-  return sameFile(image, template) || hasForeignNames(state);
+/** Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if they would be others' as well. */
+function isDressed(request: CloneRequest, { image }: AssessedSlot, sharer: Sharer): boolean {
+  const { owner, mode } = request;
+  if (sharer !== 'nobody' && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);
+  const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
+  return hasOwner && (mode === undefined || mode === image.mode);
 }
 
 /** The size to grow an existing clone to; undefined if it is as it should be. */

@@ -1,6 +1,7 @@
 // Taking slots away.
 import { join } from 'node:path';
-import { native } from '../addon/native.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type NativeAddon, type NativeFolder, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
@@ -14,6 +15,22 @@ export interface ReleaseOptions {
   readonly refuseInUse?: boolean;
 }
 
+const BUSY_POLL_MS = 5;
+const BUSY_LIMIT_MS = 10_000;
+
+/** Waits while another process is just releasing the slot, but not for one that was stopped in the middle of it. */
+export async function releaseUnlessBusy(
+  handle: NativeFolder,
+  request: Parameters<NativeAddon['releaseSlot']>[1],
+): ReturnType<NativeAddon['releaseSlot']> {
+  const end = performance.now() + BUSY_LIMIT_MS;
+  for (;;) {
+    const outcome = await native().releaseSlot(handle, request);
+    if (outcome.status !== 'busy' || performance.now() > end) return outcome;
+    await sleep(BUSY_POLL_MS);
+  }
+}
+
 /** False if there was no slot. */
 export async function releaseSlot(
   folder: ManagedFolder,
@@ -23,11 +40,11 @@ export async function releaseSlot(
   const path = join(folder.path, vm.safe);
   const what = `releasing ${path}`;
   try {
-    // Nothing is opened, or made, for a slot that is not there. But `durable` is to hold for one that another took away as well.
+    // For a slot that is not there no folder is opened or made. `durable` also holds for one that another call released.
     const absent = await isMissing(path);
     if (absent && (!options.durable || (await isMissing(folder.path)))) return false;
     const { status, rawId } = await folder.use(({ handle }) =>
-      native().releaseSlot(handle, {
+      releaseUnlessBusy(handle, {
         slot: vm.safe,
         rawId: rawIdToStore(vm),
         durable: options.durable,
@@ -45,7 +62,7 @@ export async function releaseSlot(
       case 'torn':
         throw slotTornError(
           path,
-          'the file with its raw id is empty or unreadable: recover() removes it, or',
+          'the file with its raw id is missing, empty or unreadable: recover() removes the slot, or',
         );
       case 'collision':
         throw vmIdCollisionError(path, vm, rawId === '' ? vm.safe : rawId);
@@ -55,6 +72,10 @@ export async function releaseSlot(
           `${what}: its image is open in another process: stop the VM first`,
           { path },
         );
+      case 'busy':
+        throw new RootfsError('SLOT_BUSY', `${what}: another process keeps changing the slot; try again`, {
+          path,
+        });
     }
   } catch (error) {
     throw asRootfsError(what, error);

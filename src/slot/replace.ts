@@ -1,6 +1,14 @@
-// Putting another image in the place of an existing slot's: to grow it, or to make it independent of its template.
+// Replacing the image of an existing slot: to grow it, or to give it a file of its own.
 
-import { type NativeAddon, type NativeFolder, type NativeLockedSlot, native, RUNG } from '../addon/native.js';
+import { sameFile } from '../addon/identity.js';
+import {
+  inspectSlot,
+  type NativeAddon,
+  type NativeFolder,
+  type NativeLockedSlot,
+  native,
+  RUNG,
+} from '../addon/native.js';
 import { withLock } from '../folder/folder-lock.js';
 import { type GrowPrograms, growImage, shrinkRefusedError } from '../image/grow.js';
 import { setOwnerAndMode } from '../image/owner-and-mode.js';
@@ -9,12 +17,15 @@ import type { Owner } from '../system/arguments.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import type { Sharer } from './shared-image.js';
+import { isSameSlot, type SlotWithImage } from './slot-state.js';
 
 export interface Replacement {
   readonly slot: string;
   readonly imagePath: string;
-  /** The image is the template under another name: who has it open is no matter, the template stays as it is. */
-  readonly shared: boolean;
+  /** The slot as it was when the caller decided to replace its image. */
+  readonly decidedOn: SlotWithImage;
+  readonly sharer: Sharer;
   readonly targetBytes: number;
   readonly sizeStamp: string | undefined;
   readonly owner: Owner | undefined;
@@ -23,62 +34,70 @@ export interface Replacement {
   readonly programs: GrowPrograms;
 }
 
-/** `again`: the slot was released, or its image changed, in the same instant. */
+/** `again`: the slot was released or changed after the caller's decision, so the caller has to decide again. */
 export async function replaceImage(
   task: Task,
   handle: NativeFolder,
   replacement: Replacement,
 ): Promise<Strategy | 'again'> {
-  const { slot, shared, targetBytes, sizeStamp } = replacement;
+  const { slot, decidedOn } = replacement;
   const replaced = await withLock(task, handle, slot, async (locked) => {
-    await native().finishGrow(locked);
     const opened = await openImage(locked);
     if (opened === 'gone') return 'again';
-    const { source, info, inUse } = opened;
     try {
-      if (inUse && !shared) throw slotInUseError(replacement.imagePath);
-      if (info.identity.sizeBytes > targetBytes)
-        throw shrinkRefusedError(slot, info.identity.sizeBytes, targetBytes);
-      const outcome = await native().stageImage(handle, source, {
-        sidecars: [],
-        expected: info.identity,
-        rungs: RUNG.reflink | RUNG.copy,
-        durable: replacement.durable,
-      });
-      const { staged } = outcome;
-      try {
-        if (outcome.status === 'copy-needed') await copyImage(task, staged);
-        await growImage(outcome.imagePath, targetBytes, replacement.programs, task.signal);
-        await setOwnerAndMode(outcome.imagePath, {
-          // What the image had stays, unless it had it from the template.
-          owner: replacement.owner ?? (shared ? undefined : { uid: info.uid, gid: info.gid }),
-          mode: replacement.mode ?? (shared ? undefined : info.mode),
-        });
-        task.checkAborted();
-        const replaced = await native().replaceImage(
-          locked,
-          staged,
-          source,
-          info.identity,
-          sizeStamp,
-          !shared,
-        );
-        if (replaced === 'in-use') throw slotInUseError(replacement.imagePath);
-        return replaced === 'done' ? outcome.strategy : 'again';
-      } finally {
-        await native().discardSlot(staged);
-      }
+      // Waiting for the lock can take as long as another caller's grow, or a release and a clone for another VM.
+      if (!isSameSlot(decidedOn, await inspectSlot(handle, slot))) return 'again';
+      if (!sameFile(decidedOn.image.identity, opened.info.identity)) return 'again';
+      return await replaceLocked(task, handle, locked, opened, replacement);
     } finally {
-      native().dispose(source);
+      native().dispose(opened.source);
     }
   });
   return replaced === 'absent' ? 'again' : replaced;
 }
 
-/** The slot may have been released, and emptied, since it was locked: a lock keeps no one from releasing. */
-async function openImage(
+async function replaceLocked(
+  task: Task,
+  handle: NativeFolder,
   locked: NativeLockedSlot,
-): Promise<Awaited<ReturnType<NativeAddon['openSlotImage']>> | 'gone'> {
+  { source, info, inUse }: OpenedImage,
+  replacement: Replacement,
+): Promise<Strategy | 'again'> {
+  const { slot, imagePath, sharer, targetBytes } = replacement;
+  const { sizeBytes } = info.identity;
+  // The template stays as it is, so nobody who has it open loses anything.
+  const refuseInUse = sharer !== 'template';
+  if (inUse && refuseInUse) throw slotInUseError(imagePath);
+  if (sizeBytes > targetBytes) throw shrinkRefusedError(slot, sizeBytes, targetBytes);
+  const outcome = await native().stageImage(handle, source, {
+    sidecars: [],
+    expected: info.identity,
+    rungs: RUNG.reflink | RUNG.copy,
+    durable: replacement.durable,
+  });
+  const { staged } = outcome;
+  try {
+    if (outcome.status === 'copy-needed') await copyImage(task, staged);
+    await growImage(outcome.imagePath, targetBytes, replacement.programs, task.signal);
+    const keep = sharer === 'nobody';
+    await setOwnerAndMode(outcome.imagePath, {
+      owner: replacement.owner ?? (keep ? { uid: info.uid, gid: info.gid } : undefined),
+      mode: replacement.mode ?? (keep ? info.mode : undefined),
+    });
+    task.checkAborted();
+    const { sizeStamp } = replacement;
+    const done = await native().replaceImage(locked, staged, source, info.identity, sizeStamp, refuseInUse);
+    if (done === 'in-use') throw slotInUseError(imagePath);
+    return done === 'done' ? outcome.strategy : 'again';
+  } finally {
+    await native().discardSlot(staged);
+  }
+}
+
+type OpenedImage = Awaited<ReturnType<NativeAddon['openSlotImage']>>;
+
+/** `gone`: the slot was released, which does not wait for the lock. */
+async function openImage(locked: NativeLockedSlot): Promise<OpenedImage | 'gone'> {
   try {
     return await native().openSlotImage(locked);
   } catch (error) {
@@ -87,7 +106,7 @@ async function openImage(
   }
 }
 
-/** Completes or undoes a grow that was cut off while it was being published. */
+/** Completes or undoes a grow whose process was killed while it published. */
 export async function finishCutOffGrow(
   handle: NativeFolder,
   slot: string,

@@ -1,5 +1,6 @@
 // Whether a slot that is there may be handed out: what other programs, crashes and power cuts can have left in it.
 
+import { type Identity, identical, sameImage } from '../addon/identity.js';
 import type { FileInfo, SlotFacts, SlotState } from '../addon/native.js';
 import type { Template } from '../catalog/templates.js';
 import { RootfsError } from '../system/errors.js';
@@ -14,22 +15,41 @@ import {
 } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
+/** The state of a slot's folder that has an image. */
+export type SlotWithImage = SlotState & { readonly image: FileInfo; readonly folder: Identity };
+
+/** Whether two looks saw the same slot in the same state. Its image may have other contents. */
+export function isSameSlot(before: SlotState, now: SlotState): boolean {
+  if (before.folder === undefined || now.folder === undefined || !identical(before.folder, now.folder))
+    return false;
+  if (before.image === undefined || now.image === undefined) return false;
+  return (
+    sameImage(before.image.identity, now.image.identity) &&
+    before.stamp === now.stamp &&
+    before.sizeStamp === now.sizeStamp &&
+    before.newSizeStamp === now.newSizeStamp &&
+    before.rawId === now.rawId &&
+    before.stack === now.stack
+  );
+}
+
 /** A slot that is whole and is the asking VM's. */
 export interface AssessedSlot {
+  readonly state: SlotWithImage;
   readonly image: FileInfo;
   readonly sizeStamp: number | undefined;
   readonly templateBytes: number;
 }
 
-/** `settle`: a grow was cut off while it was being published; complete or undo it, then look again. */
+/** `grow-cut-off`: the process that grew it was killed while it published; complete or undo that, then look again. */
 export function assessSlot(
   path: string,
   request: { readonly vm: VmId; readonly sizeBytes: number | undefined },
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'grow-cut-off' {
-  if (state.kind === 'foreign' || isNobodys(state)) throw slotInvalidError(path);
-  // btrfs can bring back a slot's folder without some of its files: whose it was cannot be told then.
+  if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state)) throw slotInvalidError(path);
+  // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it was.
   if (state.rawId === undefined && state.stamp === undefined)
     throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
   requireOwnId(path, request.vm, state);
@@ -75,7 +95,8 @@ export function assessSlot(
         `off; ask for ${imageBytes} bytes to finish, or`,
     );
   }
-  return { image: state.image, sizeStamp, templateBytes };
+  const { folder, image } = state;
+  return { state: { ...state, folder, image }, image, sizeStamp, templateBytes };
 }
 
 /** Throws `VM_ID_COLLISION` if the slot is another id's. */
@@ -156,12 +177,12 @@ export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => numb
  * image there.
  */
 export function isUnstamped(state: SlotFacts): boolean {
-  return state.kind === 'folder' && state.image !== undefined && !hasStamps(state);
+  return state.kind === 'folder' && state.image !== undefined && !state.marked;
 }
 
 /** A folder of other things. An empty one is as good as none, and counts as absent. */
 export function isNobodys(state: SlotFacts): boolean {
-  return state.kind === 'folder' && state.image === undefined && !hasStamps(state);
+  return state.kind === 'folder' && state.image === undefined && !state.marked;
 }
 
 /** How the image was made, as far as the disk tells. */
@@ -173,9 +194,4 @@ export function strategyOf(state: SlotState, sharesInode = hasForeignNames(state
 export function hasForeignNames({ image, exported }: SlotState): boolean {
   if (image === undefined || image.identity.links === 1) return false;
   return exported?.trim() !== `${image.identity.inode}`;
-}
-
-/** Whether any of our small files is there, be it empty. */
-function hasStamps({ stamp, sizeStamp, newSizeStamp, rawId }: SlotFacts): boolean {
-  return [stamp, sizeStamp, newSizeStamp, rawId].some((file) => file !== undefined);
 }

@@ -3,7 +3,7 @@
 import { type NativeFolder, native, type SlotFacts, type SmallFile } from '../addon/native.js';
 import type { SystemError } from '../system/errors.js';
 
-const NUMBERS = 4;
+const NUMBERS = 5;
 const TEXTS = 5;
 const KINDS = ['absent', 'folder', 'foreign'] as const;
 
@@ -21,6 +21,7 @@ export async function surveySlots(
     return {
       kind: KINDS[number(0)] ?? 'foreign',
       ...(regular < 0 ? {} : { image: { regular: regular === 1, identity: { sizeBytes: number(2) } } }),
+      marked: number(4) === 1,
       stamp: first,
       createdAtMs: number(3),
       sizeStamp: text(1),

@@ -124,6 +124,8 @@ export interface SystemError {
   readonly syscall: string;
   readonly path?: string;
   readonly dest?: string;
+  /** What was asked for is done, and stays; only flushing it failed. */
+  readonly changeMade?: boolean;
 }
 
 export function isSystemError(error: unknown): error is SystemError {
@@ -152,8 +154,9 @@ export function asRootfsError(what: string, error: unknown): unknown {
   if (error instanceof RootfsError || !isSystemError(error)) return error;
   const code = errnoName(error.errno);
   const where = [error.path, error.dest].filter((path) => path !== undefined && path !== '').join(' -> ');
-  const advice = ADVICE[code];
-  const message = `${what}: ${error.syscall}${where === '' ? '' : ` ${where}`} failed with ${code}${advice === undefined ? '' : `; ${advice}`}`;
+  const failure = `${what}: ${error.syscall}${where === '' ? '' : ` ${where}`} failed with ${code}`;
+  const notDurable = error.changeMade ? 'it is done, but not flushed: a power cut can undo it' : undefined;
+  const message = [failure, notDurable, ADVICE[code]].filter((part) => part !== undefined).join('; ');
   return new RootfsError(code, message, {
     ...pick(error),
     cause: error instanceof Error ? error : undefined,

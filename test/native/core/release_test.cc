@@ -11,6 +11,8 @@
 #include "check.h"
 #include "files.h"
 #include "host.h"
+#include "slot/name_lock.h"
+#include "slot/take_out.h"
 #include "system/file.h"
 #include "system/lease.h"
 #include "system/tree.h"
@@ -76,6 +78,78 @@ TEST(torn_slots, "a torn slot is released by its folder's identity alone") {
   CHECK(release(host, request) == ReleaseStatus::kAbsent);
   request.expected = host.state("vm").folder;
   CHECK(release(host, request) == ReleaseStatus::kReleased);
+}
+
+// What a process that releases a slot leaves if it is killed after its first rename.
+std::string killed_releaser(const Host& host, const std::string& slot, uint64_t meant) {
+  const std::string dead = host.clones() + "/.microvm-rootfs/staging/1-dead";
+  CHECK(mkdir(dead.c_str(), 0700) == 0);
+  const std::string taken = dead + '/' + slot + '.' + microvm::hexadecimal(meant);
+  CHECK(rename(host.slot(slot).c_str(), taken.c_str()) == 0);
+  return taken;
+}
+
+TEST(strays, "a slot that a killed process took out by mistake is put back, one that it was to take is not") {
+  Host host;
+  host.clone("mistaken");
+  host.clone("meant");
+  SweepReport report;
+  killed_releaser(host, "mistaken", host.state("mistaken").folder.inode + 1);
+  CHECK(host.state("mistaken").kind == microvm::SlotState::Kind::kAbsent);
+  CHECK_OK(host.managed->sweep(1000, &report));
+  CHECK(host.state("mistaken").kind == microvm::SlotState::Kind::kFolder && exists(host.image("mistaken")));
+  killed_releaser(host, "meant", host.state("meant").folder.inode);
+  CHECK_OK(host.managed->sweep(1000, &report));
+  CHECK(!exists(host.slot("meant")) && host.trash().empty());
+  CHECK(report.staging_removed == 2);
+}
+
+TEST(newer_slots, "what was taken out by mistake does not take the place of a newer slot") {
+  Host host;
+  host.clone("vm");
+  killed_releaser(host, "vm", host.state("vm").folder.inode + 1);
+  host.clone("vm");
+  const microvm::Identity newer = host.state("vm").folder;
+  SweepReport report;
+  CHECK_OK(host.managed->sweep(1000, &report));
+  CHECK(host.state("vm").folder.same_file(newer) && report.staging_removed == 1);
+}
+
+TEST(exchanged_slots, "a slot that was exchanged after the look is not taken") {
+  Host host;
+  host.clone("vm");
+  Fd looked_at;
+  CHECK_OK(microvm::open_folder(host.slot("vm"), &looked_at));
+  const microvm::Identity before = host.state("vm").folder;
+  CHECK(rename(host.slot("vm").c_str(), (folder() + "/away").c_str()) == 0);
+  host.clone("vm");
+  bool trashed = true;
+  CHECK_OK(microvm::trash_slot(*host.managed, "vm", before, &trashed));
+  CHECK(!trashed && exists(host.image("vm")) && host.trash().empty() && host.staged().empty());
+  CHECK_OK(microvm::trash_slot(*host.managed, "vm", host.state("vm").folder, &trashed));
+  CHECK(trashed && !exists(host.slot("vm")));
+}
+
+TEST(long_names, "a slot whose name leaves no room for a record is released like any other") {
+  Host host;
+  const std::string name(255, 'n');
+  host.clone(name);
+  CHECK(release(host, name) == ReleaseStatus::kReleased);
+  CHECK(host.trash().size() == 1 && host.staged().empty());
+}
+
+TEST(busy_names, "while another process takes the slot, a release says so and takes nothing") {
+  Host host;
+  host.clone("vm");
+  {
+    microvm::NameLock lock;
+    bool free = false;
+    CHECK_OK(lock.take(*host.managed, "vm", &free));
+    CHECK(free && release(host, "vm") == ReleaseStatus::kBusy && exists(host.image("vm")));
+    host.clone("other");
+    CHECK(release(host, "other") == ReleaseStatus::kReleased);
+  }
+  CHECK(release(host, "vm") == ReleaseStatus::kReleased);
 }
 
 TEST(images_in_use, "a slot whose image somebody has open stays, if that is asked for") {

@@ -3,11 +3,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "check.h"
 #include "files.h"
 #include "host.h"
 #include "slot/fork.h"
 #include "slot/release.h"
+#include "slot/shared_image.h"
 
 using namespace core_test;
 using microvm::CloneOutcome;
@@ -84,24 +88,109 @@ TEST(durable_clone, "a durable clone, with an owner and a mode") {
   CloneOutcome outcome;
   CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated);
   CHECK((host.state("vm").image.mode & 07777) == 0640);
-  CHECK_OK(microvm::flush_slot(*host.managed, "vm"));
+  bool same = false;
+  const microvm::Identity folder = host.state("vm").folder;
+  CHECK_OK(microvm::flush_slot(*host.managed, "vm", folder, &same));
+  CHECK(same);
+  write_file(host.slot("vm") + "/another", "");
+  CHECK_OK(microvm::flush_slot(*host.managed, "vm", folder, &same));
+  CHECK(!same);
+  CHECK_OK(microvm::flush_slot(*host.managed, "absent", folder, &same));
+  CHECK(!same);
 }
 
-TEST(hardlinks, "a hardlink has the template's inode, and is never dressed") {
+TEST(hardlinks, "a hardlink has the template's inode, and gets no owner or mode of its own") {
   Host host;
   CloneOutcome outcome;
   Plan plan = host.plan("vm", bits(Rung::kHardlink));
   CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated && outcome.strategy == Rung::kHardlink);
   const SlotState state = host.state("vm");
   CHECK(state.image.identity.same_file(host.info.identity) && state.image.identity.links == 2);
-  microvm::OwnerAndMode owner_and_mode;
-  owner_and_mode.has_mode = true;
-  CHECK_ERRNO(microvm::set_slot_owner_and_mode(*host.managed, "vm", state.image.identity, owner_and_mode), ESTALE);
-
   Plan dressed = host.plan("other", bits(Rung::kHardlink));
   dressed.owner_and_mode.has_mode = true;
   CHECK(host.clone(dressed, &outcome) == CloneStatus::kSharedInode);
   CHECK(!exists(host.slot("other")) && host.staged().empty());
+}
+
+TEST(owners_and_modes, "owner and mode are those of the slot that was looked at, whatever its link count") {
+  Host host;
+  host.clone("vm");
+  CHECK(link(host.image("vm").c_str(), (folder() + "/jail").c_str()) == 0);
+  SlotState state = host.state("vm");
+  microvm::OwnerAndMode owner_and_mode;
+  owner_and_mode.has_mode = true;
+  owner_and_mode.mode = 0640;
+  bool same = false;
+  const auto set = [&](const SlotState& looked_at) {
+    CHECK_OK(microvm::set_slot_owner_and_mode(*host.managed, "vm", looked_at.folder, looked_at.image.identity,
+                                              owner_and_mode, &same));
+  };
+  set(state);
+  CHECK(same && (host.state("vm").image.mode & 07777) == 0640);
+  // The same id again, with another image.
+  CHECK(rename(host.slot("vm").c_str(), (folder() + "/away").c_str()) == 0);
+  host.clone("vm");
+  set(state);
+  CHECK(!same && (host.state("vm").image.mode & 07777) == 0600);
+}
+
+TEST(sharers, "an image is shared with a template or another slot, not with whoever else has a name of it") {
+  Host host;
+  host.clone("vm");
+  const microvm::Identity image = host.state("vm").image.identity;
+  microvm::Sharer sharer = microvm::Sharer::kSlot;
+  const auto find = [&](const char* slot, const microvm::Identity& identity) {
+    CHECK_OK(microvm::find_shared_image(*host.managed, slot, identity, folder() + "/templates", &sharer));
+    return sharer;
+  };
+  CHECK(link(host.image("vm").c_str(), (folder() + "/jail").c_str()) == 0);
+  CHECK(find("vm", image) == microvm::Sharer::kNobody);
+  CHECK(mkdir(host.slot("other").c_str(), 0755) == 0);
+  CHECK(link(host.image("vm").c_str(), host.image("other").c_str()) == 0);
+  CHECK(find("vm", image) == microvm::Sharer::kSlot);
+  CHECK(mkdir((folder() + "/templates").c_str(), 0755) == 0);
+  CHECK(mkdir((folder() + "/templates/debian").c_str(), 0755) == 0);
+  CHECK(link(host.image("vm").c_str(), (folder() + "/templates/debian/rootfs.ext4").c_str()) == 0);
+  CHECK(find("vm", image) == microvm::Sharer::kTemplate);
+}
+
+TEST(lost_raw_ids, "a stamp says that its slot has a raw id: without it the slot is nobody's") {
+  Host host;
+  Plan plan = host.plan("v_m", host.independent_rungs());
+  plan.sidecars.push_back({microvm::kRawId, "v/m"});
+  CloneOutcome outcome;
+  CHECK(host.clone(plan, &outcome) == CloneStatus::kCreated);
+  CHECK(host.state("v_m").raw_id.contents == "v/m");
+  CHECK(unlink((host.slot("v_m") + '/' + microvm::kRawId).c_str()) == 0);
+  CHECK(host.state("v_m").raw_id.state == microvm::SmallFile::State::kUnusable);
+  host.clone("vm");
+  CHECK(host.state("vm").raw_id.state == microvm::SmallFile::State::kAbsent);
+}
+
+TEST(marks, "any file of ours but the image marks a folder as a slot") {
+  Host host;
+  CHECK(mkdir(host.slot("vm").c_str(), 0755) == 0);
+  write_file(host.image("vm"), "x");
+  write_file(host.slot("vm") + "/notes", "x");
+  CHECK(!host.state("vm").has_marks);
+  for (const char* name : microvm::kSlotFiles) {
+    if (std::string(name) == microvm::kImage) continue;
+    write_file(host.slot("vm") + '/' + name, "");
+    CHECK(host.state("vm").has_marks);
+    CHECK(unlink((host.slot("vm") + '/' + name).c_str()) == 0);
+  }
+}
+
+TEST(restless_images, "an image whose length changes all the time is looked at all the same") {
+  Host host;
+  host.clone("vm");
+  std::atomic<bool> end{false};
+  std::thread owner([&] {
+    for (off_t size = 1; !end; size = size % 4096 + 1) CHECK(truncate(host.image("vm").c_str(), size) == 0);
+  });
+  for (int i = 0; i < 200; i++) CHECK(host.state("vm").has_image);
+  end = true;
+  owner.join();
 }
 
 TEST(changed_templates, "a template that changed before the clone, or between clone and publishing, is noticed") {

@@ -166,6 +166,7 @@ TEST(stores_at_once, "sessions that start and end while others sweep") {
 TEST(lookers_at_once, "looking whether an image is open does not make opening it fail for others") {
   Host host;
   host.clone("vm");
+  const microvm::Identity looked_at = host.state("vm").folder;
   in_threads([&](int thread) {
     for (int i = 0; i < 50 * kRounds; i++) {
       Ref<Source> image;
@@ -174,7 +175,9 @@ TEST(lookers_at_once, "looking whether an image is open does not make opening it
         CHECK_OK(Source::open(host.image("vm"), &image, &info));
         (void)microvm::open_elsewhere(image->fd());
       } else {
-        CHECK_OK(microvm::flush_slot(*host.managed, "vm"));
+        bool same = false;
+        CHECK_OK(microvm::flush_slot(*host.managed, "vm", looked_at, &same));
+        CHECK(same);
         CHECK_OK(Source::open(host.image("vm"), &image, &info));
       }
     }

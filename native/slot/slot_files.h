@@ -1,0 +1,28 @@
+// Every file that this library may put into a slot. This is the only list of their names in C++; src/slot/stamps.ts is
+// the one in TypeScript, and a test compares the two.
+#pragma once
+
+#include <string_view>
+
+namespace microvm {
+
+inline constexpr char kImage[] = "rootfs.ext4";
+inline constexpr char kStamp[] = "rootfs.ext4.sha256";
+inline constexpr char kSizeStamp[] = "rootfs.ext4.size";
+inline constexpr char kNewSizeStamp[] = "rootfs.ext4.size.new";
+inline constexpr char kRawId[] = "rootfs.ext4.id";
+inline constexpr char kStack[] = "rootfs.ext4.stack";
+inline constexpr char kExported[] = "rootfs.ext4.exported";
+
+// In the order in which they are flushed. The stamp comes last because it makes a slot of the others: a power cut in
+// between must not leave a stamp without the raw id or the size that belongs to it.
+inline constexpr const char* kSlotFiles[] = {kRawId, kStack, kSizeStamp, kNewSizeStamp, kExported, kImage, kStamp};
+
+inline bool is_slot_file(std::string_view name) {
+  for (const char* file : kSlotFiles) {
+    if (name == file) return true;
+  }
+  return false;
+}
+
+}  // namespace microvm
