@@ -1,5 +1,5 @@
 // The clone on the calling thread: the same contract as the other, but never long work.
-import { rm, truncate, utimes, writeFile } from 'node:fs/promises';
+import { readFile, rm, truncate, utimes, writeFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import type { CloneOptions } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
@@ -104,11 +104,20 @@ describeEachFilesystem((filesystem) => {
     await host.registry.prewarm('debian', { count: 4 });
     const clone = host.registry.cloneForVmSync('vm-1', 'debian', WRITABLE);
     expect(clone).toMatchObject({ pooled: true, reused: false, sharesTemplateInode: false });
-    expect(host.registry.cloneForVmSync('x/y', 'debian', WRITABLE).pooled).toBe(true);
+    expect((await host.registry.cloneForVm('x/y', 'debian', WRITABLE)).pooled).toBe(true);
     thrown(() => host.registry.cloneForVmSync('x_y', 'debian', WRITABLE), 'VM_ID_COLLISION');
     expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
     const other = await host.registry.cloneForVm('vm-2', 'debian', WRITABLE);
     expect({ ...clone, vmId: 'vm-2', path: other.path }).toEqual(other);
+  });
+
+  test('an id with a file of its own is not taken from the pool, which would flush that file', async () => {
+    const host = await warmHost();
+    await host.registry.prewarm('debian', { count: 4 });
+    const clone = () => host.registry.cloneForVmSync('x/y', 'debian', WRITABLE);
+    if (!filesystem.reflinks) return thrown(clone, 'NOT_WARM');
+    expect(clone()).toMatchObject({ pooled: false, strategy: 'reflink' });
+    return expect(await readFile(host.slot('x_y').rawId, 'utf8')).toBe('x/y');
   });
 
   test('of a size: NOT_WARM until it was sealed at that size', async () => {

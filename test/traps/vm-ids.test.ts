@@ -51,10 +51,22 @@ test('both at once: one gets the slot, the other the refusal', async () => {
 
 test('a slot of another program has no id file: its raw id is its name', async () => {
   const host = await newHost();
-  await host.registry.cloneForVm('a/b', 'debian', WRITABLE);
-  await rm(host.slot('a_b').rawId);
+  await mkdir(host.slot('a_b').path, { recursive: true });
+  await copyFile(host.template('debian'), host.slot('a_b').image);
+  await writeFile(host.slot('a_b').stamp, await sha256Of(host.template('debian')));
   await rejection(host.registry.cloneForVm('a/b', 'debian'), 'VM_ID_COLLISION');
   expect(await host.registry.cloneForVm('a_b', 'debian')).toMatchObject({ reused: true });
+});
+
+test("a slot whose id file a power cut lost is nobody's: the stamp says that there was one", async () => {
+  const host = await newHost();
+  await host.registry.cloneForVm('a/b', 'debian', WRITABLE);
+  await rm(host.slot('a_b').rawId);
+  for (const id of ['a_b', 'a/b', 'a.b']) {
+    await rejection(host.registry.cloneForVm(id, 'debian', WRITABLE), 'SLOT_TORN');
+    await rejection(host.registry.release(id), 'SLOT_TORN');
+  }
+  expect((await host.registry.recover()).tornSlots).toEqual(['a_b']);
 });
 
 test.each([
