@@ -48,7 +48,8 @@ export function assessSlot(
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'grow-cut-off' {
-  if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state)) throw slotInvalidError(path);
+  if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state))
+    throw slotInvalidError(path);
   // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it was.
   if (state.rawId === undefined && state.stamp === undefined)
     throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);

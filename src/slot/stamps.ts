@@ -38,6 +38,20 @@ export const CLONE_STACK_FILE = 'rootfs.ext4.stack';
 /** Holds the inode number of an image that `exportTo` gave another name to: that name is no template's. */
 export const CLONE_EXPORTED_FILE = 'rootfs.ext4.exported';
 
+/**
+ * Every file that the library may put into a slot. The addon has the same list (native/slot/slot_files.h); it is loaded at the first call, so these names
+ * can't come from there.
+ */
+export const SLOT_FILES: readonly string[] = [
+  CLONE_ROOTFS_FILE,
+  CLONE_STAMP_FILE,
+  CLONE_SIZE_STAMP_FILE,
+  `${CLONE_SIZE_STAMP_FILE}.new`,
+  CLONE_RAW_ID_FILE,
+  CLONE_STACK_FILE,
+  CLONE_EXPORTED_FILE,
+];
+
 /** The files beside every clone of a template at one size: name, contents, name, contents, … */
 export function sidecarsOf(slot: {
   readonly sha256: string;

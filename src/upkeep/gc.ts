@@ -1,7 +1,8 @@
 // Releasing every slot that nobody wants any more.
 
-import { inspectSlot, native, type SlotState } from '../addon/native.js';
+import { inspectSlot, type SlotState } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { releaseUnlessBusy } from '../slot/release.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
@@ -38,7 +39,7 @@ export async function collectGarbage(
         if (use === 'unused' && dryRun) report.released.push(rawId);
         if (use !== 'unused' || dryRun) return;
         const request = { slot, rawId: state.rawId ?? undefined, refuseInUse: true };
-        const { status } = await native().releaseSlot(handle, request);
+        const { status } = await releaseUnlessBusy(handle, request);
         if (status === 'released') report.released.push(rawId);
         if (status === 'in-use') report.inUse.push(rawId);
       });

@@ -1,9 +1,10 @@
 // Putting a clones folder in order after crashes and power cuts, beside live processes.
 
-import { inspectSlot, native } from '../addon/native.js';
+import { inspectSlot } from '../addon/native.js';
 import type { Pool } from '../clone/pool.js';
 import type { ManagedFolder, SweepReport } from '../folder/managed-folder.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
+import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
@@ -55,7 +56,7 @@ export async function recover(
       if (isUnstamped(state)) unstamped.push(slot);
       if (unknownStamp(state) !== undefined) unknown.push(slot);
       if (!isTorn(state, templateBytes)) return;
-      const { status } = await native().releaseSlot(handle, { slot, torn: state.folder, refuseInUse: true });
+      const { status } = await releaseUnlessBusy(handle, { slot, torn: state.folder, refuseInUse: true });
       if (status === 'released') tornSlots.push(slot);
       if (status === 'in-use') tornInUse.push(slot);
     });

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { parseSizeStamp, parseStamp } from '../../src/slot/stamps.js';
+import { native } from '../../src/addon/native.js';
+import { parseSizeStamp, parseStamp, SLOT_FILES } from '../../src/slot/stamps.js';
 
 const DIGEST = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad';
 
@@ -33,4 +34,8 @@ test('no size stamp is something else than one that holds no size', () => {
   for (const text of [null, '', '-1', '1e9', '0x10', '8 MiB', '1.5', '9007199254740993', '\0\0']) {
     expect(parseSizeStamp(text)).toBeNaN();
   }
+});
+
+test('the addon knows the same files of a slot', () => {
+  expect(native().slotFiles().sort()).toEqual([...SLOT_FILES].sort());
 });

@@ -1,7 +1,7 @@
 // Two ids with one folder name: the second VM must not get the first one's disk, nor take it away.
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
-import { exists } from '../fixtures/files.js';
+import { exists, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
 

@@ -1,0 +1,72 @@
+// A durable call whose last flush fails: what has appeared may have been handed to another process by then, so it stays.
+import { spawn } from 'node:child_process';
+import { open } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, onTestFinished, test } from 'vitest';
+import { exitOf, printed, startChild } from '../fixtures/child.js';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
+import { exists } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+
+const DURABLE = { writable: true, durable: true } as const;
+
+// In the order of a clone: image, stamp and folder in staging, then the clones folder. A release has only the last.
+test.each([
+  ['cloneForVm', 4, 'r.cloneForVm("vm-1", "debian", { writable: true, durable: true })'],
+  ['forkSlot', 4, 'r.forkSlot("warm", "vm-1", { durable: true })'],
+  ['release', 1, 'r.release("vm-1", { durable: true })'],
+])('%s', async (name, when, call) => {
+  const reason = lacksRoot() ?? lacks('strace') ?? filesystemNamed('XFS').missing;
+  if (reason !== undefined) return expect(reason).not.toBe('');
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addTemplate('debian', 'debian');
+  if (name === 'release') await host.registry.cloneForVm('vm-1', 'debian', DURABLE);
+  const { templateDir, clonesDir } = host;
+  const child = startChild(
+    `const r = new lib.RootfsRegistry({ templateDir: args.templateDir, clonesDir: args.clonesDir });
+     await r.cloneForVm('warm', 'debian', { writable: true });
+     console.log('ready');
+     await new Promise((go) => process.stdin.once('data', go));
+     console.log(await ${call}.then(() => 'no error', (error) => error.code + ' ' + error.message));
+     process.exit();`,
+    { templateDir, clonesDir },
+    { env: { UV_THREADPOOL_SIZE: '1' } },
+  );
+  const exit = exitOf(child);
+  await printed(child, 'ready');
+  const injection = `inject=fsync:error=EIO:delay_enter=300000:when=${when}`;
+  const tracer = spawn('strace', [
+    '-f',
+    '-p',
+    `${child.pid}`,
+    '-e',
+    'trace=fsync',
+    '-e',
+    injection,
+    '-o',
+    '/dev/null',
+  ]);
+  onTestFinished(() => {
+    tracer.kill('SIGKILL');
+  });
+  await new Promise((attached) => tracer.stderr.once('data', attached));
+  child.stdin?.write('go');
+  const { image } = host.slot('vm-1');
+  if (name === 'release') {
+    expect((await exit).stdout).toMatch(/EIO .*done, but not flushed/);
+    expect(await exists(host.slot('vm-1').path)).toBe(false);
+    expect(await host.registry.release('vm-1', { durable: true })).toBe(false);
+    return;
+  }
+  while (!(await exists(image))) await sleep(5);
+  const { reused } = await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  expect(reused).toBe(true);
+  const vm = await open(image, 'r+');
+  expect((await exit).stdout).toMatch(/EIO .*done, but not flushed/);
+  expect(await exists(image)).toBe(true);
+  await vm.close();
+  // The same call again flushes.
+  if (name === 'cloneForVm')
+    expect((await host.registry.cloneForVm('vm-1', 'debian', DURABLE)).reused).toBe(true);
+});
