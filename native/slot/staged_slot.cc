@@ -12,11 +12,17 @@
 #include "system/tree.h"
 
 namespace microvm {
+namespace {
+
+constexpr unsigned kFolderMode = 0755;
+
+}  // namespace
 
 Error StagedSlot::build(CloneStatus* status) {
   name_ = managed_->next_name();
   path_ = join(managed_->session_path(), name_);
-  Error error = make_new_folder(managed_->session_fd(), name_.c_str(), 0755, path_);
+  Error error = make_new_folder(managed_->session_fd(), name_.c_str(), kFolderMode, path_);
+  if (error.ok()) error = open_to_others();
   if (!error.ok()) return error;
 
   bool done = false;
@@ -51,6 +57,15 @@ Error StagedSlot::build(CloneStatus* status) {
   }
   *status = CloneStatus::kCopyNeeded;
   return {};
+}
+
+// A umask, or a default ACL, takes rights away from those whom the slot is for. Asking costs less than setting the mode.
+Error StagedSlot::open_to_others() {
+  FileInfo folder;
+  Error error = stat_at(managed_->session_fd(), name_.c_str(), Follow::kNo, path_, &folder);
+  modes_restricted_ = error.ok() && (folder.mode & 0777) != kFolderMode;
+  if (!modes_restricted_) return error;
+  return set_mode_at(managed_->session_fd(), name_.c_str(), (folder.mode & 07000) | kFolderMode, path_);
 }
 
 Error StagedSlot::create_image() {

@@ -112,6 +112,7 @@ class StagedSlot final : public Shared {
   Error try_reflink(bool* done);
   Error try_hardlink(bool* done);
   Error same_device(bool* same) const;
+  Error open_to_others();
   Error create_image();
   Error check_image(uint64_t size);
   Error write_sidecars(const std::vector<Sidecar>& sidecars);
@@ -123,6 +124,7 @@ class StagedSlot final : public Shared {
   const SlotPlan& plan_;
   std::string name_;
   std::string path_;
+  bool modes_restricted_ = false;  // new files get fewer rights than they were made with
   Fd image_;
   std::unique_ptr<ImageCopy> copy_;
   std::string sha256_;

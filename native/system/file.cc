@@ -70,6 +70,11 @@ Error write_small_file(int folder_fd, const char* name, std::string_view content
   return error;
 }
 
+Error set_mode_at(int folder_fd, const char* name, unsigned mode, std::string_view path) {
+  if (retry_eintr([&] { return fchmodat(folder_fd, name, mode, 0); }) < 0) return Error::last("fchmodat", path);
+  return {};
+}
+
 Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file, uint64_t limit) {
   file->state = SmallFile::State::kUnusable;
   Fd fd;

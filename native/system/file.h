@@ -40,6 +40,12 @@ Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string
 Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path,
                        unsigned mode = 0644);
 
+// The permission bits of a file or folder of ours. Follows a symbolic link: for names that nobody else can change.
+Error set_mode_at(int folder_fd, const char* name, unsigned mode, std::string_view path);
+
+// The mode of small files, as far as the umask leaves it.
+constexpr unsigned kSmallFileMode = 0644;
+
 // Above what any stamp and any raw id can be.
 constexpr uint64_t kSmallFileLimit = 4096;
 

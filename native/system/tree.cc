@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "system/file.h"
 #include "system/identity.h"
@@ -12,10 +15,12 @@
 namespace microvm {
 namespace {
 
-// Deeper than anything of ours; a tree that a stranger put into a slot must not exhaust the stack.
-constexpr int kDepthLimit = 64;
+// Folders above the present one that stay open. Those further up are found again by "..": a tree that a stranger made
+// can be deeper than any limit of descriptors, and its paths longer than PATH_MAX.
+constexpr size_t kOpenLevels = 32;
 
-Error remove_entry(int folder_fd, const char* name, const std::string& path, uint64_t* budget, int depth);
+// Names that an error's path shows in full.
+constexpr size_t kLevelsShown = 8;
 
 // Whether something is mounted on a folder that lies in `folder_fd`. Before Linux 5.8 another device is all that can be
 // seen of that: a bind mount of the same file system looks like a folder, and a btrfs subvolume like a mount.
@@ -28,51 +33,113 @@ Error is_mounted(int folder_fd, const FileInfo& folder, const std::string& path,
   return error;
 }
 
-Error remove_contents(int folder_fd, const std::string& path, uint64_t* budget, int depth) {
-  FolderReader reader(folder_fd, path);
-  while (const char* name = reader.next()) {
-    if (*budget == 0) return {};
-    Error error = remove_entry(folder_fd, name, join(path, name), budget, depth);
-    if (!error.ok()) return error;
-  }
-  return reader.error();
-}
+class TreeRemover {
+ public:
+  TreeRemover(int folder_fd, const std::string& path, uint64_t* budget)
+      : folder_fd_(folder_fd), path_(path), budget_(budget) {}
 
-Error remove_entry(int folder_fd, const char* name, const std::string& path, uint64_t* budget, int depth) {
-  if (depth > kDepthLimit) return Error::of(ELOOP, "unlink", path);
-  if (retry_eintr([&] { return unlinkat(folder_fd, name, 0); }) == 0) {
-    --*budget;
+  Error run(const char* name) {
+    Error error = remove_or_enter(folder_fd_, name);
+    while (error.ok() && !levels_.empty() && *budget_ > 0) {
+      Level& level = levels_.back();
+      if (const char* entry = level.reader->next()) {
+        error = remove_or_enter(level.fd.get(), entry);
+      } else {
+        error = level.reader->error();
+        if (error.ok()) error = leave();
+      }
+    }
+    return error;
+  }
+
+ private:
+  struct Level {
+    std::string name;
+    Identity identity;
+    Fd fd;  // closed while the present folder is far below
+    std::unique_ptr<FolderReader> reader;
+  };
+
+  Error remove_or_enter(int parent_fd, const char* name) {
+    if (retry_eintr([&] { return unlinkat(parent_fd, name, 0); }) == 0) {
+      --*budget_;
+      return {};
+    }
+    if (errno == ENOENT) return {};
+    const int code = errno;
+    const std::string path = path_of(name);
+    // EPERM: a folder by POSIX, or an immutable file
+    if (code != EISDIR && code != EPERM) return Error::of(code, "unlink", path);
+    Level level;
+    level.name = name;
+    Error error = open_folder_at(parent_fd, name, path, &level.fd);
+    if (error.is(ENOENT)) return {};
+    if (!error.ok()) return Error::of(code, "unlink", path);
+    FileInfo info;
+    error = stat_fd(level.fd.get(), path, &info);
+    if (!error.ok()) return error;
+    level.identity = info.identity;
+    // What somebody mounted inside a slot is not the slot's.
+    bool mounted = false;
+    error = is_mounted(parent_fd, info, path, &mounted);
+    if (!error.ok()) return error;
+    if (mounted) return Error::of(EBUSY, "rmdir", path);
+    level.reader = std::make_unique<FolderReader>(level.fd.get(), path);
+    levels_.push_back(std::move(level));
+    if (levels_.size() > kOpenLevels) close(&levels_[levels_.size() - 1 - kOpenLevels]);
     return {};
   }
-  if (errno == ENOENT) return {};
-  if (errno != EISDIR && errno != EPERM) return Error::last("unlink", path);
-  Error unlink_error = Error::last("unlink", path);  // EPERM: a folder by POSIX, or an immutable file
 
-  Fd folder;
-  Error error = open_folder_at(folder_fd, name, path, &folder);
-  if (error.is(ENOENT)) return {};
-  if (!error.ok()) return unlink_error;
-  FileInfo info;
-  error = stat_fd(folder.get(), path, &info);
-  if (!error.ok()) return error;
-  // What somebody mounted inside a slot is not the slot's.
-  bool mounted = false;
-  error = is_mounted(folder_fd, info, path, &mounted);
-  if (!error.ok()) return error;
-  if (mounted) return Error::of(EBUSY, "rmdir", path);
-  error = remove_contents(folder.get(), path, budget, depth + 1);
-  if (!error.ok() || *budget == 0) return error;
-  if (retry_eintr([&] { return unlinkat(folder_fd, name, AT_REMOVEDIR); }) < 0 && errno != ENOENT) {
-    return Error::last("rmdir", path);
+  // Removes the present folder, which is empty, and goes up.
+  Error leave() {
+    const Level left = std::move(levels_.back());
+    levels_.pop_back();
+    Error error = levels_.empty() ? Error() : reopen(&levels_.back(), left.fd.get());
+    if (!error.ok()) return error;
+    const int parent_fd = levels_.empty() ? folder_fd_ : levels_.back().fd.get();
+    if (retry_eintr([&] { return unlinkat(parent_fd, left.name.c_str(), AT_REMOVEDIR); }) == 0) {
+      --*budget_;
+      return {};
+    }
+    return errno == ENOENT ? Error() : Error::last("rmdir", path_of(left.name));
   }
-  --*budget;
-  return {};
-}
+
+  static void close(Level* level) {
+    level->reader.reset();
+    level->fd.reset();
+  }
+
+  // ESTALE if somebody moved the folder below to another place meanwhile.
+  Error reopen(Level* level, int below_fd) const {
+    if (level->fd) return {};
+    FileInfo info;
+    Error error = open_folder_at(below_fd, "..", path_, &level->fd);
+    if (error.ok()) error = stat_fd(level->fd.get(), path_, &info);
+    if (!error.ok()) return error;
+    if (!info.identity.same_file(level->identity)) return Error::of(ESTALE, "rmdir", path_);
+    level->reader = std::make_unique<FolderReader>(level->fd.get(), path_);
+    return {};
+  }
+
+  // For errors.
+  std::string path_of(std::string_view name) const {
+    if (levels_.empty()) return path_;
+    std::string path = path_;
+    if (levels_.size() > kLevelsShown) return join(join(path, "..."), name);
+    for (size_t i = 1; i < levels_.size(); i++) path = join(path, levels_[i].name);
+    return join(path, name);
+  }
+
+  const int folder_fd_;
+  const std::string& path_;
+  uint64_t* const budget_;
+  std::vector<Level> levels_;  // from the top of the tree to the present folder
+};
 
 }  // namespace
 
 Error remove_tree(int folder_fd, const char* name, const std::string& path, uint64_t* budget) {
-  return remove_entry(folder_fd, name, path, budget, 0);
+  return TreeRemover(folder_fd, path, budget).run(name);
 }
 
 FolderReader::FolderReader(int folder_fd, std::string_view path) : path_(path) {

@@ -1,6 +1,6 @@
 // The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
 
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { chmod, mkdir, rename, rm } from 'node:fs/promises';
 import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
@@ -259,9 +259,12 @@ async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);
   } catch (error) {
-    if (failedWith(error, 'ENOENT')) await mkdir(path, { recursive: true });
-    else if (!failedWith(error, 'EEXIST')) throw error;
+    if (failedWith(error, 'EEXIST')) return;
+    if (!failedWith(error, 'ENOENT')) throw error;
+    if ((await mkdir(path, { recursive: true })) === undefined) return;
   }
+  // Whatever the umask says: VMMs reach their disks by this path.
+  await chmod(path, 0o755);
 }
 
 async function openOrMake(path: string): Promise<OpenFolder> {

@@ -1,11 +1,12 @@
 // Making an image appear in the catalog: a new stack by a rename of its folder, another image by a rename over the old one. Either is flushed.
 
-import { rename } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { NativeFolder } from '../addon/native.js';
+import { type NativeFolder, native } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { placeImageConfig, removeImageConfigs } from '../catalog/image-config.js';
 import { withLock } from '../folder/folder-lock.js';
+import { copyFile } from '../image/file-copy.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
@@ -30,12 +31,50 @@ export async function placeStack(
       const had = !(await isMissing(image));
       if (had && !replace) throw stackExists(image);
       await placeImageConfig(staged, stackFolder);
-      await rename(join(staged, TEMPLATE_ROOTFS_FILE), image);
+      await moveImage(task, join(staged, TEMPLATE_ROOTFS_FILE), image);
       await flush(stackFolder);
       await removeImageConfigs(image, sha256);
       return had;
     });
     if (replaced !== 'absent') return replaced;
+  }
+}
+
+// Beside the image, in the stack's own folder.
+const INCOMING = `.${TEMPLATE_ROOTFS_FILE}.incoming`;
+
+/**
+ * A stack whose folder has a project id of its own, or lies in another subvolume, takes no file from outside by a rename: there the image is copied,
+ * or reflinked, into the folder first. What a crash leaves of that goes with the next call.
+ */
+async function moveImage(task: Task, from: string, image: string): Promise<void> {
+  try {
+    return await rename(from, image);
+  } catch (error) {
+    if (!failedWith(error, 'EXDEV')) throw error;
+  }
+  const incoming = join(image, '..', INCOMING);
+  await rm(incoming, { force: true });
+  try {
+    await copyInto(task, from, incoming);
+    await rename(incoming, image);
+  } catch (error) {
+    await rm(incoming, { force: true });
+    throw error;
+  }
+}
+
+async function copyInto(task: Task, from: string, dest: string): Promise<void> {
+  const { source, info } = await native().openSource(from);
+  try {
+    await copyFile(task, source, info.identity.sizeBytes, dest, {
+      dress: { owner: undefined, mode: 0o444 },
+      durable: true,
+      // Nobody else has the staged image.
+      beforePublished: async () => {},
+    });
+  } finally {
+    native().dispose(source);
   }
 }
 

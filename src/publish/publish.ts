@@ -1,10 +1,10 @@
 // Putting an image into the catalog: made and checked in staging, seen when it is complete.
 
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
 import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
-import { imageConfigPath } from '../catalog/image-config.js';
+import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
 import { hashUnchanged, type Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
@@ -57,7 +57,9 @@ export async function publishStack(
       inWorkFolder(folder, opened, async (workFolder) => {
         if (isFirst) await flush(dirname(folder.path));
         const staged = join(workFolder, 'stack');
-        await mkdir(staged, { mode: 0o755 });
+        await mkdir(staged);
+        // Whatever the umask says: those who may read the catalog read the stack.
+        await chmod(staged, 0o755);
         const image = join(staged, TEMPLATE_ROOTFS_FILE);
         const { mke2fsBin, e2fsckBin, registries } = programs;
         const { format, config } = await stageImage({
@@ -73,11 +75,7 @@ export async function publishStack(
         task.checkAborted();
         const sha256 = await finishImage(task, image, source, e2fsckBin, options);
         task.checkAborted();
-        if (config !== undefined)
-          await writeFile(imageConfigPath(image, sha256), JSON.stringify(config), {
-            mode: 0o444,
-            flush: true,
-          });
+        if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
         const { ino, size } = await stat(image, { bigint: true });
         const replaced = await placeStack(
           task,
@@ -97,6 +95,12 @@ export async function publishStack(
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
+}
+
+async function writeConfig(path: string, config: ImageConfig): Promise<void> {
+  await writeFile(path, JSON.stringify(config));
+  await chmod(path, 0o444);
+  await flush(path);
 }
 
 /** The digest is known: the image need not be read again. From here on it is published, whatever the caller's signal says. */
