@@ -26,6 +26,7 @@ import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import { inOneFolder } from './one-folder.js';
 import { corrupt, hashAll, openFile, openSnapshotFile, verifyAll } from './snapshot-files.js';
 import {
   formatManifest,
@@ -176,11 +177,10 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
-      const record = await readRecord(path);
-      await this.#withFiles(path, record, (sources) =>
-        verifyAll(path, record, sources, { task, onProgress }),
-      );
-      return snapshotOf(name, path, record);
+      return await this.#withFiles(path, async (record, sources) => {
+        await verifyAll(path, record, sources, { task, onProgress });
+        return snapshotOf(name, path, record);
+      });
     } catch (error) {
       throw asRootfsError(task.what, error);
     }
@@ -196,8 +196,7 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
-      const record = await readRecord(path);
-      return await this.#withFiles(path, record, async (sources) => {
+      return await this.#withFiles(path, async (record, sources) => {
         await verifyAll(path, record, sources, { task, onProgress });
         const { stack, sourceSha256, sizeStamp } = record;
         const [disk] = sources as [OpenedSource];
@@ -224,12 +223,13 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const what = `removing snapshot ${path}`;
     try {
-      if (await isMissing(path)) return false;
-      await readRecord(path);
+      if (!(await inOneFolder(path, () => isThere(path)))) return false;
       await this.folder.use(({ handle }) => native().discardFolder(handle, 'slots', name));
       this.folder.sweepInBackground();
       return true;
     } catch (error) {
+      // Another process was faster.
+      if (failedWith(error, 'ENOENT') && (await isMissing(path))) return false;
       throw asRootfsError(what, error);
     }
   }
@@ -265,23 +265,48 @@ export class Snapshots {
 
   async #withFiles<T>(
     path: string,
-    { files }: SnapshotRecord,
-    work: (sources: readonly OpenedSource[]) => Promise<T>,
+    work: (record: SnapshotRecord, sources: readonly OpenedSource[]) => Promise<T>,
   ): Promise<T> {
-    const sources: OpenedSource[] = [];
+    const { record, sources } = await inOneFolder(
+      path,
+      () => openAll(path),
+      ({ sources }) => closeAll(sources),
+    );
     try {
-      for (const { name, sizeBytes } of files) {
-        const file = join(path, name);
-        const opened = await openSnapshotFile(file);
-        sources.push(opened);
-        const found = opened.info.identity.sizeBytes;
-        if (found !== sizeBytes) throw corrupt(file, `it has ${found} bytes rather than ${sizeBytes}`);
-      }
-      return await work(sources);
+      return await work(record, sources);
     } finally {
-      for (const { source } of sources) native().dispose(source);
+      closeAll(sources);
     }
   }
+}
+
+async function openAll(path: string): Promise<{ record: SnapshotRecord; sources: OpenedSource[] }> {
+  const record = await readRecord(path);
+  const sources: OpenedSource[] = [];
+  try {
+    for (const { name, sizeBytes } of record.files) {
+      const file = join(path, name);
+      const opened = await openSnapshotFile(file);
+      sources.push(opened);
+      const found = opened.info.identity.sizeBytes;
+      if (found !== sizeBytes) throw corrupt(file, `it has ${found} bytes rather than ${sizeBytes}`);
+    }
+    return { record, sources };
+  } catch (error) {
+    closeAll(sources);
+    throw error;
+  }
+}
+
+function closeAll(sources: readonly OpenedSource[]): void {
+  for (const { source } of sources) native().dispose(source);
+}
+
+/** Rejects with `SNAPSHOT_CORRUPT` if there is something that is no snapshot. */
+async function isThere(path: string): Promise<boolean> {
+  if (await isMissing(path)) return false;
+  await readRecord(path);
+  return true;
 }
 
 function requirePlainNames(names: readonly string[]): void {

@@ -11,6 +11,8 @@ export interface Point {
   readonly line: string;
   /** Part of removing something: what cannot be removed now is removed later. */
   readonly removes: boolean;
+  /** What is made had its name already: it stays, and what fails now is that it was flushed, or that something is put away. */
+  readonly published: boolean;
 }
 
 const REMOVES = /^(rmdir|unlink|unlinkat)$/;
@@ -20,6 +22,7 @@ export function pointsOf(caller: Caller, lines: readonly string[], folder: strin
   const counts = new Map<string, number>();
   const points: Point[] = [];
   let folders = 0;
+  let published = false;
   for (const line of lines) {
     const name = /^(\w+)\(/.exec(line)?.[1];
     if (name === undefined) continue;
@@ -28,10 +31,19 @@ export function pointsOf(caller: Caller, lines: readonly string[], folder: strin
     if (!line.includes(folder)) continue;
     // To remove a folder is to try it as a file first, then what is in it, then itself.
     if (name === 'unlinkat' && line.includes('EISDIR')) folders++;
-    points.push({ caller, name, when, line, removes: folders > 0 || REMOVES.test(name) });
+    points.push({ caller, name, when, line, removes: folders > 0 || REMOVES.test(name), published });
+    published ||= publishes(line);
     if (line.includes('AT_REMOVEDIR')) folders--;
   }
   return points;
+}
+
+/** Gives something of ours a name outside our own folders, or a snapshot its own. */
+function publishes(line: string): boolean {
+  const [, call = '', args = ''] = /^(rename|renameat|renameat2|link|linkat)\((.*)\)\s+= 0/.exec(line) ?? [];
+  if (call === '') return false;
+  const to = args.split(', ').slice(call.endsWith('at') || call.endsWith('2') ? 2 : 1);
+  return !/\.microvm-rootfs\/(staging|trash|spare|sealed|pool)/.test(to.join('/'));
 }
 
 const SPACE = ['ENOSPC', 'EDQUOT'] as const;

@@ -198,10 +198,13 @@ async function failIn(ground: Ground, performer: Performer, { point, what }: Fau
   // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its own.
   const excused = point.removes || warnings.includes('MICROVM_ROOTFS_SWEEP') || call.method === 'recover';
   if (!excused) faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
-  if (errors.length > 0 && call.method !== 'recover' && !isAfterTheFact(call, point)) {
-    faults.push(...differences('slot ', before, await slotsIn(site), [...made, ...mayBeGrown(call, before)]));
-    faults.push(...differences('', thingsBefore, await thingsIn(site), []));
+  if (errors.length > 0 && call.method !== 'recover') {
+    const changed = mayHaveChanged(operation, point);
+    const slots = [...made, ...mayBeGrown(call, before), ...changed];
+    faults.push(...differences('slot ', before, await slotsIn(site), slots));
+    faults.push(...differences('', thingsBefore, await thingsIn(site), changed));
   }
+  if (call.method === 'gc' && isOfOneOf(takes, point)) faults.push(...(await uncollected(site, takes)));
   const kept = [...before.keys()].filter((name) => !takes.includes(name));
   faults.push(...(await slotFaults(site, [...kept, ...made], takes)), ...(await site.templateFaults()));
   faults.push(...(await thingFaults(site)));
@@ -236,12 +239,23 @@ function resultsOf(call: Call, performed: Performed | undefined): { errors: Told
 
 const RECOVER: Call = { method: 'recover', args: [] };
 
-// What they take away is gone by one call; what fails after that cannot bring it back.
 const TAKES_AWAY = ['release', 'gc', 'removeStack', 'removeSnapshot'];
 
-/** The last flush: what was done stays done, and only that it was flushed cannot be promised. */
-function isAfterTheFact({ method }: Call, { name, removes }: Point): boolean {
-  return name === 'fsync' || (TAKES_AWAY.includes(method) && (removes || name === 'rmdir'));
+/** What may be there, or gone, though the call has failed: whole in any case, which is looked at for everything. */
+function mayHaveChanged({ call, takes = [], leaves = {} }: Operation, { published }: Point): string[] {
+  if (TAKES_AWAY.includes(call.method)) return [...takes, ...Object.keys(leaves)];
+  return published ? [...madeBy(call), ...Object.keys(leaves)] : [];
+}
+
+function isOfOneOf(slots: readonly string[], { line }: Point): boolean {
+  return slots.some((name) => line.includes(`/${name}`) || line.includes(`"${name}"`));
+}
+
+/** One slot that cannot be looked at or taken away does not keep the others. */
+async function uncollected(site: Site, takes: readonly string[]): Promise<string[]> {
+  const slots = await slotsIn(site);
+  const left = takes.filter((name) => slots.has(name));
+  return left.length < takes.length ? [] : [`gc left ${left.join(' and ')}, though only one call failed`];
 }
 
 /** What the call has yet to do. */

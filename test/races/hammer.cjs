@@ -1,8 +1,9 @@
-// One process of several that clone, grow, release, prewarm and recover on the same ids at full speed, and look at all that they are
-// given. Prints what it saw as JSON.
+// One process of several that do everything in the API on the same ids at full speed, and look at all that they are given. Prints what it
+// saw as JSON.
 const { createHash } = require('node:crypto');
 const { mkdir, open, readFile, rmdir } = require('node:fs/promises');
 const { join } = require('node:path');
+const derive = require('./derive.cjs');
 
 const SHARED_IDS = Array.from({ length: 6 }, (_, i) => `shared-${i}`);
 const OWNED_IDS = ['owned-0', 'owned-1', 'owned/2', 'owned:3'];
@@ -17,6 +18,8 @@ const MARK_BYTES = 512;
  * @param {{
  *   config: { templateDir: string, clonesDir: string },
  *   locks: string,
+ *   source: string,
+ *   exports: string,
  *   me: number,
  *   seed: number,
  *   calls: number,
@@ -41,7 +44,7 @@ module.exports = async function hammer(lib, args) {
   };
 
   /** Undefined where other processes were in the way. */
-  async function call(what, work) {
+  async function call(what, work, allowed = []) {
     seen.calls++;
     try {
       const result = await work();
@@ -49,7 +52,7 @@ module.exports = async function hammer(lib, args) {
       return result;
     } catch (error) {
       note(error.code);
-      if (!ALLOWED.includes(error.code)) fault(`${what}: ${error.stack}`);
+      if (![...ALLOWED, ...allowed].includes(error.code)) fault(`${what}: ${error.stack}`);
       return undefined;
     }
   }
@@ -80,6 +83,9 @@ module.exports = async function hammer(lib, args) {
       fault(`${id} has ${bytes.length} bytes that are not its template's`);
     return { mark, sizeBytes: bytes.length };
   }
+
+  const { source, exports } = args;
+  const derived = derive({ registry, call, look, fault, pick, random, me, source, exports, sha256 });
 
   /** On ids that everybody clones, grows and releases: nobody writes to them. */
   async function shared() {
@@ -138,13 +144,16 @@ module.exports = async function hammer(lib, args) {
     if (kept?.mark !== mark) fault(`${id} has lost what its VM wrote: ${kept?.mark} rather than ${mark}`);
     if (grown !== undefined && kept?.sizeBytes !== sizes.grown)
       fault(`${id} was grown to ${kept?.sizeBytes}`);
+    if (random() < 0.3 && kept !== undefined) await derived.own(id, mark);
     if ((await release(id)) === false) fault(`${id} was not there to be released`);
     await rmdir(lock);
   }
 
   while (seen.calls < calls) {
     const dice = random();
-    if (dice < 0.6) await shared();
+    if (dice < 0.45) await shared();
+    else if (dice < 0.58) await derived.shared(pick(SHARED_IDS));
+    else if (dice < 0.6) await derived.collect(OWNED_IDS);
     else if (dice < 0.8) await own();
     else if (dice < 0.9) await visit();
     else if (dice < 0.95) await call('recover', () => registry.recover());

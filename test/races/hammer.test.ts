@@ -1,5 +1,5 @@
 // Many processes on the same ids: see hammer.cjs for what each of them does and looks at.
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
 import { safeVmId } from '../../src/index.js';
@@ -34,9 +34,12 @@ describeEachFilesystem(
         const locks = join(host.root, 'locks');
         await mkdir(locks);
         const { sha256, bytes, markOffset } = growable;
+        await writeFile(join(host.root, 'source.ext4'), bytes);
         const args = {
           config: { templateDir: host.templateDir, clonesDir: host.clonesDir },
           locks,
+          source: join(host.root, 'source.ext4'),
+          exports: join(host.root, 'exports'),
           calls: Math.ceil(CALLS / processes),
           sizes: { template: TEMPLATE_BYTES, grown: GROWN_BYTES },
           digests: {
@@ -63,7 +66,7 @@ describeEachFilesystem(
           tornInUse: [],
           settledSlots: [],
         });
-        expect(await host.leftovers()).toEqual([]);
+        expect([...(await host.leftovers()), ...(await host.stagedInCatalog())]).toEqual([]);
         for (const slot of await host.slotNames()) {
           const { rawId, mark } = await readWholeSlot(host, slot, pristine, growable);
           expect(safeVmId(rawId)).toBe(slot);
