@@ -29,6 +29,7 @@ import { withSlotImage } from './slot/slot-image.js';
 import type { SlotInfo } from './slot/slot-info.js';
 import { listSlots } from './slot/slot-list.js';
 import { type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
+import { slotNotFoundError } from './slot/slot-state.js';
 import { type SlotUse, slotInUse } from './slot/slot-use.js';
 import { parseVmId } from './slot/vm-id.js';
 import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
@@ -43,7 +44,7 @@ import {
 } from './system/arguments.js';
 import { Background } from './system/background.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
-import { asRootfsError, RootfsError } from './system/errors.js';
+import { asRootfsError, failedWith, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
 import { collectGarbage, type GcReport } from './upkeep/gc.js';
@@ -214,11 +215,17 @@ export class RootfsRegistry {
     requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
     const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
-      withSlotImage(this.#folder, vm, true, options.signal, ({ path }) =>
+      withSlotImage(this.#folder, vm, true, options.signal, ({ path, identity }) =>
         publishStack(this.#catalogFolder, this.#templates, this.config, {
           ...located,
           source: path,
+          expected: identity,
           options: parsed,
+        }).catch((error) => {
+          // Released meanwhile.
+          throw failedWith(error, 'ENOENT') && error.path === path
+            ? slotNotFoundError(`${this.#folder.path}/${vm.safe}`, vm)
+            : error;
         }),
       ),
     );

@@ -2,6 +2,7 @@
 
 import { chmod, mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Identity } from '../addon/identity.js';
 import type { OpenedSource } from '../addon/native.js';
 import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
@@ -28,6 +29,8 @@ export interface PublishRequest {
   readonly name: StackName;
   readonly templatePath: string;
   readonly source: string;
+  /** The file that the source must be, for a caller who has it open; undefined for whatever has its path. */
+  readonly expected?: Identity;
   readonly options: PublishOptions;
 }
 
@@ -46,7 +49,7 @@ export async function publishStack(
   programs: PublishPrograms,
   request: PublishRequest,
 ): Promise<PublishedStack> {
-  const { name, source, templatePath, options } = request;
+  const { name, source, expected, templatePath, options } = request;
   const task = new Task(`publishing ${source} as ${name}`, options.signal);
   try {
     // Found out at once rather than after minutes of work; and nothing is made for a source that is not there.
@@ -66,6 +69,7 @@ export async function publishStack(
           task,
           folder: opened,
           source,
+          expected,
           workFolder,
           image,
           mke2fsBin,

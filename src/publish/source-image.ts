@@ -2,7 +2,7 @@
 
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
-import { sameState } from '../addon/identity.js';
+import { type Identity, sameFile, sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
 import { unchanged } from '../catalog/templates.js';
@@ -26,6 +26,8 @@ export interface Staging {
   readonly task: Task;
   readonly folder: OpenFolder;
   readonly source: string;
+  /** The file that the source must be; undefined for whatever has its path. */
+  readonly expected: Identity | undefined;
   /** Of this call alone, on the filesystem of the catalog. */
   readonly workFolder: string;
   /** Where the image is to be; it must not exist. */
@@ -76,7 +78,7 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
     await stageFolder(staging);
     return 'folder';
   }
-  return unchangedSource(source, async (opened) => {
+  return unchangedSource(source, staging.expected, async (opened) => {
     const format = options.format ?? (await formatOf(source));
     if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, source, opened);
     else await stageCompressed(staging, format, source, opened.info.identity.sizeBytes);
@@ -245,9 +247,15 @@ function sparseOptions({ folder }: Staging): { readonly fillGaps: boolean } {
 }
 
 /** Runs work on a file that nobody may write to, or put another in the place of, meanwhile: programs open it by its path. */
-async function unchangedSource<T>(path: string, work: (opened: OpenedSource) => Promise<T>): Promise<T> {
+async function unchangedSource<T>(
+  path: string,
+  expected: Identity | undefined,
+  work: (opened: OpenedSource) => Promise<T>,
+): Promise<T> {
   const opened = await openSource(path);
   try {
+    if (expected !== undefined && !sameFile(opened.info.identity, expected))
+      throw sourceChangedError(path, 'was replaced before it was read');
     return await unchanged(
       path,
       opened,
