@@ -37,7 +37,7 @@
           "sources": ["native/runtime.cc"],
           # Without the extern templates std::string is instantiated here rather than looked up in libstdc++.
           "defines": ["_GLIBCXX_ASSERTIONS", "_GLIBCXX_EXTERN_TEMPLATE=0"],
-          "cflags": ["-Os", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-ffunction-sections", "-fdata-sections", "-U_FORTIFY_SOURCE", "-fno-stack-protector", "<@(lto)"],
+          "cflags": ["-Os", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-ffunction-sections", "-fdata-sections", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fstack-clash-protection", "<@(lto)"],
           "cflags!": ["-O3"],
           "ldflags!": ["-rdynamic"],
           "ldflags": [

@@ -7,11 +7,11 @@ import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
 import { findSharer, knownSharer, type Sharer } from '../slot/shared-image.js';
-import { type AssessedSlot, assessSlot, strategyOf } from '../slot/slot-state.js';
+import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from '../slot/slot-state.js';
 import { imagePath } from '../slot/stamps.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest } from './clone-plan.js';
-import { sharedInodeError } from './shared-inode.js';
+import { foreignNamesError, sharedInodeError } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
 export class ExistingSlots {
@@ -110,12 +110,14 @@ function replaces(request: CloneRequest, slot: AssessedSlot, sharer: Sharer): bo
   return growsFrom(request, slot) !== undefined || (sharer !== 'nobody' && request.writable === true);
 }
 
-/** Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if they would be others' as well. */
-function isDressed(request: CloneRequest, { image }: AssessedSlot, sharer: Sharer): boolean {
+/** Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if other names of it would get them too. */
+function isDressed(request: CloneRequest, { image, state }: AssessedSlot, sharer: Sharer): boolean {
   const { owner, mode } = request;
   if (sharer !== 'nobody' && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);
   const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
-  return hasOwner && (mode === undefined || mode === image.mode);
+  const dressed = hasOwner && (mode === undefined || mode === image.mode);
+  if (!dressed && hasForeignNames(state)) throw foreignNamesError(request, image.identity.links);
+  return dressed;
 }
 
 /** The size to grow an existing clone to; undefined if it is as it should be. */

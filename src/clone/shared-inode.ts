@@ -13,6 +13,15 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
   );
 }
 
+/** Somebody linked the image: a jail, a backup, or its VMM. */
+export function foreignNamesError(request: CloneRequest, links: number): RootfsError {
+  return new RootfsError(
+    'SHARED_INODE',
+    `the disk of VM "${request.vm.raw}" has ${links} names, and not all are exportTo's: owner or mode would change under all of them. ` +
+      'Remove the other names, or leave owner and mode out',
+  );
+}
+
 // One flag for all copies of this library in the process.
 const WARNED = Symbol.for('microvm-rootfs.warned-of-shared-inode');
 

@@ -125,10 +125,11 @@ describeEachFilesystem(
         sharesTemplateInode: false,
       });
       await rejection(host.registry.cloneForVmWithSize('vm-1', 'debian', GROWN, WRITABLE), 'SLOT_IN_USE');
-      expect((await host.registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, mode: 0o640 })).reused).toBe(
-        true,
+      await rejection(
+        host.registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, mode: 0o640 }),
+        'SHARED_INODE',
       );
-      expect(await stat(image)).toMatchObject({ ino, mode: 0o100640 });
+      expect(await stat(image)).toMatchObject({ ino, mode: 0o100600 });
       await vm.close();
       expect(await host.registry.cloneForVmWithSize('vm-1', 'debian', GROWN, WRITABLE)).toMatchObject({
         sizeBytes: GROWN,
