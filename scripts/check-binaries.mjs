@@ -70,6 +70,7 @@ const ALLOWED = new Set([
   'strcmp',
   'strlen',
   'sync_file_range',
+  'syncfs',
   'syscall',
   'unlinkat',
 ]);

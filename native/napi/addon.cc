@@ -56,6 +56,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("slotFiles", microvm::slot_files);
   add("discardFolder", microvm::discard_folder);
   add("flushSlot", microvm::flush_slot);
+  add("settleSlots", microvm::settle_slots);
   add("releaseSlot", microvm::release_slot);
   add("fileFacts", microvm::file_facts);
   add("dataRanges", microvm::file_data_ranges);

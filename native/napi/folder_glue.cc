@@ -12,6 +12,7 @@
 #include "slot/managed_folder.h"
 #include "slot/owner_mode.h"
 #include "slot/release.h"
+#include "slot/settle.h"
 #include "slot/shared_image.h"
 #include "slot/slot_files.h"
 #include "slot/slot_state.h"
@@ -148,7 +149,7 @@ class SurveySlots final : public InspectSlots {
 
   Napi::Value result(Napi::Env env) {
     constexpr size_t kNumbers = 5;
-    constexpr uint32_t kTexts = 5;
+    constexpr uint32_t kTexts = 6;
     Napi::Float64Array numbers = Napi::Float64Array::New(env, slots_.size() * kNumbers);
     Napi::Array texts = Napi::Array::New(env, slots_.size() * kTexts);
     if (numbers.IsEmpty() || numbers.ElementLength() != slots_.size() * kNumbers) return {};  // being terminated
@@ -162,7 +163,7 @@ class SurveySlots final : public InspectSlots {
       number[3] = static_cast<double>(state.created_ms());
       number[4] = state.has_marks ? 1 : 0;
       const SmallFile* const files[kTexts] = {&state.stamp, &state.size_stamp, &state.new_size_stamp, &state.raw_id,
-                                              &state.stack};
+                                              &state.stack, &state.unsettled};
       for (uint32_t k = 0; k < kTexts; k++) {
         if (files[k]->state != SmallFile::State::kAbsent) texts.Set(text + k, to_js(env, *files[k]));
       }
@@ -316,6 +317,14 @@ Napi::Value find_shared_image(const Napi::CallbackInfo& info) {
   return Job<FindSharedImage>::start(info.Env(), "microvm:findSharedImage",
                                      FindSharedImage(std::move(managed), to_string(info[1]),
                                                      to_identity(info[2].As<Napi::Object>()), to_string(info[3])));
+}
+
+Napi::Value settle_slots(const Napi::CallbackInfo& info) {
+  Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
+  if (!managed) return {};
+  return start_silent(
+      info.Env(), "microvm:settleSlots",
+      [managed, slots = to_strings(info[1]), boot_id = to_string(info[2])] { return settle_slots(*managed, slots, boot_id); });
 }
 
 Napi::Value discard_folder(const Napi::CallbackInfo& info) {

@@ -34,6 +34,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
   object.Set("newSizeStamp", to_js(env, state.new_size_stamp));
   object.Set("rawId", to_js(env, state.raw_id));
   object.Set("stack", to_js(env, state.stack));
+  object.Set("unsettled", to_js(env, state.unsettled));
   object.Set("exported", to_js(env, state.exported));
   return object;
 }

@@ -64,6 +64,7 @@ Error FileCopy::step(uint64_t budget, bool* done) {
   Error error = copy_->step(budget);
   *done = copy_->done();
   if (error.ok() && *done) error = copy_->finish(nullptr);
+  if (error.ok() && *done) error = flush(file_.get(), dest_);
   return error;
 }
 

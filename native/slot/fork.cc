@@ -16,7 +16,7 @@ bool is_plain(const SlotState& slot, const std::string& raw_id) {
   const bool own_id = is_absent(slot.raw_id) == raw_id.empty() && slot.raw_id.contents == raw_id;
   const bool own_size = is_absent(slot.size_stamp) || slot.size_stamp.contents == decimal(slot.image.identity.size);
   return own_id && own_size && slot.image.is_regular() && is_digest(slot.stamp.contents) &&
-         is_absent(slot.new_size_stamp) && slot.stack.state != SmallFile::State::kUnusable;
+         is_absent(slot.new_size_stamp) && is_absent(slot.unsettled) && slot.stack.state != SmallFile::State::kUnusable;
 }
 
 }  // namespace

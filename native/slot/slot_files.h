@@ -13,10 +13,12 @@ inline constexpr char kNewSizeStamp[] = "rootfs.ext4.size.new";
 inline constexpr char kRawId[] = "rootfs.ext4.id";
 inline constexpr char kStack[] = "rootfs.ext4.stack";
 inline constexpr char kExported[] = "rootfs.ext4.exported";
+inline constexpr char kUnsettled[] = "rootfs.ext4.unsettled";
 
 // In the order in which they are flushed. The stamp comes last because it makes a slot of the others: a power cut in
 // between must not leave a stamp without the raw id or the size that belongs to it.
-inline constexpr const char* kSlotFiles[] = {kRawId, kStack, kSizeStamp, kNewSizeStamp, kExported, kImage, kStamp};
+inline constexpr const char* kSlotFiles[] = {kRawId,    kStack,     kSizeStamp, kNewSizeStamp,
+                                             kExported, kUnsettled, kImage,     kStamp};
 
 inline bool is_slot_file(std::string_view name) {
   for (const char* file : kSlotFiles) {

@@ -77,6 +77,7 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   if (error.ok()) error = read_slot_file(fd, path, kStamp, &state->stamp);
   if (error.ok()) error = read_raw_id(fd, path, state->stamp, &state->raw_id);
   if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
+  if (error.ok()) error = read_slot_file(fd, path, kUnsettled, &state->unsettled);
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
     error = read_slot_file(fd, path, kExported, &state->exported);
   }
@@ -133,6 +134,9 @@ Error flush_files(int folder_fd, const std::string& path) {
     if (error.ok()) error = flush(file.get(), join(path, name));
     if (!error.ok()) return error;
   }
+  // The image's data is on the disk now.
+  Error error = remove_file_at(folder_fd, kUnsettled, join(path, kUnsettled));
+  if (!error.ok() && !error.is(ENOENT)) return error;
   return flush(folder_fd, path);
 }
 

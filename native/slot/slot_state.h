@@ -29,6 +29,7 @@ struct SlotState {
   SmallFile new_size_stamp;
   SmallFile raw_id;
   SmallFile stack;
+  SmallFile unsettled;  // the boot in which the image was copied, until its data has been flushed
   SmallFile exported;  // looked for only where the image has several names
 
   // When its stamp was written; without one, when anything last got a name in it.

@@ -18,7 +18,7 @@ class ImageCopy {
   // Copies about `budget` bytes. Call until done().
   virtual Error step(uint64_t budget) = 0;
 
-  // Flushes the data and sets the final length: only now is the copy what its length says, also after a power cut.
+  // After the last step.
   // `sha256` is set if the copy hashes what it copies.
   virtual Error finish(std::string* sha256) = 0;
 

@@ -1,12 +1,10 @@
 #include "system/sparse_copy.h"
 
-#include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 
-#include "system/allocate.h"
 #include "system/buffer.h"
 #include "system/errno_policy.h"
 #include "system/file.h"
@@ -31,32 +29,26 @@ Error SparseCopy::step(uint64_t budget) {
       if (!error.ok()) return error;
       continue;
     }
-    uint64_t start = position_;
     uint64_t copied = 0;
     Error error = copy_bytes(std::min(budget, data_end_ - position_), &copied);
     if (!error.ok()) return error;
     // The source ended early: it was truncated. Its changed identity is noticed before anything is published.
     if (copied == 0) position_ = size_;
-    // Starts writing to disk without waiting, so that the flush at the end finds little left to do.
-    if (copied != 0)
-      sync_file_range(to_fd_, static_cast<off_t>(start), static_cast<off_t>(copied), SYNC_FILE_RANGE_WRITE);
     budget -= std::min(budget, copied);
   }
   return {};
 }
 
-Error SparseCopy::finish(std::string*) {
-  if (retry_eintr([&] { return fdatasync(to_fd_); }) < 0) return Error::last("fdatasync", dest_);
-  if (retry_eintr([&] { return ftruncate(to_fd_, static_cast<off_t>(size_)); }) < 0) {
-    return Error::last("ftruncate", dest_);
-  }
-  return {};
-}
+Error SparseCopy::finish(std::string*) { return {}; }
 
 Error SparseCopy::start() {
   started_ = true;
   Error error = reports_holes(from_fd_, size_, path_, &holes_reported_);
   if (error.ok() && !holes_reported_) data_end_ = size_;
+  // The length first: a file system that sees a file grow reserves blocks beyond its end, XFS up to as many as it has.
+  if (error.ok() && retry_eintr([&] { return ftruncate(to_fd_, static_cast<off_t>(size_)); }) < 0) {
+    return Error::last("ftruncate", dest_);
+  }
   return error;
 }
 
@@ -66,8 +58,7 @@ Error SparseCopy::enter_next_range() {
   if (!error.ok()) return error;
   position_ = range.start;
   data_end_ = range.end;
-  // A full disk is noticed before the work is done.
-  return range.empty() ? Error() : reserve(to_fd_, range.start, range.end - range.start, dest_);
+  return {};
 }
 
 Error SparseCopy::copy_bytes(uint64_t length, uint64_t* copied) {

@@ -16,7 +16,7 @@ class SparseCopy final : public ImageCopy {
 
   // Holes cost nothing.
   Error step(uint64_t budget) override;
-  // Gives no digest: `sha256` may be null.
+  // Flushes nothing and gives no digest: `sha256` may be null.
   Error finish(std::string* sha256) override;
 
   uint64_t position() const override { return position_; }

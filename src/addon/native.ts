@@ -58,6 +58,8 @@ export interface SlotState {
   /** Null also if the stamp says that there must be a raw id and there is none. */
   readonly rawId: SmallFile;
   readonly stack: SmallFile;
+  /** The boot in which the image was copied, until its data has been flushed. */
+  readonly unsettled: SmallFile;
   /** Looked for only where the image has several names. */
   readonly exported: SmallFile;
 }
@@ -66,7 +68,15 @@ export interface SlotState {
 export interface SlotFacts
   extends Pick<
     SlotState,
-    'kind' | 'marked' | 'stamp' | 'createdAtMs' | 'sizeStamp' | 'newSizeStamp' | 'rawId' | 'stack'
+    | 'kind'
+    | 'marked'
+    | 'stamp'
+    | 'createdAtMs'
+    | 'sizeStamp'
+    | 'newSizeStamp'
+    | 'rawId'
+    | 'stack'
+    | 'unsettled'
   > {
   readonly image?: {
     readonly regular: boolean;
@@ -215,7 +225,7 @@ export interface NativeAddon {
 
   /** Many in one trip, each with its state or its error. */
   inspectSlots(handle: NativeFolder, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;
-  /** The same as two flat tables, five numbers and five texts a slot: see slot-survey.ts. */
+  /** The same as two flat tables, five numbers and six texts a slot: see slot-survey.ts. */
   surveySlots(
     handle: NativeFolder,
     slots: readonly string[],
@@ -289,6 +299,8 @@ export interface NativeAddon {
 
   /** Flushes a slot that was published without it. False, and nothing is promised, if its folder is another by now. */
   flushSlot(handle: NativeFolder, slot: string, folder: Identity): Promise<boolean>;
+  /** Flushes those slots that were copied in this boot, and removes their marks. */
+  settleSlots(handle: NativeFolder, slots: readonly string[], bootId: string): Promise<void>;
 
   releaseSlot(
     handle: NativeFolder,

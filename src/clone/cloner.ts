@@ -21,7 +21,9 @@ import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { imagePath, rawIdFile } from '../slot/stamps.js';
+import { unsettledFile } from '../slot/unsettled.js';
 import { abortError, asRootfsError, isSystemError, RootfsError, type SystemError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import { CloneSources, type MissingStep } from './clone-sources.js';
@@ -207,6 +209,8 @@ export class Cloner {
     const { staged, strategy } = outcome;
     try {
       await this.#complete(new Task(`making a ready slot of ${template.path}`, undefined), prepared, outcome);
+      // A ready slot waits for its VM, so there is time to flush a copy: no mark is needed then.
+      if (outcome.status === 'copy-needed') await flush(outcome.imagePath);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
@@ -346,7 +350,9 @@ export class Cloner {
     try {
       await this.#complete(new Task(what, request.signal), prepared, outcome);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
-      const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId)];
+      const isCopy = outcome.status === 'copy-needed' && !request.durable;
+      const mark = isCopy ? await unsettledFile(outcome.imagePath) : [];
+      const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
       const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars);
       if (published === 'exists') {
         // Another caller was faster. Looked at at once: another round would copy it all again.
@@ -354,6 +360,7 @@ export class Cloner {
         return await this.#existing.reuse(what, folder, request, template, state);
       }
       if (published === 'source-changed') return this.#sources.sourceChanged(prepared);
+      if (isCopy) this.#folder.settleInBackground(slot);
       return this.#made(prepared, outcome);
     } finally {
       await native().discardSlot(staged);

@@ -8,6 +8,7 @@ import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system
 import { STATE_FOLDER } from '../system/folders-overlap.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
+import { Settling, settleSlots } from './settling.js';
 
 /** What {@link ManagedFolder.sweep} removed. */
 export interface SweepReport {
@@ -47,6 +48,7 @@ export class ManagedFolder {
   #swept = false;
   #background: Promise<void> | undefined;
   #sweepAgain = false;
+  readonly #settling = new Settling((slots) => this.#settleOpened(slots));
   /** By sweeps behind the caller, since somebody last asked. */
   #stagingRemovedBefore = 0;
   #closed = false;
@@ -184,9 +186,28 @@ export class ManagedFolder {
     }
   }
 
-  /** When no sweep is running or due. */
+  /** Flushes a slot that was just copied, behind the caller's back. */
+  settleInBackground(slot: string): void {
+    this.#settling.add(slot);
+  }
+
+  async #settleOpened(slots: readonly string[]): Promise<void> {
+    const folder = this.#open;
+    if (folder === undefined) return;
+    const task = new Task(`flushing copied slots in ${this.path}`, undefined);
+    try {
+      await inTurn(task, () => settleSlots(folder.handle, slots));
+    } catch (error) {
+      if (this.isStale(error)) return;
+      const { message } = asRootfsError(task.what, error) as Error;
+      process.emitWarning(message, { code: 'MICROVM_ROOTFS_UNSETTLED' });
+    }
+  }
+
+  /** When no sweep is running or due, and every copied slot is flushed. */
   async drain(): Promise<void> {
     while (this.#background !== undefined) await this.#background;
+    await this.#settling.drain();
   }
 
   close(): Promise<void> {

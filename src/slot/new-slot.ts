@@ -12,6 +12,7 @@ import type { Task } from '../system/task.js';
 import { sourceChangedError } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { imagePath, rawIdFile, sidecarsOf } from './stamps.js';
+import { unsettledFile } from './unsettled.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
 /** A slot that was made of another image than a template's. */
@@ -85,10 +86,12 @@ export async function newSlot(
   if (!('staged' in outcome)) throw sourceChangedError(what);
   try {
     await copyImage(task, outcome.staged);
-    const all = [...sidecars, ...rawIdFile(rawId)];
+    const mark = durable ? [] : await unsettledFile(outcome.imagePath);
+    const all = [...sidecars, ...rawIdFile(rawId), ...mark];
     const published = await native().publishSlot(outcome.staged, 'slots', vm.safe, sizeBytes, all);
     if (published === 'exists') throw exists();
     if (published === 'source-changed') throw sourceChangedError(what);
+    if (!durable) folder.settleInBackground(vm.safe);
     return made(outcome.strategy, outcome.attempts);
   } finally {
     await native().discardSlot(outcome.staged);

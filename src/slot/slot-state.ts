@@ -13,6 +13,7 @@ import {
   parseSizeStamp,
   parseStamp,
 } from './stamps.js';
+import { isOfAnotherBoot } from './unsettled.js';
 import type { VmId } from './vm-id.js';
 
 /** The state of a slot's folder that has an image. */
@@ -69,6 +70,8 @@ export function assessSlot(
     );
   }
 
+  if (isOfAnotherBoot(state))
+    throw slotTornError(path, 'the machine went down before its copied image had reached the disk');
   const stamp = parseStamp(state.stamp);
   if (stamp === undefined) throw slotTornError(path, `${CLONE_STAMP_FILE} holds no digest`);
   if (!state.image?.regular)
@@ -166,6 +169,7 @@ export function unknownStamp({ stamp, sizeStamp, newSizeStamp }: SlotFacts): str
 export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
   if (state.kind !== 'folder' || isUnstamped(state) || unknownStamp(state) !== undefined || isNobodys(state))
     return false;
+  if (isOfAnotherBoot(state)) return true;
   const stamp = parseStamp(state.stamp);
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   if (stamp === undefined || Number.isNaN(sizeStamp)) return true;

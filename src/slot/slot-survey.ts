@@ -4,7 +4,7 @@ import { type NativeFolder, native, type SlotFacts, type SmallFile } from '../ad
 import type { SystemError } from '../system/errors.js';
 
 const NUMBERS = 5;
-const TEXTS = 5;
+const TEXTS = 6;
 const KINDS = ['absent', 'folder', 'foreign'] as const;
 
 export async function surveySlots(
@@ -28,6 +28,7 @@ export async function surveySlots(
       newSizeStamp: text(2),
       rawId: text(3),
       stack: text(4),
+      unsettled: text(5),
     };
   });
 }

@@ -3,6 +3,7 @@
 import { inspectSlot } from '../addon/native.js';
 import type { Pool } from '../clone/pool.js';
 import type { ManagedFolder, SweepReport } from '../folder/managed-folder.js';
+import { settleSlots } from '../folder/settling.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
@@ -10,6 +11,7 @@ import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { asRootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 
 /** What {@link recover} did. */
@@ -44,6 +46,7 @@ export async function recover(
   const settledSlots: string[] = [];
   const unstamped: string[] = [];
   const unknown: string[] = [];
+  const unsettled: string[] = [];
   const failures: unknown[] = [];
   const look = (slot: string) =>
     folder.use(async ({ handle }) => {
@@ -55,7 +58,11 @@ export async function recover(
       }
       if (isUnstamped(state)) unstamped.push(slot);
       if (unknownStamp(state) !== undefined) unknown.push(slot);
-      if (!isTorn(state, templateBytes)) return;
+      if (!isTorn(state, templateBytes)) {
+        // Whoever copied it may have been killed before the flush.
+        if (state.unsettled !== undefined) unsettled.push(slot);
+        return;
+      }
       const { status } = await releaseUnlessBusy(handle, { slot, torn: state.folder, refuseInUse: true });
       if (status === 'released') tornSlots.push(slot);
       if (status === 'in-use') tornInUse.push(slot);
@@ -67,6 +74,11 @@ export async function recover(
       await look(slot).catch((error) => failures.push(error));
     }
     task.checkAborted();
+    if (unsettled.length > 0) {
+      await folder
+        .use(({ handle }) => inTurn(task, () => settleSlots(handle, unsettled)))
+        .catch((error) => failures.push(error));
+    }
     const isThere = !(await isMissing(folder.path));
     const sealedRemoved = isThere ? await sealed.collect() : 0;
     const pooledRemoved = isThere ? await pool.collect() : 0;

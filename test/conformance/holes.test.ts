@@ -15,6 +15,11 @@ const SHAPES: [string, number, Record<number, Buffer>][] = [
   ['data in the middle', 12 * MiB, { [6 * MiB]: pattern(256 * KiB) }],
   ['a length that is no multiple of a block', 8 * MiB + 123, { [8 * MiB]: pattern(123) }],
   [
+    'data up to the middle of a block',
+    8 * MiB + 123,
+    { 0: pattern(2 * MiB), [5 * MiB]: pattern(3 * MiB + 123) },
+  ],
+  [
     'many islands',
     12 * MiB,
     Object.fromEntries(Array.from({ length: 12 }, (_, i) => [i * MiB, pattern(64 * KiB, i + 1)])),

@@ -34,6 +34,7 @@ describeEachFilesystem((filesystem) => {
   test('without any stamp it may belong to somebody else: refused, left by recover(), released by name', async () => {
     const host = await newHost();
     await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    await host.registry.drain();
     await rm(host.slot('vm-1').stamp);
     await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
     expect((await host.registry.recover()).tornSlots).toEqual([]);
@@ -44,6 +45,7 @@ describeEachFilesystem((filesystem) => {
   test('two ids with one safe form: the second is refused on clone, grow and release', async () => {
     const host = await newHost();
     await host.registry.cloneForVm('a/b', 'debian', WRITABLE);
+    await host.registry.drain();
     const before = await snapshot(host.slot('a_b').path);
     for (const id of ['a_b', 'a.b', 'a b']) {
       await rejection(host.registry.cloneForVm(id, 'debian', WRITABLE), 'VM_ID_COLLISION');

@@ -4,16 +4,25 @@
 // All that the kernel had handed to the disk counts as written, in the order that it was handed over: a disk that loses or reorders what it
 // acknowledged without a flush is not modelled.
 import { execFileSync } from 'node:child_process';
-import { constants, copyFileSync, mkdirSync, rmSync } from 'node:fs';
+import {
+  constants,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Workspace } from '../fixtures/filesystems.js';
 import { GiB, MiB } from '../fixtures/images.js';
 
-export type DiskKind = 'XFS' | 'btrfs' | 'ext4';
+export type DiskKind = 'XFS' | 'XFS without reflink' | 'btrfs' | 'ext4';
 
 const MAKE = {
   XFS: ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'],
+  'XFS without reflink': ['mkfs.xfs', '-q', '-f', '-m', 'reflink=0'],
   btrfs: ['mkfs.btrfs', '-q', '-f'],
   ext4: ['mke2fs', '-q', '-F', '-t', 'ext4'],
 } as const;
@@ -37,8 +46,9 @@ export class CutDisk {
     kind: DiskKind,
     prepare: (path: string) => Promise<void>,
   ): Promise<CutDisk> {
-    const folder = workspace.disk(`host-of-${kind}`, ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'], 16 * GiB);
-    workspace.image(`host-of-${kind}/first`, MAKE[kind], DISK_BYTES);
+    const name = kind.replaceAll(' ', '-');
+    const folder = workspace.disk(`host-of-${name}`, ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'], 16 * GiB);
+    workspace.image(`host-of-${name}/first`, MAKE[kind], DISK_BYTES);
     const disk = new CutDisk(folder, join(folder, 'mounted'));
     mkdirSync(disk.path);
     disk.#mount('first.img');
@@ -62,7 +72,20 @@ export class CutDisk {
 
   /** Power is back: what lies on the disk that `cut` returned, mounted in the place of the old one. */
   async restarted<T>(copy: string, work: () => Promise<T>): Promise<T> {
-    return this.#mounted(copy, work);
+    return this.#mounted(copy, () => {
+      this.#startAnotherBoot();
+      return work();
+    });
+  }
+
+  /** The kernel still is the same, so this boot's marks of copied slots are made those of another. */
+  #startAnotherBoot(): void {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'ascii').trim();
+    for (const name of readdirSync(this.path, { recursive: true, encoding: 'utf8' })) {
+      const mark = join(this.path, name);
+      if (!name.endsWith('.unsettled') || readFileSync(mark, 'ascii') !== boot) continue;
+      writeFileSync(mark, '00000000-0000-4000-8000-000000000000');
+    }
   }
 
   async #mounted<T>(image: string, work: () => Promise<T>): Promise<T> {

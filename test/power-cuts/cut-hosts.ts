@@ -14,7 +14,7 @@ export interface CutBench {
   readonly host: CutHost;
 }
 
-const KINDS: readonly string[] = ['XFS', 'btrfs', 'ext4'] satisfies DiskKind[];
+const KINDS: readonly string[] = ['XFS', 'XFS without reflink', 'btrfs', 'ext4'] satisfies DiskKind[];
 
 /** Declares a suite for each kind of disk, or for `only` one. */
 export function describeEachDisk(

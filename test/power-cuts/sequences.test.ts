@@ -59,6 +59,34 @@ describeEachDisk((_kind, bench) => {
     });
   });
 
+  test('a copied slot is not handed out if the power goes before its image has reached the disk', async () => {
+    const { host } = await bench();
+    const anything: Promised = {
+      stack: 'ext4',
+      possible: new Set([ABSENT, ...sizes(host, MiB)]),
+      mayBeTorn: true,
+    };
+    for (const flushed of [[], ['slot folder'], ['small files'], ['small files', 'slot folder']]) {
+      await cutAfter(await bench(), { 'vm-1': anything }, async (registry) => {
+        await registry.cloneForVm('vm-1', 'ext4', WRITABLE);
+        await flush(host, 'vm-1', flushed);
+        await flushFile(join(host.path, 'of somebody else'));
+      });
+    }
+  });
+
+  test('a copied slot whose data was flushed behind the caller is there', async () => {
+    const { host } = await bench();
+    const there: Promised = { stack: 'ext4', possible: sizes(host, MiB), mayBeTorn: false };
+    await cutAfter(await bench(), { 'vm-1': there }, async (registry) => {
+      await registry.cloneForVm('vm-1', 'ext4', WRITABLE);
+      await registry.drain();
+      await flush(host, 'vm-1', ['small files', 'slot folder']);
+      await flushFile(host.clonesDir);
+      await flushFile(host.image('vm-1'));
+    });
+  });
+
   test('a grown slot of the pool whose small files are written back before its image is not handed out', async () => {
     const { disk, host } = await bench();
     const copy = await disk.fresh(() =>

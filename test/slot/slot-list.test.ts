@@ -135,6 +135,7 @@ test('foreign files are left out; slots that are not whole say so', async () => 
   const host = await Host.in(inject('scratch'));
   await host.addTemplate('debian', 'bytes');
   for (const id of ['torn', 'unstamped', 'whole']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+  await host.registry.drain();
   await truncate(host.slot('torn').stamp);
   await rm(host.slot('unstamped').stamp);
   await writeFile(join(host.clonesDir, 'a-file'), '');

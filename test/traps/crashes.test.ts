@@ -1,6 +1,5 @@
 // Processes that die in the middle: afterwards a slot is whole or absent, and the same call works.
-import { readdir, stat, truncate } from 'node:fs/promises';
-import { join } from 'node:path';
+import { truncate } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { exitOf, printed, runChild, startChild } from '../fixtures/child.js';
@@ -76,35 +75,6 @@ test('a valid stamp beside an image that a power cut left short is not trusted',
     await truncate(host.slot('vm-1').image, length);
     await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
   }
-});
-
-test('a copy has its final length only when all of its data is there', async () => {
-  const host = await Host.in();
-  await host.addTemplate('debian', pattern(64 * MiB));
-  await host.registry.stack('debian');
-  const lengths: number[] = [];
-  let copying = true;
-  const watching = (async () => {
-    const staging = join(host.clonesDir, '.microvm-rootfs/staging');
-    while (copying) {
-      for (const name of await readdir(staging, { recursive: true }).catch(() => [])) {
-        if (!name.endsWith('rootfs.ext4')) continue;
-        lengths.push(
-          await stat(join(staging, name)).then(
-            ({ size }) => size,
-            () => 0,
-          ),
-        );
-      }
-      await sleep(1);
-    }
-  })();
-  const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
-  copying = false;
-  await watching;
-  if (clone.strategy !== 'copy') return;
-  const growing = lengths.filter((length) => length > 0 && length < 64 * MiB);
-  expect(growing.length).toBeGreaterThan(0);
 });
 
 test('a deleted image with very many extents is unlinked behind the caller', async () => {

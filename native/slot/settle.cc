@@ -1,0 +1,58 @@
+#include "slot/settle.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "slot/slot_state.h"
+#include "system/fd.h"
+#include "system/file.h"
+
+namespace microvm {
+namespace {
+
+struct Unsettled {
+  std::string path;
+  Fd folder;
+};
+
+Error open_unsettled(const ManagedFolder& managed, const std::string& slot, const std::string& boot_id,
+                     std::vector<Unsettled>* unsettled) {
+  Unsettled found = {managed.slot_path(slot), Fd()};
+  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), found.path, &found.folder);
+  if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) return {};
+  SmallFile mark;
+  if (error.ok()) error = read_slot_file(found.folder.get(), found.path, kUnsettled, &mark);
+  // What another boot left is torn: its data may be lost, so its mark stays.
+  if (error.ok() && mark.contents == boot_id) unsettled->push_back(std::move(found));
+  return error;
+}
+
+// By the descriptor of the folder: another slot may have its name by now.
+Error settle(const Unsettled& slot) {
+  Fd image;
+  Error error = open_file_at(slot.folder.get(), kImage, join(slot.path, kImage), &image);
+  // syncfs(2) reports no failed write before Linux 5.8. Its data is on the disk by now, so this takes microseconds.
+  if (error.ok()) error = flush(image.get(), join(slot.path, kImage));
+  if (error.ok()) error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
+  return error.is(ENOENT) ? Error() : error;  // released, or settled by another process
+}
+
+}  // namespace
+
+Error settle_slots(const ManagedFolder& managed, const std::vector<std::string>& slots, const std::string& boot_id) {
+  std::vector<Unsettled> unsettled;
+  Error first;
+  const auto keep = [&first](Error error) {
+    if (first.ok()) first = std::move(error);
+  };
+  for (const std::string& slot : slots) keep(open_unsettled(managed, slot, boot_id, &unsettled));
+  if (unsettled.empty()) return first;
+  // Not fsync of each image: it holds the image open for seconds, and the slot would look in use to others.
+  if (retry_eintr([&] { return syncfs(managed.clones_fd()); }) < 0) {
+    return Error::last("syncfs", managed.clones_path());
+  }
+  for (const Unsettled& slot : unsettled) keep(settle(slot));
+  return first;
+}
+
+}  // namespace microvm

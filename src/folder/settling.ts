@@ -1,0 +1,46 @@
+// Flushes slots whose copied images have not reached the disk yet.
+//
+// A flush takes longer than a copy, so a copied slot appears before its data is flushed. Until then a file in the slot
+// holds the id of this boot. If the machine goes down, the next boot finds the id of another boot there, and nobody
+// trusts the image.
+
+import { type NativeFolder, native } from '../addon/native.js';
+import { bootId } from '../system/boot-id.js';
+
+/** Many slots share one flush: those that come while it runs wait for the next one. */
+export class Settling {
+  readonly #settle: (slots: readonly string[]) => Promise<void>;
+  #waiting = new Set<string>();
+  #running: Promise<void> | undefined;
+
+  /** `settle` never rejects. */
+  constructor(settle: (slots: readonly string[]) => Promise<void>) {
+    this.#settle = settle;
+  }
+
+  /** Takes the folder name of a slot that was just copied. */
+  add(slot: string): void {
+    this.#waiting.add(slot);
+    this.#running ??= this.#settleAll();
+  }
+
+  /** Resolves when all slots that were added are flushed. */
+  async drain(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  async #settleAll(): Promise<void> {
+    while (this.#waiting.size > 0) {
+      const slots = [...this.#waiting];
+      this.#waiting = new Set();
+      await this.#settle(slots);
+    }
+    this.#running = undefined;
+  }
+}
+
+/** Flushes these slots now, if they were copied in this boot. */
+export async function settleSlots(handle: NativeFolder, slots: readonly string[]): Promise<void> {
+  const id = bootId();
+  if (id !== undefined) await native().settleSlots(handle, slots, id);
+}

@@ -1,0 +1,22 @@
+// The mark of a slot whose copied image has not reached the disk yet: see folder/settling.ts.
+
+import type { SlotFacts } from '../addon/native.js';
+import { bootId } from '../system/boot-id.js';
+import { flush } from '../system/flush.js';
+import { CLONE_UNSETTLED_FILE } from './stamps.js';
+
+/**
+ * The file that marks a copied slot: name, contents. None where the boot has no id; then the image is flushed here,
+ * before the slot appears.
+ */
+export async function unsettledFile(imagePath: string): Promise<string[]> {
+  const id = bootId();
+  if (id !== undefined) return [CLONE_UNSETTLED_FILE, id];
+  await flush(imagePath);
+  return [];
+}
+
+/** Whether the machine may have gone down before the image had reached the disk. */
+export function isOfAnotherBoot({ unsettled }: Pick<SlotFacts, 'unsettled'>): boolean {
+  return unsettled !== undefined && unsettled !== bootId();
+}
