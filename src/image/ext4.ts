@@ -1,4 +1,4 @@
-// What an ext4 superblock tells. Layout: the kernel's Documentation/filesystems/ext4/super.rst.
+// Reads an ext4 superblock. Layout: the kernel's Documentation/filesystems/ext4/super.rst.
 import { crc32c } from './crc32c.js';
 import { readBytes } from './read-bytes.js';
 
@@ -14,24 +14,27 @@ const RO_COMPAT_METADATA_CSUM = 0x400;
 const CHECKSUM_OFFSET = 0x3fc;
 
 export interface Ext4Superblock {
-  /** The length of the filesystem, which can differ from that of its file. */
+  /** The length of the file system, which can differ from that of its file. */
   readonly sizeBytes: number;
   readonly blockSize: number;
   /** The length of a full block group. */
   readonly groupSizeBytes: number;
-  /** Up to here the filesystem can grow with the group descriptors that it has room for. */
+  /** How far the file system can grow with its reserved group descriptors. */
   readonly reservedSizeBytes: number;
-  /** Its journal must be replayed, it was not cleanly unmounted, has errors, or was mounted since the last check: `resize2fs` wants `e2fsck` first. */
+  /**
+   * `resize2fs` asks for `e2fsck` first: the journal must be replayed, or the file system has errors, was not cleanly
+   * unmounted, or was mounted since the last check.
+   */
   readonly needsCheck: boolean;
-  /** The superblock is what its checksum says, or has none. A write of it that failed half-way leaves one that is not. */
+  /** The superblock matches its checksum, or has none. A write that failed half-way leaves one that does not match. */
   readonly checksumMatches: boolean;
-  /** When it was last mounted or written to, whichever is later: seconds since the epoch. */
+  /** When it was last mounted or written to, in seconds since the epoch. */
   readonly lastUsedS: number;
 }
 
 /**
- * Undefined if there is no ext4 superblock. All of it is read: a part would look like none, and then resize2fs would be let loose on an image that was
- * not checked.
+ * Undefined if there is no ext4 superblock. Reads all of it: a partial read would look like no superblock, and
+ * resize2fs would then run on an image that was not checked.
  */
 export async function readSuperblock(path: string): Promise<Ext4Superblock | undefined> {
   return parseSuperblock(await readBytes(path, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE));

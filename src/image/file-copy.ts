@@ -1,4 +1,4 @@
-// A copy of one file in any folder: by reflink where that is possible, and there under its name only when it is complete.
+// Copies one file to any folder, by reflink where possible. The copy gets its name only when it is complete.
 
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
@@ -13,7 +13,10 @@ export interface CopiedFile {
   readonly attempts: readonly Attempt[];
 }
 
-/** `beforePublished` is the last moment to find that the source has changed. Rejects with the system's EEXIST if `dest` is there. */
+/**
+ * `beforePublished` runs last, to check that the source has not changed. Rejects with the system's EEXIST if `dest`
+ * exists.
+ */
 export async function copyFile(
   task: Task,
   source: NativeSource,

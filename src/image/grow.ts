@@ -1,4 +1,4 @@
-// Growing an ext4 image: the file, then the filesystem in it; and checking it.
+// Grows an ext4 image, first the file and then the file system in it, and checks it.
 import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from '../system/arguments.js';
@@ -14,18 +14,19 @@ export interface GrowPrograms {
 }
 
 export interface ResizeOptions extends Partial<GrowPrograms> {
-  /** Kills `resize2fs`, which leaves the image damaged: abort only what can be thrown away. */
+  /** Aborting kills `resize2fs`, which leaves the image damaged: do so only if you can discard the image. */
   readonly signal?: AbortSignal;
 }
 
 /**
- * Grows an ext4 image, file and filesystem, to `targetBytes`. An image that has that size, and whose filesystem fills it, is left
- * alone. The image is changed in place; nobody may be using it. After a failure the file may be longer than its filesystem: the
- * same call finishes the job.
+ * Grows an ext4 image and its file system to `targetBytes`. An image of that size whose file system fills it is left
+ * alone. The image is changed in place and must not be in use. After a failure the file may be longer than its file
+ * system; the same call then finishes the job.
  *
- * Rejects with `SHRINK_REFUSED`, `SLOT_IN_USE` (some process has the image open), `SHARED_INODE` (it has several names), `TEMPLATE_CORRUPT`
- * (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with exit status and stderr), `RESIZE2FS_NOT_FOUND` and
- * `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the system's code.
+ * Rejects with `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image open), `SHARED_INODE` (it has several
+ * hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with
+ * exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the
+ * system's code.
  */
 export async function resizeExt4Image(
   path: string,
@@ -55,14 +56,14 @@ async function refuseInUse(path: string): Promise<void> {
   if (nlink > 1) {
     throw new RootfsError(
       'SHARED_INODE',
-      `${path} is one file under ${nlink} names (a template and its hardlinked clones?): growing it would change it under all of them`,
+      `${path} has ${nlink} hardlinks (a template and its clones?), and growing it would change all of them: copy it first`,
       { path },
     );
   }
   if (await native().openElsewhere(path)) {
     throw new RootfsError(
       'SLOT_IN_USE',
-      `${path} is open in some process: stop the VM or detach the loop device first`,
+      `${path} is open in a process: stop the VM or detach the loop device first`,
       {
         path,
       },
@@ -70,7 +71,7 @@ async function refuseInUse(path: string): Promise<void> {
   }
 }
 
-/** Whether there is anything to do, and whether it can be done. */
+/** Whether the image has to grow. Throws if it cannot. */
 async function needsGrowing(path: string, targetBytes: number): Promise<boolean> {
   const file = await stat(path);
   if (!file.isFile()) {
@@ -82,7 +83,7 @@ async function needsGrowing(path: string, targetBytes: number): Promise<boolean>
   if (superblock !== undefined && superblock.sizeBytes > size) {
     throw new RootfsError(
       'TEMPLATE_CORRUPT',
-      `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it was cut off; make the image anew`,
+      `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it was truncated; make the image again`,
       { path },
     );
   }
@@ -95,12 +96,12 @@ async function needsGrowing(path: string, targetBytes: number): Promise<boolean>
 export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes: number): RootfsError {
   return new RootfsError(
     'SHRINK_REFUSED',
-    `${path} has ${sizeBytes} bytes, ${targetBytes} were asked for: a resize-down would lose data`,
+    `${path} has ${sizeBytes} bytes, ${targetBytes} were requested: a resize-down would lose data`,
     { path },
   );
 }
 
-/** Grows an image that is the caller's alone; a private copy where the image was a template's. */
+/** Grows an image that only the caller uses: a private copy of a template, for example. */
 export async function growImage(
   path: string,
   targetBytes: number,
@@ -123,7 +124,7 @@ async function growNow(
   const timeS = Math.max(1, superblock?.lastUsedS ?? 1);
   if (superblock?.needsCheck || superblock?.checksumMatches === false)
     await checkFilesystem(path, programs.e2fsckBin, signal, { E2FSCK_TIME: `${timeS}` });
-  // Never shorter: needsGrowing has refused that. Without a size resize2fs takes the file's length.
+  // needsGrowing has refused to shrink it. Without a size, resize2fs uses the file's length.
   await truncate(path, targetBytes);
   const firstStep = superblock && stepBefore(superblock, targetBytes);
   if (firstStep !== undefined) {
@@ -131,7 +132,7 @@ async function growNow(
     await truncate(path, targetBytes);
   }
   await resize2fs(path, programs.resize2fsBin, timeS, signal);
-  // resize2fs cuts the file off where its filesystem ends, at a whole block.
+  // resize2fs truncates the file where its file system ends, at a whole block.
   await truncate(path, targetBytes);
   if (superblock !== undefined) await requireGrown(path, targetBytes);
 }
@@ -141,18 +142,18 @@ function fills(superblock: Ext4Superblock, fileBytes: number): boolean {
 }
 
 /**
- * resize2fs 1.47 damages an image of less than one block group that it must make room for more group descriptors in than were reserved
- * ("Illegal doubly indirect block"). One that fills its first group has none of that trouble: so grow to there first.
+ * resize2fs 1.47 damages an image smaller than one block group if that image needs more group descriptors than were
+ * reserved ("Illegal doubly indirect block"). An image that fills its first group is safe, so grow to that size first.
  */
 function stepBefore(superblock: Ext4Superblock, targetBytes: number): number | undefined {
   const small = superblock.sizeBytes < superblock.groupSizeBytes;
   return small && targetBytes > superblock.reservedSizeBytes ? superblock.groupSizeBytes : undefined;
 }
 
-/** resize2fs 1.47 takes no notice of a superblock that it could not write. */
+/** resize2fs 1.47 does not notice that it could not write the superblock. */
 async function requireGrown(path: string, targetBytes: number): Promise<void> {
   const grown = await readSuperblock(path);
-  // resize2fs leaves out a last block group that would be too small to hold its own tables.
+  // resize2fs leaves out a last block group that is too small for its own tables.
   if (
     grown?.checksumMatches &&
     grown.sizeBytes <= targetBytes &&
@@ -170,7 +171,7 @@ async function requireGrown(path: string, targetBytes: number): Promise<void> {
   );
 }
 
-/** `timeS` is what resize2fs takes for the present: the same image grown again has the same bytes. */
+/** `timeS` is resize2fs's clock, so that the same image grown again has the same bytes. */
 async function resize2fs(
   path: string,
   program: string,
@@ -184,7 +185,7 @@ async function resize2fs(
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit);
 }
 
-/** Replays the journal and mends what is safe to mend, in the caller's own copy of an image. */
+/** Replays the journal and makes safe repairs, in the caller's own copy of an image. */
 export async function checkFilesystem(
   path: string,
   program: string,
@@ -192,11 +193,11 @@ export async function checkFilesystem(
   env: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, env);
-  // A bit mask: 1 is "errors corrected", 2 "reboot if it was mounted"; every other bit is a failure. Null: killed by a signal.
+  // A bit mask: 1 means "errors corrected", 2 "reboot if mounted", every other bit a failure. Null: killed by a signal.
   if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit);
 }
 
-/** Only looks. For an image that many clones will come from. */
+/** Checks without changing anything, before many clones are made from an image. */
 export async function checkFilesystemClean(
   path: string,
   program: string,
@@ -209,7 +210,7 @@ export async function checkFilesystemClean(
 // Enough to see what is wrong.
 const FINDINGS_SHOWN = 8;
 
-/** With what e2fsck found, which it writes to its output; its errors tell the version alone. */
+/** The error holds e2fsck's findings, which it writes to stdout; stderr holds only its version. */
 function checkFailed(program: string, path: string, exit: Exit): RootfsError {
   const lines = `${exit.stdout}\n${exit.stderr}`.split('\n').map((line) => line.trim());
   const findings = lines.filter(

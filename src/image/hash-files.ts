@@ -10,8 +10,8 @@ import type { Progress } from '../system/long-work.js';
 import { type HashOptions, hashFile } from './hash.js';
 
 /**
- * The SHA-256 of many files, as many at once as there is work for, in the order of `paths`. `onProgress` is told of all of them together, as far as
- * they have been begun. After the first failure the others are given up.
+ * The SHA-256 of many files, in the order of `paths`, several at a time. `onProgress` reports the sum of all files that
+ * were started. After the first failure the others are abandoned.
  *
  * Rejects like {@link hashFile}.
  */
@@ -28,7 +28,7 @@ export async function hashFiles(paths: readonly string[], options: HashOptions =
   });
 }
 
-/** Settles when all have; with the first failure, after which the others are told to give up. */
+/** Settles when all have settled. After the first failure it aborts the others, and rejects with that failure. */
 export async function allOrNone<T>(
   signal: AbortSignal | undefined,
   start: (either: AbortSignal) => readonly Promise<T>[],

@@ -7,15 +7,16 @@ import { Task } from '../system/task.js';
 
 export interface HashOptions {
   readonly signal?: AbortSignal;
-  /** Called between slices of the work, and once at the end. */
+  /** Called between slices of the work and once at the end. */
   readonly onProgress?: (progress: Progress) => void;
 }
 
 /**
- * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads off the main thread in slices; takes about 128 KiB of memory.
+ * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads in slices on another thread, with about 128 KiB
+ * of memory.
  *
- * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is not a
- * regular file, `ABORT_ERR` if aborted.
+ * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is
+ * not a regular file, `ABORT_ERR` if aborted.
  *
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */

@@ -1,8 +1,8 @@
-// Owner and mode of an image, as a jailed VMM needs them.
+// The owner and mode of an image, for a jailed VMM.
 import { chmod, chown } from 'node:fs/promises';
 import type { Owner } from '../system/arguments.js';
 
-/** What is undefined stays as it is. */
+/** An undefined part stays as it is. */
 export interface OwnerAndMode {
   readonly owner: Owner | undefined;
   readonly mode: number | undefined;
@@ -13,7 +13,8 @@ export function sameOwnerAndMode(a: OwnerAndMode, b: OwnerAndMode): boolean {
 }
 
 /**
- * Of an image in staging, where its path is nobody else's. Done last: resize2fs need not be allowed to open what the VMM may only read.
+ * Changes an image in staging, where its path belongs to this process. Done last, because resize2fs may not be allowed
+ * to open an image that only the VMM may read.
  */
 export async function setOwnerAndMode(path: string, { owner, mode }: OwnerAndMode): Promise<void> {
   if (owner !== undefined) await chown(path, owner.uid, owner.gid);

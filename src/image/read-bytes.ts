@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 
-/** Bytes of a file from `offset` on, fewer if it ends before. */
+/** Reads bytes from `offset` on; fewer if the file ends before. */
 export async function readBytes(path: string, offset: number, length: number): Promise<Buffer> {
   const file = await open(path, 'r');
   try {

@@ -2,7 +2,7 @@ import { type NativeStagedSlot, native } from '../addon/native.js';
 import { inSlices, SLICE_BYTES } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
 
-/** Copies the data of a staged slot's source. Resolves to the digest of a packed copy. */
+/** Copies the data of a staged slot's source. Resolves to the digest if the copy is packed. */
 export async function copyImage(
   task: Task,
   staged: NativeStagedSlot,

@@ -1,12 +1,12 @@
 import { isAbsolute } from 'node:path';
-// Checks of what callers pass in: nothing wrong gets further than here.
+// Checks what callers pass in.
 import { abortError, RootfsError } from './errors.js';
 
 export function isPath(value: unknown): value is string {
   return typeof value === 'string' && value !== '' && !value.includes('\0');
 }
 
-/** Whether a string has a UTF-8 form: no lone surrogates. */
+/** Whether a string can be written as UTF-8: it has no lone surrogates. */
 export function isWellFormed(text: string): boolean {
   return !/\p{Surrogate}/u.test(text);
 }
@@ -16,12 +16,12 @@ export function requirePath(name: string, value: unknown): string {
   throw new RootfsError('INVALID_ARGUMENT', `${name} must be a path without NUL, got ${show(value)}`);
 }
 
-/** The same path wherever the process goes later: a relative one is of the folder that the process is in now. */
+/** Makes a path absolute, from the present folder of the process, so that a later `chdir` does not change it. */
 export function absolutePath(name: string, value: unknown): string {
   const path = requirePath(name, value);
   if (isAbsolute(path)) return path;
   try {
-    // Not normalised: `..` after a symbolic link means what the kernel makes of it.
+    // Not normalised: only the kernel knows where `..` leads after a symbolic link.
     return `${process.cwd()}/${path.replace(/^(?:\.\/+)+/, '')}`;
   } catch (error) {
     throw new RootfsError(
@@ -34,7 +34,7 @@ export function absolutePath(name: string, value: unknown): string {
   }
 }
 
-/** A size in bytes: a safe integer that is not negative. */
+/** Checks a size in bytes: a safe integer, not negative. */
 export function requireSizeBytes(name: string, value: unknown): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
   throw new RootfsError(
@@ -51,7 +51,7 @@ export function requireKnownKeys(name: string, value: unknown, known: readonly s
     if (!known.includes(key)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `${name}.${key} is not an option; known are ${known.join(', ')}`,
+        `${name}.${key} is not an option; the options are ${known.join(', ')}`,
       );
     }
   }
@@ -67,7 +67,7 @@ export function optionalFunction(name: string, value: unknown): void {
   throw new RootfsError('INVALID_ARGUMENT', `${name} must be a function, got ${show(value)}`);
 }
 
-/** Throws at once if the signal is aborted already. */
+/** Throws if the signal is already aborted. */
 export function optionalSignal(what: string, value: unknown): AbortSignal | undefined {
   if (value === undefined) return undefined;
   if (!(value instanceof AbortSignal)) {
@@ -107,7 +107,7 @@ function requireOwnerId(name: string, value: unknown): number {
   );
 }
 
-/** A value as a message can hold it: short, and with nothing that a terminal would act on. */
+/** A value as it appears in a message: short, and without control characters. */
 export function show(value: unknown): string {
   const text =
     typeof value === 'string'

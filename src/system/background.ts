@@ -1,11 +1,11 @@
-// Work behind the callers' backs. That it failed is a warning, since nobody waits for it.
+// Work in the background. Nobody waits for it, so a failure becomes a process warning.
 import { asRootfsError } from './errors.js';
 
 export class Background {
   readonly #work = new Set<Promise<void>>();
   #closed = false;
 
-  /** Runs `work` after what the caller has under way, unless it is closed by then. The promise never rejects. */
+  /** Runs `work` after the caller's current turn, unless this is closed by then. The promise never rejects. */
   start(what: string, work: () => Promise<void>): Promise<void> {
     const done = new Promise((resolve) => setImmediate(resolve))
       .then(() => (this.#closed ? undefined : work()))
@@ -27,7 +27,7 @@ export class Background {
     while (this.#work.size > 0) await Promise.all(this.#work);
   }
 
-  /** Starts nothing more, and waits for what runs. */
+  /** Starts no more work, and waits for what is running. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.drain();

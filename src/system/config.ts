@@ -3,38 +3,46 @@ import { RootfsError } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
 import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
 
-/** Where templates lie when nothing else is configured. */
+/** The default folder of templates. */
 export const DEFAULT_TEMPLATE_DIR = '/var/lib/microvm/rootfs-templates';
-/** Where slots lie when nothing else is configured. */
+/** The default folder of slots. */
 export const DEFAULT_CLONES_DIR = '/var/lib/microvm/rootfs';
-/** Looked up on PATH, then where system programs lie. */
+/** Looked up on PATH, then in `/usr/sbin` and `/sbin`. */
 export const DEFAULT_RESIZE2FS_BIN = 'resize2fs';
-/** Looked up on PATH, then where system programs lie. */
+/** Looked up on PATH, then in `/usr/sbin` and `/sbin`. */
 export const DEFAULT_E2FSCK_BIN = 'e2fsck';
-/** Looked up on PATH, then where system programs lie. */
+/** Looked up on PATH, then in `/usr/sbin` and `/sbin`. */
 export const DEFAULT_MKE2FS_BIN = 'mke2fs';
 
 export { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
 
 export interface RootfsConfig {
-  /** Holds `<stack>/rootfs.ext4`. Written to by `publishStack` and `removeStack` alone; their own folder in it is `.microvm-rootfs`. */
+  /**
+   * Holds `<stack>/rootfs.ext4`. Only `publishStack`, `removeStack` and `pullStack` write to it; their own folder in it
+   * is `.microvm-rootfs`.
+   */
   readonly templateDir: string;
-  /** Holds `<vm id>/rootfs.ext4`. Made when the first slot is. */
+  /** Holds `<slot name>/rootfs.ext4`. Created with the first slot. */
   readonly clonesDir: string;
-  /** Holds `<snapshot>/…`; `<clonesDir>/.microvm-rootfs/snapshots` if not given, where disks can be reflinked. Made when the first snapshot is. */
+  /**
+   * Holds `<snapshot>/…`. The default is `<clonesDir>/.microvm-rootfs/snapshots`, where disks can be reflinked. Created
+   * with the first snapshot.
+   */
   readonly snapshotsDir: string | undefined;
   /** A path, or a name to look up on PATH and in `/usr/sbin`, `/sbin`. */
   readonly resize2fsBin: string;
-  /** Likewise; run on our own copies of images that need it before they can grow. */
+  /** The same for `e2fsck`, which runs on our own copies of images. */
   readonly e2fsckBin: string;
-  /** Likewise; makes the filesystem of a folder or tar that is published. */
+  /** The same for `mke2fs`, which makes the file system when a folder or tar is published. */
   readonly mke2fsBin: string;
   /**
-   * `auto`: where the clones folder can reflink, clones come from a sealed image of each template: one immutable copy in few extents, made on
-   * first use. `off`: clones come straight from the template.
+   * `auto`: where the clones folder can reflink, clones come from a sealed image of each template, an immutable image
+   * that is made on first use. `off`: clones come directly from the template.
    */
   readonly sealing: 'auto' | 'off';
-  /** How to reach OCI registries, by host. Those without an entry are reached by https, as the system trusts them. */
+  /**
+   * How to reach OCI registries, by host. Hosts without an entry are reached by https, with the system's certificates.
+   */
   readonly registries: RegistrySettings;
 }
 
@@ -56,8 +64,8 @@ const FOLDERS: readonly string[] = [
 ] satisfies (keyof RootfsConfig)[];
 
 /**
- * Fills what is missing with the defaults, and makes relative folders absolute: they are of the folder that the process is in now. Does no I/O.
- * Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` for folders of which one lies in another.
+ * Fills in the defaults, and makes relative folders absolute from the present folder of the process. Does no I/O.
+ * Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` if one folder is inside another.
  */
 export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
   requireKnownKeys('config', config, Object.keys(DEFAULTS));
@@ -79,7 +87,7 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
         `config.${key} must be a path without NUL, got ${show(value)}`,
       );
     }
-    // A program's name is looked up on PATH, its path is not.
+    // A plain program name is looked up on PATH; a path is not.
     const isRelative = FOLDERS.includes(key) || (key.endsWith('Bin') && String(value).includes('/'));
     complete[key] = isRelative ? absolutePath(`config.${key}`, String(value)) : value;
   }
@@ -89,14 +97,14 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
 }
 
 /**
- * The configuration that the environment gives: `MICROVM_ROOTFS_TEMPLATE_DIR`, `MICROVM_ROOTFS_CLONES_DIR`,
- * `MICROVM_ROOTFS_SNAPSHOTS_DIR`, `MICROVM_RESIZE2FS_BIN`. A variable that is missing or empty leaves the default.
+ * Reads the configuration from the environment: `MICROVM_ROOTFS_TEMPLATE_DIR`, `MICROVM_ROOTFS_CLONES_DIR`,
+ * `MICROVM_ROOTFS_SNAPSHOTS_DIR`, `MICROVM_RESIZE2FS_BIN`. A missing or empty variable means the default.
  */
 export function configFromEnv(env: Readonly<Record<string, string | undefined>> = process.env): RootfsConfig {
   return completeConfig(environmentOverrides(env));
 }
 
-/** Only what the environment says. */
+/** Only the settings that the environment has. */
 export function environmentOverrides(
   env: Readonly<Record<string, string | undefined>>,
 ): Partial<RootfsConfig> {
@@ -118,7 +126,7 @@ export function environmentOverrides(
   return Object.fromEntries(given);
 }
 
-/** What files with other line ends or a careless hand leave in a setting. No folder is meant to be called so. */
+/** Left in settings by other line endings or by typing errors; no folder is meant to have such a name. */
 export function hasStrayCharacters(value: string): boolean {
   return value !== value.trim() || /\p{Cc}/u.test(value);
 }

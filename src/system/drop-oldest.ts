@@ -1,4 +1,4 @@
-/** Takes the entries that were added first out of a map that has more than `limit`. */
+/** Removes the oldest entries of a map that has more than `limit`. */
 export function dropOldest<K, V>(map: Map<K, V>, limit: number, drop?: (value: V) => void): void {
   for (const [key, value] of map) {
     if (map.size <= limit) return;

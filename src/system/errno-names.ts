@@ -1,7 +1,8 @@
-// Names of Linux's error numbers. Node names those that libuv knows; a file system can fail with any of them.
+// Names of Linux's error numbers. Node names only those that libuv knows, but a file system can fail with any.
 import { getSystemErrorName } from 'node:util';
 
-// From include/uapi/asm-generic/errno.h, and, from 521 on, what NFS and others let out of the kernel (include/linux/errno.h).
+// From include/uapi/asm-generic/errno.h, and, from 521 on, what NFS and others let out of the kernel
+// (include/linux/errno.h).
 const NOT_IN_LIBUV: Readonly<Record<number, string>> = {
   8: 'ENOEXEC',
   10: 'ECHILD',
@@ -80,7 +81,10 @@ const NOT_IN_LIBUV: Readonly<Record<number, string>> = {
   528: 'EJUKEBOX',
 };
 
-/** The name of a negative errno in Node's spelling (`ENOTSUP` for EOPNOTSUPP); `E999` for a number that Linux has no name for. */
+/**
+ * The name of a negative errno in Node's spelling (`ENOTSUP` for EOPNOTSUPP); `E999` for a number that Linux has no
+ * name for.
+ */
 export function errnoName(errno: number): string {
   const name = NOT_IN_LIBUV[-errno] ?? getSystemErrorName(errno);
   return /^[A-Z0-9]+$/.test(name) ? name : `E${-errno}`;

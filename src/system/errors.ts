@@ -63,7 +63,7 @@ interface SystemDetails {
   readonly cause?: unknown;
 }
 
-/** Every error that this library throws or rejects with. The message says what was tried, what went wrong and what to do. */
+/** Every error of this library. The message says what was tried, what went wrong and what to do. */
 export class RootfsError extends Error {
   override readonly name: string = 'RootfsError';
   /** A {@link RootfsErrorCode}, or the system's code in Node's spelling (`ENOTSUP` for EOPNOTSUPP). */
@@ -85,7 +85,7 @@ export class RootfsError extends Error {
   }
 }
 
-/** The error of an operation that its caller's signal ended. */
+/** The error of a call that its signal ended. */
 export function abortError(what: string, signal: AbortSignal): RootfsError {
   return new RootfsError('ABORT_ERR', `${what} was aborted`, { cause: signal.reason });
 }
@@ -124,7 +124,7 @@ export interface SystemError {
   readonly syscall: string;
   readonly path?: string;
   readonly dest?: string;
-  /** What was asked for is done, and stays; only flushing it failed. */
+  /** The change was made and stays; only its flush failed. */
   readonly changeMade?: boolean;
 }
 
@@ -149,13 +149,15 @@ export function isFull(error: unknown): error is SystemError {
   return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
 }
 
-/** Makes a {@link RootfsError} of whatever a step of `what` failed with; one that is there already passes through. */
+/** Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged. */
 export function asRootfsError(what: string, error: unknown): unknown {
   if (error instanceof RootfsError || !isSystemError(error)) return error;
   const code = errnoName(error.errno);
   const where = [error.path, error.dest].filter((path) => path !== undefined && path !== '').join(' -> ');
   const failure = `${what}: ${error.syscall}${where === '' ? '' : ` ${where}`} failed with ${code}`;
-  const notDurable = error.changeMade ? 'it is done, but not flushed: a power cut can undo it' : undefined;
+  const notDurable = error.changeMade
+    ? 'the change is made, but not flushed: a power cut can undo it. The same call flushes it again'
+    : undefined;
   const message = [failure, notDurable, ADVICE[code]].filter((part) => part !== undefined).join('; ');
   return new RootfsError(code, message, {
     ...pick(error),

@@ -1,9 +1,10 @@
-// What the library does, for whoever watches: tracing channels of node:diagnostics_channel, `microvm-rootfs:<operation>`.
+// Tells subscribers what the library does, on tracing channels of node:diagnostics_channel:
+// `microvm-rootfs:<operation>`.
 
 import { tracingChannel } from 'node:diagnostics_channel';
 import type { Strategy } from './strategy.js';
 
-/** Each has the tracing channel `microvm-rootfs:<operation>`. */
+/** Each operation has a tracing channel, `microvm-rootfs:<operation>`. */
 export const OPERATIONS = [
   'clone',
   'fork',
@@ -18,19 +19,19 @@ export const OPERATIONS = [
 ] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
-/** What subscribers get. The fields of the result are there from `asyncEnd` (for `cloneForVmSync`: `end`) on. */
+/** What subscribers receive. The fields of the result are set from `asyncEnd` on (`end` for `cloneForVmSync`). */
 export interface OperationEvent {
   readonly operation: Operation;
   /** The sanitised id. */
   readonly vmId?: string | undefined;
   readonly stack?: string | undefined;
-  /** The file or folder that it is about. */
+  /** The file or folder of the operation. */
   readonly path?: string | undefined;
-  /** What is hashed, and why, as errors would say it. */
+  /** What is hashed, and why, in the words of an error message. */
   readonly what?: string | undefined;
   durationMs?: number;
   strategy?: Strategy;
-  /** Length of the image, or the bytes that were read. */
+  /** The length of the image, or the number of bytes read. */
   bytes?: number;
   reused?: boolean;
   pooled?: boolean;
@@ -45,7 +46,7 @@ const channels = Object.fromEntries(
   OPERATIONS.map((operation) => [operation, tracingChannel(`microvm-rootfs:${operation}`)]),
 ) as unknown as Record<Operation, Channel>;
 
-/** Runs `work`, and tells whoever watches: without anybody, it costs two look-ups. */
+/** Runs `work` and tells subscribers. Without subscribers this costs two look-ups. */
 export function traced<T>(about: About, work: () => Promise<T>): Promise<T> {
   const channel = channels[about.operation];
   if (!isWatched(channel)) return work();
@@ -76,8 +77,8 @@ export function tracedSync<T>(about: About, work: () => T): T {
 }
 
 /**
- * Operations that share trips, each with a result of its own: told when all are done, each with the time that all of them took. `about` is asked
- * only if anybody watches.
+ * The same for operations that share trips to another thread. They are reported when all are done, each with the time
+ * that all of them took. `about` is called only if there are subscribers.
  */
 export async function tracedMany<T>(
   operation: Operation,

@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 
-/** fsync, of a file or a folder. */
+/** fsync of a file or a folder. */
 export async function flush(path: string): Promise<void> {
   const file = await open(path, 'r');
   try {

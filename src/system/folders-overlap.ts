@@ -1,4 +1,5 @@
-// Folders of templates, clones and snapshots must lie apart: in one folder a stack would be a slot, and releasing it would remove a template.
+// The folders of templates, clones and snapshots must be separate. In a common folder a stack would look like a slot,
+// and releasing it would remove a template.
 import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, normalize } from 'node:path';
 import { failedWith, RootfsError } from './errors.js';
@@ -10,17 +11,17 @@ export interface Folders {
   readonly snapshotsDir: string | undefined;
 }
 
-/** In each folder, what is ours. No stack and no slot can have a name with a dot in front. */
+/** Our own folder in each of them. No stack and no slot can have a name that starts with a dot. */
 export const STATE_FOLDER = '.microvm-rootfs';
 
-/** By their paths alone: does no I/O. Throws `FOLDERS_OVERLAP`. */
+/** Compares the paths only. Does no I/O. Throws `FOLDERS_OVERLAP`. */
 export function refuseOverlap(folders: Folders): void {
   for (const [a, b] of pairs(folders)) {
     if (isWithin(plain(a.path), plain(b.path)) && !isOurPlace(a, b)) throw overlapError(a, b);
   }
 }
 
-/** By what the paths lead to: symbolic links and bind mounts give one folder two paths. Throws `FOLDERS_OVERLAP`. */
+/** Compares inodes, since symbolic links and bind mounts give one folder two paths. Throws `FOLDERS_OVERLAP`. */
 export async function refuseOverlapOnDisk(folders: Folders): Promise<void> {
   for (const [a, b] of pairs(folders)) {
     if (!isOurPlace(a, b) && (await isWithinOnDisk(a.path, b.path))) throw overlapError(a, b);
@@ -32,7 +33,7 @@ interface Named {
   readonly path: string;
 }
 
-/** Each two of them, in both orders. */
+/** Every pair, in both orders. */
 function pairs(folders: Folders): [Named, Named][] {
   const named = (['templateDir', 'clonesDir', 'snapshotsDir'] as const)
     .map((name) => ({ name, path: folders[name] }))
@@ -40,7 +41,7 @@ function pairs(folders: Folders): [Named, Named][] {
   return named.flatMap((a) => named.filter((b) => b !== a).map((b): [Named, Named] => [a, b]));
 }
 
-/** Snapshots may lie in our own folder within the clones folder, as they do unless they are told to lie elsewhere. */
+/** Snapshots may be in our own folder inside the clones folder, which is their default place. */
 function isOurPlace(inner: Named, outer: Named): boolean {
   const ours = join(plain(outer.path), STATE_FOLDER, 'snapshots');
   return inner.name === 'snapshotsDir' && outer.name === 'clonesDir' && plain(inner.path) === ours;
@@ -54,7 +55,10 @@ function isWithin(inner: string, outer: string): boolean {
   return inner === outer || outer === '/' || inner.startsWith(`${outer}/`);
 }
 
-/** Whether `outer` is `inner` or any folder above it. What is missing of `inner` will be made below what is there. */
+/**
+ * Whether `outer` is `inner` or a folder above it. Parts of `inner` that do not exist will be created below those that
+ * do.
+ */
 async function isWithinOnDisk(inner: string, outer: string): Promise<boolean> {
   const target = await fileId(outer);
   const real = await realPathOfWhatIsThere(inner);
@@ -85,7 +89,7 @@ async function fileId(path: string): Promise<string | undefined> {
   }
 }
 
-/** What this process can't look at is told of by whoever uses it. */
+/** A folder that this process cannot read is reported when it is used. */
 function isAway(error: unknown): boolean {
   return ['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP'].some((code) => failedWith(error, code));
 }
@@ -94,7 +98,7 @@ function overlapError(inner: Named, outer: Named): RootfsError {
   const where = plain(inner.path) === plain(outer.path) ? 'are one folder' : 'overlap';
   return new RootfsError(
     'FOLDERS_OVERLAP',
-    `${inner.name} (${inner.path}) and ${outer.name} (${outer.path}) ${where}: use folders of which none lies in another`,
+    `${inner.name} (${inner.path}) and ${outer.name} (${outer.path}) ${where}: use separate folders`,
     { path: inner.path, dest: outer.path },
   );
 }

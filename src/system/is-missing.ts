@@ -1,7 +1,7 @@
 import { lstat } from 'node:fs/promises';
 import { failedWith } from './errors.js';
 
-/** Whether nothing at all has this path, not even a symbolic link to nothing. */
+/** Whether nothing exists at this path, not even a dangling symbolic link. */
 export async function isMissing(path: string): Promise<boolean> {
   try {
     await lstat(path);

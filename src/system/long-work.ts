@@ -1,5 +1,5 @@
-// Hashing and copying take seconds, and Node has four threads for all of `fs`, `dns`, `zlib` and us. So long work runs in slices, and
-// only so many such jobs run at once: the others wait here, where an abort reaches them.
+// Hashing and copying take seconds, and Node has four threads for all of `fs`, `dns`, `zlib` and us. So long work runs
+// in slices, and only so many such jobs run at once: the others wait here, where an abort reaches them.
 import { abortError } from './errors.js';
 import type { Task } from './task.js';
 
@@ -30,8 +30,8 @@ export async function inTurn<T>(task: Task, job: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Runs `slice` until it has a result. Every slice waits for a turn of its own, so a job that takes days keeps no other job waiting. Rejects with
- * `ABORT_ERR` if it is aborted between two slices.
+ * Runs `slice` until it has a result. Every slice waits for a turn of its own, so a job that takes days keeps no other
+ * job waiting. Rejects with `ABORT_ERR` if it is aborted between two slices.
  */
 export async function inSlices<T>(task: Task, slice: () => Promise<T | undefined>): Promise<T> {
   for (;;) {

@@ -4,10 +4,10 @@ import { delimiter, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { abortError, failedWith, RootfsError, type RootfsErrorCode } from './errors.js';
 
-// A plain user's PATH lacks these, and they are where distributions put e2fsprogs.
+// Distributions put e2fsprogs here, and a plain user's PATH lacks these folders.
 const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
 
-/** The path of a program: as it is if it holds a slash, else looked up on PATH and where system programs lie. */
+/** The path of a program. A name without a slash is looked up on PATH and in the folders of system programs. */
 export async function findProgram(name: string): Promise<string | undefined> {
   if (name.includes('/')) return (await isExecutable(name)) ? name : undefined;
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
@@ -35,11 +35,12 @@ export interface Exit {
   readonly stderr: string;
 }
 
-// What a failing program says is for a message: its last words are enough.
+// Of a failing program's output, the end is enough for a message.
 const OUTPUT_LIMIT = 16 * 1024;
 
-// What programs get of this process's environment: where to find things, and what is loaded into every process. All the rest could change
-// what they do: TAR_OPTIONS, XZ_DEFAULTS, ZSTD_CLEVEL, MKE2FS_*, E2FSPROGS_*, SOURCE_DATE_EPOCH, TZ, LANG, and names that are yet to come.
+// The variables that programs inherit: where to find things, and what is loaded into every process. Any other could
+// change what they do, such as TAR_OPTIONS, XZ_DEFAULTS, ZSTD_CLEVEL, MKE2FS_*, E2FSPROGS_*, SOURCE_DATE_EPOCH, TZ and
+// LANG.
 const PASSED_ON = new RegExp(
   `^(${[
     ...['PATH', 'HOME', 'TMPDIR', 'LD_.*', 'NIX_LD.*', '[ALTU]+SAN_OPTIONS'],
@@ -62,17 +63,17 @@ function cleanEnvironment(): Record<string, string | undefined> {
 
 export interface RunOptions {
   readonly cwd?: string;
-  /** On top of what every program gets. */
+  /** In addition to what every program gets. */
   readonly env?: Readonly<Record<string, string | undefined>>;
-  /** Writes all that the program is to read. */
+  /** Writes the program's whole input. */
   readonly feed?: (stdin: Writable) => Promise<void>;
-  /** Reads all that the program writes, which is then not in {@link Exit}. */
+  /** Reads the program's whole output, which is then not in {@link Exit}. */
   readonly drain?: (stdout: Readable) => Promise<void>;
 }
 
 /**
- * Runs a program to its end. Rejects with the system's error if it cannot be started, `ABORT_ERR` if aborted (it is killed), or what `feed` or
- * `drain` rejected with (likewise).
+ * Runs a program to its end. Rejects with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with
+ * what `feed` or `drain` rejected with. In the last two cases the program is killed.
  */
 export async function run(
   program: string,
@@ -80,7 +81,7 @@ export async function run(
   signal: AbortSignal | undefined,
   { cwd, env, feed, drain }: RunOptions = {},
 ): Promise<Exit> {
-  // Few processes ever need it, and loading it takes milliseconds.
+  // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
@@ -100,7 +101,7 @@ export async function run(
     let failure: unknown;
     const streaming = [feed?.(child.stdin as Writable), drain?.(stdout)].map((stream) =>
       stream?.catch((error) => {
-        // A program that ended before it had read everything says itself why.
+        // A program that ends before it has read its whole input says why itself.
         if (failedWith(error, 'EPIPE')) return;
         failure ??= error;
         child.kill('SIGKILL');
@@ -119,14 +120,14 @@ export async function run(
   });
 }
 
-/** A program, how callers name it, the package that ships it, and the code of its absence. */
+/** A program: its name, the package that ships it, and the error code if it is missing. */
 export interface Program {
   readonly name: string;
   readonly package: string;
   readonly notFound: RootfsErrorCode;
 }
 
-/** {@link run} for a program that may not be installed: then its own code says so, and the message names the package. */
+/** {@link run} for a program that may be missing. The error then has the program's code and names the package. */
 export async function runInstalled(
   program: Program,
   args: readonly string[],
@@ -137,7 +138,7 @@ export async function runInstalled(
   try {
     if (found !== undefined) return await run(found, args, signal, options);
   } catch (error) {
-    // A script whose interpreter is missing, a file that is no program: as good as not there.
+    // The same for a script without its interpreter and a file that is not a program.
     const notStarted = ['ENOENT', 'EACCES', 'ENOEXEC'].some((code) => failedWith(error, code));
     if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
   }
@@ -149,13 +150,13 @@ export async function runInstalled(
   );
 }
 
-// Programs have no other way to say it. The second is tar's, of a write that was cut short.
+// Programs report a full disk only in words. The second text is tar's for a short write.
 const SYSTEM_WORDS = {
   ENOSPC: /No space left on device|Wrote only \d+ of \d+ bytes/,
   EDQUOT: /Disk quota exceeded/,
 } as const;
 
-/** The error of a program that ended badly: `code`, or the system's where the program says that the disk is full. */
+/** The error of a failed program: `code`, or the system's code if the program reports a full disk. */
 export function programFailed(
   code: RootfsErrorCode,
   program: string,

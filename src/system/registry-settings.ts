@@ -1,15 +1,15 @@
-// What the configuration says of OCI registries, by host (`registry.example`, `localhost:5000`).
+// The settings of OCI registries, by host (`registry.example`, `localhost:5000`).
 import { isPath, requireKnownKeys, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 
 export interface RegistrySetting {
-  /** Speak plain http to it. For a registry on this host or a trusted network alone. */
+  /** Use plain http. Only for a registry on this host or in a trusted network. */
   readonly insecure?: boolean;
-  /** A file of PEM certificates: the authorities that its own certificate may be signed by. */
+  /** A PEM file with the certificate authorities that may have signed its certificate. */
   readonly ca?: string;
-  /** Hosts to ask first, in this order. What they send is verified like all else. */
+  /** Hosts to ask first, in this order. What they send is verified as well. */
   readonly mirrors?: readonly string[];
-  /** Further hosts that may give out its tokens, such as `auth.example` or `auth.internal:5001`. */
+  /** More hosts that may issue its tokens, such as `auth.example` or `auth.internal:5001`. */
   readonly realms?: readonly string[];
 }
 

@@ -1,5 +1,5 @@
-// Work that many callers want at once and that is done once. A caller that aborts leaves the others their result; when the last one has
-// left, the work itself is aborted.
+// Does work once that many callers ask for at the same time. A caller that aborts does not affect the others. When the
+// last caller has aborted, so is the work.
 import { abortError } from './errors.js';
 import type { Task } from './task.js';
 
@@ -16,7 +16,7 @@ export class SingleFlight<T> {
     return this.#flights.has(key);
   }
 
-  /** Joins the work under way for `key`, or starts it. */
+  /** Joins the running work for `key`, or starts it. */
   async join(key: string, task: Task, work: (task: Task) => Promise<T>): Promise<T> {
     task.checkAborted();
     const { what, signal } = task;
@@ -34,7 +34,7 @@ export class SingleFlight<T> {
       flight.passengers--;
       if (flight.passengers === 0) {
         flight.controller.abort();
-        // Who comes from now on must not join work that is being aborted.
+        // A new caller must not join work that is being aborted.
         if (this.#flights.get(key) === flight) this.#flights.delete(key);
       }
     }
