@@ -3,15 +3,15 @@ import { errnoName } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import type { NativeAttempt } from './native.js';
 
-/** A way that was tried and left. */
+/** A rung that was tried and failed. */
 export interface Attempt {
-  /** A rung of the ladder, or `seal`: no sealed image could be made, the clone came straight from the template. */
+  /** The rung, or `seal` if no sealed image could be made and the clone came directly from the template. */
   readonly strategy: Strategy | 'seal';
-  /** What it failed with, in Node's spelling (`ENOTSUP`, `EXDEV`, …); `SHORT` if the clone came out shorter than its source. */
+  /** The error code in Node's spelling (`ENOTSUP`, `EXDEV`, …), or `SHORT` if the clone was shorter than its source. */
   readonly code: string;
 }
 
-/** Ways that the addon left, as users are told of them. */
+/** Attempts as users see them. */
 export function attemptsOf(attempts: readonly NativeAttempt[]): Attempt[] {
   return attempts.map(({ strategy, errno }) => ({
     strategy,

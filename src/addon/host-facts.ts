@@ -1,16 +1,16 @@
-// What only the addon can tell of a host, for `microvm-rootfs doctor`.
+// Facts about a host that only the addon can tell, for `microvm-rootfs doctor`.
 import { readFile } from 'node:fs/promises';
 import { failedWith } from '../system/errors.js';
 import { native } from './native.js';
 
-/** The path of the addon's binary that this process runs. Throws `ADDON_NOT_LOADED`, `UNSUPPORTED_PLATFORM`. */
+/** The path of the addon's binary in this process. Throws `ADDON_NOT_LOADED`, `UNSUPPORTED_PLATFORM`. */
 export async function loadedBinary(): Promise<string> {
   native();
   const maps = await readFile('/proc/self/maps', 'utf8');
   return /\S*microvm[_-]rootfs\.node$/m.exec(maps)?.[0] ?? 'of unknown place';
 }
 
-/** Of how many pieces a file is on disk; undefined where the file system does not tell. */
+/** The number of extents of a file; undefined if the file system does not tell. */
 export async function extentsOf(path: string): Promise<number | undefined> {
   const { source } = await native().openSource(path);
   try {
@@ -23,7 +23,7 @@ export async function extentsOf(path: string): Promise<number | undefined> {
   }
 }
 
-/** Whether the file system of a file tells who has it open. */
+/** Whether the file system of a file has leases, which tell whether a file is open. */
 export async function hasLeases(path: string): Promise<boolean> {
   return (await native().openElsewhere(path)) !== undefined;
 }

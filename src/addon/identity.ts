@@ -1,4 +1,4 @@
-/** Which file, in which state: what a digest is valid for. Times are nanoseconds since the epoch. */
+/** A file in a certain state, for which a digest is valid. Times are nanoseconds since the epoch. */
 export interface Identity {
   readonly device: bigint;
   readonly inode: bigint;
@@ -13,14 +13,16 @@ export function sameFile(a: Identity, b: Identity): boolean {
 }
 
 /**
- * For files that were not open all the time: ext4 gives the inode of a removed file to the next new one, so after two grows an image can have its
- * old inode number again.
+ * For files that were not open all the time: ext4 gives the inode of a removed file to the next new one, so after two
+ * grows an image can have its old inode number again.
  */
 export function sameImage(a: Identity, b: Identity): boolean {
   return sameFile(a, b) && a.sizeBytes === b.sizeBytes;
 }
 
-/** The same file, and nothing about it has changed. Of a folder: no name in it was made, removed or given another file. */
+/**
+ * The same file, and nothing about it has changed. Of a folder: no name in it was made, removed or given another file.
+ */
 export function identical(a: Identity, b: Identity): boolean {
   return sameImage(a, b) && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs && a.links === b.links;
 }

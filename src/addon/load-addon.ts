@@ -1,5 +1,5 @@
-// Finds the addon's binary: one that was built here, else the shipped one. node-gyp-build knows where they lie. It gives up at the first file
-// that does not load; so then each file is tried, and what was looked for, and why it did not serve, is in the error.
+// Loads the addon's binary: a local build, else the shipped one. node-gyp-build finds them, but gives up at the first
+// file that does not load. In that case each file is tried here, and the error lists every file with its reason.
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -12,16 +12,16 @@ interface Failure {
 
 const HERE = join(__dirname, '..', '..');
 
-/** Loads the first binary that can be loaded. Throws `ADDON_NOT_LOADED`, with every error on the way. */
+/** Loads the first binary that loads. Throws `ADDON_NOT_LOADED` with the errors of all. */
 export function loadAddon(): unknown {
-  // Bundlers look into a plain `require`; what is found here is only known at run time.
+  // Not a plain `require`, which bundlers would try to resolve.
   const require = createRequire(join(__dirname, 'index.js'));
   const named = process.env.MICROVM_ROOTFS_ADDON;
   if (!named) {
     try {
       return require('node-gyp-build')(HERE);
     } catch {
-      // Looked into, and told, below.
+      // Each file is tried below.
     }
   }
   const roots = packageRoots(require);
@@ -44,9 +44,9 @@ function candidates(roots: readonly string[]): readonly string[] {
   return roots.flatMap((root) => files.map((file) => join(root, file)));
 }
 
-/** Where the package lies, likeliest first. */
+/** The folders that may be the package's, the likeliest first. */
 function packageRoots(require: NodeJS.Require): readonly string[] {
-  // Of a bundle, this is some folder of the program; the package may be installed beside it, for the sake of its binaries.
+  // In a bundle, this file is somewhere in the program; the package may be installed next to it for its binaries.
   try {
     const installed = dirname(require.resolve('microvm-rootfs/package.json'));
     return existsSync(join(HERE, 'binding.gyp')) || HERE === installed ? [HERE] : [installed, HERE];

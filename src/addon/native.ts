@@ -147,10 +147,15 @@ export interface Exists {
 export interface NotCloned extends Built {
   readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
 }
-/** What happens most is but a word, which is quicker than an object: created by the first rung, or taken from the pool. */
+/**
+ * What happens most is but a word, which is quicker than an object: created by the first rung, or taken from the pool.
+ */
 export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | NotCloned;
 
-/** Of a fork in one trip; `copy-needed` and `template-changed`: it takes more, and nothing was made. `parent` is whole if it was made. */
+/**
+ * Of a fork in one trip; `copy-needed` and `template-changed`: it takes more, and nothing was made. `parent` is whole
+ * if it was made.
+ */
 export interface NativeFork {
   readonly status: 'created' | 'exists' | 'source-changed' | 'template-changed' | 'copy-needed';
   readonly parent: SlotState;
@@ -180,7 +185,10 @@ export interface NativeAddon {
   /** Whether any process has the image open; undefined where leases cannot be had. */
   openElsewhere(path: string): Promise<boolean | undefined>;
 
-  /** A copy that appears at `dest`, in any folder, when it is published. EEXIST if the name is taken. `errno` (negative) if it could not be a reflink. */
+  /**
+   * A copy that appears at `dest`, in any folder, when it is published. EEXIST if the name is taken. `errno` (negative)
+   * if it could not be a reflink.
+   */
   newFileCopy(
     source: NativeSource,
     dest: string,
@@ -199,8 +207,9 @@ export interface NativeAddon {
   diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
 
   /**
-   * Of files of a tree, by the bytes of their paths: eleven numbers each, and for some a symbolic link's target (or nothing) with the names and
-   * values of extended attributes. Never through a symbolic link. See publish/tree/folder-tree.ts.
+   * Of files of a tree, by the bytes of their paths: eleven numbers each, and for some a symbolic link's target (or
+   * nothing) with the names and values of extended attributes. Never through a symbolic link. See
+   * publish/tree/folder-tree.ts.
    */
   fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (Buffer[] | undefined)[]]>;
   /** Where a file of this length holds data: start and end of each range. */
@@ -217,7 +226,10 @@ export interface NativeAddon {
   probeReflink(handle: NativeFolder): Promise<boolean | undefined>;
   /** Removes this session's staging folder. */
   closeFolder(handle: NativeFolder): Promise<void>;
-  /** Removes what dead sessions left in staging, and trash: about `budget` files. `stillOpen`: on FUSE or NFS something was still open. */
+  /**
+   * Removes what dead sessions left in staging, and trash: about `budget` files. `stillOpen`: on FUSE or NFS something
+   * was still open.
+   */
   sweep(
     handle: NativeFolder,
     budget: number,
@@ -279,7 +291,9 @@ export interface NativeAddon {
     sizeStamp: string | undefined,
     refuseInUse: boolean,
   ): Promise<'done' | 'in-use' | 'image-changed' | 'released'>;
-  /** Owner and mode of a published slot's image. False, and nothing is changed, if folder or image are others by now. */
+  /**
+   * Owner and mode of a published slot's image. False, and nothing is changed, if folder or image are others by now.
+   */
   setSlotOwnerAndMode(
     handle: NativeFolder,
     slot: string,

@@ -10,7 +10,7 @@ import type { Template, Templates } from './templates.js';
 /** A template's file name in its stack's folder. */
 export const TEMPLATE_ROOTFS_FILE = 'rootfs.ext4';
 
-/** A stack's name that was checked: one path component. */
+/** A checked name of a stack: one path component. */
 export type StackName = string & { readonly StackName: unique symbol };
 
 /** A template in the catalog. */
@@ -29,7 +29,7 @@ const NAME_BYTES_LIMIT = 255;
 
 const LOCATED_LIMIT = 4096;
 
-// Enough to keep the disk busy; each holds a descriptor.
+// Enough to keep the disk busy. Each holds a descriptor.
 const LOOKS_AT_ONCE = 16;
 
 /** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
@@ -56,7 +56,7 @@ export class Catalog {
     this.#templates = templates;
   }
 
-  /** A stack's name, checked, and where its template is. Remembered, since each clone asks. */
+  /** A checked name and the path of its template. Cached, because each clone asks for it. */
   located(stack: unknown): { readonly name: StackName; readonly templatePath: string } {
     const known = this.#located.get(stack as StackName);
     if (known !== undefined) return known;
@@ -136,7 +136,10 @@ export class Catalog {
     await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, () => look().catch(abortOthers)));
   }
 
-  /** A folder whose image is not a regular file is no stack. One that this process may not read is left out, with a warning. */
+  /**
+   * A folder whose image is not a regular file is no stack. One that this process may not read is left out, with a
+   * warning.
+   */
   async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
       return await this.stack(name, signal);

@@ -1,8 +1,8 @@
-// Which stack a slot was cloned of. Another file in each slot would make a clone a sixth slower, and the stamp tells it already, as long as
-// no two stacks have the same bytes. So the first stack that has a digest is recorded once, and slots of any other stack with that digest
-// say so themselves, in a file.
+// Remembers which stack a slot was cloned from. One more file in each slot would make a clone a sixth slower, and the
+// stamp identifies the stack unless two stacks have the same bytes. So the first stack with a digest is recorded once,
+// and slots of any other stack with that digest hold its name in a file.
 //
-//   <clonesDir>/.microvm-rootfs/stacks/<sha256>   a symbolic link to nothing, that is the stack's name: made by one call, and only if there is none
+//   <clonesDir>/.microvm-rootfs/stacks/<sha256>   a symbolic link whose target is the stack's name; one call creates it if there is none
 import { mkdir, readlink, symlink } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { dropOldest } from '../system/drop-oldest.js';
@@ -13,12 +13,12 @@ const KNOWN_LIMIT = 10_000;
 
 export class StackNames {
   readonly #path: string;
-  /** Null where it could not be recorded. */
+  /** Null if it could not be recorded. */
   readonly #first = new Map<string, string | null>();
 
   constructor(folder: ManagedFolder) {
     this.#path = `${folder.statePath}/stacks`;
-    // What was recorded in a folder that was moved away is not recorded in the one that has its place.
+    // A folder that takes the place of another has records of its own.
     folder.onOpened(async () => this.#first.clear());
   }
 
@@ -27,12 +27,12 @@ export class StackNames {
     return this.#first.has(sha256);
   }
 
-  /** What a slot has to say itself. */
+  /** The stack that a slot has to name in a file, if any. */
   stackToStore(sha256: string, stack: string): string | undefined {
     return this.#first.get(sha256) === stack ? undefined : stack;
   }
 
-  /** To be called before the first clone. Where it fails, on a full disk for instance, each slot tells its stack itself. */
+  /** Call this before the first clone. If it fails, for example on a full disk, each slot names its stack in a file. */
   async record(sha256: string, stack: string): Promise<void> {
     if (this.#first.has(sha256)) return;
     let first = await this.firstWith(sha256);
@@ -40,7 +40,7 @@ export class StackNames {
       try {
         await mkdir(this.#path, { recursive: true, mode: 0o700 });
         await symlink(stack, `${this.#path}/${sha256}`).catch(unlessThere);
-        // A durable slot must not outlive the record.
+        // Flushed, so that no durable slot survives without it.
         await flush(this.#path);
         first = await this.firstWith(sha256);
       } catch {
@@ -50,7 +50,7 @@ export class StackNames {
     if (first !== undefined) this.#remember(sha256, first);
   }
 
-  /** The first stack that had this digest, if that was recorded. */
+  /** The first stack that had this digest, if one was recorded. */
   async firstWith(sha256: string): Promise<string | undefined> {
     const known = this.#first.get(sha256);
     if (known !== undefined && known !== null) return known;

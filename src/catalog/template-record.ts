@@ -1,10 +1,10 @@
-// Which template something in our folder was made of, to tell when nobody needs it any more, also after a restart.
+// Records which template something in our folder was made from, so that it can be removed when the template is gone.
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 
-/** Without the device: its number can change from boot to boot. */
+/** Without the device number, which can change between boots. */
 export interface FileState {
   readonly inode: string;
   readonly sizeBytes: number;
@@ -21,12 +21,12 @@ export function stateOf({ inode, sizeBytes, mtimeNs }: Identity): FileState {
   return { inode: `${inode}`, sizeBytes, mtimeNs: `${mtimeNs}` };
 }
 
-/** Whether what was read from disk is the state of a file. */
+/** Whether data from disk has the form of a file's state. */
 export function isFileState({ inode, sizeBytes, mtimeNs }: FileState): boolean {
   return typeof inode === 'string' && Number.isSafeInteger(sizeBytes) && typeof mtimeNs === 'string';
 }
 
-/** Whether the template is as it was. While the folder of templates is away (not mounted?) the answer is yes. */
+/** Whether the template is unchanged. Also true while the folder of templates is missing, since it may not be mounted. */
 export async function isWanted({ templatePath, template }: TemplateRecord): Promise<boolean> {
   try {
     const now = await stat(templatePath, { bigint: true });
@@ -36,7 +36,7 @@ export async function isWanted({ templatePath, template }: TemplateRecord): Prom
       `${now.mtimeNs}` === template.mtimeNs
     );
   } catch (error) {
-    // ENOTDIR: a file lies where its stack's folder was.
+    // ENOTDIR: a file has the name of the stack's folder.
     if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR'))
       throw asRootfsError(`looking at template ${templatePath}`, error);
   }

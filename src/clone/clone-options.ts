@@ -10,25 +10,26 @@ import {
 
 export interface CloneOptions {
   /**
-   * `true`: the guest writes to its root, so a hardlink is ruled out. `false`: it mounts its root read-only, a hardlink is welcome. Not
-   * given: a hardlink is made where nothing faster than a copy serves, and a process warning says so.
+   * `true`: the guest writes to its root, so the clone is never a hardlink. `false`: the guest mounts its root
+   * read-only, so a hardlink is fine. Not given: without reflinks the clone is a hardlink, and a process warning says
+   * so.
    */
   readonly writable?: boolean;
   /** Grow the clone to this many bytes: see `cloneForVmWithSize`. */
   readonly sizeBytes?: number;
   /** Owner of the image, for a jailed VMM. Needs CAP_CHOWN. */
   readonly owner?: Owner;
-  /** Permission bits of the image; 0o600 if not given. */
+  /** Permission bits of the image. The default is 0o600. */
   readonly mode?: number;
   /**
-   * Flush image, stamps and folders before the call resolves, so that the slot outlives a power cut. Where that fails a new slot is not there; one
-   * that was there is as it was asked for, be it grown, and the same call flushes it again.
+   * Flush the image, stamps and folders before the call resolves, so that the slot survives a power cut. If the flush
+   * fails, the slot stays and the call rejects; the same call flushes it again.
    */
   readonly durable?: boolean;
   readonly signal?: AbortSignal;
 }
 
-/** Options that were checked. */
+/** Checked options. */
 export interface ParsedCloneOptions {
   readonly writable: boolean | undefined;
   readonly sizeBytes: number | undefined;
@@ -40,7 +41,7 @@ export interface ParsedCloneOptions {
 
 export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'];
 
-/** `what` is only made if it is told. */
+/** `what` is called only for an error message. */
 export function parseCloneOptions(what: () => string, options: CloneOptions): ParsedCloneOptions {
   requireKnownKeys('options', options, CLONE_OPTION_KEYS);
   return {

@@ -1,5 +1,5 @@
 import type { CloneSource } from '../sealed/clone-source.js';
-// From what was asked for to what the addon does in one trip.
+// Turns a request into a plan that the addon carries out in one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
 import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js';
@@ -19,32 +19,32 @@ export interface CloneRequest extends ParsedCloneOptions {
   readonly templatePath: string;
 }
 
-/** All that a clone needs to be one trip. */
+/** Everything that a clone needs for one trip. */
 export interface PreparedClone {
   readonly request: CloneRequest;
   readonly template: Template;
   readonly cloneSource: CloneSource;
   readonly recipe: Recipe;
-  /** The raw id, if sanitising changed it: kept in the slot. */
+  /** The raw id, if it differs from the slot's name; kept in the slot. */
   readonly rawId: string | undefined;
-  /** A folder of the pool to take rather than build one. */
+  /** A ready slot in the pool to take instead of building one. */
   readonly ready: string | undefined;
   /** The size to grow a clone of the template to. */
   readonly growTo: number | undefined;
   readonly attempts: readonly Attempt[];
 }
 
-/** What all clones have in common that ask for the same of one template. */
+/** What all clones with the same options and template have in common. */
 export interface Recipe extends OwnerAndMode {
   readonly plan: SlotPlan;
-  /** In a file of its own, if the digest does not tell it: see {@link StackNames}. */
+  /** Stored in a file, if the digest alone does not identify the stack: see {@link StackNames}. */
   readonly stack: string | undefined;
   readonly sizeStamp: number | undefined;
-  /** The plan as the addon has read it: once, rather than for each clone, which took a tenth of the time of one. */
+  /** The plan as the addon has read it. Reading it once saves a tenth of each clone's time. */
   readonly handle: NativePlan;
 }
 
-// Of one template: sizes, owners and modes in use at a time.
+// Per template: combinations of size, owner and mode.
 const RECIPES_LIMIT = 64;
 
 export class Recipes {
@@ -68,7 +68,7 @@ export class Recipes {
     const rungs = RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
     const known = this.#of.get(template)?.find(
       (recipe) =>
-        // Identities are replaced, never changed.
+        // Identities are immutable, so comparing references is enough.
         recipe.plan.expected === cloneSource.identity &&
         recipe.plan.templateExpected === template.identity &&
         recipe.plan.rungs === rungs &&
@@ -94,7 +94,7 @@ export class Recipes {
       templatePath: template.path,
       templateExpected: template.identity,
       rungs,
-      // What is grown first gets them when that is done.
+      // An image that has to grow gets them afterwards.
       ...(growsHere ? {} : { owner, mode }),
       durable,
     };
@@ -112,7 +112,7 @@ export function poolKey(request: CloneRequest, template: Template): PoolKey {
   return { template, grownTo: growsTo(request, template), owner, mode };
 }
 
-/** The size to grow a new clone to; undefined if it stays as long as the template. Throws `SHRINK_REFUSED`. */
+/** The size to grow a new clone to; undefined if it keeps the template's size. Throws `SHRINK_REFUSED`. */
 export function growsTo(request: CloneRequest, template: Template): number | undefined {
   const target = request.sizeBytes;
   const { sizeBytes } = template.identity;

@@ -1,5 +1,5 @@
-// Where the bytes of a clone come from, and what has to be done once so that every clone after it is one trip: the template's digest, and
-// its sealed image.
+// Finds what a clone is made from, and does the work that is needed once per template: its digest and its sealed image.
+// After that, every clone is one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
 import type { StackNames } from '../catalog/stack-names.js';
@@ -14,7 +14,7 @@ import type { Pool } from './pool.js';
 
 const NONE: readonly Attempt[] = [];
 
-/** What is to be done before a clone is one trip: look at the template, or seal it. */
+/** What must be done before a clone can be one trip: look at the template, or seal it. */
 export type MissingStep = 'template-changed' | 'unsealed';
 
 export class CloneSources {
@@ -41,8 +41,8 @@ export class CloneSources {
   }
 
   /**
-   * All that the request needs, from memory. Nothing may be awaited between here and the call into the addon, so that no descriptor is dropped in
-   * between. With the failure of an attempt to seal, the clone comes from the template itself.
+   * Collects what the request needs from memory. Do not await anything between this and the call into the addon, so
+   * that no descriptor is closed in between. After a failed attempt to seal, the clone comes from the template itself.
    */
   prepare(
     folder: OpenFolder,
@@ -74,7 +74,7 @@ export class CloneSources {
     };
   }
 
-  /** Whether what the request needs at least is remembered. */
+  /** Whether the request can be prepared from memory, apart from sealing. */
   isKnown(request: CloneRequest): boolean {
     const remembered = this.#templates.remembered(request.templatePath);
     return remembered !== undefined && this.#names.isKnown(remembered.template.sha256);
@@ -93,7 +93,7 @@ export class CloneSources {
     });
   }
 
-  /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
+  /** Looks at the template and seals it where possible, so that the next clone is one trip. */
   async warmUp(request: CloneRequest): Promise<Template> {
     const template = await this.look(request);
     const sizeBytes = finalBytes(request, template);
@@ -103,7 +103,7 @@ export class CloneSources {
     return template;
   }
 
-  /** Seals the template at the size asked for, if that is of use here; the reason why not if there is no space. */
+  /** Seals the template at the requested size, where that helps. Returns the reason if there is no space. */
   async seal(request: CloneRequest, template: Template): Promise<Attempt | undefined> {
     try {
       const reflinks = await this.#folder.reflinks();
@@ -116,26 +116,26 @@ export class CloneSources {
     }
   }
 
-  /** The source is not as it was: the sealed image, which is then made anew, or the template itself. */
+  /** The clone source changed: a sealed image is made again, a template is looked at again. */
   sourceChanged({ cloneSource, template }: PreparedClone): MissingStep {
     if (!cloneSource.sealed) return 'template-changed';
     this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
     return 'unsealed';
   }
 
-  /** After a clone that the addon saw change the source's count of links. */
+  /** A clone changed the number of links of its source. */
   sourceSeen({ cloneSource, template }: PreparedClone, now: CloneSource['identity']): void {
     if (!cloneSource.sealed) this.#templates.update(template, now);
-    // The clone is right all the same, but the next one should not come from an image that has lost its name.
+    // This clone is correct, but the next one should not come from an image that was removed.
     if (now.links === 0) this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
   }
 
-  /** A ready slot that was not taken. If it is gone all the same, whoever takes the name next finds that out. */
+  /** Returns a ready slot that was not taken. If it is gone, the next caller that takes it finds out. */
   giveBack({ request, template, ready }: PreparedClone): void {
     if (ready !== undefined) this.#pool.giveBack(poolKey(request, template), ready);
   }
 
-  /** Sealing a new template gives its digest on the way. A request that will be refused has nothing made for it. */
+  /** Sealing a new template also gives its digest. For a request that will be refused, nothing is sealed. */
   #digestOf({ sizeBytes }: CloneRequest): DigestOf {
     const sealed = this.#sealed;
     return async (task, path, opened) => {

@@ -1,4 +1,4 @@
-// Making slots: one at a time, many at once, on the calling thread, and ready ones for the pool.
+// Makes slots: one, many at once, on the calling thread, and ready ones for the pool.
 
 import { basename } from 'node:path';
 import type { Attempt } from '../addon/attempts.js';
@@ -32,10 +32,10 @@ import { type Pool, type PoolKey, readyName, readyStrategy } from './pool.js';
 import { sharedInodeError, warnOfSharedInode } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
-// Each round is lost to another process that changed the template or the slot in the same instant.
+// Each retry means that another process changed the template or the slot at the same moment.
 const ROUNDS = 16;
 
-// Requests in one trip of a batch: some milliseconds of work.
+// Requests per trip of a batch: a few milliseconds of work.
 const BATCH = 64;
 
 export class Cloner {
@@ -85,12 +85,12 @@ export class Cloner {
     }
     throw new RootfsError(
       'SLOT_BUSY',
-      `${this.#what(request)}: other processes keep changing the slot or the template in the same instant; try again`,
+      `${this.#what(request)}: other processes keep changing the slot or the template at the same moment; try again`,
       { path: `${this.#folder.path}/${request.vm.safe}` },
     );
   }
 
-  /** On the calling thread; throws `NOT_WARM` where that would take more than the one trip. */
+  /** On the calling thread. Throws `NOT_WARM` if the clone needs more than one trip. */
   cloneSync(request: CloneRequest): VmRootfs {
     const folder = this.#folder.opened;
     if (folder === undefined) throw this.#notWarmError(request, 'the clones folder is not open yet');
@@ -164,7 +164,7 @@ export class Cloner {
     return this.clone(prepared.request);
   }
 
-  /** What a request that is wrong in itself throws is for its own promise to tell. */
+  /** Undefined for an invalid request as well: its own promise reports the error. */
   #tryPrepare(folder: OpenFolder, request: CloneRequest): PreparedClone | undefined {
     try {
       const prepared = this.#prepare(folder, request, undefined);
@@ -174,7 +174,7 @@ export class Cloner {
     }
   }
 
-  /** Looks at the template, and where possible seals it, so that the next clone is one trip. */
+  /** Looks at the template and seals it where possible, so that the next clone is one trip. */
   async warmUp(request: CloneRequest): Promise<Template> {
     try {
       return await this.#sources.warmUp(request);
@@ -183,7 +183,7 @@ export class Cloner {
     }
   }
 
-  /** Makes a ready slot for the pool, and gives its name. Like a clone, but for nobody yet. */
+  /** Makes a ready slot for the pool, and returns its name. */
   async makeReady(request: CloneRequest, key: PoolKey, prefix: string): Promise<string> {
     for (let round = 0; round < ROUNDS; round++) {
       const name = await this.#folder.use(async (folder) => {
@@ -203,7 +203,7 @@ export class Cloner {
     prefix: string,
   ): Promise<string> {
     const { template, cloneSource, growTo, recipe } = prepared;
-    // A ready slot of other bytes must not get this name.
+    // The name promises this digest.
     if (template.sha256 !== key.template.sha256) throw templateChangedError(template.path, 'changed');
     const outcome = await native().stageImage(folder.handle, cloneSource.source, recipe.plan);
     const { staged, strategy } = outcome;
@@ -232,7 +232,7 @@ export class Cloner {
     );
   }
 
-  /** Ready slots are not flushed: one never serves a `durable` clone. */
+  /** Ready slots are not flushed, so they never serve a `durable` clone. */
   #prepare(
     folder: OpenFolder,
     request: CloneRequest,
@@ -241,7 +241,7 @@ export class Cloner {
     return this.#sources.prepare(folder, request, !request.durable, sealFailure);
   }
 
-  /** A slot that is there needs no sealed image. Else one is made, or the reason why not is returned. */
+  /** An existing slot needs no sealed image. Otherwise one is made, or the reason why not is returned. */
   async #reuseOrSeal(request: CloneRequest, template: Template): Promise<VmRootfs | Attempt | undefined> {
     const existing = await this.#folder.use(async (folder) => {
       const state = await inspectSlot(folder.handle, request.vm.safe);
@@ -337,7 +337,7 @@ export class Cloner {
     return this.#made(prepared, outcome);
   }
 
-  /** What does not fit into one trip: copies, grows, publishes. */
+  /** Does what does not fit into one trip: copies, grows, publishes. */
   async #finish(
     folder: OpenFolder,
     prepared: PreparedClone,
@@ -355,7 +355,7 @@ export class Cloner {
       const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
       const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars);
       if (published === 'exists') {
-        // Another caller was faster. Looked at at once: another round would copy it all again.
+        // Another caller was faster. Use its slot now: another round would copy everything again.
         const state = await inspectSlot(folder.handle, slot);
         return await this.#existing.reuse(what, folder, request, template, state);
       }
@@ -367,7 +367,7 @@ export class Cloner {
     }
   }
 
-  /** What a staged image still lacks. */
+  /** Completes a staged image: copy, grow, owner and mode. */
   async #complete(
     task: Task,
     { request, growTo }: PreparedClone,
@@ -392,8 +392,8 @@ export class Cloner {
 }
 
 /**
- * A clone that is published in the same trip. One that has to be grown can only come from the pool: if its ready slot is gone, a copy is
- * begun, which is never published in that trip.
+ * A clone that is published in the same trip. A clone that has to grow can only come from the pool. If its ready slot
+ * is gone, the addon starts a copy instead, which this trip does not publish.
  */
 function oneTrip({ cloneSource, recipe, request, rawId, ready, growTo }: PreparedClone): NativeClone {
   const handle =

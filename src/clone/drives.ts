@@ -1,15 +1,15 @@
-// A clone as the VMMs want to be told of it.
+// Describes a clone in the form that each VMM expects.
 import type { VmRootfs } from './vm-rootfs.js';
 
-/** What is needed of a clone, a fork or a restored slot. */
+/** The parts of a clone, a fork or a restored slot that a drive needs. */
 export type Drivable = Pick<VmRootfs, 'path'> & Partial<Pick<VmRootfs, 'sharesTemplateInode'>>;
 
 export interface DriveOptions {
-  /** The drive's name in the VMM; `rootfs` if not given. */
+  /** The drive's name in the VMM. The default is `rootfs`. */
   readonly id?: string;
-  /** The image's path as the VMM sees it, from inside its chroot; the clone's own if not given. */
+  /** The image's path as the VMM sees it, inside its chroot. The default is the clone's path. */
   readonly path?: string;
-  /** The guest cannot write. Always so for a clone that shares its template's inode. */
+  /** The guest cannot write. Always true for a clone that shares its template's inode. */
   readonly readOnly?: boolean;
 }
 
@@ -34,18 +34,20 @@ export function toFirecrackerDrive(rootfs: Drivable, options: DriveOptions = {})
 /** A clone as the value of Cloud Hypervisor's `--disk`: `path=…,readonly=on,id=…`. */
 export function toCloudHypervisorDisk(rootfs: Drivable, options: DriveOptions = {}): string {
   const { id, path, readOnly } = drive(rootfs, options);
-  // Its option parser takes what is in double quotes as it is.
+  // Its option parser takes text in double quotes literally.
   const value = /[,"[\]]/.test(path) ? `"${path}"` : path;
   return `path=${value},readonly=${readOnly ? 'on' : 'off'},id=${id},image_type=raw`;
 }
 
-/** A clone as arguments of QEMU: a raw `-drive` and the virtio `-device` on it (`virtio-blk-device` for `-M microvm`). */
+/**
+ * A clone as arguments of QEMU: a raw `-drive` and the virtio `-device` on it (`virtio-blk-device` for `-M microvm`).
+ */
 export function toQemuDrive(
   rootfs: Drivable,
   options: DriveOptions & { readonly device?: 'virtio-blk-pci' | 'virtio-blk-device' } = {},
 ): string[] {
   const { id, path, readOnly } = drive(rootfs, options);
-  // A comma ends a value, two of them are one.
+  // A comma ends a value; two commas stand for one.
   const file = path.replaceAll(',', ',,');
   return [
     '-drive',

@@ -1,4 +1,4 @@
-// Handing out a slot that exists: as it is, or changed to what was asked for.
+// Hands out an existing slot, as it is or changed as requested.
 
 import { dirname } from 'node:path';
 import { type NativeFolder, native, type SlotState } from '../addon/native.js';
@@ -34,7 +34,9 @@ export class ExistingSlots {
     return this.#found(request, template, slot, sharer);
   }
 
-  /** Makes the slot what was asked for. `again`: it was released or changed meanwhile, and has to be looked at again. */
+  /**
+   * Makes the slot what was asked for. `again`: it was released or changed meanwhile, and has to be looked at again.
+   */
   async reuse(
     what: string,
     { handle }: OpenFolder,
@@ -61,7 +63,7 @@ export class ExistingSlots {
       });
       if (!dressed) return 'again';
     }
-    // Whoever made it need not have flushed it.
+    // Its maker may not have flushed it.
     if (durable && !(await native().flushSlot(handle, vm.safe, folder))) return 'again';
     return this.#found(request, template, slot, sharer);
   }
@@ -112,7 +114,10 @@ function replaces(request: CloneRequest, slot: AssessedSlot, sharer: Sharer): bo
   return growsFrom(request, slot) !== undefined || (sharer !== 'nobody' && request.writable === true);
 }
 
-/** Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if other names of it would get them too. */
+/**
+ * Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if other names of it would
+ * get them too.
+ */
 function isDressed(request: CloneRequest, { image, state }: AssessedSlot, sharer: Sharer): boolean {
   const { owner, mode } = request;
   if (sharer !== 'nobody' && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);

@@ -1,11 +1,12 @@
-// Ready slots, in <clonesDir>/.microvm-rootfs/pool/: handing one out is a rename.
+// Keeps ready slots in <clonesDir>/.microvm-rootfs/pool/. Handing one out is a rename.
 //
-//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot for nobody yet
+//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot that is no VM's yet
 //   pool/<sha256>-<template tag>.json                                      which template such slots are of, for recover()
 //
-// All processes on the folder share them, and they outlive a restart. They are not flushed, which would cost more than they save: so one
-// that another process made is looked at before it is used, since a power cut can have emptied it, and a `durable` clone is never taken from
-// here. Their names hold their template's digest, so those of a template that has changed are not found any more.
+// All processes on the folder share them, and they survive a restart. They are not flushed, because that would cost
+// more than they save. So a ready slot of another process is checked before it is used, since a power cut may have
+// emptied it, and a `durable` clone never comes from here. Their names hold the template's digest, so that a changed
+// template finds none of them.
 
 import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,17 +27,17 @@ import type { Background } from '../system/background.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 
-/** What a ready slot is: only a request for the very same can take it. */
+/** What a ready slot is. Only a request for exactly this can take it. */
 export interface PoolKey extends OwnerAndMode {
   readonly template: Template;
-  /** Undefined if it is as long as the template. */
+  /** Undefined if it has the template's size. */
   readonly grownTo: number | undefined;
 }
 
-/** Makes one ready slot of this kind, and gives its name, which {@link readyName} makes. */
+/** Makes one ready slot of this kind, and returns the name that {@link readyName} gave it. */
 export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
 
-/** Below this share of what was asked for the pool is filled again. */
+/** The low mark: below this share of the requested count the pool is refilled. */
 const LOW_MARK = 0.5;
 
 const RECORD_BYTES_LIMIT = 64 * 1024;
@@ -46,11 +47,11 @@ interface Line {
   readonly key: PoolKey;
   readonly prefix: string;
   readonly ready: string[];
-  /** Names on disk that this process knows of, taken ones among them. */
+  /** Names on disk that this process knows, including those it has taken. */
   readonly seen: Set<string>;
   readonly count: number;
   readonly make: MakeReady;
-  /** Asks for the same of the template as it is now. */
+  /** Prewarms the same for the template as it is now. */
   readonly renew: () => Promise<void>;
   filling: Promise<void> | undefined;
 }
@@ -69,8 +70,8 @@ export class Pool {
   }
 
   /**
-   * Keeps `count` ready slots of this kind from now on; with 0 no more, and those that this process kept go. Resolves when they are there.
-   * `renew` is called if the template changes.
+   * Keeps `count` ready slots of this kind from now on. With 0, keeps no more and discards those that this process
+   * kept. Resolves when they are ready. `renew` is called if the template changes.
    */
   async keep(
     key: PoolKey,
@@ -101,7 +102,7 @@ export class Pool {
     return this.#lines.size === 0;
   }
 
-  /** The name of a ready slot, to be taken by a rename; whoever does not take it gives it back. */
+  /** The name of a ready slot, to be taken by a rename. A caller that does not take it gives it back. */
   take(key: PoolKey): string | undefined {
     const line = this.#lineOf(key);
     if (line === undefined) return undefined;
@@ -121,7 +122,7 @@ export class Pool {
     this.#lineOf(key)?.ready.push(name);
   }
 
-  /** A template has changed: its ready slots are of no use to anybody, and others are made in their place, unless it is `gone`. */
+  /** The template changed: its ready slots are discarded, and made again unless the template is `gone`. */
   drop({ path, sha256 }: Template, gone: boolean): void {
     for (const line of this.#lines.get(path) ?? []) {
       if (line.key.template.sha256 !== sha256) continue;
@@ -140,7 +141,7 @@ export class Pool {
     );
   }
 
-  /** Throws away the ready slots of templates that are gone or were replaced. Resolves to their number. */
+  /** Discards the ready slots of templates that are gone or were replaced. Resolves to their number. */
   async collect(): Promise<number> {
     return this.#folder.use(async ({ handle }) => {
       const names = await readdir(this.#path);
@@ -155,7 +156,7 @@ export class Pool {
     });
   }
 
-  /** Fills no more. Ready slots stay for the next process. */
+  /** Stops filling. Ready slots stay for the next process. */
   close(): void {
     this.#lines.clear();
   }
@@ -165,14 +166,14 @@ export class Pool {
     else await native().discardFolder(handle, 'pool', name);
   }
 
-  /** What lies on disk counts, whichever process made it. */
+  /** Ready slots on disk count, whichever process made them. */
   async #fill(line: Line, signal: AbortSignal | undefined): Promise<void> {
     await this.#folder.use(async (folder) => {
       const there = new Set(await readdir(this.#path));
       const { template } = line.key;
       const record = recordName(template.sha256, tagOf(template.path));
       if (!there.has(record)) await writeRecord(folder, join(this.#path, record), template);
-      // Those that another process took; one that this process takes meanwhile stays taken.
+      // Forget those that another process took. One that this process takes meanwhile stays taken.
       const left = line.ready.filter((name) => there.has(name));
       line.ready.splice(0, line.ready.length, ...left);
       for (const name of there) {
@@ -190,7 +191,7 @@ export class Pool {
     while (line.ready.length < line.count && this.#lineOf(line.key) === line) {
       new Task(`filling the pool of ${line.key.template.path}`, signal).checkAborted();
       const name = await line.make(line.key, line.prefix);
-      // Another filling may have found it on disk already.
+      // Another fill may already have found it on disk.
       if (line.seen.has(name)) continue;
       line.seen.add(name);
       line.ready.push(name);
@@ -215,7 +216,7 @@ export class Pool {
   }
 }
 
-/** Within the 255 bytes of a name, whatever the template's path. */
+/** At most 255 bytes, however long the template's path is. */
 function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
   const parts = [template.sha256, grownTo ?? template.identity.sizeBytes];
   if (owner !== undefined) parts.push(`o${owner.uid}.${owner.gid}`);
@@ -227,7 +228,7 @@ function tagOf(templatePath: string): string {
   return `t${native().sha256(templatePath).slice(0, 16)}`;
 }
 
-/** `unique`: among all that any process makes. */
+/** `unique` differs from that of any other ready slot of any process. */
 export function readyName(prefix: string, strategy: Strategy, unique: string): string {
   return `${prefix}${strategy}-${unique}`;
 }
@@ -241,7 +242,7 @@ function isRecord(name: string): boolean {
   return name.endsWith('.json');
 }
 
-/** The name of the record that a ready slot needs to be kept. */
+/** The name of the record without which a ready slot is discarded. */
 export function recordOf(name: string): string {
   const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
   return recordName(sha256, tag);

@@ -1,4 +1,4 @@
-// What lies in the pool, whichever process made it.
+// Lists the pool, whichever process filled it.
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -6,12 +6,12 @@ import type { Owner } from '../system/arguments.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 import { readPoolRecord, recordOf } from './pool.js';
 
-/** Ready slots of one kind: those that one kind of clone takes. */
+/** Ready slots of one kind: one stack, size, owner and mode. */
 export interface ReadySlots {
   readonly stack: string;
   readonly sourceSha256: string;
   readonly sizeBytes: number;
-  /** Undefined: as the process had it that made them. */
+  /** Undefined: the owner is that of the process that made them. */
   readonly owner: Owner | undefined;
   readonly mode: number | undefined;
   readonly count: number;
@@ -28,7 +28,7 @@ export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
       if (known !== undefined) kinds.set(kind, { ...known, count: known.count + 1 });
       if (kind === '' || known !== undefined) continue;
       const record = await readPoolRecord(join(path, recordOf(name)));
-      // Without a record nobody keeps them, and recover() removes them.
+      // Ready slots without a record are not kept; recover() removes them.
       if (record === undefined) continue;
       kinds.set(kind, {
         stack: basename(dirname(record.templatePath)),

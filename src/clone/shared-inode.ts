@@ -1,4 +1,4 @@
-// Clones that are hardlinks of their template: what is refused, and what is warned of.
+// What is refused and what is warned about when a clone is a hardlink of its template.
 
 import type { Template } from '../catalog/templates.js';
 import { RootfsError } from '../system/errors.js';
@@ -13,7 +13,7 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
   );
 }
 
-/** Somebody linked the image: a jail, a backup, or its VMM. */
+/** Somebody has linked the image: a jail, a backup, or its VMM. */
 export function foreignNamesError(request: CloneRequest, links: number): RootfsError {
   return new RootfsError(
     'SHARED_INODE',

@@ -7,24 +7,24 @@ import type { CloneRequest } from './clone-plan.js';
 
 /** A VM's own root disk. */
 export interface VmRootfs {
-  /** The sanitised id: the name of the slot's folder. */
+  /** The slot's name: the id with every character outside `A-Za-z0-9_-` replaced. */
   readonly vmId: string;
   readonly stack: string;
-  /** The image to give to the VM. */
+  /** The path of the image to give to the VM. */
   readonly path: string;
   /** The template's SHA-256 when the clone was made. */
   readonly sourceSha256: string;
-  /** Length of the image. */
+  /** The length of the image. */
   readonly sizeBytes: number;
-  /** How the clone was made. Of a slot that was there already: as far as the disk tells. */
+  /** How the clone was made. For an existing slot, this is derived from what is on disk. */
   readonly strategy: Strategy;
-  /** The image **is** the template, under another name: a guest that writes to it changes the template. */
+  /** The image **is** the template, by a hardlink: a guest that writes to it changes the template. */
   readonly sharesTemplateInode: boolean;
-  /** The slot was there already. */
+  /** The slot existed already. */
   readonly reused: boolean;
-  /** It was made beforehand: see `prewarm`. */
+  /** The slot came from the pool: see `prewarm`. */
   readonly pooled: boolean;
-  /** Ways that were left before one served, in order; none for a slot that was there already. */
+  /** The rungs that failed before one served, in order. Empty for an existing slot. */
   readonly attempts: readonly Attempt[];
 }
 

@@ -1,4 +1,4 @@
-// The lock of a folder: a slot's, or in the catalog a stack's.
+// Locks a folder: a slot's, or a stack's in the catalog.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, type NativeLockedSlot, native } from '../addon/native.js';

@@ -1,4 +1,5 @@
-// The folder of slots: opened when first needed, opened anew when it was moved or replaced, swept behind the caller's back.
+// A folder with our `.microvm-rootfs` in it: the clones folder, the catalog, the folder of snapshots. It is opened when
+// first needed, opened again if it was moved or replaced, and swept in the background.
 
 import { chmod, mkdir, rename, rm } from 'node:fs/promises';
 import { relative } from 'node:path';
@@ -16,32 +17,32 @@ export interface SweepReport {
   readonly trashRemoved: number;
 }
 
-/** The clones folder while it is open. */
+/** The folder while it is open. */
 export interface OpenFolder {
   readonly handle: NativeFolder;
   /** This process's own folder in staging. */
   readonly sessionPath: string;
-  /** Whether files in the folder can share blocks; undefined while there was no space to try it. */
+  /** Whether files in the folder can share blocks; undefined if there was no space to try it. */
   reflinks: boolean | undefined;
 }
 
-// Files and folders in one slice.
+// Files and folders per slice.
 const SWEEP_BUDGET = 64;
 
-// Behind the caller's back half of the time is enough: the disk is wanted for clones.
+// In the background a sweep rests half of the time, so that clones get the disk.
 const SWEEP_REST_MS_LIMIT = 50;
 
-// What is open for longer goes with a later sweep.
+// What stays open for longer is removed by a later sweep.
 const STILL_OPEN_SWEEPS = 5;
 const STILL_OPEN_REST_MS = 10;
 
-// A folder that is replaced over and over is somebody's mistake, not bad luck.
+// If the folder is replaced more often than this, something is wrong.
 const REOPEN_LIMIT = 3;
 
 export class ManagedFolder {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly path: string;
-  /** Everything of our own lives here. */
+  /** Our own folder in it. */
   readonly statePath: string;
   #opening: Promise<OpenFolder> | undefined;
   #open: OpenFolder | undefined;
@@ -49,7 +50,7 @@ export class ManagedFolder {
   #background: Promise<void> | undefined;
   #sweepAgain = false;
   readonly #settling = new Settling((slots) => this.#settleOpened(slots));
-  /** By sweeps behind the caller, since somebody last asked. */
+  /** Removed by background sweeps since the last report. */
   #stagingRemovedBefore = 0;
   #closed = false;
   #closing: Promise<void> | undefined;
@@ -61,7 +62,10 @@ export class ManagedFolder {
 
   readonly #beforeOpened: () => Promise<void>;
 
-  /** `what` is for messages: others also keep a folder in this way. `beforeOpened` can keep it from being opened, or made, at all. */
+  /**
+   * `what` is for messages: others also keep a folder in this way. `beforeOpened` can keep it from being opened, or
+   * made, at all.
+   */
   constructor(path: string, what = 'clones folder', beforeOpened = async () => {}) {
     this.#what = what;
     this.#beforeOpened = beforeOpened;
@@ -69,9 +73,11 @@ export class ManagedFolder {
     this.statePath = `${this.path}/${STATE_FOLDER}`;
   }
 
-  /** Runs `work` with the open folder, and again with a new one if the folder proves to be another than the one that was opened. */
+  /**
+   * Runs `work` with the open folder. If the path turns out to name another folder, opens that and runs `work` again.
+   */
   async use<T>(work: (folder: OpenFolder) => Promise<T>): Promise<T> {
-    // Counted before the folder is open: close() must not end between the two.
+    // Counted before the folder is open, so that close() waits for it.
     this.#users++;
     try {
       for (let attempt = 1; ; attempt++) {
@@ -100,17 +106,17 @@ export class ManagedFolder {
     });
   }
 
-  /** Work to be done each time that a folder was opened, before it is used. */
+  /** Adds work to be done each time that the folder is opened, before it is used. */
   onOpened(listener: () => Promise<void>): void {
     this.#listeners.push(listener);
   }
 
-  /** The folder if it is open already. */
+  /** The folder, if it is open. */
   get opened(): OpenFolder | undefined {
     return this.#closed ? undefined : this.#open;
   }
 
-  /** Whether an error says that the path names another folder by now, or that our own folder in it was removed. */
+  /** Whether an error means that the path now names another folder, or that our own folder in it was removed. */
   isStale(error: unknown): boolean {
     if (failedWith(error, 'ESTALE')) return true;
     if (!failedWith(error, 'ENOENT') || !isSystemError(error)) return false;
@@ -118,7 +124,10 @@ export class ManagedFolder {
     return (error.path?.startsWith(ours) ?? false) || (error.dest?.startsWith(ours) ?? false);
   }
 
-  /** Empties trash and removes what dead processes left in staging, now. What opening the folder has removed of that is reported as well. */
+  /**
+   * Empties the trash and removes what dead processes left in staging. The report includes what background sweeps
+   * removed.
+   */
   async sweep(signal?: AbortSignal): Promise<SweepReport> {
     const { stagingRemoved, trashRemoved } = await this.use(({ handle }) =>
       sweepFolder(new Task(`sweeping ${this.path}`, signal), handle, 0),
@@ -129,7 +138,7 @@ export class ManagedFolder {
     return { stagingRemoved: stagingRemoved + before, trashRemoved };
   }
 
-  /** Starts a sweep behind the caller, or another one after the one that runs. */
+  /** Starts a sweep in the background, or another one after the one that is running. */
   sweepInBackground(): void {
     if (this.#background !== undefined) {
       this.#sweepAgain = true;
@@ -153,12 +162,12 @@ export class ManagedFolder {
       });
   }
 
-  /** What the system failed at half-way may lie in trash, and nobody may ever release anything again. */
+  /** A failed operation may have left something in the trash, and no later release may come to empty it. */
   sweepAfter(error: unknown): void {
     if (isSystemError(error)) this.sweepInBackground();
   }
 
-  /** Never opens, let alone makes, a folder that is not wanted any more. */
+  /** Sweeps the folder if it is open. Never opens or creates it. */
   async #sweepOpened(): Promise<void> {
     const folder = this.#open;
     if (folder === undefined) return;
@@ -174,7 +183,10 @@ export class ManagedFolder {
     }
   }
 
-  /** Removes a folder of this process in staging. What cannot be removed now goes into trash, and never hides the outcome of the work. */
+  /**
+   * Removes a folder of this process in staging. What cannot be removed now goes into trash, and never hides the
+   * outcome of the work.
+   */
   async discard(path: string): Promise<void> {
     try {
       await rm(path, { recursive: true, force: true });
@@ -266,7 +278,7 @@ async function sweepFolder(task: Task, handle: NativeFolder, restLimitMs: number
     const report = await inTurn(task, () => native().sweep(handle, SWEEP_BUDGET));
     stagingRemoved += report.stagingRemoved;
     trashRemoved += report.trashRemoved;
-    // FUSE closes files behind the caller's back, some instants later.
+    // FUSE closes files a moment after their last user has.
     const again = report.stillOpen && stillOpenSweeps++ < STILL_OPEN_SWEEPS;
     if (again) await sleep(STILL_OPEN_REST_MS);
     more = report.more || again;
@@ -275,7 +287,7 @@ async function sweepFolder(task: Task, handle: NativeFolder, restLimitMs: number
   return { stagingRemoved, trashRemoved };
 }
 
-/** Making it with its parents, Node reports a full disk as ENOENT: so that is done only where a parent is missing. */
+/** Creates the parents only if one is missing: with `recursive`, Node reports a full disk as ENOENT. */
 async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);
@@ -284,7 +296,7 @@ async function makeFolder(path: string): Promise<void> {
     if (!failedWith(error, 'ENOENT')) throw error;
     if ((await mkdir(path, { recursive: true })) === undefined) return;
   }
-  // Whatever the umask says: VMMs reach their disks by this path.
+  // Independent of the umask: VMMs reach their disks through this path.
   await chmod(path, 0o755);
 }
 

@@ -1,12 +1,12 @@
-// Small files in our own folder: replaced as a whole, and read without trusting what lies there by now.
+// Small files in our own folder. They are replaced atomically, and read without trusting what is there.
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { native } from '../addon/native.js';
 import { failedWith } from '../system/errors.js';
 
 /**
- * What a file holds; undefined if there is none, or nothing that we wrote: a symbolic link, a FIFO (which would block a thread for ever), a
- * folder, or more bytes than `limitBytes`.
+ * The contents of a file. Undefined if there is none, or if it cannot be ours: a symbolic link, a FIFO (which would
+ * block a thread), a folder, or more than `limitBytes` bytes.
  */
 export async function readOwnFile(path: string, limitBytes: number): Promise<string | undefined> {
   try {
@@ -17,7 +17,10 @@ export async function readOwnFile(path: string, limitBytes: number): Promise<str
   }
 }
 
-/** Readers, in any process and after any power cut, find the old contents or the new. `folder` is on the same filesystem, and this process's own. */
+/**
+ * Readers in any process, even after a power cut, find either the old contents or the new. `folder` belongs to this
+ * process and is on the same file system.
+ */
 export async function replaceOwnFile(path: string, text: string, folder: string): Promise<void> {
   const temporary = join(folder, basename(path));
   try {
