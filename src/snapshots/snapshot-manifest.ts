@@ -64,7 +64,9 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
       /^[0-9a-f]{64}$/.test(sourceSha256) &&
       (sizeStamp === undefined || Number.isSafeInteger(sizeStamp)) &&
       !Number.isNaN(Date.parse(createdAt)) &&
-      files.length > 0;
+      files.length > 0 &&
+      // A manifest that was cut off after a line lists fewer.
+      files.length === Object.keys(sizes).length;
     return isWhole ? { vmId, stack, sourceSha256, sizeStamp, createdAt, files } : undefined;
   } catch {
     return undefined;

@@ -1,0 +1,50 @@
+// Decompressing a source of any size into a sparse file.
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { expect, test } from 'vitest';
+import { decompress } from '../../src/publish/decompress.js';
+import { DEFAULT_LIMITS } from '../../src/publish/publish-options.js';
+import { Task } from '../../src/system/task.js';
+import { allocatedBytes } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { KiB, MiB, pattern } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+
+async function decompressed(bytes: Buffer, maxBytes = DEFAULT_LIMITS.maxBytes): Promise<string> {
+  const { root } = await Host.in();
+  const path = join(root, 'source.gz');
+  const dest = join(root, 'dest');
+  await writeFile(path, bytes);
+  const limits = { ...DEFAULT_LIMITS, maxBytes };
+  const request = { format: 'gzip', path, source: path, dest, limits, sparse: { fillGaps: false } } as const;
+  await decompress(new Task('decompressing', undefined), request, () => {});
+  return dest;
+}
+
+test('several members are one file', async () => {
+  const parts = [pattern(100 * KiB, 1), pattern(100 * KiB, 2)];
+  const dest = await decompressed(Buffer.concat(parts.map((part) => gzipSync(part))));
+  expect((await readFile(dest)).equals(Buffer.concat(parts))).toBe(true);
+});
+
+test('zeros become a hole', async () => {
+  const dest = await decompressed(gzipSync(Buffer.concat([pattern(4 * KiB), Buffer.alloc(4 * MiB)])));
+  expect((await readFile(dest)).length).toBe(4 * MiB + 4 * KiB);
+  expect(await allocatedBytes(dest)).toBeLessThan(MiB);
+});
+
+test('what is cut off or damaged is refused, wherever it is', async () => {
+  const bytes = gzipSync(pattern(64 * KiB));
+  for (const length of [11, 1000, bytes.length - 4, bytes.length - 1])
+    await rejection(decompressed(bytes.subarray(0, length)), 'IMAGE_INVALID');
+  const damaged = Buffer.from(bytes);
+  damaged.writeUInt8(damaged.readUInt8(5000) ^ 1, 5000);
+  await rejection(decompressed(damaged), 'IMAGE_INVALID');
+});
+
+test('what holds more than the limit ends there', async () => {
+  const bomb = gzipSync(Buffer.alloc(64 * MiB));
+  const { message } = await rejection(decompressed(bomb, MiB), 'SOURCE_TOO_LARGE');
+  expect(message).toContain('limits.maxBytes');
+});
