@@ -166,7 +166,9 @@ Napi::Value identities(const Napi::CallbackInfo& info) {
 Napi::Value flush_source(const Napi::CallbackInfo& info) {
   Ref<Source> source = unwrap<Source>(info[0]);
   if (!source) return {};
-  return start_silent(info.Env(), "microvm:flushSource", [source] { return flush(source->fd(), source->path()); });
+  return start_silent(info.Env(), "microvm:flushSource", [source] { 
+    return flush_if_possible(source->fd(), source->path());
+  });
 }
 
 Napi::Value sha256_of_text(const Napi::CallbackInfo& info) {

@@ -139,4 +139,9 @@ Error flush(int fd, std::string_view path) {
   return {};
 }
 
+Error flush_if_possible(int fd, std::string_view path) {
+  Error error = flush(fd, path);
+  return error.is(EINVAL) || error.is(EROFS) ? Error() : error;
+}
+
 }  // namespace microvm

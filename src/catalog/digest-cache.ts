@@ -6,7 +6,7 @@ import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile, replaceOwnFile } from '../folder/state-files.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, mayNotWrite, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 
 const FILE = 'digests.json';
@@ -58,8 +58,8 @@ export class DigestCache {
       await this.#folder.use(async () => {});
     } catch (error) {
       // Who may only look at the folder has nothing to keep there.
-      const mayNot = ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
-      if (!mayNot && !(error instanceof RootfsError && error.code === 'CLOSED')) this.#warn(error);
+      if (!mayNotWrite(error) && !(error instanceof RootfsError && error.code === 'CLOSED'))
+        this.#warn(error);
     }
   }
 

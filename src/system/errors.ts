@@ -149,6 +149,11 @@ export function isFull(error: unknown): error is SystemError {
   return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
 }
 
+/** Whether this process may not write there: it lacks the right, or the file system is read-only. */
+export function mayNotWrite(error: unknown): boolean {
+  return ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
+}
+
 /** Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged. */
 export function asRootfsError(what: string, error: unknown): unknown {
   if (error instanceof RootfsError || !isSystemError(error)) return error;

@@ -9,7 +9,7 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
-import { asRootfsError } from '../system/errors.js';
+import { asRootfsError, mayNotWrite } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
@@ -30,6 +30,8 @@ export interface RecoverReport extends SweepReport {
   readonly unknown: readonly string[];
   /** Slots whose growing had been cut off while it was published, and was completed or undone. */
   readonly settledSlots: readonly string[];
+  /** Folders of templates or snapshots that this process may not write to: what dead processes left there stays. */
+  readonly notSwept: readonly string[];
 }
 
 export async function recover(
@@ -47,6 +49,7 @@ export async function recover(
   const unstamped: string[] = [];
   const unknown: string[] = [];
   const unsettled: string[] = [];
+  const notSwept: string[] = [];
   const failures: unknown[] = [];
   const look = (slot: string) =>
     folder.use(async ({ handle }) => {
@@ -87,9 +90,15 @@ export async function recover(
     for (const each of [folder, ...others]) {
       // Nothing is made where nothing was.
       if (await isMissing(each.statePath)) continue;
-      const swept = await each.sweep(signal);
-      stagingRemoved += swept.stagingRemoved;
-      trashRemoved += swept.trashRemoved;
+      try {
+        const swept = await each.sweep(signal);
+        stagingRemoved += swept.stagingRemoved;
+        trashRemoved += swept.trashRemoved;
+      } catch (error) {
+        // A catalog on a read-only image, or another user's, has its own keeper.
+        if (each === folder || !mayNotWrite(error)) throw error;
+        notSwept.push(each.path);
+      }
     }
     if (failures.length > 0) throw failures[0];
     return {
@@ -102,6 +111,7 @@ export async function recover(
       unstamped,
       unknown,
       settledSlots,
+      notSwept,
     };
   } catch (error) {
     throw asRootfsError(task.what, error);

@@ -12,7 +12,7 @@ export function addRecover(program: Command): void {
       `
 JSON: { "stagingRemoved", "trashRemoved", "sealedRemoved", "pooledRemoved", "tornSlots": [name],
         "tornInUse": [name], "unstamped": [name], "unknown": [name],
-        "settledSlots": [name] }
+        "settledSlots": [name], "notSwept": [path] }
 
 Example:
   microvm-rootfs recover`,
@@ -38,5 +38,6 @@ function text(report: RecoverReport): string {
     'Images without a stamp, left': names(report.unstamped),
     'Stamps that can not be read, left': names(report.unknown),
     'Cut-off grows settled': names(report.settledSlots),
+    'Folders that may not be written to, left': names(report.notSwept),
   });
 }
