@@ -18,9 +18,14 @@ import type { VmId } from './vm-id.js';
 export interface ExportedImage {
   readonly path: string;
   readonly sizeBytes: number;
-  /** `hardlink`: the slot's very image under another name, what the VM writes is in the slot. Else the image has a life of its own. */
+  /**
+   * `hardlink`: the slot's very image under another name, what the VM writes is in the slot. Else the image has a life
+   * of its own.
+   */
   readonly strategy: Strategy;
-  /** Ways that were left before one served, in order. `SHARED_INODE`: the clone is its template, which no jail may have. */
+  /**
+   * Ways that were left before one served, in order. `SHARED_INODE`: the clone is its template, which no jail may have.
+   */
   readonly attempts: readonly Attempt[];
 }
 

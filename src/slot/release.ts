@@ -1,4 +1,4 @@
-// Taking slots away.
+// Releases slots.
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeAddon, type NativeFolder, native } from '../addon/native.js';
@@ -11,7 +11,7 @@ import { rawIdToStore, type VmId } from './vm-id.js';
 export interface ReleaseOptions {
   /** Flush the clones folder before the call resolves, so that the slot does not come back after a power cut. */
   readonly durable?: boolean;
-  /** Reject with `SLOT_IN_USE` rather than take the image from a process that has it open. */
+  /** Reject with `SLOT_IN_USE` if a process has the image open. */
   readonly refuseInUse?: boolean;
 }
 
@@ -31,7 +31,7 @@ export async function releaseUnlessBusy(
   }
 }
 
-/** False if there was no slot. */
+/** Resolves to false if there was no slot. */
 export async function releaseSlot(
   folder: ManagedFolder,
   vm: VmId,
@@ -40,7 +40,8 @@ export async function releaseSlot(
   const path = join(folder.path, vm.safe);
   const what = `releasing ${path}`;
   try {
-    // For a slot that is not there no folder is opened or made. `durable` also holds for one that another call released.
+    // For a slot that is not there no folder is opened or made. `durable` also holds for one that another call
+    // released.
     const absent = await isMissing(path);
     if (absent && (!options.durable || (await isMissing(folder.path)))) return false;
     const { status, rawId } = await folder.use(({ handle }) =>

@@ -1,5 +1,5 @@
-// Whether a slot's image is somebody else's file as well. A link count alone says nothing of that: a jail, a backup or an
-// operator may have given the image another name.
+// Whether a slot's image is somebody else's file as well. A link count alone says nothing of that: a jail, a backup or
+// an operator may have given the image another name.
 
 import { type Identity, sameFile } from '../addon/identity.js';
 import { type NativeFolder, native, type SlotState } from '../addon/native.js';

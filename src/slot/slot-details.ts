@@ -13,12 +13,14 @@ import { parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 export interface SlotDetails extends SlotInfo {
-  /** How its image was made, as far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy. */
+  /**
+   * How its image was made, as far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy.
+   */
   readonly strategy: Strategy;
   readonly use: SlotUse;
   /**
-   * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if its stack is not known, or the template's
-   * present digest is not.
+   * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if its stack is not
+   * known, or the template's present digest is not.
    */
   readonly outdated: boolean | undefined;
   /** Bytes on disk that its image alone has: what releasing it gives back. */

@@ -35,8 +35,8 @@ export interface SlotImage {
 const ROUNDS = 16;
 
 /**
- * Runs `work` with the image of a whole slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`, `VM_ID_COLLISION`, and with `SLOT_IN_USE` if that is
- * asked for.
+ * Runs `work` with the image of a whole slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
+ * `VM_ID_COLLISION`, and with `SLOT_IN_USE` if that is asked for.
  */
 export async function withSlotImage<T>(
   folder: ManagedFolder,

@@ -1,36 +1,40 @@
-// What a slot tells of itself.
+// Describes a slot from its own files.
 import type { SlotFacts } from '../addon/native.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
- * `torn`: a crash or a power cut left it so; it is never handed out, and `recover` removes it. `unstamped`: an image without a stamp, perhaps
- * somebody else's. `unknown`: a stamp holds something that this library can't read. Nothing but `release` removes the last two.
+ * `torn`: a crash or a power cut left it so; it is never handed out, and `recover` removes it. `unstamped`: an image
+ * without a stamp, possibly somebody else's. `unknown`: a stamp holds something that this library can't read. Nothing
+ * but `release` removes the last two.
  */
 export type SlotHealth = 'whole' | 'torn' | 'unstamped' | 'unknown';
 
-/** A slot in the clones folder, as far as its own files tell. */
+/** A slot in the clones folder, as its own files describe it. */
 export interface SlotInfo {
-  /** The sanitised id: the name of the slot's folder. */
+  /** The slot's name: the id with every character outside `A-Za-z0-9_-` replaced. */
   readonly vmId: string;
-  /** The id as it was given to `cloneForVm`. */
+  /** The raw id, as given to `cloneForVm`. */
   readonly rawId: string;
-  /** The image. */
+  /** The path of the image. */
   readonly path: string;
   readonly health: SlotHealth;
-  /** The stack that it was cloned of; where only the digest tells, the first that had it. Undefined if no stack is known to have had it. */
+  /**
+   * The stack that the slot was cloned from. If only the digest identifies it, the first stack with that digest.
+   * Undefined if none is known.
+   */
   readonly stack: string | undefined;
-  /** The template's SHA-256 when the clone was made. Undefined in a slot that is not whole. */
+  /** The template's SHA-256 when the clone was made. Undefined if the slot is not complete. */
   readonly sourceSha256: string | undefined;
-  /** Length of the image. */
+  /** The length of the image. */
   readonly sizeBytes: number;
-  /** It was grown to that length. */
+  /** The image was grown to that length. */
   readonly grown: boolean;
-  /** When its stamp was written: for a slot out of the pool, when it was made ready. */
+  /** When the stamp was written. For a slot from the pool, when it was made ready. */
   readonly createdAt: Date;
 }
 
-/** Undefined if it is no slot: absent, a foreign file, or a folder of other things. `firstStack`: see {@link StackNames}. */
+/** Undefined if it is not a slot: absent, a file, or a folder of other things. `firstStack`: see {@link StackNames}. */
 export function slotInfo(
   clonesDir: string,
   slot: string,

@@ -1,4 +1,4 @@
-// Listing slots: a folder may hold a hundred thousand of them, so they come in batches, never all at once.
+// Lists slots in batches, since a folder may hold a hundred thousand of them.
 
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -10,13 +10,13 @@ import { slotNames } from './slot-names.js';
 import { surveySlots } from './slot-survey.js';
 import { parseStamp } from './stamps.js';
 
-// Names in one trip: some milliseconds of work.
+// Names per trip: a few milliseconds of work.
 const BATCH = 256;
 
-// One is converted here while the others are read there.
+// One batch is converted here while others are read on other threads.
 const BATCHES_AT_ONCE = 3;
 
-/** In no order. What is made or released meanwhile may be there or not. */
+/** Yields slots in no particular order. A slot that is made or released meanwhile may or may not appear. */
 export async function* listSlots(
   folder: ManagedFolder,
   stackNames: StackNames,
@@ -26,12 +26,12 @@ export async function* listSlots(
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
     const infos = readBatch(folder, names, stackNames);
-    // Whoever stops listing after a failure must not be told of another one by an unhandled rejection.
+    // If the listing ends early, a later failure must not become an unhandled rejection.
     infos.catch(() => {});
     reading.push(infos);
   };
   try {
-    // Listing makes no folder that is not there.
+    // Listing never creates the folder.
     if (await isMissing(folder.path)) return;
     let names: string[] = [];
     for await (const name of slotNames(folder.path)) {
@@ -63,7 +63,7 @@ async function readBatch(
   for (const [i, state] of states.entries()) {
     if (isSystemError(state)) throw state;
     const sha256 = parseStamp(state.stamp);
-    // Awaited once for each digest: a promise for each slot would take as long as all the rest.
+    // Once per digest: a promise per slot would double the time.
     if (!firsts.has(sha256)) firsts.set(sha256, await stackNames.firstWith(sha256 as string));
     const info = slotInfo(folder.path, names[i] as string, state, firsts.get(sha256));
     if (info !== undefined) infos.push(info);

@@ -1,4 +1,4 @@
-// Options of what is made from a slot that is there.
+// Options of what is made from an existing slot.
 import {
   type Owner,
   optionalBoolean,
@@ -9,18 +9,18 @@ import {
 } from '../system/arguments.js';
 
 export interface ForkOptions {
-  /** Reject with `SLOT_IN_USE` if some process has the image open, rather than trust that the VM is paused. */
+  /** Reject with `SLOT_IN_USE` if a process has the image open, instead of trusting that the VM is paused. */
   readonly refuseInUse?: boolean;
-  /** Owner of the new image. Needs CAP_CHOWN. */
+  /** The owner of the new image. Needs CAP_CHOWN. */
   readonly owner?: Owner;
-  /** Permission bits of the new image; 0o600 if not given. */
+  /** The permission bits of the new image. The default is 0o600. */
   readonly mode?: number;
-  /** Flush before the call resolves, so that what was made outlives a power cut. */
+  /** Flush before the call resolves, so that the result survives a power cut. */
   readonly durable?: boolean;
   readonly signal?: AbortSignal;
 }
 
-/** Options that were checked. */
+/** Checked options. */
 export interface CopyOptions {
   readonly owner: Owner | undefined;
   readonly mode: number | undefined;

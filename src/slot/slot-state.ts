@@ -1,4 +1,4 @@
-// Whether a slot that is there may be handed out: what other programs, crashes and power cuts can have left in it.
+// Decides whether an existing slot may be handed out, whatever other programs, crashes and power cuts have left in it.
 
 import { type Identity, identical, sameImage } from '../addon/identity.js';
 import type { FileInfo, SlotFacts, SlotState } from '../addon/native.js';
@@ -34,7 +34,7 @@ export function isSameSlot(before: SlotState, now: SlotState): boolean {
   );
 }
 
-/** A slot that is whole and is the asking VM's. */
+/** A complete slot of the requesting VM. */
 export interface AssessedSlot {
   readonly state: SlotWithImage;
   readonly image: FileInfo;
@@ -51,7 +51,8 @@ export function assessSlot(
 ): AssessedSlot | 'grow-cut-off' {
   if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state))
     throw slotInvalidError(path);
-  // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it was.
+  // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it
+  // was.
   if (state.rawId === undefined && state.stamp === undefined)
     throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
   requireOwnId(path, request.vm, state);
@@ -65,7 +66,7 @@ export function assessSlot(
   if (request.sizeBytes !== undefined && sizeStamp !== undefined && sizeStamp !== request.sizeBytes) {
     throw new RootfsError(
       'SIZE_STAMP_MISMATCH',
-      `${path} was grown to ${sizeStamp} bytes, ${request.sizeBytes} were asked for: release the slot first, or ask for its size`,
+      `${path} was grown to ${sizeStamp} bytes, but ${request.sizeBytes} were requested: release the slot first, or request its size`,
       { path },
     );
   }
@@ -95,15 +96,15 @@ export function assessSlot(
   if (sizeStamp === undefined && imageBytes > templateBytes && !growGoesOn) {
     throw slotTornError(
       path,
-      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: growing it was cut ` +
-        `off; ask for ${imageBytes} bytes to finish, or`,
+      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: a grow was ` +
+        `interrupted; ask for ${imageBytes} bytes to finish, or`,
     );
   }
   const { folder, image } = state;
   return { state: { ...state, folder, image }, image, sizeStamp, templateBytes };
 }
 
-/** Throws `VM_ID_COLLISION` if the slot is another id's. */
+/** Throws `VM_ID_COLLISION` if the slot belongs to another id. */
 export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
   if (state.rawId === null || state.rawId === '')
     throw slotTornError(path, 'the file with its raw id is empty or unreadable');
@@ -141,14 +142,14 @@ export function slotInvalidError(path: string): RootfsError {
 export function slotTornError(path: string, how: string): RootfsError {
   return new RootfsError(
     'SLOT_TORN',
-    `${path} is not whole, and is not handed out: ${how}; stop the VM if it runs, then release the slot`,
+    `${path} is incomplete, and is not handed out: ${how}; stop the VM if it runs, then release the slot`,
     {
       path,
     },
   );
 }
 
-/** The stamp is something, but nothing that this library writes or reads. Another program may know what it says. */
+/** The stamp has contents, but not in a form that this library reads. Another program may understand it. */
 export function stampInvalidError(path: string, file: string): RootfsError {
   const holds = file === CLONE_STAMP_FILE ? 'no digest of 64 hex digits' : 'no number of bytes';
   return new RootfsError(
@@ -158,14 +159,14 @@ export function stampInvalidError(path: string, file: string): RootfsError {
   );
 }
 
-/** The name of a stamp that holds something which nobody here can read; undefined if there is none. */
+/** The name of a stamp that this library cannot read; undefined if there is none. */
 export function unknownStamp({ stamp, sizeStamp, newSizeStamp }: SlotFacts): string | undefined {
   if (stamp !== undefined && parseStamp(stamp) === undefined && !isEmptied(stamp)) return CLONE_STAMP_FILE;
   if (Number.isNaN(parseSizeStamp(sizeStamp)) && !isEmptied(sizeStamp)) return CLONE_SIZE_STAMP_FILE;
   return newSizeStamp === null ? `${CLONE_SIZE_STAMP_FILE}.new` : undefined;
 }
 
-/** Whether a slot can never be handed out again, as far as can be told without its template. */
+/** Whether a slot can never be handed out again, judged without its template. */
 export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
   if (state.kind !== 'folder' || isUnstamped(state) || unknownStamp(state) !== undefined || isNobodys(state))
     return false;
@@ -178,19 +179,19 @@ export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => numb
 }
 
 /**
- * An image without any stamp, be it empty. A power cut can leave a slot so, where its guest flushed the image; but so can anybody who keeps an
- * image there.
+ * An image without any stamp, not even an empty one. A power cut can leave a slot like that if its guest flushed the
+ * image, but so can anybody who keeps an image there.
  */
 export function isUnstamped(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image !== undefined && !state.marked;
 }
 
-/** A folder of other things. An empty one is as good as none, and counts as absent. */
+/** A folder with other things in it. An empty folder counts as absent. */
 export function isNobodys(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image === undefined && !state.marked;
 }
 
-/** How the image was made, as far as the disk tells. */
+/** How the image was made, derived from what is on disk. */
 export function strategyOf(state: SlotState, sharesInode = hasForeignNames(state)): Strategy {
   return sharesInode ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
 }

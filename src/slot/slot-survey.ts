@@ -1,4 +1,5 @@
-// Many slots at a time, for listing them: as tables rather than objects, which take longer to pass on than slots take to be read.
+// Reads many slots at a time for a listing. The addon returns flat tables, because building objects would take longer
+// than reading the slots.
 
 import { type NativeFolder, native, type SlotFacts, type SmallFile } from '../addon/native.js';
 import type { SystemError } from '../system/errors.js';

@@ -1,4 +1,4 @@
-// Whether a VM has its slot's image open.
+// Tells whether a VM has its slot's image open.
 
 import { inspectSlot, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -8,7 +8,7 @@ import { requireOwnId, slotInvalidError, slotNotFoundError } from './slot-state.
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
-/** `unknown` where the filesystem has no leases: FUSE, NFS; and for an image of another user, without CAP_LEASE. */
+/** `unknown` if the file system has no leases (FUSE, NFS), or for another user's image without CAP_LEASE. */
 export type SlotUse = 'in-use' | 'unused' | 'unknown';
 
 export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUse> {
@@ -21,17 +21,17 @@ export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUs
     requireOwnId(path, vm, state);
     return await imageInUse(path);
   } catch (error) {
-    throw asRootfsError(`looking whether ${path} is in use`, error);
+    throw asRootfsError(`checking whether ${path} is in use`, error);
   }
 }
 
-/** Of a slot's folder. One without an image is used by nobody. */
+/** For a slot's folder. A folder without an image is unused. */
 export async function imageInUse(slotPath: string): Promise<SlotUse> {
   try {
     const open = await native().openElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`);
     return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
   } catch (error) {
-    // Whoever has a lease on it, which makes opening it fail, has it open.
+    // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
     if (failedWith(error, 'EAGAIN')) return 'in-use';
     if (failedWith(error, 'ENOENT') || failedWith(error, 'EINVAL')) return 'unused';
     throw error;

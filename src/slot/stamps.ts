@@ -1,9 +1,9 @@
-// The files beside a clone, in formats that other programs on the host share.
+// The files in a slot. Other programs on the host share the formats of the clone and the stamps.
 import type { SmallFile } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { VmId } from './vm-id.js';
 
-/** A clone's file name in its slot. */
+/** The file name of a clone. */
 export const CLONE_ROOTFS_FILE = 'rootfs.ext4';
 /** Holds the template's SHA-256 at clone time: 64 lower-case hex digits. */
 export const CLONE_STAMP_FILE = 'rootfs.ext4.sha256';
@@ -68,12 +68,12 @@ export function sidecarsOf(slot: {
   return sidecars;
 }
 
-/** The one that only some slots have. */
+/** The raw id's sidecar, which only some slots have. */
 export function rawIdFile(rawId: string | undefined): string[] {
   return rawId === undefined ? [] : [CLONE_RAW_ID_FILE, rawId];
 }
 
-/** Where a VM's image lies. */
+/** The path of a VM's image. */
 export function imagePath(folder: ManagedFolder, vm: VmId): string {
   return `${folder.path}/${vm.safe}/${CLONE_ROOTFS_FILE}`;
 }

@@ -1,13 +1,13 @@
 import { isWellFormed, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 
-/** A VM's id as the caller has it, and as its folder is named. */
+/** A VM's raw id, and the name of its slot (`safe`). */
 export interface VmId {
   readonly raw: string;
   readonly safe: string;
 }
 
-// The longest name that Linux file systems take, in bytes; a safe id is ASCII.
+// The longest file name on Linux, in bytes. A slot's name is ASCII.
 const NAME_MAX = 255;
 
 /**
@@ -23,7 +23,7 @@ export function parseVmId(id: unknown): VmId {
   if (typeof id !== 'string') throw invalid(id, 'it must be a string');
   if (/^[A-Za-z0-9_-]{1,255}$/.test(id)) return { raw: id, safe: id };
   if (id === '') throw invalid(id, 'it is empty');
-  // Without a UTF-8 form two different ids could not be told apart on disk.
+  // Without a UTF-8 form, two such ids would be the same on disk.
   if (!isWellFormed(id)) throw invalid(id, 'it holds a lone surrogate');
   const safe = safeVmId(id);
   if (safe.length > NAME_MAX)
@@ -35,7 +35,7 @@ function invalid(id: unknown, why: string): RootfsError {
   return new RootfsError('INVALID_VM_ID', `invalid VM id ${show(id)}: ${why}`);
 }
 
-/** What a slot's folder does not tell by its name. */
+/** The raw id, if the slot's name alone does not give it. */
 export function rawIdToStore({ raw, safe }: VmId): string | undefined {
   return raw === safe ? undefined : raw;
 }
