@@ -4,6 +4,7 @@ import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { parse } from '../../src/catalog/digest-cache.js';
+import { SLOT_FILES } from '../../src/slot/stamps.js';
 import { exists, sha256, walk } from '../fixtures/files.js';
 import { dumpSuperblock, faultsOf, KiB, pattern, run } from '../fixtures/images.js';
 import { TEMPLATE_BYTES } from './operations.js';
@@ -12,15 +13,8 @@ import type { Site } from './site.js';
 const execute = promisify(execFile);
 
 const IMAGE = 'rootfs.ext4';
-const SLOT_FILES = new Set([
-  `${IMAGE}.stack`,
-  IMAGE,
-  `${IMAGE}.sha256`,
-  `${IMAGE}.size`,
-  `${IMAGE}.size.new`,
-  `${IMAGE}.id`,
-  `${IMAGE}.exported`,
-]);
+/** A copy that is flushed behind the caller's back says so until then. */
+const UNSETTLED = `${IMAGE}.unsettled`;
 
 /** Length and stamps of each slot, by name: what a failed operation must leave as it was. */
 export async function slotsIn(site: Site): Promise<Map<string, string>> {
@@ -31,7 +25,8 @@ export async function slotsIn(site: Site): Promise<Map<string, string>> {
       ({ size, ino }) => `${size} bytes, inode ${ino}`,
       () => 'no image',
     );
-    slots.set(name, [length, ...(await readdir(path)).sort()].join(', '));
+    const names = (await readdir(path)).filter((file) => file !== UNSETTLED).sort();
+    slots.set(name, [length, ...names].join(', '));
   }
   return slots;
 }
@@ -73,6 +68,8 @@ async function leftoversOf(stateFolder: string): Promise<string[]> {
 /** Whatever nothing refers to, in a folder that was put in order and that no process works on: it is a fault. */
 export async function garbage(site: Site): Promise<string[]> {
   const faults = (await leftovers(site)).map((path) => `left behind: ${path}`);
+  const unsettled = (await walk(site.clonesDir)).filter((path) => path.endsWith(UNSETTLED));
+  faults.push(...unsettled.map((path) => `never settled: ${path}`));
   for (const name of await namesIn(site.clonesDir)) {
     if (name.includes('.') && name !== '.microvm-rootfs') faults.push(`stray ${name} among the slots`);
   }
@@ -146,7 +143,7 @@ async function readyFaults(path: string, name: string, digests: ReadonlySet<stri
 
 async function folderFaults(path: string, digests: ReadonlySet<string>): Promise<string[]> {
   const names = await readdir(path);
-  const strays = names.filter((name) => !SLOT_FILES.has(name));
+  const strays = names.filter((name) => !SLOT_FILES.includes(name));
   if (strays.length > 0) return [`holds ${strays.join()}`];
   const read = async (name: string) =>
     names.includes(name) ? await readFile(join(path, name), 'utf8') : undefined;
