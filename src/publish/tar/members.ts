@@ -38,13 +38,15 @@ const WINDOW_BYTES = 128 * 1024;
 const META_LIMIT = 64 * 1024 * 1024;
 const SPARSE_PARTS_LIMIT = 1_000_000;
 
-export async function* readMembers(file: FileHandle): AsyncGenerator<TarMember> {
-  yield* new TarReader(file, (await file.stat()).size).members();
+/** `onNoEnd` is called for a tar that ends after a member, without the mark of its end. Throws {@link TarDamaged}. */
+export async function* readMembers(file: FileHandle, onNoEnd: () => void): AsyncGenerator<TarMember> {
+  yield* new TarReader(file, (await file.stat()).size, onNoEnd).members();
 }
 
 class TarReader {
   readonly #file: FileHandle;
   readonly #size: number;
+  readonly #onNoEnd: () => void;
   #at = 0;
   #window: Buffer = Buffer.alloc(0);
   #windowAt = 0;
@@ -54,15 +56,19 @@ class TarReader {
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
 
-  constructor(file: FileHandle, size: number) {
+  constructor(file: FileHandle, size: number, onNoEnd: () => void) {
     this.#file = file;
     this.#size = size;
+    this.#onNoEnd = onNoEnd;
   }
 
   async *members(): AsyncGenerator<TarMember> {
     for (;;) {
       // Not every program writes the two blocks of zeros at the end.
-      if (this.#at === this.#size && this.#at > 0) return;
+      if (this.#at === this.#size && this.#at > 0) {
+        this.#onNoEnd();
+        return;
+      }
       const block = await this.#take(TAR_BLOCK_BYTES);
       if (isZeroBlock(block)) return;
       const header = parseHeader(block);
@@ -197,15 +203,16 @@ class TarReader {
     if (!(sizeBytes >= 0 && sizeBytes <= META_LIMIT))
       throw new TarDamaged(`has a header of ${sizeBytes} bytes before byte ${this.#at}`);
     const bytes = Buffer.from(await this.#take(sizeBytes));
-    await this.#skip(-sizeBytes & (TAR_BLOCK_BYTES - 1), 0);
+    const rest = sizeBytes % TAR_BLOCK_BYTES;
+    if (rest > 0) await this.#take(TAR_BLOCK_BYTES - rest);
     return bytes;
   }
 
   /** Past contents and what fills up their last block. */
-  async #skip(length: number, unit = TAR_BLOCK_BYTES): Promise<void> {
-    const whole = unit === 0 ? length : Math.ceil(length / unit) * unit;
-    if (length < 0 || this.#at + length > this.#size) throw cutOff();
-    this.#at = Math.min(this.#at + whole, this.#size);
+  async #skip(length: number): Promise<void> {
+    const whole = Math.ceil(length / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES;
+    if (length < 0 || this.#at + whole > this.#size) throw cutOff();
+    this.#at += whole;
   }
 
   /** The next bytes; they are valid until the next call. */

@@ -61,7 +61,7 @@ class TarTree {
   async read(): Promise<FolderNode> {
     try {
       let seen = 0;
-      for await (const member of readMembers(this.#file)) {
+      for await (const member of readMembers(this.#file, () => this.#warnOfNoEnd())) {
         if (seen++ % 256 === 0) this.#reading.checkAborted();
         this.#add(member);
       }
@@ -72,6 +72,13 @@ class TarTree {
     this.#refuseLayers();
     await this.#addAcls();
     return this.#root;
+  }
+
+  #warnOfNoEnd(): void {
+    process.emitWarning(
+      `${this.#reading.source} has no mark of its end: if the program that made it writes one, it was cut off`,
+      { code: 'MICROVM_ROOTFS_TAR' },
+    );
   }
 
   #add(member: TarMember): void {
