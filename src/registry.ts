@@ -25,7 +25,7 @@ import { forkSlot } from './slot/fork.js';
 import type { DerivedRootfs } from './slot/new-slot.js';
 import { type ReleaseOptions, releaseSlot } from './slot/release.js';
 import { type DigestNow, type SlotDetails, slotDetails } from './slot/slot-details.js';
-import { withSlotImage } from './slot/slot-image.js';
+import { type TemplateBytes, withSlotImage } from './slot/slot-image.js';
 import type { SlotInfo } from './slot/slot-info.js';
 import { listSlots } from './slot/slot-list.js';
 import { type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
@@ -112,6 +112,9 @@ export class RootfsRegistry {
   readonly #sealed: SealedImages;
   readonly #pool: Pool;
   readonly #cloner: Cloner;
+  readonly #templateBytes: TemplateBytes = async (sha256, stack) =>
+    this.#templates.sizeOf(sha256) ??
+    (await this.#catalog.knownBytes(sha256, stack ?? (await this.#names.firstWith(sha256))));
 
   /**
    * Does no I/O. Relative folders are of the folder that the process is in now. Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` for folders
@@ -130,7 +133,7 @@ export class RootfsRegistry {
     this.#names = new StackNames(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
-    this.#snapshots = new Snapshots(snapshotsFolder, this.#folder, this.#names);
+    this.#snapshots = new Snapshots(snapshotsFolder, this.#folder, this.#names, this.#templateBytes);
     this.#sealed = new SealedImages(this.#folder, this.config);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
@@ -214,8 +217,9 @@ export class RootfsRegistry {
     const located = this.#catalog.located(name);
     requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
     const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
+    const request = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
-      withSlotImage(this.#folder, vm, true, options.signal, ({ path, identity }) =>
+      withSlotImage(this.#folder, vm, request, ({ path, identity }) =>
         publishStack(this.#catalogFolder, this.#templates, this.config, {
           ...located,
           source: path,
@@ -514,7 +518,7 @@ export class RootfsRegistry {
     const copy = parseCopyOptions(`forking ${from.safe} to ${vm.safe}`, options, 'refuseInUse');
     const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
     return traced({ operation: 'fork', vmId: vm.safe }, () =>
-      forkSlot(this.#folder, this.#names, from, vm, refuseInUse, copy),
+      forkSlot(this.#folder, this.#names, this.#templateBytes, from, vm, refuseInUse, copy),
     );
   }
 
@@ -524,7 +528,9 @@ export class RootfsRegistry {
    * is a reflink or a copy, independent of the slot. `strategy` and `attempts` tell which. Grow the slot before you
    * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well.
    *
-   * Rejects with `FILE_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
+   * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's image.
+   *
+   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async exportTo(
     vmId: string,
@@ -535,7 +541,7 @@ export class RootfsRegistry {
     const dest = absolutePath('path', path);
     const copy = parseCopyOptions(`exporting ${vm.safe} to ${dest}`, options);
     return traced({ operation: 'export', vmId: vm.safe, path: dest }, () =>
-      exportSlot(this.#folder, vm, dest, copy),
+      exportSlot(this.#folder, this.#templateBytes, vm, dest, copy),
     );
   }
 
@@ -545,8 +551,8 @@ export class RootfsRegistry {
    * disk when the call resolves. Pause the VM until then. Files are copied by reflink where possible; the copies are
    * then hashed.
    *
-   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot}
-   * that concern the parent.
+   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `UNSAFE_PATH` (a link, or a file of another user, in `with`),
+   * `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     const vm = parseVmId(vmId);

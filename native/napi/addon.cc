@@ -4,6 +4,7 @@
 #include "napi/clone_glue.h"
 #include "napi/file_glue.h"
 #include "napi/folder_glue.h"
+#include "napi/guarded_glue.h"
 #include "napi/image_glue.h"
 #include "napi/js.h"
 #include "napi/replace_glue.h"
@@ -24,6 +25,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("digestStep", microvm::digest_step);
   add("extentCount", microvm::extent_count);
   add("openElsewhere", microvm::image_open_elsewhere);
+  add("openGuardedFolder", microvm::open_guarded_folder);
+  add("openGuardedFile", microvm::open_guarded_file);
+  add("exportImage", microvm::export_image_of_slot);
   add("newFileCopy", microvm::new_file_copy);
   add("fileCopyStep", microvm::file_copy_step);
   add("publishFileCopy", microvm::publish_file_copy);

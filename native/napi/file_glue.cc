@@ -16,9 +16,10 @@ namespace {
 
 class NewFileCopy {
  public:
-  NewFileCopy(Ref<Source> source, std::string dest) : source_(std::move(source)), dest_(std::move(dest)) {}
+  NewFileCopy(Ref<Source> source, Ref<GuardedFolder> folder, std::string name)
+      : source_(std::move(source)), folder_(std::move(folder)), name_(std::move(name)) {}
 
-  Error run() { return FileCopy::start(source_, dest_, &copy_); }
+  Error run() { return FileCopy::start(source_, folder_, name_, &copy_); }
 
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
@@ -30,7 +31,8 @@ class NewFileCopy {
 
  private:
   Ref<Source> source_;
-  std::string dest_;
+  Ref<GuardedFolder> folder_;
+  std::string name_;
   Ref<FileCopy> copy_;
 };
 
@@ -116,7 +118,10 @@ class DiskUsageTotal {
 Napi::Value new_file_copy(const Napi::CallbackInfo& info) {
   Ref<Source> source = unwrap<Source>(info[0]);
   if (!source) return {};
-  return Job<NewFileCopy>::start(info.Env(), "microvm:newFileCopy", NewFileCopy(std::move(source), to_string(info[1])));
+  Ref<GuardedFolder> folder = unwrap<GuardedFolder>(info[1]);
+  if (!folder) return {};
+  return Job<NewFileCopy>::start(info.Env(), "microvm:newFileCopy",
+                                 NewFileCopy(std::move(source), std::move(folder), to_string(info[2])));
 }
 
 Napi::Value file_copy_step(const Napi::CallbackInfo& info) {

@@ -9,6 +9,7 @@
 #include "slot/managed_folder.h"
 #include "slot/source.h"
 #include "slot/staged_slot.h"
+#include "system/guarded_folder.h"
 
 namespace microvm {
 
@@ -39,6 +40,10 @@ struct Kind<LockedSlot> {
 template <>
 struct Kind<FileCopy> {
   static constexpr napi_type_tag tag = {0x64f0a91c3be2487d, 0xd81b57e6209c4fa3};
+};
+template <>
+struct Kind<GuardedFolder> {
+  static constexpr napi_type_tag tag = {0x0b7d52e86c1f4a39, 0xc5e93a07f1824d6b};
 };
 template <>
 struct Kind<DiskUsage> {

@@ -10,8 +10,9 @@
 
 namespace microvm {
 
-Error FileCopy::start(const Ref<Source>& source, const std::string& dest, Ref<FileCopy>* out) {
-  Ref<FileCopy> copy(new FileCopy(source, dest));
+Error FileCopy::start(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name,
+                      Ref<FileCopy>* out) {
+  Ref<FileCopy> copy(new FileCopy(source, folder, name));
   FileInfo info;
   Error error = stat_fd(source->fd(), source->path(), &info);
   if (!error.ok()) return error;
@@ -23,19 +24,21 @@ Error FileCopy::start(const Ref<Source>& source, const std::string& dest, Ref<Fi
 }
 
 Error FileCopy::create() {
-  const size_t slash = dest_.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : dest_.substr(0, slash);
-  name_ = slash == std::string::npos ? dest_ : dest_.substr(slash + 1);
-  Error error = open_folder(folder, &folder_);
-  if (!error.ok()) return error;
   // Noticed before the work is done; whoever is quicker is noticed in the end.
   FileInfo there;
-  if (stat_at(folder_.get(), name_.c_str(), Follow::kNo, dest_, &there).ok()) return Error::of(EEXIST, "open", dest_);
-  file_.reset(retry_eintr([&] { return openat(folder_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); }));
-  if (file_) return {};
-  if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT) return Error::last("open", folder);
+  if (stat_at(folder_->fd(), name_.c_str(), Follow::kNo, dest_, &there).ok()) return Error::of(EEXIST, "open", dest_);
+  file_.reset(retry_eintr([&] { return openat(folder_->fd(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); }));
+  if (!file_) {
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT) return Error::last("open", folder_->path());
+    return create_with_hidden_name();
+  }
+  return can_link_file(file_.get()) ? Error() : create_with_hidden_name();
+}
+
+Error FileCopy::create_with_hidden_name() {
   temporary_ = "." + name_ + "." + decimal(static_cast<uint64_t>(getpid())) + ".tmp";
-  error = create_file_at(folder_.get(), temporary_.c_str(), 0600, join(folder, temporary_), &file_);
+  Error error =
+      create_file_at(folder_->fd(), temporary_.c_str(), 0600, join(folder_->path(), temporary_), &file_);
   if (!error.ok()) temporary_.clear();
   return error;
 }
@@ -69,25 +72,31 @@ Error FileCopy::step(uint64_t budget, bool* done) {
 }
 
 Error FileCopy::publish(const OwnerAndMode& owner_and_mode, bool durable) {
+  FileInfo info;
   Error error = set_owner_and_mode(file_.get(), owner_and_mode, dest_);
   if (error.ok() && durable) error = flush(file_.get(), dest_);
+  if (error.ok()) error = stat_fd(file_.get(), dest_, &info);
+  if (error.ok()) error = give_name();
   if (!error.ok()) return error;
-  // Without AT_EMPTY_PATH, which asks for a capability: open(2), O_TMPFILE.
-  const std::string from =
-      temporary_.empty() ? "/proc/self/fd/" + decimal(static_cast<uint64_t>(file_.get())) : temporary_;
-  const int from_folder = temporary_.empty() ? AT_FDCWD : folder_.get();
-  if (retry_eintr([&] {
-        return linkat(from_folder, from.c_str(), folder_.get(), name_.c_str(),
-                      temporary_.empty() ? AT_SYMLINK_FOLLOW : 0);
-      }) < 0) {
+  // Whoever can write to the folder can put another file in the place of the hidden name.
+  if (!is_named(folder_->fd(), name_.c_str(), info.identity)) return Error::of(ESTALE, "link", dest_);
+  if (durable) error = folder_->flush_names();
+  if (!error.ok()) unlink_file(folder_->fd(), name_.c_str(), info.identity);
+  if (error.ok()) discard();
+  return error;
+}
+
+Error FileCopy::give_name() {
+  if (temporary_.empty()) return link_file(file_.get(), folder_->fd(), name_.c_str(), "", dest_);
+  const int folder = folder_->fd();
+  if (retry_eintr([&] { return linkat(folder, temporary_.c_str(), folder, name_.c_str(), 0); }) < 0) {
     return Error::last("link", dest_);
   }
-  discard();
-  return durable ? flush(folder_.get(), dest_) : Error();
+  return {};
 }
 
 void FileCopy::discard() {
-  if (!temporary_.empty()) unlinkat(folder_.get(), temporary_.c_str(), 0);
+  if (!temporary_.empty()) unlinkat(folder_->fd(), temporary_.c_str(), 0);
   temporary_.clear();
   file_.reset();
 }

@@ -9,6 +9,7 @@
 #include "slot/source.h"
 #include "system/error.h"
 #include "system/fd.h"
+#include "system/guarded_folder.h"
 #include "system/ref.h"
 #include "system/sparse_copy.h"
 
@@ -20,12 +21,13 @@ class FileCopy final : public Shared {
 
   // A file without a name in the destination's folder (O_TMPFILE), which a kill leaves no trace of; where the file
   // system cannot, one with a hidden name. Shares the source's blocks if that is possible, or else waits for step().
-  static Error start(const Ref<Source>& source, const std::string& dest, Ref<FileCopy>* copy);
+  static Error start(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name,
+                     Ref<FileCopy>* copy);
 
   // Copies about `budget` bytes; *done once the file is complete.
   Error step(uint64_t budget, bool* done);
 
-  // Owner and mode, a flush if `durable`, and the name: EEXIST if it is taken.
+  // Owner and mode, a flush if `durable`, and the name: EEXIST if it is taken. After a failure it has no name.
   Error publish(const OwnerAndMode& owner_and_mode, bool durable);
 
   bool reflinked() const { return reflinked_; }
@@ -33,17 +35,20 @@ class FileCopy final : public Shared {
   uint64_t copied() const { return copy_ ? copy_->position() : 0; }
 
  private:
-  FileCopy(const Ref<Source>& source, const std::string& dest) : source_(source), dest_(dest) {}
+  FileCopy(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name)
+      : source_(source), folder_(folder), name_(name), dest_(join(folder->path(), name)) {}
 
   Error create();
+  Error create_with_hidden_name();
   Error try_reflink();
+  Error give_name();
   void discard();
 
   const Ref<Source> source_;
+  const Ref<GuardedFolder> folder_;
+  const std::string name_;  // in the folder
   const std::string dest_;
   uint64_t size_ = 0;
-  Fd folder_;
-  std::string name_;       // in the folder
   std::string temporary_;  // the hidden name, if it has one
   Fd file_;
   std::unique_ptr<SparseCopy> copy_;

@@ -17,6 +17,8 @@ export type NativeStagedSlot = { readonly [kind]: 'staged slot' };
 /** A slot whose folder is locked. Disposing of it unlocks. */
 export type NativeLockedSlot = { readonly [kind]: 'locked slot' };
 
+/** A folder that others may be able to write to. What is named relative to it stays in it. */
+export type NativeGuardedFolder = { readonly [kind]: 'guarded folder' };
 /** A copy of a file that has no name yet. */
 export type NativeFileCopy = { readonly [kind]: 'file copy' };
 /** What files hold on disk, blocks that several share counted once. */
@@ -168,6 +170,10 @@ export interface OpenedSource {
   readonly openForWriting?: boolean;
 }
 
+export interface GuardedFile extends Omit<OpenedSource, 'openForWriting'> {
+  readonly guarded: boolean;
+}
+
 export interface NativeAddon {
   /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
   openSource(path: string): Promise<OpenedSource>;
@@ -186,12 +192,38 @@ export interface NativeAddon {
   openElsewhere(path: string): Promise<boolean | undefined>;
 
   /**
-   * A copy that appears at `dest`, in any folder, when it is published. EEXIST if the name is taken. `errno` (negative)
-   * if it could not be a reflink.
+   * A folder that others may be able to write to. ELOOP, with the path of the link, where somebody other than root and
+   * this process's user may have made a link on the way. `own`: the folder is ours alone, and links are followed.
+   */
+  openGuardedFolder(path: string, own: boolean): Promise<NativeGuardedFolder>;
+  /**
+   * A regular file; EINVAL for anything else, ELOOP for a symbolic link and for links on the way as above. `guarded`:
+   * nobody else can put names into its folder.
+   */
+  openGuardedFile(path: string): Promise<GuardedFile>;
+  /**
+   * A hardlink of a slot's image, with owner and mode. `refused`, with its errno (negative): there can be no hardlink
+   * between these two places. `moved`: the slot was released, or has another image by now. EEXIST if another file has
+   * the name.
+   */
+  exportImage(
+    handle: NativeFolder,
+    slot: string,
+    image: NativeSource,
+    folder: NativeGuardedFolder,
+    name: string,
+    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+    durable: boolean,
+  ): Promise<{ status: 'linked' | 'refused' | 'moved'; errno: number }>;
+
+  /**
+   * A copy that appears under its name when it is published. EEXIST if the name is taken. `errno` (negative) if it
+   * could not be a reflink.
    */
   newFileCopy(
     source: NativeSource,
-    dest: string,
+    folder: NativeGuardedFolder,
+    name: string,
   ): Promise<{ copy: NativeFileCopy; reflinked: boolean; errno: number }>;
   fileCopyStep(copy: NativeFileCopy, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
   publishFileCopy(
@@ -340,6 +372,7 @@ export interface NativeAddon {
       | NativeDigest
       | NativeStagedSlot
       | NativeLockedSlot
+      | NativeGuardedFolder
       | NativeFileCopy
       | NativeDiskUsage,
   ): void;

@@ -34,13 +34,16 @@ const LOOKS_AT_ONCE = 16;
 
 /** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
 export function parseStackName(name: unknown): StackName {
-  if (isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name)) {
-    if (Buffer.byteLength(name) <= NAME_BYTES_LIMIT) return name as StackName;
-  }
+  if (isStackName(name)) return name;
   throw new RootfsError(
     'INVALID_STACK_NAME',
     `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} bytes, without "/", NUL or a leading dot`,
   );
+}
+
+function isStackName(name: unknown): name is StackName {
+  const isComponent = isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name);
+  return isComponent && Buffer.byteLength(name) <= NAME_BYTES_LIMIT;
 }
 
 export class Catalog {
@@ -96,6 +99,14 @@ export class Catalog {
     const known = (await this.#templates.known([path], undefined)).get(path);
     if (known !== undefined) return known.sha256;
     return (await isMissing(path)) ? null : undefined;
+  }
+
+  /** The size of a stack's template, if its digest is known and is this one. Reads no template. */
+  async knownBytes(sha256: string, stack: string | undefined): Promise<number | undefined> {
+    if (stack === undefined || !isStackName(stack)) return undefined;
+    const path = this.templatePath(stack);
+    const known = (await this.#templates.known([path], undefined)).get(path);
+    return known?.sha256 === sha256 ? known.identity.sizeBytes : undefined;
   }
 
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {

@@ -10,6 +10,7 @@ export const EXIT = {
 
 const USAGE = new Set([
   'FOLDERS_OVERLAP',
+  'UNSAFE_PATH',
   'INVALID_ARGUMENT',
   'INVALID_STACK_NAME',
   'INVALID_SNAPSHOT_NAME',

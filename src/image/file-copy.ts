@@ -2,7 +2,7 @@
 
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
-import { type NativeSource, native } from '../addon/native.js';
+import { type NativeGuardedFolder, type NativeSource, native } from '../addon/native.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
@@ -13,15 +13,21 @@ export interface CopiedFile {
   readonly attempts: readonly Attempt[];
 }
 
+/** Where a copy is to appear. */
+export interface Destination {
+  readonly folder: NativeGuardedFolder;
+  readonly name: string;
+}
+
 /**
- * `beforePublished` runs last, to check that the source has not changed. Rejects with the system's EEXIST if `dest`
- * exists.
+ * `beforePublished` runs last, to check that the source has not changed. Rejects with the system's EEXIST if the name
+ * is taken.
  */
 export async function copyFile(
   task: Task,
   source: NativeSource,
   sizeBytes: number,
-  dest: string,
+  { folder, name }: Destination,
   {
     dress,
     durable,
@@ -35,7 +41,7 @@ export async function copyFile(
   },
 ): Promise<CopiedFile> {
   task.checkAborted();
-  const { copy, reflinked, errno } = await native().newFileCopy(source, dest);
+  const { copy, reflinked, errno } = await native().newFileCopy(source, folder, name);
   try {
     if (!reflinked) {
       await inSlices(task, async () => {

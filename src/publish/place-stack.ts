@@ -2,7 +2,7 @@
 
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type NativeFolder, native } from '../addon/native.js';
+import { type NativeFolder, type NativeGuardedFolder, native } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { placeImageConfig, removeImageConfigs } from '../catalog/image-config.js';
 import { withLock } from '../folder/folder-lock.js';
@@ -56,7 +56,7 @@ async function moveImage(task: Task, from: string, image: string): Promise<void>
   const incoming = join(image, '..', INCOMING);
   await rm(incoming, { force: true });
   try {
-    await copyInto(task, from, incoming);
+    await copyInto(task, from, join(image, '..'), INCOMING);
     await rename(incoming, image);
   } catch (error) {
     await rm(incoming, { force: true });
@@ -64,16 +64,25 @@ async function moveImage(task: Task, from: string, image: string): Promise<void>
   }
 }
 
-async function copyInto(task: Task, from: string, dest: string): Promise<void> {
+async function copyInto(task: Task, from: string, stackFolder: string, name: string): Promise<void> {
   const { source, info } = await native().openSource(from);
+  let folder: NativeGuardedFolder | undefined;
   try {
-    await copyFile(task, source, info.identity.sizeBytes, dest, {
-      dress: { owner: undefined, mode: 0o444 },
-      durable: true,
-      // Nobody else has the staged image.
-      beforePublished: async () => {},
-    });
+    folder = await native().openGuardedFolder(stackFolder, true);
+    await copyFile(
+      task,
+      source,
+      info.identity.sizeBytes,
+      { folder, name },
+      {
+        dress: { owner: undefined, mode: 0o444 },
+        durable: true,
+        // Nobody else has the staged image.
+        beforePublished: async () => {},
+      },
+    );
   } finally {
+    if (folder !== undefined) native().dispose(folder);
     native().dispose(source);
   }
 }

@@ -1,18 +1,18 @@
 // Giving a slot's image a place in a jail: Firecracker's jailer sees nothing outside its chroot.
 
-import { constants } from 'node:fs';
-import { link, open, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Attempt } from '../addon/attempts.js';
-import type { ManagedFolder } from '../folder/managed-folder.js';
-import { copyFile } from '../image/file-copy.js';
-import { asRootfsError, errnoName, failedWith, isSystemError, RootfsError } from '../system/errors.js';
+import { attemptsOf } from '../addon/attempts.js';
+import { native } from '../addon/native.js';
+import { inFolderOf } from '../folder/guarded-path.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { copyFile, type Destination } from '../image/file-copy.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
-import { requireUnchanged, type SlotImage, withSlotImage } from './slot-image.js';
+import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
-import { CLONE_EXPORTED_FILE, imagePath } from './stamps.js';
+import { imagePath } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 export interface ExportedImage {
@@ -31,85 +31,65 @@ export interface ExportedImage {
 
 export async function exportSlot(
   folder: ManagedFolder,
+  templateBytes: TemplateBytes,
   vm: VmId,
   dest: string,
   options: CopyOptions,
 ): Promise<ExportedImage> {
-  const what = `exporting ${imagePath(folder, vm)} to ${dest}`;
+  const task = new Task(`exporting ${imagePath(folder, vm)} to ${dest}`, options.signal);
+  const { signal } = options;
   try {
-    return await withSlotImage(folder, vm, false, options.signal, async (image) => {
-      const attempts: Attempt[] = [];
-      const { sizeBytes } = image.identity;
-      if (hasForeignNames(image.state)) {
-        attempts.push({ strategy: 'hardlink', code: 'SHARED_INODE' });
-      } else {
-        const failure = await linkTo(folder, vm, image, dest, options);
-        if (failure === undefined) return { path: dest, sizeBytes, strategy: 'hardlink', attempts };
-        attempts.push({ strategy: 'hardlink', code: failure });
-      }
-      const { durable } = options;
-      const copied = await copyFile(new Task(what, options.signal), image.source, sizeBytes, dest, {
-        dress: options,
-        durable,
-        beforePublished: () => requireUnchanged(what, image.source, image.identity),
-      });
-      return {
-        path: dest,
-        sizeBytes,
-        strategy: copied.strategy,
-        attempts: [...attempts, ...copied.attempts],
-      };
-    });
+    return await withSlotImage(folder, vm, { refuseInUse: false, templateBytes, signal }, (image, open) =>
+      inFolderOf(dest, async (destFolder, name) => {
+        const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
+        return { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
+      }),
+    );
   } catch (error) {
-    if (failedWith(error, 'EEXIST'))
-      throw new RootfsError('FILE_EXISTS', `${what}: there is a file already; remove it first`, {
-        path: dest,
-        cause: error,
-      });
-    throw asRootfsError(what, error);
+    if (failedWith(error, 'EEXIST')) throw fileExistsError(task.what, dest, error);
+    throw asRootfsError(task.what, error);
   }
 }
 
-// What a hardlink cannot do between these two places: another filesystem, too many names, a policy of the kernel.
-const NEXT_RUNG = ['EXDEV', 'EMLINK', 'EPERM', 'EACCES', 'ENOTSUP', 'ENOSYS'];
+type Made = Pick<ExportedImage, 'strategy' | 'attempts'>;
 
-/** Why there is none; undefined if it was made. */
-async function linkTo(
-  folder: ManagedFolder,
+async function exportImage(
+  task: Task,
+  open: OpenFolder,
   vm: VmId,
-  { identity, state }: SlotImage,
-  dest: string,
-  { owner, mode }: CopyOptions,
+  image: SlotImage,
+  dest: Destination,
+  options: CopyOptions,
+): Promise<Made> {
+  const refusal = hasForeignNames(image.state) ? 'SHARED_INODE' : await link(open, vm, image, dest, options);
+  if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
+  const { strategy, attempts } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
+    dress: options,
+    durable: options.durable,
+    beforePublished: () => requireUnchanged(task.what, image.source, image.identity),
+  });
+  return { strategy, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
+}
+
+/** Why there can be no hardlink; undefined if it was made. */
+async function link(
+  { handle }: OpenFolder,
+  vm: VmId,
+  { path, source }: SlotImage,
+  { folder, name }: Destination,
+  options: CopyOptions,
 ): Promise<string | undefined> {
-  // Told before it is true: a second name that the slot does not know of would look like a template's.
-  const mark = join(folder.path, vm.safe, CLONE_EXPORTED_FILE);
-  const isFirst = state.exported === undefined;
-  if (isFirst) {
-    await rm(mark, { force: true });
-    await writeFile(mark, `${identity.inode}`, { flag: 'wx', mode: 0o644 });
-  }
-  try {
-    await link(imagePath(folder, vm), dest);
-  } catch (error) {
-    if (isFirst) await rm(mark, { force: true });
-    if (!isSystemError(error) || !NEXT_RUNG.includes(errnoName(error.errno))) throw error;
-    return errnoName(error.errno);
-  }
-  try {
-    const file = await open(dest, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    try {
-      const { ino } = await file.stat({ bigint: true });
-      if (ino !== identity.inode)
-        throw new RootfsError('SLOT_BUSY', `${dest}: the slot was replaced in the same instant; try again`);
-      // Owner before mode: changing the owner clears set-id bits.
-      if (owner !== undefined) await file.chown(owner.uid, owner.gid);
-      if (mode !== undefined) await file.chmod(mode);
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    await rm(dest, { force: true });
-    throw error;
-  }
-  return undefined;
+  const { durable } = options;
+  const outcome = await native().exportImage(handle, vm.safe, source, folder, name, options, durable);
+  if (outcome.status === 'linked') return undefined;
+  if (outcome.status === 'refused')
+    return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;
+  throw new RootfsError('SLOT_BUSY', `${path} was released or replaced in the same instant; try again`, {
+    path,
+  });
+}
+
+function fileExistsError(what: string, path: string, cause: unknown): RootfsError {
+  const message = `${what}: another file has that name; remove it first`;
+  return new RootfsError('FILE_EXISTS', message, { path, cause });
 }

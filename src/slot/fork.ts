@@ -6,7 +6,7 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError } from '../system/errors.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
-import { sourceChangedError, withSlotImage } from './slot-image.js';
+import { sourceChangedError, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { imagePath, parseStamp } from './stamps.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
@@ -14,6 +14,7 @@ import { rawIdToStore, type VmId } from './vm-id.js';
 export async function forkSlot(
   folder: ManagedFolder,
   names: StackNames,
+  templateBytes: TemplateBytes,
   from: VmId,
   vm: VmId,
   refuseInUse: boolean,
@@ -28,7 +29,8 @@ export async function forkSlot(
       const forked = await forkInOneTrip(what, folder, names, from, vm, options);
       if (forked !== undefined) return forked;
     }
-    return await withSlotImage(folder, from, refuseInUse, options.signal, async (image, open) => {
+    const { signal } = options;
+    return await withSlotImage(folder, from, { refuseInUse, templateBytes, signal }, async (image, open) => {
       const { sourceSha256, sizeStamp, state } = image;
       const storedStack = state.stack || undefined;
       const stack = storedStack ?? (await names.firstWith(sourceSha256));

@@ -34,15 +34,24 @@ export interface SlotImage {
 // Each round is lost to somebody who grows or releases the slot in the same instant.
 const ROUNDS = 16;
 
+/** The size of the template that slots of this digest and stack were cloned from; undefined if it is not known. */
+export type TemplateBytes = (sha256: string, stack: string | undefined) => Promise<number | undefined>;
+
+export interface SlotImageRequest {
+  /** Reject with `SLOT_IN_USE` if a process has the image open. */
+  readonly refuseInUse: boolean;
+  readonly templateBytes: TemplateBytes;
+  readonly signal: AbortSignal | undefined;
+}
+
 /**
  * Runs `work` with the image of a whole slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
- * `VM_ID_COLLISION`, and with `SLOT_IN_USE` if that is asked for.
+ * `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`.
  */
 export async function withSlotImage<T>(
   folder: ManagedFolder,
   vm: VmId,
-  refuseInUse: boolean,
-  signal: AbortSignal | undefined,
+  { refuseInUse, templateBytes, signal }: SlotImageRequest,
   work: (image: SlotImage, folder: OpenFolder) => Promise<T>,
 ): Promise<T> {
   const path = `${folder.path}/${vm.safe}`;
@@ -55,20 +64,31 @@ export async function withSlotImage<T>(
       const image = await openImage(path, open, vm, signal);
       if (image === undefined) continue;
       try {
-        if (inUse) {
-          throw new RootfsError(
-            'SLOT_IN_USE',
-            `${path}/${CLONE_ROOTFS_FILE} is open in another process: stop the VM first`,
-            { path },
-          );
-        }
+        if (inUse) throw slotInUseError(path);
+        await requireExpectedLength(path, image, templateBytes);
         return await work(image, open);
       } finally {
         native().dispose(image.source);
       }
     }
-    throw new RootfsError('SLOT_BUSY', `${path} keeps changing in the same instant; try again`, { path });
+    throw new RootfsError('SLOT_BUSY', `${path} keeps changing; try again`, { path });
   });
+}
+
+/** A VMM can make its image as long as the file system allows, and reading that would take years. */
+async function requireExpectedLength(
+  path: string,
+  { identity, sizeStamp, sourceSha256, state }: SlotImage,
+  templateBytes: TemplateBytes,
+): Promise<void> {
+  const expected = sizeStamp ?? (await templateBytes(sourceSha256, state.stack || undefined));
+  if (expected === undefined || expected === identity.sizeBytes) return;
+  throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${identity.sizeBytes} bytes rather than ${expected}`);
+}
+
+function slotInUseError(path: string): RootfsError {
+  const message = `${path}/${CLONE_ROOTFS_FILE} is open in another process: stop the VM first`;
+  return new RootfsError('SLOT_IN_USE', message, { path });
 }
 
 /** Undefined if the image was replaced between the two looks: then the stamps need not be those of the image. */
@@ -134,6 +154,6 @@ export async function requireUnchanged(what: string, source: NativeSource, befor
 export function sourceChangedError(what: string): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
-    `${what}: it was written to meanwhile, so what was read is of no moment; pause the VM, or stop whoever writes, and try again`,
+    `${what}: the image was written to while it was read, so the copy may be inconsistent and was thrown away; pause the VM and try again`,
   );
 }

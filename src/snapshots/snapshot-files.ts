@@ -49,15 +49,6 @@ function hashSources(sources: readonly OpenedSource[], { task, onProgress }: Wat
   });
 }
 
-export async function openFile(path: string): Promise<OpenedSource> {
-  try {
-    return await native().openSource(path);
-  } catch (error) {
-    if (!failedWith(error, 'EINVAL')) throw error;
-    throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file`, { path, cause: error });
-  }
-}
-
 export async function openSnapshotFile(path: string): Promise<OpenedSource> {
   try {
     const found = await lstat(path);

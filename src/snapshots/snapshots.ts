@@ -7,15 +7,14 @@
 // Built in staging and published by one rename, when all of it has reached the disk.
 
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { mkdir, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
-import { copyFile } from '../image/file-copy.js';
 import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
-import { requireUnchanged, withSlotImage } from '../slot/slot-image.js';
+import { type SlotImage, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
 import type { CopyOptions } from '../slot/slot-options.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
@@ -27,9 +26,8 @@ import type { Progress } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { inOneFolder } from './one-folder.js';
-import { corrupt, hashAll, openFile, openSnapshotFile, verifyAll } from './snapshot-files.js';
+import { corrupt, openSnapshotFile, verifyAll } from './snapshot-files.js';
 import {
-  formatManifest,
   isPlainName,
   MANIFEST_BYTES_LIMIT,
   parseManifest,
@@ -37,6 +35,14 @@ import {
   type SnapshotFile,
   type SnapshotRecord,
 } from './snapshot-manifest.js';
+import {
+  copyAll,
+  describeCopies,
+  publish,
+  requireNames,
+  snapshotExistsError,
+  withSources,
+} from './take-snapshot.js';
 
 export interface Snapshot {
   readonly name: string;
@@ -61,8 +67,6 @@ export interface RestoredRootfs extends DerivedRootfs {
   readonly files: readonly string[];
 }
 
-const NO_DRESS = { owner: undefined, mode: 0o400 };
-
 /** Who waits for a snapshot, and how that caller is told of its progress. */
 interface Watcher {
   readonly signal: AbortSignal | undefined;
@@ -74,8 +78,10 @@ export class Snapshots {
   readonly folder: ManagedFolder;
   readonly #clones: ManagedFolder;
   readonly #names: StackNames;
+  readonly #templateBytes: TemplateBytes;
 
-  constructor(folder: ManagedFolder, clones: ManagedFolder, names: StackNames) {
+  constructor(folder: ManagedFolder, clones: ManagedFolder, names: StackNames, templateBytes: TemplateBytes) {
+    this.#templateBytes = templateBytes;
     this.folder = folder;
     this.#clones = clones;
     this.#names = names;
@@ -90,66 +96,41 @@ export class Snapshots {
   ): Promise<NewSnapshot> {
     const path = this.#pathOf(name);
     const task = new Task(`making snapshot ${path} of VM ${vm.safe}`, signal);
-    const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
-    requirePlainNames(names);
+    requireNames(others);
     try {
-      if (!(await isMissing(path))) throw snapshotExists(path);
+      if (!(await isMissing(path))) throw snapshotExistsError(path);
+      const request = { refuseInUse, templateBytes: this.#templateBytes, signal: task.signal };
       // The default folder lies in ours, which is made when the clones folder is opened.
-      return await withSlotImage(this.#clones, vm, refuseInUse, signal, (image) =>
-        this.#staged(async (staged) => {
-          const opened: OpenedSource[] = [];
-          try {
-            for (const file of others) opened.push(await openFile(file));
-            const sources = [
-              { source: image.source, identity: image.identity },
-              ...opened.map(({ source, info }) => ({ source, identity: info.identity })),
-            ];
-            // All are copied before any is hashed: the VM is paused until then.
-            const copied = [];
-            for (const [i, { source, identity }] of sources.entries()) {
-              copied.push(
-                await copyFile(task, source, identity.sizeBytes, join(staged, names[i] as string), {
-                  dress: NO_DRESS,
-                  durable: true,
-                  beforePublished: async () => {},
-                }),
-              );
-            }
-            for (const { source, identity } of sources) await requireUnchanged(task.what, source, identity);
-            const paths = names.map((name) => join(staged, name));
-            const digests = await hashAll(paths, { task, onProgress });
-            const { sourceSha256, sizeStamp, state } = image;
-            const record: SnapshotRecord = {
-              vmId: vm.raw,
-              stack: state.stack || (await this.#names.firstWith(sourceSha256)),
-              sourceSha256,
-              sizeStamp,
-              createdAt: new Date().toISOString(),
-              files: names.map((name, i) => ({
-                name,
-                sizeBytes: sources[i]?.identity.sizeBytes ?? 0,
-                sha256: digests[i] as string,
-              })),
-            };
-            await writeFile(join(staged, SNAPSHOT_MANIFEST_FILE), formatManifest(record), {
-              mode: 0o444,
-              flush: true,
-            });
-            await flush(staged);
-            await rename(staged, path).catch((error) => {
-              throw failedWith(error, 'ENOTEMPTY') || failedWith(error, 'EEXIST')
-                ? snapshotExists(path)
-                : error;
-            });
-            await flush(this.folder.path);
-            return { ...snapshotOf(name, path, record), strategies: copied.map(({ strategy }) => strategy) };
-          } finally {
-            for (const { source } of opened) native().dispose(source);
-          }
-        }),
+      return await withSlotImage(this.#clones, vm, request, (image) =>
+        withSources(image, others, (sources) =>
+          this.#staged(async (staged) => {
+            const strategies = await copyAll(task, sources, staged);
+            const files = await describeCopies({ task, onProgress }, sources, staged);
+            const record = await this.#recordOf(vm, image, files);
+            await publish(staged, path, record);
+            await this.#flushNames(path);
+            return { ...snapshotOf(name, path, record), strategies };
+          }),
+        ),
       );
     } catch (error) {
       throw asRootfsError(task.what, error);
+    }
+  }
+
+  async #recordOf(vm: VmId, image: SlotImage, files: readonly SnapshotFile[]): Promise<SnapshotRecord> {
+    const { sourceSha256, sizeStamp, state } = image;
+    const stack = state.stack || (await this.#names.firstWith(sourceSha256));
+    return { vmId: vm.raw, stack, sourceSha256, sizeStamp, createdAt: new Date().toISOString(), files };
+  }
+
+  /** What is published stays published: somebody may have restored it by now. */
+  async #flushNames(path: string): Promise<void> {
+    try {
+      await flush(this.folder.path);
+    } catch (error) {
+      const what = `flushing the name of ${path}, which is complete but may not outlive a power cut (remove it and take it again)`;
+      throw asRootfsError(what, error);
     }
   }
 
@@ -309,20 +290,6 @@ async function isThere(path: string): Promise<boolean> {
   return true;
 }
 
-function requirePlainNames(names: readonly string[]): void {
-  const seen = new Set<string>([SNAPSHOT_MANIFEST_FILE]);
-  for (const name of names) {
-    if (!isPlainName(name) || seen.has(name)) {
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
-        `a snapshot cannot hold a file named ${show(name)}: names must differ from each other and from ${CLONE_ROOTFS_FILE} and ` +
-          `${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
-      );
-    }
-    seen.add(name);
-  }
-}
-
 async function readRecord(path: string): Promise<SnapshotRecord> {
   if (await isMissing(path)) {
     throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
@@ -335,12 +302,4 @@ async function readRecord(path: string): Promise<SnapshotRecord> {
 
 function snapshotOf(name: string, path: string, { vmId, stack, createdAt, files }: SnapshotRecord): Snapshot {
   return { name, path, vmId, stack, createdAt: new Date(createdAt), files };
-}
-
-function snapshotExists(path: string): RootfsError {
-  return new RootfsError(
-    'SNAPSHOT_EXISTS',
-    `${path} is there already; remove it first, or choose another name`,
-    { path },
-  );
 }

@@ -52,6 +52,7 @@ export type RootfsErrorCode =
   | 'TEMPLATE_CHANGED'
   | 'TEMPLATE_CORRUPT'
   | 'TEMPLATE_INVALID'
+  | 'UNSAFE_PATH'
   | 'UNSUPPORTED_PLATFORM'
   | 'VM_ID_COLLISION';
 

@@ -1,5 +1,5 @@
 // A slot's image under another path, as a jailer wants it.
-import { lstat, mkdir, open, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
@@ -59,6 +59,27 @@ describeEachFilesystem((filesystem) => {
     await writeFile(path, 'by the guest', { flag: 'r+' });
     expect(await readFile(host.template('debian'), 'utf8')).toBe('the template');
   });
+});
+
+test('the same export again serves, also with other owner and mode; another file with that name is refused', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  const path = join(jail, 'disk');
+  await host.registry.exportTo('vm', path);
+  expect(await host.registry.exportTo('vm', path, { mode: 0o640, durable: true })).toMatchObject({
+    strategy: 'hardlink',
+  });
+  expect((await stat(path)).mode & 0o777).toBe(0o640);
+  await host.registry.cloneForVm('other', 'debian', WRITABLE);
+  await rejection(host.registry.exportTo('other', path), 'FILE_EXISTS');
+});
+
+test('an image that is longer than its stamps say is not read', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  await truncate(host.slot('vm').image, 2 ** 43);
+  await rejection(host.registry.exportTo('vm', join(jail, 'disk')), 'SLOT_TORN');
+  await rejection(host.anotherRegistry().snapshotSlot('vm', 'snap'), 'SLOT_TORN');
+  await rejection(host.registry.commitSlot('vm', 'golden'), 'SLOT_TORN');
+  await rejection(host.registry.forkSlot('vm', 'child', { refuseInUse: true }), 'SLOT_TORN');
 });
 
 test('to another filesystem: a copy with its holes kept, and nothing half-made beside it', async () => {

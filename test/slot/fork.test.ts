@@ -82,11 +82,11 @@ test('an image that is open is forked, unless that is refused', async () => {
   await host.addTemplate('debian', 'bytes');
   await host.registry.cloneForVm('parent', 'debian', WRITABLE);
   const vmm = await open(host.slot('parent').image, 'r+');
-  await vmm.write('paused here', 0);
+  await vmm.write('later', 0);
   await rejection(host.registry.forkSlot('parent', 'child', { refuseInUse: true }), 'SLOT_IN_USE');
   expect(await host.slotNames()).toEqual(['parent']);
   const { path } = await host.registry.forkSlot('parent', 'child');
-  expect(await readFile(path, 'utf8')).toBe('paused here');
+  expect(await readFile(path, 'utf8')).toBe('later');
   await vmm.close();
   await host.registry.forkSlot('parent', 'another', { refuseInUse: true });
 });

@@ -1,0 +1,123 @@
+#include "slot/export_image.h"
+
+#include <unistd.h>
+
+#include "slot/slot_state.h"
+#include "system/errno_policy.h"
+#include "system/file.h"
+
+namespace microvm {
+namespace {
+
+class Exporter {
+ public:
+  Exporter(const std::string& slot_path, const Source& image, const GuardedFolder& folder, const std::string& name)
+      : slot_path_(slot_path), image_(image), folder_(folder), name_(name), dest_(join(folder.path(), name)) {}
+
+  Error run(int clones_fd, const std::string& slot, const OwnerAndMode& owner_and_mode, bool durable,
+            ExportOutcome* outcome) {
+    Error error = open_folder_at(clones_fd, slot.c_str(), slot_path_, &slot_);
+    if (error.is(ENOENT)) return moved(outcome);
+    if (error.ok()) error = stat_fd(image_.fd(), image_.path(), &info_);
+    if (!error.ok()) return error;
+    if (!is_slots()) return moved(outcome);
+    const bool was_there = is_named(folder_.fd(), name_.c_str(), info_.identity);
+    error = mark(durable);
+    if (error.ok() && !was_there) error = link(outcome);
+    if (!error.ok() || outcome->status != ExportStatus::kLinked) return error;
+    error = finish(owner_and_mode, durable, outcome);
+    if (!was_there && (!error.ok() || outcome->status != ExportStatus::kLinked)) {
+      unlink_file(folder_.fd(), name_.c_str(), info_.identity);
+    }
+    return error;
+  }
+
+ private:
+  bool is_slots() const { return is_named(slot_.get(), kImage, info_.identity); }
+
+  static Error moved(ExportOutcome* outcome) {
+    outcome->status = ExportStatus::kMoved;
+    return {};
+  }
+
+  // A mark without a second name does no harm, so it is never taken away: somebody else may export the slot just now.
+  Error mark(bool durable) {
+    const std::string path = join(slot_path_, kExported);
+    const std::string inode = decimal(info_.identity.inode);
+    SmallFile file;
+    Error error = read_small_file(slot_.get(), kExported, path, &file);
+    if (error.ok() && (file.state != SmallFile::State::kPresent || file.contents != inode)) {
+      if (file.state != SmallFile::State::kAbsent) error = remove_file_at(slot_.get(), kExported, path);
+      if (error.ok() || error.is(ENOENT)) error = write_small_file(slot_.get(), kExported, inode, false, path);
+      // Somebody else, who exports the same image, was quicker.
+      if (error.is(EEXIST)) error = {};
+    }
+    return error.ok() && durable ? flush_mark(path) : error;
+  }
+
+  // Also one that somebody wrote without flushing it.
+  Error flush_mark(const std::string& path) {
+    Fd file;
+    Error error = open_file_at(slot_.get(), kExported, path, &file);
+    if (error.ok()) error = flush(file.get(), path);
+    return error.ok() ? flush(slot_.get(), slot_path_) : error;
+  }
+
+  Error link(ExportOutcome* outcome) {
+    Error error = link_file(image_.fd(), folder_.fd(), name_.c_str(), image_.path(), dest_);
+    // A process without the privilege, or without /proc: by the name, which is looked at again afterwards.
+    if (error.is(ENOENT) && is_slots() && !can_link_file(image_.fd())) {
+      error = {};
+      if (retry_eintr([&] { return linkat(slot_.get(), kImage, folder_.fd(), name_.c_str(), 0); }) < 0) {
+        error = Error::last("link", image_.path(), dest_);
+      }
+    }
+    if (error.ok()) return {};
+    const bool refused = !error.is(EEXIST) && !error.is(ENOENT) && verdict_of(error.code) == Verdict::kNextRung;
+    if (error.is(ENOENT) && !is_slots()) return moved(outcome);
+    if (!refused) return error;
+    outcome->status = ExportStatus::kRefused;
+    outcome->refused = error.code;
+    return {};
+  }
+
+  Error finish(const OwnerAndMode& owner_and_mode, bool durable, ExportOutcome* outcome) {
+    // Growing puts another image in this one's place: then the link would be to a disk that nobody has.
+    if (!is_slots() || !is_named(folder_.fd(), name_.c_str(), info_.identity)) return moved(outcome);
+    Error error = set_owner_and_mode(owner_and_mode);
+    if (error.ok() && durable) error = flush(image_.fd(), dest_);
+    if (error.ok() && durable) error = folder_.flush_names();
+    return error;
+  }
+
+  // By the new name: FUSE caches the attributes of each name of a file on their own.
+  Error set_owner_and_mode(const OwnerAndMode& owner_and_mode) {
+    if (owner_and_mode.empty()) return {};
+    Fd file;
+    FileInfo info;
+    Error error = open_file_at(folder_.fd(), name_.c_str(), dest_, &file);
+    if (error.ok()) error = stat_fd(file.get(), dest_, &info);
+    if (error.ok() && !info.identity.same_file(info_.identity)) error = Error::of(ESTALE, "open", dest_);
+    return error.ok() ? microvm::set_owner_and_mode(file.get(), owner_and_mode, dest_) : error;
+  }
+
+  const std::string& slot_path_;
+  const Source& image_;
+  const GuardedFolder& folder_;
+  const std::string& name_;
+  const std::string dest_;
+  Fd slot_;
+  FileInfo info_;
+};
+
+}  // namespace
+
+Error export_image(const ManagedFolder& managed, const std::string& slot, const Source& image,
+                   const GuardedFolder& folder, const std::string& name, const OwnerAndMode& owner_and_mode,
+                   bool durable, ExportOutcome* outcome) {
+  const std::string slot_path = managed.slot_path(slot);
+  Exporter exporter(slot_path, image, folder, name);
+  return exporter.run(managed.clones_fd(), slot, owner_and_mode, durable, outcome);
+}
+
+}  // namespace microvm

@@ -1,0 +1,32 @@
+// Giving a slot's image a second name in another folder, such as a jail.
+#pragma once
+
+#include <string>
+
+#include "slot/managed_folder.h"
+#include "slot/owner_mode.h"
+#include "slot/source.h"
+#include "system/error.h"
+#include "system/guarded_folder.h"
+
+namespace microvm {
+
+enum class ExportStatus {
+  kLinked,
+  kRefused,  // no hardlink can be made between these two places: another way may serve
+  kMoved,    // the slot was released, or has another image by now
+};
+
+struct ExportOutcome {
+  ExportStatus status = ExportStatus::kLinked;
+  int refused = 0;  // errno of the link that could not be made
+};
+
+// A hardlink of `image`, which is the image of `slot`, with owner and mode. The slot's mark, which says that the second
+// name is ours, is written first. Flushes mark, link and folder if `durable`. A link to the same image that is there
+// already serves as well; EEXIST for anything else. After an error there is no link that was not there before.
+Error export_image(const ManagedFolder& managed, const std::string& slot, const Source& image,
+                   const GuardedFolder& folder, const std::string& name, const OwnerAndMode& owner_and_mode,
+                   bool durable, ExportOutcome* outcome);
+
+}  // namespace microvm

@@ -1,0 +1,130 @@
+// Making a snapshot in staging: all files are copied before any is hashed, since the VM is paused until they are copied.
+import { rename, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { Identity } from '../addon/identity.js';
+import { type NativeSource, native } from '../addon/native.js';
+import { openFileOf } from '../folder/guarded-path.js';
+import { copyFile, type Destination } from '../image/file-copy.js';
+import { requireUnchanged, type SlotImage } from '../slot/slot-image.js';
+import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
+import { show } from '../system/arguments.js';
+import { failedWith, RootfsError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
+import type { Strategy } from '../system/strategy.js';
+import type { Task } from '../system/task.js';
+import { hashAll, type Watched } from './snapshot-files.js';
+import {
+  formatManifest,
+  isPlainName,
+  SNAPSHOT_MANIFEST_FILE,
+  type SnapshotFile,
+  type SnapshotRecord,
+} from './snapshot-manifest.js';
+
+/** A file that goes into the snapshot, open. */
+export interface SnapshotSource {
+  readonly name: string;
+  readonly source: NativeSource;
+  readonly identity: Identity;
+}
+
+const READ_ONLY = { owner: undefined, mode: 0o400 };
+
+/** Throws `INVALID_ARGUMENT` unless the files can lie beside each other and the disk in one folder. */
+export function requireNames(others: readonly string[]): void {
+  const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
+  const seen = new Set<string>([SNAPSHOT_MANIFEST_FILE]);
+  for (const name of names) {
+    if (!isPlainName(name) || seen.has(name)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `a snapshot cannot hold a file named ${show(name)}: names must differ from each other and from ${CLONE_ROOTFS_FILE} and ` +
+          `${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
+      );
+    }
+    seen.add(name);
+  }
+}
+
+/** Runs `work` with the disk and the other files, which must belong to the owner of the disk, to root or to this process's user. */
+export async function withSources<T>(
+  image: SlotImage,
+  others: readonly string[],
+  work: (sources: readonly SnapshotSource[]) => Promise<T>,
+): Promise<T> {
+  const owner = image.state.image?.uid ?? 0;
+  const opened: SnapshotSource[] = [];
+  try {
+    for (const file of others) {
+      const { source, info } = await openFileOf(file, owner);
+      opened.push({ name: basename(file), source, identity: info.identity });
+    }
+    return await work([
+      { name: CLONE_ROOTFS_FILE, source: image.source, identity: image.identity },
+      ...opened,
+    ]);
+  } finally {
+    for (const { source } of opened) native().dispose(source);
+  }
+}
+
+/** Rejects with `SOURCE_CHANGED` if one of them was written to before all were copied. */
+export async function copyAll(
+  task: Task,
+  sources: readonly SnapshotSource[],
+  staged: string,
+): Promise<Strategy[]> {
+  const folder = await native().openGuardedFolder(staged, true);
+  try {
+    const strategies: Strategy[] = [];
+    for (const { name, source, identity } of sources) {
+      strategies.push(await copyOne(task, source, identity, { folder, name }));
+    }
+    for (const { source, identity } of sources) await requireUnchanged(task.what, source, identity);
+    return strategies;
+  } finally {
+    native().dispose(folder);
+  }
+}
+
+async function copyOne(
+  task: Task,
+  source: NativeSource,
+  { sizeBytes }: Identity,
+  dest: Destination,
+): Promise<Strategy> {
+  const options = { dress: READ_ONLY, durable: true, beforePublished: async () => {} };
+  return (await copyFile(task, source, sizeBytes, dest, options)).strategy;
+}
+
+/** What the copies hold. */
+export async function describeCopies(
+  watched: Watched,
+  sources: readonly SnapshotSource[],
+  staged: string,
+): Promise<SnapshotFile[]> {
+  const paths = sources.map(({ name }) => join(staged, name));
+  const digests = await hashAll(paths, watched);
+  return sources.map(({ name, identity: { sizeBytes } }, i) => ({
+    name,
+    sizeBytes,
+    sha256: digests[i] as string,
+  }));
+}
+
+/** Writes the manifest and makes the snapshot appear. Rejects with `SNAPSHOT_EXISTS`. */
+export async function publish(staged: string, path: string, record: SnapshotRecord): Promise<void> {
+  const manifest = join(staged, SNAPSHOT_MANIFEST_FILE);
+  await writeFile(manifest, formatManifest(record), { mode: 0o444, flush: true });
+  await flush(staged);
+  try {
+    await rename(staged, path);
+  } catch (error) {
+    throw failedWith(error, 'ENOTEMPTY') || failedWith(error, 'EEXIST') ? snapshotExistsError(path) : error;
+  }
+}
+
+export function snapshotExistsError(path: string): RootfsError {
+  const message = `${path} exists already; remove it first, or choose another name`;
+  return new RootfsError('SNAPSHOT_EXISTS', message, { path });
+}
