@@ -145,7 +145,7 @@ class InspectSlots {
 class SurveySlots final : public InspectSlots {
  public:
   SurveySlots(Ref<ManagedFolder> managed, std::vector<std::string> slots)
-      : InspectSlots(std::move(managed), std::move(slots), Look::kStamps) {}
+      : InspectSlots(std::move(managed), std::move(slots), Look::kListed) {}
 
   Napi::Value result(Napi::Env env) {
     constexpr size_t kNumbers = 5;

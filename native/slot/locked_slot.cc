@@ -4,7 +4,6 @@
 
 #include "system/file.h"
 #include "system/lease.h"
-#include "system/lock.h"
 #include "system/rename.h"
 
 namespace microvm {
@@ -12,8 +11,10 @@ namespace microvm {
 Error LockedSlot::open(const Ref<ManagedFolder>& managed, const std::string& slot, Ref<LockedSlot>* out) {
   Ref<LockedSlot> locked(new LockedSlot(managed, slot));
   Error error = open_folder_at(managed->clones_fd(), slot.c_str(), managed->slot_path(slot), &locked->folder_);
-  if (error.ok()) error = try_lock(locked->folder_.get(), managed->slot_path(slot));
+  bool free = false;
+  if (error.ok()) error = locked->lock_.take(*managed, slot, NameLock::For::kReplace, &free);
   if (!error.ok()) return error;
+  if (!free) return Error::of(EWOULDBLOCK, "fcntl", managed->slot_path(slot));
   bool there = false;
   error = locked->still_there(&there);
   if (!error.ok()) return error;

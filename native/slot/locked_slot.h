@@ -4,6 +4,7 @@
 #include <string>
 
 #include "slot/managed_folder.h"
+#include "slot/name_lock.h"
 #include "slot/source.h"
 #include "slot/staged_slot.h"
 #include "system/error.h"
@@ -13,7 +14,7 @@
 
 namespace microvm {
 
-// A published slot whose image is about to be replaced: its folder is locked against others who would do the same.
+// A published slot whose image is about to be replaced: its name is locked against others who would do the same.
 class LockedSlot final : public Shared {
  public:
   // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more.
@@ -46,6 +47,7 @@ class LockedSlot final : public Shared {
 
   const Ref<ManagedFolder> managed_;
   const std::string slot_;
+  NameLock lock_;
   Fd folder_;
 };
 

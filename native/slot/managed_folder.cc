@@ -65,7 +65,17 @@ Error ManagedFolder::start_session() {
   // Perhaps what dead sessions left is all that it takes.
   SweepReport report;
   if (sweep(UINT64_MAX, &report).ok()) error = make_session();
-  return is_full(error.code) ? borrow_spare(error) : error;
+  if (!is_full(error.code)) return error;
+  // Ends of VMs work on any disk: what needs a session fails, a release does not.
+  if (!borrow_spare(error).ok()) drop_session();
+  return {};
+}
+
+void ManagedFolder::drop_session() {
+  session_.reset();
+  spare_.reset();
+  session_name_.clear();
+  session_path_.clear();
 }
 
 Error ManagedFolder::borrow_spare(Error no_space) {
@@ -127,6 +137,7 @@ Error ManagedFolder::check_current() const {
 
 Error ManagedFolder::probe_reflink(Reflinks* reflinks) {
   *reflinks = Reflinks::kUnknown;
+  if (!has_session()) return {};
   const std::string from_name = next_name();
   const std::string to_name = next_name();
   const std::string from_path = join(session_path_, from_name);
@@ -232,6 +243,7 @@ Error ManagedFolder::to_trash(const std::string& taken) {
 }
 
 Error ManagedFolder::leave() {
+  if (!has_session()) return {};
   Error error = put_back_strays(*this, session_.get(), session_path_);
   if (!error.ok() || session_path_ == spare_path_) return error;
   // The first to leave leaves its folder, for one who comes when there is no space for another.

@@ -3,8 +3,8 @@
 //
 // Locking rules. A session's staging folder is held by flock from just after it is made until its process ends; whoever
 // can take that lock may remove the folder. A maker that gets its lock only after a sweeper had it finds the folder
-// gone and makes another. Trash belongs to nobody: any process may empty it. A slot's folder is locked (flock) while
-// its image is replaced.
+// gone and makes another. Trash belongs to nobody: any process may empty it. A slot's name is locked while its image is
+// replaced, and while it is released (see name_lock.h).
 #pragma once
 
 #include <atomic>
@@ -63,6 +63,13 @@ class ManagedFolder final : public Shared {
   // Removes this session's staging folder, unless it serves as the spare one. The object is of no use afterwards.
   Error leave();
 
+  // Whether the folder is known to tell upper from lower case.
+  bool tells_case() const { return tells_case_.load(std::memory_order_relaxed); }
+  void set_tells_case() const { tells_case_.store(true, std::memory_order_relaxed); }
+
+  // False on a disk that is too full for a session of our own: then slots can be looked at and released, no more.
+  bool has_session() const { return static_cast<bool>(session_); }
+
   // A name that no other object of this session has.
   std::string next_name();
 
@@ -83,6 +90,7 @@ class ManagedFolder final : public Shared {
   Error start_session();
   Error make_session();
   Error borrow_spare(Error no_space);
+  void drop_session();
   Error lock_spare();
   // Of what a process that died has left there.
   Error empty_spare();
@@ -111,6 +119,7 @@ class ManagedFolder final : public Shared {
   Fd state_;
   std::string spare_path_;
   Identity clones_identity_;
+  mutable std::atomic<bool> tells_case_{false};
   std::atomic<uint64_t> counter_{0};
 };
 

@@ -9,7 +9,8 @@
 namespace microvm {
 namespace {
 
-constexpr char kLockFile[] = "release.lock";
+constexpr char kReleaseFile[] = "release.lock";
+constexpr char kReplaceFile[] = "replace.lock";
 constexpr int kTries = 8;
 constexpr long kFirstPauseNs = 50'000;  // doubled each time: 6 ms in all
 
@@ -22,19 +23,21 @@ off_t byte_of(const std::string& slot) {
 
 }  // namespace
 
-Error NameLock::take(const ManagedFolder& managed, const std::string& slot, bool* free) {
+Error NameLock::take(const ManagedFolder& managed, const std::string& name, For purpose, bool* free) {
+  const char* lock_file = purpose == For::kRelease ? kReleaseFile : kReplaceFile;
+  const int tries = purpose == For::kRelease ? kTries : 1;
   *free = true;
   // A lock belongs to the open file, so each holder opens its own, and the kernel drops the lock with the process.
-  Error error = open_lock_file_at(managed.state_fd(), kLockFile, join(managed.state_path(), kLockFile), &file_);
+  Error error = open_lock_file_at(managed.state_fd(), lock_file, join(managed.state_path(), lock_file), &file_);
   if (is_full(error.code) || error.is(EROFS)) return {};
   if (!error.ok()) return error;
   struct flock lock = {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
-  lock.l_start = byte_of(slot);
+  lock.l_start = byte_of(name);
   lock.l_len = 1;
   struct timespec pause = {0, kFirstPauseNs};
-  for (int i = 0; i < kTries; i++, pause.tv_nsec *= 2) {
+  for (int i = 0; i < tries; i++, pause.tv_nsec *= 2) {
     if (i > 0) nanosleep(&pause, nullptr);
     const int result = retry_eintr([&] { return fcntl(file_.get(), F_OFD_SETLK, &lock); });
     if (result == 0 || (errno != EAGAIN && errno != EACCES)) return {};

@@ -2,6 +2,7 @@
 
 #include "slot/slot_files.h"
 #include "slot/slot_state.h"
+#include "slot/spelling.h"
 #include "slot/take_out.h"
 #include "system/fd.h"
 #include "system/file.h"
@@ -50,8 +51,8 @@ Error find(const ManagedFolder& managed, const std::string& slot, FoundSlot* fou
   return error;
 }
 
-Error check_owner(const FoundSlot& found, const ReleaseRequest& request, ReleaseStatus* status,
-                  std::string* raw_id_found) {
+Error check_owner(const ManagedFolder& managed, const FoundSlot& found, const ReleaseRequest& request,
+                  ReleaseStatus* status, std::string* raw_id_found) {
   SmallFile raw_id;
   SmallFile stamp;
   Error error = read_slot_file(found.folder.get(), found.path, kStamp, &stamp);
@@ -66,6 +67,16 @@ Error check_owner(const FoundSlot& found, const ReleaseRequest& request, Release
   // btrfs can bring back a folder without some of its files. One with neither stamp nor raw id is any id's to release: a
   // slot appears with all that it has.
   if (!has_id && stamp.state == SmallFile::State::kAbsent) return {};
+  if (!has_id) {
+    std::string name;
+    error = real_name(managed, request.slot, found.identity, &name);
+    if (!error.ok()) return error;
+    if (name != request.slot) {
+      *raw_id_found = name;
+      *status = ReleaseStatus::kCollision;
+      return {};
+    }
+  }
   if (has_id && raw_id.contents.empty()) {
     *status = ReleaseStatus::kTorn;
   } else if (raw_id.contents != request.raw_id) {
@@ -90,7 +101,9 @@ Error release_once(ManagedFolder& managed, const ReleaseRequest& request, Releas
                    std::string* raw_id_found) {
   FoundSlot found;
   Error error = find(managed, request.slot, &found, status);
-  if (error.ok() && *status == ReleaseStatus::kReleased) error = check_owner(found, request, status, raw_id_found);
+  if (error.ok() && *status == ReleaseStatus::kReleased) {
+    error = check_owner(managed, found, request, status, raw_id_found);
+  }
   if (error.ok() && *status == ReleaseStatus::kReleased && request.refuse_in_use) error = check_unused(found, status);
   if (!error.ok() || *status != ReleaseStatus::kReleased) return error;
   bool trashed = false;

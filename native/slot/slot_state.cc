@@ -1,5 +1,6 @@
 #include "slot/slot_state.h"
 
+#include "slot/spelling.h"
 #include "system/extents.h"
 #include "system/fd.h"
 #include "system/tree.h"
@@ -12,7 +13,7 @@ Error read_image(int folder_fd, const std::string& path, Look look, SlotState* s
   if (error.is(ENOENT)) return {};
   if (!error.ok()) return error;
   state->has_image = true;
-  if (!state->image.is_regular() || look == Look::kStamps) return {};
+  if (!state->image.is_regular() || look != Look::kAll) return {};
   Fd image;
   if (open_file_at(folder_fd, kImage, path, &image).ok()) state->shares_extents = shares_extents(image.get());
   return {};
@@ -76,6 +77,15 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   if (error.ok()) error = compare_image(fd, join(path, kImage), *state, changed);
   if (error.ok()) error = read_slot_file(fd, path, kStamp, &state->stamp);
   if (error.ok()) error = read_raw_id(fd, path, state->stamp, &state->raw_id);
+  if (error.ok() && look != Look::kListed && !is_there(state->raw_id)) {
+    std::string name;
+    error = real_name(managed, slot, info.identity, &name);
+    // The folder is that of the VM which is called so.
+    if (error.ok() && name != slot) {
+      state->raw_id.state = SmallFile::State::kPresent;
+      state->raw_id.contents = name;
+    }
+  }
   if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
   if (error.ok()) error = read_slot_file(fd, path, kUnsettled, &state->unsettled);
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {

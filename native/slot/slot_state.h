@@ -50,6 +50,7 @@ Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& st
 
 enum class Look {
   kAll,
+  kListed,  // like kStamps, of a name that was read from the clones folder
   kStamps,  // not who shares the image's extents or has a name of its inode, which would take half as long again
 };
 

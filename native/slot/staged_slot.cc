@@ -83,7 +83,8 @@ Error StagedSlot::swap_image(int folder_fd, std::string_view dest, bool* exchang
   if (!error.ok()) return error;
   error = exchange(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
   *exchanged = error.ok();
-  if (!error.is(EINVAL) && !error.is(ENOSYS)) return error;
+  // EXDEV: the image that is there has another project id than what is staged (see project.h).
+  if (!error.is(EINVAL) && !error.is(ENOSYS) && !error.is(EXDEV)) return error;
   return rename_over(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
 }
 

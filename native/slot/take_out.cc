@@ -3,6 +3,8 @@
 #include <string_view>
 
 #include "slot/name_lock.h"
+#include "slot/remove_in_place.h"
+#include "system/errno_policy.h"
 #include "system/rename.h"
 #include "system/tree.h"
 
@@ -76,32 +78,43 @@ Error trash_if_meant(ManagedFolder& managed, const std::string& slot, const std:
   return error.ok() ? back : error;
 }
 
+Error rename_to_trash(ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* trashed) {
+  if (!managed.has_session()) return Error::of(ENOSPC, "renameat2", managed.slot_path(slot));
+  const std::string taken = record_of(managed, slot, expected);
+  Error error = take_out(managed, Place::kSlots, slot, taken);
+  // The second: another process took the slot out by mistake, and is about to put it back.
+  if (error.is(ENOENT) || error.is(EEXIST)) return {};
+  return error.ok() ? trash_if_meant(managed, slot, taken, expected, trashed) : error;
+}
+
 }  // namespace
 
 Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* trashed) {
   *trashed = false;
   NameLock lock;
   bool free = false;
-  Error error = lock.take(managed, slot, &free);
+  Error error = lock.take(managed, slot, NameLock::For::kRelease, &free);
   if (!error.ok() || !free) return error;
   const std::string path = managed.slot_path(slot);
   FileInfo now;
   error = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, path, &now);
   if (error.is(ENOENT)) return {};
   if (!error.ok() || !now.identity.same_file(expected)) return error;
-  const std::string taken = record_of(managed, slot, expected);
-  error = take_out(managed, Place::kSlots, slot, taken);
-  // The second: another process took the slot out by mistake, and is about to put it back.
-  if (error.is(ENOENT) || error.is(EEXIST)) return {};
-  if (!error.ok()) return error;
-  return trash_if_meant(managed, slot, taken, expected, trashed);
+  error = rename_to_trash(managed, slot, expected, trashed);
+  if (!keeps_from_renaming(error.code)) return error;
+  return remove_in_place(managed.clones_fd(), slot.c_str(), path, &expected, trashed);
 }
 
 Error discard_folder(ManagedFolder& managed, Place place, const std::string& name) {
   const std::string taken = managed.next_name();
-  Error error = take_out(managed, place, name, taken);
+  Error error = Error::of(ENOSPC, "renameat2", managed.place_path(place));
+  if (managed.has_session()) error = take_out(managed, place, name, taken);
   if (error.is(ENOENT)) return {};
-  return error.ok() ? trash_taken(managed, taken, place, name) : error;
+  if (error.ok()) error = trash_taken(managed, taken, place, name);
+  if (!keeps_from_renaming(error.code)) return error;
+  bool removed = false;
+  return remove_in_place(managed.place_fd(place), name.c_str(), join(managed.place_path(place), name), nullptr,
+                         &removed);
 }
 
 Error put_back_strays(const ManagedFolder& managed, int session_fd, const std::string& session_path) {

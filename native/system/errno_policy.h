@@ -51,4 +51,7 @@ inline constexpr Verdict verdict_of(int code) {
 // No space is left, on the disk or in a quota.
 inline constexpr bool is_full(int code) { return code == ENOSPC || code == EDQUOT; }
 
+// What is there can't be renamed, and can be removed all the same: see slot/remove_in_place.h.
+inline constexpr bool keeps_from_renaming(int code) { return is_full(code) || code == EXDEV; }
+
 }  // namespace microvm

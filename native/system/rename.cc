@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "system/project.h"
+
 namespace microvm {
 namespace {
 
@@ -12,8 +14,16 @@ namespace {
 constexpr unsigned kNoReplace = 1;
 constexpr unsigned kExchange = 2;
 
-int call_renameat2(int from_fd, const char* from, int to_fd, const char* to, unsigned flags) {
+int try_renameat2(int from_fd, const char* from, int to_fd, const char* to, unsigned flags) {
   return static_cast<int>(retry_eintr([&] { return syscall(SYS_renameat2, from_fd, from, to_fd, to, flags); }));
+}
+
+int call_renameat2(int from_fd, const char* from, int to_fd, const char* to, unsigned flags) {
+  const int result = try_renameat2(from_fd, from, to_fd, to, flags);
+  if (result == 0 || errno != EXDEV) return result;
+  if (adopt_project(from_fd, from, to_fd)) return try_renameat2(from_fd, from, to_fd, to, flags);
+  errno = EXDEV;
+  return result;
 }
 
 }  // namespace

@@ -153,7 +153,7 @@ export class Pool {
       const unwanted = names.filter((name) => !wanted.has(isRecord(name) ? name : recordOf(name)));
       for (const name of unwanted) await this.#discard(handle, name);
       return unwanted.filter((name) => !isRecord(name)).length;
-    });
+    }, 'no-staging');
   }
 
   /** Stops filling. Ready slots stay for the next process. */

@@ -2,18 +2,22 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, type NativeLockedSlot, native } from '../addon/native.js';
+import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
 const LOCK_POLL_MS = 5;
 
-/** Waits for the lock without holding a thread; `absent` if the folder is gone by then. */
+// Longer than any grow that is not of a copy takes. A process that was stopped while it held the lock must not stop all others.
+const LOCK_LIMIT_MS = 120_000;
+
+/** Waits for the lock without holding a thread; `absent` if the folder is gone by then. Throws `SLOT_BUSY` after a time. */
 export async function withLock<T>(
   task: Task,
   handle: NativeFolder,
   name: string,
   work: (locked: NativeLockedSlot) => Promise<T>,
 ): Promise<T | 'absent'> {
-  for (;;) {
+  for (const end = performance.now() + LOCK_LIMIT_MS; ; ) {
     task.checkAborted();
     const locked = await native().lockSlot(handle, name);
     if (locked === 'absent') return 'absent';
@@ -23,6 +27,12 @@ export async function withLock<T>(
       } finally {
         native().dispose(locked);
       }
+    }
+    if (performance.now() > end) {
+      throw new RootfsError(
+        'SLOT_BUSY',
+        `${task.what}: another process has been working on "${name}" for ${LOCK_LIMIT_MS / 1000} s; try again, or end that process`,
+      );
     }
     await sleep(LOCK_POLL_MS);
   }

@@ -2,6 +2,7 @@
 // first needed, opened again if it was moved or replaced, and swept in the background.
 
 import { chmod, mkdir, rename, rm } from 'node:fs/promises';
+import { constants } from 'node:os';
 import { relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
@@ -20,7 +21,7 @@ export interface SweepReport {
 /** The folder while it is open. */
 export interface OpenFolder {
   readonly handle: NativeFolder;
-  /** This process's own folder in staging. */
+  /** This process's own folder in staging; empty if the disk is too full for one, see {@link Needs}. */
   readonly sessionPath: string;
   /** Whether files in the folder can share blocks; undefined if there was no space to try it. */
   reflinks: boolean | undefined;
@@ -35,6 +36,9 @@ const SWEEP_REST_MS_LIMIT = 50;
 // What stays open for longer is removed by a later sweep.
 const STILL_OPEN_SWEEPS = 5;
 const STILL_OPEN_REST_MS = 10;
+
+/** On a full disk there may be no folder in staging. Slots can be looked at and released without one. */
+export type Needs = 'staging' | 'no-staging';
 
 // If the folder is replaced more often than this, something is wrong.
 const REOPEN_LIMIT = 3;
@@ -76,12 +80,18 @@ export class ManagedFolder {
   /**
    * Runs `work` with the open folder. If the path turns out to name another folder, opens that and runs `work` again.
    */
-  async use<T>(work: (folder: OpenFolder) => Promise<T>): Promise<T> {
+  async use<T>(work: (folder: OpenFolder) => Promise<T>, needs: Needs = 'staging'): Promise<T> {
     // Counted before the folder is open, so that close() waits for it.
     this.#users++;
     try {
       for (let attempt = 1; ; attempt++) {
         const folder = await this.#ensureOpen();
+        if (needs === 'staging' && !hasStaging(folder)) {
+          // Others may still release slots by it. It has no descriptors but those of folders, and is closed when it is collected.
+          this.#forget(folder);
+          if (!hasStaging(await this.#ensureOpen())) throw tooFullError(this.#what, this.path);
+          continue;
+        }
         try {
           return await work(folder);
         } catch (error) {
@@ -113,7 +123,7 @@ export class ManagedFolder {
 
   /** The folder, if it is open. */
   get opened(): OpenFolder | undefined {
-    return this.#closed ? undefined : this.#open;
+    return this.#closed || this.#open === undefined || !hasStaging(this.#open) ? undefined : this.#open;
   }
 
   /** Whether an error means that the path now names another folder, or that our own folder in it was removed. */
@@ -129,8 +139,9 @@ export class ManagedFolder {
    * removed.
    */
   async sweep(signal?: AbortSignal): Promise<SweepReport> {
-    const { stagingRemoved, trashRemoved } = await this.use(({ handle }) =>
-      sweepFolder(new Task(`sweeping ${this.path}`, signal), handle, 0),
+    const { stagingRemoved, trashRemoved } = await this.use(
+      ({ handle }) => sweepFolder(new Task(`sweeping ${this.path}`, signal), handle, 0),
+      'no-staging',
     );
     await this.#background;
     const before = this.#stagingRemovedBefore;
@@ -268,6 +279,18 @@ export class ManagedFolder {
   #forget(folder: OpenFolder): void {
     if (this.#open === folder) this.#open = undefined;
   }
+}
+
+function hasStaging({ sessionPath }: OpenFolder): boolean {
+  return sessionPath !== '';
+}
+
+function tooFullError(what: string, path: string): RootfsError {
+  return new RootfsError(
+    'ENOSPC',
+    `opening the ${what} ${path}: the disk or the quota is full. Release slots, which works all the same, or make room`,
+    { errno: -constants.errno.ENOSPC, syscall: 'mkdir', path },
+  );
 }
 
 async function sweepFolder(task: Task, handle: NativeFolder, restLimitMs: number): Promise<SweepReport> {

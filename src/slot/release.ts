@@ -44,13 +44,15 @@ export async function releaseSlot(
     // released.
     const absent = await isMissing(path);
     if (absent && (!options.durable || (await isMissing(folder.path)))) return false;
-    const { status, rawId } = await folder.use(({ handle }) =>
-      releaseUnlessBusy(handle, {
-        slot: vm.safe,
-        rawId: rawIdToStore(vm),
-        durable: options.durable,
-        refuseInUse: options.refuseInUse,
-      }),
+    const request = {
+      slot: vm.safe,
+      rawId: rawIdToStore(vm),
+      durable: options.durable,
+      refuseInUse: options.refuseInUse,
+    };
+    const { status, rawId } = await folder.use(
+      ({ handle }) => releaseUnlessBusy(handle, request),
+      'no-staging',
     );
     switch (status) {
       case 'absent':

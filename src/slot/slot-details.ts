@@ -41,7 +41,7 @@ export async function slotDetails(
   const path = `${folder.path}/${vm.safe}`;
   try {
     if (await isMissing(path)) return undefined;
-    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe));
+    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
     const sha256 = parseStamp(state.stamp);
     const firstStack = sha256 === undefined ? undefined : await names.firstWith(sha256);
     const info = slotInfo(folder.path, vm.safe, state, firstStack);

@@ -57,7 +57,7 @@ async function readBatch(
   stackNames: StackNames,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
-  const states = await folder.use(({ handle }) => surveySlots(handle, names));
+  const states = await folder.use(({ handle }) => surveySlots(handle, names), 'no-staging');
   const infos: SlotInfo[] = [];
   const firsts = new Map<string | undefined, string | undefined>([[undefined, undefined]]);
   for (const [i, state] of states.entries()) {

@@ -113,10 +113,13 @@ export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
 }
 
 export function vmIdCollisionError(path: string, vm: VmId, owner: string): RootfsError {
+  const differInCase = vm.raw.toLowerCase() === owner.toLowerCase();
+  const advice = differInCase
+    ? 'this file system does not tell upper from lower case, so use ids that differ in more'
+    : 'use ids of ASCII letters, digits, "-" and "_"';
   return new RootfsError(
     'VM_ID_COLLISION',
-    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder name, and ${path} belongs to the latter: ` +
-      'use ids of ASCII letters, digits, "-" and "_"',
+    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which belongs to the latter: ${advice}`,
     { path },
   );
 }

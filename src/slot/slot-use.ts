@@ -15,7 +15,7 @@ export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUs
   const path = `${folder.path}/${vm.safe}`;
   try {
     if (await isMissing(path)) throw slotNotFoundError(path, vm);
-    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe));
+    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
     if (state.kind === 'absent') throw slotNotFoundError(path, vm);
     if (state.kind === 'foreign') throw slotInvalidError(path);
     requireOwnId(path, vm, state);

@@ -42,7 +42,7 @@ export async function collectGarbage(
         const { status } = await releaseUnlessBusy(handle, request);
         if (status === 'released') report.released.push(rawId);
         if (status === 'in-use') report.inUse.push(rawId);
-      });
+      }, 'no-staging');
     }
   } catch (error) {
     throw asRootfsError(task.what, error);

@@ -69,7 +69,7 @@ export async function recover(
       const { status } = await releaseUnlessBusy(handle, { slot, torn: state.folder, refuseInUse: true });
       if (status === 'released') tornSlots.push(slot);
       if (status === 'in-use') tornInUse.push(slot);
-    });
+    }, 'no-staging');
   try {
     for await (const slot of slotNames(folder.path)) {
       task.checkAborted();

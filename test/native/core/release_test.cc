@@ -144,7 +144,7 @@ TEST(busy_names, "while another process takes the slot, a release says so and ta
   {
     microvm::NameLock lock;
     bool free = false;
-    CHECK_OK(lock.take(*host.managed, "vm", &free));
+    CHECK_OK(lock.take(*host.managed, "vm", NameLock::For::kRelease, &free));
     CHECK(free && release(host, "vm") == ReleaseStatus::kBusy && exists(host.image("vm")));
     host.clone("other");
     CHECK(release(host, "other") == ReleaseStatus::kReleased);

@@ -1,0 +1,18 @@
+// Removing a folder of ours where it lies, for when it can't be renamed into trash: the disk is full (btrfs needs space
+// for a rename, not for an unlink), or the folder lies in the lower layer of an overlay (EXDEV).
+#pragma once
+
+#include <string>
+
+#include "system/error.h"
+#include "system/identity.h"
+
+namespace microvm {
+
+// A process that dies on the way leaves a folder that nobody takes for a whole slot or snapshot, and the same call goes
+// on with it: what makes it one goes last, and its disk before that. *removed is false if the name is not that of the
+// folder `expected` any more; nullptr takes any.
+Error remove_in_place(int parent_fd, const char* name, const std::string& path, const Identity* expected,
+                      bool* removed);
+
+}  // namespace microvm
