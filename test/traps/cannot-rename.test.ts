@@ -107,7 +107,11 @@ test('templates on a file system that can only be read are cloned, and the catal
   await made.addTemplate('debian', bytes);
   await mkdir(join(made.templateDir, '.microvm-rootfs', 'staging', 'dead'), { recursive: true });
   const image = join(made.root, 'templates.squashfs');
-  execFileSync('mksquashfs', [made.templateDir, image, '-quiet', '-no-progress'], { stdio: 'pipe' });
+  execFileSync(
+    'mksquashfs',
+    [made.templateDir, image, '-quiet', '-no-progress', '-noD', '-processors', '1'],
+    { stdio: 'pipe' },
+  );
   const templateDir = join(made.root, 'read-only');
   await mkdir(templateDir);
   execFileSync('mount', ['-o', 'loop', image, templateDir]);
