@@ -25,8 +25,8 @@ void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); 
 
 extern "C" void __cxa_pure_virtual() { std::abort(); }
 
-// What the standard containers call where they would throw: without exceptions each is the end of the process,
-// and each means a bug here, since every size is checked before it reaches a container.
+// The standard containers call these where they would throw. Each call means a bug here, because every size is checked
+// before it reaches a container, and ends the process.
 namespace std {
 void __throw_length_error(const char*) { abort(); }
 void __throw_logic_error(const char*) { abort(); }

@@ -186,7 +186,7 @@ class PublishSlot {
   CloneStatus status_ = CloneStatus::kSourceChanged;
 };
 
-// [source, plan, slot, raw id, ready]; false, and an exception pending, if a handle is of no use.
+// Reads [source, plan, slot, raw id, ready]. False, with an exception pending, if a handle is not valid.
 template <class Arguments>
 bool to_clone(const Ref<ManagedFolder>& managed, const Arguments& at, Until extent, std::vector<CloneSlot>* clones) {
   Ref<Source> source = unwrap<Source>(at(0));
@@ -198,7 +198,7 @@ bool to_clone(const Ref<ManagedFolder>& managed, const Arguments& at, Until exte
   return true;
 }
 
-// Starts what a clone consists of on another thread, or runs it on this one.
+// Starts a clone on another thread, or runs it on this one.
 Napi::Value clone_with(const Napi::CallbackInfo& info, Napi::Value (*launch)(Napi::Env, CloneSlot), Until extent) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
@@ -279,7 +279,7 @@ Napi::Value publish_slot(const Napi::CallbackInfo& info) {
 Napi::Value discard_slot(const Napi::CallbackInfo& info) {
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
   if (!staged) return {};
-  dispose(info);  // what it holds open goes with the job, not at some collection of garbage
+  dispose(info);  // closes its descriptors with the job rather than at the next garbage collection
   return start_silent(info.Env(), "microvm:discardSlot", [staged] {
     staged->discard();
     return Error();

@@ -1,4 +1,4 @@
-// Single files: copies to any place, and what they hold on disk. src/addon/native.ts describes each function.
+// Copies of single files, and their disk usage. src/addon/native.ts describes each function.
 #pragma once
 
 #include <napi.h>

@@ -141,7 +141,7 @@ class InspectSlots {
   std::vector<Error> errors_;
 };
 
-// The same as a table of numbers and one of texts: making objects would take longer than reading the slots.
+// The same as a table of numbers and a table of texts, because making objects would take longer than reading the slots.
 class SurveySlots final : public InspectSlots {
  public:
   SurveySlots(Ref<ManagedFolder> managed, std::vector<std::string> slots)
@@ -162,8 +162,8 @@ class SurveySlots final : public InspectSlots {
       number[2] = static_cast<double>(state.image.identity.size);
       number[3] = static_cast<double>(state.created_ms());
       number[4] = state.has_marks ? 1 : 0;
-      const SmallFile* const files[kTexts] = {&state.stamp, &state.size_stamp, &state.new_size_stamp, &state.raw_id,
-                                              &state.stack, &state.unsettled};
+      const SmallFile* const files[kTexts] = {&state.stamp,  &state.size_stamp, &state.new_size_stamp,
+                                              &state.raw_id, &state.stack,      &state.unsettled};
       for (uint32_t k = 0; k < kTexts; k++) {
         if (files[k]->state != SmallFile::State::kAbsent) texts.Set(text + k, to_js(env, *files[k]));
       }
@@ -297,10 +297,9 @@ Napi::Value flush_slot(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
   const Identity folder = to_identity(info[2].As<Napi::Object>());
-  return start_yes_or_no(info.Env(), "microvm:flushSlot",
-                         [managed, slot = to_string(info[1]), folder](bool* same) {
-                           return flush_slot(*managed, slot, folder, same);
-                         });
+  return start_yes_or_no(info.Env(), "microvm:flushSlot", [managed, slot = to_string(info[1]), folder](bool* same) {
+    return flush_slot(*managed, slot, folder, same);
+  });
 }
 
 Napi::Value slot_files(const Napi::CallbackInfo& info) {
@@ -322,9 +321,10 @@ Napi::Value find_shared_image(const Napi::CallbackInfo& info) {
 Napi::Value settle_slots(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  return start_silent(
-      info.Env(), "microvm:settleSlots",
-      [managed, slots = to_strings(info[1]), boot_id = to_string(info[2])] { return settle_slots(*managed, slots, boot_id); });
+  return start_silent(info.Env(), "microvm:settleSlots",
+                      [managed, slots = to_strings(info[1]), boot_id = to_string(info[2])] {
+                        return settle_slots(*managed, slots, boot_id);
+                      });
 }
 
 Napi::Value discard_folder(const Napi::CallbackInfo& info) {

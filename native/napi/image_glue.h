@@ -1,4 +1,4 @@
-// What JavaScript can ask about images, and their digests: src/addon/native.ts describes each function.
+// Images and their digests. src/addon/native.ts describes each function.
 #pragma once
 
 #include <napi.h>

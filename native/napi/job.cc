@@ -27,7 +27,8 @@ void complete(napi_env raw_env, napi_status status, void* data) {
   Napi::Env env(raw_env);
   Napi::HandleScope scope(env);
   napi_delete_async_work(env, pending->work);
-  // Cancelled, or a worker that is being terminated: nobody waits for the promise, and JavaScript can no longer run.
+  // Cancelled, or a worker that is being terminated: the promise has no user any more, and JavaScript can no longer
+  // run.
   if (status != napi_ok || !can_run_javascript(env)) return;
   // From here on it can be terminated at any moment: then calls fail, values are empty, and nobody waits either.
   if (pending->error.ok()) {

@@ -5,8 +5,8 @@
 namespace microvm {
 
 Napi::Value to_js(Napi::Env env, const Error& error) {
-  // Not by Napi::Error, which looks at the object's properties: where a worker is being terminated that fails, and what
-  // it gives then ends the process.
+  // Napi::Error would look at the object's properties. In a worker that is being terminated that fails, and ends the
+  // process.
   napi_value message = nullptr;
   napi_value made = nullptr;
   if (napi_create_string_utf8(env, error.syscall, NAPI_AUTO_LENGTH, &message) != napi_ok ||
@@ -46,10 +46,10 @@ Napi::Value to_js(Napi::Env env, const FileInfo& info) {
 
 namespace {
 
-// Where a worker is being terminated a property can be an empty value, and using that would end the process.
+// In a worker that is being terminated a property can be an empty value, and using that would end the process.
 int64_t to_integer(Napi::Value value) {
   bool lossless = false;
-  // Its 64 bits, whether they are meant to have a sign or not.
+  // The 64 bits of a signed or an unsigned number.
   return value.IsBigInt() ? static_cast<int64_t>(value.As<Napi::BigInt>().Uint64Value(&lossless)) : 0;
 }
 

@@ -28,7 +28,7 @@ const char* name_of(LockedSlot::Replaced replaced) {
 class LockSlot {
  public:
   LockSlot(Ref<ManagedFolder> managed, std::string slot) : managed_(std::move(managed)), slot_(std::move(slot)) {}
-  // Held by another and gone meanwhile are answers, not failures.
+  // A slot that is locked by another process, or gone, is a result and not a failure.
   Error run() {
     Error error = LockedSlot::open(managed_, slot_, &locked_);
     if (error.is(EWOULDBLOCK)) return {};

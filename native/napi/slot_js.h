@@ -1,4 +1,4 @@
-// Slots, and what one wants of them, on their way between JavaScript and the core.
+// Slots and plans as JavaScript objects.
 #pragma once
 
 #include <napi.h>
@@ -13,8 +13,8 @@
 
 namespace microvm {
 
-// A string, undefined if there is no such file, null if it is nothing that could be read, or not
-// UTF-8: made a string, that would be another id's.
+// A string; undefined if there is no such file; null if it cannot be read or is not UTF-8, which as a string could be
+// another VM's id.
 Napi::Value to_js(Napi::Env env, const SmallFile& file);
 
 Napi::Value to_js(Napi::Env env, const SlotState& state);

@@ -48,7 +48,7 @@ Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) 
   return error;
 }
 
-// The ready slot from the pool, if it is still there: another process may be after the same.
+// Takes the ready slot from the pool. Another process may have taken it already.
 Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable, CloneStatus* status, bool* taken) {
   if (name.ready.empty()) return {};
   Error error = !name.raw_id.empty()

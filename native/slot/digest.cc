@@ -23,7 +23,7 @@ Error Digest::look() {
   data_start_ = position_;
   data_end_ = UINT64_MAX;
   const uint64_t size = info.identity.size;
-  // At the end a read tells whether the file has grown; files in procfs have no length at all.
+  // At the end only a read shows whether the file has grown. Files in procfs have no length at all.
   if (position_ >= size) return {};
   DataRange range;
   if (!next_data_range(source_->fd(), position_, size, source_->path(), &range).ok()) return {};

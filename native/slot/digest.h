@@ -29,7 +29,7 @@ class Digest final : public Shared {
   const Ref<Source> source_;
   Sha256 hash_;
   uint64_t position_ = 0;
-  // The next data that is known of.
+  // The next range of data; what lies before it is a hole.
   uint64_t data_start_ = 0;
   uint64_t data_end_ = 0;
   bool done_ = false;

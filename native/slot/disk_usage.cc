@@ -8,7 +8,7 @@
 namespace microvm {
 namespace {
 
-// Clones of one image share the same pieces: far fewer are left than came.
+// Clones of one image share their pieces, so a merge leaves far fewer.
 constexpr size_t kMergeAt = 4096;
 
 }  // namespace
@@ -23,7 +23,7 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
     const uint64_t before = position;
     Extents extents;
     error = next_extents(fd, path, position, &extents);
-    if (error.is(EOPNOTSUPP) || error.is(ENOTTY)) {
+    if (error.is(EOPNOTSUPP)) {
       *blocks = {info.blocks * 512, 0};
       return {};
     }
@@ -31,7 +31,7 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
     for (uint32_t i = 0; i < extents.count; i++) {
       const Extent& extent = extents.list[i];
       position = extent.logical + extent.length;
-      // Under a second name the same blocks are found again.
+      // A second name of the file leads to the same blocks again.
       if (extent.located && (extent.shared || info.identity.links > 1)) {
         blocks->shared += extent.length;
         shared->push_back({info.identity.device, extent.physical, extent.physical + extent.length});
@@ -39,7 +39,7 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
         blocks->alone += extent.length;
       }
     }
-    last = extents.last || position <= before;  // whatever a file system says, this ends
+    last = extents.last || position <= before;  // ends whatever the file system answers
   }
   return {};
 }

@@ -1,4 +1,4 @@
-// The blocks that files hold on disk, those that several share counted once: FIEMAP.
+// The blocks that files hold on disk, by FIEMAP. Blocks that several files share count once.
 #pragma once
 
 #include <cstdint>
@@ -17,18 +17,19 @@ struct FileBlocks {
   uint64_t shared = 0;  // with another file, or under another name
 };
 
-// A piece of a disk: of the one with this device number.
+// A range of bytes on the disk with this device number.
 struct Piece {
   uint64_t device = 0;
   uint64_t start = 0;
   uint64_t end = 0;
 };
 
-// What an open file holds; the pieces that it shares are added to `shared`. Where there is no FIEMAP nothing can be
-// shared but by hardlinks, and a file with several names counts as alone.
+// The blocks of an open file; the pieces that it shares are added to `shared`. Without FIEMAP files can only share
+// blocks as hardlinks, and then a file with several names counts as alone.
 Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector<Piece>* shared);
 
-// What is added to a part is added to the whole as well. One thread at a time for all parts of a whole.
+// A sum of files, perhaps part of a whole: whatever is added to the part is added to the whole too. All parts of one
+// whole must be used by one thread at a time.
 class DiskUsage final : public Shared {
  public:
   explicit DiskUsage(Ref<DiskUsage> whole) : whole_(std::move(whole)) {}

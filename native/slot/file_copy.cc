@@ -24,7 +24,7 @@ Error FileCopy::start(const Ref<Source>& source, const Ref<GuardedFolder>& folde
 }
 
 Error FileCopy::create() {
-  // Noticed before the work is done; whoever is quicker is noticed in the end.
+  // Fails early if the name is taken. If another process takes it later, publish() fails.
   FileInfo there;
   if (stat_at(folder_->fd(), name_.c_str(), Follow::kNo, dest_, &there).ok()) return Error::of(EEXIST, "open", dest_);
   file_.reset(retry_eintr([&] { return openat(folder_->fd(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); }));

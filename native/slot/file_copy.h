@@ -1,4 +1,4 @@
-// A copy of one file that appears under its name when it is complete: for places that are not ours, such as a jail.
+// A copy of one file that appears under its name when it is complete. For folders that are not ours, such as a jail.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,7 @@ bool is_digest(const std::string& text) {
 
 bool is_absent(const SmallFile& file) { return file.state == SmallFile::State::kAbsent; }
 
-// Has exactly the files that this library gives a slot. One that could be whole and has not is for others to judge.
+// Whether the slot has exactly the files that this library gives a slot. TypeScript judges every other slot.
 bool is_plain(const SlotState& slot, const std::string& raw_id) {
   const bool own_id = is_absent(slot.raw_id) == raw_id.empty() && slot.raw_id.contents == raw_id;
   const bool own_size = is_absent(slot.size_stamp) || slot.size_stamp.contents == decimal(slot.image.identity.size);

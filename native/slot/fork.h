@@ -1,4 +1,4 @@
-// A new slot from another's present contents, in one trip.
+// A new slot with the present contents of another one, made in one trip to another thread.
 #pragma once
 
 #include <string>
@@ -19,8 +19,8 @@ struct ForkRequest {
   bool durable = false;
 };
 
-// *status is kCreated, kExists or kSourceChanged; or any other for what takes more than one trip: the parent is not
-// plainly whole, changes right now, or cannot be reflinked. Nothing was made then.
+// *status is kCreated, kExists or kSourceChanged. Any other status means that nothing was made because one trip is not
+// enough: the parent is not plainly whole, is being changed, or cannot be reflinked.
 Error fork_slot(const Ref<ManagedFolder>& managed, const ForkRequest& request, SlotState* parent, CloneStatus* status);
 
 }  // namespace microvm

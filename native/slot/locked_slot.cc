@@ -72,7 +72,7 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Ide
   Error error = flush_staged(staged, &grown);
   if (error.ok() && !size_stamp.empty()) error = write_new_size_stamp(size_stamp);
   if (!error.ok()) return error;
-  // As late as can be.
+  // Directly before the swap, so that as little as possible can happen in between.
   error = check_replaceable(image, expected, refuse_in_use, replaced);
   bool exchanged = false;
   if (error.ok() && *replaced == Replaced::kDone) {
@@ -102,7 +102,8 @@ Error LockedSlot::flush_staged(const StagedSlot& staged, FileInfo* info) {
 
 Error LockedSlot::write_new_size_stamp(const std::string& size_stamp) {
   Error error = write_small_file(folder_.get(), kNewSizeStamp, size_stamp, true, path_of(kNewSizeStamp));
-  if (!error.ok() && !error.is(EEXIST)) unlinkat(folder_.get(), kNewSizeStamp, 0);  // a full disk: made, but not written
+  if (!error.ok() && !error.is(EEXIST))
+    unlinkat(folder_.get(), kNewSizeStamp, 0);  // a full disk: made, but not written
   return error;
 }
 
@@ -113,8 +114,8 @@ Error LockedSlot::check_replaceable(const Source& image, const Identity& expecte
   Error error = stat_at(folder_.get(), kImage, Follow::kNo, path_of(kImage), &now);
   if (error.ok()) error = still_there(&there);
   if (!error.ok()) return error;
-  *replaced = !there                                ? Replaced::kReleased
-              : !now.identity.same_state(expected) ? Replaced::kImageChanged
+  *replaced = !there                                                           ? Replaced::kReleased
+              : !now.identity.same_state(expected)                             ? Replaced::kImageChanged
               : refuse_in_use && open_elsewhere(image.fd()) == Openness::kOpen ? Replaced::kInUse
                                                                                : Replaced::kDone;
   return {};

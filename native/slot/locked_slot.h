@@ -14,7 +14,7 @@
 
 namespace microvm {
 
-// A published slot whose image is about to be replaced: its name is locked against others who would do the same.
+// A published slot whose name is locked, so that only one caller at a time replaces its image.
 class LockedSlot final : public Shared {
  public:
   // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more.

@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* kSpare = "spare";
 
-// A budget that ran out just then does not tell whether all of a folder went.
+// A budget of 0 does not say whether the folder is gone: it may have run out just then.
 bool is_gone(int folder_fd, const char* name) {
   FileInfo info;
   return stat_at(folder_fd, name, Follow::kNo, name, &info).is(ENOENT);
@@ -62,7 +62,7 @@ Error ManagedFolder::open(const std::string& clones_dir, Ref<ManagedFolder>* out
 Error ManagedFolder::start_session() {
   Error error = make_session();
   if (!is_full(error.code)) return error;
-  // Perhaps what dead sessions left is all that it takes.
+  // Removing what dead sessions left may free enough space.
   SweepReport report;
   if (sweep(UINT64_MAX, &report).ok()) error = make_session();
   if (!is_full(error.code)) return error;
@@ -157,17 +157,17 @@ Error ManagedFolder::probe_reflink(Reflinks* reflinks) {
       error = Error();
     }
   }
-  from.reset();  // FUSE keeps what is removed while it is open, under another name
+  from.reset();  // FUSE keeps a file that is removed while it is open under another name
   to.reset();
   for (const std::string& name : {from_name, to_name}) {
     if (unlinkat(session_.get(), name.c_str(), 0) < 0) (void)to_trash(name).ok();
   }
-  // Without space slots must be released all the same; whoever wants to seal tries again.
+  // Slots must be released without space, too. Sealing tries again.
   return is_full(error.code) ? Error() : error;
 }
 
 Error ManagedFolder::sweep(uint64_t budget, SweepReport* report) {
-  // What cannot be removed in one place must not keep what can in the other.
+  // A fault in one place must not stop the sweep of the other.
   Error staging_error = sweep_staging(&budget, report);
   Error trash_error = empty_trash(&budget, report);
   report->more = budget == 0;
@@ -179,8 +179,8 @@ Error ManagedFolder::sweep_folder(int folder_fd, const std::string& path, const 
   const uint64_t before = *budget;
   Error error = remove_tree(folder_fd, name, join(path, name), budget);
   if (error.is(ENOTEMPTY)) {
-    // FUSE and NFS put another name in the place of a file that is still open: it goes with a later sweep. Nothing was
-    // won, so nothing is charged, or sweeps would go on for ever.
+    // FUSE and NFS give a removed file that is still open another name; a later sweep removes that. Nothing was freed,
+    // so the budget is restored. Otherwise sweeps would go on for ever.
     *budget = before;
     *still_open = true;
     return {};
@@ -197,7 +197,7 @@ Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (session_name_ == name) continue;
     Fd session;
     Error error = open_folder_at(staging_.get(), name, join(staging_path_, name), &session);
-    // Only folders are sessions; what else lies here is not ours. A session may also be gone by now.
+    // Only folders are sessions. A session may also be gone by now.
     if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
     if (error.ok()) {
       if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
@@ -216,7 +216,7 @@ Error ManagedFolder::empty_trash(uint64_t* budget, SweepReport* report) {
   FolderReader reader(trash_.get(), trash_path_);
   while (const char* name = reader.next()) {
     if (*budget == 0) return first_error;
-    // One slot that cannot be removed (an immutable file, a mount) must not keep the others.
+    // One slot that cannot be removed (an immutable file, a mount) must not stop the sweep of the others.
     Error error = sweep_folder(trash_.get(), trash_path_, name, budget, &report->trash_removed, &report->still_open);
     if (!error.ok() && first_error.ok()) first_error = error;
   }
@@ -246,7 +246,7 @@ Error ManagedFolder::leave() {
   if (!has_session()) return {};
   Error error = put_back_strays(*this, session_.get(), session_path_);
   if (!error.ok() || session_path_ == spare_path_) return error;
-  // The first to leave leaves its folder, for one who comes when there is no space for another.
+  // The first session to end leaves its folder as the spare one, for a session that starts without space for its own.
   FolderReader reader(session_.get(), session_path_);
   if (reader.next() == nullptr &&
       rename_folder_to_free(staging_.get(), session_name_.c_str(), state_.get(), kSpare, session_path_, spare_path_)

@@ -41,7 +41,7 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
   *status = CloneStatus::kSourceChanged;
   Error error = still_staged();
   if (!error.ok()) return error;
-  // An image that is still open here has not been in anybody else's hands since its length was checked.
+  // The length of an image that is still open here was checked when it was made, and nobody else has had it since.
   if (!image_) error = check_image(size);
   if (error.ok()) error = write_sidecars(sidecars);
   if (error.ok() && plan_.durable) {

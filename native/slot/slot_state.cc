@@ -19,16 +19,16 @@ Error read_image(int folder_fd, const std::string& path, Look look, SlotState* s
   return {};
 }
 
-// What of a slot was another when it was looked at again.
+// What has changed between two looks at a slot's image.
 enum class Changed { kNothing, kLength, kFile };
 
 // Looks at the image once more.
 Error compare_image(int folder_fd, const std::string& path, const SlotState& state, Changed* changed) {
   FileInfo now;
   Error error = stat_at(folder_fd, kImage, Follow::kNo, path, &now);
-  const bool same_file = error.ok() ? state.has_image && now.identity.same_file(state.image.identity)
-                                    : !state.has_image;
-  *changed = !same_file                                              ? Changed::kFile
+  const bool same_file =
+      error.ok() ? state.has_image && now.identity.same_file(state.image.identity) : !state.has_image;
+  *changed = !same_file                                                     ? Changed::kFile
              : error.ok() && now.identity.size != state.image.identity.size ? Changed::kLength
                                                                             : Changed::kNothing;
   return error.is(ENOENT) ? Error() : error;

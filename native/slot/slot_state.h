@@ -21,7 +21,7 @@ struct SlotState {
   Kind kind = Kind::kAbsent;
   Identity folder;
   bool has_image = false;
-  FileInfo image;  // of whatever has the image's name: the reader checks that it is a regular file
+  FileInfo image;          // of whatever has the image's name: the reader checks that it is a regular file
   bool has_marks = false;  // one of our files other than the image is there, be it empty
   bool shares_extents = false;
   SmallFile stamp;
@@ -30,9 +30,9 @@ struct SlotState {
   SmallFile raw_id;
   SmallFile stack;
   SmallFile unsettled;  // the boot in which the image was copied, until its data has been flushed
-  SmallFile exported;  // looked for only where the image has several names
+  SmallFile exported;   // looked for only where the image has several names
 
-  // When its stamp was written; without one, when anything last got a name in it.
+  // When its stamp was written; without a stamp, when a name in the folder last changed.
   int64_t created_ms() const {
     return (stamp.state == SmallFile::State::kPresent ? stamp.mtime_ns : folder.mtime_ns) / 1'000'000;
   }

@@ -10,7 +10,7 @@ Error Source::open(const std::string& path, Ref<Source>* source, FileInfo* info)
   Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, info);
   if (!error.ok()) return error;
   if (!info->is_regular()) return Error::of(EINVAL, "open", path);
-  // The path may name something else by now: never wait, and the descriptor is what is asked below.
+  // The path may name something else by now, such as a FIFO: so never wait, and look at the descriptor afterwards.
   Fd fd;
   error = open_unwaiting(AT_FDCWD, path.c_str(), Follow::kYes, path, &fd);
   if (!error.ok()) return error;

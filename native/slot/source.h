@@ -1,4 +1,4 @@
-// An image that clones or digests are made from, open for as long as either needs it.
+// An open image that clones or digests are made from.
 #pragma once
 
 #include <string>

@@ -59,7 +59,8 @@ Error StagedSlot::build(CloneStatus* status) {
   return {};
 }
 
-// A umask, or a default ACL, takes rights away from those whom the slot is for. Asking costs less than setting the mode.
+// A umask, or a default ACL, takes rights away from those whom the slot is for. Asking costs less than setting the
+// mode.
 Error StagedSlot::open_to_others() {
   FileInfo folder;
   Error error = stat_at(managed_->session_fd(), name_.c_str(), Follow::kNo, path_, &folder);

@@ -40,12 +40,17 @@ inline constexpr ErrnoPolicy kErrnoPolicy[] = {
     {EFBIG, Verdict::kStop},
 };
 
-// An errno that no one foresaw does not prove that the next way fails; that way reports its own.
+// An errno that is not in the table does not prove that the next way fails. That way reports its own.
 inline constexpr Verdict verdict_of(int code) {
   for (const ErrnoPolicy& row : kErrnoPolicy) {
     if (row.code == code) return row.verdict;
   }
   return Verdict::kNextRung;
+}
+
+// There is no FIEMAP here: the file system lacks it, or a sandbox (seccomp) forbids it.
+inline constexpr bool is_without_extents(int code) {
+  return code == EOPNOTSUPP || code == ENOTTY || code == ENOSYS || code == EPERM || code == EACCES;
 }
 
 // No space is left, on the disk or in a quota.

@@ -8,7 +8,7 @@
 
 namespace microvm {
 
-// EOPNOTSUPP on file systems without FIEMAP (tmpfs, FUSE, NFS).
+// EOPNOTSUPP wherever there is no FIEMAP: on tmpfs, FUSE and NFS, and in a sandbox that forbids it.
 Error count_extents(int fd, std::string_view path, uint64_t* count);
 
 // Whether one of the first extents is shared with another file. False where FIEMAP is missing: there is no reflink

@@ -61,8 +61,8 @@ Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string
   return open_at(folder_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode, path, file);
 }
 
-Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable,
-                       std::string_view path, unsigned mode) {
+Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path,
+                       unsigned mode) {
   Fd file;
   Error error = create_file_at(folder_fd, name, mode, path, &file);
   if (error.ok()) error = write_all_at(file.get(), contents.data(), contents.size(), 0, path);

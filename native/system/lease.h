@@ -1,4 +1,4 @@
-// Whether some process has a file open: asked of the kernel by taking a lease and giving it back at once.
+// Whether some process has a file open. The kernel answers by granting a lease or not; the lease is given back at once.
 #pragma once
 
 namespace microvm {

@@ -16,7 +16,7 @@ export async function extentsOf(path: string): Promise<number | undefined> {
   try {
     return await native().extentCount(source);
   } catch (error) {
-    if (failedWith(error, 'ENOTSUP') || failedWith(error, 'EOPNOTSUPP')) return undefined;
+    if (failedWith(error, 'ENOTSUP')) return undefined;
     throw error;
   } finally {
     native().dispose(source);

@@ -7,8 +7,8 @@ import type { CloneRequest } from './clone-plan.js';
 export function sharedInodeError(request: CloneRequest): RootfsError {
   return new RootfsError(
     'SHARED_INODE',
-    `the clone for VM "${request.vm.raw}" would be a hardlink of ${request.templatePath}, and owner or mode would change the ` +
-      'template with it: pass writable: true for a clone of its own, or leave owner and mode out',
+    `the clone for VM "${request.vm.raw}" would be a hardlink of ${request.templatePath}, ` +
+      'and owner or mode would change the template with it: pass writable: true for a clone of its own, or leave owner and mode out',
     { path: request.templatePath },
   );
 }
@@ -17,8 +17,8 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
 export function foreignNamesError(request: CloneRequest, links: number): RootfsError {
   return new RootfsError(
     'SHARED_INODE',
-    `the disk of VM "${request.vm.raw}" has ${links} names, and not all are exportTo's: owner or mode would change under all of them. ` +
-      'Remove the other names, or leave owner and mode out',
+    `the disk of VM "${request.vm.raw}" has ${links} names, and not all are exportTo's: ` +
+      'owner or mode would change under all of them. Remove the other names, or leave owner and mode out',
   );
 }
 

@@ -24,7 +24,7 @@ export async function forkSlot(
   const task = new Task(what, options.signal);
   try {
     task.checkAborted();
-    // Nothing is made for a slot that is not there.
+    // No folder is opened or made for a slot that does not exist.
     if (!refuseInUse && folder.opened !== undefined) {
       const forked = await forkInOneTrip(what, folder, names, from, vm, options);
       if (forked !== undefined) return forked;
@@ -41,7 +41,7 @@ export async function forkSlot(
   }
 }
 
-/** Undefined, and nothing made, unless the parent is plainly whole and can be reflinked. */
+/** Undefined, and nothing is made, unless the parent is plainly whole and can be reflinked. */
 async function forkInOneTrip(
   what: string,
   folder: ManagedFolder,

@@ -1,4 +1,4 @@
-// A slot from an image that is no template: another slot's, or a snapshot's.
+// A slot made of an image that is not a template: another slot's, or a snapshot's.
 
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
@@ -27,7 +27,7 @@ export interface DerivedRootfs {
   readonly sourceSha256: string;
   readonly sizeBytes: number;
   readonly strategy: Strategy;
-  /** Ways that were left before one served. */
+  /** Strategies that were tried before, in order. */
   readonly attempts: readonly Attempt[];
 }
 
@@ -99,7 +99,7 @@ export async function newSlot(
 }
 
 export function slotExistsError(what: string, folder: ManagedFolder, vm: VmId): RootfsError {
-  return new RootfsError('SLOT_EXISTS', `${what}: there is a slot already; release it first`, {
+  return new RootfsError('SLOT_EXISTS', `${what}: the slot exists already; release it first`, {
     path: `${folder.path}/${vm.safe}`,
   });
 }
