@@ -63,6 +63,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("settleSlots", microvm::settle_slots);
   add("releaseSlot", microvm::release_slot);
   add("fileFacts", microvm::file_facts);
+  add("readSmallFiles", microvm::read_small_files);
   add("dataRanges", microvm::file_data_ranges);
   add("dispose", microvm::dispose);
   return exports;

@@ -18,6 +18,14 @@ std::string to_bytes(Napi::Value value) {
   return std::string(buffer.Data(), buffer.Length());
 }
 
+std::vector<std::string> to_paths(Napi::Value value) {
+  std::vector<std::string> paths;
+  if (!value.IsArray()) return paths;
+  auto array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); i++) paths.push_back(to_bytes(array.Get(i)));
+  return paths;
+}
+
 Napi::Value to_buffer(Napi::Env env, const std::string& bytes) {
   return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
 }
@@ -78,6 +86,37 @@ class ReadFacts {
   std::vector<FileFacts> facts_;
 };
 
+// Whole small files of the lengths that were told. What another file, or a shorter one, has become of is undefined.
+class ReadSmall {
+ public:
+  ReadSmall(std::vector<std::string> paths, std::vector<uint64_t> numbers)
+      : paths_(std::move(paths)), numbers_(std::move(numbers)), contents_(paths_.size()), whole_(paths_.size()) {}
+
+  Error run() {
+    for (size_t i = 0; i < paths_.size(); i++) {
+      bool whole = false;
+      Error error = read_whole(paths_[i], numbers_[2 * i], numbers_[2 * i + 1], &contents_[i], &whole);
+      if (!error.ok()) return error;
+      whole_[i] = whole;
+    }
+    return {};
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, contents_.size());
+    for (uint32_t i = 0; i < contents_.size(); i++) {
+      if (whole_[i] != 0) array.Set(i, to_buffer(env, contents_[i]));
+    }
+    return array;
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  std::vector<uint64_t> numbers_;  // of each file its length and its inode
+  std::vector<std::string> contents_;
+  std::vector<char> whole_;
+};
+
 class FindData {
  public:
   FindData(std::string path, uint64_t size) : path_(std::move(path)), size_(size) {}
@@ -103,10 +142,16 @@ class FindData {
 }  // namespace
 
 Napi::Value file_facts(const Napi::CallbackInfo& info) {
-  std::vector<std::string> paths;
-  auto array = info[0].As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); i++) paths.push_back(to_bytes(array.Get(i)));
-  return Job<ReadFacts>::start(info.Env(), "microvm:fileFacts", ReadFacts(std::move(paths)));
+  return Job<ReadFacts>::start(info.Env(), "microvm:fileFacts", ReadFacts(to_paths(info[0])));
+}
+
+Napi::Value read_small_files(const Napi::CallbackInfo& info) {
+  std::vector<std::string> paths = to_paths(info[0]);
+  std::vector<uint64_t> numbers;
+  auto array = info[1].As<Napi::BigUint64Array>();
+  for (size_t i = 0; i < array.ElementLength(); i++) numbers.push_back(array[i]);
+  numbers.resize(2 * paths.size());
+  return Job<ReadSmall>::start(info.Env(), "microvm:readSmallFiles", ReadSmall(std::move(paths), std::move(numbers)));
 }
 
 Napi::Value file_data_ranges(const Napi::CallbackInfo& info) {

@@ -68,6 +68,25 @@ Error read_facts(const std::string& path, FileFacts* facts) {
   return read_attributes(path, facts);
 }
 
+Error read_whole(const std::string& path, uint64_t size, uint64_t inode, std::string* contents, bool* whole) {
+  *whole = false;
+  Fd file;
+  FileInfo info;
+  Error error = open_file_at(AT_FDCWD, path.c_str(), path, &file);
+  if (error.ok()) error = stat_fd(file.get(), path, &info);
+  if (error.is(ENOENT) || error.is(ELOOP)) return {};
+  if (!error.ok() || info.identity.inode != inode || !info.is_regular()) return error;
+  contents->resize(size);
+  for (size_t done = 0; done < size;) {
+    size_t count = 0;
+    error = read_at(file.get(), &(*contents)[done], size - done, done, path, &count);
+    if (!error.ok() || count == 0) return error;
+    done += count;
+  }
+  *whole = true;
+  return {};
+}
+
 Error data_ranges(const std::string& path, uint64_t size, std::vector<DataRange>* ranges) {
   Fd file;
   Error error = open_file_at(AT_FDCWD, path.c_str(), path, &file);

@@ -26,6 +26,9 @@ struct FileFacts {
 // Never through a symbolic link. A file system without attributes has none.
 Error read_facts(const std::string& path, FileFacts* facts);
 
+// All of a small file. Not *whole if it is another file than `inode`, or shorter than `size` by now.
+Error read_whole(const std::string& path, uint64_t size, uint64_t inode, std::string* contents, bool* whole);
+
 // Where the file holds data; all of it where the file system does not tell.
 Error data_ranges(const std::string& path, uint64_t size, std::vector<DataRange>* ranges);
 

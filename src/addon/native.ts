@@ -244,6 +244,11 @@ export interface NativeAddon {
    * publish/tree/folder-tree.ts.
    */
   fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (Buffer[] | undefined)[]]>;
+  /**
+   * Whole files, of each its length and inode in `numbers`; undefined for one that is another file, or shorter, by now. Never through a symbolic
+   * link.
+   */
+  readSmallFiles(paths: readonly Buffer[], numbers: BigUint64Array): Promise<(Buffer | undefined)[]>;
   /** Where a file of this length holds data: start and end of each range. */
   dataRanges(path: Buffer, sizeBytes: number): Promise<number[]>;
 

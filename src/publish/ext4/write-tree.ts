@@ -1,5 +1,6 @@
 // Writing a tree into an empty file system: contents in the order of the inodes, each file in one piece where that is free.
 import { type FileHandle, open } from 'node:fs/promises';
+import { native } from '../../addon/native.js';
 import { type FileContent, readContent } from '../tree/file-tree.js';
 import type { AttributePlan } from './attribute-area.js';
 import { encodeAttributeBlock } from './attribute-area.js';
@@ -13,7 +14,7 @@ import { PendingWrites } from './pending-writes.js';
 import { LOST_AND_FOUND, type PlannedFile, type TreePlan } from './tree-plan.js';
 
 /** Small files that are read at once. */
-const BATCH = 32;
+const BATCH = 64;
 
 const COPY_BLOCKS = 256;
 
@@ -284,19 +285,36 @@ class TreeWriter {
 }
 
 /** Of each small file its blocks, the last one filled up with zeros. */
-function readSmallFiles(files: readonly PlannedFile[]): Promise<(Buffer | undefined)[]> {
+async function readSmallFiles(files: readonly PlannedFile[]): Promise<(Buffer | undefined)[]> {
+  const contents = files.map(({ node }) =>
+    node.kind === 'file' && node.content.sizeBytes <= SCAN_ABOVE_BYTES ? node.content : undefined,
+  );
+  const own = contents.filter((content) => content?.file !== undefined) as FileContent[];
+  const read = new Map<FileContent, Buffer>();
+  for (const [i, bytes] of (await readOwnFiles(own)).entries()) {
+    const content = own[i] as FileContent;
+    if (bytes === undefined) throw content.endedEarly();
+    read.set(content, bytes);
+  }
   return Promise.all(
-    files.map(({ node }) => {
-      if (node.kind !== 'file' || node.content.sizeBytes > SCAN_ABOVE_BYTES) return undefined;
-      const { content } = node;
-      const bytes = Buffer.alloc(Math.ceil(content.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES);
-      if (content.segments.length === 0) return bytes;
-      return content.open(async (source) => {
-        await readContent(content, source, 0, bytes);
-        return bytes;
-      });
+    contents.map(async (content) => {
+      if (content === undefined) return undefined;
+      const blocks = Buffer.alloc(Math.ceil(content.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES);
+      const bytes = read.get(content);
+      if (bytes !== undefined) bytes.copy(blocks);
+      else if (content.segments.length > 0)
+        await content.open((source) => readContent(content, source, 0, blocks));
+      return blocks;
     }),
   );
+}
+
+/** In one trip. */
+async function readOwnFiles(contents: readonly FileContent[]): Promise<(Buffer | undefined)[]> {
+  if (contents.length === 0) return [];
+  const numbers = contents.flatMap(({ sizeBytes, file }) => [BigInt(sizeBytes), file?.inode ?? 0n]);
+  const paths = contents.map(({ file }) => file?.path ?? Buffer.alloc(0));
+  return native().readSmallFiles(paths, BigUint64Array.from(numbers));
 }
 
 /** `.`, the name in the folder above, and `..` of each folder in it; 1 means more than can be counted (the feature dir_nlink). */

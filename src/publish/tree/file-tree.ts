@@ -57,6 +57,8 @@ export interface Segment {
 export interface FileContent {
   readonly sizeBytes: number;
   readonly segments: readonly Segment[];
+  /** For a file of its own: many small ones are read in one trip. */
+  readonly file?: { readonly path: Buffer; readonly inode: bigint };
   /** Runs `work` on the open source of the bytes. */
   open<T>(work: (source: FileHandle) => Promise<T>): Promise<T>;
   /** The error for a source that ends before its last segment. */

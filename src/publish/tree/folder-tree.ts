@@ -206,6 +206,7 @@ class FolderReader {
     return {
       sizeBytes,
       segments,
+      file: { path: bytesOf(path), inode },
       endedEarly: changed,
       async open(work) {
         const file = await open(bytesOf(path), READ_ONLY);
