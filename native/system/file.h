@@ -70,8 +70,8 @@ Error remove_file_at(int folder_fd, const char* name, std::string_view path);
 // fsync, also of folders.
 Error flush(int fd, std::string_view path);
 
-// fsync of a file that is only read. On a read-only file system (squashfs and erofs: EINVAL) it is as flushed as it will
-// ever be.
+// fsync of a file that is only read. On a read-only file system (squashfs and erofs: EINVAL) it is as flushed as it
+// will ever be.
 Error flush_if_possible(int fd, std::string_view path);
 
 }  // namespace microvm
