@@ -96,9 +96,9 @@ test('with its quota used up, a new process on btrfs lists, releases and collect
   expect(await registry.forkSlot('vm-3', 'vm-4')).toMatchObject({ vmId: 'vm-4' });
 });
 
-test('templates on a file system that can only be read are cloned, and the catalog is left alone', async ({
-  skip,
-}) => {
+test('templates on a file system that can only be read are cloned, and the catalog is left alone', {
+  timeout: 120_000,
+}, async ({ skip }) => {
   const reason = lacksRoot() ?? lacks('mksquashfs', 'mkfs.xfs');
   if (reason !== undefined) skip(reason);
   const work = newWorkspace();
