@@ -252,12 +252,17 @@ describeEachFilesystem(
           await chown(slot.path, VMM.uid, VMM.gid);
           await rm(slot[name], { force: true });
           await make(slot[name], secret);
+          // A stamp that can't be read may be another program's: its slot is left for whoever owns it.
+          const unknown = name.toLowerCase().endsWith('stamp');
+          const code = unknown ? 'STAMP_INVALID' : 'SLOT_TORN';
           for (const options of [JAILED, WRITABLE])
-            await rejection(host.registry.cloneForVm('vm-1', 'debian', options), 'SLOT_TORN');
-          await rejection(host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, JAILED), 'SLOT_TORN');
+            await rejection(host.registry.cloneForVm('vm-1', 'debian', options), code);
+          await rejection(host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, JAILED), code);
           const { uid } = await stat(secret);
           expect([await readFile(secret, 'utf8'), uid]).toEqual(['of root', process.getuid?.()]);
-          expect((await host.registry.recover()).tornSlots).toEqual(['vm-1']);
+          const report = await host.registry.recover();
+          expect([report.tornSlots, report.unknown]).toEqual(unknown ? [[], ['vm-1']] : [['vm-1'], []]);
+          if (unknown) await host.registry.release('vm-1');
         }
         expect(await snapshot(host.templateDir)).toEqual(before);
         await expectUsable(host);
