@@ -207,7 +207,8 @@ export class RootfsRegistry {
 
   /**
    * Publishes a VM's disk, as it is now, as a stack: see {@link publishStack}. The slot stays. The file system is
-   * checked, and its journal replayed, on a copy. Stop the VM first: a disk in use is never consistent.
+   * checked, and its journal replayed, on a copy. Stop the VM first: a disk in use is never consistent. The template is
+   * readable by everybody only if the slot's image is.
    *
    * Rejects like {@link publishStack}, and with `SLOT_IN_USE`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
    * `VM_ID_COLLISION`, `SLOT_BUSY`.
@@ -219,11 +220,13 @@ export class RootfsRegistry {
     const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
     const request = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
-      withSlotImage(this.#folder, vm, request, ({ path, identity }) =>
+      withSlotImage(this.#folder, vm, request, ({ path, identity, state }) =>
         publishStack(this.#catalogFolder, this.#templates, this.config, {
           ...located,
           source: path,
           expected: identity,
+          // A disk that only its VM may read becomes no template that everybody may read.
+          mode: ((state.image?.mode ?? 0) & 0o004) === 0 ? 0o400 : 0o444,
           options: parsed,
         }).catch((error) => {
           // Released meanwhile.
@@ -617,12 +620,14 @@ export class RootfsRegistry {
   /** Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`. */
   async close(): Promise<void> {
     this.#pool.close();
-    await this.#background.close();
-    await this.#snapshots.close();
-    await this.#catalogFolder.close();
-    await this.#folder.close();
+    const failures: unknown[] = [];
+    // One that fails leaves no other open.
+    for (const each of [this.#background, this.#snapshots, this.#catalogFolder, this.#folder]) {
+      await each.close().catch((error: unknown) => failures.push(error));
+    }
     this.#sealed.close();
     this.#templates.close();
+    if (failures.length > 0) throw failures[0];
   }
 }
 

@@ -17,6 +17,7 @@ export async function finishImage(
   image: string,
   source: string,
   e2fsckBin: string,
+  mode: number,
   { expectedSha256, onProgress }: PublishOptions,
 ): Promise<string> {
   const hash = () => hashImage(task, image, onProgress);
@@ -38,7 +39,7 @@ export async function finishImage(
     checkFilesystemClean(image, e2fsckBin, task.signal),
     flush(image),
   ]);
-  await chmod(image, 0o444);
+  await chmod(image, mode);
   await flush(image);
   return sha256;
 }

@@ -75,7 +75,7 @@ async function copyInto(task: Task, from: string, stackFolder: string, name: str
       info.identity.sizeBytes,
       { folder, name },
       {
-        dress: { owner: undefined, mode: 0o444 },
+        dress: { owner: undefined, mode: info.mode & 0o777 },
         durable: true,
         // Nobody else has the staged image.
         beforePublished: async () => {},

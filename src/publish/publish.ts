@@ -25,12 +25,17 @@ export interface PublishPrograms {
   readonly registries: RegistrySettings;
 }
 
+// What is published is for every VM.
+const PUBLIC_MODE = 0o444;
+
 export interface PublishRequest {
   readonly name: StackName;
   readonly templatePath: string;
   readonly source: string;
   /** The file that the source must be, for a caller who has it open; undefined for whatever has its path. */
   readonly expected?: Identity;
+  /** Of the template; 0o444 if not given. */
+  readonly mode?: number;
   readonly options: PublishOptions;
 }
 
@@ -77,7 +82,14 @@ export async function publishStack(
           registries,
         });
         task.checkAborted();
-        const sha256 = await finishImage(task, image, source, e2fsckBin, options);
+        const sha256 = await finishImage(
+          task,
+          image,
+          source,
+          e2fsckBin,
+          request.mode ?? PUBLIC_MODE,
+          options,
+        );
         task.checkAborted();
         if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
         const { ino, size } = await stat(image, { bigint: true });

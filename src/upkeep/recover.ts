@@ -51,6 +51,17 @@ export async function recover(
   const unsettled: string[] = [];
   const notSwept: string[] = [];
   const failures: unknown[] = [];
+  // What fails is told in the end, when all else is done.
+  async function attempt<T>(work: () => Promise<T>, otherwise: T): Promise<T>;
+  async function attempt(work: () => Promise<unknown>): Promise<unknown>;
+  async function attempt(work: () => Promise<unknown>, otherwise?: unknown): Promise<unknown> {
+    try {
+      return await work();
+    } catch (error) {
+      failures.push(error);
+      return otherwise;
+    }
+  }
   const look = (slot: string) =>
     folder.use(async ({ handle }) => {
       let state = await inspectSlot(handle, slot);
@@ -71,20 +82,20 @@ export async function recover(
       if (status === 'in-use') tornInUse.push(slot);
     }, 'no-staging');
   try {
-    for await (const slot of slotNames(folder.path)) {
-      task.checkAborted();
-      // A slot on a bad block must not keep the others, and all the rest, from being put in order.
-      await look(slot).catch((error) => failures.push(error));
-    }
+    await attempt(async () => {
+      for await (const slot of slotNames(folder.path)) {
+        if (signal?.aborted) break;
+        // A slot on a bad block must not keep the others, and all the rest, from being put in order.
+        await attempt(() => look(slot));
+      }
+    });
     task.checkAborted();
     if (unsettled.length > 0) {
-      await folder
-        .use(({ handle }) => inTurn(task, () => settleSlots(handle, unsettled)))
-        .catch((error) => failures.push(error));
+      await attempt(() => folder.use(({ handle }) => inTurn(task, () => settleSlots(handle, unsettled))));
     }
     const isThere = !(await isMissing(folder.path));
-    const sealedRemoved = isThere ? await sealed.collect() : 0;
-    const pooledRemoved = isThere ? await pool.collect() : 0;
+    const sealedRemoved = isThere ? await attempt(() => sealed.collect(), 0) : 0;
+    const pooledRemoved = isThere ? await attempt(() => pool.collect(), 0) : 0;
     let stagingRemoved = 0;
     let trashRemoved = 0;
     for (const each of [folder, ...others]) {
@@ -96,10 +107,11 @@ export async function recover(
         trashRemoved += swept.trashRemoved;
       } catch (error) {
         // A catalog on a read-only image, or another user's, has its own keeper.
-        if (each === folder || !mayNotWrite(error)) throw error;
-        notSwept.push(each.path);
+        if (each !== folder && mayNotWrite(error)) notSwept.push(each.path);
+        else failures.push(error);
       }
     }
+    task.checkAborted();
     if (failures.length > 0) throw failures[0];
     return {
       stagingRemoved,

@@ -1,6 +1,6 @@
 // A slot becomes a template.
 import { execFileSync } from 'node:child_process';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -42,4 +42,17 @@ test('a slot that is in use, is no filesystem, or is not there: refused, and the
   await rejection(registry.commitSlot('nobody', 'golden'), 'SLOT_NOT_FOUND');
   await rejection(registry.commitSlot('vm', '../golden'), 'INVALID_STACK_NAME');
   expect((await registry.stacks()).map(({ name }) => name)).toEqual(['debian', 'garbage']);
+});
+
+test('a disk that only its VM may read becomes no template that everybody may read', async () => {
+  const host = await Host.in(inject('scratch'));
+  await host.addExt4Template('debian', 16 * MiB);
+  for (const [id, mode, expected] of [
+    ['private', 0o600, 0o400],
+    ['public', 0o644, 0o444],
+  ] as const) {
+    await host.registry.cloneForVm(id, 'debian', { writable: true, mode });
+    const { templatePath } = await host.registry.commitSlot(id, id);
+    expect((await stat(templatePath)).mode & 0o777).toBe(expected);
+  }
 });

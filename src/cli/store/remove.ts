@@ -5,7 +5,7 @@ import { mountOfImage, requireUnmounted } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf } from './kinds.js';
 import { unmount, withMounted } from './mounting.js';
-import { entriesIn } from './status.js';
+import { userDataIn } from './status.js';
 import { requireRoot } from './store-error.js';
 
 export async function removeStore(image: string, force: boolean): Promise<void> {
@@ -15,9 +15,9 @@ export async function removeStore(image: string, force: boolean): Promise<void> 
   const mounted = await mountOfImage(image);
   if (mounted === undefined) {
     await requireUnmounted(image);
-    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], entriesIn));
+    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], userDataIn));
   } else {
-    if (!force) requireEmpty(image, await entriesIn(mounted.mountPoint));
+    if (!force) requireEmpty(image, await userDataIn(mounted.mountPoint));
     // Refused by the kernel while a VM has an image open, forced or not.
     await unmount(mounted.mountPoint);
   }
@@ -29,7 +29,7 @@ function requireEmpty(image: string, entries: readonly string[]): void {
   const some = entries.slice(0, 3).join(', ') + (entries.length > 3 ? ', …' : '');
   throw new RootfsError(
     'STORE_NOT_EMPTY',
-    `${image} is not empty, it holds ${some}: release its clones, or say --force`,
+    `${image} is not empty, it holds ${some}: release its clones and remove its snapshots, or give --force`,
     { path: image },
   );
 }

@@ -49,6 +49,17 @@ export async function entriesIn(folder: string): Promise<string[]> {
   return (await readdir(folder)).filter((name) => !name.startsWith('.microvm-rootfs'));
 }
 
+/** Slots and foreign files, and snapshots, which lie in our own folder unless another is configured. */
+export async function userDataIn(folder: string): Promise<string[]> {
+  const snapshots = join(folder, '.microvm-rootfs', 'snapshots');
+  const kept = await readdir(snapshots).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  const names = kept.filter((name) => !name.startsWith('.')).map((name) => `snapshot ${name}`);
+  return [...(await entriesIn(folder)), ...names];
+}
+
 async function slotsIn(folder: string): Promise<string[]> {
   const slots: string[] = [];
   for (const name of await entriesIn(folder)) {
