@@ -30,6 +30,7 @@ export {
   type CommitOptions,
   type GcOptions,
   type PrewarmOptions,
+  type RestoreManyRequest,
   type RestoreOptions,
   RootfsRegistry,
   type SnapshotOptions,

@@ -80,6 +80,13 @@ export interface SnapshotOptions extends HashOptions {
 
 export interface RestoreOptions extends Omit<ForkOptions, 'refuseInUse'>, Pick<HashOptions, 'onProgress'> {}
 
+export interface RestoreManyRequest {
+  /** The snapshot's name. */
+  readonly snapshot: string;
+  readonly vmId: string;
+  readonly options?: RestoreOptions;
+}
+
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
   /** How many ready slots to keep. */
   readonly count: number;
@@ -126,14 +133,13 @@ export class RootfsRegistry {
     const apart = () => refuseOverlapOnDisk(this.config);
     this.#folder = new ManagedFolder(clonesDir, 'clones folder', apart);
     this.#catalogFolder = new ManagedFolder(templateDir, 'catalog', apart);
-    this.#templates = new Templates(new DigestCache(this.#folder), (before, gone) =>
-      this.#dropMadeOf(before, gone),
-    );
+    const digests = new DigestCache(this.#folder);
+    this.#templates = new Templates(digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#names = new StackNames(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
-    this.#snapshots = new Snapshots(snapshotsFolder, this.#folder, this.#names, this.#templateBytes);
+    this.#snapshots = new Snapshots(snapshotsFolder, this.#folder, this.#names, this.#templateBytes, digests);
     this.#sealed = new SealedImages(this.#folder, this.config);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
@@ -589,8 +595,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * Makes a new slot from a snapshot, after verifying the snapshot. Rejects like {@link verifySnapshot}, and with
-   * `SLOT_EXISTS` and `INVALID_VM_ID`.
+   * Makes a new slot from a snapshot. Its files are verified before the first restore. After that, a restore in this or any other process is as
+   * quick as a clone, as long as the files' identities are the same; {@link verifySnapshot} reads everything again.
+   *
+   * Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `INVALID_VM_ID`.
    */
   async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
     const vm = parseVmId(vmId);
@@ -598,6 +606,23 @@ export class RootfsRegistry {
     optionalFunction('onProgress', options.onProgress);
     return traced({ operation: 'restore', vmId: vm.safe }, () =>
       this.#snapshots.restore(name, vm, copy, options.onProgress),
+    );
+  }
+
+  /**
+   * Makes many slots from snapshots at once. Each snapshot is verified at most once. Resolves to one settled result per request, in order. A request
+   * that fails or is invalid does not affect the others.
+   */
+  async restoreMany(
+    requests: readonly RestoreManyRequest[],
+  ): Promise<PromiseSettledResult<RestoredRootfs>[]> {
+    if (!Array.isArray(requests))
+      throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
+    return Promise.allSettled(
+      requests.map(async (request: RestoreManyRequest, index) => {
+        requireKnownKeys(`requests[${index}]`, request, ['snapshot', 'vmId', 'options']);
+        return this.restoreSnapshot(request.snapshot, request.vmId, request.options);
+      }),
     );
   }
 

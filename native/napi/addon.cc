@@ -47,6 +47,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("cloneSlots", microvm::clone_slots);
   add("stageSlot", microvm::stage_slot);
   add("stageImage", microvm::stage_image);
+  add("cloneFile", microvm::clone_file);
   add("forkSlot", microvm::fork_slot);
   add("copyStep", microvm::copy_step);
   add("publishSlot", microvm::publish_slot);

@@ -56,7 +56,7 @@ Napi::Value to_js(Napi::Env env, const std::vector<Attempt>& attempts) {
   return array;
 }
 
-enum class Until { kPublish, kStage, kStageImage };  // how far a clone goes
+enum class Until { kPublish, kStage, kStageImage, kPublishFile };  // how far a clone goes
 
 class CloneSlot {
  public:
@@ -73,6 +73,7 @@ class CloneSlot {
       if (error.ok() && outcome_.status == CloneStatus::kStaged) outcome_.staged->hand_over();
       return error;
     }
+    if (extent_ == Until::kPublishFile) return clone_file(managed_, plan_, name_, &outcome_);
     return clone_slot(managed_, source_, plan_, name_, extent_ == Until::kPublish, &outcome_);
   }
 
@@ -220,6 +221,17 @@ Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std:
 Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kPublish); }
 Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with(info, run_clone, Until::kPublish); }
 Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kStage); }
+// Of the file at the plan's path: [managed, plan, slot, raw id].
+Napi::Value clone_file(const Napi::CallbackInfo& info) {
+  Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
+  if (!managed) return {};
+  Ref<SharedPlan> plan = unwrap<SharedPlan>(info[1]);
+  if (!plan) return {};
+  SlotName name = {to_string(info[2]), to_string(info[3]), ""};
+  return start_clone(info.Env(), CloneSlot(std::move(managed), Ref<Source>(), std::move(plan), std::move(name),
+                                           Until::kPublishFile));
+}
+
 Napi::Value new_plan(const Napi::CallbackInfo& info) {
   return wrap(info.Env(), Ref<SharedPlan>(new SharedPlan(to_plan(info[0].As<Napi::Object>()))));
 }

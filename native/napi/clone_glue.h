@@ -11,6 +11,7 @@ Napi::Value clone_slot_sync(const Napi::CallbackInfo& info);
 Napi::Value clone_slots(const Napi::CallbackInfo& info);
 Napi::Value stage_slot(const Napi::CallbackInfo& info);
 Napi::Value stage_image(const Napi::CallbackInfo& info);
+Napi::Value clone_file(const Napi::CallbackInfo& info);
 Napi::Value fork_slot(const Napi::CallbackInfo& info);
 Napi::Value copy_step(const Napi::CallbackInfo& info);
 Napi::Value publish_slot(const Napi::CallbackInfo& info);

@@ -105,6 +105,17 @@ Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
   return error;
 }
 
+Error clone_file(const Ref<ManagedFolder>& managed, const Ref<SharedPlan>& plan, const SlotName& name,
+                 CloneOutcome* outcome) {
+  outcome->status = CloneStatus::kTemplateChanged;
+  Ref<Source> source;
+  FileInfo info;
+  Error error = Source::open(plan->get().template_path, &source, &info);
+  if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(EINVAL)) return {};
+  if (!error.ok() || !info.identity.same_state(plan->get().expected)) return error;
+  return clone_slot(managed, source, plan, name, true, outcome);
+}
+
 Error stage_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
                  CloneOutcome* outcome) {
   Ref<StagedSlot> staged(new StagedSlot(managed, source, plan));

@@ -282,6 +282,13 @@ export interface NativeAddon {
   newPlan(plan: SlotPlan): NativePlan;
   /** Looks for the slot, builds it and publishes it. */
   cloneSlot(handle: NativeFolder, ...clone: NativeClone): Promise<CloneOutcome>;
+  /** The same from the file at the plan's `templatePath`, which is opened on the way. */
+  cloneFile(
+    handle: NativeFolder,
+    plan: NativePlan,
+    slot: string,
+    rawId: string | undefined,
+  ): Promise<CloneOutcome>;
   /** The same on the calling thread. Throws what the other rejects with. */
   cloneSlotSync(handle: NativeFolder, ...clone: NativeClone): CloneOutcome;
   /** Many in one trip, each with its outcome or its error. */

@@ -41,12 +41,12 @@ export interface Descent {
   readonly storedStack: string | undefined;
 }
 
-/** Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
+/** Without a source the file at `from.path` is opened on the way. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
 export async function newSlot(
   task: Task,
   folder: ManagedFolder,
   { handle }: OpenFolder,
-  from: { readonly path: string; readonly source: NativeSource; readonly identity: Identity },
+  from: { readonly path: string; readonly source: NativeSource | undefined; readonly identity: Identity },
   vm: VmId,
   descent: Descent,
   { owner, mode, durable }: CopyOptions,
@@ -78,7 +78,10 @@ export async function newSlot(
   });
   const exists = () => slotExistsError(what, folder, vm);
 
-  const outcome = await native().cloneSlot(handle, from.source, plan, vm.safe, rawId, undefined);
+  const outcome =
+    from.source === undefined
+      ? await native().cloneFile(handle, plan, vm.safe, rawId)
+      : await native().cloneSlot(handle, from.source, plan, vm.safe, rawId, undefined);
   native().dispose(plan);
   if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
   if (outcome.status === 'exists') throw exists();

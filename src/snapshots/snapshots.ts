@@ -9,7 +9,9 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Identity } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
+import type { DigestCache } from '../catalog/digest-cache.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
@@ -23,6 +25,7 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
+import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { inOneFolder } from './one-folder.js';
@@ -43,6 +46,7 @@ import {
   snapshotExistsError,
   withSources,
 } from './take-snapshot.js';
+import { type VerifiedSnapshot, VerifiedSnapshots } from './verified-snapshots.js';
 
 export interface Snapshot {
   readonly name: string;
@@ -80,8 +84,18 @@ export class Snapshots {
   readonly #names: StackNames;
   readonly #templateBytes: TemplateBytes;
 
-  constructor(folder: ManagedFolder, clones: ManagedFolder, names: StackNames, templateBytes: TemplateBytes) {
+  readonly #verified: VerifiedSnapshots;
+  readonly #verifying = new SingleFlight<VerifiedSnapshot>();
+
+  constructor(
+    folder: ManagedFolder,
+    clones: ManagedFolder,
+    names: StackNames,
+    templateBytes: TemplateBytes,
+    digests: DigestCache,
+  ) {
     this.#templateBytes = templateBytes;
+    this.#verified = new VerifiedSnapshots(digests);
     this.folder = folder;
     this.#clones = clones;
     this.#names = names;
@@ -177,26 +191,42 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
-      return await this.#withFiles(path, async (record, sources) => {
-        await verifyAll(path, record, sources, { task, onProgress });
-        const { stack, sourceSha256, sizeStamp } = record;
-        const [disk] = sources as [OpenedSource];
-        const from = {
-          path: join(path, CLONE_ROOTFS_FILE),
-          source: disk.source,
-          identity: disk.info.identity,
-        };
-        const made = await this.#clones.use(async (open) => {
-          if (stack !== undefined) await this.#names.record(sourceSha256, stack);
-          const storedStack = stack && this.#names.stackToStore(sourceSha256, stack);
-          const descent = { sourceSha256, sizeStamp, stack, storedStack };
-          return newSlot(task, this.#clones, open, from, vm, descent, options);
-        });
-        return { ...made, files: record.files.slice(1).map(({ name }) => join(path, name)) };
-      });
+      const known = await this.#verified.remembered(path);
+      const restored = known && (await this.#cloneDisk(task, path, known, vm, options).catch(unlessChanged));
+      if (restored !== undefined) return restored;
+      // Not verified yet, or not what it was.
+      this.#verified.forget(path);
+      const verified = await this.#verifying.join(path, task, (shared) =>
+        this.#withFiles(path, (record, sources) =>
+          this.#verified.verify(path, record, sources, { task: shared, onProgress }),
+        ),
+      );
+      return await this.#cloneDisk(task, path, verified, vm, options);
     } catch (error) {
       throw asRootfsError(task.what, error);
     }
+  }
+
+  async #cloneDisk(
+    task: Task,
+    path: string,
+    { record, identities }: VerifiedSnapshot,
+    vm: VmId,
+    options: CopyOptions,
+  ): Promise<RestoredRootfs> {
+    const { stack, sourceSha256, sizeStamp, files } = record;
+    const from = {
+      path: join(path, CLONE_ROOTFS_FILE),
+      source: undefined,
+      identity: identities[0] as Identity,
+    };
+    const made = await this.#clones.use(async (open) => {
+      if (stack !== undefined) await this.#names.record(sourceSha256, stack);
+      const storedStack = stack && this.#names.stackToStore(sourceSha256, stack);
+      const descent = { sourceSha256, sizeStamp, stack, storedStack };
+      return newSlot(task, this.#clones, open, from, vm, descent, options);
+    });
+    return { ...made, files: files.slice(1).map(({ name }) => join(path, name)) };
   }
 
   /** False if there was none. */
@@ -288,6 +318,11 @@ async function isThere(path: string): Promise<boolean> {
   if (await isMissing(path)) return false;
   await readRecord(path);
   return true;
+}
+
+/** What was remembered of a snapshot may be of files that it had before. */
+function unlessChanged(error: unknown): undefined {
+  if (!(error instanceof RootfsError && error.code === 'SOURCE_CHANGED')) throw error;
 }
 
 async function readRecord(path: string): Promise<SnapshotRecord> {

@@ -1,7 +1,8 @@
 // Sequences that are hard to get right, each cut after its last step.
 import { open, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { native } from '../../src/addon/native.js';
 import type { RootfsRegistry } from '../../src/index.js';
 import { ABSENT, keyOf } from '../fixtures/disk-states.js';
 import { exists, sha256Of, walk } from '../fixtures/files.js';
@@ -66,6 +67,9 @@ describeEachDisk((_kind, bench) => {
       possible: new Set([ABSENT, ...sizes(host, MiB)]),
       mayBeTorn: true,
     };
+    // The power goes before the flush behind the caller begins.
+    const settle = vi.spyOn(native(), 'settleSlots').mockResolvedValue();
+    onTestFinished(() => settle.mockRestore());
     for (const flushed of [[], ['slot folder'], ['small files'], ['small files', 'slot folder']]) {
       await cutAfter(await bench(), { 'vm-1': anything }, async (registry) => {
         await registry.cloneForVm('vm-1', 'ext4', WRITABLE);

@@ -1,0 +1,82 @@
+// Snapshots whose files were verified. The digest of each file is kept by the file's identity, as a template's is, so every later restore, in this process
+// or another, reads nothing again. What this process has verified it remembers whole: a restore is one trip then.
+
+import { join } from 'node:path';
+import { type Identity, sameState } from '../addon/identity.js';
+import { native, type OpenedSource } from '../addon/native.js';
+import type { DigestCache } from '../catalog/digest-cache.js';
+import { dropOldest } from '../system/drop-oldest.js';
+import { verifyAll, type Watched } from './snapshot-files.js';
+import type { SnapshotRecord } from './snapshot-manifest.js';
+
+// They take some hundred bytes each.
+const LIMIT = 4096;
+
+// Before Linux 6.13 time stamps advance with the kernel's tick, 10 ms at the slowest: two writes within one cannot be told apart.
+const TIMES_DISTINCT_AFTER_MS = 20;
+
+export interface VerifiedSnapshot {
+  readonly record: SnapshotRecord;
+  /** Of each file, in the order of the record. */
+  readonly identities: readonly Identity[];
+}
+
+export class VerifiedSnapshots {
+  readonly #digests: DigestCache;
+  readonly #known = new Map<string, VerifiedSnapshot>();
+
+  constructor(digests: DigestCache) {
+    this.#digests = digests;
+  }
+
+  /** What was verified under this path, if its files other than the disk are as they were. Whoever clones the disk compares that one. */
+  async remembered(path: string): Promise<VerifiedSnapshot | undefined> {
+    const known = this.#known.get(path);
+    if (known === undefined || known.identities.length === 1) return known;
+    const paths = known.record.files.slice(1).map(({ name }) => join(path, name));
+    const now = await native().identities(paths);
+    const unchanged = known.identities
+      .slice(1)
+      .every((identity, i) => now[i] !== undefined && sameState(identity, now[i]));
+    return unchanged ? known : undefined;
+  }
+
+  forget(path: string): void {
+    this.#known.delete(path);
+  }
+
+  /** Reads those files again whose digests are not known. Rejects with `SNAPSHOT_CORRUPT`. */
+  async verify(
+    path: string,
+    record: SnapshotRecord,
+    sources: readonly OpenedSource[],
+    watched: Watched,
+  ): Promise<VerifiedSnapshot> {
+    const digests = await Promise.all(sources.map(({ info }) => this.#digests.get(info.identity)));
+    const isKnown = record.files.every(({ sha256 }, i) => digests[i] === sha256);
+    if (!isKnown) {
+      await verifyAll(path, record, sources, watched);
+      await this.#keep(record, sources);
+    }
+    const verified = { record, identities: sources.map(({ info }) => info.identity) };
+    if (sources.every(isSettled)) {
+      this.#known.delete(path);
+      this.#known.set(path, verified);
+      dropOldest(this.#known, LIMIT);
+    }
+    return verified;
+  }
+
+  /** Snapshots are flushed when they are made, so a digest that outlives a power cut is of data that does. */
+  async #keep({ files }: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
+    for (const [i, opened] of sources.entries()) {
+      if (isSettled(opened)) await this.#digests.put(opened.info.identity, files[i]?.sha256 as string);
+    }
+  }
+}
+
+/** Whether a later write would change the file's identity. */
+function isSettled({ info, openForWriting }: OpenedSource): boolean {
+  const age = Date.now() - Number(info.identity.ctimeNs / 1_000_000n);
+  return !openForWriting && age > TIMES_DISTINCT_AFTER_MS;
+}
