@@ -1,5 +1,5 @@
 import { Catalog, parseStackName, type StackInfo } from './catalog/catalog.js';
-import { DigestCache } from './catalog/digest-cache.js';
+import { DigestStore } from './catalog/digest-store.js';
 import { StackNames } from './catalog/stack-names.js';
 import { type Template, Templates } from './catalog/templates.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
@@ -112,6 +112,7 @@ export class RootfsRegistry {
   readonly #folder: ManagedFolder;
   /** Staging of the catalog itself. */
   readonly #catalogFolder: ManagedFolder;
+  readonly #digests: DigestStore;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
   readonly #names: StackNames;
@@ -133,8 +134,8 @@ export class RootfsRegistry {
     const apart = () => refuseOverlapOnDisk(this.config);
     this.#folder = new ManagedFolder(clonesDir, 'clones folder', apart);
     this.#catalogFolder = new ManagedFolder(templateDir, 'catalog', apart);
-    const digests = new DigestCache(this.#folder);
-    this.#templates = new Templates(digests, (before, gone) => this.#dropMadeOf(before, gone));
+    this.#digests = new DigestStore(this.#folder);
+    this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#names = new StackNames(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
@@ -425,7 +426,7 @@ export class RootfsRegistry {
    * call rejects with the first such error once everything else is done.
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
-    return recover(
+    const report = await recover(
       this.#folder,
       [this.#catalogFolder, this.#snapshots.folder],
       this.#sealed,
@@ -433,6 +434,8 @@ export class RootfsRegistry {
       (sha256) => this.#templates.sizeOf(sha256),
       signalOf('recovering the clones folder', options),
     );
+    await this.#digests.collect();
+    return report;
   }
 
   /**

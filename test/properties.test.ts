@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseStackName } from '../src/catalog/catalog.js';
-import { parse } from '../src/catalog/digest-cache.js';
+import { parse } from '../src/catalog/digests-file.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from '../src/clone/clone-options.js';
 import { parseSuperblock } from '../src/image/ext4.js';
 import { parseRecord } from '../src/sealed/seal-record.js';

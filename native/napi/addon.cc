@@ -19,6 +19,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openSource", microvm::open_source);
   add("checkSource", microvm::check_source);
   add("identities", microvm::identities);
+  add("readLinks", microvm::read_links);
   add("flushSource", microvm::flush_source);
   add("sha256", microvm::sha256_of_text);
   add("newDigest", microvm::new_digest);

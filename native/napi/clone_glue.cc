@@ -9,6 +9,7 @@
 #include "napi/slot_js.h"
 #include "slot/clone_slot.h"
 #include "slot/fork.h"
+#include "system/idle_io.h"
 
 namespace microvm {
 namespace {
@@ -151,8 +152,12 @@ class ForkSlot {
 
 class CopyStep {
  public:
-  CopyStep(Ref<StagedSlot> staged, uint64_t budget) : staged_(std::move(staged)), budget_(budget) {}
-  Error run() { return staged_->copy_step(budget_, &done_); }
+  CopyStep(Ref<StagedSlot> staged, uint64_t budget, bool idle)
+      : staged_(std::move(staged)), budget_(budget), idle_(idle) {}
+  Error run() {
+    IdleIo io(idle_);
+    return staged_->copy_step(budget_, &done_);
+  }
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("bytesDone", static_cast<double>(staged_->copied()));
@@ -164,6 +169,7 @@ class CopyStep {
  private:
   Ref<StagedSlot> staged_;
   uint64_t budget_;
+  bool idle_;
   bool done_ = false;
 };
 
@@ -277,7 +283,7 @@ Napi::Value fork_slot(const Napi::CallbackInfo& info) {
 Napi::Value copy_step(const Napi::CallbackInfo& info) {
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
   if (!staged) return {};
-  return Job<CopyStep>::start(info.Env(), "microvm:copyStep", CopyStep(std::move(staged), to_size(info[1])));
+  return Job<CopyStep>::start(info.Env(), "microvm:copyStep", CopyStep(std::move(staged), to_size(info[1]), to_bool(info[2])));
 }
 
 Napi::Value publish_slot(const Napi::CallbackInfo& info) {

@@ -10,6 +10,7 @@
 #include "napi/kinds.h"
 #include "system/extents.h"
 #include "system/file.h"
+#include "system/filesystem.h"
 #include "system/identity.h"
 #include "system/lease.h"
 #include "system/sha256.h"
@@ -28,14 +29,17 @@ class OpenSource {
 
   Error run() {
     Error error = Source::open(path_, &source_, &info_);
-    if (error.ok()) writers_ = open_for_writing(source_->fd());
-    return error;
+    if (!error.ok()) return error;
+    writers_ = open_for_writing(source_->fd());
+    filesystem_ = filesystem_id(source_->fd());
+    return {};
   }
 
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("source", wrap(env, source_));
     object.Set("info", microvm::to_js(env, info_));
+    object.Set("filesystem", filesystem_);
     object.Set("openForWriting", to_js(env, writers_));
     return object;
   }
@@ -44,6 +48,7 @@ class OpenSource {
   std::string path_;
   Ref<Source> source_;
   FileInfo info_;
+  std::string filesystem_;
   Openness writers_ = Openness::kUnknown;
 };
 
@@ -79,6 +84,7 @@ class Identities {
       FileInfo info;
       const bool found = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info).ok() && info.is_regular();
       identities_.push_back(found ? info.identity : Identity());
+      filesystems_.push_back(found ? filesystem_of(path, info.identity) : "");
       found_.push_back(found ? 1 : 0);
     }
     return {};
@@ -87,15 +93,62 @@ class Identities {
   Napi::Value result(Napi::Env env) {
     Napi::Array array = Napi::Array::New(env, paths_.size());
     for (uint32_t i = 0; i < paths_.size(); i++) {
-      array.Set(i, found_[i] != 0 ? microvm::to_js(env, identities_[i]) : env.Undefined());
+      if (found_[i] == 0) continue;
+      Napi::Object object = microvm::to_js(env, identities_[i]).As<Napi::Object>();
+      object.Set("filesystem", filesystems_[i]);
+      array.Set(i, object);
     }
     return array;
   }
 
  private:
+  // Most files lie where the one before them does.
+  const std::string& filesystem_of(const std::string& path, const Identity& identity) {
+    if (last_.empty() || identity.device != device_ || identity.mount != mount_ || mount_ == 0) {
+      last_ = filesystem_id_of_path(path, identity);
+      device_ = identity.device;
+      mount_ = identity.mount;
+    }
+    return last_;
+  }
+
+  std::string last_;
+  uint64_t device_ = 0;
+  uint64_t mount_ = 0;
+  std::vector<std::string> filesystems_;
   std::vector<std::string> paths_;
   std::vector<Identity> identities_;
   std::vector<char> found_;
+};
+
+// Symbolic links in one folder, each with what it holds.
+class ReadLinks {
+ public:
+  ReadLinks(std::string folder, std::vector<std::string> names) : folder_(std::move(folder)), names_(std::move(names)) {}
+
+  Error run() {
+    Fd folder;
+    contents_.resize(names_.size());
+    Error error = open_folder(folder_, &folder);
+    if (error.is(ENOENT)) return {};
+    for (size_t i = 0; i < names_.size() && error.ok(); i++) {
+      error = read_link_at(folder.get(), names_[i].c_str(), join(folder_, names_[i]), &contents_[i]);
+    }
+    return error;
+  }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Array array = Napi::Array::New(env, names_.size());
+    for (uint32_t i = 0; i < names_.size(); i++) {
+      if (!contents_[i].empty()) array.Set(i, Napi::String::New(env, contents_[i]));
+    }
+    return array;
+  }
+
+ private:
+  std::string folder_;
+  std::vector<std::string> names_;
+  std::vector<std::string> contents_;
 };
 
 class DigestStep {
@@ -161,6 +214,10 @@ Napi::Value check_source(const Napi::CallbackInfo& info) {
 
 Napi::Value identities(const Napi::CallbackInfo& info) {
   return Job<Identities>::start(info.Env(), "microvm:identities", Identities(to_strings(info[0])));
+}
+
+Napi::Value read_links(const Napi::CallbackInfo& info) {
+  return Job<ReadLinks>::start(info.Env(), "microvm:readLinks", ReadLinks(to_string(info[0]), to_strings(info[1])));
 }
 
 Napi::Value flush_source(const Napi::CallbackInfo& info) {

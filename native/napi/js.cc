@@ -22,14 +22,29 @@ Napi::Value to_js(Napi::Env env, const Error& error) {
   return object;
 }
 
+namespace {
+
+// Times of today fit into 64 bits; others take two words.
+Napi::Value to_js_time(Napi::Env env, TimeNs time) {
+  const int64_t narrow = static_cast<int64_t>(time);
+  if (narrow == time) return Napi::BigInt::New(env, narrow);
+  const bool negative = time < 0;
+  const TimeNs magnitude = negative ? -time : time;
+  const uint64_t words[2] = {static_cast<uint64_t>(magnitude), static_cast<uint64_t>(magnitude >> 64)};
+  return Napi::BigInt::New(env, negative ? 1 : 0, 2, words);
+}
+
+}  // namespace
+
 Napi::Value to_js(Napi::Env env, const Identity& identity) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("device", Napi::BigInt::New(env, identity.device));
   object.Set("inode", Napi::BigInt::New(env, identity.inode));
   object.Set("sizeBytes", static_cast<double>(identity.size));
-  object.Set("mtimeNs", Napi::BigInt::New(env, identity.mtime_ns));
-  object.Set("ctimeNs", Napi::BigInt::New(env, identity.ctime_ns));
+  object.Set("mtimeNs", to_js_time(env, identity.mtime_ns));
+  object.Set("ctimeNs", to_js_time(env, identity.ctime_ns));
   object.Set("links", static_cast<double>(identity.links));
+  object.Set("mount", Napi::BigInt::New(env, identity.mount));
   return object;
 }
 
@@ -53,6 +68,16 @@ int64_t to_integer(Napi::Value value) {
   return value.IsBigInt() ? static_cast<int64_t>(value.As<Napi::BigInt>().Uint64Value(&lossless)) : 0;
 }
 
+TimeNs to_time(Napi::Value value) {
+  if (!value.IsBigInt()) return 0;
+  int negative = 0;
+  size_t count = 2;
+  uint64_t words[2] = {0, 0};
+  value.As<Napi::BigInt>().ToWords(&negative, &count, words);
+  const TimeNs magnitude = (static_cast<TimeNs>(words[1] & INT64_MAX) << 64) | words[0];
+  return negative != 0 ? -magnitude : magnitude;
+}
+
 }  // namespace
 
 Identity to_identity(Napi::Object object) {
@@ -61,9 +86,10 @@ Identity to_identity(Napi::Object object) {
   identity.device = static_cast<uint64_t>(to_integer(object.Get("device")));
   identity.inode = static_cast<uint64_t>(to_integer(object.Get("inode")));
   identity.size = to_size(object.Get("sizeBytes"));
-  identity.mtime_ns = to_integer(object.Get("mtimeNs"));
-  identity.ctime_ns = to_integer(object.Get("ctimeNs"));
+  identity.mtime_ns = to_time(object.Get("mtimeNs"));
+  identity.ctime_ns = to_time(object.Get("ctimeNs"));
   identity.links = to_size(object.Get("links"));
+  identity.mount = static_cast<uint64_t>(to_integer(object.Get("mount")));
   return identity;
 }
 

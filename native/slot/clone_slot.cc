@@ -9,11 +9,11 @@
 namespace microvm {
 namespace {
 
-// Whether a path still names the file whose digest is known, in the state that it was hashed in.
-Error path_unchanged(const std::string& path, const Identity& expected, bool* unchanged) {
+// Whether the template's path still names the file whose digest is known, in the state that it was hashed in.
+Error template_unchanged(const SlotPlan& plan, bool* unchanged) {
   FileInfo info;
-  Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, &info);
-  *unchanged = error.ok() && info.identity.same_state(expected);
+  Error error = stat_at(AT_FDCWD, plan.template_path.c_str(), Follow::kYes, plan.template_path, &info);
+  *unchanged = error.ok() && plan.unchanged(info.identity, plan.template_expected);
   return error.is(ENOENT) || error.is(ENOTDIR) ? Error() : error;
 }
 
@@ -70,7 +70,7 @@ Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
   const SlotPlan& plan = shared_plan->get();
   outcome->status = CloneStatus::kTemplateChanged;
   bool unchanged = false;
-  Error error = path_unchanged(plan.template_path, plan.template_expected, &unchanged);
+  Error error = template_unchanged(plan, &unchanged);
   if (!error.ok() || !unchanged) return error;
   error = managed->check_current();
   if (!error.ok()) return error;

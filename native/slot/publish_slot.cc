@@ -10,7 +10,7 @@ Error StagedSlot::source_unchanged(bool* unchanged) {
   Error error = stat_fd(source_->fd(), source_->path(), &info);
   if (!error.ok()) return error;
   source_now_ = info.identity;
-  *unchanged = info.identity.same_state(plan_.expected);
+  *unchanged = plan_.unchanged(info.identity, plan_.expected);
   return {};
 }
 

@@ -43,6 +43,12 @@ struct SlotPlan {
   bool packed = false;  // a copy is made in few extents, and hashed
   OwnerAndMode owner_and_mode;
   bool durable = false;
+
+  // Where clones can be hardlinks of the source, each that comes or goes changes its ctime.
+  bool unchanged(const Identity& now, const Identity& before) const {
+    const bool linked = (rungs & static_cast<unsigned>(Rung::kHardlink)) != 0;
+    return linked ? now.same_state(before) : now.unchanged(before);
+  }
 };
 
 // A plan that JavaScript holds, for many slots.

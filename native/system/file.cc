@@ -110,6 +110,14 @@ Error read_small_file(int folder_fd, const char* name, std::string_view path, Sm
   return {};
 }
 
+Error read_link_at(int folder_fd, const char* name, std::string_view path, std::string* target) {
+  char buffer[kSmallFileLimit];
+  const ssize_t length = retry_eintr([&] { return readlinkat(folder_fd, name, buffer, sizeof buffer); });
+  target->clear();
+  if (length >= 0) target->assign(buffer, static_cast<size_t>(length));
+  return length >= 0 || errno == ENOENT || errno == EINVAL ? Error() : Error::last("readlink", path);
+}
+
 Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count) {
   ssize_t result = retry_eintr([&] { return pread(fd, buffer, length, static_cast<off_t>(offset)); });
   if (result < 0) return Error::last("read", path);

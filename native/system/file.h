@@ -54,12 +54,15 @@ struct SmallFile {
   enum class State { kAbsent, kPresent, kUnusable };  // unusable: a link, a folder, a device, or too large
   State state = State::kAbsent;
   std::string contents;
-  int64_t mtime_ns = 0;
+  TimeNs mtime_ns = 0;
   uint32_t mode = 0;
 };
 
 Error read_small_file(int folder_fd, const char* name, std::string_view path, SmallFile* file,
                       uint64_t limit = kSmallFileLimit);
+
+// What a symbolic link holds; empty if there is none, or something else has the name.
+Error read_link_at(int folder_fd, const char* name, std::string_view path, std::string* target);
 
 // One read at an offset; *count is 0 at the end of the file.
 Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count);

@@ -5,17 +5,30 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstddef>
+#include <cstring>
+
 namespace microvm {
 namespace {
 
-int64_t nanoseconds(const struct statx_timestamp& time) {
-  return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+TimeNs nanoseconds(const struct statx_timestamp& time) {
+  return static_cast<TimeNs>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
+constexpr unsigned kUniqueMount = 0x4000;  // STATX_MNT_ID_UNIQUE, which older headers lack
+
+// stx_mnt_id, which follows the device's number.
+uint64_t mount_of(const struct statx& info) {
+  if ((info.stx_mask & kUniqueMount) == 0) return 0;
+  uint64_t mount = 0;
+  std::memcpy(&mount, reinterpret_cast<const char*>(&info) + offsetof(struct statx, stx_dev_minor) + 4, sizeof mount);
+  return mount;
 }
 
 // Through syscall(): the C library's own stat family has other names before glibc 2.33.
 Error call_statx(int fd, const char* name, int flags, std::string_view path, FileInfo* info) {
   struct statx out = {};
-  constexpr unsigned kMask = STATX_BASIC_STATS;
+  constexpr unsigned kMask = STATX_BASIC_STATS | kUniqueMount;
   if (retry_eintr([&] { return syscall(SYS_statx, fd, name, flags, kMask, &out); }) < 0) {
     return Error::last("statx", path);
   }
@@ -25,6 +38,7 @@ Error call_statx(int fd, const char* name, int flags, std::string_view path, Fil
   info->identity.mtime_ns = nanoseconds(out.stx_mtime);
   info->identity.ctime_ns = nanoseconds(out.stx_ctime);
   info->identity.links = out.stx_nlink;
+  info->identity.mount = mount_of(out);
   info->mode = out.stx_mode;
   info->uid = out.stx_uid;
   info->gid = out.stx_gid;

@@ -8,20 +8,28 @@
 
 namespace microvm {
 
+// Nanoseconds since the epoch. 64 bits end in 2262, and file systems hold later times.
+__extension__ typedef __int128 TimeNs;
+
 struct Identity {
   uint64_t device = 0;
   uint64_t inode = 0;
   uint64_t size = 0;
-  int64_t mtime_ns = 0;
-  int64_t ctime_ns = 0;
+  TimeNs mtime_ns = 0;
+  TimeNs ctime_ns = 0;
   uint64_t links = 0;
+  // The mount that the file was reached by, with a number that is given only once between two boots. The numbers of
+  // devices and inodes are given again. 0: not known (Linux before 6.8).
+  uint64_t mount = 0;
 
   // Same file with the same contents. Making or removing a hardlink changes ctime and nothing else, so ctime counts
   // only while the file has one link on both occasions.
   bool same_state(const Identity& other) const {
-    return same_file(other) && size == other.size && mtime_ns == other.mtime_ns &&
+    return same_file(other) && mount == other.mount && size == other.size && mtime_ns == other.mtime_ns &&
            (links != 1 || other.links != 1 || ctime_ns == other.ctime_ns);
   }
+  // The same where no link of ours can have changed ctime: whoever writes to a file can put mtime back, but not ctime.
+  bool unchanged(const Identity& other) const { return same_state(other) && ctime_ns == other.ctime_ns; }
   bool same_file(const Identity& other) const { return device == other.device && inode == other.inode; }
   // Of files that were not open all the while: ext4 gives the inode of a file that is gone to the next one that is
   // made, so after two grows of an image the number alone would be the same again.

@@ -6,6 +6,8 @@ export interface Identity {
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
   readonly links: number;
+  /** The mount that it was reached by; 0n where the kernel does not tell (before Linux 6.8). */
+  readonly mount: bigint;
 }
 
 export function sameFile(a: Identity, b: Identity): boolean {
@@ -34,6 +36,7 @@ export function identical(a: Identity, b: Identity): boolean {
 export function sameState(a: Identity, b: Identity): boolean {
   return (
     sameFile(a, b) &&
+    a.mount === b.mount &&
     a.sizeBytes === b.sizeBytes &&
     a.mtimeNs === b.mtimeNs &&
     (a.links !== 1 || b.links !== 1 || a.ctimeNs === b.ctimeNs)

@@ -166,6 +166,8 @@ export interface NativeFork {
 export interface OpenedSource {
   readonly source: NativeSource;
   readonly info: FileInfo;
+  /** A name that no other file system has, `xfs:…`; empty where none can be trusted. */
+  readonly filesystem: string;
   /** Undefined where leases cannot be had. */
   readonly openForWriting?: boolean;
 }
@@ -177,9 +179,13 @@ export interface GuardedFile extends Omit<OpenedSource, 'openForWriting'> {
 export interface NativeAddon {
   /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
   openSource(path: string): Promise<OpenedSource>;
-  checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source'>>;
-  /** Of the regular files among these paths; undefined for whatever else, or nothing, is there. */
-  identities(paths: readonly string[]): Promise<(Identity | undefined)[]>;
+  checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source' | 'filesystem'>>;
+  /** Of the regular files among these paths; undefined for whatever else, or nothing, is there. Opens none of them. */
+  identities(
+    paths: readonly string[],
+  ): Promise<((Identity & Pick<OpenedSource, 'filesystem'>) | undefined)[]>;
+  /** What symbolic links in one folder hold; undefined where there is none. */
+  readLinks(folder: string, names: readonly string[]): Promise<(string | undefined)[]>;
   flushSource(source: NativeSource): Promise<void>;
   /** Of a text's UTF-8 bytes. (Loading node:crypto takes longer than a first clone should.) */
   sha256(text: string): string;
@@ -310,6 +316,8 @@ export interface NativeAddon {
   copyStep(
     staged: NativeStagedSlot,
     budgetBytes: number,
+    /** With the lowest priority for the disk. */
+    idle?: boolean,
   ): Promise<{ bytesDone: number; done: boolean; sha256?: string }>;
   publishSlot(
     staged: NativeStagedSlot,

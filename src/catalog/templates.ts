@@ -3,7 +3,7 @@
 
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Identity, sameState } from '../addon/identity.js';
+import { type Identity, sameFile, sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { hashSource } from '../image/hash.js';
 import { dropOldest } from '../system/drop-oldest.js';
@@ -11,17 +11,18 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
-import type { DigestCache } from './digest-cache.js';
+import type { LocatedFile } from './digest-record.js';
+import type { DigestStore } from './digest-store.js';
+import { hasWholeSeconds, msUntilTimesTell } from './file-times.js';
 
 // Of descriptors Node lets a process have as many as the system allows at all, often 4,096.
 const OPEN_LIMIT = 512;
-const KNOWN_LIMIT = 10_000;
 
 // Paths in one trip: less than a millisecond of work.
 const BATCH = 256;
 
-// Before Linux 6.13 time stamps advance with the kernel's tick, 10 ms at the slowest: two writes within one cannot be told apart.
-const TIMES_DISTINCT_AFTER_MS = 20;
+// A template that changes more often than that is being written to.
+const SETTLING_ROUNDS = 3;
 
 export interface Template {
   readonly path: string;
@@ -29,7 +30,8 @@ export interface Template {
   readonly identity: Identity;
 }
 
-interface Known extends Template {
+interface Known extends LocatedFile {
+  readonly sha256: string;
   identity: Identity;
 }
 
@@ -40,15 +42,16 @@ export type DigestOf = (task: Task, path: string, opened: OpenedSource) => Promi
 export type OnChanged = (before: Template, gone: boolean) => void;
 
 export class Templates {
-  readonly #digests: DigestCache;
+  readonly #digests: DigestStore;
   readonly #onChanged: OnChanged;
-  // The oldest go first.
   readonly #known = new Map<string, Known>();
+  readonly #sizes = new Map<string, number>();
+  // The oldest go first.
   readonly #open = new Map<string, NativeSource>();
   readonly #hashing = new SingleFlight<Known>();
   #closed = false;
 
-  constructor(digests: DigestCache, onChanged: OnChanged) {
+  constructor(digests: DigestStore, onChanged: OnChanged) {
     this.#digests = digests;
     this.#onChanged = onChanged;
   }
@@ -72,12 +75,16 @@ export class Templates {
       const batch = paths.slice(i, i + BATCH);
       task.checkAborted();
       const identities = await native().identities(batch);
+      const others: LocatedFile[] = [];
       for (const [k, path] of batch.entries()) {
         const identity = identities[k];
         if (identity === undefined) continue;
-        const template = this.#current(path, identity) ?? (await this.#learnt(path, identity));
-        if (template !== undefined) found.set(path, template);
+        const file = { path, identity, filesystem: identity.filesystem };
+        const template = this.#current(file);
+        if (template === undefined) others.push(file);
+        else found.set(path, template);
       }
+      for (const template of await this.#learnt(others)) found.set(template.path, template);
     }
     return found;
   }
@@ -97,9 +104,10 @@ export class Templates {
       this.#forget(path);
       return undefined;
     }
-    const { source } = opened;
+    const { source, filesystem } = opened;
     const { identity } = opened.info;
-    const known = this.#current(path, identity) ?? (await this.#learnt(path, identity));
+    const file: LocatedFile = { path, identity, filesystem };
+    const known = this.#current(file) ?? (await this.#learnt([file]))[0];
     if (known !== undefined) {
       this.#keepOpen(path, source);
       return known;
@@ -111,11 +119,13 @@ export class Templates {
     if (this.#hashing.has(key)) native().dispose(source);
     return this.#hashing.join(key, task, async (shared) => {
       try {
-        const sha256 = await digestOf(shared, path, opened);
+        const settled = await whenTimesTell(shared, path, opened);
+        const sha256 = await digestOf(shared, path, settled);
         // A digest that outlives a power cut must not be of data that did not.
         await inTurn(shared, () => native().flushSource(source));
-        await this.#digests.put(identity, sha256);
-        const fresh = this.#remember({ path, sha256, identity });
+        const found = { ...file, identity: settled.info.identity };
+        await this.#digests.put(found, sha256);
+        const fresh = this.#remember({ ...found, sha256 });
         this.#keepOpen(path, source);
         return fresh;
       } catch (error) {
@@ -127,15 +137,13 @@ export class Templates {
 
   /** After a clone that changed the template's count of links: the same contents under a new ctime. */
   update(template: Template, identity: Identity): void {
-    this.#current(template.path, identity);
+    const known = this.#known.get(template.path);
+    if (known !== undefined && sameState(known.identity, identity)) known.identity = identity;
   }
 
   /** The size of the template with this digest, if it is known. */
   sizeOf(sha256: string): number | undefined {
-    for (const known of this.#known.values()) {
-      if (known.sha256 === sha256) return known.identity.sizeBytes;
-    }
-    return undefined;
+    return this.#sizes.get(sha256);
   }
 
   close(): void {
@@ -150,17 +158,24 @@ export class Templates {
   }
 
   /** What is known of the path, if it holds for this state of the file. */
-  #current(path: string, identity: Identity): Template | undefined {
+  #current({ path, identity, filesystem }: LocatedFile): Template | undefined {
     const known = this.#known.get(path);
-    if (known === undefined || !sameState(known.identity, identity)) return undefined;
+    if (known === undefined || !sameTemplate(known.identity, identity, filesystem)) return undefined;
+    // A file that is not open can be gone, with the disk it was on, and another one have its numbers.
+    const canHaveTwin = identity.mount === 0n && (filesystem === '' || hasWholeSeconds(identity));
+    if (canHaveTwin && !this.#open.has(path)) return undefined;
     known.identity = identity;
     return known;
   }
 
   /** What was learnt before, perhaps by another process. */
-  async #learnt(path: string, identity: Identity): Promise<Template | undefined> {
-    const sha256 = await this.#digests.get(identity);
-    return sha256 === undefined ? undefined : this.#remember({ path, sha256, identity });
+  async #learnt(files: readonly LocatedFile[]): Promise<Template[]> {
+    if (files.length === 0) return [];
+    const digests = await this.#digests.get(files);
+    return files.flatMap((file, i) => {
+      const sha256 = digests[i];
+      return sha256 === undefined ? [] : [this.#remember({ ...file, sha256 })];
+    });
   }
 
   #remember(fresh: Known): Known {
@@ -169,9 +184,10 @@ export class Templates {
     this.#known.delete(path);
     if (this.#closed) return fresh;
     this.#known.set(path, fresh);
-    dropOldest(this.#known, KNOWN_LIMIT);
+    this.#sizes.set(fresh.sha256, fresh.identity.sizeBytes);
     // The descriptor is of the file that had the path before.
     if (before !== undefined) this.#letGo(path);
+    if (before !== undefined && !sameFile(before.identity, fresh.identity)) void this.#digests.forget(before);
     if (before !== undefined && before.sha256 !== fresh.sha256) this.#onChanged(before, false);
     return fresh;
   }
@@ -233,6 +249,33 @@ async function open(path: string): Promise<OpenedSource | undefined> {
   }
 }
 
+/**
+ * The template as it is when whatever is written to it from now on gets another time. A change before that is one that {@link unchanged} cannot
+ * see: so no digest may be computed of what was read until then.
+ */
+async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Promise<OpenedSource> {
+  const { source, filesystem } = opened;
+  let { info } = opened;
+  for (let round = 0; round < SETTLING_ROUNDS; round++) {
+    const waitMs = msUntilTimesTell(info.identity, filesystem);
+    if (waitMs === 0) return { ...opened, info };
+    await sleep(waitMs);
+    task.checkAborted();
+    ({ info } = await native().checkSource(source));
+  }
+  throw templateChangedError(path, 'keeps changing');
+}
+
+/**
+ * Whether a template is as it was. Whoever writes to it can put mtime back, but not ctime. Links change ctime as well, and where clones cannot
+ * be reflinks, they can be links: there ctime counts only while the file has one.
+ */
+export function sameTemplate(before: Identity, now: Identity, filesystem: string): boolean {
+  if (!sameState(before, now)) return false;
+  const linked = !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
+  return linked || before.ctimeNs === now.ctimeNs;
+}
+
 export function hashUnchanged(task: Task, path: string, opened: OpenedSource): Promise<string> {
   const { source, info } = opened;
   return unchanged(path, opened, () => hashSource(task, source, info.identity.sizeBytes));
@@ -245,13 +288,14 @@ export async function unchanged<T>(
   work: () => Promise<T>,
   refusal = templateChangedError,
 ): Promise<T> {
-  const { source, info } = opened;
+  const { source, info, filesystem } = opened;
   if (opened.openForWriting) throw refusal(path, 'is open for writing in some process');
-  const age = Date.now() - Number(info.identity.ctimeNs / 1_000_000n);
-  if (age >= 0 && age < TIMES_DISTINCT_AFTER_MS) await sleep(TIMES_DISTINCT_AFTER_MS);
+  const waitMs = msUntilTimesTell(info.identity, filesystem);
+  if (waitMs > 0) await sleep(waitMs);
   const result = await work();
   const after = await native().checkSource(source);
-  if (!sameState(info.identity, after.info.identity)) throw refusal(path, 'changed while it was read');
+  if (!sameTemplate(info.identity, after.info.identity, filesystem))
+    throw refusal(path, 'changed while it was read');
   if (after.openForWriting) throw refusal(path, 'was opened for writing while it was read');
   return result;
 }

@@ -4,11 +4,18 @@
 import { native } from '../addon/native.js';
 import type { CloneSource } from './clone-source.js';
 
-const OPEN_LIMIT = 512;
+const OPEN_LIMIT = 256;
 
 export interface SealedImage extends CloneSource {
   readonly sealed: true;
+  /** The name of its folder. */
+  readonly key: string;
   readonly extents: number | undefined;
+  readonly packed: boolean;
+  /** Clones made of it by this process. */
+  clones: number;
+  /** The number of clones at which it is asked whether to pack it. */
+  packAfter: number;
 }
 
 export class OpenImages {
@@ -23,12 +30,10 @@ export class OpenImages {
   add(sha256: string, sizeBytes: number, image: SealedImage): void {
     this.close(sha256, sizeBytes);
     const sizes = this.#images.get(sha256) ?? new Map<number, SealedImage>();
+    this.#images.delete(sha256);
     this.#images.set(sha256, sizes.set(sizeBytes, image));
     this.#count++;
-    for (const oldest of this.#images.keys()) {
-      if (this.#count <= OPEN_LIMIT) break;
-      if (oldest !== sha256) this.closeAll(oldest);
-    }
+    while (this.#count > OPEN_LIMIT) this.#closeOldest();
   }
 
   close(sha256: string, sizeBytes: number): void {
@@ -41,11 +46,17 @@ export class OpenImages {
     if (sizes.size === 0) this.#images.delete(sha256);
   }
 
-  /** Of one digest, or all there are. */
-  closeAll(sha256?: string): void {
-    for (const [key, sizes] of this.#images) {
-      if (sha256 !== undefined && key !== sha256) continue;
-      for (const sizeBytes of [...sizes.keys()]) this.close(key, sizeBytes);
+  closeAll(): void {
+    while (this.#count > 0) this.#closeOldest();
+  }
+
+  /** Of the digest that was opened longest ago the size that was. */
+  #closeOldest(): void {
+    for (const [sha256, sizes] of this.#images) {
+      for (const sizeBytes of sizes.keys()) {
+        this.close(sha256, sizeBytes);
+        return;
+      }
     }
   }
 }

@@ -1,30 +1,26 @@
 // Making sealed images: in staging, published with their record by one rename, so none is ever wrong or half there.
+//
+// The image is on the disk before its record is written, and a record counts only for the image in the state that it names. So nothing else is
+// flushed: what a power cut takes is made anew. A reflink needs no flush at all, since the file system writes what it changes in order.
 
 import { chmod } from 'node:fs/promises';
-import {
-  type NativeSource,
-  type NativeStagedSlot,
-  native,
-  type OpenedSource,
-  RUNG,
-} from '../addon/native.js';
+import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } from '../addon/native.js';
 import { stateOf } from '../catalog/template-record.js';
 import { type Template, templateChangedError } from '../catalog/templates.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { copyImage } from '../image/staged-copy.js';
-import { failedWith } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { CloneSource } from './clone-source.js';
-import { keyOf, RECORD_FILE, RECORD_VERSION, type SealRecord } from './seal-record.js';
+import { extentCount } from './extents.js';
+import { keyOf, type PackState, RECORD_FILE, RECORD_VERSION, type SealRecord } from './seal-record.js';
 
-/** A template with no more extents than this is sealed by reflink, which costs no space. */
-const FEW_EXTENTS = 4;
+const SEALED_MODE = 0o444;
 
 /**
- * A sealed copy of an open template, published with its record. Gives the digest of its bytes. Rejects with `TEMPLATE_CHANGED` if that is not
- * the `known` one.
+ * A sealed image of an open template, published with its record: a reflink, or a copy where that cannot be. Gives the digest of its bytes. Rejects
+ * with `TEMPLATE_CHANGED` if that is not the `known` one.
  */
 export async function sealTemplate(
   task: Task,
@@ -34,15 +30,7 @@ export async function sealTemplate(
   known: string | undefined,
 ): Promise<string> {
   const { identity } = info;
-  const scattered = ((await extentCount(source)) ?? 0) > FEW_EXTENTS;
-  const outcome = await native().stageImage(folder.handle, source, {
-    sidecars: [],
-    expected: identity,
-    rungs: scattered ? RUNG.copy : RUNG.reflink | RUNG.copy,
-    packed: true,
-    mode: 0o444,
-    durable: true,
-  });
+  const outcome = await stage(folder, { source, identity, sealed: false });
   try {
     // The digest is that of the bytes in the sealed image, whatever happens to the template.
     const sha256 =
@@ -51,13 +39,9 @@ export async function sealTemplate(
         : (known ?? (await hashStaged(task, outcome.imagePath, identity.sizeBytes)));
     if (sha256 === undefined || (known !== undefined && sha256 !== known))
       throw templateChangedError(path, 'changed while it was sealed');
-    const record = {
-      templatePath: path,
-      template: stateOf(identity),
-      sha256,
-      sizeBytes: identity.sizeBytes,
-    };
-    const published = await publish(outcome.staged, outcome.imagePath, record);
+    const { sizeBytes } = identity;
+    const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
+    const published = await publish(outcome, record, outcome.strategy === 'copy');
     if (published === 'source-changed') throw templateChangedError(path, 'changed while it was sealed');
     return sha256;
   } finally {
@@ -65,7 +49,7 @@ export async function sealTemplate(
   }
 }
 
-/** A grown variant of a sealed image, checked, in few extents, and published. */
+/** A grown variant of a sealed image, checked and published. */
 export async function sealGrown(
   task: Task,
   folder: OpenFolder,
@@ -74,44 +58,47 @@ export async function sealGrown(
   sizeBytes: number,
   programs: GrowPrograms,
 ): Promise<void> {
-  const grown = await native().stageImage(folder.handle, base.source, {
-    sidecars: [],
-    expected: base.identity,
-    rungs: RUNG.reflink | RUNG.copy,
-    mode: 0o600,
-    durable: true,
-  });
-  let staged = grown.staged;
+  const outcome = await stage(folder, base, 0o600);
+  const { staged, imagePath } = outcome;
   try {
-    let { imagePath } = grown;
-    if (grown.status === 'copy-needed') await copyImage(task, staged);
+    if (outcome.status === 'copy-needed') await copyImage(task, staged);
     await growImage(imagePath, sizeBytes, programs, task.signal);
     await checkFilesystemClean(imagePath, programs.e2fsckBin, task.signal);
-    const packed = await repack(task, folder, imagePath);
-    if (packed !== undefined) {
-      await native().discardSlot(staged);
-      ({ staged, imagePath } = packed);
-    }
-    await chmod(imagePath, 0o444);
+    await chmod(imagePath, SEALED_MODE);
     const { path, identity, sha256 } = template;
-    await publish(staged, imagePath, {
-      templatePath: path,
-      template: stateOf(identity),
-      sha256,
-      sizeBytes,
-    });
+    const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
+    await publish(outcome, record, true);
   } finally {
     await native().discardSlot(staged);
   }
 }
 
-async function publish(
-  staged: NativeStagedSlot,
-  imagePath: string,
+/** A reflink where that can be; else a copy has begun, which is packed and hashed on the way. */
+async function stage(
+  folder: OpenFolder,
+  { source, identity }: CloneSource,
+  mode = SEALED_MODE,
+): Promise<Staged> {
+  return native().stageImage(folder.handle, source, {
+    sidecars: [],
+    expected: identity,
+    rungs: RUNG.reflink | RUNG.copy,
+    packed: true,
+    mode,
+    durable: false,
+  });
+}
+
+/** Publishes a staged image. `flushed`: its data may still be in memory. */
+export async function publish(
+  { staged, imagePath }: { readonly staged: NativeStagedSlot; readonly imagePath: string },
   record: Pick<SealRecord, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
+  flushed: boolean,
+  packing: PackState = 'plain',
 ): Promise<'created' | 'exists' | 'source-changed'> {
   const { source, info } = await native().openSource(imagePath);
   try {
+    if (flushed) await native().flushSource(source);
     const image = { ...stateOf(info.identity), ctimeNs: `${info.identity.ctimeNs}` };
     const extents = await extentCount(source);
     const whole: SealRecord = {
@@ -119,8 +106,9 @@ async function publish(
       ...record,
       image,
       ...(extents === undefined ? {} : { extents }),
+      ownBytes: await ownBytes(imagePath),
     };
-    const key = keyOf(record.sha256, record.sizeBytes);
+    const key = keyOf(record.sha256, record.sizeBytes, packing);
     return await native().publishSlot(staged, 'sealed', key, record.sizeBytes, [
       RECORD_FILE,
       `${JSON.stringify(whole)}\n`,
@@ -130,12 +118,14 @@ async function publish(
   }
 }
 
-async function extentCount(source: NativeSource): Promise<number | undefined> {
+/** What it holds on disk that no other file does. */
+async function ownBytes(path: string): Promise<number> {
+  const usage = native().newDiskUsage();
   try {
-    return await native().extentCount(source);
-  } catch (error) {
-    if (failedWith(error, 'ENOTSUP') || failedWith(error, 'ENOTTY')) return undefined;
-    throw error;
+    const [blocks] = await native().measureFiles(usage, [path]);
+    return blocks !== undefined && 'aloneBytes' in blocks ? blocks.aloneBytes : 0;
+  } finally {
+    native().dispose(usage);
   }
 }
 
@@ -143,38 +133,6 @@ async function hashStaged(task: Task, path: string, sizeBytes: number): Promise<
   const { source } = await native().openSource(path);
   try {
     return await hashSource(task, source, sizeBytes);
-  } finally {
-    native().dispose(source);
-  }
-}
-
-/** A copy in fewer extents of an image that growing has scattered; undefined if there is nothing to win. */
-async function repack(
-  task: Task,
-  folder: OpenFolder,
-  path: string,
-): Promise<{ staged: NativeStagedSlot; imagePath: string } | undefined> {
-  const { source, info } = await native().openSource(path);
-  try {
-    const extents = await extentCount(source);
-    if (extents === undefined || extents <= FEW_EXTENTS) return undefined;
-    const { staged, imagePath } = await native().stageImage(folder.handle, source, {
-      sidecars: [],
-      expected: info.identity,
-      rungs: RUNG.copy,
-      packed: true,
-      durable: true,
-    });
-    let kept = false;
-    try {
-      await copyImage(task, staged);
-      const packed = await native().openSource(imagePath);
-      kept = ((await extentCount(packed.source)) ?? extents) < extents;
-      native().dispose(packed.source);
-      return kept ? { staged, imagePath } : undefined;
-    } finally {
-      if (!kept) await native().discardSlot(staged);
-    }
   } finally {
     native().dispose(source);
   }

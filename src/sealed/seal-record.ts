@@ -14,23 +14,31 @@ export interface SealRecord extends TemplateRecord {
   readonly sizeBytes: number;
   readonly image: FileState;
   readonly extents?: number;
+  /** Bytes on disk that no other file had when it was sealed. */
+  readonly ownBytes?: number;
 }
+
+/** A packed image lies in few extents; its folder stands beside that of the plain one until that is gone. */
+export type PackState = 'plain' | 'packed';
+
+const PACKED_SUFFIX = '-packed';
 
 /** The name of a sealed image's folder. */
-export function keyOf(sha256: string, sizeBytes: number): string {
-  return `${sha256}-${sizeBytes}`;
+export function keyOf(sha256: string, sizeBytes: number, packing: PackState = 'plain'): string {
+  return `${sha256}-${sizeBytes}${packing === 'packed' ? PACKED_SUFFIX : ''}`;
 }
 
-export function partsOf(key: string): { sha256: string; sizeBytes: number } | undefined {
-  const [, sha256, sizeBytes] = /^([0-9a-f]{64})-([0-9]+)$/.exec(key) ?? [];
-  return sha256 === undefined ? undefined : { sha256, sizeBytes: Number(sizeBytes) };
+export function partsOf(key: string): { sha256: string; sizeBytes: number; packed: boolean } | undefined {
+  const [, sha256, sizeBytes, suffix] = /^([0-9a-f]{64})-([0-9]+)(-packed)?$/.exec(key) ?? [];
+  if (sha256 === undefined) return undefined;
+  return { sha256, sizeBytes: Number(sizeBytes), packed: suffix === PACKED_SUFFIX };
 }
 
 /** Whether the image is as it was when it was sealed. */
 export function isSealed(record: SealRecord, key: string, identity: Identity): boolean {
   const { image } = record;
   return (
-    keyOf(record.sha256, record.sizeBytes) === key &&
+    [keyOf(record.sha256, record.sizeBytes), keyOf(record.sha256, record.sizeBytes, 'packed')].includes(key) &&
     image.inode === `${identity.inode}` &&
     image.sizeBytes === identity.sizeBytes &&
     image.mtimeNs === `${identity.mtimeNs}` &&
@@ -54,6 +62,7 @@ export function parseRecord(text: string): SealRecord | undefined {
       partsOf(keyOf(record.sha256, record.sizeBytes)) !== undefined &&
       Number.isSafeInteger(record.sizeBytes) &&
       (record.extents === undefined || Number.isSafeInteger(record.extents)) &&
+      (record.ownBytes === undefined || Number.isSafeInteger(record.ownBytes)) &&
       isFileState(record.template) &&
       isFileState(record.image);
     return whole ? record : undefined;

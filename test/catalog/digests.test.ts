@@ -9,11 +9,20 @@ import { MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
 
 describe('one file in one state', () => {
-  const state: Identity = { device: 1n, inode: 2n, sizeBytes: 3, mtimeNs: 4n, ctimeNs: 5n, links: 1 };
+  const state: Identity = {
+    device: 1n,
+    inode: 2n,
+    sizeBytes: 3,
+    mtimeNs: 4n,
+    ctimeNs: 5n,
+    links: 1,
+    mount: 6n,
+  };
 
   test.each([
     ['device', { device: 9n }],
     ['inode', { inode: 9n }],
+    ['mount', { mount: 9n }],
     ['size', { sizeBytes: 9 }],
     ['mtime, to the nanosecond', { mtimeNs: 5n }],
     ['ctime while it has one link', { ctimeNs: 6n }],

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { parse } from '../../src/catalog/digest-cache.js';
+import { parse } from '../../src/catalog/digest-record.js';
 import { SLOT_FILES } from '../../src/slot/stamps.js';
 import { exists, sha256, walk } from '../fixtures/files.js';
 import { dumpSuperblock, faultsOf, KiB, pattern, run } from '../fixtures/images.js';
@@ -81,9 +81,8 @@ export async function garbage(site: Site): Promise<string[]> {
     else if (name === 'stacks') faults.push(...(await each(path, (digest) => stackFaults(path, digest))));
     else if (name === 'snapshots')
       faults.push(...(await each(path, (snapshot) => snapshotFaults(path, snapshot))));
-    else if (name === 'digests.json') {
-      if (parse(await readFile(path, 'utf8')) === undefined) faults.push('digests.json is damaged');
-    } else if (['staging', 'trash', 'spare'].includes(name)) {
+    else if (name === 'digests') faults.push(...(await each(path, (record) => digestFaults(path, record))));
+    else if (['staging', 'trash', 'spare'].includes(name)) {
       for (const left of await readdir(path)) faults.push(`left behind: ${name}/${left}`);
     } else faults.push(`stray ${name} in the state folder`);
   }
@@ -96,6 +95,10 @@ async function each(path: string, look: (name: string) => Promise<string[]>): Pr
     for (const fault of await look(name)) faults.push(`${path.split('/').pop()}/${name}: ${fault}`);
   }
   return faults;
+}
+
+async function digestFaults(path: string, name: string): Promise<string[]> {
+  return parse(name, await readlink(join(path, name))) === undefined ? ['is damaged'] : [];
 }
 
 async function sealedFaults(path: string, key: string, digests: ReadonlySet<string>): Promise<string[]> {

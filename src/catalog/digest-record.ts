@@ -1,0 +1,82 @@
+// What is kept of a file whose digest is known: a name that stands for the file, and a line that tells the state that the digest is of.
+
+import { readFileSync } from 'node:fs';
+import type { Identity } from '../addon/identity.js';
+import { native } from '../addon/native.js';
+import { hasWholeSeconds } from './file-times.js';
+
+/** A file as it was found: its path, its state, and the name of its file system (see {@link OpenedSource}). */
+export interface LocatedFile {
+  readonly path: string;
+  readonly identity: Identity;
+  readonly filesystem: string;
+}
+
+export interface DigestRecord {
+  readonly sizeBytes: number;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  readonly sha256: string;
+  /** Where the file was when its digest was computed; empty if the path was too long. */
+  readonly path: string;
+}
+
+const VERSION = '1';
+const NAME_DIGITS = 40;
+const CHECK_DIGITS = 16;
+
+// XFS holds 1,024 bytes in a symbolic link.
+const PATH_BYTES_LIMIT = 700;
+
+/**
+ * The name of a file's record, or undefined where nothing tells the file from another one of later: then nothing is kept. The numbers of
+ * devices, mounts and inodes are given again.
+ */
+export function recordNameOf(
+  { identity, filesystem }: LocatedFile,
+  bootId: string | null = thisBoot(),
+): string | undefined {
+  const { device, inode, mount } = identity;
+  // An image that was built with fixed times can have a twin: same UUID, same inode, same times, other bytes.
+  const lasting = filesystem !== '' && !hasWholeSeconds(identity);
+  if (!lasting && (mount === 0n || bootId === null)) return undefined;
+  const place = lasting ? filesystem : `boot:${bootId} ${mount} ${device}`;
+  return native().sha256(`${place} ${inode}`).slice(0, NAME_DIGITS);
+}
+
+export function serialize(name: string, { sizeBytes, mtimeNs, ctimeNs, sha256, path }: DigestRecord): string {
+  const kept = Buffer.byteLength(path) <= PATH_BYTES_LIMIT ? path : '';
+  const fields = [VERSION, sizeBytes, mtimeNs, ctimeNs, sha256];
+  return [...fields, checkOf(name, [...fields, kept].join(' ')), kept].join(' ');
+}
+
+/** Undefined for anything that {@link serialize} did not make under this name. */
+export function parse(name: string, line: string): DigestRecord | undefined {
+  const [, fields, sizeBytes = '', mtimeNs = '', ctimeNs = '', sha256 = '', check, path = ''] =
+    /^(1 ([0-9]{1,16}) (-?[0-9]{1,29}) (-?[0-9]{1,29}) ([0-9a-f]{64})) ([0-9a-f]{16}) (.*)$/s.exec(line) ??
+    [];
+  if (fields === undefined || check !== checkOf(name, `${fields} ${path}`)) return undefined;
+  return {
+    sizeBytes: Number(sizeBytes),
+    mtimeNs: BigInt(mtimeNs),
+    ctimeNs: BigInt(ctimeNs),
+    sha256,
+    path,
+  };
+}
+
+function checkOf(name: string, text: string): string {
+  return native().sha256(`${name} ${text}`).slice(0, CHECK_DIGITS);
+}
+
+let boot: string | null | undefined;
+
+function thisBoot(): string | null {
+  if (boot !== undefined) return boot;
+  try {
+    boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    boot = null; // no /proc
+  }
+  return boot;
+}

@@ -1,0 +1,41 @@
+// Whether a file's time of last change tells its present state from every later one.
+
+import { release } from 'node:os';
+import type { Identity } from '../addon/identity.js';
+
+const SECOND_MS = 1000;
+const SECOND_NS = 1_000_000_000n;
+
+// Time stamps advance with the kernel's tick, 10 ms at the slowest.
+const TICK_MS = 20;
+
+// From Linux 6.13 on, these give a change that follows a look at the time a stamp of its own.
+const MULTIGRAIN = ['xfs:', 'btrfs:', 'ext:'];
+
+/**
+ * Whether the file system keeps whole seconds alone, as ext3, ext4 with inodes of 128 bytes, and images that were built with fixed times do. Other
+ * files have such a time once in a billion.
+ */
+export function hasWholeSeconds({ ctimeNs }: Pick<Identity, 'ctimeNs'>): boolean {
+  return ctimeNs % SECOND_NS === 0n;
+}
+
+/** How long to wait until whatever is written from then on gets another time. */
+export function msUntilTimesTell(
+  identity: Pick<Identity, 'ctimeNs'>,
+  filesystem: string,
+  now = Date.now(),
+  kernel = release(),
+): number {
+  const ageMs = now - Number(identity.ctimeNs / 1_000_000n);
+  const whole = hasWholeSeconds(identity);
+  const distinctAfterMs = whole ? SECOND_MS + TICK_MS : hasOwnStamps(filesystem, kernel) ? 0 : TICK_MS;
+  // A time in the future was set by a clock that is set back by now: it does not come again.
+  return ageMs > -TICK_MS ? Math.max(0, distinctAfterMs - ageMs) : 0;
+}
+
+function hasOwnStamps(filesystem: string, kernel: string): boolean {
+  const [major = 0, minor = 0] = kernel.split('.', 2).map((part) => Number.parseInt(part, 10));
+  const isNew = major > 6 || (major === 6 && minor >= 13);
+  return isNew && MULTIGRAIN.some((kind) => filesystem.startsWith(kind));
+}

@@ -1,0 +1,70 @@
+// A packed copy of a sealed image: the same bytes in few extents, written once, published beside the plain image, which goes then.
+
+import { statfs } from 'node:fs/promises';
+import { native, RUNG } from '../addon/native.js';
+import type { OpenFolder } from '../folder/managed-folder.js';
+import { asRootfsError } from '../system/errors.js';
+import { inSlices } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
+import { extentCount } from './extents.js';
+import type { SealedImage } from './open-images.js';
+import { isSpacePlenty, sawCopy } from './packing.js';
+import { publish } from './seal-image.js';
+import type { SealRecord } from './seal-record.js';
+
+// Some milliseconds of work, so that it ends at once when it is stopped.
+const SLICE_BYTES = 4 * 1024 * 1024;
+
+/** What became of it, and why. */
+export type PackOutcome = 'packed' | 'few-extents' | 'no-space' | 'no-gain' | 'changed';
+
+/** Rejects with `ABORT_ERR` if it is stopped, and leaves nothing then. */
+export async function packImage(
+  task: Task,
+  folder: OpenFolder,
+  image: SealedImage,
+  record: SealRecord,
+  dataBytes: number,
+  idle: boolean,
+): Promise<PackOutcome> {
+  const { bsize, blocks, bavail } = await statfs(folder.sessionPath);
+  if (!isSpacePlenty(dataBytes, bavail * bsize, blocks * bsize)) return 'no-space';
+  const started = performance.now();
+  const { staged, imagePath } = await native().stageImage(folder.handle, image.source, {
+    sidecars: [],
+    expected: image.identity,
+    rungs: RUNG.copy,
+    packed: true,
+    mode: 0o444,
+    durable: false,
+  });
+  try {
+    const { sha256 } = await inSlices(task, async () => {
+      const step = await native().copyStep(staged, SLICE_BYTES, idle);
+      return step.done ? step : undefined;
+    });
+    sawCopy(dataBytes, performance.now() - started);
+    // Of a grown image the digest is not known.
+    if (record.template.sizeBytes === record.sizeBytes && sha256 !== record.sha256) return 'changed';
+    if (!(await gains(imagePath, image.extents))) return 'no-gain';
+    const { templatePath, template, sizeBytes } = record;
+    const whole = { templatePath, template, sha256: record.sha256, sizeBytes };
+    const published = await publish({ staged, imagePath }, whole, true, 'packed');
+    return published === 'source-changed' ? 'changed' : 'packed';
+  } catch (error) {
+    throw asRootfsError(task.what, error);
+  } finally {
+    await native().discardSlot(staged);
+  }
+}
+
+/** Less than half of the extents are worth the space. */
+async function gains(path: string, before: number | undefined): Promise<boolean> {
+  const { source } = await native().openSource(path);
+  try {
+    const after = await extentCount(source);
+    return after === undefined || before === undefined || after * 2 <= before;
+  } finally {
+    native().dispose(source);
+  }
+}
