@@ -35,6 +35,7 @@ export {
   RootfsRegistry,
   type SnapshotOptions,
 } from './registry.js';
+export type { PackingEvent, SealedImageInfo } from './sealed/sealed-images.js';
 export type { ExportedImage } from './slot/export.js';
 export type { DerivedRootfs } from './slot/new-slot.js';
 export type { ReleaseOptions } from './slot/release.js';

@@ -19,7 +19,7 @@ import {
   type RemoveStackOptions,
 } from './publish/publish-options.js';
 import { removeStack } from './publish/remove-stack.js';
-import { SealedImages } from './sealed/sealed-images.js';
+import { type SealedImageInfo, SealedImages } from './sealed/sealed-images.js';
 import { type ExportedImage, exportSlot } from './slot/export.js';
 import { forkSlot } from './slot/fork.js';
 import type { DerivedRootfs } from './slot/new-slot.js';
@@ -90,6 +90,8 @@ export interface RestoreManyRequest {
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
   /** How many ready slots to keep. */
   readonly count: number;
+  /** Write the sealed image anew in few extents, now, for who knows that thousands of clones will come. It takes the space of the data once more. */
+  readonly pack?: boolean;
 }
 
 /**
@@ -140,8 +142,15 @@ export class RootfsRegistry {
     this.#names = new StackNames(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
-    this.#snapshots = new Snapshots(snapshotsFolder, this.#folder, this.#names, this.#templateBytes, digests);
-    this.#sealed = new SealedImages(this.#folder, this.config);
+    this.#snapshots = new Snapshots(
+      snapshotsFolder,
+      this.#folder,
+      this.#names,
+      this.#templateBytes,
+      this.#digests,
+    );
+    const { sealedImages: images, sealedBytes: bytes } = this.config;
+    this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
     this.#cloner = new Cloner(this.#folder, this.#templates, this.#names, sealed, this.#pool, this.config);
@@ -331,12 +340,21 @@ export class RootfsRegistry {
    * Rejects like {@link cloneForVmWithSize}.
    */
   async prewarm(stack: string, options: PrewarmOptions): Promise<void> {
-    requireKnownKeys('options', options, ['count', 'sizeBytes', 'writable', 'owner', 'mode', 'signal']);
-    const { count, ...cloneOptions } = options;
+    requireKnownKeys('options', options, [
+      'count',
+      'sizeBytes',
+      'writable',
+      'owner',
+      'mode',
+      'pack',
+      'signal',
+    ]);
+    const { count, pack, ...cloneOptions } = options;
     requireSizeBytes('count', count);
+    optionalBoolean('pack', pack);
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
-    const template = await this.#cloner.warmUp(request);
+    const template = await this.#cloner.warmUp(request, pack ?? false);
     const key = poolKey(request, template);
     const { signal, ...lasting } = options;
     const make: MakeReady = (key, prefix) =>
@@ -346,6 +364,14 @@ export class RootfsRegistry {
     } catch (error) {
       throw asRootfsError(`making ready slots of ${request.templatePath}`, error);
     }
+  }
+
+  /**
+   * Lists the sealed images that clones come from: what they hold, in how many extents, and when one is going to be packed. The channel
+   * `microvm-rootfs:packing` of `node:diagnostics_channel` tells what became of each that was.
+   */
+  async sealedImages(): Promise<SealedImageInfo[]> {
+    return this.#sealed.list();
   }
 
   /** Returns the ready slots in the pool, of all processes, sorted by stack and size. */
@@ -648,6 +674,7 @@ export class RootfsRegistry {
   /** Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`. */
   async close(): Promise<void> {
     this.#pool.close();
+    this.#sealed.stop();
     const failures: unknown[] = [];
     // One that fails leaves no other open.
     for (const each of [this.#background, this.#snapshots, this.#catalogFolder, this.#folder]) {

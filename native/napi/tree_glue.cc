@@ -30,6 +30,12 @@ Napi::Value to_buffer(Napi::Env env, const std::string& bytes) {
   return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
 }
 
+// From 2262 on, the last time that fits.
+int64_t to_64_bits(TimeNs time) {
+  if (time > INT64_MAX) return INT64_MAX;
+  return time < INT64_MIN ? INT64_MIN : static_cast<int64_t>(time);
+}
+
 // Numbers of all files in one array, which is quicker than an object for each.
 class ReadFacts {
  public:
@@ -57,8 +63,8 @@ class ReadFacts {
                                      info.gid,
                                      static_cast<int64_t>(info.identity.size),
                                      static_cast<int64_t>(info.blocks),
-                                     info.identity.mtime_ns,
-                                     info.identity.ctime_ns,
+                                     to_64_bits(info.identity.mtime_ns),
+                                     to_64_bits(info.identity.ctime_ns),
                                      static_cast<int64_t>(info.identity.device),
                                      static_cast<int64_t>(info.identity.inode),
                                      info.device_major,

@@ -49,8 +49,8 @@ Error StagedSlot::build(CloneStatus* status) {
   if (!error.ok()) return error;
   strategy_ = Rung::kCopy;
   if (plan_.packed) {
-    copy_ =
-        std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+    copy_ = std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(),
+                                         image_path(), !plan_.unhashed);
   } else {
     copy_ =
         std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());

@@ -40,7 +40,8 @@ struct SlotPlan {
   std::string template_path;
   Identity template_expected;
   unsigned rungs = 0;   // of Rung
-  bool packed = false;  // a copy is made in few extents, and hashed
+  bool packed = false;    // a copy is made in few extents
+  bool unhashed = false;  // and not hashed on the way
   OwnerAndMode owner_and_mode;
   bool durable = false;
 

@@ -86,7 +86,9 @@ Error PackedCopy::step(uint64_t budget) {
     while (range_ < ranges_.size() && position_ >= ranges_[range_].end) range_++;
     const DataRange range = range_ < ranges_.size() ? ranges_[range_] : DataRange{size_, size_};
     uint64_t advanced = 0;
-    if (position_ < range.start) {
+    if (position_ < range.start && !hashes_) {
+      position_ = range.start;
+    } else if (position_ < range.start) {
       advanced = std::min(budget, range.start - position_);
       hash_hole(advanced, buffer.get());
     } else {
@@ -106,7 +108,7 @@ Error PackedCopy::copy_data(uint64_t length, char* buffer, uint64_t* copied) {
     size_t count = 0;
     Error error = read_at(from_fd_, buffer, std::min(kBufferSize, length - *copied), position_, path_, &count);
     if (!error.ok() || count == 0) return error;
-    hash_.update(buffer, count);
+    if (hashes_) hash_.update(buffer, count);
     if (holes_reported_ || !all_zeros(buffer, count)) {
       error = write_all_at(to_fd_, buffer, count, position_, dest_);
       if (!error.ok()) return error;
@@ -128,6 +130,7 @@ Error PackedCopy::finish(std::string* sha256) {
   if (retry_eintr([&] { return ftruncate(to_fd_, static_cast<off_t>(size_)); }) < 0) {
     return Error::last("ftruncate", dest_);
   }
+  if (!hashes_) return {};
   char hex[64];
   hash_.finish_hex(hex);
   sha256->assign(hex, sizeof hex);

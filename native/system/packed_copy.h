@@ -20,10 +20,11 @@ inline constexpr uint64_t kFillAllowance = 8ull << 20;
 
 class PackedCopy final : public ImageCopy {
  public:
-  PackedCopy(int from_fd, int to_fd, uint64_t size, std::string_view path, std::string_view dest)
-      : from_fd_(from_fd), to_fd_(to_fd), size_(size), path_(path), dest_(dest) {}
+  PackedCopy(int from_fd, int to_fd, uint64_t size, std::string_view path, std::string_view dest,
+             bool hashes = true)
+      : from_fd_(from_fd), to_fd_(to_fd), size_(size), path_(path), dest_(dest), hashes_(hashes) {}
 
-  // Holes count as bytes: they are hashed too.
+  // Holes count as bytes where they are hashed, too.
   Error step(uint64_t budget) override;
   Error finish(std::string* sha256) override;
 
@@ -40,6 +41,7 @@ class PackedCopy final : public ImageCopy {
   const uint64_t size_;
   const std::string path_;
   const std::string dest_;
+  const bool hashes_;
   std::vector<DataRange> ranges_;
   size_t range_ = 0;  // the one that position_ is in or before
   uint64_t position_ = 0;

@@ -106,8 +106,9 @@ export interface SlotPlan {
   readonly templateExpected?: Identity;
   /** Allowed rungs, of {@link RUNG}; a copy is what is left when no other serves. */
   readonly rungs: number;
-  /** A copy is made in few extents, and hashed on the way. */
+  /** A copy is made in few extents, and hashed on the way, unless it is `unhashed`. */
   readonly packed?: boolean;
+  readonly unhashed?: boolean;
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   readonly mode?: number | undefined;
   readonly durable: boolean;

@@ -6,6 +6,7 @@ import type { StackNames } from '../catalog/stack-names.js';
 import { type DigestOf, hashUnchanged, type Template, type Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { CloneSource } from '../sealed/clone-source.js';
+import { isSealedImage } from '../sealed/open-images.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { rawIdToStore } from '../slot/vm-id.js';
 import { errnoName, isFull, RootfsError } from '../system/errors.js';
@@ -128,6 +129,17 @@ export class CloneSources {
     if (!cloneSource.sealed) this.#templates.update(template, now);
     // This clone is correct, but the next one should not come from an image that was removed.
     if (now.links === 0) this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
+  }
+
+  /** After a clone by reflink: what it cost counts. */
+  cloned({ cloneSource }: PreparedClone): void {
+    if (isSealedImage(cloneSource)) this.#sealed?.cloned(cloneSource);
+  }
+
+  /** Packs the sealed image that clones like the one asked for come from. */
+  async pack(request: CloneRequest, template: Template): Promise<void> {
+    if (this.#sealed === undefined || !(await this.#folder.reflinks())) return;
+    await this.#sealed.pack(template, finalBytes(request, template), request.signal);
   }
 
   /** Returns a ready slot that was not taken. If it is gone, the next caller that takes it finds out. */

@@ -175,9 +175,11 @@ export class Cloner {
   }
 
   /** Looks at the template and seals it where possible, so that the next clone is one trip. */
-  async warmUp(request: CloneRequest): Promise<Template> {
+  async warmUp(request: CloneRequest, pack = false): Promise<Template> {
     try {
-      return await this.#sources.warmUp(request);
+      const template = await this.#sources.warmUp(request);
+      if (pack) await this.#sources.pack(request, template);
+      return template;
     } catch (error) {
       throw asRootfsError(this.#what(request), error);
     }
@@ -321,6 +323,7 @@ export class Cloner {
 
   #madeInOneTrip(prepared: PreparedClone, how: 'reflinked' | 'pooled'): VmRootfs {
     const { request, template, ready, attempts } = prepared;
+    if (how === 'reflinked') this.#sources.cloned(prepared);
     return vmRootfs(this.#folder, request, template, {
       sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
       strategy: how === 'pooled' ? readyStrategy(ready ?? '') : 'reflink',

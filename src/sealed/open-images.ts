@@ -14,8 +14,14 @@ export interface SealedImage extends CloneSource {
   readonly packed: boolean;
   /** Clones made of it by this process. */
   clones: number;
+  /** As many of them as its last use was recorded for. */
+  clonesTouched: number;
   /** The number of clones at which it is asked whether to pack it. */
   packAfter: number;
+}
+
+export function isSealedImage(source: CloneSource): source is SealedImage {
+  return source.sealed;
 }
 
 export class OpenImages {

@@ -30,11 +30,14 @@ export async function packImage(
   const { bsize, blocks, bavail } = await statfs(folder.sessionPath);
   if (!isSpacePlenty(dataBytes, bavail * bsize, blocks * bsize)) return 'no-space';
   const started = performance.now();
+  // Of a grown image the digest is not known.
+  const isGrown = record.template.sizeBytes !== record.sizeBytes;
   const { staged, imagePath } = await native().stageImage(folder.handle, image.source, {
     sidecars: [],
     expected: image.identity,
     rungs: RUNG.copy,
     packed: true,
+    unhashed: isGrown,
     mode: 0o444,
     durable: false,
   });
@@ -44,8 +47,7 @@ export async function packImage(
       return step.done ? step : undefined;
     });
     sawCopy(dataBytes, performance.now() - started);
-    // Of a grown image the digest is not known.
-    if (record.template.sizeBytes === record.sizeBytes && sha256 !== record.sha256) return 'changed';
+    if (!isGrown && sha256 !== record.sha256) return 'changed';
     if (!(await gains(imagePath, image.extents))) return 'no-gain';
     const { templatePath, template, sizeBytes } = record;
     const whole = { templatePath, template, sha256: record.sha256, sizeBytes };

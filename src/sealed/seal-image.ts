@@ -58,7 +58,7 @@ export async function sealGrown(
   sizeBytes: number,
   programs: GrowPrograms,
 ): Promise<void> {
-  const outcome = await stage(folder, base, 0o600);
+  const outcome = await stage(folder, base, { mode: 0o600, unhashed: true });
   const { staged, imagePath } = outcome;
   try {
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
@@ -77,13 +77,14 @@ export async function sealGrown(
 async function stage(
   folder: OpenFolder,
   { source, identity }: CloneSource,
-  mode = SEALED_MODE,
+  { mode = SEALED_MODE, unhashed = false } = {},
 ): Promise<Staged> {
   return native().stageImage(folder.handle, source, {
     sidecars: [],
     expected: identity,
     rungs: RUNG.reflink | RUNG.copy,
     packed: true,
+    unhashed,
     mode,
     durable: false,
   });

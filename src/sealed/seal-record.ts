@@ -38,7 +38,9 @@ export function partsOf(key: string): { sha256: string; sizeBytes: number; packe
 export function isSealed(record: SealRecord, key: string, identity: Identity): boolean {
   const { image } = record;
   return (
-    [keyOf(record.sha256, record.sizeBytes), keyOf(record.sha256, record.sizeBytes, 'packed')].includes(key) &&
+    [keyOf(record.sha256, record.sizeBytes), keyOf(record.sha256, record.sizeBytes, 'packed')].includes(
+      key,
+    ) &&
     image.inode === `${identity.inode}` &&
     image.sizeBytes === identity.sizeBytes &&
     image.mtimeNs === `${identity.mtimeNs}` &&

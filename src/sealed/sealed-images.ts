@@ -6,21 +6,55 @@
 // Built in staging and published with its record by one rename, so none is ever wrong or half there. Reflinking costs by the extent,
 // growing costs a process, a template may lie on another file system or be replaced at any moment: all of that is paid for once.
 
-import { readdir } from 'node:fs/promises';
-import { sameState } from '../addon/identity.js';
+import { channel } from 'node:diagnostics_channel';
+import { readdir, stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
-import { type Template, templateChangedError, unchanged } from '../catalog/templates.js';
+import { sameTemplate, type Template, templateChangedError, unchanged } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
+import type { Background } from '../system/background.js';
 import { failedWith, isFull, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { isMissing } from '../system/is-missing.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
+import { type Budget, type Candidate, overBudget } from './budget.js';
+import { FEW_EXTENTS } from './extents.js';
 import { OpenImages, type SealedImage } from './open-images.js';
+import { type PackOutcome, packImage } from './pack-image.js';
+import { clonesThatPay } from './packing.js';
 import { sealGrown, sealTemplate } from './seal-image.js';
-import { isSealed, keyOf, partsOf, readRecord } from './seal-record.js';
+import { isSealed, keyOf, partsOf, RECORD_FILE, readRecord, type SealRecord } from './seal-record.js';
+
+/** A sealed image, and what is known of it here. */
+export interface SealedImageInfo {
+  readonly path: string;
+  readonly templatePath: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly grown: boolean;
+  readonly packed: boolean;
+  /** Pieces that it lies in when it was sealed: each costs a clone about 10 µs. Undefined where that cannot be told. */
+  readonly extents: number | undefined;
+  /** Bytes on disk that it had alone when it was sealed. */
+  readonly ownBytes: number | undefined;
+  /** Made of it by this process. */
+  readonly clones: number;
+  /** The number of clones at which this process asks whether to pack it; infinity: never. */
+  readonly packAfterClones: number | undefined;
+}
+
+/** What is published on the channel `microvm-rootfs:packing` when it was decided about a sealed image. */
+export interface PackingEvent {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly extents: number | undefined;
+  readonly dataBytes: number;
+  readonly outcome: PackOutcome;
+}
+
+const packingChannel = channel('microvm-rootfs:packing');
 
 // After a seal that found no space.
 const FULL_REST_MS = 1000;
@@ -29,12 +63,18 @@ export class SealedImages {
   readonly #folder: ManagedFolder;
   readonly #programs: GrowPrograms;
   readonly #path: string;
+  readonly #budget: Budget;
+  readonly #background: Background;
+  readonly #ending = new AbortController();
+  #packing = false;
   readonly #open = new OpenImages();
   readonly #sealing = new SingleFlight<SealedImage>();
   #full: { readonly error: unknown; readonly until: number } | undefined;
 
-  constructor(folder: ManagedFolder, programs: GrowPrograms) {
+  constructor(folder: ManagedFolder, programs: GrowPrograms, budget: Budget, background: Background) {
     this.#folder = folder;
+    this.#budget = budget;
+    this.#background = background;
     this.#programs = programs;
     this.#path = `${folder.statePath}/sealed`;
   }
@@ -91,12 +131,16 @@ export class SealedImages {
     if (sizeBytes !== template.identity.sizeBytes) {
       const base = await this.ensure(template, template.identity.sizeBytes, task.signal);
       await sealGrown(task, folder, base, template, sizeBytes, this.#programs);
-      return this.#required(folder, sha256, sizeBytes);
+      const grown = await this.#required(folder, sha256, sizeBytes);
+      this.#background.start(`keeping the budget of ${this.#path}`, () =>
+        this.#folder.use(() => this.#keepBudget(folder, grown.key)),
+      );
+      return grown;
     }
     const opened = await native().openSource(path);
     try {
       // Another file may have the path by now: its bytes must not be sealed under this digest.
-      if (!sameState(opened.info.identity, template.identity))
+      if (!sameTemplate(template.identity, opened.info.identity, opened.filesystem))
         throw templateChangedError(path, 'was replaced before it was sealed');
       await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, sha256));
     } finally {
@@ -114,9 +158,20 @@ export class SealedImages {
     });
   }
 
-  /** Opens a published image; one that is not as it was sealed is thrown away. */
+  /** The packed image if there is one, else the plain one. */
   async #openSealed(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage | undefined> {
-    const key = keyOf(sha256, sizeBytes);
+    // While a packed image is published the plain one goes: so each is looked for again.
+    for (const packing of ['packed', 'plain', 'packed'] as const) {
+      const image = await this.#openOne(folder, keyOf(sha256, sizeBytes, packing), packing === 'packed');
+      if (image === undefined) continue;
+      this.#open.add(sha256, sizeBytes, image);
+      return image;
+    }
+    return undefined;
+  }
+
+  /** Opens a published image; one that is not as it was sealed is thrown away. */
+  async #openOne(folder: OpenFolder, key: string, packed: boolean): Promise<SealedImage | undefined> {
     const path = `${this.#path}/${key}`;
     let opened = await openImage(path);
     // Another process may publish it at any moment, image and record at once: so what was not there is not thrown away, and the record is
@@ -127,14 +182,135 @@ export class SealedImages {
     }
     const record = await readRecord(path);
     if (record !== undefined && opened !== undefined && isSealed(record, key, opened.info.identity)) {
-      const { source, info } = opened;
-      const image: SealedImage = { sealed: true, source, identity: info.identity, extents: record.extents };
-      this.#open.add(sha256, sizeBytes, image);
-      return image;
+      await this.#touch(path);
+      return sealedImage(key, packed, opened, record);
     }
     if (opened !== undefined) native().dispose(opened.source);
     await this.#discard(folder, key);
     return undefined;
+  }
+
+  /** When its record was written is when the image was last used, as far as the budget goes. */
+  async #touch(path: string): Promise<void> {
+    const now = new Date();
+    await utimes(`${path}/${RECORD_FILE}`, now, now).catch(() => {}); // not ours to change: then it counts as old
+  }
+
+  /** After a clone of it: asks now and then whether it has earned to be packed. */
+  cloned(image: SealedImage): void {
+    image.clones++;
+    if (image.clones < image.packAfter || this.#packing) return;
+    image.packAfter = image.clones * 2;
+    this.#packing = true;
+    this.#background
+      .start(`packing ${this.#path}/${image.key}`, async () => {
+        const task = new Task(`packing ${this.#path}/${image.key}`, this.#ending.signal);
+        const outcome = await this.#pack(task, image, true);
+        if (outcome === 'no-gain') image.packAfter = Number.POSITIVE_INFINITY;
+      })
+      .finally(() => {
+        this.#packing = false;
+      });
+  }
+
+  /** Packs the sealed image of a template at one size now, whatever that costs. Resolves to what became of it. */
+  async pack(template: Template, sizeBytes: number, signal: AbortSignal | undefined): Promise<PackOutcome> {
+    const image = await this.ensure(template, sizeBytes, signal);
+    return this.#pack(new Task(`packing ${this.#path}/${image.key}`, signal), image, false);
+  }
+
+  async #pack(task: Task, { key }: SealedImage, idle: boolean): Promise<PackOutcome> {
+    const parts = partsOf(key);
+    if (parts === undefined || parts.packed) return 'packed';
+    const path = `${this.#path}/${key}`;
+    return this.#folder.use(async (folder) => {
+      const opened = await openImage(path);
+      const record = await readRecord(path);
+      // Another process may have packed it meanwhile.
+      if (opened === undefined || record === undefined) {
+        if (opened !== undefined) native().dispose(opened.source);
+        this.#open.close(parts.sha256, parts.sizeBytes);
+        return 'changed';
+      }
+      try {
+        const image = sealedImage(key, false, opened, record);
+        const dataBytes = opened.info.blocks * 512;
+        const few = (image.extents ?? 0) <= FEW_EXTENTS;
+        const outcome = few
+          ? 'few-extents'
+          : await traced({ operation: 'pack', path, bytes: dataBytes }, () =>
+              packImage(task, folder, image, record, dataBytes, idle),
+            );
+        this.#tell(image, dataBytes, outcome);
+        if (outcome !== 'packed') return outcome;
+        // From here on clones come from the packed one; no clone has waited for it.
+        await this.#openSealed(folder, parts.sha256, parts.sizeBytes);
+        await this.#discard(folder, key);
+        await this.#keepBudget(folder, keyOf(parts.sha256, parts.sizeBytes, 'packed'));
+        return outcome;
+      } finally {
+        native().dispose(opened.source);
+      }
+    });
+  }
+
+  #tell({ key, extents, identity }: SealedImage, dataBytes: number, outcome: PackOutcome): void {
+    if (!packingChannel.hasSubscribers) return;
+    const { sizeBytes } = identity;
+    const event: PackingEvent = { path: `${this.#path}/${key}`, sizeBytes, extents, dataBytes, outcome };
+    packingChannel.publish(event);
+  }
+
+  /** After an image was made that the budget counts. */
+  async #keepBudget(folder: OpenFolder, keep: string): Promise<void> {
+    const candidates: Candidate[] = [];
+    for (const key of await readdir(this.#path)) {
+      const parts = partsOf(key);
+      const path = `${this.#path}/${key}`;
+      const record = parts === undefined ? undefined : await readRecord(path);
+      if (parts === undefined || record === undefined) continue;
+      if (!parts.packed && record.template.sizeBytes === parts.sizeBytes) continue;
+      await this.#touchIfUsed(parts.sha256, parts.sizeBytes, path);
+      const written = await stat(`${path}/${RECORD_FILE}`).catch(() => undefined);
+      candidates.push({ key, ownBytes: record.ownBytes ?? 0, lastUsedMs: written?.mtimeMs ?? 0 });
+    }
+    for (const key of overBudget(candidates, this.#budget, keep)) {
+      const parts = partsOf(key);
+      if (parts !== undefined) this.#open.close(parts.sha256, parts.sizeBytes);
+      await this.#discard(folder, key);
+    }
+  }
+
+  async #touchIfUsed(sha256: string, sizeBytes: number, path: string): Promise<void> {
+    const image = this.#open.get(sha256, sizeBytes);
+    if (image === undefined || image.clones === image.clonesTouched) return;
+    image.clonesTouched = image.clones;
+    await this.#touch(path);
+  }
+
+  /** All sealed images, in no order: what they hold, and what packing them would take. */
+  async list(): Promise<SealedImageInfo[]> {
+    if (await isMissing(this.#path)) return [];
+    const images: SealedImageInfo[] = [];
+    for (const key of await readdir(this.#path)) {
+      const parts = partsOf(key);
+      const record = parts === undefined ? undefined : await readRecord(`${this.#path}/${key}`);
+      if (parts === undefined || record === undefined) continue;
+      const open = this.#open.get(parts.sha256, parts.sizeBytes);
+      images.push({
+        path: `${this.#path}/${key}/rootfs.ext4`,
+        templatePath: record.templatePath,
+        sha256: parts.sha256,
+        sizeBytes: parts.sizeBytes,
+        grown: record.template.sizeBytes !== parts.sizeBytes,
+        packed: parts.packed,
+        extents: record.extents,
+        ownBytes: record.ownBytes,
+        clones: open?.clones ?? 0,
+        packAfterClones: open?.packAfter,
+      });
+    }
+    return images;
   }
 
   async #discard(folder: OpenFolder, key: string): Promise<void> {
@@ -159,9 +335,26 @@ export class SealedImages {
     });
   }
 
+  /** Ends packing under way, at once. */
+  stop(): void {
+    this.#ending.abort();
+  }
+
   close(): void {
+    this.stop();
     this.#open.closeAll();
   }
+}
+
+function sealedImage(
+  key: string,
+  packed: boolean,
+  { source, info, filesystem }: OpenedSource,
+  { extents }: SealRecord,
+): SealedImage {
+  const packAfter = packed ? Number.POSITIVE_INFINITY : clonesThatPay(extents, info.blocks * 512, filesystem);
+  const { identity } = info;
+  return { sealed: true, key, source, identity, extents, packed, clones: 0, clonesTouched: 0, packAfter };
 }
 
 async function openImage(folder: string): Promise<OpenedSource | undefined> {

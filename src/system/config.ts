@@ -1,4 +1,4 @@
-import { absolutePath, isPath, requireKnownKeys, show } from './arguments.js';
+import { absolutePath, isPath, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
 import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
@@ -40,6 +40,10 @@ export interface RootfsConfig {
    * that is made on first use. `off`: clones come directly from the template.
    */
   readonly sealing: 'auto' | 'off';
+  /** How many grown and packed sealed images to keep; beyond that the least used go. */
+  readonly sealedImages: number;
+  /** How many bytes on disk they may hold. */
+  readonly sealedBytes: number;
   /**
    * How to reach OCI registries, by host. Hosts without an entry are reached by https, with the system's certificates.
    */
@@ -54,6 +58,8 @@ const DEFAULTS: RootfsConfig = {
   e2fsckBin: DEFAULT_E2FSCK_BIN,
   mke2fsBin: DEFAULT_MKE2FS_BIN,
   sealing: 'auto',
+  sealedImages: 64,
+  sealedBytes: 16 * 1024 ** 3,
   registries: {},
 };
 
@@ -81,6 +87,8 @@ export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig
           `config.sealing must be 'auto' or 'off', got ${show(value)}`,
         );
       }
+    } else if (key === 'sealedImages' || key === 'sealedBytes') {
+      requireSizeBytes(`config.${key}`, value);
     } else if (!isPath(value)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',

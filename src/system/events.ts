@@ -10,6 +10,7 @@ export const OPERATIONS = [
   'fork',
   'grow',
   'hash',
+  'pack',
   'publish',
   'release',
   'restore',

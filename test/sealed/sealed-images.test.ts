@@ -1,5 +1,6 @@
 // One immutable image of each template and size, that clones come from: made once, true, and made anew when somebody touched it.
 import { execFileSync } from 'node:child_process';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import {
   appendFile,
   chmod,
@@ -14,7 +15,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { allocatedBytes, sha256, sha256Of, writeSparse } from '../fixtures/files.js';
@@ -94,32 +95,80 @@ describeEachFilesystem(
         expect(await sha256Of(host.slot(`vm-${pid}`).image)).toBe(sha256(BYTES));
     });
 
-    test('a template of few extents costs no space, a scattered one is packed', async () => {
+    test('it is a reflink of the template and takes no space, in however many extents it lies', async () => {
       const host = await Host.in(filesystem.path);
       await host.addTemplate('whole', BYTES);
-      const whole = await host.registry.cloneForVm('vm-0', 'whole', WRITABLE);
-      expect(layoutOf(whole.path)).toEqual(layoutOf(host.template('whole')));
       await host.placeTemplate('scattered', (path) => writeScattered(path, 300));
-      const scattered = await host.registry.cloneForVm('vm-1', 'scattered', WRITABLE);
-      expect(scattered.strategy).toBe('reflink');
-      expect(extentsOf(host.template('scattered'))).toBeGreaterThan(100);
-      expect(extentsOf(scattered.path)).toBeLessThanOrEqual(4);
-      expect(await sha256Of(scattered.path)).toBe(await sha256Of(host.template('scattered')));
-      expect(await allocatedBytes(scattered.path)).toBeLessThanOrEqual(
-        await allocatedBytes(host.template('scattered')),
-      );
+      for (const stack of ['whole', 'scattered']) {
+        const clone = await host.registry.cloneForVm(stack, stack, WRITABLE);
+        expect(clone.strategy).toBe('reflink');
+        expect(layoutOf(clone.path)).toEqual(layoutOf(host.template(stack)));
+        expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template(stack)));
+      }
+      for (const { ownBytes, packed } of await host.registry.sealedImages())
+        expect([ownBytes, packed]).toEqual([0, false]);
     });
 
-    test('no more zeros than 8 MiB and a quarter of the data take the place of holes', async () => {
+    test('packed when that is asked for: few extents, the same bytes, and the plain image goes', async () => {
+      const host = await Host.in(filesystem.path);
+      const told: unknown[] = [];
+      const listen = (event: unknown) => told.push(event);
+      subscribe('microvm-rootfs:packing', listen);
+      onTestFinished(() => void unsubscribe('microvm-rootfs:packing', listen));
+      await host.placeTemplate('scattered', (path) => writeScattered(path, 300));
+      await host.registry.prewarm('scattered', { count: 0 });
+      await host.registry.prewarm('scattered', { count: 0, pack: true });
+      const digest = await sha256Of(host.template('scattered'));
+      for (const registry of [host.registry, host.anotherRegistry()]) {
+        const clone = await registry.cloneForVm(`vm-${Math.random()}`, 'scattered', WRITABLE);
+        expect(extentsOf(clone.path)).toBeLessThanOrEqual(4);
+        expect(await sha256Of(clone.path)).toBe(digest);
+      }
+      expect((await sealed(host)).map((path) => path.endsWith('-packed'))).toEqual([true]);
+      expect(told).toMatchObject([{ outcome: 'packed' }]);
+      expect((await host.registry.verify()).differences).toEqual([]);
+      await rm(join(host.templateDir, 'scattered'), { recursive: true });
+      expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(1);
+    });
+
+    test('packed behind the clones when their extents have cost more time than packing takes', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.placeTemplate('scattered', (path) => writeScattered(path, 300));
+      await host.registry.cloneForVm('vm-0', 'scattered', WRITABLE);
+      const [{ packAfterClones = 0 } = {}] = await host.registry.sealedImages();
+      expect(packAfterClones).toBeGreaterThan(1);
+      expect(packAfterClones).toBeLessThan(100);
+      for (let i = 1; i < packAfterClones; i++)
+        await host.registry.cloneForVm(`vm-${i}`, 'scattered', WRITABLE);
+      await host.registry.drain();
+      expect((await host.registry.sealedImages()).map(({ packed }) => packed)).toEqual([true]);
+      const clone = await host.registry.cloneForVm('last', 'scattered', WRITABLE);
+      expect(extentsOf(clone.path)).toBeLessThanOrEqual(4);
+      expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template('scattered')));
+    });
+
+    test('of many sizes the least used go, and their descriptors', async () => {
+      const host = await Host.in(filesystem.path, { sealedImages: 3 });
+      await host.addExt4Template('debian', 16 * MiB);
+      for (let size = 17; size < 25; size++) {
+        await host.registry.cloneForVmWithSize('vm-1', 'debian', size * MiB, WRITABLE);
+        await host.registry.release('vm-1');
+      }
+      await host.registry.drain();
+      const sizes = (await host.registry.sealedImages()).map(({ sizeBytes }) => sizeBytes / MiB);
+      expect(sizes.sort((a, b) => a - b)).toEqual([16, 22, 23, 24]);
+    });
+
+    test('packing puts no more zeros than 8 MiB and a quarter of the data in the place of holes', async () => {
       const host = await Host.in(filesystem.path);
       const gaps = Array.from({ length: 40 }, (_, i) => [i * MiB, pattern(16 * KiB)]);
       await host.placeTemplate('gaps', (path) => writeSparse(path, 80 * MiB, Object.fromEntries(gaps)));
+      await host.registry.prewarm('gaps', { count: 0, pack: true });
       const clone = await host.registry.cloneForVm('vm-1', 'gaps', WRITABLE);
       expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template('gaps')));
       const data = await allocatedBytes(host.template('gaps'));
       // File systems round to blocks of 4 KiB.
       expect(await allocatedBytes(clone.path)).toBeLessThanOrEqual(data * 1.25 + 8 * MiB + 64 * KiB);
-      expect(extentsOf(clone.path)).toBeLessThan(extentsOf(host.template('gaps')));
     });
 
     test('its record says what it is of, and how it was sealed', async () => {

@@ -5,6 +5,7 @@ import { inSession } from '../session.js';
 
 interface PrewarmFlags extends OwnerFlags {
   readonly count: number;
+  readonly pack?: boolean;
 }
 
 export function addPrewarm(program: Command): void {
@@ -12,6 +13,7 @@ export function addPrewarm(program: Command): void {
     .description('Read and seal a template, and make ready slots of it for schedulers that keep some.')
     .argument('<stack>', "the template's name")
     .requiredOption('--count <number>', 'how many; 0 only reads and seals the template', parseCount)
+    .option('--pack', 'write the sealed image anew in few extents, for who expects thousands of clones')
     .addHelpText(
       'after',
       `
@@ -27,9 +29,9 @@ Examples:
     .action((stack: string, flags: PrewarmFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const { count } = flags;
+        const { count, pack = false } = flags;
         await session.during(`making ready slots of ${stack}`, () =>
-          registry.prewarm(stack, { ...sizeAndOwnerOptions(flags), count, signal }),
+          registry.prewarm(stack, { ...sizeAndOwnerOptions(flags), count, pack, signal }),
         );
         output.print({ stack, count }, () => `${stack}: ${counted(count, 'ready slot')}.`);
       }),
