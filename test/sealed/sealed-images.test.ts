@@ -102,7 +102,9 @@ describeEachFilesystem(
       for (const stack of ['whole', 'scattered']) {
         const clone = await host.registry.cloneForVm(stack, stack, WRITABLE);
         expect(clone.strategy).toBe('reflink');
-        expect(layoutOf(clone.path)).toEqual(layoutOf(host.template(stack)));
+        // XFS leaves out what was reserved and never written.
+        const pieces = new Set(layoutOf(host.template(stack)));
+        expect(layoutOf(clone.path).filter((piece) => !pieces.has(piece))).toEqual([]);
         expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template(stack)));
       }
       for (const { ownBytes, packed } of await host.registry.sealedImages())
@@ -328,8 +330,8 @@ test('a grown image that cannot be reflinked all the same is copied whole', asyn
   const host = await Host.in(filesystemNamed('btrfs').path);
   await host.addExt4Template('debian', 16 * MiB);
   await host.registry.prewarm('debian', { count: 0, sizeBytes: 32 * MiB });
-  // On its one pool thread the first ioctl is the try whether the folder can reflink, the next the clone's.
-  const inject = ['strace', '-f', '-qqq', '-o', '/dev/null', '-e', 'inject=ioctl:error=EOPNOTSUPP:when=2+'];
+  // On its one pool thread, after two for the template's file system, the try whether the folder can reflink, and two more, comes the clone's.
+  const inject = ['strace', '-f', '-qqq', '-o', '/dev/null', '-e', 'inject=ioctl:error=EOPNOTSUPP:when=6+'];
   const { stdout, stderr } = await runChild(
     `const registry = new lib.RootfsRegistry(args);
      const { strategy, attempts } = await registry.cloneForVmWithSize('vm-1', 'debian', 2 ** 25, { writable: true });
@@ -343,7 +345,7 @@ test('a grown image that cannot be reflinked all the same is copied whole', asyn
   expect(await faultsOf(host.slot('vm-1').image)).toBe('');
 });
 
-test('no space for one: the clone comes straight from the template, and says so', async ({ skip }) => {
+test('on a full disk a template is sealed and cloned all the same', async ({ skip }) => {
   const xfs = filesystemNamed('XFS');
   if (xfs.missing !== undefined) skip(xfs.missing);
   const root = await Host.in();
@@ -355,7 +357,7 @@ test('no space for one: the clone comes straight from the template, and says so'
   );
   try {
     const host = await Host.in(disk);
-    // Scattered, so that sealing would have to copy it, and more than what will be left.
+    // More than what will be left.
     await host.placeTemplate('debian', async (path) => {
       await writeScattered(path, 20);
       await appendFile(path, pattern(40 * MiB));
@@ -367,7 +369,7 @@ test('no space for one: the clone comes straight from the template, and says so'
     await truncate(filler, (await stat(filler)).size - 8 * MiB);
     execFileSync('sync', ['-f', disk]);
     const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
-    expect(clone).toMatchObject({ strategy: 'reflink', attempts: [{ strategy: 'seal', code: 'ENOSPC' }] });
+    expect(clone).toMatchObject({ strategy: 'reflink', attempts: [] });
     expect(await sha256Of(clone.path)).toBe(await sha256Of(host.template('debian')));
     await host.registry.close();
   } finally {
