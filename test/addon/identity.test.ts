@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { type Identity, identical, sameFile, sameImage, sameState } from '../../src/addon/identity.js';
 
-const ONE: Identity = { device: 1n, inode: 2n, sizeBytes: 3, mtimeNs: 4n, ctimeNs: 5n, links: 1 };
+const ONE: Identity = { device: 1n, inode: 2n, sizeBytes: 3, mtimeNs: 4n, ctimeNs: 5n, links: 1, mount: 6n };
 
 test.each<[string, Partial<Identity>, readonly boolean[]]>([
   ['nothing', {}, [true, true, true, true]],

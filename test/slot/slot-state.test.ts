@@ -23,6 +23,7 @@ const identity = (sizeBytes: number, inode = 1n): Identity => ({
   mtimeNs: 1n,
   ctimeNs: 1n,
   links: 1,
+  mount: 1n,
 });
 const image = (sizeBytes: number) => ({
   identity: identity(sizeBytes),
