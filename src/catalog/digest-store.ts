@@ -135,7 +135,8 @@ export class DigestStore {
       await this.#folder.use(async () => {});
     } catch (error) {
       // Who may only look at the folder has nothing to keep there.
-      if (!mayNotWrite(error) && !(error instanceof RootfsError && error.code === 'CLOSED')) this.#warn(error);
+      if (!mayNotWrite(error) && !(error instanceof RootfsError && error.code === 'CLOSED'))
+        this.#warn(error);
     }
   }
 
