@@ -11,7 +11,7 @@ import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
-import type { DigestCache } from '../catalog/digest-cache.js';
+import type { DigestStore } from '../catalog/digest-store.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
@@ -92,7 +92,7 @@ export class Snapshots {
     clones: ManagedFolder,
     names: StackNames,
     templateBytes: TemplateBytes,
-    digests: DigestCache,
+    digests: DigestStore,
   ) {
     this.#templateBytes = templateBytes;
     this.#verified = new VerifiedSnapshots(digests);

@@ -4,16 +4,15 @@
 import { join } from 'node:path';
 import { type Identity, sameState } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
-import type { DigestCache } from '../catalog/digest-cache.js';
+import type { LocatedFile } from '../catalog/digest-record.js';
+import type { DigestStore } from '../catalog/digest-store.js';
+import { msUntilTimesTell } from '../catalog/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { verifyAll, type Watched } from './snapshot-files.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';
 
 // They take some hundred bytes each.
 const LIMIT = 4096;
-
-// Before Linux 6.13 time stamps advance with the kernel's tick, 10 ms at the slowest: two writes within one cannot be told apart.
-const TIMES_DISTINCT_AFTER_MS = 20;
 
 export interface VerifiedSnapshot {
   readonly record: SnapshotRecord;
@@ -22,10 +21,10 @@ export interface VerifiedSnapshot {
 }
 
 export class VerifiedSnapshots {
-  readonly #digests: DigestCache;
+  readonly #digests: DigestStore;
   readonly #known = new Map<string, VerifiedSnapshot>();
 
-  constructor(digests: DigestCache) {
+  constructor(digests: DigestStore) {
     this.#digests = digests;
   }
 
@@ -52,11 +51,11 @@ export class VerifiedSnapshots {
     sources: readonly OpenedSource[],
     watched: Watched,
   ): Promise<VerifiedSnapshot> {
-    const digests = await Promise.all(sources.map(({ info }) => this.#digests.get(info.identity)));
+    const digests = await this.#digests.get(sources.map((opened, i) => located(path, record, i, opened)));
     const isKnown = record.files.every(({ sha256 }, i) => digests[i] === sha256);
     if (!isKnown) {
       await verifyAll(path, record, sources, watched);
-      await this.#keep(record, sources);
+      await this.#keep(path, record, sources);
     }
     const verified = { record, identities: sources.map(({ info }) => info.identity) };
     if (sources.every(isSettled)) {
@@ -68,15 +67,24 @@ export class VerifiedSnapshots {
   }
 
   /** Snapshots are flushed when they are made, so a digest that outlives a power cut is of data that does. */
-  async #keep({ files }: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
+  async #keep(path: string, record: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
     for (const [i, opened] of sources.entries()) {
-      if (isSettled(opened)) await this.#digests.put(opened.info.identity, files[i]?.sha256 as string);
+      const sha256 = record.files[i]?.sha256 as string;
+      if (isSettled(opened)) await this.#digests.put(located(path, record, i, opened), sha256);
     }
   }
 }
 
 /** Whether a later write would change the file's identity. */
-function isSettled({ info, openForWriting }: OpenedSource): boolean {
-  const age = Date.now() - Number(info.identity.ctimeNs / 1_000_000n);
-  return !openForWriting && age > TIMES_DISTINCT_AFTER_MS;
+function isSettled({ info, filesystem, openForWriting }: OpenedSource): boolean {
+  return !openForWriting && msUntilTimesTell(info.identity, filesystem) === 0;
+}
+
+function located(
+  path: string,
+  { files }: SnapshotRecord,
+  index: number,
+  { info, filesystem }: OpenedSource,
+): LocatedFile {
+  return { path: join(path, files[index]?.name ?? ''), identity: info.identity, filesystem };
 }
