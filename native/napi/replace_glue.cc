@@ -27,10 +27,11 @@ const char* name_of(LockedSlot::Replaced replaced) {
 
 class LockSlot {
  public:
-  LockSlot(Ref<ManagedFolder> managed, std::string slot) : managed_(std::move(managed)), slot_(std::move(slot)) {}
+  LockSlot(Ref<ManagedFolder> managed, std::string slot, bool heed_older)
+      : managed_(std::move(managed)), slot_(std::move(slot)), heed_older_(heed_older) {}
   // A slot that is locked by another process, or gone, is a result and not a failure.
   Error run() {
-    Error error = LockedSlot::open(managed_, slot_, &locked_);
+    Error error = LockedSlot::open(managed_, slot_, heed_older_, &locked_);
     if (error.is(EWOULDBLOCK)) return {};
     if (error.is(ENOENT)) {
       absent_ = true;
@@ -46,6 +47,7 @@ class LockSlot {
  private:
   Ref<ManagedFolder> managed_;
   std::string slot_;
+  const bool heed_older_;
   Ref<LockedSlot> locked_;
   bool absent_ = false;
 };
@@ -105,7 +107,7 @@ class ReplaceImage {
 Napi::Value lock_slot(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  return Job<LockSlot>::start(info.Env(), "microvm:lockSlot", LockSlot(std::move(managed), to_string(info[1])));
+  return Job<LockSlot>::start(info.Env(), "microvm:lockSlot", LockSlot(std::move(managed), to_string(info[1]), to_bool(info[2])));
 }
 
 Napi::Value open_slot_image(const Napi::CallbackInfo& info) {

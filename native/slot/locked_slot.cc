@@ -4,17 +4,21 @@
 
 #include "system/file.h"
 #include "system/lease.h"
+#include "system/lock.h"
 #include "system/rename.h"
 
 namespace microvm {
 
-Error LockedSlot::open(const Ref<ManagedFolder>& managed, const std::string& slot, Ref<LockedSlot>* out) {
+Error LockedSlot::open(const Ref<ManagedFolder>& managed, const std::string& slot, bool heed_older,
+                       Ref<LockedSlot>* out) {
   Ref<LockedSlot> locked(new LockedSlot(managed, slot));
   Error error = open_folder_at(managed->clones_fd(), slot.c_str(), managed->slot_path(slot), &locked->folder_);
   bool free = false;
   if (error.ok()) error = locked->lock_.take(*managed, slot, NameLock::For::kReplace, &free);
   if (!error.ok()) return error;
   if (!free) return Error::of(EWOULDBLOCK, "fcntl", managed->slot_path(slot));
+  error = try_lock(locked->folder_.get(), managed->slot_path(slot));
+  if (!error.ok() && heed_older) return error;
   bool there = false;
   error = locked->still_there(&there);
   if (!error.ok()) return error;

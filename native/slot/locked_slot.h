@@ -18,7 +18,10 @@ namespace microvm {
 class LockedSlot final : public Shared {
  public:
   // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more.
-  static Error open(const Ref<ManagedFolder>& managed, const std::string& slot, Ref<LockedSlot>* locked);
+  // Versions before 0.2 lock the slot's folder itself (flock). With `heed_older` their lock counts too; without, it does
+  // not keep anybody waiting, since any user who may read the folder can hold it.
+  static Error open(const Ref<ManagedFolder>& managed, const std::string& slot, bool heed_older,
+                    Ref<LockedSlot>* locked);
 
   // The slot's image, to be cloned from.
   Error open_image(Ref<Source>* image, FileInfo* info);

@@ -332,7 +332,12 @@ export interface NativeAddon {
   /** Moves a sealed image or a pooled slot into trash. */
   discardFolder(handle: NativeFolder, place: Place, name: string): Promise<void>;
 
-  lockSlot(handle: NativeFolder, slot: string): Promise<NativeLockedSlot | 'busy' | 'absent'>;
+  /** `heedOlder`: a lock on the slot's folder, as versions before 0.2 take it, counts as well. */
+  lockSlot(
+    handle: NativeFolder,
+    slot: string,
+    heedOlder: boolean,
+  ): Promise<NativeLockedSlot | 'busy' | 'absent'>;
   /** Completes or undoes a grow that was cut off half-way through publishing. */
   finishGrow(locked: NativeLockedSlot): Promise<void>;
   openSlotImage(locked: NativeLockedSlot): Promise<{ source: NativeSource; info: FileInfo; inUse?: boolean }>;

@@ -7,8 +7,12 @@ import type { Task } from '../system/task.js';
 
 const LOCK_POLL_MS = 5;
 
-// Longer than any grow that is not of a copy takes. A process that was stopped while it held the lock must not stop all others.
+// Longer than any grow takes that copies nothing. A process that was stopped while it held the lock must not stop all
+// others.
 const LOCK_LIMIT_MS = 120_000;
+
+// Processes of versions before 0.2 lock the slot's folder itself, as any user can who may read it: so not for long.
+const OLDER_LIMIT_MS = 1000;
 
 /** Waits for the lock without holding a thread; `absent` if the folder is gone by then. Throws `SLOT_BUSY` after a time. */
 export async function withLock<T>(
@@ -17,9 +21,10 @@ export async function withLock<T>(
   name: string,
   work: (locked: NativeLockedSlot) => Promise<T>,
 ): Promise<T | 'absent'> {
-  for (const end = performance.now() + LOCK_LIMIT_MS; ; ) {
+  const start = performance.now();
+  for (;;) {
     task.checkAborted();
-    const locked = await native().lockSlot(handle, name);
+    const locked = await native().lockSlot(handle, name, performance.now() < start + OLDER_LIMIT_MS);
     if (locked === 'absent') return 'absent';
     if (locked !== 'busy') {
       try {
@@ -28,7 +33,7 @@ export async function withLock<T>(
         native().dispose(locked);
       }
     }
-    if (performance.now() > end) {
+    if (performance.now() > start + LOCK_LIMIT_MS) {
       throw new RootfsError(
         'SLOT_BUSY',
         `${task.what}: another process has been working on "${name}" for ${LOCK_LIMIT_MS / 1000} s; try again, or end that process`,

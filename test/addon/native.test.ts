@@ -171,11 +171,11 @@ test("an absent slot, and one that is somebody else's", async () => {
   expect((await inspectSlot(handle, 'absent')).kind).toBe('absent');
   expect((await inspectSlot(handle, 'file')).kind).toBe('foreign');
   expect(await inspectSlot(handle, 'folder')).toMatchObject({ kind: 'folder', stamp: undefined });
-  expect(await native().lockSlot(handle, 'absent')).toBe('absent');
-  const locked = await native().lockSlot(handle, 'folder');
-  expect(await native().lockSlot(handle, 'folder')).toBe('busy');
+  expect(await native().lockSlot(handle, 'absent', true)).toBe('absent');
+  const locked = await native().lockSlot(handle, 'folder', true);
+  expect(await native().lockSlot(handle, 'folder', true)).toBe('busy');
   native().dispose(locked as never);
-  const again = await native().lockSlot(handle, 'folder');
+  const again = await native().lockSlot(handle, 'folder', true);
   expect(typeof again).toBe('object');
   native().dispose(again as never);
   await native().closeFolder(handle);

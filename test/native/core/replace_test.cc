@@ -33,7 +33,7 @@ struct Replacement {
 
   explicit Replacement(bool durable = false) {
     host.clone("vm");
-    CHECK_OK(LockedSlot::open(host.managed, "vm", &locked));
+    CHECK_OK(LockedSlot::open(host.managed, "vm", true, &locked));
     CHECK_OK(locked->open_image(&image, &info));
     core_test::Plan plan = host.plan("", bits(Rung::kCopy));
     plan.expected = info.identity;
@@ -70,12 +70,12 @@ TEST(locks, "a slot is locked by one at a time") {
   host.clone("vm");
   Ref<LockedSlot> first;
   Ref<LockedSlot> second;
-  CHECK_OK(LockedSlot::open(host.managed, "vm", &first));
-  CHECK_ERRNO(LockedSlot::open(host.managed, "vm", &second), EWOULDBLOCK);
+  CHECK_OK(LockedSlot::open(host.managed, "vm", true, &first));
+  CHECK_ERRNO(LockedSlot::open(host.managed, "vm", true, &second), EWOULDBLOCK);
   CHECK(!second);
   first = Ref<LockedSlot>();
-  CHECK_OK(LockedSlot::open(host.managed, "vm", &second));
-  CHECK_ERRNO(LockedSlot::open(host.managed, "absent", &first), ENOENT);
+  CHECK_OK(LockedSlot::open(host.managed, "vm", true, &second));
+  CHECK_ERRNO(LockedSlot::open(host.managed, "absent", true, &first), ENOENT);
 }
 
 TEST(refusals, "an image that is open, or another by now, or released, is not replaced; nothing is left behind") {
@@ -128,7 +128,7 @@ TEST(settling, "a size stamp that was not yet in place is put there if it tells 
   Host host;
   host.clone("vm");
   Ref<LockedSlot> locked;
-  CHECK_OK(LockedSlot::open(host.managed, "vm", &locked));
+  CHECK_OK(LockedSlot::open(host.managed, "vm", true, &locked));
   const std::string pending = host.slot("vm") + '/' + microvm::kNewSizeStamp;
   const std::string size = host.slot("vm") + '/' + microvm::kSizeStamp;
   for (const char* wrong : {"", "2097153", "2097152\n", "02097152", "x"}) {

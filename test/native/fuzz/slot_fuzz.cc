@@ -70,7 +70,7 @@ bool exists(const char* name) {
 
 void finish_grow(const microvm::Ref<microvm::ManagedFolder>& managed, const Put& pending) {
   microvm::Ref<microvm::LockedSlot> locked;
-  MUST(microvm::LockedSlot::open(managed, "vm", &locked).ok());
+  MUST(microvm::LockedSlot::open(managed, "vm", true, &locked).ok());
   const std::string expected = length_of_image() == UINT64_MAX ? "none" : std::to_string(length_of_image());
   const microvm::Error error = locked->finish_grow();
   const bool complete = pending.state == State::kPresent && pending.contents == expected;
