@@ -292,7 +292,11 @@ export async function unchanged<T>(
   if (opened.openForWriting) throw refusal(path, 'is open for writing in some process');
   const waitMs = msUntilTimesTell(info.identity, filesystem);
   if (waitMs > 0) await sleep(waitMs);
-  const result = await work();
+  const result = await work().catch((error: unknown) => {
+    throw error instanceof RootfsError && error.code === 'SOURCE_CHANGED'
+      ? refusal(path, 'changed while it was read')
+      : error;
+  });
   const after = await native().checkSource(source);
   if (!sameTemplate(info.identity, after.info.identity, filesystem))
     throw refusal(path, 'changed while it was read');

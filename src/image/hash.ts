@@ -16,7 +16,7 @@ export interface HashOptions {
  * of memory.
  *
  * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is
- * not a regular file, `ABORT_ERR` if aborted.
+ * not a regular file, `SOURCE_CHANGED` if its length changes meanwhile, `ABORT_ERR` if aborted.
  *
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */
@@ -41,7 +41,10 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   }
 }
 
-/** The SHA-256 of an open image. */
+/**
+ * The SHA-256 of an open file that was `bytesTotal` long when it was opened. Reads at most one byte beyond that, so a
+ * file that grows without end does not keep it. Rejects with `SOURCE_CHANGED` if the length is another one.
+ */
 export function hashSource(
   task: Task,
   source: NativeSource,
@@ -50,14 +53,26 @@ export function hashSource(
 ): Promise<string> {
   return traced({ operation: 'hash', what: task.what, bytes: bytesTotal }, async () => {
     const digest = native().newDigest(source);
+    let position = 0;
     try {
       return await inSlices(task, async () => {
-        const { bytesDone, sha256 } = await native().digestStep(digest, SLICE_BYTES);
-        onProgress?.({ bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) });
+        const budget = Math.min(SLICE_BYTES, bytesTotal + 1 - position);
+        const { bytesDone, sha256 } = await native().digestStep(digest, budget);
+        position = bytesDone;
+        if (bytesDone > bytesTotal || (sha256 !== undefined && bytesDone < bytesTotal))
+          throw lengthChangedError(task.what, bytesTotal);
+        onProgress?.({ bytesDone, bytesTotal });
         return sha256;
       });
     } finally {
       native().dispose(digest);
     }
   });
+}
+
+function lengthChangedError(what: string, bytesTotal: number): RootfsError {
+  return new RootfsError(
+    'SOURCE_CHANGED',
+    `${what}: it was ${bytesTotal} bytes long when it was opened, and its length has changed since: hash what nobody is writing to`,
+  );
 }

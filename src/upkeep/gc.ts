@@ -7,6 +7,7 @@ import { slotNames } from '../slot/slot-names.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { asRootfsError } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { Task } from '../system/task.js';
 
 /** What {@link collectGarbage} did, or with `dryRun` would do. Ids are raw: as they were given to `cloneForVm`. */
@@ -26,28 +27,32 @@ export async function collectGarbage(
 ): Promise<GcReport> {
   const task = new Task(`collecting slots in ${folder.path}`, signal);
   const report = { released: [] as string[], inUse: [] as string[], unknown: [] as string[] };
+  const failures = new Failures(task);
+  const collect = (slot: string) =>
+    folder.use(async ({ handle }) => {
+      const state = await inspectSlot(handle, slot);
+      const rawId = state.rawId ?? slot;
+      if (!isWholeSlot(state) || keep.has(rawId)) return;
+      const use = await imageInUse(`${folder.path}/${slot}`);
+      if (use === 'in-use') report.inUse.push(rawId);
+      if (use === 'unknown') report.unknown.push(rawId);
+      if (use === 'unused' && dryRun) report.released.push(rawId);
+      if (use !== 'unused' || dryRun) return;
+      const request = { slot, rawId: state.rawId ?? undefined, refuseInUse: true };
+      const { status } = await releaseUnlessBusy(handle, request);
+      if (status === 'released') report.released.push(rawId);
+      if (status === 'in-use') report.inUse.push(rawId);
+    }, 'no-staging');
   try {
     for await (const slot of slotNames(folder.path)) {
       task.checkAborted();
-      await folder.use(async ({ handle }) => {
-        const state = await inspectSlot(handle, slot);
-        const rawId = state.rawId ?? slot;
-        if (!isWholeSlot(state) || keep.has(rawId)) return;
-        const use = await imageInUse(`${folder.path}/${slot}`);
-        if (use === 'in-use') report.inUse.push(rawId);
-        if (use === 'unknown') report.unknown.push(rawId);
-        if (use === 'unused' && dryRun) report.released.push(rawId);
-        if (use !== 'unused' || dryRun) return;
-        const request = { slot, rawId: state.rawId ?? undefined, refuseInUse: true };
-        const { status } = await releaseUnlessBusy(handle, request);
-        if (status === 'released') report.released.push(rawId);
-        if (status === 'in-use') report.inUse.push(rawId);
-      }, 'no-staging');
+      await failures.attempt(`${folder.path}/${slot}`, () => collect(slot));
     }
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
   if (report.released.length > 0) folder.sweepInBackground();
+  failures.throwIfAny();
   return report;
 }
 

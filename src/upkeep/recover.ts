@@ -10,6 +10,7 @@ import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { asRootfsError, mayNotWrite } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
@@ -50,18 +51,7 @@ export async function recover(
   const unknown: string[] = [];
   const unsettled: string[] = [];
   const notSwept: string[] = [];
-  const failures: unknown[] = [];
-  // What fails is told in the end, when all else is done.
-  async function attempt<T>(work: () => Promise<T>, otherwise: T): Promise<T>;
-  async function attempt(work: () => Promise<unknown>): Promise<unknown>;
-  async function attempt(work: () => Promise<unknown>, otherwise?: unknown): Promise<unknown> {
-    try {
-      return await work();
-    } catch (error) {
-      failures.push(error);
-      return otherwise;
-    }
-  }
+  const failures = new Failures(task);
   const look = (slot: string) =>
     folder.use(async ({ handle }) => {
       let state = await inspectSlot(handle, slot);
@@ -82,42 +72,50 @@ export async function recover(
       if (status === 'in-use') tornInUse.push(slot);
     }, 'no-staging');
   try {
-    await attempt(async () => {
+    await failures.attempt(folder.path, async () => {
       for await (const slot of slotNames(folder.path)) {
         if (signal?.aborted) break;
         // A slot on a bad block must not keep the others, and all the rest, from being put in order.
-        await attempt(() => look(slot));
+        await failures.attempt(`${folder.path}/${slot}`, () => look(slot));
       }
     });
     task.checkAborted();
     if (unsettled.length > 0) {
-      await attempt(() => folder.use(({ handle }) => inTurn(task, () => settleSlots(handle, unsettled))));
+      await failures.attempt(folder.path, () =>
+        folder.use(({ handle }) => inTurn(task, () => settleSlots(handle, unsettled))),
+      );
     }
     const isThere = !(await isMissing(folder.path));
-    const sealedRemoved = isThere ? await attempt(() => sealed.collect(), 0) : 0;
-    const pooledRemoved = isThere ? await attempt(() => pool.collect(), 0) : 0;
+    const sealedRemoved = isThere
+      ? await failures.attempt(`${folder.statePath}/sealed`, () => sealed.collect())
+      : 0;
+    const pooledRemoved = isThere
+      ? await failures.attempt(`${folder.statePath}/pool`, () => pool.collect())
+      : 0;
     let stagingRemoved = 0;
     let trashRemoved = 0;
     for (const each of [folder, ...others]) {
       // Nothing is made where nothing was.
       if (await isMissing(each.statePath)) continue;
-      try {
-        const swept = await each.sweep(signal);
-        stagingRemoved += swept.stagingRemoved;
-        trashRemoved += swept.trashRemoved;
-      } catch (error) {
-        // A catalog on a read-only image, or another user's, has its own keeper.
-        if (each !== folder && mayNotWrite(error)) notSwept.push(each.path);
-        else failures.push(error);
-      }
+      await failures.attempt(each.path, async () => {
+        try {
+          const swept = await each.sweep(signal);
+          stagingRemoved += swept.stagingRemoved;
+          trashRemoved += swept.trashRemoved;
+        } catch (error) {
+          // A catalog on a read-only image, or another user's, has its own keeper.
+          if (each === folder || !mayNotWrite(error)) throw error;
+          notSwept.push(each.path);
+        }
+      });
     }
     task.checkAborted();
-    if (failures.length > 0) throw failures[0];
+    failures.throwIfAny();
     return {
       stagingRemoved,
       trashRemoved,
-      sealedRemoved,
-      pooledRemoved,
+      sealedRemoved: sealedRemoved ?? 0,
+      pooledRemoved: pooledRemoved ?? 0,
       tornSlots,
       tornInUse,
       unstamped,

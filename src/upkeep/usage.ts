@@ -9,6 +9,7 @@ import type { SlotInfo } from '../slot/slot-info.js';
 import { listSlots } from '../slot/slot-list.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { asRootfsError, failedWith, isSystemError } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 
@@ -69,11 +70,13 @@ export async function usage(
 /** One account for each stack, and the sum of all. */
 class Accounts {
   readonly #task: Task;
+  readonly #failures: Failures;
   readonly #whole = native().newDiskUsage();
   readonly #accounts = new Map<string | undefined, Account>();
 
   constructor(task: Task) {
     this.#task = task;
+    this.#failures = new Failures(task);
   }
 
   async addTemplates(templates: ReadonlyMap<string, Template | undefined>): Promise<void> {
@@ -104,6 +107,7 @@ class Accounts {
   }
 
   async report(): Promise<Omit<UsageReport, 'filesystem'>> {
+    this.#failures.throwIfAny();
     const stacks: StackUsage[] = [];
     let total = 0;
     for (const [stack, { diskUsage, slots, templateBytes, aloneBytes }] of this.#accounts) {
@@ -144,10 +148,13 @@ class Accounts {
   ): Promise<{ aloneBytes: number; bytes: number }> {
     this.#task.checkAborted();
     const sum = { aloneBytes: 0, bytes: 0 };
-    for (const blocks of await native().measureFiles(diskUsage, paths)) {
+    for (const [i, blocks] of (await native().measureFiles(diskUsage, paths)).entries()) {
       // Released, or taken from the pool, since it was listed.
       if (isSystemError(blocks) && failedWith(blocks, 'ENOENT')) continue;
-      if (isSystemError(blocks)) throw blocks;
+      if (isSystemError(blocks)) {
+        await this.#failures.attempt(paths[i] ?? '', () => Promise.reject(blocks));
+        continue;
+      }
       sum.aloneBytes += blocks.aloneBytes;
       sum.bytes += blocks.aloneBytes + blocks.sharedBytes;
     }

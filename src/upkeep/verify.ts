@@ -11,6 +11,7 @@ import { slotNames } from '../slot/slot-names.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
 import { Task } from '../system/task.js';
@@ -63,6 +64,7 @@ export async function verify(
 ): Promise<VerifyReport> {
   const { onProgress } = options;
   const task = new Task(`verifying ${folder.path}`, options.signal);
+  const failures = new Failures(task);
   try {
     const checks = templates.map(
       ({ path, sha256, identity }): Check => ({
@@ -73,8 +75,8 @@ export async function verify(
       }),
     );
     if (!(await isMissing(folder.path))) {
-      checks.push(...(await sealedImages(folder)));
-      if (options.clones) checks.push(...(await clones(folder, templates)));
+      checks.push(...(await sealedImages(folder, failures)));
+      if (options.clones) checks.push(...(await clones(folder, templates, failures)));
     }
     const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const differences: Difference[] = [];
@@ -83,12 +85,14 @@ export async function verify(
       task.checkAborted();
       const progress = ({ bytesDone }: Progress) =>
         onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
-      const found = check.found ?? (await whatItIs(task, check, e2fsckBin, progress));
+      const found =
+        check.found ?? (await failures.attempt(check.path, () => whatItIs(task, check, e2fsckBin, progress)));
       const { kind, path, expected, sizeBytes } = check;
-      if (found !== expected) differences.push({ kind, path, expected, found });
+      if (found !== undefined && found !== expected) differences.push({ kind, path, expected, found });
       before += sizeBytes;
     }
     onProgress?.({ bytesDone: bytesTotal, bytesTotal });
+    failures.throwIfAny();
     const count = (kind: Difference['kind']) => checks.filter((check) => check.kind === kind).length;
     return {
       templates: count('template'),
@@ -126,13 +130,14 @@ async function whatItIs(
   }
 }
 
-async function sealedImages(folder: ManagedFolder): Promise<Check[]> {
+async function sealedImages(folder: ManagedFolder, failures: Failures): Promise<Check[]> {
   const checks: Check[] = [];
   const sealed = `${folder.statePath}/sealed`;
   if (await isMissing(sealed)) return checks;
   for (const key of await readdir(sealed)) {
     const parts = partsOf(key);
-    const record = parts === undefined ? undefined : await readRecord(`${sealed}/${key}`);
+    const record =
+      parts && (await failures.attempt(`${sealed}/${key}`, () => readRecord(`${sealed}/${key}`)));
     if (parts === undefined || record === undefined) continue;
     const { sha256, sizeBytes } = parts;
     const grown = record.template.sizeBytes !== sizeBytes;
@@ -147,12 +152,17 @@ async function sealedImages(folder: ManagedFolder): Promise<Check[]> {
   return checks;
 }
 
-async function clones(folder: ManagedFolder, templates: readonly Template[]): Promise<Check[]> {
+async function clones(
+  folder: ManagedFolder,
+  templates: readonly Template[],
+  failures: Failures,
+): Promise<Check[]> {
   const bytesOf = new Map(templates.map(({ sha256, identity }) => [sha256, identity.sizeBytes]));
   const checks: Check[] = [];
   for await (const slot of slotNames(folder.path)) {
     const path = `${folder.path}/${slot}`;
-    const state = await folder.use(({ handle }) => inspectSlot(handle, slot));
+    const state = await failures.attempt(path, () => folder.use(({ handle }) => inspectSlot(handle, slot)));
+    if (state === undefined) continue;
     const stamp = parseStamp(state.stamp);
     const unshared = state.image?.regular && state.image.identity.links === 1 && !state.sharesExtents;
     if (stamp === undefined || state.sizeStamp !== undefined || !unshared) continue;

@@ -1,3 +1,4 @@
+import { appendFileSync, truncateSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -116,4 +117,24 @@ test.each([
   ['options that are none', '/tmp/x', null],
 ])('refuses %s', async (_what, path, options) => {
   await rejection(hashFile(path as string, options as object), 'INVALID_ARGUMENT');
+});
+
+test.each([
+  ['grows', 41 * MiB],
+  ['shrinks', 20 * MiB],
+])('a file that %s meanwhile is an error', async (_, length) => {
+  const path = await fileOf(pattern(40 * MiB));
+  const onProgress = () => truncateSync(path, length);
+  await rejection(hashFile(path, { onProgress }), 'SOURCE_CHANGED');
+});
+
+test('a file that grows with every slice is given up at the length it had', async () => {
+  const path = await fileOf(pattern(20 * MiB));
+  let reports = 0;
+  const onProgress = () => {
+    reports++;
+    appendFileSync(path, Buffer.alloc(32 * MiB));
+  };
+  await rejection(hashFile(path, { onProgress }), 'SOURCE_CHANGED');
+  expect(reports).toBe(1);
 });

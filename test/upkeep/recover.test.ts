@@ -149,6 +149,7 @@ test('a slot that cannot be read does not keep the others from being put in orde
      const registry = new lib.RootfsRegistry(args);
      const ids = ['a', 'b', 'c', 'd', 'unreadable', 'e', 'f'];
      for (const id of ids) await registry.cloneForVm(id, 'debian', { writable: true });
+     await registry.drain();
      for (const id of ids.slice(1)) fs.truncateSync(args.clonesDir + '/' + id + '/rootfs.ext4.sha256');
      fs.chmodSync(args.clonesDir + '/unreadable', 0);
      fs.mkdirSync(args.clonesDir + '/.microvm-rootfs/trash/old');

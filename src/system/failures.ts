@@ -1,0 +1,45 @@
+// One failure stops no upkeep: the rest is done, and what failed is reported in the end.
+
+import { asRootfsError, RootfsError } from './errors.js';
+import type { Task } from './task.js';
+
+const PATHS_NAMED = 10;
+
+export class Failures {
+  readonly #task: Task;
+  readonly #all: { readonly path: string; readonly error: RootfsError }[] = [];
+
+  constructor(task: Task) {
+    this.#task = task;
+  }
+
+  /** Keeps the error of work on `path` for {@link throwIfAny}. An abort, or a bug in a callback, ends the task. */
+  async attempt<T>(path: string, work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      this.#task.checkAborted();
+      const failure = asRootfsError(this.#task.what, error);
+      if (!(failure instanceof RootfsError)) throw failure;
+      this.#all.push({ path, error: failure });
+      return undefined;
+    }
+  }
+
+  /** Throws a single failure as it is. Of several it names all, with the code of the first and an AggregateError as cause. */
+  throwIfAny(): void {
+    const [first] = this.#all;
+    if (first === undefined) return;
+    if (this.#all.length === 1) throw first.error;
+    const errors = this.#all.map(({ error }) => error);
+    const paths = this.#all.slice(0, PATHS_NAMED).map(({ path }) => path);
+    const more = this.#all.length - paths.length;
+    const named = more > 0 ? `${paths.join(', ')} and ${more} more` : paths.join(', ');
+    const { code, message, path } = first.error;
+    throw new RootfsError(
+      code,
+      `${this.#task.what}: ${errors.length} failures, all else is done: ${named}. The first: ${message}`,
+      { path: path ?? first.path, cause: new AggregateError(errors, `${errors.length} failures`) },
+    );
+  }
+}
