@@ -45,6 +45,7 @@ const ALLOWED = new Set([
   'fdopendir',
   'flock',
   'free',
+  'fstatfs',
   'fsync',
   'ftruncate',
   'getauxval', // arm64: has the processor SHA-256?
@@ -68,6 +69,7 @@ const ALLOWED = new Set([
   'pwrite',
   'readdir',
   'readlink',
+  'readlinkat',
   'strcasecmp',
   'strcmp',
   'strlen',

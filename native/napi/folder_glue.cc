@@ -197,7 +197,7 @@ class ReleaseSlot {
 
 class FindSharedImage {
  public:
-  FindSharedImage(Ref<ManagedFolder> managed, std::string slot, Identity image, std::string template_dir)
+  FindSharedImage(Ref<ManagedFolder> managed, std::string slot, const Identity& image, std::string template_dir)
       : managed_(std::move(managed)), slot_(std::move(slot)), image_(image), template_dir_(std::move(template_dir)) {}
   Error run() { return find_shared_image(*managed_, slot_, image_, template_dir_, &sharer_); }
   Napi::Value result(Napi::Env env) {

@@ -3,14 +3,10 @@ import { isPath, requireKnownKeys, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 
 export interface RegistrySetting {
-  /** Use plain http. Only for a registry on this host or in a trusted network. */
+  /** Allow plain http and unchecked certificates. Only for a registry on this host or in a trusted network. */
   readonly insecure?: boolean;
   /** A PEM file with the certificate authorities that may have signed its certificate. */
   readonly ca?: string;
-  /** Hosts to ask first, in this order. What they send is verified as well. */
-  readonly mirrors?: readonly string[];
-  /** More hosts that may issue its tokens, such as `auth.example` or `auth.internal:5001`. */
-  readonly realms?: readonly string[];
 }
 
 export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
@@ -18,7 +14,7 @@ export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
 const HOST = /^[a-z0-9.-]+(:[0-9]{1,5})?$|^\[[0-9a-f:]+\](:[0-9]{1,5})?$/i;
 
 /** Whether this is a host, with or without a port. */
-export function isRegistryHost(value: unknown): value is string {
+function isRegistryHost(value: unknown): value is string {
   return typeof value === 'string' && HOST.test(value);
 }
 
@@ -28,16 +24,12 @@ export function parseRegistrySettings(value: unknown): RegistrySettings {
   const settings = value as Record<string, RegistrySetting>;
   for (const [host, setting] of Object.entries(settings)) {
     const name = `config.registries["${host}"]`;
-    requireKnownKeys(name, setting, ['insecure', 'ca', 'mirrors', 'realms']);
-    const { insecure, ca, mirrors = [], realms = [] } = setting;
+    requireKnownKeys(name, setting, ['insecure', 'ca']);
+    const { insecure, ca } = setting;
     if (insecure !== undefined && typeof insecure !== 'boolean')
       throw invalid(`${name}.insecure must be true or false, got ${show(insecure)}`);
     if (ca !== undefined && !isPath(ca))
       throw invalid(`${name}.ca must be a path without NUL, got ${show(ca)}`);
-    for (const [key, hosts] of Object.entries({ mirrors, realms })) {
-      if (!Array.isArray(hosts) || !hosts.every(isRegistryHost))
-        throw invalid(`${name}.${key} must be an array of hosts, got ${show(hosts)}`);
-    }
   }
   return settings;
 }

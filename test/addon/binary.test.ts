@@ -91,7 +91,7 @@ describe('the check finds', () => {
     ['too small a page', changeSegment(PT_LOAD, P_ALIGN, 16), 'is laid out for pages of 16 bytes'],
     [
       'more than is needed',
-      (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(120_000)]),
+      (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(320_000)]),
       'bytes, more than',
     ],
     ['a file of another kind', (bytes: Buffer) => bytes.write('text'), 'cannot be read: not a 64-bit'],

@@ -221,6 +221,7 @@ test('recover tells what it put in order', async () => {
     'tornSlots',
     'tornInUse',
     'unstamped',
+    'unknown',
     'settledSlots',
   ]);
   expect(report.tornSlots).toEqual(['vm-1']);
