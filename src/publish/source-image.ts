@@ -100,6 +100,8 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
 async function stageInput(staging: Staging): Promise<ImageFormat> {
   const { task, workFolder, options } = staging;
   if (options.format === 'folder') throw invalid('standard input is no folder', STANDARD_INPUT);
+  if (process.stdin.isTTY)
+    throw invalid('standard input is a terminal: pipe an image into it, or name a file', STANDARD_INPUT);
   const path = join(workFolder, 'input');
   const file = await SparseFile.create(path, sparseOptions(staging));
   let bytesDone = 0;
