@@ -3,10 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { failedWith } from '../system/errors.js';
 import { native } from './native.js';
 
-/** The path of the addon's binary in this process. Throws `ADDON_NOT_LOADED`, `UNSUPPORTED_PLATFORM`. */
+/** The path of the addon's binary in this process, or words that say why it is unknown. Throws `ADDON_NOT_LOADED`, `UNSUPPORTED_PLATFORM`. */
 export async function loadedBinary(): Promise<string> {
   native();
-  const maps = await readFile('/proc/self/maps', 'utf8');
+  const maps = await readFile('/proc/self/maps', 'utf8').catch(() => undefined);
+  if (maps === undefined) return 'loaded; /proc/self/maps, which names its file, cannot be read';
   return /\S*microvm[_-]rootfs\.node$/m.exec(maps)?.[0] ?? 'of unknown place';
 }
 

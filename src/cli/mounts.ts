@@ -36,6 +36,12 @@ export async function mountOf(path: string): Promise<Mount | undefined> {
   return found;
 }
 
+/** The type of file system that a path lies on. Undefined where /proc is not mounted. */
+export async function fileSystemType(path: string): Promise<string | undefined> {
+  const real = await realpath(path);
+  return (await mountOf(real).catch(() => undefined))?.type;
+}
+
 /** What is mounted on exactly this folder. */
 export async function mountedOn(folder: string): Promise<Mount | undefined> {
   const mount = await mountOf(folder);

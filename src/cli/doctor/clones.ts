@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { hasLeases } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
-import { mountOf, nearestExisting } from '../mounts.js';
+import { fileSystemType, nearestExisting } from '../mounts.js';
 import { leftScratch, withScratch } from '../scratch.js';
 import { asRoot } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
@@ -27,7 +27,7 @@ export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): P
   const { clonesDir } = config;
   // Where there is no folder yet, the one that it will be made in has the same file system, unless something is mounted.
   const folder = await nearestExisting(clonesDir);
-  const type = (await mountOf(folder))?.type ?? 'an unknown file system';
+  const type = (await fileSystemType(folder)) ?? 'an unknown file system';
   const missing = folder === clonesDir ? '' : `, will be made in ${folder}`;
   if (!(await stat(folder)).isDirectory()) {
     const fix = asRoot('mv', folder, `${folder}.old`);

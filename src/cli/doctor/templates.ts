@@ -3,7 +3,7 @@ import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { extentsOf } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
-import { mountOf } from '../mounts.js';
+import { fileSystemType } from '../mounts.js';
 import { asRoot, shellWord } from '../shell-words.js';
 import { type Finding, fail, ok, warn } from './finding.js';
 
@@ -22,7 +22,7 @@ export async function templatesFolder({ templateDir }: RootfsConfig): Promise<Fi
     const fix = asRoot('chmod', 'o+rx', templateDir);
     return [fail('templates', `${templateDir} cannot be read: ${code}`, fix)];
   }
-  const type = (await mountOf(templateDir))?.type ?? 'an unknown file system';
+  const type = (await fileSystemType(templateDir)) ?? 'an unknown file system';
   return [ok('templates', `${templateDir} on ${type}`), ...(await openToAll('templates', templateDir))];
 }
 
