@@ -223,6 +223,7 @@ test('recover tells what it put in order', async () => {
     'unstamped',
     'unknown',
     'settledSlots',
+    'notSwept',
   ]);
   expect(report.tornSlots).toEqual(['vm-1']);
 });

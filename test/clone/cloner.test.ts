@@ -103,6 +103,7 @@ describe('a slot that is there', () => {
     async (_what, damage) => {
       const host = await hostWithTemplate();
       await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      await host.registry.drain();
       await damage(host.slot('vm-1'));
       const before = await snapshot(host.slot('vm-1').path);
       const error = await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
@@ -125,6 +126,7 @@ describe('a slot that is there', () => {
     async (_what, damage) => {
       const host = await hostWithTemplate();
       await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      await host.registry.drain();
       await damage(host.slot('vm-1'));
       const before = await snapshot(host.slot('vm-1').path);
       const error = await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'STAMP_INVALID');
