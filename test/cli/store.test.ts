@@ -265,12 +265,12 @@ describe('a step that fails takes back those before it', () => {
 
   test('Ctrl-C', async () => {
     const host = await ext4Host();
-    const PATH = await failing(host, 'mkfs.xfs', 'echo started > "$STARTED"; exec sleep 1000');
     const started = join(host.root, 'started');
+    const PATH = await failing(host, 'mkfs.xfs', `echo started > '${started}'; exec sleep 1000`);
     execFileSync('mkfifo', [started]);
     const before = await walk(host.root);
     const args = ['store', 'create', host.image, '--size', '300M'];
-    const child = startCli(host, args, { env: { PATH, STARTED: started } });
+    const child = startCli(host, args, { env: { PATH } });
     const exit = exitOf(child);
     expect(await readFile(started, 'utf8')).toBe('started\n');
     child.kill('SIGINT');

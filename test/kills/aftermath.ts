@@ -13,8 +13,12 @@ import type { Site } from './site.js';
 const execute = promisify(execFile);
 
 const IMAGE = 'rootfs.ext4';
-/** A copy that is flushed behind the caller's back says so until then. */
+/**
+ * Files that may come and go in a whole slot. A copy that is not flushed yet has the first. A failed export leaves the
+ * second: it is never removed, since another process may be exporting the slot, and without a second name it means nothing.
+ */
 const UNSETTLED = `${IMAGE}.unsettled`;
+const TRANSIENT = [UNSETTLED, `${IMAGE}.exported`];
 
 /** Length and stamps of each slot, by name: what a failed operation must leave as it was. */
 export async function slotsIn(site: Site): Promise<Map<string, string>> {
@@ -25,7 +29,7 @@ export async function slotsIn(site: Site): Promise<Map<string, string>> {
       ({ size, ino }) => `${size} bytes, inode ${ino}`,
       () => 'no image',
     );
-    const names = (await readdir(path)).filter((file) => file !== UNSETTLED).sort();
+    const names = (await readdir(path)).filter((file) => !TRANSIENT.includes(file)).sort();
     slots.set(name, [length, ...names].join(', '));
   }
   return slots;
