@@ -34,6 +34,6 @@ export async function imageInUse(slotPath: string): Promise<SlotUse> {
     // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
     if (failedWith(error, 'EAGAIN')) return 'in-use';
     if (failedWith(error, 'ENOENT') || failedWith(error, 'EINVAL')) return 'unused';
-    throw error;
+    throw asRootfsError(`checking whether ${slotPath} is in use`, error);
   }
 }

@@ -69,6 +69,9 @@ async function leftoversOf(stateFolder: string): Promise<string[]> {
   return [...(await Promise.all(staged)).flat(), ...(await walk(join(stateFolder, 'trash')))];
 }
 
+/** Empty files whose bytes are locked for the names of slots and stacks: they stay. */
+const LOCKS = ['release.lock', 'replace.lock'];
+
 /** Whatever nothing refers to, in a folder that was put in order and that no process works on: it is a fault. */
 export async function garbage(site: Site): Promise<string[]> {
   const faults = (await leftovers(site)).map((path) => `left behind: ${path}`);
@@ -88,7 +91,7 @@ export async function garbage(site: Site): Promise<string[]> {
     else if (name === 'digests') faults.push(...(await each(path, (record) => digestFaults(path, record))));
     else if (['staging', 'trash', 'spare'].includes(name)) {
       for (const left of await readdir(path)) faults.push(`left behind: ${name}/${left}`);
-    } else faults.push(`stray ${name} in the state folder`);
+    } else if (!LOCKS.includes(name)) faults.push(`stray ${name} in the state folder`);
   }
   return faults;
 }
