@@ -110,7 +110,8 @@ describe('options and configuration', () => {
       if (config === undefined) return;
       expect(Object.isFrozen(config)).toBe(true);
       expect(Object.keys(config).sort()).toEqual([...keys].sort());
-      for (const path of Object.values(config)) if (path !== undefined) expect(path).toMatch(/^[^\0]+$/s);
+      for (const path of Object.values(config))
+        if (typeof path === 'string') expect(path).toMatch(/^[^\0]+$/s);
     });
   });
 

@@ -249,14 +249,22 @@ export interface NativeAddon {
    * Of files of a tree, by the bytes of their paths: eleven numbers each, and for some a symbolic link's target (or
    * nothing) with the names and values of extended attributes. Never through a symbolic link. See
    * publish/tree/folder-tree.ts.
+   *
+   * @internal
    */
   fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (Buffer[] | undefined)[]]>;
   /**
    * Whole files, of each its length and inode in `numbers`; undefined for one that is another file, or shorter, by now. Never through a symbolic
    * link.
+   *
+   * @internal
    */
   readSmallFiles(paths: readonly Buffer[], numbers: BigUint64Array): Promise<(Buffer | undefined)[]>;
-  /** Where a file of this length holds data: start and end of each range. */
+  /**
+   * Where a file of this length holds data: start and end of each range.
+   *
+   * @internal
+   */
   dataRanges(path: Buffer, sizeBytes: number): Promise<number[]>;
 
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */

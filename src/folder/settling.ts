@@ -7,10 +7,13 @@
 import { type NativeFolder, native } from '../addon/native.js';
 import { bootId } from '../system/boot-id.js';
 
+// Each holds a descriptor while it is flushed.
+const AT_ONCE = 32;
+
 /** Many slots share one flush: those that come while it runs wait for the next one. */
 export class Settling {
   readonly #settle: (slots: readonly string[]) => Promise<void>;
-  #waiting = new Set<string>();
+  readonly #waiting = new Set<string>();
   #running: Promise<void> | undefined;
 
   /** `settle` never rejects. */
@@ -31,8 +34,8 @@ export class Settling {
 
   async #settleAll(): Promise<void> {
     while (this.#waiting.size > 0) {
-      const slots = [...this.#waiting];
-      this.#waiting = new Set();
+      const slots = [...this.#waiting].slice(0, AT_ONCE);
+      for (const slot of slots) this.#waiting.delete(slot);
       await this.#settle(slots);
     }
     this.#running = undefined;

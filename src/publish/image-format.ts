@@ -42,7 +42,11 @@ export function isCompression(format: ImageFormat): format is Compression {
   return format === 'gzip' || format === 'zstd' || format === 'xz';
 }
 
-/** The magic of the first frame that holds data. */
+/**
+ * The magic of the first frame that holds data.
+ *
+ * @internal
+ */
 export async function firstBytesAfterSkippable(path: string, head: Buffer): Promise<Buffer> {
   let frame = head;
   let at = 0;

@@ -162,7 +162,7 @@ export function asRootfsError(what: string, error: unknown): unknown {
   const where = [error.path, error.dest].filter((path) => path !== undefined && path !== '').join(' -> ');
   const failure = `${what}: ${error.syscall}${where === '' ? '' : ` ${where}`} failed with ${code}`;
   const notDurable = error.changeMade
-    ? 'the change is made, but not flushed: a power cut can undo it. The same call flushes it again'
+    ? 'it is done, but not flushed: a power cut can undo it; the same call flushes it again'
     : undefined;
   const message = [failure, notDurable, ADVICE[code]].filter((part) => part !== undefined).join('; ');
   return new RootfsError(code, message, {

@@ -170,7 +170,7 @@ test("an absent slot, and one that is somebody else's", async () => {
   const { handle } = await native().openFolder(host.clonesDir);
   expect((await inspectSlot(handle, 'absent')).kind).toBe('absent');
   expect((await inspectSlot(handle, 'file')).kind).toBe('foreign');
-  expect(await inspectSlot(handle, 'folder')).toMatchObject({ kind: 'folder', stamp: undefined });
+  expect(await inspectSlot(handle, 'folder')).toMatchObject({ kind: 'absent', stamp: undefined });
   expect(await native().lockSlot(handle, 'absent', true)).toBe('absent');
   const locked = await native().lockSlot(handle, 'folder', true);
   expect(await native().lockSlot(handle, 'folder', true)).toBe('busy');

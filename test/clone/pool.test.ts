@@ -274,7 +274,7 @@ test('a ready slot that its clone could not take is there for the next', async (
   await mkdir(clones);
   await writeFile(join(clones, 'foreign'), '');
   for (let i = 0; i < 3; i++) {
-    await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
+    await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_INVALID');
   }
   expect(await host.registry.cloneForVm('vm-2', 'debian', WRITABLE)).toMatchObject({ pooled: true });
 });

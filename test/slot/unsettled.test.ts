@@ -81,12 +81,13 @@ describeEachFilesystem(
       expect(await exists(mark)).toBe(false);
     });
 
-    test.skipIf(reflinks)('a ready slot of the pool is flushed while it is made', async () => {
-      await host.registry.prewarm('debian', { count: 1 });
-      const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
-      expect(clone).toMatchObject({ pooled: true, strategy: 'copy' });
-      expect(await exists(mark)).toBe(false);
-    });
+    if (!reflinks)
+      test('a ready slot of the pool is flushed while it is made', async () => {
+        await host.registry.prewarm('debian', { count: 1 });
+        const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+        expect(clone).toMatchObject({ pooled: true, strategy: 'copy' });
+        expect(await exists(mark)).toBe(false);
+      });
   },
   ({ name }) => ['XFS', 'XFS without reflink', 'ext4', 'tmpfs'].includes(name),
 );

@@ -13,6 +13,7 @@
 #include "host.h"
 #include "slot/name_lock.h"
 #include "slot/take_out.h"
+#include "slot/name_lock.h"
 #include "system/file.h"
 #include "system/lease.h"
 #include "system/tree.h"
