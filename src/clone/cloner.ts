@@ -203,7 +203,7 @@ export class Cloner {
     prepared: PreparedClone,
     key: PoolKey,
     prefix: string,
-  ): Promise<string> {
+  ): Promise<string | undefined> {
     const { template, cloneSource, growTo, recipe } = prepared;
     // The name promises this digest.
     if (template.sha256 !== key.template.sha256) throw templateChangedError(template.path, 'changed');
@@ -216,8 +216,8 @@ export class Cloner {
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
-      if (published !== 'created') throw templateChangedError(template.path, 'changed');
-      return name;
+      // FUSE can report an older ctime first: the template is looked at again.
+      return published === 'created' ? name : undefined;
     } finally {
       await native().discardSlot(staged);
     }
