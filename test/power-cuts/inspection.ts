@@ -1,5 +1,5 @@
 // What must hold after a cut, whatever was under way.
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { RootfsError, RootfsRegistry } from '../../src/index.js';
@@ -51,7 +51,12 @@ export class Inspection {
       const [template = '', sizeBytes] = name.split('-');
       const expected = this.host.pristine.get(template, Number(sizeBytes))?.digest;
       expect(expected, `sealed image ${name} is of a template that there was`).toBeDefined();
-      expect(await sha256Of(join(sealed, name, 'rootfs.ext4')), `sealed image ${name}`).toBe(expected);
+      // A sealed reflink is not flushed. One that is missing or short after the cut differs from its record, and is made
+      // again at the next need.
+      const image = join(sealed, name, 'rootfs.ext4');
+      const found = await stat(image).catch(() => undefined);
+      if (found?.size === Number(sizeBytes))
+        expect(await sha256Of(image), `sealed image ${name}`).toBe(expected);
     }
   }
 

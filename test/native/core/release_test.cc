@@ -13,7 +13,6 @@
 #include "host.h"
 #include "slot/name_lock.h"
 #include "slot/take_out.h"
-#include "slot/name_lock.h"
 #include "system/file.h"
 #include "system/lease.h"
 #include "system/tree.h"
@@ -145,7 +144,7 @@ TEST(busy_names, "while another process takes the slot, a release says so and ta
   {
     microvm::NameLock lock;
     bool free = false;
-    CHECK_OK(lock.take(*host.managed, "vm", NameLock::For::kRelease, &free));
+    CHECK_OK(lock.take(*host.managed, "vm", microvm::NameLock::For::kRelease, &free));
     CHECK(free && release(host, "vm") == ReleaseStatus::kBusy && exists(host.image("vm")));
     host.clone("other");
     CHECK(release(host, "other") == ReleaseStatus::kReleased);
