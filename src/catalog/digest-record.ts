@@ -1,11 +1,12 @@
-// What is kept of a file whose digest is known: a name that stands for the file, and a line that tells the state that the digest is of.
+// Defines the record of a file with a known digest: a name that identifies the file, and a line with the state that the
+// digest is valid for.
 
 import { readFileSync } from 'node:fs';
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { hasWholeSeconds } from './file-times.js';
 
-/** A file as it was found: its path, its state, and the name of its file system (see {@link OpenedSource}). */
+/** A file as it was found: its path, its state, and the name of its filesystem (see {@link OpenedSource}). */
 export interface LocatedFile {
   readonly path: string;
   readonly identity: Identity;
@@ -17,7 +18,7 @@ export interface DigestRecord {
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
   readonly sha256: string;
-  /** Where the file was when its digest was computed; empty if the path was too long. */
+  /** The file's path when its digest was computed. Empty if the path was too long. */
   readonly path: string;
 }
 
@@ -25,19 +26,19 @@ const VERSION = '1';
 const NAME_DIGITS = 40;
 const CHECK_DIGITS = 16;
 
-// XFS holds 1,024 bytes in a symbolic link.
+// XFS stores at most 1,024 bytes in a symbolic link.
 const PATH_BYTES_LIMIT = 700;
 
 /**
- * The name of a file's record, or undefined where nothing tells the file from another one of later: then nothing is kept. The numbers of
- * devices, mounts and inodes are given again.
+ * The name of a file's record. Undefined if the file cannot be told apart from a later one, and then no record is kept.
+ * Device, mount and inode numbers are reused.
  */
 export function recordNameOf(
   { identity, filesystem }: LocatedFile,
   bootId: string | null = thisBoot(),
 ): string | undefined {
   const { device, inode, mount } = identity;
-  // An image that was built with fixed times can have a twin: same UUID, same inode, same times, other bytes.
+  // An image built with fixed times can have a twin: same UUID, same inode and same times, but other bytes.
   const lasting = filesystem !== '' && !hasWholeSeconds(identity);
   if (!lasting && (mount === 0n || bootId === null)) return undefined;
   const place = lasting ? filesystem : `boot:${bootId} ${mount} ${device}`;

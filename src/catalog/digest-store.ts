@@ -2,8 +2,9 @@
 //
 //   <clonesDir>/.microvm-rootfs/digests/<file>   a symbolic link to nothing, whose text tells a state of the file and its digest
 //
-// A symbolic link appears, or is replaced by a rename, with its text and at once, without a flush: after a power cut it is there or not. All
-// processes share the records, and reading one takes a single system call. Each has a check, so that nothing else is taken for one.
+// A symbolic link appears, or is replaced by a rename, with its text and at once, without a flush: after a power cut it
+// is there or not. All processes share the records, and reading one takes a single system call. Each has a check, so
+// that nothing else is taken for one.
 
 import { mkdir, readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -14,14 +15,14 @@ import { isMissing } from '../system/is-missing.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
 import { DigestsFile } from './digests-file.js';
 
-// Records in one trip: some milliseconds of work.
+// Records per native call: a few milliseconds of work.
 const BATCH = 256;
 
 export class DigestStore {
   readonly #folder: ManagedFolder;
   readonly #path: string;
   readonly #before: DigestsFile;
-  /** What was learnt while there was no clones folder, say by listing stacks. */
+  /** What was learned while there was no clones folder, for example when listing stacks. */
   readonly #unsaved = new Map<string, string>();
   #staged = 0;
   #warned = false;
@@ -33,7 +34,7 @@ export class DigestStore {
     folder.onOpened(() => this.#saveAll());
   }
 
-  /** The digest of each file, if it is known for the state that the file is in. */
+  /** The digest of each file, if known for its current state. */
   async get(files: readonly LocatedFile[]): Promise<(string | undefined)[]> {
     const names = files.map((file) => recordNameOf(file));
     const digests = (await this.#read(names)).map((record, i) => {
@@ -53,7 +54,10 @@ export class DigestStore {
     return digests;
   }
 
-  /** Adds a digest, also for later processes if there is a clones folder. That it could not be saved is a warning, not an error. */
+  /**
+   * Adds a digest, and saves it for later processes if there is a clones folder. Failing to save is a warning, not an
+   * error.
+   */
   async put(file: LocatedFile, sha256: string): Promise<void> {
     const name = recordNameOf(file);
     if (name === undefined) return;
@@ -63,7 +67,7 @@ export class DigestStore {
     else await this.#openFolder();
   }
 
-  /** A file that was replaced needs its record no more. */
+  /** Removes the record of a file that was replaced. */
   async forget(file: LocatedFile): Promise<void> {
     const name = recordNameOf(file);
     if (name === undefined) return;
@@ -71,7 +75,10 @@ export class DigestStore {
     if (this.#folder.opened !== undefined) await unlink(`${this.#path}/${name}`).catch(() => {});
   }
 
-  /** Removes the records of files that are no longer where they were. While the folder of templates is away, theirs stay. */
+  /**
+   * Removes the records of files that are no longer at their paths. While the template folder is missing, its records
+   * stay.
+   */
   async collect(): Promise<void> {
     try {
       await this.#collect();
@@ -122,19 +129,19 @@ export class DigestStore {
     try {
       return await native().readLinks(this.#path, names);
     } catch (error) {
-      // Without them templates are hashed again; a folder that cannot be read shows itself where slots are made.
+      // Without the records, templates are hashed again. An unreadable folder is reported when slots are made.
       if (['EACCES', 'ENOTDIR', 'ELOOP'].some((code) => failedWith(error, code))) return [];
       throw asRootfsError(`reading ${this.#path}`, error);
     }
   }
 
-  /** Opening it saves what is unsaved. For a listing alone no clones folder is made. */
+  /** Opening the folder saves what is unsaved. A listing alone creates no clones folder. */
   async #openFolder(): Promise<void> {
     if (await isMissing(this.#folder.path)) return;
     try {
       await this.#folder.use(async () => {});
     } catch (error) {
-      // Who may only look at the folder has nothing to keep there.
+      // A process that can only read the folder saves nothing in it.
       if (!mayNotWrite(error) && !(error instanceof RootfsError && error.code === 'CLOSED'))
         this.#warn(error);
     }
@@ -180,7 +187,7 @@ export class DigestStore {
     }
   }
 
-  /** Once: a full disk would say it for each template. */
+  /** Warns once, because a full disk would cause a warning for each template. */
   #warn(error: unknown): void {
     if (this.#warned) return;
     this.#warned = true;

@@ -1,4 +1,5 @@
-// The file that versions before 0.2 kept all digests in. It is only read: what it knows of a file that is as it was moves to the store.
+// Reads the file in which versions before 0.2 kept all digests. It is never written: entries for unchanged files move
+// to the store.
 
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
@@ -23,11 +24,11 @@ export class DigestsFile {
     this.#path = path;
   }
 
-  /** The digest of a file, if it was written down for the very state that the file is in. */
+  /** The digest of a file, if it was recorded for the file's exact current state. */
   async get({ identity, filesystem }: LocatedFile): Promise<string | undefined> {
     this.#entries ??= load(this.#path);
     const entries = await this.#entries;
-    // Its keys are numbers of devices and inodes, which tell no more than times do.
+    // Its keys are device and inode numbers, which identify a file no better than times do.
     if (entries.size === 0 || filesystem === '' || hasWholeSeconds(identity)) return undefined;
     const entry = entries.get(keyOf(identity));
     if (entry === undefined) return undefined;
@@ -44,7 +45,7 @@ async function load(path: string): Promise<Map<string, Entry>> {
     const entries = text === undefined ? [] : (parse(text) ?? []);
     return new Map(entries.map((entry) => [keyOf(entry.identity), entry]));
   } catch (error) {
-    // Without it templates are hashed again.
+    // Without it, templates are hashed again.
     if (failedWith(error, 'EACCES') || failedWith(error, 'EIO')) return new Map();
     throw error;
   }
@@ -64,7 +65,7 @@ type Row = [
   sha256: string,
 ];
 
-/** Undefined for anything else than such a file: torn, damaged, of another version. */
+/** Undefined for anything else: torn, damaged, or of another version. */
 export function parse(text: string): Entry[] | undefined {
   try {
     const [head = '', rows = ''] = text.split('\n');

@@ -1,5 +1,5 @@
-// Templates as they were when they were last looked at: each with its digest, the state of the file that the digest is valid for, and a
-// descriptor of that very file.
+// Caches templates: the digest of each, the file state that the digest is valid for, and an open descriptor of that
+// file.
 
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,13 +15,13 @@ import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
 import { hasWholeSeconds, msUntilTimesTell } from './file-times.js';
 
-// Of descriptors Node lets a process have as many as the system allows at all, often 4,096.
+// Node raises the descriptor limit only to the system's maximum, often 4,096.
 const OPEN_LIMIT = 512;
 
-// Paths in one trip: less than a millisecond of work.
+// Paths per native call: less than a millisecond of work.
 const BATCH = 256;
 
-// A template that changes more often than that is being written to.
+// A template that changes more often than this is being written to.
 const SETTLING_ROUNDS = 3;
 
 export interface Template {
@@ -35,10 +35,10 @@ interface Known extends LocatedFile {
   identity: Identity;
 }
 
-/** Computes the digest of a template that was just opened, or rejects with `TEMPLATE_CHANGED`. */
+/** Computes the digest of a template that was just opened. Rejects with `TEMPLATE_CHANGED`. */
 export type DigestOf = (task: Task, path: string, opened: OpenedSource) => Promise<string>;
 
-/** Told of a template that is not as it was any more: another file or none has its path. */
+/** Called when a template has changed: its path has another file, or none. */
 export type OnChanged = (before: Template, gone: boolean) => void;
 
 export class Templates {
@@ -46,7 +46,7 @@ export class Templates {
   readonly #onChanged: OnChanged;
   readonly #known = new Map<string, Known>();
   readonly #sizes = new Map<string, number>();
-  // The oldest go first.
+  // The oldest are dropped first.
   readonly #open = new Map<string, NativeSource>();
   readonly #hashing = new SingleFlight<Known>();
   #closed = false;
@@ -57,8 +57,8 @@ export class Templates {
   }
 
   /**
-   * What is known of a template without any I/O, with an open descriptor. Whoever clones from it must compare its identity with the
-   * file's, and call {@link look} if it differs.
+   * Returns what is known of a template without any I/O, with an open descriptor. A caller that clones from it must
+   * compare its identity with the file's, and call {@link look} if it differs.
    */
   remembered(path: string): { template: Template; source: NativeSource } | undefined {
     const template = this.#known.get(path);
@@ -66,7 +66,10 @@ export class Templates {
     return template === undefined || source === undefined ? undefined : { template, source };
   }
 
-  /** Those of these templates whose digest is known for the file as it is now, by path: neither opened nor read. */
+  /**
+   * Returns the templates, by path, whose digest is known for the current state of the file. Neither opens nor reads
+   * them.
+   */
   async known(paths: readonly string[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
     this.#refuseClosed();
     const found = new Map<string, Template>();
@@ -90,8 +93,8 @@ export class Templates {
   }
 
   /**
-   * Looks at the template, and computes its digest unless it is known for the file as it is now. Undefined if there is none.
-   * Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or the system's code.
+   * Looks at the template. Computes its digest unless it is known for the current state of the file. Undefined if there
+   * is no template. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code.
    */
   async look(
     path: string,
@@ -113,7 +116,7 @@ export class Templates {
       return known;
     }
     const task = new Task(`hashing template ${path}`, signal);
-    // Of another file under the same path the digest is another.
+    // Another file under the same path has another digest.
     const { device, inode, sizeBytes, mtimeNs, ctimeNs } = identity;
     const key = `${device} ${inode} ${sizeBytes} ${mtimeNs} ${ctimeNs} ${path}`;
     if (this.#hashing.has(key)) native().dispose(source);
@@ -121,7 +124,7 @@ export class Templates {
       try {
         const settled = await whenTimesTell(shared, path, opened);
         const sha256 = await digestOf(shared, path, settled);
-        // A digest that outlives a power cut must not be of data that did not.
+        // A digest that survives a power cut must be of data that survives it too.
         await inTurn(shared, () => native().flushSource(source));
         const found = { ...file, identity: settled.info.identity };
         await this.#digests.put(found, sha256);
@@ -135,13 +138,13 @@ export class Templates {
     });
   }
 
-  /** After a clone that changed the template's count of links: the same contents under a new ctime. */
+  /** Called after a clone changed the template's link count: the contents are the same, but ctime is new. */
   update(template: Template, identity: Identity): void {
     const known = this.#known.get(template.path);
     if (known !== undefined && sameState(known.identity, identity)) known.identity = identity;
   }
 
-  /** The size of the template with this digest, if it is known. */
+  /** The size of the template with this digest, if known. */
   sizeOf(sha256: string): number | undefined {
     return this.#sizes.get(sha256);
   }
@@ -157,18 +160,19 @@ export class Templates {
     if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
   }
 
-  /** What is known of the path, if it holds for this state of the file. */
+  /** What is known of the path, if it is valid for this state of the file. */
   #current({ path, identity, filesystem }: LocatedFile): Template | undefined {
     const known = this.#known.get(path);
     if (known === undefined || !sameTemplate(known.identity, identity, filesystem)) return undefined;
-    // A file that is not open can be gone, with the disk it was on, and another one have its numbers.
+    // A file that is not open may be gone along with its disk, and another file may have the same device and inode
+    // numbers.
     const canHaveTwin = identity.mount === 0n && (filesystem === '' || hasWholeSeconds(identity));
     if (canHaveTwin && !this.#open.has(path)) return undefined;
     known.identity = identity;
     return known;
   }
 
-  /** What was learnt before, perhaps by another process. */
+  /** What was learned earlier, perhaps by another process. */
   async #learnt(files: readonly LocatedFile[]): Promise<Template[]> {
     if (files.length === 0) return [];
     const digests = await this.#digests.get(files);
@@ -185,7 +189,7 @@ export class Templates {
     if (this.#closed) return fresh;
     this.#known.set(path, fresh);
     this.#sizes.set(fresh.sha256, fresh.identity.sizeBytes);
-    // The descriptor is of the file that had the path before.
+    // The descriptor belongs to the file that had the path before.
     if (before !== undefined) this.#letGo(path);
     if (before !== undefined && !sameFile(before.identity, fresh.identity)) void this.#digests.forget(before);
     if (before !== undefined && before.sha256 !== fresh.sha256) this.#onChanged(before, false);
@@ -250,8 +254,8 @@ async function open(path: string): Promise<OpenedSource | undefined> {
 }
 
 /**
- * The template as it is when whatever is written to it from now on gets another time. A change before that is one that {@link unchanged} cannot
- * see: so no digest may be computed of what was read until then.
+ * Waits until any later write to the template gets a new timestamp, and returns the template's state then. {@link
+ * unchanged} cannot see a write before that, so no digest may be computed from earlier reads.
  */
 async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Promise<OpenedSource> {
   const { source, filesystem } = opened;
@@ -267,8 +271,8 @@ async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Pr
 }
 
 /**
- * Whether a template is as it was. Whoever writes to it can put mtime back, but not ctime. Links change ctime as well, and where clones cannot
- * be reflinks, they can be links: there ctime counts only while the file has one.
+ * Whether a template is unchanged. A writer can set mtime back, but not ctime. Creating links also changes ctime, and
+ * clones may be links where reflinks are not possible. So ctime counts only while the file has one link.
  */
 export function sameTemplate(before: Identity, now: Identity, filesystem: string): boolean {
   if (!sameState(before, now)) return false;
@@ -281,7 +285,7 @@ export function hashUnchanged(task: Task, path: string, opened: OpenedSource): P
   return unchanged(path, opened, () => hashSource(task, source, info.identity.sizeBytes));
 }
 
-/** Runs work whose result holds only if nobody writes to the template, or another image, meanwhile. */
+/** Runs work whose result is valid only if nobody writes to the template or image meanwhile. */
 export async function unchanged<T>(
   path: string,
   opened: OpenedSource,

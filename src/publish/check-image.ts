@@ -1,4 +1,4 @@
-// What an image must be before it is seen in the catalog.
+// Checks an image before it appears in the catalog.
 
 import { chmod, stat } from 'node:fs/promises';
 import { native } from '../addon/native.js';
@@ -11,7 +11,10 @@ import type { Task } from '../system/task.js';
 import { describeOther } from './other-formats.js';
 import type { PublishOptions } from './publish-options.js';
 
-/** Replays the image's journal if need be, checks and flushes it, makes it read-only, and gives its digest. `source` is for messages. */
+/**
+ * Replays the journal if needed, checks and flushes the image, makes it read-only and returns its digest. `source` is
+ * used in messages.
+ */
 export async function finishImage(
   task: Task,
   image: string,
@@ -21,7 +24,7 @@ export async function finishImage(
   { expectedSha256, onProgress }: PublishOptions,
 ): Promise<string> {
   const hash = () => hashImage(task, image, onProgress);
-  // Before anything is done to it: a wrong digest says more than what is then found wrong with it.
+  // Compare the digest first: a wrong digest explains more than the errors that would follow from it.
   const received = expectedSha256 === undefined ? undefined : await hash();
   if (received !== undefined && received !== expectedSha256?.toLowerCase()) {
     throw new RootfsError(
@@ -31,7 +34,7 @@ export async function finishImage(
     );
   }
   const { needsCheck, lastUsedS } = await requireWhole(image, source);
-  // With the time of its last use, so that the same image stays the same.
+  // Keep the last-use time fixed, so that the same image always has the same bytes.
   const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
   if (needsCheck) await checkFilesystem(image, e2fsckBin, task.signal, env);
   const [sha256] = await allOf([
@@ -84,7 +87,7 @@ async function hashImage(
   }
 }
 
-/** Rejects only when all have ended: nothing may go on with a file that is removed. */
+/** Waits for all of them before it rejects, so that nothing still uses a file that is about to be removed. */
 async function allOf<T extends readonly unknown[]>(work: { [K in keyof T]: Promise<T[K]> }): Promise<T> {
   const settled = await Promise.allSettled(work);
   for (const result of settled) if (result.status === 'rejected') throw result.reason;

@@ -1,4 +1,5 @@
-// From a container image, in a registry or in an OCI layout, to its root filesystem as a folder: skopeo fetches it, umoci applies its layers.
+// Turns a container image (from a registry or an OCI layout) into a root filesystem folder. skopeo fetches it, umoci
+// applies its layers.
 
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -13,7 +14,7 @@ import { skopeoAccess } from './skopeo-access.js';
 const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND' } as const;
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
-// Names in the work folder, relative to it: in `oci:PATH:TAG` a colon in the path would end it.
+// Names in the work folder. They are relative because in `oci:PATH:TAG` a colon in the path would end the path.
 const LAYOUT = 'oci';
 const TAG = 'image';
 
@@ -22,14 +23,14 @@ export interface UnpackedImage {
   readonly config: ImageConfig;
 }
 
-/** `docker://…`, `oci:DIR` or `oci:DIR:TAG`. A file of such a name is given as `./oci:…`. */
+/** Matches `docker://…`, `oci:DIR` and `oci:DIR:TAG`. To pass a file whose name looks like that, write `./oci:…`. */
 export function isContainerImage(source: string): boolean {
   return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);
 }
 
 /**
- * Rejects with `EPERM` unless root, `PROGRAM_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`,
- * `ARTIFACT_INVALID` (damaged, or not of this platform).
+ * Rejects with `EPERM` unless run as root, `PROGRAM_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`,
+ * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, or `ARTIFACT_INVALID` (damaged, or for another platform).
  */
 export async function unpackContainerImage(
   task: Task,
@@ -77,12 +78,12 @@ async function fetchImage(
   if (exit.status !== 0) throw skopeoFailed(source, exit);
 }
 
-/** skopeo makes an empty layout where there is none. */
+/** skopeo creates an empty layout if there is none, so check first. */
 async function requireLayout(source: string): Promise<void> {
   if (source.startsWith('oci:')) await stat(join(partsOfLayout(source).path, 'index.json'));
 }
 
-/** skopeo runs in the work folder. */
+/** Runs skopeo in the work folder. */
 function absolute(source: string): string {
   if (!source.startsWith('oci:')) return source;
   const { path, tag } = partsOfLayout(source);
@@ -97,7 +98,7 @@ function partsOfLayout(source: string): { path: string; tag: string } {
   });
 }
 
-// skopeo has one exit status for all of them.
+// skopeo uses the same exit status for all of these.
 const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
   [/invalid reference format|invalid source name/i, 'REFERENCE_INVALID', 'give docker://HOST/NAME:TAG'],
   [
@@ -156,13 +157,13 @@ async function readBlob(layout: string, { digest }: { digest: string }) {
   return readJson(join(layout, 'blobs', algorithm, hex));
 }
 
-// Its shape is the specification's; whatever does not fit it fails, and is caught.
+// The OCI specification defines this shape. Anything that does not match it throws, and the caller catches that.
 // biome-ignore lint/suspicious/noExplicitAny: checked as it is used
 async function readJson(path: string): Promise<any> {
   return JSON.parse(await readFile(path, 'utf8'));
 }
 
-/** An index is asked for a platform; an image alone is what it is. */
+/** An index is queried for the platform. A single image is used as it is. */
 function requirePlatform({ platform = '' }: ImageConfig, wanted: Platform, source: string): void {
   const [os, architecture] = platform.split('/');
   if (os === wanted.os && architecture === wanted.architecture) return;

@@ -1,5 +1,5 @@
-// Decompressing a file into a sparse one: gzip by Node's zlib, zstd and xz by their programs. (Node's zlib, where it has zstd at all, ends after
-// the first frame of a file and says nothing of the others; pzstd writes many.)
+// Decompresses a file into a sparse one: gzip with Node's zlib, zstd and xz with their programs. Node's zlib may lack
+// zstd, and where it has it, it silently stops after the first frame of a file. pzstd writes many frames.
 
 import { createReadStream } from 'node:fs';
 import type { Readable, Transform } from 'node:stream';
@@ -20,7 +20,7 @@ interface Decompressor extends Program {
   args(maxWindowBytes: number): readonly string[];
 }
 
-// What the programs need beside the window.
+// Memory that the programs need in addition to the window.
 const OWN_MEMORY_BYTES = 16 * 1024 * 1024;
 
 const PROGRAMS: Readonly<Record<'zstd' | 'xz', Decompressor>> = {
@@ -47,15 +47,17 @@ const PROGRAMS: Readonly<Record<'zstd' | 'xz', Decompressor>> = {
 export interface Decompression {
   readonly format: Compression;
   readonly path: string;
-  /** For messages. */
+  /** Used in messages. */
   readonly source: string;
-  /** A new file. */
+  /** Must not exist yet. */
   readonly dest: string;
   readonly limits: Required<PublishLimits>;
   readonly sparse: SparseFileOptions;
 }
 
-/** Rejects with `IMAGE_INVALID` for data that is damaged or cut off. `onRead` is told of the bytes of `path` that were read. */
+/**
+ * Rejects with `IMAGE_INVALID` if the data is damaged or truncated. `onRead` gets the number of bytes read from `path`.
+ */
 export function decompress(
   task: Task,
   { format, path, source, dest, limits, sparse }: Decompression,
@@ -105,7 +107,7 @@ async function inflate(
   try {
     await pipeline(source, gunzip, sink, ...(signal === undefined ? [] : [{ signal }]));
   } catch (error) {
-    // zlib's own errors have an errno as well, but no system call.
+    // zlib's own errors also have an errno, but no system call.
     if (isSystemError(error) || !(error as { code?: string }).code?.startsWith('Z_')) throw error;
     throw new RootfsError(
       'IMAGE_INVALID',

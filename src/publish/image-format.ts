@@ -1,16 +1,16 @@
-// What a file to be published is, told by its first bytes.
+// Detects the format of a file to publish from its first bytes.
 import { readBytes } from '../image/read-bytes.js';
 import { looksLikeTar, TAR_BLOCK_BYTES } from './tar/header.js';
 
-/** What `publishStack` takes. A compressed file holds an image, a qcow2 or a tar. */
+/** What `publishStack` accepts. A compressed file contains an image, a qcow2 or a tar. */
 export type ImageFormat = 'raw' | 'gzip' | 'zstd' | 'xz' | 'qcow2' | 'tar' | 'folder' | 'container';
 
-/** What a caller can say that a source is: a container image says it itself. */
+/** Formats that a caller can state. A container image is recognised by its reference. */
 export const IMAGE_FORMATS: readonly ImageFormat[] = ['raw', 'gzip', 'zstd', 'xz', 'qcow2', 'tar', 'folder'];
 
 export type Compression = Extract<ImageFormat, 'gzip' | 'zstd' | 'xz'>;
 
-/** What is not compressed, or what came out of that. */
+/** The format of uncompressed or decompressed data. */
 export type PlainFormat = Extract<ImageFormat, 'raw' | 'qcow2' | 'tar'>;
 
 interface Magic {
@@ -25,12 +25,12 @@ const MAGICS: readonly Magic[] = [
   { format: 'qcow2', bytes: Buffer.from('QFI\xfb', 'latin1') },
 ];
 
-// RFC 8878 and LZ4 alike: a frame that says nothing of the data may come before each other one. pzstd writes one.
+// RFC 8878 and LZ4 both allow skippable frames, which carry no data, before any other frame. pzstd writes one.
 const SKIPPABLE_MAGIC = 0x184d2a50;
 const SKIPPABLE_HEADER_BYTES = 8;
 const SKIPPABLE_FRAMES_LIMIT = 64;
 
-/** `raw` is what has no magic of the others: its superblock is looked at later. */
+/** `raw` means that no known magic matched. The superblock is checked later. */
 export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'folder' | 'container'>> {
   const head = await readBytes(path, 0, TAR_BLOCK_BYTES);
   const magic = await firstBytesAfterSkippable(path, head);
@@ -58,6 +58,6 @@ export async function firstBytesAfterSkippable(path: string, head: Buffer): Prom
 }
 
 function isSkippable(frame: Buffer): boolean {
-  // The last four bits are free. (>>> keeps the number from having a sign.)
+  // The last four bits are arbitrary. (>>> keeps the number unsigned.)
   return frame.length >= SKIPPABLE_HEADER_BYTES && (frame.readUInt32LE(0) & ~0xf) >>> 0 === SKIPPABLE_MAGIC;
 }

@@ -1,5 +1,6 @@
-// An ext4 image of a tree: the same one each time and on every host, and one that can grow far. mke2fs makes the empty file system, and the
-// tree is written into it here: `mke2fs -d` drops sockets, cuts times off, and takes attributes of the host along.
+// Makes an ext4 image of a tree: the same bytes each time and on every host, with room to grow far. mke2fs makes the
+// empty filesystem, and this library writes the tree into it. `mke2fs -d` is not used: it drops sockets, truncates
+// times and copies attributes of the host.
 import { resolve } from 'node:path';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
@@ -15,38 +16,40 @@ export { BLOCK_BYTES };
 const MiB = 1024 * 1024;
 const GiB = 1024 * MiB;
 
-/** 1980-01-01: what has no time of its own in the tree. */
+/** 1980-01-01: the time of files that have none in the tree. */
 const FIXED_TIME_S = 315_532_800;
 export const FIXED_TIME_NS = BigInt(FIXED_TIME_S) * 1_000_000_000n;
 
-// All clones of a template have the same ones anyway.
+// Fixed, because all clones of a template share them anyway.
 const FILESYSTEM_UUID = '6d766d72-6f6f-4466-8000-000000000001';
 const HASH_SEED = '6d766d72-6f6f-4466-8000-000000000002';
 
-// Given in full, and mke2fs.conf kept out of it: else the image would depend on the distribution. All of them are known to Linux 4.14, so to
-// every guest kernel that a VMM of today starts.
+// All features are listed and mke2fs.conf is not read, so that the image does not depend on the distribution. Linux
+// 4.14 knows all of them, and so does every guest kernel that current VMMs boot.
 const FEATURES =
   'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
 
 const BYTES_PER_INODE = 16 * 1024;
 
-// A whole block group: growing less is what resize2fs has trouble with. Without data it takes no space.
+// Grow by a whole block group: resize2fs has trouble with less. Without data it takes no space.
 const SMALLEST = 128 * MiB;
 
-// mke2fs makes room for growing to 1,024 times the size; that is too little for a small one.
+// By default mke2fs reserves room to grow to 1,024 times the size, which is too little for a small image.
 const GROWS_TO_BYTES = 1024 * GiB;
 
 export interface TreeImage {
   readonly root: FolderNode;
-  /** What the tree comes from, for messages. */
+  /** The source of the tree, used in messages. */
   readonly source: string;
-  /** Where the image is to be. It must not exist. */
+  /** Path of the new image. It must not exist. */
   readonly image: string;
   readonly sizeBytes: number | undefined;
   readonly mke2fsBin: string;
 }
 
-/** Rejects with `IMAGE_INVALID` for what ext4 cannot hold, `MKE2FS_FAILED`, `MKE2FS_NOT_FOUND`, or the system's code. */
+/**
+ * Rejects with `IMAGE_INVALID` for what ext4 cannot hold, `MKE2FS_FAILED`, `MKE2FS_NOT_FOUND`, or a system error code.
+ */
 export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
   const { root, source, image, mke2fsBin } = request;
   const checkAborted = () => task.checkAborted();
@@ -66,7 +69,7 @@ export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
   }
 }
 
-/** With room for more: a quarter of it and 64 MiB, of which a journal takes some. */
+/** Adds a quarter of the size and 64 MiB. A journal takes part of that. */
 function sizeFor(plan: TreePlan): number {
   const needed = plan.blocks * BLOCK_BYTES + inodesFor(plan, 0) * INODE_BYTES;
   return Math.max(SMALLEST, Math.ceil((needed * 1.25 + 64 * MiB) / MiB) * MiB);
@@ -86,7 +89,7 @@ async function makeEmpty(
   const extended = [
     `hash_seed=${HASH_SEED}`,
     'root_owner=0:0',
-    // No thread in each guest that goes on making the file system.
+    // Otherwise each guest would run a thread that finishes making the filesystem.
     'lazy_itable_init=0',
     'lazy_journal_init=0',
     'nodiscard',

@@ -1,4 +1,4 @@
-// Names for what is no ext4 image, so that the error can say what it is and what to do with it.
+// Recognises files that are not ext4 images, so that the error can say what the file is and what to do with it.
 import { stat } from 'node:fs/promises';
 import { readBytes } from '../image/read-bytes.js';
 import { firstBytesAfterSkippable } from './image-format.js';
@@ -6,7 +6,7 @@ import { firstBytesAfterSkippable } from './image-format.js';
 interface Other {
   readonly offset: number;
   readonly magic: string;
-  /** Follows "it is". */
+  /** Text that follows "it is". */
   readonly name: string;
   readonly remedy: string;
 }
@@ -102,7 +102,7 @@ const PARTITION_TABLE_AT = 446;
 const PARTITIONS = 4;
 const PARTITION_BYTES = 16;
 
-/** What a file is that holds no ext4, and what to do with it. */
+/** Describes a file that holds no ext4, and what to do with it. */
 export async function describeOther(path: string): Promise<{ name: string; remedy: string } | undefined> {
   const { size } = await stat(path);
   if (size === 0) return { name: 'empty', remedy: FETCH };
@@ -122,7 +122,7 @@ function partitioned(head: Buffer): { name: string; remedy: string } | undefined
   if (startsWith(head, 512, GPT_MAGIC) || startsWith(head, 4096, GPT_MAGIC))
     return { name: 'a whole disk with a GPT partition table', remedy };
   if (head.length < 512 || head.readUInt16LE(510) !== 0xaa55) return undefined;
-  // Boot sectors of FAT and others end alike, but have no partitions there.
+  // FAT boot sectors and some others end with the same bytes, but have no partitions there.
   const entries = Array.from({ length: PARTITIONS }, (_, i) =>
     head.subarray(PARTITION_TABLE_AT + i * PARTITION_BYTES, PARTITION_TABLE_AT + (i + 1) * PARTITION_BYTES),
   );
@@ -133,7 +133,7 @@ function partitioned(head: Buffer): { name: string; remedy: string } | undefined
   return valid && used ? { name: 'a whole disk with an MBR partition table', remedy } : undefined;
 }
 
-/** One of a fixed size has its only mark at its end. */
+/** A fixed-size one has its only magic at its end. */
 async function fixedVhd(path: string, size: number): Promise<{ name: string; remedy: string } | undefined> {
   const footer = await readBytes(path, Math.max(0, size - VHD_FOOTER_BYTES), VHD_FOOTER_BYTES);
   return startsWith(footer, 0, 'conectix') ? { name: 'a VHD disk image', remedy: CONVERT('vpc') } : undefined;

@@ -1,4 +1,5 @@
-// Making an image appear in the catalog: a new stack by a rename of its folder, another image by a rename over the old one. Either is flushed.
+// Makes an image appear in the catalog: a new stack by renaming its folder, a new image of a stack by renaming it over
+// the old one. Both are flushed.
 
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,7 +13,10 @@ import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 
-/** Moves the image in the folder `staged`. Resolves to whether the stack had one before. Rejects with `STACK_EXISTS` unless `replace`. */
+/**
+ * Moves the image from the folder `staged`. Resolves to whether the stack already had an image. Rejects with
+ * `STACK_EXISTS` unless `replace` is set.
+ */
 export async function placeStack(
   task: Task,
   handle: NativeFolder,
@@ -40,12 +44,12 @@ export async function placeStack(
   }
 }
 
-// Beside the image, in the stack's own folder.
+// Name of the temporary image in the stack's own folder.
 const INCOMING = `.${TEMPLATE_ROOTFS_FILE}.incoming`;
 
 /**
- * A stack whose folder has a project id of its own, or lies in another subvolume, takes no file from outside by a rename: there the image is copied,
- * or reflinked, into the folder first. What a crash leaves of that goes with the next call.
+ * If a stack's folder has its own project id or is in another subvolume, no file can be renamed into it from outside.
+ * There the image is first copied or reflinked into the folder. The next call removes what a crash leaves behind.
  */
 async function moveImage(task: Task, from: string, image: string): Promise<void> {
   try {
@@ -77,7 +81,7 @@ async function copyInto(task: Task, from: string, stackFolder: string, name: str
       {
         dress: { owner: undefined, mode: info.mode & 0o777 },
         durable: true,
-        // Nobody else has the staged image.
+        // Nobody else uses the staged image.
         beforePublished: async () => {},
       },
     );
@@ -95,7 +99,7 @@ export function stackExists(image: string): RootfsError {
   );
 }
 
-/** False if a folder with something in it has the name. An empty one is replaced. */
+/** False if a non-empty folder has the name. An empty folder is replaced. */
 async function placeFolder(staged: string, stackFolder: string): Promise<boolean> {
   try {
     await rename(staged, stackFolder);

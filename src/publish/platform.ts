@@ -1,4 +1,4 @@
-// Platforms as container images name them.
+// Parses platforms as container images name them.
 
 import { show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
@@ -9,10 +9,10 @@ export interface Platform {
   readonly variant?: string | undefined;
 }
 
-// Go's names for what Node calls otherwise.
+// Go names for architectures that Node names differently.
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', ppc64: 'ppc64le' };
 
-/** `linux/arm64` or `linux/arm/v7`; this host's if none is given. Throws `INVALID_ARGUMENT`. */
+/** Parses `linux/arm64` or `linux/arm/v7`. Defaults to this host's platform. Throws `INVALID_ARGUMENT`. */
 export function parsePlatform(platform: unknown): Platform {
   if (platform === undefined)
     return { os: 'linux', architecture: ARCHITECTURES[process.arch] ?? process.arch };

@@ -13,20 +13,20 @@ import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
 import { BLOCK_BYTES } from './make-ext4.js';
 import { parsePlatform } from './platform.js';
 
-/** Bytes are those of the step: read of the source, or hashed of the image. */
+/** Bytes count for the current step: read from the source, or hashed from the image. */
 export interface PublishProgress extends Progress {
   readonly step: 'read' | 'hash';
 }
 
-/** How much a source may hold. The defaults fit any root file system; lower them for sources of strangers. */
+/** Limits on what a source may hold. The defaults fit any root filesystem. Lower them for untrusted sources. */
 export interface PublishLimits {
-  /** Bytes that a compressed source or a qcow2 may have when it is decompressed. Default: 1 TiB. */
+  /** Maximum decompressed size of a compressed source or qcow2, in bytes. Default: 1 TiB. */
   readonly maxBytes?: number;
-  /** Files, folders and links in a folder or tar. Default: 4,000,000. */
+  /** Maximum number of files, folders and links in a folder or tar. Default: 4,000,000. */
   readonly maxFiles?: number;
-  /** Folders within each other in a folder or tar. Default: 1,000. */
+  /** Maximum folder depth in a folder or tar. Default: 1,000. */
   readonly maxDepth?: number;
-  /** Memory that `zstd` or `xz` may take for what it looks back at. Default: 2 GiB, the most that their formats know. */
+  /** Maximum window memory for `zstd` or `xz`. Default: 2 GiB, the maximum of their formats. */
   readonly maxWindowBytes?: number;
 }
 
@@ -38,30 +38,33 @@ export const DEFAULT_LIMITS: Required<PublishLimits> = {
 };
 
 export interface PublishOptions {
-  /** Put the image in the place of the one that the stack has. Without it that is `STACK_EXISTS`. */
+  /** Replace the stack's existing image. Without this option, an existing image is `STACK_EXISTS`. */
   readonly replace?: boolean;
   /**
-   * Publish nothing but an image with this SHA-256 (64 hex digits). It is the digest of the image itself: of a compressed file after
-   * decompression, of a qcow2 after conversion, of a folder or tar the one that publishing it gave before. Compared before a journal is
-   * replayed.
+   * Publish only an image with this SHA-256 (64 hex digits). It is the digest of the image itself: for a compressed
+   * file after decompression, for a qcow2 after conversion, for a folder or tar the digest that publishing it returned
+   * before. It is compared before a journal is replayed.
    */
   readonly expectedSha256?: string;
   /**
-   * How large the filesystem made of a folder or tar is to be: a multiple of 4,096. If not given it has room for the tree, a quarter more, and
-   * 64 MiB, and at least 128 MiB; what is not used takes hardly any space (journal and inode tables are
-   * reserved). `INVALID_ARGUMENT` for images, which keep their size.
+   * Size of the filesystem made from a folder or tar, a multiple of 4,096. By default it has room for the tree, a
+   * quarter more, and 64 MiB, and is at least 128 MiB. Unused space takes hardly any room on disk (only the journal and
+   * inode tables are reserved). Images keep their size, so for them this is `INVALID_ARGUMENT`.
    */
   readonly sizeBytes?: number;
-  /** What the source is, where its first bytes do not tell (a tar older than POSIX). A compressed one is told anew after decompression. */
+  /**
+   * The format of the source, for when its first bytes do not show it (a tar older than POSIX). After decompression,
+   * the format is detected again.
+   */
   readonly format?: ImageFormat;
-  /** Which image of a container image for several platforms: `linux/arm64`. This host's if not given. */
+  /** The platform to pick from a multi-platform container image, such as `linux/arm64`. Default: this host's. */
   readonly platform?: string;
   /**
-   * Publish also what is mounted in a folder, such as a separate `/boot`. Without it the folder of a mount is published empty, and a process
-   * warning (`MICROVM_ROOTFS_MOUNTS`) names it.
+   * Also publish what is mounted inside a folder, such as a separate `/boot`. Without this option, each mount point is
+   * published as an empty folder, and a process warning (`MICROVM_ROOTFS_MOUNTS`) names it.
    */
   readonly includeMounts?: boolean;
-  /** `SOURCE_TOO_LARGE` for a source that holds more. */
+  /** A source that exceeds them is rejected with `SOURCE_TOO_LARGE`. */
   readonly limits?: PublishLimits;
   readonly signal?: AbortSignal;
   /** Called between slices of the work. */
@@ -70,14 +73,17 @@ export interface PublishOptions {
 
 /** The stack that was published. */
 export interface PublishedStack extends StackInfo {
-  /** The stack had an image before. */
+  /** Whether the stack already had an image. */
   readonly replaced: boolean;
-  /** What the source was taken for. */
+  /** The detected format of the source. */
   readonly format: ImageFormat;
 }
 
 export interface RemoveStackOptions {
-  /** Remove it even though there are clones of it. They stay whole, but the same `cloneForVm` again fails with `STACK_NOT_FOUND`. */
+  /**
+   * Remove the stack even if clones of it exist. They stay intact, but calling the same `cloneForVm` again fails with
+   * `STACK_NOT_FOUND`.
+   */
   readonly force?: boolean;
   readonly signal?: AbortSignal;
 }

@@ -1,4 +1,4 @@
-// Putting an image into the catalog: made and checked in staging, seen when it is complete.
+// Publishes an image to the catalog. It is made and checked in staging, and appears only when complete.
 
 import { chmod, mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -25,29 +25,29 @@ export interface PublishPrograms {
   readonly registries: RegistrySettings;
 }
 
-// What is published is for every VM.
+// Published images are readable by every VM.
 const PUBLIC_MODE = 0o444;
 
 export interface PublishRequest {
   readonly name: StackName;
   readonly templatePath: string;
   readonly source: string;
-  /** The file that the source must be, for a caller who has it open; undefined for whatever has its path. */
+  /** The file that the source must be, if the caller has it open. Undefined accepts whatever is at the path. */
   readonly expected?: Identity;
-  /** Of the template; 0o444 if not given. */
+  /** Mode of the template. Default: 0o444. */
   readonly mode?: number;
   readonly options: PublishOptions;
 }
 
-/** Whether a source is a file or folder, and not a container image or standard input. */
+/** Whether a source is a file or folder, rather than a container image or standard input. */
 export function isPath(source: string): boolean {
   return source !== STANDARD_INPUT && !isContainerImage(source);
 }
 
-// Two calls of one process must not share a work folder; sessions have folders of their own.
+// Two calls in one process must not share a work folder. Each session already has its own folder.
 let works = 0;
 
-/** `folder` is the catalog's own staging. */
+/** `folder` is the catalog's own staging folder. */
 export async function publishStack(
   folder: ManagedFolder,
   templates: Templates,
@@ -57,7 +57,7 @@ export async function publishStack(
   const { name, source, expected, templatePath, options } = request;
   const task = new Task(`publishing ${source} as ${name}`, options.signal);
   try {
-    // Found out at once rather than after minutes of work; and nothing is made for a source that is not there.
+    // Fail at once rather than after minutes of work, and create nothing for a missing source.
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
     if (isPath(source)) await stat(source);
     const isFirst = await isMissing(folder.path);
@@ -66,7 +66,7 @@ export async function publishStack(
         if (isFirst) await flush(dirname(folder.path));
         const staged = join(workFolder, 'stack');
         await mkdir(staged);
-        // Whatever the umask says: those who may read the catalog read the stack.
+        // Ignore the umask: whoever can read the catalog can read the stack.
         await chmod(staged, 0o755);
         const image = join(staged, TEMPLATE_ROOTFS_FILE);
         const { mke2fsBin, e2fsckBin, registries } = programs;
@@ -102,7 +102,7 @@ export async function publishStack(
           sha256,
           options.replace ?? false,
         );
-        // It is published; a failure of this look comes again with the next one.
+        // The image is already published. If this check fails, the next one reports it.
         await remember(templates, templatePath, sha256, ino).catch(() => undefined);
         const published = { name, templatePath, sizeBytes: Number(size), sha256, replaced, format };
         return { ...published, ...(config === undefined ? {} : { image: config }) };
@@ -119,7 +119,10 @@ async function writeConfig(path: string, config: ImageConfig): Promise<void> {
   await flush(path);
 }
 
-/** The digest is known: the image need not be read again. From here on it is published, whatever the caller's signal says. */
+/**
+ * Publishes the image, whose digest is known, so it need not be read again. From here on the caller's signal is
+ * ignored.
+ */
 async function remember(
   templates: Templates,
   templatePath: string,
@@ -127,7 +130,7 @@ async function remember(
   inode: bigint,
 ): Promise<void> {
   await templates.look(templatePath, undefined, async (task: Task, path: string, opened: OpenedSource) =>
-    // Another publisher may have been faster with the next one.
+    // Another publisher may have already replaced it.
     opened.info.identity.inode === inode ? sha256 : hashUnchanged(task, path, opened),
   );
 }
@@ -146,7 +149,7 @@ async function inWorkFolder<T>(
   }
 }
 
-/** Also if its folder, or a parent of it, is. */
+/** Also true if its folder, or a parent folder, is. */
 async function isMissingBelow(path: string): Promise<boolean> {
   return (await isMissing(dirname(path))) || isMissing(path);
 }

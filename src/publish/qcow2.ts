@@ -1,4 +1,4 @@
-// A qcow2 image as a raw one, by qemu-img.
+// Converts a qcow2 image to a raw one with qemu-img.
 import { resolve } from 'node:path';
 import { readBytes } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
@@ -8,12 +8,14 @@ import { tooLarge } from './tree/limits.js';
 
 const QEMU_IMG = { name: 'qemu-img', package: 'qemu-utils', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
-// docs/interop/qcow2.rst of QEMU.
+// From QEMU's docs/interop/qcow2.rst.
 const HEADER_BYTES = 104;
 const INCOMPAT_CORRUPT = 2n;
 const INCOMPAT_EXTERNAL_DATA = 4n;
 
-/** Rejects with `IMAGE_INVALID` unless the image is whole and all that it holds is in the one file. `source` is for messages. */
+/**
+ * Rejects with `IMAGE_INVALID` unless the image is intact and stored in this one file. `source` is used in messages.
+ */
 export async function convertQcow2(
   { signal }: Task,
   path: string,
@@ -22,13 +24,13 @@ export async function convertQcow2(
   maxBytes: number,
 ): Promise<void> {
   await requirePublishable(path, source, maxBytes);
-  // A path without a slash at its front could be read as a protocol: `nbd:…`.
+  // qemu-img could read a path without a leading slash as a protocol: `nbd:…`.
   const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', resolve(path), resolve(dest)];
   const exit = await runInstalled(QEMU_IMG, args, signal);
   if (exit.status !== 0) throw programFailed('IMAGE_INVALID', QEMU_IMG.name, source, exit);
 }
 
-/** An image from a stranger that names another file of this host would publish what is in that file. */
+/** An untrusted image could name another file on this host, and publishing it would publish that file's contents. */
 async function requirePublishable(path: string, source: string, maxBytes: number): Promise<void> {
   const header = await readBytes(path, 0, HEADER_BYTES);
   const refuse = (why: string) => new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
@@ -43,7 +45,7 @@ async function requirePublishable(path: string, source: string, maxBytes: number
   if (sizeBytes > BigInt(maxBytes))
     throw tooLarge(source, `holds a disk of ${sizeBytes} bytes`, 'limits.maxBytes');
   if (version < 3) return;
-  // What is merely dirty (bit 0) holds all its data: only counts of references are to be repaired.
+  // A dirty image (bit 0) still holds all its data. Only its reference counts need repair.
   const features = header.length < HEADER_BYTES ? INCOMPAT_EXTERNAL_DATA : header.readBigUInt64BE(72);
   if ((features & INCOMPAT_CORRUPT) !== 0n)
     throw refuse(

@@ -1,4 +1,4 @@
-// Taking a stack out of the catalog.
+// Removes a stack from the catalog.
 
 import { rmdir, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -16,7 +16,7 @@ import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 
-// More would fill a screen.
+// More would fill the screen.
 const IDS_SHOWN = 5;
 
 export interface RemoveRequest {
@@ -26,7 +26,7 @@ export interface RemoveRequest {
   readonly signal: AbortSignal | undefined;
 }
 
-/** False if there is none. Whatever else lies in the stack's folder stays, and then so does the folder. */
+/** False if there is none. Other files in the stack's folder stay, and then the folder stays too. */
 export async function removeStack(
   catalog: ManagedFolder,
   clones: ManagedFolder,
@@ -36,7 +36,7 @@ export async function removeStack(
 ): Promise<boolean> {
   const task = new Task(`removing stack ${name}`, signal);
   try {
-    // Nothing is made for a stack that is not there.
+    // Create nothing for a stack that does not exist.
     if ((await isMissing(dirname(templatePath))) || (await isMissing(templatePath))) return false;
     const template = force ? undefined : await templates.look(templatePath, signal);
     if (!force) {
@@ -46,7 +46,8 @@ export async function removeStack(
     const removed = await catalog.use(({ handle }) =>
       withLock(task, handle, name, async () => {
         if (!(await removeImage(templatePath, template))) return false;
-        // The registry forgets it, and what was made of it goes. FUSE lets no folder go while it has a file of it open.
+        // Looking again makes the registry forget it and what was made from it. FUSE does not remove a folder while a
+        // file in it is open.
         await templates.look(templatePath, undefined).catch(() => undefined);
         await removeImageConfigs(templatePath);
         await removeFolder(dirname(templatePath));
@@ -81,7 +82,7 @@ async function refuseInUse(
   );
 }
 
-/** By one call: the stack is there or it is not. */
+/** Uses a single system call, so the stack either exists or does not. */
 async function removeImage(templatePath: string, template: Template | undefined): Promise<boolean> {
   if (template !== undefined) {
     const [now] = await native().identities([templatePath]);
@@ -104,7 +105,7 @@ async function removeImage(templatePath: string, template: Template | undefined)
   return true;
 }
 
-/** Unless somebody keeps other things there, or another process publishes the next one just now. */
+/** Keeps the folder if it holds other files, or if another process is publishing the next image. */
 async function removeFolder(folder: string): Promise<void> {
   try {
     await rmdir(folder);

@@ -1,4 +1,5 @@
-// How skopeo is told what this library's own client knows of a registry: its certificate authority, that it is insecure, where logins lie.
+// Passes this library's registry settings to skopeo: the certificate authority, whether the registry is insecure, and
+// where logins are stored.
 
 import { copyFile, mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,7 +19,7 @@ export async function skopeoAccess(
   ];
 }
 
-/** skopeo takes a folder, and from it only what ends in `.crt`. */
+/** skopeo takes a folder, and reads only `.crt` files from it. */
 async function certificateFolder(ca: string, workFolder: string): Promise<string> {
   const folder = join(workFolder, 'certificates');
   await mkdir(folder);
@@ -26,7 +27,7 @@ async function certificateFolder(ca: string, workFolder: string): Promise<string
   return folder;
 }
 
-/** `DOCKER_CONFIG` is docker's own; skopeo looks in the home folder alone. */
+/** `DOCKER_CONFIG` is Docker's own variable. skopeo only looks in the home folder. */
 async function dockerLogins(): Promise<string[]> {
   const { DOCKER_CONFIG, REGISTRY_AUTH_FILE } = process.env;
   if (!DOCKER_CONFIG || REGISTRY_AUTH_FILE) return [];

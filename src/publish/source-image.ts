@@ -1,4 +1,4 @@
-// From whatever is published to a raw image in a work folder.
+// Turns any source into a raw image in a work folder.
 
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
@@ -26,11 +26,11 @@ export interface Staging {
   readonly task: Task;
   readonly folder: OpenFolder;
   readonly source: string;
-  /** The file that the source must be; undefined for whatever has its path. */
+  /** The file that the source must be. Undefined accepts whatever is at the path. */
   readonly expected: Identity | undefined;
-  /** Of this call alone, on the filesystem of the catalog. */
+  /** Used by this call only, on the catalog's filesystem. */
   readonly workFolder: string;
-  /** Where the image is to be; it must not exist. */
+  /** Path of the new image. It must not exist. */
   readonly image: string;
   readonly mke2fsBin: string;
   readonly options: PublishOptions;
@@ -39,19 +39,19 @@ export interface Staging {
 
 export interface StagedImage {
   readonly format: ImageFormat;
-  /** Of a container image. */
+  /** For container images only. */
   readonly config: ImageConfig | undefined;
 }
 
-// A kernel's time stamps can lag behind the clock by a tick.
+// Kernel time stamps can lag behind the clock by one tick.
 const TICK_MS = 100;
 
-/** The source that means standard input. */
+/** The source value for standard input. */
 export const STANDARD_INPUT = '-';
 
 /**
- * Resolves to what the source was. Rejects with `SOURCE_CHANGED` if it was written to meanwhile, `IMAGE_INVALID`, `INVALID_ARGUMENT`, or what its
- * program rejected with.
+ * Resolves to the format of the source. Rejects with `SOURCE_CHANGED` if it was written to meanwhile, `IMAGE_INVALID`,
+ * `INVALID_ARGUMENT`, or the error of the program that read it.
  */
 export async function stageImage(staging: Staging): Promise<StagedImage> {
   const { source } = staging;
@@ -96,7 +96,7 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
   return { format: 'container', config: unpacked.config };
 }
 
-/** What comes in is kept until it has ended: the end of a qcow2 or a tar may be needed first. */
+/** Stores all input before processing it, because a qcow2 or tar may need its end first. */
 async function stageInput(staging: Staging): Promise<ImageFormat> {
   const { task, workFolder, options } = staging;
   if (options.format === 'folder') throw invalid('standard input is no folder', STANDARD_INPUT);
@@ -150,7 +150,7 @@ async function stageCompressed(
   await stagePlain(staging, inner, stream, undefined);
 }
 
-/** `opened` is given for the caller's own file; what is in the work folder may be moved and removed. */
+/** `opened` is set for the caller's own file. Files in the work folder may be moved and removed. */
 async function stagePlain(
   staging: Staging,
   format: PlainFormat,
@@ -243,12 +243,15 @@ function limitsOf({ limits }: PublishOptions): Required<PublishLimits> {
   return { ...DEFAULT_LIMITS, ...limits };
 }
 
-/** Filled gaps save extents, which only reflinks cost. */
+/** Filling gaps saves extents, and only reflinks pay for those. */
 function sparseOptions({ folder }: Staging): { readonly fillGaps: boolean } {
   return { fillGaps: folder.reflinks === true };
 }
 
-/** Runs work on a file that nobody may write to, or put another in the place of, meanwhile: programs open it by its path. */
+/**
+ * Runs work on a file and fails if somebody writes to or replaces it meanwhile. This is needed because programs open it
+ * by path.
+ */
 async function unchangedSource<T>(
   path: string,
   expected: Identity | undefined,

@@ -1,15 +1,15 @@
-// Writing a stream of bytes so that its zeros take no space.
+// Writes a stream of bytes to a file, leaving zeros as holes.
 import { type FileHandle, open } from 'node:fs/promises';
 
 const BLOCK_BYTES = 4096;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 const GAP_ZEROS = Buffer.alloc(256 * 1024);
 
-// Written at once: large enough that the calls cost nothing beside the bytes.
+// Size of one write: large enough that the system calls cost next to nothing.
 const BUFFER_BYTES = 1024 * 1024;
 
-// Gaps up to here are written as zeros rather than left as holes, but no more of them in all than the allowance and a quarter of the data: a
-// reflink costs by the extent. The same rule as native/system/packed_copy.h.
+// Gaps up to this size are written as zeros instead of left as holes, because reflinks cost per extent. The total is
+// limited to the allowance plus a quarter of the data. Same rule as native/system/packed_copy.h.
 const GAP_LIMIT = 16 * 1024 * 1024;
 const FILL_ALLOWANCE = 8 * 1024 * 1024;
 
@@ -23,7 +23,7 @@ export class SparseFile {
   readonly #fillGaps: boolean;
   #data = 0;
   #filledGaps = 0;
-  /** Where data ended last. */
+  /** Where the last data ended. */
   #dataEnd = 0;
   readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
   #filled = 0;
@@ -34,12 +34,12 @@ export class SparseFile {
     this.#fillGaps = fillGaps;
   }
 
-  /** Bytes so far, with zeros. */
+  /** Bytes so far, including zeros. */
   get length(): number {
     return this.#position + this.#filled;
   }
 
-  /** A new file, which nothing may have the name of. */
+  /** Creates the file. The path must not exist. */
   static async create(path: string, options: SparseFileOptions = { fillGaps: false }): Promise<SparseFile> {
     return new SparseFile(await open(path, 'wx', 0o600), options);
   }
@@ -53,7 +53,7 @@ export class SparseFile {
     }
   }
 
-  /** Sets the length, which a hole at the end needs. Resolves to it. */
+  /** Sets the length, which is needed if the file ends in a hole. Resolves to the length. */
   async finish(): Promise<number> {
     await this.#flush();
     await this.#file.truncate(this.#position);
@@ -100,7 +100,7 @@ export class SparseFile {
   }
 }
 
-/** The block that begins there; the last one may be shorter. */
+/** The block that starts there. The last one may be shorter. */
 function isZero(bytes: Buffer, start: number): boolean {
   const block = bytes.subarray(start, start + BLOCK_BYTES);
   return block.equals(block.length === BLOCK_BYTES ? ZEROS : ZEROS.subarray(0, block.length));

@@ -1,5 +1,6 @@
-// How much sealed images may take. Those at their template's own size are reflinks of it, or its only copy here: they stay as long as it does.
-// Grown and packed ones can be made again: they go by least use when there are too many, or they hold too much.
+// Limits the space of sealed images. Images at their template's own size are reflinks of it, or its only copy here, so
+// they stay as long as the template does. Grown and packed images can be made again: the least recently used are
+// removed when there are too many or they hold too much.
 
 export interface Budget {
   readonly images: number;
@@ -12,7 +13,7 @@ export interface Candidate {
   readonly lastUsedMs: number;
 }
 
-/** The keys of what has to go: the least used first, never `keep`. */
+/** The keys to remove, least recently used first, never `keep`. */
 export function overBudget(candidates: readonly Candidate[], budget: Budget, keep: string): string[] {
   let images = candidates.length;
   let bytes = candidates.reduce((sum, { ownBytes }) => sum + ownBytes, 0);

@@ -5,6 +5,6 @@ import type { NativeSource } from '../addon/native.js';
 export interface CloneSource {
   readonly source: NativeSource;
   readonly identity: Identity;
-  /** A sealed image has its final size; a template may have to be grown to it. */
+  /** A sealed image already has its final size. A template may have to be grown to it. */
   readonly sealed: boolean;
 }

@@ -1,5 +1,5 @@
-// Sealed images that are open, by digest and size. The oldest are closed when there are too many: each holds a descriptor, of which Node
-// lets a process have as many as the system allows at all.
+// Keeps sealed images open, by digest and size. The oldest are closed when there are too many: each holds a descriptor,
+// and Node raises the limit only to the system's maximum.
 
 import { native } from '../addon/native.js';
 import type { CloneSource } from './clone-source.js';
@@ -12,11 +12,11 @@ export interface SealedImage extends CloneSource {
   readonly key: string;
   readonly extents: number | undefined;
   readonly packed: boolean;
-  /** Clones made of it by this process. */
+  /** Clones that this process made of it. */
   clones: number;
-  /** As many of them as its last use was recorded for. */
+  /** How many of those clones are already reflected in its recorded last use. */
   clonesTouched: number;
-  /** The number of clones at which it is asked whether to pack it. */
+  /** The clone count at which to consider packing it. */
   packAfter: number;
 }
 
@@ -25,7 +25,7 @@ export function isSealedImage(source: CloneSource): source is SealedImage {
 }
 
 export class OpenImages {
-  // Nested, since a key of both would have to be made for each clone.
+  // Nested maps, because a combined key would have to be built for each clone.
   readonly #images = new Map<string, Map<number, SealedImage>>();
   #count = 0;
 
@@ -56,7 +56,7 @@ export class OpenImages {
     while (this.#count > 0) this.#closeOldest();
   }
 
-  /** Of the digest that was opened longest ago the size that was. */
+  /** Closes one image: of the digest that was opened longest ago, the size that was opened longest ago. */
   #closeOldest(): void {
     for (const [sha256, sizes] of this.#images) {
       for (const sizeBytes of sizes.keys()) {

@@ -1,4 +1,5 @@
-// A packed copy of a sealed image: the same bytes in few extents, written once, published beside the plain image, which goes then.
+// Makes a packed copy of a sealed image: the same bytes in few extents, written once. It is published beside the plain
+// image, which is then removed.
 
 import { statfs } from 'node:fs/promises';
 import { native, RUNG } from '../addon/native.js';
@@ -12,13 +13,13 @@ import { isSpacePlenty, sawCopy } from './packing.js';
 import { publish } from './seal-image.js';
 import type { SealRecord } from './seal-record.js';
 
-// Some milliseconds of work, so that it ends at once when it is stopped.
+// A few milliseconds of work, so that it stops promptly.
 const SLICE_BYTES = 4 * 1024 * 1024;
 
-/** What became of it, and why. */
+/** The outcome, and the reason for it. */
 export type PackOutcome = 'packed' | 'few-extents' | 'no-space' | 'no-gain' | 'changed';
 
-/** Rejects with `ABORT_ERR` if it is stopped, and leaves nothing then. */
+/** Rejects with `ABORT_ERR` if stopped, and then leaves nothing behind. */
 export async function packImage(
   task: Task,
   folder: OpenFolder,
@@ -30,7 +31,7 @@ export async function packImage(
   const { bsize, blocks, bavail } = await statfs(folder.sessionPath);
   if (!isSpacePlenty(dataBytes, bavail * bsize, blocks * bsize)) return 'no-space';
   const started = performance.now();
-  // Of a grown image the digest is not known.
+  // The digest of a grown image is not known.
   const isGrown = record.template.sizeBytes !== record.sizeBytes;
   const { staged, imagePath } = await native().stageImage(folder.handle, image.source, {
     sidecars: [],
@@ -60,7 +61,7 @@ export async function packImage(
   }
 }
 
-/** Less than half of the extents are worth the space. */
+/** Packing is worth its space if it leaves less than half of the extents. */
 async function gains(path: string, before: number | undefined): Promise<boolean> {
   const { source } = await native().openSource(path);
   try {

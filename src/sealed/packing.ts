@@ -1,40 +1,40 @@
-// When packing an image pays: when its extents have cost clones as much time as packing will take.
+// Decides when packing an image pays off: when its extents have cost clones as much time as packing will take.
 
 import { FEW_EXTENTS } from './extents.js';
 
-// What FICLONE takes for an extent, by kind of file system.
+// The cost of one extent to FICLONE, by filesystem type.
 const EXTENT_MS: readonly (readonly [kind: string, ms: number])[] = [
   ['xfs:', 0.012],
   ['btrfs:', 0.008],
 ];
 const OTHER_EXTENT_MS = 0.01;
 
-// Until a copy was seen here.
+// Used until this process has measured a copy.
 let bytesPerMs = 300 * 1024;
 
-/** What this process has seen a copy take. */
+/** Copy times that this process has measured. */
 export function sawCopy(bytes: number, durationMs: number): void {
   if (bytes > 0 && durationMs > 0) bytesPerMs = (bytesPerMs + bytes / durationMs) / 2;
 }
 
-/** How long packing will take. */
+/** Estimates how long packing will take. */
 export function packingMs(dataBytes: number): number {
   return dataBytes / bytesPerMs;
 }
 
-/** What the extents beyond a few cost each clone. */
+/** What the extents beyond the first few cost each clone. */
 export function extentsMs(extents: number | undefined, filesystem: string): number {
   const ms = EXTENT_MS.find(([kind]) => filesystem.startsWith(kind))?.[1] ?? OTHER_EXTENT_MS;
   return Math.max(0, (extents ?? 0) - FEW_EXTENTS) * ms;
 }
 
-/** The number of clones after which packing has paid; infinity if there is nothing to win. */
+/** The number of clones after which packing has paid off. Infinity if there is nothing to gain. */
 export function clonesThatPay(extents: number | undefined, dataBytes: number, filesystem: string): number {
   const costMs = extentsMs(extents, filesystem);
   return costMs === 0 ? Number.POSITIVE_INFINITY : Math.max(1, Math.ceil(packingMs(dataBytes) / costMs));
 }
 
-/** Whether a copy of `dataBytes` leaves a fifth of the file system, and as much again, free. */
+/** Whether a copy of `dataBytes` leaves a fifth of the filesystem, and another `dataBytes`, free. */
 export function isSpacePlenty(dataBytes: number, availableBytes: number, totalBytes: number): boolean {
   return availableBytes - dataBytes >= Math.max(dataBytes, totalBytes / 5);
 }

@@ -1,7 +1,7 @@
-// Making sealed images: in staging, published with their record by one rename, so none is ever wrong or half there.
-//
-// The image is on the disk before its record is written, and a record counts only for the image in the state that it names. So nothing else is
-// flushed: what a power cut takes is made anew. A reflink needs no flush at all, since the file system writes what it changes in order.
+// Makes sealed images. An image is built in staging and published with its record by one rename, so none is ever wrong
+// or half-written. The image reaches the disk before its record is written, and a record is valid only for the image
+// state that it names. So nothing else is flushed: what a power cut removes is made again. A reflink needs no flush,
+// because the filesystem writes its changes in order.
 
 import { chmod } from 'node:fs/promises';
 import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } from '../addon/native.js';
@@ -19,8 +19,8 @@ import { keyOf, type PackState, RECORD_FILE, RECORD_VERSION, type SealRecord } f
 const SEALED_MODE = 0o444;
 
 /**
- * A sealed image of an open template, published with its record: a reflink, or a copy where that cannot be. Gives the digest of its bytes. Rejects
- * with `TEMPLATE_CHANGED` if that is not the `known` one.
+ * Seals an open template and publishes the image with its record. Uses a reflink, or a copy where that is not possible.
+ * Returns the digest of its bytes. Rejects with `TEMPLATE_CHANGED` if that differs from `known`.
  */
 export async function sealTemplate(
   task: Task,
@@ -32,7 +32,7 @@ export async function sealTemplate(
   const { identity } = info;
   const outcome = await stage(folder, { source, identity, sealed: false });
   try {
-    // The digest is that of the bytes in the sealed image, whatever happens to the template.
+    // The digest is of the bytes in the sealed image, whatever happens to the template.
     const sha256 =
       outcome.status === 'copy-needed'
         ? await copyImage(task, outcome.staged)
@@ -49,7 +49,7 @@ export async function sealTemplate(
   }
 }
 
-/** A grown variant of a sealed image, checked and published. */
+/** Makes, checks and publishes a grown variant of a sealed image. */
 export async function sealGrown(
   task: Task,
   folder: OpenFolder,
@@ -73,7 +73,7 @@ export async function sealGrown(
   }
 }
 
-/** A reflink where that can be; else a copy has begun, which is packed and hashed on the way. */
+/** Reflinks if possible. Otherwise starts a copy, which packs and hashes on the way. */
 async function stage(
   folder: OpenFolder,
   { source, identity }: CloneSource,
@@ -90,7 +90,7 @@ async function stage(
   });
 }
 
-/** Publishes a staged image. `flushed`: its data may still be in memory. */
+/** Publishes a staged image. `flushed` flushes it first, because its data may still be in memory. */
 export async function publish(
   { staged, imagePath }: { readonly staged: NativeStagedSlot; readonly imagePath: string },
   record: Pick<SealRecord, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
@@ -119,7 +119,7 @@ export async function publish(
   }
 }
 
-/** What it holds on disk that no other file does. */
+/** Bytes on disk that no other file shares. */
 async function ownBytes(path: string): Promise<number> {
   const usage = native().newDiskUsage();
   try {

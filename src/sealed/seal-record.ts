@@ -1,4 +1,5 @@
-// What is kept beside a sealed image: what it is of, and the state of the file when it was sealed.
+// Reads and writes the record beside a sealed image: what the image is of, and the state of its file when it was
+// sealed.
 import { join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { type FileState, isFileState, type TemplateRecord } from '../catalog/template-record.js';
@@ -14,11 +15,11 @@ export interface SealRecord extends TemplateRecord {
   readonly sizeBytes: number;
   readonly image: FileState;
   readonly extents?: number;
-  /** Bytes on disk that no other file had when it was sealed. */
+  /** Bytes on disk that no other file shared when it was sealed. */
   readonly ownBytes?: number;
 }
 
-/** A packed image lies in few extents; its folder stands beside that of the plain one until that is gone. */
+/** A packed image has few extents. Its folder stands beside the plain image's until that one is removed. */
 export type PackState = 'plain' | 'packed';
 
 const PACKED_SUFFIX = '-packed';
@@ -34,7 +35,7 @@ export function partsOf(key: string): { sha256: string; sizeBytes: number; packe
   return { sha256, sizeBytes: Number(sizeBytes), packed: suffix === PACKED_SUFFIX };
 }
 
-/** Whether the image is as it was when it was sealed. */
+/** Whether the image is unchanged since it was sealed. */
 export function isSealed(record: SealRecord, key: string, identity: Identity): boolean {
   const { image } = record;
   return (
@@ -49,12 +50,15 @@ export function isSealed(record: SealRecord, key: string, identity: Identity): b
   );
 }
 
-/** Rejects with the system's code if it is there and cannot be read: that the disk is ill, or too many files are open, is no reason to distrust it. */
+/**
+ * Rejects with the system error code if the record exists but cannot be read. A failing disk or too many open files is
+ * no reason to distrust it.
+ */
 export async function readRecord(path: string): Promise<SealRecord | undefined> {
   return parseRecord((await readOwnFile(join(path, RECORD_FILE), RECORD_BYTES_LIMIT)) ?? '');
 }
 
-/** Undefined for anything that was not written here. */
+/** Undefined for anything that this library did not write. */
 export function parseRecord(text: string): SealRecord | undefined {
   try {
     const record = JSON.parse(text) as SealRecord;

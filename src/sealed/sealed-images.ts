@@ -3,8 +3,9 @@
 //   <clonesDir>/.microvm-rootfs/sealed/<sha256>-<size>/rootfs.ext4   0444, flushed, never changed
 //                                                      record.json   what it is, and the state of the file when it was sealed
 //
-// Built in staging and published with its record by one rename, so none is ever wrong or half there. Reflinking costs by the extent,
-// growing costs a process, a template may lie on another file system or be replaced at any moment: all of that is paid for once.
+// Built in staging and published with its record by one rename, so none is ever wrong or half-written. Reflinking costs
+// per extent, growing needs a process, and a template may be on another filesystem or be replaced at any moment. A
+// sealed image pays these costs once.
 
 import { channel } from 'node:diagnostics_channel';
 import { readdir, stat, utimes } from 'node:fs/promises';
@@ -27,7 +28,7 @@ import { clonesThatPay } from './packing.js';
 import { sealGrown, sealTemplate } from './seal-image.js';
 import { isSealed, keyOf, partsOf, RECORD_FILE, readRecord, type SealRecord } from './seal-record.js';
 
-/** A sealed image, and what is known of it here. */
+/** A sealed image, and what this process knows about it. */
 export interface SealedImageInfo {
   readonly path: string;
   readonly templatePath: string;
@@ -35,17 +36,17 @@ export interface SealedImageInfo {
   readonly sizeBytes: number;
   readonly grown: boolean;
   readonly packed: boolean;
-  /** Pieces that it lies in when it was sealed: each costs a clone about 10 µs. Undefined where that cannot be told. */
+  /** Number of extents when it was sealed: each costs a clone about 10 µs. Undefined where that is not known. */
   readonly extents: number | undefined;
-  /** Bytes on disk that it had alone when it was sealed. */
+  /** Bytes on disk that it shared with no other file when it was sealed. */
   readonly ownBytes: number | undefined;
-  /** Made of it by this process. */
+  /** Clones that this process made of it. */
   readonly clones: number;
-  /** The number of clones at which this process asks whether to pack it; infinity: never. */
+  /** The clone count at which this process considers packing it. Infinity: never. */
   readonly packAfterClones: number | undefined;
 }
 
-/** What is published on the channel `microvm-rootfs:packing` when it was decided about a sealed image. */
+/** Published on the channel `microvm-rootfs:packing` for each packing decision about a sealed image. */
 export interface PackingEvent {
   readonly path: string;
   readonly sizeBytes: number;
@@ -56,7 +57,7 @@ export interface PackingEvent {
 
 const packingChannel = channel('microvm-rootfs:packing');
 
-// After a seal that found no space.
+// Used after sealing failed for lack of space.
 const FULL_REST_MS = 1000;
 
 export class SealedImages {
@@ -79,17 +80,17 @@ export class SealedImages {
     this.#path = `${folder.statePath}/sealed`;
   }
 
-  /** A sealed image that is open already. */
+  /** A sealed image that is already open. */
   remembered(sha256: string, sizeBytes: number): SealedImage | undefined {
     return this.#open.get(sha256, sizeBytes);
   }
 
-  /** The sealed image was changed or removed behind our back: the next clone finds out what is true. */
+  /** Closes a sealed image that another process changed or removed. The next clone looks at it again. */
   forget(sha256: string, sizeBytes: number): void {
     this.#open.close(sha256, sizeBytes);
   }
 
-  /** The sealed image of a template whose digest is known, at one size: opened, or made. */
+  /** Opens or makes the sealed image of a template with a known digest, at one size. */
   async ensure(template: Template, sizeBytes: number, signal: AbortSignal | undefined): Promise<SealedImage> {
     const { sha256, path } = template;
     const task = new Task(`sealing ${path} at ${sizeBytes} bytes`, signal);
@@ -105,7 +106,7 @@ export class SealedImages {
     );
   }
 
-  /** Seals a template whose digest is not known, and gives the digest: of the bytes in the sealed image. */
+  /** Seals a template whose digest is not known. Returns the digest of the bytes in the sealed image. */
   digestBySealing = (task: Task, path: string, opened: OpenedSource): Promise<string> =>
     this.#folder.use((folder) =>
       unchanged(path, opened, () =>
@@ -115,7 +116,7 @@ export class SealedImages {
       ),
     );
 
-  /** On a full disk not every clone should copy until it is full once more, only to be made from its template then. */
+  /** On a full disk, avoids that every clone copies until the disk is full again, only to fall back to its template. */
   async #whileSpace<T>(work: () => Promise<T>): Promise<T> {
     if (this.#full !== undefined && performance.now() < this.#full.until) throw this.#full.error;
     try {
@@ -139,7 +140,7 @@ export class SealedImages {
     }
     const opened = await native().openSource(path);
     try {
-      // Another file may have the path by now: its bytes must not be sealed under this digest.
+      // The path may hold another file by now, and its bytes must not be sealed under this digest.
       if (!sameTemplate(template.identity, opened.info.identity, opened.filesystem))
         throw templateChangedError(path, 'was replaced before it was sealed');
       await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, sha256));
@@ -158,9 +159,9 @@ export class SealedImages {
     });
   }
 
-  /** The packed image if there is one, else the plain one. */
+  /** Returns the packed image if there is one, else the plain one. */
   async #openSealed(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage | undefined> {
-    // While a packed image is published the plain one goes: so each is looked for again.
+    // The plain image is removed while a packed one is published, so look for both again.
     for (const packing of ['packed', 'plain', 'packed'] as const) {
       const image = await this.#openOne(folder, keyOf(sha256, sizeBytes, packing), packing === 'packed');
       if (image === undefined) continue;
@@ -170,12 +171,12 @@ export class SealedImages {
     return undefined;
   }
 
-  /** Opens a published image; one that is not as it was sealed is thrown away. */
+  /** Opens a published image. Removes it if it changed since it was sealed. */
   async #openOne(folder: OpenFolder, key: string, packed: boolean): Promise<SealedImage | undefined> {
     const path = `${this.#path}/${key}`;
     let opened = await openImage(path);
-    // Another process may publish it at any moment, image and record at once: so what was not there is not thrown away, and the record is
-    // read after the image was opened.
+    // Another process may publish image and record together at any moment. So a missing image is not removed, and the
+    // record is read after the image is opened.
     if (opened === undefined) {
       if (await isMissing(path)) return undefined;
       opened = await openImage(path);
@@ -190,13 +191,13 @@ export class SealedImages {
     return undefined;
   }
 
-  /** When its record was written is when the image was last used, as far as the budget goes. */
+  /** Records a use: the budget takes the record's modification time as the last use. */
   async #touch(path: string): Promise<void> {
     const now = new Date();
     await utimes(`${path}/${RECORD_FILE}`, now, now).catch(() => {}); // not ours to change: then it counts as old
   }
 
-  /** After a clone of it: asks now and then whether it has earned to be packed. */
+  /** Called after each clone. From time to time, checks whether packing the image pays off. */
   cloned(image: SealedImage): void {
     image.clones++;
     if (image.clones < image.packAfter || this.#packing) return;
@@ -213,7 +214,7 @@ export class SealedImages {
       });
   }
 
-  /** Packs the sealed image of a template at one size now, whatever that costs. Resolves to what became of it. */
+  /** Packs the sealed image of a template at one size now, whatever the cost. Resolves to the outcome. */
   async pack(template: Template, sizeBytes: number, signal: AbortSignal | undefined): Promise<PackOutcome> {
     const image = await this.ensure(template, sizeBytes, signal);
     return this.#pack(new Task(`packing ${this.#path}/${image.key}`, signal), image, false);
@@ -243,7 +244,7 @@ export class SealedImages {
             );
         this.#tell(image, dataBytes, outcome);
         if (outcome !== 'packed') return outcome;
-        // From here on clones come from the packed one; no clone has waited for it.
+        // From now on, clones use the packed image. No clone waited for it.
         await this.#openSealed(folder, parts.sha256, parts.sizeBytes);
         await this.#discard(folder, key);
         await this.#keepBudget(folder, keyOf(parts.sha256, parts.sizeBytes, 'packed'));
@@ -261,7 +262,7 @@ export class SealedImages {
     packingChannel.publish(event);
   }
 
-  /** After an image was made that the budget counts. */
+  /** Called after an image was made that counts towards the budget. */
   async #keepBudget(folder: OpenFolder, keep: string): Promise<void> {
     const candidates: Candidate[] = [];
     for (const key of await readdir(this.#path)) {
@@ -288,7 +289,7 @@ export class SealedImages {
     await this.#touch(path);
   }
 
-  /** All sealed images, in no order: what they hold, and what packing them would take. */
+  /** Lists all sealed images, in no order: what they hold, and what packing them would take. */
   async list(): Promise<SealedImageInfo[]> {
     if (await isMissing(this.#path)) return [];
     const images: SealedImageInfo[] = [];
@@ -318,7 +319,7 @@ export class SealedImages {
     this.#folder.sweepInBackground();
   }
 
-  /** Throws away the images of templates that are no longer there, or not as they were. Resolves to their number. */
+  /** Removes the images of templates that are gone or have changed. Resolves to their number. */
   async collect(): Promise<number> {
     return this.#folder.use(async (folder) => {
       let removed = 0;
@@ -335,7 +336,7 @@ export class SealedImages {
     });
   }
 
-  /** Ends packing under way, at once. */
+  /** Stops any packing under way at once. */
   stop(): void {
     this.#ending.abort();
   }

@@ -1,4 +1,4 @@
-// Giving a slot's image a place in a jail: Firecracker's jailer sees nothing outside its chroot.
+// Exports a slot's image into a jail: Firecracker's jailer sees nothing outside its chroot.
 
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
@@ -19,12 +19,13 @@ export interface ExportedImage {
   readonly path: string;
   readonly sizeBytes: number;
   /**
-   * `hardlink`: the slot's very image under another name, what the VM writes is in the slot. Else the image has a life
-   * of its own.
+   * `hardlink`: another name of the slot's own image, so what the VM writes is in the slot. Otherwise the image is
+   * independent of the slot.
    */
   readonly strategy: Strategy;
   /**
-   * Ways that were left before one served, in order. `SHARED_INODE`: the clone is its template, which no jail may have.
+   * Methods that failed before one worked, in order. `SHARED_INODE`: the clone is the template itself, which no jail
+   * may get.
    */
   readonly attempts: readonly Attempt[];
 }
@@ -71,7 +72,7 @@ async function exportImage(
   return { strategy, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
 }
 
-/** Why there can be no hardlink; undefined if it was made. */
+/** Why a hardlink is not possible. Undefined if it was made. */
 async function link(
   { handle }: OpenFolder,
   vm: VmId,

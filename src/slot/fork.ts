@@ -1,4 +1,4 @@
-// A new slot from another's present contents.
+// Makes a new slot from the current contents of another.
 
 import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
@@ -24,7 +24,7 @@ export async function forkSlot(
   const task = new Task(what, options.signal);
   try {
     task.checkAborted();
-    // No folder is opened or made for a slot that does not exist.
+    // Do not open or create a folder for a slot that does not exist.
     if (!refuseInUse && folder.opened !== undefined) {
       const forked = await forkInOneTrip(what, folder, names, from, vm, options);
       if (forked !== undefined) return forked;
@@ -41,7 +41,7 @@ export async function forkSlot(
   }
 }
 
-/** Undefined, and nothing is made, unless the parent is plainly whole and can be reflinked. */
+/** Undefined, with nothing created, unless the parent is clearly complete and can be reflinked. */
 async function forkInOneTrip(
   what: string,
   folder: ManagedFolder,

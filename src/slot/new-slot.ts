@@ -1,4 +1,4 @@
-// A slot made of an image that is not a template: another slot's, or a snapshot's.
+// Makes a slot from an image that is not a template: another slot's, or a snapshot's.
 
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
@@ -15,33 +15,33 @@ import { imagePath, rawIdFile, sidecarsOf } from './stamps.js';
 import { unsettledFile } from './unsettled.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
-/** A slot that was made of another image than a template's. */
+/** A slot made from an image that is not a template. */
 export interface DerivedRootfs {
-  /** The sanitised id: the name of the slot's folder. */
+  /** The sanitised id, which is the name of the slot's folder. */
   readonly vmId: string;
-  /** The stack that the image descends from, if it is known. */
+  /** The stack that the image descends from, if known. */
   readonly stack: string | undefined;
-  /** The image to give to the VM. */
+  /** The path of the image for the VM. */
   readonly path: string;
-  /** The digest of the template that the image descends from, as in the stamp. Not that of the image. */
+  /** The digest of the template that the image descends from, as in the stamp. It is not the image's own digest. */
   readonly sourceSha256: string;
   readonly sizeBytes: number;
   readonly strategy: Strategy;
-  /** Strategies that were tried before, in order. */
+  /** Strategies that failed before, in order. */
   readonly attempts: readonly Attempt[];
 }
 
-/** What a slot says of the template that its image descends from. */
+/** What a slot records about the template that its image descends from. */
 export interface Descent {
   readonly sourceSha256: string;
   readonly sizeStamp: number | undefined;
   /** The stack. */
   readonly stack: string | undefined;
-  /** The same, if the slot has to say so in a file. */
+  /** The stack, if the slot must record it in a file. */
   readonly storedStack: string | undefined;
 }
 
-/** Without a source the file at `from.path` is opened on the way. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
+/** Without a source, opens the file at `from.path` itself. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
 export async function newSlot(
   task: Task,
   folder: ManagedFolder,

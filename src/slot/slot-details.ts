@@ -1,4 +1,4 @@
-// All that can be told of one slot.
+// Collects everything that can be told about one slot.
 
 import { inspectSlot, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
@@ -14,22 +14,22 @@ import type { VmId } from './vm-id.js';
 
 export interface SlotDetails extends SlotInfo {
   /**
-   * How its image was made, as far as the disk tells: a reflink whose guest has rewritten all of it looks like a copy.
+   * How its image was made, as far as the disk shows. A reflink whose guest has rewritten everything looks like a copy.
    */
   readonly strategy: Strategy;
   readonly use: SlotUse;
   /**
-   * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if its stack is not
-   * known, or the template's present digest is not.
+   * Whether its stack has other bytes in the catalog by now, or is gone from there. Undefined if the stack or the
+   * template's current digest is not known.
    */
   readonly outdated: boolean | undefined;
-  /** Bytes on disk that its image alone has: what releasing it gives back. */
+  /** Bytes on disk that only its image holds: releasing it frees this much. */
   readonly aloneBytes: number;
   /** Bytes on disk that its image shares with others. */
   readonly sharedBytes: number;
 }
 
-/** The digest of a stack's template now; null if there is none, undefined if it is not known. */
+/** The current digest of a stack's template. Null if there is none, undefined if it is not known. */
 export type DigestNow = (stack: string) => Promise<string | null | undefined>;
 
 export async function slotDetails(

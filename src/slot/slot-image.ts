@@ -1,4 +1,4 @@
-// The image of a slot that is there, opened to be read: to fork it, to snapshot it, to export it.
+// Opens an existing slot's image for reading: to fork, snapshot or export it.
 
 import { type Identity, sameImage, sameState } from '../addon/identity.js';
 import { inspectSlot, type NativeSource, native, type SlotState } from '../addon/native.js';
@@ -21,7 +21,7 @@ import { imageInUse } from './slot-use.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
-/** What a slot's own files say, and its image. */
+/** What a slot's own files record, and its image. */
 export interface SlotImage {
   readonly path: string;
   readonly source: NativeSource;
@@ -31,10 +31,10 @@ export interface SlotImage {
   readonly sizeStamp: number | undefined;
 }
 
-// Each round is lost to somebody who grows or releases the slot in the same instant.
+// A round fails only if somebody grows or releases the slot at the same moment.
 const ROUNDS = 16;
 
-/** The size of the template that slots of this digest and stack were cloned from; undefined if it is not known. */
+/** The size of the template that slots of this digest and stack were cloned from. Undefined if not known. */
 export type TemplateBytes = (sha256: string, stack: string | undefined) => Promise<number | undefined>;
 
 export interface SlotImageRequest {
@@ -45,7 +45,7 @@ export interface SlotImageRequest {
 }
 
 /**
- * Runs `work` with the image of a whole slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
+ * Runs `work` with the image of a complete slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
  * `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`.
  */
 export async function withSlotImage<T>(
@@ -55,11 +55,11 @@ export async function withSlotImage<T>(
   work: (image: SlotImage, folder: OpenFolder) => Promise<T>,
 ): Promise<T> {
   const path = `${folder.path}/${vm.safe}`;
-  // Nothing is made for a slot that is not there.
+  // Create nothing for a slot that does not exist.
   if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
   return folder.use(async (open) => {
     for (let round = 0; round < ROUNDS; round++) {
-      // Before it is open here as well.
+      // Check before this process opens it too.
       const inUse = refuseInUse && (await imageInUse(path)) === 'in-use';
       const image = await openImage(path, open, vm, signal);
       if (image === undefined) continue;
@@ -75,7 +75,7 @@ export async function withSlotImage<T>(
   });
 }
 
-/** A VMM can make its image as long as the file system allows, and reading that would take years. */
+/** A VMM can make its image as long as the filesystem allows, and reading that would take years. */
 async function requireExpectedLength(
   path: string,
   { identity, sizeStamp, sourceSha256, state }: SlotImage,
@@ -91,7 +91,7 @@ function slotInUseError(path: string): RootfsError {
   return new RootfsError('SLOT_IN_USE', message, { path });
 }
 
-/** Undefined if the image was replaced between the two looks: then the stamps need not be those of the image. */
+/** Undefined if the image was replaced between the two looks, because then the stamps may not belong to it. */
 async function openImage(
   path: string,
   { handle }: OpenFolder,
@@ -99,7 +99,7 @@ async function openImage(
   signal: AbortSignal | undefined,
 ): Promise<SlotImage | undefined> {
   const imagePath = `${path}/${CLONE_ROOTFS_FILE}`;
-  // Neither may reject before the other is done: the image would stay open.
+  // Wait for both before rejecting. Otherwise the image would stay open.
   const [looked, opened] = await Promise.all([
     inspectSlot(handle, vm.safe).catch((error: unknown) => ({ failed: error })),
     native()
@@ -145,7 +145,7 @@ async function openImage(
   }
 }
 
-/** After reading an image: rejects with `SOURCE_CHANGED` if somebody wrote to it meanwhile. */
+/** Called after an image was read. Rejects with `SOURCE_CHANGED` if somebody wrote to it meanwhile. */
 export async function requireUnchanged(what: string, source: NativeSource, before: Identity): Promise<void> {
   const { info } = await native().checkSource(source);
   if (!sameState(before, info.identity)) throw sourceChangedError(what);

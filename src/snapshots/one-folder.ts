@@ -1,13 +1,13 @@
-// Looking at a snapshot that another process may remove, or take anew under the same name, in the same instant.
+// Looks at a snapshot safely while another process may remove it, or replace it under the same name.
 import { lstat } from 'node:fs/promises';
 import { failedWith } from '../system/errors.js';
 
-// Each round is lost to somebody who replaces the snapshot meanwhile.
+// A round fails only if somebody replaces the snapshot meanwhile.
 const ROUNDS = 16;
 
 /**
- * Runs `look` until all that it saw was in one and the same folder, so that what it finds missing is missing, and no file is held against the
- * manifest of another snapshot. `undo` is given what it returned in vain.
+ * Runs `look` until everything it saw was in the same folder. Then a file it did not find is really missing, and no
+ * file is compared with the manifest of another snapshot. `undo` receives the results of failed rounds.
  */
 export async function inOneFolder<T>(
   path: string,
@@ -28,7 +28,7 @@ export async function inOneFolder<T>(
   }
 }
 
-/** Its change time as well: renaming it changes that, and an inode number is used again. */
+/** Includes the change time: a rename changes it, and inode numbers are reused. */
 async function folderAt(path: string): Promise<string | undefined> {
   try {
     const { dev, ino, ctimeNs } = await lstat(path, { bigint: true });

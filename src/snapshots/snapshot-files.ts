@@ -1,4 +1,4 @@
-// The files of snapshots: opened, hashed, and compared with the manifest.
+// Opens and hashes the files of snapshots, and compares them with the manifest.
 
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';

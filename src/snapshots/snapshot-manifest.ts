@@ -1,10 +1,11 @@
-// The list of what a snapshot holds: digests as `sha256sum` writes them, so that `sha256sum -c` agrees, and in a comment what it does not know of.
+// Reads and writes a snapshot's manifest. Digests are in the format of `sha256sum`, so `sha256sum -c` works. A comment
+// holds everything else.
 import { isWellFormed } from '../system/arguments.js';
 
-/** A snapshot's manifest, in its folder. */
+/** The name of the manifest in a snapshot's folder. */
 export const SNAPSHOT_MANIFEST_FILE = 'SHA256SUMS';
 
-// Far above what any snapshot needs.
+// Far more than any snapshot needs.
 export const MANIFEST_BYTES_LIMIT = 1024 * 1024;
 
 const HEAD = '# microvm-rootfs snapshot ';
@@ -17,19 +18,19 @@ export interface SnapshotFile {
 }
 
 export interface SnapshotRecord {
-  /** The VM's id, as it was given to `cloneForVm`. */
+  /** The VM's id, as passed to `cloneForVm`. */
   readonly vmId: string;
   readonly stack: string | undefined;
   /** The digest of the template that the disk descends from. */
   readonly sourceSha256: string;
   readonly sizeStamp: number | undefined;
-  /** In ISO 8601. */
+  /** ISO 8601. */
   readonly createdAt: string;
   /** The disk first. */
   readonly files: readonly SnapshotFile[];
 }
 
-/** Whether `sha256sum` writes the name as it is, and a file can have it. */
+/** Whether the name is valid for a file, and `sha256sum` writes it without escaping. */
 export function isPlainName(name: string): boolean {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is refused
   return /^[^/\\\u0000-\u001f]{1,255}$/.test(name) && !name.startsWith('.') && isWellFormed(name);
@@ -41,7 +42,7 @@ export function formatManifest({ files, ...rest }: SnapshotRecord): string {
   return [`${HEAD}${head}`, ...files.map(({ name, sha256 }) => `${sha256}  ${name}`), ''].join('\n');
 }
 
-/** Undefined if it is not what {@link formatManifest} wrote. */
+/** Undefined if {@link formatManifest} did not write it. */
 export function parseManifest(text: string): SnapshotRecord | undefined {
   const [head = '', ...lines] = text.split('\n');
   if (!head.startsWith(HEAD) || lines.pop() !== '') return undefined;
@@ -65,7 +66,7 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
       (sizeStamp === undefined || Number.isSafeInteger(sizeStamp)) &&
       !Number.isNaN(Date.parse(createdAt)) &&
       files.length > 0 &&
-      // A manifest that was cut off after a line lists fewer.
+      // A manifest that was cut off after a line lists fewer files.
       files.length === Object.keys(sizes).length;
     return isWhole ? { vmId, stack, sourceSha256, sizeStamp, createdAt, files } : undefined;
   } catch {

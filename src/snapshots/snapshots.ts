@@ -1,4 +1,5 @@
-// Snapshots of slots: the disk, and whatever belongs to the same moment (a VM's memory and state), each file with its digest.
+// Snapshots of slots: the disk, and whatever belongs to the same moment (a VM's memory and state), each file with its
+// digest.
 //
 //   <snapshotsDir>/<name>/rootfs.ext4   the disk, by reflink where that is possible
 //                         …             the other files
@@ -52,9 +53,9 @@ export interface Snapshot {
   readonly name: string;
   /** Its folder. */
   readonly path: string;
-  /** The id of the VM that it is of, as it was given to `cloneForVm`. */
+  /** The id of the VM it was taken of, as passed to `cloneForVm`. */
   readonly vmId: string;
-  /** The stack that the disk descends from, if it is known. */
+  /** The stack that the disk descends from, if known. */
   readonly stack: string | undefined;
   readonly createdAt: Date;
   /** The disk, `rootfs.ext4`, first. */
@@ -62,23 +63,23 @@ export interface Snapshot {
 }
 
 export interface NewSnapshot extends Snapshot {
-  /** How each file came here, in the order of `files`. */
+  /** How each file was copied, in the order of `files`. */
   readonly strategies: readonly Strategy[];
 }
 
 export interface RestoredRootfs extends DerivedRootfs {
-  /** The snapshot's other files, for the VM to load: by path, never to be written to. */
+  /** The snapshot's other files, for the VM to load by path. They must never be written to. */
   readonly files: readonly string[];
 }
 
-/** Who waits for a snapshot, and how that caller is told of its progress. */
+/** The caller's signal and progress callback. */
 interface Watcher {
   readonly signal: AbortSignal | undefined;
   readonly onProgress: ((progress: Progress) => void) | undefined;
 }
 
 export class Snapshots {
-  /** The folder of snapshots, opened as the clones folder is: with staging that a crash leaves to be swept. */
+  /** The folder of snapshots. It is opened like the clones folder: recovery removes what a crash leaves in staging. */
   readonly folder: ManagedFolder;
   readonly #clones: ManagedFolder;
   readonly #names: StackNames;
@@ -114,7 +115,7 @@ export class Snapshots {
     try {
       if (!(await isMissing(path))) throw snapshotExistsError(path);
       const request = { refuseInUse, templateBytes: this.#templateBytes, signal: task.signal };
-      // The default folder lies in ours, which is made when the clones folder is opened.
+      // The default folder is inside the clones folder, which is created when it is opened.
       return await withSlotImage(this.#clones, vm, request, (image) =>
         withSources(image, others, (sources) =>
           this.#staged(async (staged) => {
@@ -138,7 +139,7 @@ export class Snapshots {
     return { vmId: vm.raw, stack, sourceSha256, sizeStamp, createdAt: new Date().toISOString(), files };
   }
 
-  /** What is published stays published: somebody may have restored it by now. */
+  /** A published snapshot stays published: somebody may have already restored it. */
   async #flushNames(path: string): Promise<void> {
     try {
       await flush(this.folder.path);
@@ -148,7 +149,7 @@ export class Snapshots {
     }
   }
 
-  /** Those that are whole, in no order. */
+  /** Lists the complete snapshots, in no order. */
   async *list(): AsyncGenerator<Snapshot, void, undefined> {
     let names: string[];
     try {
@@ -181,7 +182,7 @@ export class Snapshots {
     }
   }
 
-  /** The slot is made of the very files that were verified. */
+  /** The slot is made from the same open files that were verified. */
   async restore(
     name: string,
     vm: VmId,
@@ -194,7 +195,7 @@ export class Snapshots {
       const known = await this.#verified.remembered(path);
       const restored = known && (await this.#cloneDisk(task, path, known, vm, options).catch(unlessChanged));
       if (restored !== undefined) return restored;
-      // Not verified yet, or not what it was.
+      // Not verified yet, or changed since.
       this.#verified.forget(path);
       const verified = await this.#verifying.join(path, task, (shared) =>
         this.#withFiles(path, (record, sources) =>
@@ -239,7 +240,7 @@ export class Snapshots {
       this.folder.sweepInBackground();
       return true;
     } catch (error) {
-      // Another process was faster.
+      // Another process removed it first.
       if (failedWith(error, 'ENOENT') && (await isMissing(path))) return false;
       throw asRootfsError(what, error);
     }
@@ -261,7 +262,7 @@ export class Snapshots {
     );
   }
 
-  /** Runs `work` with a new folder in staging, and removes what is left of it. */
+  /** Runs `work` with a new folder in staging, and removes what is left of it afterwards. */
   #staged<T>(work: (path: string) => Promise<T>): Promise<T> {
     return this.folder.use(async ({ sessionPath }) => {
       const staged = join(sessionPath, `snapshot-${randomUUID()}`);
@@ -313,14 +314,14 @@ function closeAll(sources: readonly OpenedSource[]): void {
   for (const { source } of sources) native().dispose(source);
 }
 
-/** Rejects with `SNAPSHOT_CORRUPT` if there is something that is no snapshot. */
+/** Rejects with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot. */
 async function isThere(path: string): Promise<boolean> {
   if (await isMissing(path)) return false;
   await readRecord(path);
   return true;
 }
 
-/** What was remembered of a snapshot may be of files that it had before. */
+/** Remembered facts about a snapshot may be about files that it had before. */
 function unlessChanged(error: unknown): undefined {
   if (!(error instanceof RootfsError && error.code === 'SOURCE_CHANGED')) throw error;
 }

@@ -1,4 +1,5 @@
-// Making a snapshot in staging: all files are copied before any is hashed, since the VM is paused until they are copied.
+// Makes a snapshot in staging. All files are copied before any is hashed, because the VM is paused until they are
+// copied.
 import { rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
@@ -21,7 +22,7 @@ import {
   type SnapshotRecord,
 } from './snapshot-manifest.js';
 
-/** A file that goes into the snapshot, open. */
+/** An open file that goes into the snapshot. */
 export interface SnapshotSource {
   readonly name: string;
   readonly source: NativeSource;
@@ -30,7 +31,7 @@ export interface SnapshotSource {
 
 const READ_ONLY = { owner: undefined, mode: 0o400 };
 
-/** Throws `INVALID_ARGUMENT` unless the files can lie beside each other and the disk in one folder. */
+/** Throws `INVALID_ARGUMENT` if the files cannot share one folder with each other and the disk. */
 export function requireNames(others: readonly string[]): void {
   const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
   const seen = new Set<string>([SNAPSHOT_MANIFEST_FILE]);
@@ -46,7 +47,10 @@ export function requireNames(others: readonly string[]): void {
   }
 }
 
-/** Runs `work` with the disk and the other files, which must belong to the owner of the disk, to root or to this process's user. */
+/**
+ * Runs `work` with the disk and the other files. Those must belong to the owner of the disk, to root, or to this
+ * process's user.
+ */
 export async function withSources<T>(
   image: SlotImage,
   others: readonly string[],
@@ -68,7 +72,7 @@ export async function withSources<T>(
   }
 }
 
-/** Rejects with `SOURCE_CHANGED` if one of them was written to before all were copied. */
+/** Rejects with `SOURCE_CHANGED` if a file was written to before all were copied. */
 export async function copyAll(
   task: Task,
   sources: readonly SnapshotSource[],
@@ -112,7 +116,7 @@ export async function describeCopies(
   }));
 }
 
-/** Writes the manifest and makes the snapshot appear. Rejects with `SNAPSHOT_EXISTS`. */
+/** Writes the manifest and publishes the snapshot. Rejects with `SNAPSHOT_EXISTS`. */
 export async function publish(staged: string, path: string, record: SnapshotRecord): Promise<void> {
   const manifest = join(staged, SNAPSHOT_MANIFEST_FILE);
   await writeFile(manifest, formatManifest(record), { mode: 0o444, flush: true });

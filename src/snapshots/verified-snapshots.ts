@@ -1,5 +1,6 @@
-// Snapshots whose files were verified. The digest of each file is kept by the file's identity, as a template's is, so every later restore, in this process
-// or another, reads nothing again. What this process has verified it remembers whole: a restore is one trip then.
+// Remembers which snapshots were verified. The digest of each file is stored by the file's identity, like a template's,
+// so later restores in any process need not read the files again. This process also keeps whole snapshots in memory, so
+// that a restore takes a single native call.
 
 import { join } from 'node:path';
 import { type Identity, sameState } from '../addon/identity.js';
@@ -11,12 +12,12 @@ import { dropOldest } from '../system/drop-oldest.js';
 import { verifyAll, type Watched } from './snapshot-files.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';
 
-// They take some hundred bytes each.
+// Each takes a few hundred bytes.
 const LIMIT = 4096;
 
 export interface VerifiedSnapshot {
   readonly record: SnapshotRecord;
-  /** Of each file, in the order of the record. */
+  /** For each file, in the order of the record. */
   readonly identities: readonly Identity[];
 }
 
@@ -28,7 +29,10 @@ export class VerifiedSnapshots {
     this.#digests = digests;
   }
 
-  /** What was verified under this path, if its files other than the disk are as they were. Whoever clones the disk compares that one. */
+  /**
+   * What was verified under this path, if all files except the disk are unchanged. Whoever clones the disk must compare
+   * the disk itself.
+   */
   async remembered(path: string): Promise<VerifiedSnapshot | undefined> {
     const known = this.#known.get(path);
     if (known === undefined || known.identities.length === 1) return known;
@@ -44,7 +48,7 @@ export class VerifiedSnapshots {
     this.#known.delete(path);
   }
 
-  /** Reads those files again whose digests are not known. Rejects with `SNAPSHOT_CORRUPT`. */
+  /** Reads the files whose digests are not known. Rejects with `SNAPSHOT_CORRUPT`. */
   async verify(
     path: string,
     record: SnapshotRecord,
@@ -66,7 +70,7 @@ export class VerifiedSnapshots {
     return verified;
   }
 
-  /** Snapshots are flushed when they are made, so a digest that outlives a power cut is of data that does. */
+  /** Snapshots are flushed when they are made. So if a digest survives a power cut, its data does too. */
   async #keep(path: string, record: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
     for (const [i, opened] of sources.entries()) {
       const sha256 = record.files[i]?.sha256 as string;
@@ -75,7 +79,7 @@ export class VerifiedSnapshots {
   }
 }
 
-/** Whether a later write would change the file's identity. */
+/** Whether a later write is certain to change the file's identity. */
 function isSettled({ info, filesystem, openForWriting }: OpenedSource): boolean {
   return !openForWriting && msUntilTimesTell(info.identity, filesystem) === 0;
 }

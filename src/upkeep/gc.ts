@@ -1,4 +1,4 @@
-// Releasing every slot that nobody wants any more.
+// Releases every slot that is no longer wanted.
 
 import { inspectSlot, type SlotState } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -10,12 +10,15 @@ import { asRootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { Task } from '../system/task.js';
 
-/** What {@link collectGarbage} did, or with `dryRun` would do. Ids are raw: as they were given to `cloneForVm`. */
+/** What {@link collectGarbage} did, or would do with `dryRun`. Ids are raw: as passed to `cloneForVm`. */
 export interface GcReport {
   readonly released: readonly string[];
-  /** Not wanted, but some process has the image open. */
+  /** Not wanted, but a process has the image open. */
   readonly inUse: readonly string[];
-  /** Not wanted, but whether the image is open cannot be told here (FUSE, NFS): left. Release them by their ids. */
+  /**
+   * Not wanted, but left, because this filesystem cannot tell whether the image is open (FUSE, NFS). Release them by
+   * id.
+   */
   readonly unknown: readonly string[];
 }
 
@@ -56,7 +59,7 @@ export async function collectGarbage(
   return report;
 }
 
-/** `recover()` takes care of what is torn. What is no slot of ours, or can't be read for certain, stays. */
+/** `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, stay. */
 function isWholeSlot(state: SlotState): boolean {
   const leftAlone = isUnstamped(state) || isNobodys(state) || unknownStamp(state) !== undefined;
   return state.kind === 'folder' && !leftAlone && !isTorn(state, () => undefined);

@@ -1,4 +1,4 @@
-// Putting a clones folder in order after crashes and power cuts, beside live processes.
+// Repairs a clones folder after crashes and power cuts, while other processes keep using it.
 
 import { inspectSlot } from '../addon/native.js';
 import type { Pool } from '../clone/pool.js';
@@ -17,21 +17,21 @@ import { Task } from '../system/task.js';
 
 /** What {@link recover} did. */
 export interface RecoverReport extends SweepReport {
-  /** Sealed images of templates that are gone or were replaced. */
+  /** Sealed images whose templates are gone or were replaced. */
   readonly sealedRemoved: number;
-  /** Ready slots of the pool of such templates. */
+  /** Ready slots in the pool whose templates are gone or were replaced. */
   readonly pooledRemoved: number;
-  /** Slots that were not whole and were removed, by folder name. */
+  /** Incomplete slots that were removed, by folder name. */
   readonly tornSlots: readonly string[];
-  /** Slots that are not whole and were left, because some process has their image open. */
+  /** Incomplete slots that were left, because a process has their image open. */
   readonly tornInUse: readonly string[];
-  /** Slots, or other people's folders, that hold an image without any stamp: left as they are, to be released by their ids. */
+  /** Slots, or foreign folders, that hold an image without a stamp. They are left unchanged: release them by id. */
   readonly unstamped: readonly string[];
-  /** Slots with a stamp that this library can't read: left as they are. */
+  /** Slots with a stamp that this library cannot read. They are left unchanged. */
   readonly unknown: readonly string[];
-  /** Slots whose growing had been cut off while it was published, and was completed or undone. */
+  /** Slots that a crash interrupted while a grown image was published. They were completed or rolled back. */
   readonly settledSlots: readonly string[];
-  /** Folders of templates or snapshots that this process may not write to: what dead processes left there stays. */
+  /** Template or snapshot folders that this process may not write to. Leftovers of dead processes stay there. */
   readonly notSwept: readonly string[];
 }
 
@@ -63,7 +63,7 @@ export async function recover(
       if (isUnstamped(state)) unstamped.push(slot);
       if (unknownStamp(state) !== undefined) unknown.push(slot);
       if (!isTorn(state, templateBytes)) {
-        // Whoever copied it may have been killed before the flush.
+        // The process that copied it may have been killed before the flush.
         if (state.unsettled !== undefined) unsettled.push(slot);
         return;
       }
@@ -75,7 +75,7 @@ export async function recover(
     await failures.attempt(folder.path, async () => {
       for await (const slot of slotNames(folder.path)) {
         if (signal?.aborted) break;
-        // A slot on a bad block must not keep the others, and all the rest, from being put in order.
+        // A slot on a bad block must not stop the recovery of everything else.
         await failures.attempt(`${folder.path}/${slot}`, () => look(slot));
       }
     });
@@ -95,7 +95,7 @@ export async function recover(
     let stagingRemoved = 0;
     let trashRemoved = 0;
     for (const each of [folder, ...others]) {
-      // Nothing is made where nothing was.
+      // Create nothing where nothing existed.
       if (await isMissing(each.statePath)) continue;
       await failures.attempt(each.path, async () => {
         try {
@@ -103,7 +103,7 @@ export async function recover(
           stagingRemoved += swept.stagingRemoved;
           trashRemoved += swept.trashRemoved;
         } catch (error) {
-          // A catalog on a read-only image, or another user's, has its own keeper.
+          // A catalog that is read-only or owned by another user is not ours to clean up.
           if (each === folder || !mayNotWrite(error)) throw error;
           notSwept.push(each.path);
         }

@@ -1,4 +1,5 @@
-// What slots, templates and our own images hold on disk: by FIEMAP, blocks that several files share counted once.
+// Measures what slots, templates and our own images hold on disk. Uses FIEMAP, and counts blocks shared by several
+// files once.
 
 import { readdir, statfs } from 'node:fs/promises';
 import { type NativeDiskUsage, native } from '../addon/native.js';
@@ -13,18 +14,21 @@ import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 
-// Files in one trip: some milliseconds of work.
+// Files per native call: a few milliseconds of work.
 const BATCH = 64;
 
 export interface StackUsage {
-  /** Undefined for slots and images whose stack is not known. */
+  /** Undefined for slots and images of an unknown stack. */
   readonly stack: string | undefined;
   readonly slots: number;
-  /** Bytes on disk of its template. */
+  /** Bytes on disk of the stack's template. */
   readonly templateBytes: number;
-  /** Bytes on disk that its slots alone hold: what releasing all of them gives back at least. */
+  /** Bytes on disk that only its slots hold: releasing all of them frees at least this much. */
   readonly aloneBytes: number;
-  /** Bytes on disk of template, sealed images, ready slots and slots, those that they share counted once: what the stack costs. */
+  /**
+   * Bytes on disk of the template, sealed images, ready slots and slots, with shared blocks counted once: the total
+   * cost of the stack.
+   */
   readonly totalBytes: number;
 }
 
@@ -32,15 +36,15 @@ export interface UsageReport {
   /** Sorted by name. */
   readonly stacks: readonly StackUsage[];
   readonly slots: number;
-  /** All of them, blocks that several stacks share counted once. */
+  /** The total over all stacks. Blocks shared by several stacks are counted once. */
   readonly totalBytes: number;
-  /** Of the filesystem with the clones folder; undefined if there is no such folder. */
+  /** The filesystem of the clones folder. Undefined if the folder does not exist. */
   readonly filesystem: { readonly sizeBytes: number; readonly availableBytes: number } | undefined;
 }
 
 interface Account {
   readonly diskUsage: NativeDiskUsage;
-  /** Slots that are still to be looked at. */
+  /** Slots that have not been measured yet. */
   readonly paths: string[];
   slots: number;
   templateBytes: number;
@@ -67,7 +71,7 @@ export async function usage(
   }
 }
 
-/** One account for each stack, and the sum of all. */
+/** One account per stack, and the total. */
 class Accounts {
   readonly #task: Task;
   readonly #failures: Failures;
@@ -149,7 +153,7 @@ class Accounts {
     this.#task.checkAborted();
     const sum = { aloneBytes: 0, bytes: 0 };
     for (const [i, blocks] of (await native().measureFiles(diskUsage, paths)).entries()) {
-      // Released, or taken from the pool, since it was listed.
+      // It was released, or taken from the pool, after it was listed.
       if (isSystemError(blocks) && failedWith(blocks, 'ENOENT')) continue;
       if (isSystemError(blocks)) {
         await this.#failures.attempt(paths[i] ?? '', () => Promise.reject(blocks));
@@ -162,7 +166,7 @@ class Accounts {
   }
 }
 
-/** Of images; the pool's records are files. */
+/** Images only: the pool's records are files. */
 async function namesIn(path: string): Promise<string[]> {
   try {
     return (await readdir(path)).filter((name) => !name.endsWith('.json'));

@@ -1,4 +1,4 @@
-// Reading everything again: whether templates, sealed images and clones still hold the bytes that their digests are of.
+// Reads everything again to verify that templates, sealed images and clones still match their digests.
 
 import { readdir } from 'node:fs/promises';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
@@ -18,8 +18,8 @@ import { Task } from '../system/task.js';
 
 export interface VerifyOptions {
   /**
-   * Read clones as well: those that share no blocks with another file, were not grown and are not in use. One that its guest wrote to differs
-   * from its stamp, and rightly so.
+   * Also read clones that share no blocks with another file, were not grown and are not in use. A clone that its guest
+   * wrote to differs from its stamp, which is expected.
    */
   readonly clones?: boolean;
   readonly signal?: AbortSignal;
@@ -30,13 +30,13 @@ export interface VerifyOptions {
 export interface Difference {
   readonly kind: 'template' | 'sealed image' | 'clone';
   readonly path: string;
-  /** A digest; of a grown sealed image, what it should be. */
+  /** The digest. For a grown sealed image, what it should be. */
   readonly expected: string;
   readonly found: string;
 }
 
 export interface VerifyReport {
-  /** How many of each were read. */
+  /** How many of each kind were read. */
   readonly templates: number;
   readonly sealedImages: number;
   readonly clones: number;
@@ -49,11 +49,11 @@ interface Check {
   readonly sizeBytes: number;
   readonly expected: string;
   readonly record?: SealRecord;
-  /** Known without reading it. */
+  /** Known without reading the file. */
   readonly found?: string;
 }
 
-/** A grown image's digest is not known: it is checked for what it must be. */
+/** The digest of a grown image is not known, so it is compared with what it must contain. */
 const CLEAN = 'unchanged since it was sealed, and a clean filesystem';
 
 export async function verify(
@@ -169,7 +169,7 @@ async function clones(
     if ((await imageInUse(path)) === 'in-use') continue;
     const { sizeBytes } = state.image.identity;
     const check = { kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, expected: stamp } as const;
-    // A guest can make its image as long as the file system allows, and reading that would take years.
+    // A guest can make its image as long as the filesystem allows, and reading that would take years.
     const expectedBytes = bytesOf.get(stamp) ?? sizeBytes;
     if (sizeBytes === expectedBytes) checks.push({ ...check, sizeBytes });
     else checks.push({ ...check, sizeBytes: 0, found: `${sizeBytes} bytes rather than ${expectedBytes}` });

@@ -1,4 +1,4 @@
-// Extended attributes on disk: in what is left of the inode, or in a block of their own. Layout: the kernel's
+// Lays out extended attributes on disk: in the free space of the inode, or in a separate block. Layout: the kernel's
 // Documentation/filesystems/ext4/attributes.rst.
 import { crc32c } from '../../image/crc32c.js';
 import type { Attribute } from '../tree/file-tree.js';
@@ -28,13 +28,13 @@ interface Entry {
   readonly value: Buffer;
 }
 
-/** Attributes of one inode, and where each lies. */
+/** The attributes of one inode, and where each is stored. */
 export interface AttributePlan {
   readonly inInode: readonly Entry[];
   readonly inBlock: readonly Entry[];
 }
 
-/** Undefined if ext4 has no room for them, or no such namespace. */
+/** Undefined if ext4 has no room for them or does not know the namespace. */
 export function planAttributes(attributes: readonly Attribute[]): AttributePlan | undefined {
   const entries: Entry[] = [];
   for (const attribute of attributes) {
@@ -42,7 +42,7 @@ export function planAttributes(attributes: readonly Attribute[]): AttributePlan 
     if (entry === undefined) return undefined;
     entries.push(entry);
   }
-  // The order that the kernel searches a block in.
+  // The kernel searches a block in this order.
   entries.sort(
     (a, b) => a.index - b.index || a.name.length - b.name.length || Buffer.compare(a.name, b.name),
   );
@@ -55,11 +55,11 @@ export function planAttributes(attributes: readonly Attribute[]): AttributePlan 
   return needed(inBlock) <= IN_BLOCK_BYTES ? { inInode, inBlock } : undefined;
 }
 
-/** Into the inode, after its fields. */
+/** Writes them into the inode, after its fields. */
 export function writeInodeAttributes(inode: Buffer, entries: readonly Entry[]): void {
   if (entries.length === 0) return;
   inode.writeUInt32LE(MAGIC, INODE.attributes);
-  // Offsets of values count from the first entry.
+  // Value offsets count from the first entry.
   writeEntries(inode.subarray(INODE.attributes + 4), entries, 0);
 }
 
@@ -75,7 +75,7 @@ export function encodeAttributeBlock(entries: readonly Entry[], block: number, f
   return bytes;
 }
 
-/** Entries from `start` on, values from the end; gives the hash of all. */
+/** Writes entries from `start` on and values from the end. Returns the hash of all entries. */
 function writeEntries(area: Buffer, entries: readonly Entry[], start: number): number {
   let at = start;
   let end = area.length;
@@ -96,7 +96,7 @@ function writeEntries(area: Buffer, entries: readonly Entry[], start: number): n
   return hash;
 }
 
-/** As the kernel's ext4_xattr_hash_entry. */
+/** Same as the kernel's ext4_xattr_hash_entry. */
 function hashOf(name: Buffer, value: Buffer): number {
   let hash = 0;
   for (const byte of name) hash = rotate(hash, 5) ^ byte;
@@ -130,12 +130,12 @@ function entryOf({ name, value }: Attribute): Entry | undefined {
   return { index, name: rest, value: isAcl ? aclOnDisk(value) : value };
 }
 
-// Of include/uapi/linux/posix_acl_xattr.h and fs/ext4/acl.h.
+// From include/uapi/linux/posix_acl_xattr.h and fs/ext4/acl.h.
 const ACL_VERSION_ON_DISK = 1;
 const ACL_USER = 0x02;
 const ACL_GROUP = 0x08;
 
-/** The kernel gives every entry an id; on disk only named users and groups have one. */
+/** The kernel's format has an id in every entry. On disk only named users and groups have one. */
 function aclOnDisk(acl: Buffer): Buffer {
   const version = Buffer.alloc(4);
   version.writeUInt32LE(ACL_VERSION_ON_DISK);

@@ -1,15 +1,15 @@
-// Which blocks of a file hold anything but zeros. Only they get blocks in the image, so that the image does not depend on how the
-// source's file system keeps holes.
+// Finds the blocks of a file that are not all zeros. Only those get blocks in the image, so the image does not depend
+// on how the source filesystem stores holes.
 import { type FileContent, readContent, type Segment } from '../tree/file-tree.js';
 import { BLOCK_BYTES } from './layout.js';
 
-/** Blocks of a file, in a row. */
+/** A run of consecutive blocks of a file. */
 export interface BlockRun {
   readonly first: number;
   readonly count: number;
 }
 
-/** Larger files are looked through before the file system is made: their holes would make it far too large. */
+/** Larger files are scanned before the filesystem is made. Otherwise their holes would make it far too large. */
 export const SCAN_ABOVE_BYTES = 1024 * 1024;
 
 const CHUNK_BLOCKS = 256;
@@ -32,7 +32,7 @@ export function runsOf(content: FileContent): Promise<BlockRun[]> {
   });
 }
 
-/** Adds the runs of whole blocks that begin with block `first` of the file. */
+/** Adds the runs of whole blocks, where the first one is block `first` of the file. */
 export function addRuns(runs: BlockRun[], blocks: Buffer, first: number): void {
   for (let at = 0; at < blocks.length; at += BLOCK_BYTES) {
     if (ZEROS.equals(blocks.subarray(at, at + BLOCK_BYTES))) continue;
@@ -44,7 +44,7 @@ export function addRuns(runs: BlockRun[], blocks: Buffer, first: number): void {
   }
 }
 
-/** The blocks that segments touch. Two segments may share one. */
+/** The blocks that the segments touch. Two segments may share a block. */
 function spansOf(segments: readonly Segment[]): BlockRun[] {
   const spans: BlockRun[] = [];
   for (const { at, length } of segments) {

@@ -1,8 +1,8 @@
-// The map from a file's blocks to those of the file system: up to four extents in the inode, more in a tree of blocks.
+// Maps a file's blocks to filesystem blocks: up to four extents in the inode, more in a tree of blocks.
 import { crc32c } from '../../image/crc32c.js';
 import { BLOCK_BYTES, INODE } from './layout.js';
 
-/** `count` blocks of a file from `logical` on lie from `physical` on. */
+/** `count` blocks of a file, starting at `logical`, are stored at `physical`. */
 export interface Extent {
   readonly logical: number;
   readonly physical: number;
@@ -12,13 +12,13 @@ export interface Extent {
 const MAGIC = 0xf30a;
 const ENTRY_BYTES = 12;
 const IN_INODE = (INODE.blockLength - ENTRY_BYTES) / ENTRY_BYTES;
-// The header takes the place of one entry; a checksum of four bytes follows the last.
+// The header takes the space of one entry. A four-byte checksum follows the last entry.
 const IN_BLOCK = Math.floor((BLOCK_BYTES - ENTRY_BYTES - 4) / ENTRY_BYTES);
 
 /** The most blocks that one extent can hold. */
 export const EXTENT_BLOCKS_LIMIT = 32_768;
 
-/** An entry of the tree: an extent at the lowest level, a block of entries above. */
+/** A tree entry: an extent at the lowest level, a block of entries above it. */
 interface Entry {
   readonly logical: number;
   readonly bytes: Buffer;
@@ -31,7 +31,7 @@ export interface ExtentTree {
   readonly blocks: readonly { readonly block: number; readonly bytes: Buffer }[];
 }
 
-/** Blocks that the tree of so many extents takes, beside the inode. */
+/** The number of blocks that a tree with this many extents needs outside the inode. */
 export function treeBlocks(extents: number): number {
   let blocks = 0;
   for (let entries = extents; entries > IN_INODE; ) {
@@ -41,7 +41,7 @@ export function treeBlocks(extents: number): number {
   return blocks;
 }
 
-/** `inodeSeed` is the checksum seed of the inode; `allocate` gives one block. */
+/** `inodeSeed` is the checksum seed of the inode. `allocate` returns one block. */
 export async function encodeExtents(
   extents: readonly Extent[],
   inodeSeed: number,
@@ -69,7 +69,7 @@ export async function encodeExtents(
   return { root: encodeLevel(entries, IN_INODE, depth, INODE.blockLength), blocks };
 }
 
-/** The extents in an inode whose tree has no blocks of its own. */
+/** The extents in an inode whose tree has no separate blocks. */
 export function readInodeExtents(inode: Buffer): Extent[] {
   const root = inode.subarray(INODE.block, INODE.block + INODE.blockLength);
   if (root.readUInt16LE(0) !== MAGIC || root.readUInt16LE(6) !== 0)

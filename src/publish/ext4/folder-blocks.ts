@@ -1,4 +1,4 @@
-// The blocks of a folder: its entries in the order of their names, a checksum at the end of each block.
+// Builds the blocks of a folder: entries sorted by name, and a checksum at the end of each block.
 import { crc32c } from '../../image/crc32c.js';
 import type { TreeNode } from '../tree/file-tree.js';
 import { BLOCK_BYTES } from './layout.js';
@@ -25,7 +25,7 @@ const TYPE: Readonly<Record<TreeNode['kind'], number>> = {
   symlink: 7,
 };
 
-/** How many blocks entries of these names take. `.` and `..` are added. */
+/** The number of blocks that entries with these names need, including `.` and `..`. */
 export function folderBlockCount(names: Iterable<string>): number {
   let blocks = 1;
   let used = 2 * entryLength(1);
@@ -40,7 +40,7 @@ export function folderBlockCount(names: Iterable<string>): number {
   return blocks;
 }
 
-/** At least `minimumBlocks`. `inodeSeed` is the checksum seed of the folder's inode. */
+/** Returns at least `minimumBlocks` blocks. `inodeSeed` is the checksum seed of the folder's inode. */
 export function encodeFolder(
   entries: Iterable<FolderEntry>,
   inodeSeed: number,
@@ -51,7 +51,7 @@ export function encodeFolder(
   let used = 0;
   let last = 0;
   const finish = () => {
-    // The last entry reaches to the tail; an empty block has one that names nothing.
+    // The last entry extends to the tail. An empty block has one entry without a name.
     block.writeUInt16LE(USABLE_BYTES - last, last + 4);
     block.writeUInt16LE(TAIL_BYTES, USABLE_BYTES + 4);
     block.writeUInt8(TAIL_MARK, USABLE_BYTES + 7);

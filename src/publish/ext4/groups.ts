@@ -1,4 +1,4 @@
-// The block groups of a file system that was just made: which blocks and inodes are free, and taking them one after the other.
+// Allocates blocks and inodes, in order, from the block groups of a new filesystem.
 import type { FileHandle } from 'node:fs/promises';
 import { crc32c } from '../../image/crc32c.js';
 import {
@@ -12,18 +12,18 @@ import {
   writeSplit32,
 } from './layout.js';
 
-/** Blocks that lie side by side. */
+/** A run of adjacent blocks. */
 export interface Run {
   readonly start: number;
   readonly count: number;
 }
 
-/** The file system has no block, or no inode, left. */
+/** The filesystem has run out of blocks or inodes. */
 export class FilesystemFull extends Error {}
 
 export class Groups {
   readonly inodesPerGroup: number;
-  /** Seed of the checksums of everything that belongs to the file system as a whole. */
+  /** Checksum seed for structures that belong to the whole filesystem. */
   readonly checksumSeed: number;
   readonly freeBlocks: number;
   readonly #file: FileHandle;
@@ -32,7 +32,7 @@ export class Groups {
   readonly #blocks: number;
   readonly #blocksPerGroup: number;
   readonly #count: number;
-  // The group that blocks are taken from, its bitmap, and what is free in it.
+  // The group that blocks are currently allocated from, its bitmap, and its free blocks.
   #group = -1;
   #bitmap: Buffer = Buffer.alloc(0);
   #free: Run[] = [];
@@ -61,13 +61,13 @@ export class Groups {
     return this.#count * this.inodesPerGroup;
   }
 
-  /** Where an inode lies in the image, in bytes. */
+  /** Byte offset of an inode in the image. */
   inodeTable(group: number): number {
     const descriptor = this.#descriptor(group);
     return readSplit32(descriptor, DESCRIPTOR.inodeTableLow, DESCRIPTOR.inodeTableHigh) * BLOCK_BYTES;
   }
 
-  /** Takes `count` blocks, in the order in which they lie. */
+  /** Allocates `count` blocks and returns them in disk order. */
   async allocate(count: number): Promise<Run[]> {
     const runs: Run[] = [];
     for (let left = count; left > 0; ) {
@@ -90,8 +90,8 @@ export class Groups {
   }
 
   /**
-   * Writes down what was taken. Inodes are those up to `usedInodes`; `folders` tells how many folders are among those of each group.
-   * The root folder is among them, and lost+found.
+   * Writes the allocation to disk. All inodes up to `usedInodes` are in use. `folders` gives the number of folders in
+   * each group, including the root folder and lost+found.
    */
   async finish(usedInodes: number, folders: readonly number[]): Promise<void> {
     await this.#leaveGroup();
@@ -123,7 +123,7 @@ export class Groups {
     this.#free = clearRuns(this.#bitmap, this.#group * this.#blocksPerGroup, this.#blocksIn(this.#group));
   }
 
-  /** Writes the bitmap of the group that blocks were taken from last. */
+  /** Writes the bitmap of the group that blocks were last allocated from. */
   async #leaveGroup(): Promise<void> {
     const group = this.#group;
     if (group < 0 || group >= this.#count) return;
@@ -161,7 +161,7 @@ export class Groups {
     descriptor.writeUInt16LE(checksum & 0xffff, DESCRIPTOR.checksum);
   }
 
-  /** The superblock and all descriptors, in the group that holds the originals or a copy. */
+  /** The superblock and all descriptors, for a group that holds the originals or a copy. */
   async #writeSuperblock(group: number): Promise<void> {
     const first = group * this.#blocksPerGroup * BLOCK_BYTES;
     const superblock = Buffer.from(this.#superblock);
@@ -189,7 +189,7 @@ export class Groups {
     return this.#bitmapOfMetadata(group);
   }
 
-  /** What a bitmap that was never written would hold: nothing but the file system's own blocks. */
+  /** The content of a bitmap that was never written: only the filesystem's own blocks are in use. */
   #bitmapOfMetadata(group: number): Buffer {
     const bitmap = Buffer.alloc(BLOCK_BYTES);
     const first = group * this.#blocksPerGroup;
@@ -226,7 +226,7 @@ function inodeBitmapOf(descriptor: Buffer): number {
   return readSplit32(descriptor, DESCRIPTOR.inodeBitmapLow, DESCRIPTOR.inodeBitmapHigh);
 }
 
-/** Of the feature sparse_super: the groups 0, 1, and the powers of 3, 5 and 7. */
+/** The sparse_super feature keeps copies in groups 0, 1 and the powers of 3, 5 and 7. */
 function hasSuperblock(group: number): boolean {
   return group <= 1 || [3, 5, 7].some((base) => isPowerOf(base, group));
 }
@@ -237,7 +237,7 @@ function isPowerOf(base: number, number: number): boolean {
   return power === number;
 }
 
-/** The runs of clear bits among the first `count`, as blocks from `first` on. */
+/** The runs of clear bits among the first `count` bits, as blocks starting at `first`. */
 function clearRuns(bitmap: Buffer, first: number, count: number): Run[] {
   const runs: Run[] = [];
   for (let bit = 0; bit < count; ) {

@@ -1,18 +1,18 @@
-// One inode on disk.
+// Writes one inode.
 import { crc32c } from '../../image/crc32c.js';
 import type { TreeNode } from '../tree/file-tree.js';
 import type { AttributePlan } from './attribute-area.js';
 import { writeInodeAttributes } from './attribute-area.js';
 import { EXTENTS_FLAG, INODE, INODE_BYTES, INODE_EXTRA_LENGTH, writeSplit16 } from './layout.js';
 
-/** What the file system adds to what the tree tells of a file. */
+/** What the filesystem adds to the file's facts from the tree. */
 export interface InodePlace {
   readonly number: number;
   readonly links: number;
   readonly sizeBytes: number;
-  /** Blocks of contents, of the extent tree and of attributes. */
+  /** Blocks used by contents, the extent tree and attributes. */
   readonly blocks: number;
-  /** The root of the extent tree, a short link's target, or a device's numbers. */
+  /** The root of the extent tree, the target of a short link, or the numbers of a device. */
   readonly block: Buffer;
   readonly hasExtents: boolean;
   readonly attributeBlock: number;
@@ -30,11 +30,11 @@ const TYPE_BITS: Readonly<Record<TreeNode['kind'], number>> = {
 
 const SECTORS_PER_BLOCK = 8;
 
-/** Two bits extend the seconds, which are signed, to 34: from 1901 to 2446. */
+/** Two extra bits extend the signed 32-bit seconds to 34 bits: from 1901 to 2446. */
 export const EARLIEST_S = -(2n ** 31n);
 export const LATEST_S = 2n ** 34n - 2n ** 31n - 1n;
 
-/** Whether ext4 can hold the time. */
+/** Whether ext4 can store the time. */
 export function holdsTime(timeNs: bigint): boolean {
   const seconds = floorToSeconds(timeNs);
   return seconds >= EARLIEST_S && seconds <= LATEST_S;
@@ -67,14 +67,14 @@ export function encodeInode(
   return inode;
 }
 
-/** The seed of the checksums of an inode and of its blocks. Generations are 0. */
+/** The checksum seed of an inode and its blocks. Generations are 0. */
 export function inodeSeedOf(fsSeed: number, number: number): number {
   const bytes = Buffer.alloc(8);
   bytes.writeUInt32LE(number);
   return crc32c(fsSeed, bytes);
 }
 
-/** All four times are that of the last modification: the others change by reading and copying. */
+/** Sets all four times to the modification time, because reading and copying change the others. */
 function writeTimes(inode: Buffer, mtimeNs: bigint): void {
   const seconds = floorToSeconds(mtimeNs);
   const low = Number(BigInt.asIntN(32, seconds));

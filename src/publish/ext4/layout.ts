@@ -1,5 +1,5 @@
-// Where ext4 keeps things: offsets in its structures and the numbers in them.
-// Source: the kernel's Documentation/filesystems/ext4. For file systems that make-ext4.ts made: 64-bit, with checksums and extents.
+// Defines ext4's on-disk offsets and constants, for filesystems made by make-ext4.ts: 64-bit, with checksums and
+// extents. Source: the kernel's Documentation/filesystems/ext4.
 
 export const BLOCK_BYTES = 4096;
 export const INODE_BYTES = 256;
@@ -8,7 +8,7 @@ export const ROOT_INODE = 2;
 export const LOST_AND_FOUND_INODE = 11;
 export const FIRST_FREE_INODE = 12;
 
-/** What an inode's 16-bit count of links can hold; the kernel's EXT4_LINK_MAX. */
+/** The maximum of an inode's 16-bit link count: the kernel's EXT4_LINK_MAX. */
 export const LINK_LIMIT = 65_000;
 
 export const SUPERBLOCK = {
@@ -52,7 +52,7 @@ export const DESCRIPTOR = {
   inodeBitmapChecksumHigh: 0x3a,
 } as const;
 
-/** A group's bitmap of inodes, or of blocks, was not written yet. */
+/** The group's inode bitmap, or block bitmap, has not been written yet. */
 export const INODES_UNINITIALISED = 1;
 export const BLOCKS_UNINITIALISED = 2;
 
@@ -91,7 +91,7 @@ export const INODE = {
 /** Length of the fields after the first 128 bytes. */
 export const INODE_EXTRA_LENGTH = INODE.attributes - 128;
 
-/** The contents are mapped by extents. */
+/** Extents map the contents. */
 export const EXTENTS_FLAG = 0x8_0000;
 
 /** Low 32 bits first: `low` and `high` are offsets of 32-bit words. */

@@ -1,4 +1,4 @@
-// Blocks on their way into the image: those that lie side by side are written at once.
+// Collects blocks for the image, and writes adjacent ones in one call.
 import type { FileHandle } from 'node:fs/promises';
 import { writeAt } from './groups.js';
 import { BLOCK_BYTES } from './layout.js';
@@ -15,7 +15,7 @@ export class PendingWrites {
     this.#file = file;
   }
 
-  /** `bytes` are whole blocks; they may be used again when the promise resolves. */
+  /** `bytes` must be whole blocks. The caller may reuse the buffer once the promise resolves. */
   async write(block: number, bytes: Buffer): Promise<void> {
     const follows = this.#firstBlock + this.#filled / BLOCK_BYTES === block;
     if (!follows || this.#filled + bytes.length > BUFFER_BYTES) await this.flush();

@@ -1,4 +1,4 @@
-// What a tree takes in a file system: an inode number for each file, and how many blocks. What ext4 cannot hold is refused here.
+// Plans a tree in a filesystem: an inode number for each file, and the number of blocks. Rejects what ext4 cannot hold.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsError } from '../../system/errors.js';
 import type { FolderNode, TreeNode } from '../tree/file-tree.js';
@@ -22,16 +22,16 @@ export interface PlannedFile {
   readonly node: TreeNode;
   readonly number: number;
   readonly attributes: AttributePlan;
-  /** Where a large file holds data. That of a small one is seen when it is written. */
+  /** Where a large file holds data. Small files are scanned when they are written. */
   readonly runs: readonly BlockRun[] | undefined;
-  /** For a folder. */
+  /** Set for folders only. */
   readonly parent: number;
   names: number;
 }
 
 export interface TreePlan {
   readonly root: FolderNode;
-  /** In the order of their inodes. The root folder is not among them. */
+  /** In inode order, without the root folder. */
   readonly files: readonly PlannedFile[];
   readonly numbers: ReadonlyMap<TreeNode, number>;
   /** The last inode in use. */
@@ -42,10 +42,10 @@ export interface TreePlan {
 
 export const LOST_AND_FOUND = 'lost+found';
 
-// Files between two turns of the event loop.
+// How many files to handle before yielding to the event loop.
 const SLICE = 500;
 
-// The kernel's limits: a path, and the 32-bit numbers of a file's blocks.
+// Kernel limits: the length of a path, and the 32-bit block numbers of a file.
 const TARGET_LIMIT = 4095;
 const FILE_BYTES_LIMIT = (2 ** 32 - 1) * BLOCK_BYTES;
 const ID_LIMIT = 2 ** 32 - 2;
@@ -56,7 +56,7 @@ interface Pending {
   readonly parent: number;
 }
 
-/** Rejects with `IMAGE_INVALID` for what ext4 cannot hold. `from` is the source, for messages. */
+/** Rejects with `IMAGE_INVALID` for what ext4 cannot hold. `from` is the source, used in messages. */
 export async function planTree(root: FolderNode, from: string, checkAborted: () => void): Promise<TreePlan> {
   const numbers = new Map<TreeNode, number>([[root, ROOT_INODE]]);
   const planned = new Map<TreeNode, PlannedFile>();
@@ -91,7 +91,7 @@ export async function planTree(root: FolderNode, from: string, checkAborted: () 
   return { root, files, numbers, lastInode: next - 1, blocks };
 }
 
-/** Last name first: they are taken from the end. */
+/** In reverse name order, because they are popped from the end. */
 function childrenOf(folder: FolderNode, path: string, parent: number): Pending[] {
   return [...folder.children]
     .sort(([a], [b]) => (a < b ? 1 : -1))
@@ -105,7 +105,7 @@ function blocksFor(node: TreeNode, runs: readonly BlockRun[] | undefined): numbe
     case 'symlink':
       return node.target.length < INODE.blockLength ? 0 : 1;
     case 'file':
-      // The holes of a small file count: which of its blocks are zeros is not known yet.
+      // Counts the holes of a small file too, because it is not yet known which blocks are zeros.
       return runs === undefined ? Math.ceil(node.content.sizeBytes / BLOCK_BYTES) : contentBlocks(runs);
     default:
       return 0;

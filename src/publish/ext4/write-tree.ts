@@ -1,4 +1,4 @@
-// Writing a tree into an empty file system: contents in the order of the inodes, each file in one piece where that is free.
+// Writes a tree into an empty filesystem: contents in inode order, each file contiguous where there is room.
 import { type FileHandle, open } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
 import { type FileContent, readContent } from '../tree/file-tree.js';
@@ -13,7 +13,7 @@ import { BLOCK_BYTES, INODE, INODE_BYTES, LINK_LIMIT, LOST_AND_FOUND_INODE, ROOT
 import { PendingWrites } from './pending-writes.js';
 import { LOST_AND_FOUND, type PlannedFile, type TreePlan } from './tree-plan.js';
 
-/** Small files that are read at once. */
+/** How many small files to read at once. */
 const BATCH = 64;
 
 const COPY_BLOCKS = 256;
@@ -21,8 +21,8 @@ const COPY_BLOCKS = 256;
 const NO_ATTRIBUTES: AttributePlan = { inInode: [], inBlock: [] };
 
 /**
- * `image` holds an empty file system that make-ext4.ts made. `rootTimeNs` is the time of the root folder, which is not of the tree.
- * Rejects with {@link FilesystemFull} if the tree does not fit.
+ * `image` holds an empty filesystem made by make-ext4.ts. `rootTimeNs` is the time of the root folder, which is not
+ * part of the tree. Rejects with {@link FilesystemFull} if the tree does not fit.
  */
 export async function writeTree(
   image: string,
@@ -38,7 +38,7 @@ export async function writeTree(
   }
 }
 
-/** Contents of an inode as they lie in the image. */
+/** The contents of an inode as stored in the image. */
 interface Contents {
   readonly extents: readonly Extent[];
   readonly sizeBytes: number;
@@ -51,7 +51,7 @@ class TreeWriter {
   readonly #writes: PendingWrites;
   readonly #copyBuffer = Buffer.allocUnsafe(COPY_BLOCKS * BLOCK_BYTES);
   readonly #foldersOfGroup: number[] = [];
-  // The table of the group whose inodes are being written.
+  // The inode table of the group that is being written.
   #table: Buffer = Buffer.alloc(0);
   #tableGroup = -1;
 
@@ -130,7 +130,7 @@ class TreeWriter {
       }));
   }
 
-  /** The folders that mke2fs made keep their blocks, and get more if need be. */
+  /** Folders that mke2fs made keep their blocks, and get more if needed. */
   async #writeFolder(number: number, parent: number, entries: readonly FolderEntry[]): Promise<Contents> {
     const old = number <= LOST_AND_FOUND_INODE ? await this.#extentsOf(number) : [];
     const oldBlocks = old.reduce((sum, { count }) => sum + count, 0);
@@ -200,7 +200,7 @@ class TreeWriter {
     return extents;
   }
 
-  /** `contents` that are bytes lie in the inode itself. */
+  /** If `contents` is bytes, they are stored in the inode itself. */
   async #writeInode(
     node: PlannedFile['node'],
     number: number,
@@ -237,7 +237,7 @@ class TreeWriter {
     };
   }
 
-  /** 0 if they all lie in the inode. */
+  /** 0 if all of them fit in the inode. */
   async #writeAttributes({ inBlock }: AttributePlan): Promise<number> {
     if (inBlock.length === 0) return 0;
     const block = await this.#allocateOne();
@@ -268,7 +268,7 @@ class TreeWriter {
   async #tableOf(number: number): Promise<Buffer> {
     const group = this.#groupOf(number);
     if (group === this.#tableGroup) return this.#table;
-    // Only lost+found, if the tree has one, comes in the order of its name and lies in the first group.
+    // The exception is lost+found, if the tree has one: it comes in name order, but its inode is in the first group.
     await this.#flushTable();
     const { inodesPerGroup } = this.#groups;
     const used = Math.min(this.#plan.lastInode - group * inodesPerGroup, inodesPerGroup);
@@ -284,7 +284,7 @@ class TreeWriter {
   }
 }
 
-/** Of each small file its blocks, the last one filled up with zeros. */
+/** The blocks of each small file, with the last block zero-padded. */
 async function readSmallFiles(files: readonly PlannedFile[]): Promise<(Buffer | undefined)[]> {
   const contents = files.map(({ node }) =>
     node.kind === 'file' && node.content.sizeBytes <= SCAN_ABOVE_BYTES ? node.content : undefined,
@@ -309,7 +309,7 @@ async function readSmallFiles(files: readonly PlannedFile[]): Promise<(Buffer | 
   );
 }
 
-/** In one trip. */
+/** Reads them in one call. */
 async function readOwnFiles(contents: readonly FileContent[]): Promise<(Buffer | undefined)[]> {
   if (contents.length === 0) return [];
   const numbers = contents.flatMap(({ sizeBytes, file }) => [BigInt(sizeBytes), file?.inode ?? 0n]);
@@ -317,12 +317,17 @@ async function readOwnFiles(contents: readonly FileContent[]): Promise<(Buffer |
   return native().readSmallFiles(paths, BigUint64Array.from(numbers));
 }
 
-/** `.`, the name in the folder above, and `..` of each folder in it; 1 means more than can be counted (the feature dir_nlink). */
+/**
+ * The link count of a folder: `.`, its name in the parent, and `..` of each subfolder. 1 means too many to count (the
+ * dir_nlink feature).
+ */
 function folderLinks(subfolders: number): number {
   return subfolders + 2 >= LINK_LIMIT ? 1 : subfolders + 2;
 }
 
-/** As the kernel's old_encode_dev and new_encode_dev: small numbers are in the first word, others in the second. */
+/**
+ * Same as the kernel's old_encode_dev and new_encode_dev: small numbers go into the first word, others into the second.
+ */
 function deviceNumbers(major: number, minor: number): Buffer {
   const bytes = Buffer.alloc(8);
   if (major < 256 && minor < 256) bytes.writeUInt16LE(major * 256 + minor, 0);

@@ -1,6 +1,6 @@
-// The text of a POSIX ACL, as star and GNU tar write it, in the form in which the kernel gives it.
+// Converts a POSIX ACL from the text that star and GNU tar write to the kernel's binary form.
 
-/** Of the kernel's include/uapi/linux/posix_acl.h, in the order that it wants. */
+/** From the kernel's include/uapi/linux/posix_acl.h, in the order the kernel requires. */
 const TAGS = { owner: 0x01, user: 0x02, owningGroup: 0x04, group: 0x08, mask: 0x10, other: 0x20 } as const;
 const VERSION = 2;
 const NO_ID = 0xffff_ffff;
@@ -11,18 +11,18 @@ interface Entry {
   readonly id: number;
 }
 
-/** Ids of users and groups by their names. */
+/** User and group ids by name. */
 export interface Names {
   readonly users: ReadonlyMap<string, number>;
   readonly groups: ReadonlyMap<string, number>;
 }
 
-/** Undefined if it is no ACL; a text if it has a name that is not known. */
+/** Undefined if it is not an ACL. Returns a text if it contains an unknown name. */
 export function parseAcl(text: string, names: Names): Buffer | { readonly unknownName: string } | undefined {
   const entries: Entry[] = [];
   for (const part of text.split(/[,\n]/).map((line) => line.replace(/#.*/, '').trim())) {
     if (part === '') continue;
-    // star adds the number of the user or group as a fourth field.
+    // star adds the numeric user or group id as a fourth field.
     const [kind = '', name = '', permissions, number] = part.split(':');
     if (permissions === undefined || !/^[r-][w-][xX-]$/.test(permissions)) return undefined;
     const tag = tagOf(kind, name);

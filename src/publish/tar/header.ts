@@ -1,5 +1,5 @@
-// One header of a tar, of any of its dialects: old Unix, POSIX ustar, GNU. Layout: POSIX.1-2017 pax, "ustar Interchange Format", and
-// GNU tar's manual, "Basic Tar Format".
+// Parses one tar header of any dialect: old Unix, POSIX ustar, GNU. Layout: POSIX.1-2017 pax, "ustar Interchange
+// Format", and GNU tar's manual, "Basic Tar Format".
 
 export const TAR_BLOCK_BYTES = 512;
 
@@ -14,7 +14,7 @@ export interface TarHeader {
   readonly linkTarget: Buffer;
   readonly major: number;
   readonly minor: number;
-  /** Of GNU's own kind of sparse file. */
+  /** For GNU's own sparse files only. */
   readonly sparse: OldSparse | undefined;
 }
 
@@ -33,7 +33,7 @@ const CHECKSUM_AT = 148;
 const CHECKSUM_BYTES = 8;
 const PART_BYTES = 24;
 
-/** Undefined for a block that is no header. */
+/** Undefined if the block is not a header. */
 export function parseHeader(block: Buffer): TarHeader | undefined {
   if (!checksumMatches(block)) return undefined;
   const mtimeS = number(block, 136, 12);
@@ -52,7 +52,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
     sizeBytes: number(block, 124, 12),
     mtimeNs: BigInt(mtimeS) * 1_000_000_000n,
     linkTarget: text(block, 157, 100),
-    // Old dialects have no devices there.
+    // Old dialects have no device numbers there.
     major: magic.startsWith('ustar') ? number(block, 329, 8) : 0,
     minor: magic.startsWith('ustar') ? number(block, 337, 8) : 0,
     sparse:
@@ -62,7 +62,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
   };
 }
 
-/** A block that goes on with the map of a sparse file. */
+/** A block that continues the map of a sparse file. */
 export function parseMoreSparse(block: Buffer): Pick<OldSparse, 'parts' | 'hasMore'> {
   return { parts: sparseParts(block, 0, 21), hasMore: block[504] === 1 };
 }
@@ -71,12 +71,12 @@ export function isZeroBlock(block: Buffer): boolean {
   return block.every((byte) => byte === 0);
 }
 
-/** Whether the first block of a file looks like the header of a tar, whatever its magic. */
+/** Whether the first block of a file looks like a tar header, whatever its magic. */
 export function looksLikeTar(block: Buffer): boolean {
   return block.length === TAR_BLOCK_BYTES && block[0] !== 0 && checksumMatches(block);
 }
 
-/** The sum of all bytes with spaces in the place of the sum. Some old programs took bytes as signed. */
+/** The sum of all bytes, with the checksum field read as spaces. Some old programs summed signed bytes. */
 function checksumMatches(block: Buffer): boolean {
   const stated = octal(block, CHECKSUM_AT, CHECKSUM_BYTES);
   if (stated === undefined) return false;
@@ -95,7 +95,7 @@ function sparseParts(block: Buffer, offset: number, count: number): SparsePart[]
   const parts: SparsePart[] = [];
   for (let i = 0; i < count; i++) {
     const at = offset + i * PART_BYTES;
-    // The first part without a length ends the map, but for one that says where the file ends.
+    // A part without a length ends the map, unless it marks the end of the file.
     if (block[at] === 0) break;
     parts.push({ at: number(block, at, 12), length: number(block, at + 12, 12) });
   }
@@ -108,7 +108,7 @@ function text(block: Buffer, at: number, length: number): Buffer {
   return Buffer.from(end < 0 ? field : field.subarray(0, end));
 }
 
-/** Octal, or big-endian two's complement where the first bit is set. NaN if it is neither. */
+/** Reads octal, or big-endian two's complement if the first bit is set. NaN if it is neither. */
 function number(block: Buffer, at: number, length: number): number {
   const first = block[at] as number;
   if ((first & 0x80) === 0) return octal(block, at, length) ?? Number.NaN;
@@ -117,7 +117,7 @@ function number(block: Buffer, at: number, length: number): number {
   return Number(value);
 }
 
-/** 0 for a field that is empty; undefined for one that holds something else. */
+/** 0 for an empty field, undefined for an invalid one. */
 function octal(block: Buffer, at: number, length: number): number | undefined {
   const digits = block
     .toString('latin1', at, at + length)

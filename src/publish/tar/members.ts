@@ -1,4 +1,5 @@
-// The members of a tar: headers put together with what comes before them (long names, pax records) and behind (maps of sparse files).
+// Reads the members of a tar: combines each header with what precedes it (long names, pax records) and what follows it
+// (sparse maps).
 import type { FileHandle } from 'node:fs/promises';
 import type { Segment } from '../tree/file-tree.js';
 import {
@@ -24,21 +25,22 @@ export interface TarMember {
   /** The length of the file, and where its bytes are in the tar. */
   readonly sizeBytes: number;
   readonly segments: readonly Segment[];
-  /** Extended attributes and access lists are among them. */
+  /** Includes extended attributes and ACLs. */
   readonly pax: readonly PaxRecord[];
 }
 
-/** What is wrong with the tar, in words that follow its name. */
+/** What is wrong with the tar, worded to follow its name. */
 export class TarDamaged extends Error {}
 
-// Read at once. Headers of small files lie close together.
+// Read size. Headers of small files are close together.
 const WINDOW_BYTES = 128 * 1024;
 
-// A name, or the pax records of one file: Linux allows a file 64 KiB of attribute names and 64 KiB for each value.
+// Limit for a name or the pax records of one file: Linux allows 64 KiB of attribute names per file and 64 KiB per
+// value.
 const META_LIMIT = 64 * 1024 * 1024;
 const SPARSE_PARTS_LIMIT = 1_000_000;
 
-/** `onNoEnd` is called for a tar that ends after a member, without the mark of its end. Throws {@link TarDamaged}. */
+/** `onNoEnd` is called if the tar ends after a member without an end marker. Throws {@link TarDamaged}. */
 export async function* readMembers(file: FileHandle, onNoEnd: () => void): AsyncGenerator<TarMember> {
   yield* new TarReader(file, (await file.stat()).size, onNoEnd).members();
 }
@@ -50,7 +52,7 @@ class TarReader {
   #at = 0;
   #window: Buffer = Buffer.alloc(0);
   #windowAt = 0;
-  // For the members to come, and for the next one alone.
+  // Records for all following members, and records for the next member only.
   #global: PaxRecord[] = [];
   #pax: PaxRecord[] = [];
   #longPath: Buffer | undefined;
@@ -64,7 +66,7 @@ class TarReader {
 
   async *members(): AsyncGenerator<TarMember> {
     for (;;) {
-      // Not every program writes the two blocks of zeros at the end.
+      // Not every program writes the two zero blocks at the end.
       if (this.#at === this.#size && this.#at > 0) {
         this.#onNoEnd();
         return;
@@ -79,7 +81,7 @@ class TarReader {
     }
   }
 
-  /** Undefined for what only tells of the next member. */
+  /** Undefined if it only describes the next member. */
   async #member(header: TarHeader): Promise<TarMember | undefined> {
     switch (header.type) {
       case 'L':
@@ -95,7 +97,7 @@ class TarReader {
       case 'g':
         this.#global = [...this.#global, ...this.#records(await this.#meta(header))];
         return undefined;
-      // The label of a volume.
+      // A volume label.
       case 'V':
         await this.#skip(header.sizeBytes);
         return undefined;
@@ -138,7 +140,7 @@ class TarReader {
     };
   }
 
-  /** Goes past them. */
+  /** Skips them. */
   async #contents(
     header: TarHeader,
     stored: number,
@@ -146,7 +148,8 @@ class TarReader {
     number: (key: string) => number | undefined,
   ): Promise<{ sizeBytes: number; segments: Segment[] }> {
     if (!HAS_CONTENTS.test(header.type)) {
-      // Links and devices have none, whatever their header says; but for hard links of pax, which may.
+      // Links and devices have no contents, whatever their header says. The exception is pax hard links, which may have
+      // some.
       if (header.type === '1' && header.sizeBytes > 0 && pax.length > 0) await this.#skip(stored);
       return { sizeBytes: 0, segments: [] };
     }
@@ -158,7 +161,7 @@ class TarReader {
       sizeBytes = header.sparse.realBytes;
     } else if (number('GNU.sparse.major') === 1) parts = await this.#sparseInContents();
     else parts = sparseInPax(pax);
-    // GNU's old map lies between header and contents, pax' 1.0 in the contents.
+    // GNU's old map is between header and contents. The pax 1.0 map is in the contents.
     const map = header.sparse === undefined ? this.#at - before : 0;
     const from = this.#at;
     await this.#skip(stored - map);
@@ -178,7 +181,9 @@ class TarReader {
     return parts;
   }
 
-  /** Lines of decimal numbers, filled up to a whole block: how many parts, then where each begins and how long it is. */
+  /**
+   * Parses lines of decimal numbers, padded to a whole block: the number of parts, then the start and length of each.
+   */
   async #sparseInContents(): Promise<SparsePart[]> {
     let text = '';
     let numbers: string[] = [];
@@ -208,14 +213,14 @@ class TarReader {
     return bytes;
   }
 
-  /** Past contents and what fills up their last block. */
+  /** Skips the contents and the padding of their last block. */
   async #skip(length: number): Promise<void> {
     const whole = Math.ceil(length / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES;
     if (length < 0 || this.#at + whole > this.#size) throw cutOff();
     this.#at += whole;
   }
 
-  /** The next bytes; they are valid until the next call. */
+  /** The next bytes, valid until the next call. */
   async #take(length: number): Promise<Buffer> {
     if (this.#at + length > this.#size) throw cutOff();
     const from = this.#at - this.#windowAt;
@@ -236,7 +241,7 @@ class TarReader {
   }
 }
 
-/** Regular files, also of old dialects, and what GNU tar's incremental backups know of folders. */
+/** Regular files, including old dialects, and the folder lists of GNU tar's incremental backups. */
 const HAS_CONTENTS = /^[0\0 7SD]$/;
 
 function cutOff(): TarDamaged {
@@ -248,7 +253,7 @@ function withoutNul(bytes: Buffer): Buffer {
   return end < 0 ? bytes : bytes.subarray(0, end);
 }
 
-/** GNU's formats 0.0 and 0.1; undefined for a file that is not sparse. */
+/** GNU formats 0.0 and 0.1. Undefined if the file is not sparse. */
 function sparseInPax(pax: readonly PaxRecord[]): SparsePart[] | undefined {
   const map = pax.findLast(({ key }) => key === 'GNU.sparse.map')?.value.toString('latin1');
   if (map !== undefined) return pairUp(map === '' ? [] : map.split(','));

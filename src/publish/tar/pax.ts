@@ -1,4 +1,4 @@
-// The records of a pax header: `length key=value\n`.
+// Parses the records of a pax header: `length key=value\n`.
 
 export interface PaxRecord {
   readonly key: string;
@@ -28,7 +28,7 @@ export function parsePax(bytes: Buffer): PaxRecord[] | undefined {
   return records;
 }
 
-/** Decimal seconds, with a fraction. Undefined if it is no number. */
+/** Parses decimal seconds with a fraction. Undefined if it is not a number. */
 export function parsePaxTime(text: string): bigint | undefined {
   const [, sign, seconds, fraction] = /^(-?)(\d+)(?:\.(\d*))?$/.exec(text) ?? [];
   if (seconds === undefined) return undefined;

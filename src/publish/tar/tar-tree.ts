@@ -1,4 +1,4 @@
-// A tar of a root file system as a tree. Nothing is unpacked: names that lead elsewhere have no place to lead to.
+// Reads a tar of a root filesystem as a tree. Nothing is unpacked, so no name can lead outside the tree.
 import { type FileHandle, open } from 'node:fs/promises';
 import { RootfsError } from '../../system/errors.js';
 import { ofTheTree } from '../tree/attributes.js';
@@ -17,15 +17,15 @@ import { type Names, parseAcl } from './acl.js';
 import { readMembers, TarDamaged, type TarMember } from './members.js';
 
 export interface TarReading {
-  /** Of the source, for messages: `path` may be what was decompressed. */
+  /** The source, used in messages. `path` may be a decompressed copy. */
   readonly source: string;
   readonly limits: TreeLimits;
-  /** Folders that the tar does not list get this time. */
+  /** The time of folders that the tar does not list. */
   readonly otherTimeNs: bigint;
   checkAborted(): void;
 }
 
-/** Runs `work` with the tree of a tar. Rejects with `IMAGE_INVALID`, `SOURCE_TOO_LARGE`, or what `work` rejected with. */
+/** Runs `work` with the tree of a tar. Rejects with `IMAGE_INVALID`, `SOURCE_TOO_LARGE`, or the error of `work`. */
 export async function withTarTree<T>(
   path: string,
   reading: TarReading,
@@ -39,7 +39,7 @@ export async function withTarTree<T>(
   }
 }
 
-// Links that are followed on the way to one member.
+// How many links to follow on the way to one member.
 const LINKS_FOLLOWED = 40;
 
 const PASSWORD_FILE_LIMIT = 4 * 1024 * 1024;
@@ -84,7 +84,7 @@ class TarTree {
   #add(member: TarMember): void {
     const names = this.#namesOf(member.path, 'a member');
     const name = names.pop();
-    // The root folder is the image's own.
+    // The image has its own root folder.
     if (name === undefined) return;
     this.#count.add(names.length + 1);
     const folder = this.#folderAt(names, member);
@@ -134,7 +134,7 @@ class TarTree {
     }
   }
 
-  /** The file that a hard link is another name of. */
+  /** The file that a hard link refers to. */
   #linked(member: TarMember): TreeNode {
     const names = this.#namesOf(member.linkTarget, 'a hard link');
     const last = names.pop();
@@ -166,7 +166,7 @@ class TarTree {
     return ofTheTree([...byName].map(([name, value]) => ({ name, value })));
   }
 
-  /** The parts of a path. A leading slash, and `.`, mean nothing. */
+  /** Splits a path. A leading slash and `.` are ignored. */
   #namesOf(path: Buffer, what: string): string[] {
     const names = path
       .toString('latin1')
@@ -180,7 +180,7 @@ class TarTree {
     return names;
   }
 
-  /** Makes the folders that are missing, and follows links as the guest will: never out of the tree. */
+  /** Creates missing folders, and follows links as the guest will: never out of the tree. */
   #folderAt(names: readonly string[], member: TarMember): FolderNode {
     let path: FolderNode[] = [this.#root];
     let left = [...names].reverse();
@@ -219,7 +219,7 @@ class TarTree {
     };
   }
 
-  /** What `docker save`, skopeo and others write: layers, not a root file system. */
+  /** Detects the output of `docker save`, skopeo and others: layers, not a root filesystem. */
   #refuseLayers(): void {
     const { children } = this.#root;
     const isImage =
@@ -230,7 +230,7 @@ class TarTree {
       );
   }
 
-  /** Only now: names in them are those of the tree's own users and groups. */
+  /** Resolved last, because names in ACLs refer to the tree's own users and groups. */
   async #addAcls(): Promise<void> {
     if (this.#withAcls.length === 0) return;
     const names: Names = { users: await this.#idsIn('passwd'), groups: await this.#idsIn('group') };
@@ -251,7 +251,7 @@ class TarTree {
     }
   }
 
-  /** Of a file in /etc with lines of `name:password:id:…`. */
+  /** Parses a file in /etc with lines of `name:password:id:…`. */
   async #idsIn(name: string): Promise<ReadonlyMap<string, number>> {
     const etc = this.#root.children.get('etc');
     const file = etc?.kind === 'folder' ? etc.children.get(name) : undefined;
@@ -277,7 +277,7 @@ function shown({ path }: TarMember): string {
   return showPath(path.toString('latin1')).slice(0, 200);
 }
 
-/** GNU tar writes `=` and `%` in names as `%3D` and `%25`, libarchive more of the kind. */
+/** GNU tar writes `=` and `%` in names as `%3D` and `%25`. libarchive escapes more characters. */
 function unescapeKey(key: string): string {
   return key.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
 }

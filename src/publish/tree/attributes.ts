@@ -1,14 +1,14 @@
-// Which extended attributes are the tree's own. Others tell of the host that it lies on.
+// Decides which extended attributes belong to the tree. The others describe the host.
 import type { Attribute } from './file-tree.js';
 
-/** What a file system keeps of its own under these names means nothing in another one. */
+/** Internal names of one filesystem, which mean nothing on another. */
 const OF_THE_HOST = [
   /^btrfs\./,
   /^(trusted|user)\.overlay\./,
   /^(trusted|user)\.glusterfs\./,
-  // Labels and measurements of the host's security system. Capabilities of files are not among them.
+  // Labels and measurements of the host's security system. File capabilities are kept.
   /^security\.(?!capability$)/,
-  // Access lists of NFS, SMB and others. POSIX ACLs are not among them.
+  // ACLs of NFS, SMB and others. POSIX ACLs are kept.
   /^system\.(?!posix_acl_(access|default)$)/,
 ];
 
@@ -27,7 +27,7 @@ export function ofTheTree(attributes: readonly Attribute[]): Attribute[] {
   );
 }
 
-/** An access list of owner, group and others alone is the mode, and file systems drop it. */
+/** An ACL with only owner, group and others is the same as the mode, and filesystems drop it. */
 function isPlainMode(acl: Buffer): boolean {
   return acl.length <= ACL_HEADER_BYTES + 3 * ACL_ENTRY_BYTES;
 }

@@ -1,4 +1,4 @@
-// A tree of files in memory: what a folder or a tar holds, and where its bytes are.
+// Defines an in-memory tree of files: what a folder or tar holds, and where its bytes are.
 import type { FileHandle } from 'node:fs/promises';
 
 export interface Attribute {
@@ -6,7 +6,7 @@ export interface Attribute {
   readonly value: Buffer;
 }
 
-/** What files of every kind have. */
+/** Fields that files of every kind have. */
 export interface FileFacts {
   /** Permission bits, with setuid, setgid and the sticky bit. */
   readonly mode: number;
@@ -18,7 +18,7 @@ export interface FileFacts {
 
 export interface FolderNode extends FileFacts {
   readonly kind: 'folder';
-  /** By name. A name is bytes, so it is kept as Latin-1. */
+  /** Keyed by name. A name is bytes, so it is stored as Latin-1. */
   readonly children: Map<string, TreeNode>;
 }
 
@@ -42,30 +42,30 @@ export interface SpecialNode extends FileFacts {
   readonly kind: 'fifo' | 'socket';
 }
 
-/** A node that has several names is one object. */
+/** A file with several names is a single node object. */
 export type TreeNode = FolderNode | FileNode | SymlinkNode | DeviceNode | SpecialNode;
 
-/** A part of a file that holds data. What no segment covers is zeros. */
+/** A part of a file that holds data. Everything outside the segments is zeros. */
 export interface Segment {
   /** Offset in the file. */
   readonly at: number;
   readonly length: number;
-  /** Offset in the source that the bytes are read from. */
+  /** Offset in the source where the bytes start. */
   readonly from: number;
 }
 
 export interface FileContent {
   readonly sizeBytes: number;
   readonly segments: readonly Segment[];
-  /** For a file of its own: many small ones are read in one trip. */
+  /** For separate files: many small ones can be read in one call. */
   readonly file?: { readonly path: Buffer; readonly inode: bigint };
-  /** Runs `work` on the open source of the bytes. */
+  /** Runs `work` with the opened source of the bytes. */
   open<T>(work: (source: FileHandle) => Promise<T>): Promise<T>;
   /** The error for a source that ends before its last segment. */
   endedEarly(): Error;
 }
 
-/** The contents of a file of no bytes. */
+/** The contents of an empty file. */
 export const EMPTY: FileContent = {
   sizeBytes: 0,
   segments: [],
@@ -73,7 +73,7 @@ export const EMPTY: FileContent = {
   endedEarly: () => new Error('an empty file ended early'),
 };
 
-/** Fills `buffer` with the file's bytes from `at` on. */
+/** Fills `buffer` with the file's bytes, starting at `at`. */
 export async function readContent(
   { segments, endedEarly }: FileContent,
   source: FileHandle,
@@ -110,7 +110,7 @@ function firstEndingAfter(segments: readonly Segment[], at: number): number {
   return low;
 }
 
-/** A name or path of a tree, for a message. */
+/** Formats a name or path of a tree for a message. */
 export function showPath(latin1: string): string {
   return Buffer.from(latin1, 'latin1').toString('utf8');
 }

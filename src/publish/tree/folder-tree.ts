@@ -1,4 +1,4 @@
-// Reading a folder as a tree: what each file is, and a mark by which a change is seen.
+// Reads a folder as a tree: the facts of each file, and a mark that shows whether the folder changed.
 import { constants } from 'node:fs';
 import { open, opendir, realpath } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
@@ -19,24 +19,24 @@ import { mountsBelow } from './mounts.js';
 
 export interface FolderTree {
   readonly root: FolderNode;
-  /** Another one if anything in the folder was added, removed or written to. */
+  /** Differs if anything in the folder was added, removed or written to. */
   readonly mark: string;
-  /** Paths where something else is mounted, published as empty. */
+  /** Mount points that are published as empty folders. */
   readonly mounts: readonly string[];
 }
 
 export interface FolderReading {
   readonly limits: TreeLimits;
-  /** Whether what is mounted in the folder belongs to it. */
+  /** Whether to include what is mounted in the folder. */
   readonly includeMounts: boolean;
-  /** The time of what has none of its own: what stands in a mount's place, and new folders. */
+  /** The time of files without one of their own: mount points and new folders. */
   readonly otherTimeNs: bigint;
   /** Folders with a later time were made while the tree was unpacked. */
   readonly newFoldersSinceNs?: bigint;
   checkAborted(): void;
 }
 
-// Files in one trip.
+// How many files to read per native call.
 const BATCH = 128;
 const NAMES_AT_ONCE = 256;
 
@@ -53,7 +53,7 @@ const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
 
 const READ_ONLY = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** A row of what the addon tells of a file. */
+/** One row of the addon's facts about a file. */
 const NUMBERS = 11;
 
 interface Row {
@@ -66,11 +66,11 @@ interface Row {
   readonly major: number;
   readonly minor: number;
   readonly target: Buffer;
-  /** For the mark of the tree. */
+  /** Feeds the mark of the tree. */
   readonly state: string;
 }
 
-/** Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, or the system's code. */
+/** Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, or a system error code. */
 export async function readFolder(path: string, reading: FolderReading): Promise<FolderTree> {
   const top = (await realpath(path)).replace(/\/$/, '');
   const mounts = reading.includeMounts ? new Set<string>() : await mountsBelow(top);
@@ -79,7 +79,7 @@ export async function readFolder(path: string, reading: FolderReading): Promise<
 }
 
 interface PendingFolder {
-  /** Latin-1, as all paths here. */
+  /** Latin-1, like all paths here. */
   readonly path: string;
   readonly node: FolderNode;
   readonly depth: number;
@@ -188,7 +188,7 @@ class FolderReader {
     return this.#mounts === undefined ? row.device !== this.#device : this.#mounts.has(path);
   }
 
-  /** What is below a mount cannot be seen, so it gets the same facts on every host. */
+  /** The folder below a mount is hidden, so it gets the same facts on every host. */
   #emptyMount(path: string, kind: TreeNode['kind']): TreeNode {
     this.#found.push(this.#show(path));
     const facts = { uid: 0, gid: 0, mtimeNs: this.#reading.otherTimeNs, attributes: [] };
@@ -250,7 +250,7 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
     major: Number(at(9)),
     minor: Number(at(10)),
     target: target ?? Buffer.alloc(0),
-    // Its links are left out: another name elsewhere is no change of the tree.
+    // The link count is left out: a new name outside the tree does not change the tree.
     state: numbers.join(' '),
   };
 }

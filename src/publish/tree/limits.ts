@@ -1,14 +1,14 @@
-// How much a source may hold. What comes from a stranger must not be work, or memory, without an end.
+// Limits how much a source may hold, so that an untrusted source cannot cause unbounded work or memory use.
 import { RootfsError } from '../../system/errors.js';
 
 export interface TreeLimits {
   /** Files, folders and links. */
   readonly maxFiles: number;
-  /** Folders within each other. */
+  /** Folder depth. */
   readonly maxDepth: number;
 }
 
-/** Counts the files of a tree, and throws `SOURCE_TOO_LARGE` when there are too many, or too deep. */
+/** Counts the files of a tree. Throws `SOURCE_TOO_LARGE` if there are too many or they are too deep. */
 export class TreeCount {
   readonly #source: string;
   readonly #limits: TreeLimits;
@@ -19,7 +19,7 @@ export class TreeCount {
     this.#limits = limits;
   }
 
-  /** One more file, with so many names from the root folder to its own. */
+  /** Counts one more file, which is `depth` names below the root folder. */
   add(depth: number): void {
     const { maxFiles, maxDepth } = this.#limits;
     if (++this.#files > maxFiles)

@@ -1,9 +1,9 @@
-// What is mounted inside a folder.
+// Lists what is mounted inside a folder.
 import { readFile, realpath } from 'node:fs/promises';
 
 /**
- * The paths of the mounts below `root`, as `root` spells them. Undefined where /proc is not there: then another device number is all that
- * can be seen of a mount.
+ * Returns the mount points below `root`, spelled with `root` as prefix. Undefined without /proc. Then only a different
+ * device number reveals a mount.
  */
 export async function mountsBelow(root: string): Promise<ReadonlySet<string> | undefined> {
   const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => undefined);
@@ -13,7 +13,7 @@ export async function mountsBelow(root: string): Promise<ReadonlySet<string> | u
   const spelled = `${Buffer.from(root).toString('latin1').replace(/\/+$/, '')}/`;
   const mounts = new Set<string>();
   for (const line of text.split('\n')) {
-    // proc(5): the fifth field, in which spaces and the like are octal.
+    // proc(5): the mount point is the fifth field. Spaces and similar characters are octal escapes.
     const point = line
       .split(' ')[4]
       ?.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
