@@ -1,6 +1,7 @@
-// Samples in alternation: each contestant has its turn in each round, in a new order each round, so that whatever else the machine does hits all
-// alike. A turn is short, and what a turn begins with is not counted: spawning a program makes the kernel write-protect the parent's memory, and
-// whoever comes next in this process would pay for the peer's spawn with a page fault on every page it touches.
+// Samples in alternation: each contestant has its turn in each round, in a new order each round, so that whatever else
+// the machine does hits all alike. A turn is short, and what a turn begins with is not counted: spawning a program
+// makes the kernel write-protect the parent's memory, and whoever comes next in this process would pay for the peer's
+// spawn with a page fault on every page it touches.
 import { summarize } from './statistics.mjs';
 
 /**
@@ -8,7 +9,8 @@ import { summarize } from './statistics.mjs';
  * @typedef {object} Contestant
  * @property {string} name
  * @property {string} does what exactly a sample does
- * @property {() => Promise<number>} [sample] does the work once; resolves to nanoseconds, or what else the measure counts
+ * @property {() => Promise<number>} [sample] does the work once; resolves to nanoseconds, or what else the measure
+ * counts
  * @property {number} [amount] that one sample does, for a rate
  * @property {() => Promise<void>} [afterEach] not timed
  * @property {() => Promise<void>} [clean] not timed: removes what the samples left
@@ -33,7 +35,8 @@ import { summarize } from './statistics.mjs';
  * @property {number} seconds no new round is begun after these, once there were `leastRounds`
  * @property {number} leastRounds
  * @property {Turn} turn
- * @property {number} warmUps samples of each, before the first round, in at most `warmUpSeconds`: code is compiled, caches fill
+ * @property {number} warmUps samples of each, before the first round, in at most `warmUpSeconds`: code is compiled,
+ * caches fill
  * @property {number} warmUpSeconds
  * @property {number} cleanEvery rounds
  */

@@ -1,4 +1,5 @@
-// Real file systems on loop devices. They are mounted in a mount namespace of this process's own, so they go with it, even after SIGKILL.
+// Real file systems on loop devices. They are mounted in a mount namespace of this process's own, so they go with it,
+// even after SIGKILL.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// The C programs of bench/floor: compiled for the run, and kept running beside it to take a sample when their turn comes.
+// The C programs of bench/floor: compiled for the run, and kept running beside it to take a sample when their turn
+// comes.
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// From a run's JSON to docs: the charts, the tables of docs/benchmarks.md, and the JSON itself, so that all can be made again.
-// node bench/publish.mjs [bench/results/full.json]
+// From a run's JSON to docs: the charts, the tables of docs/benchmarks.md, and the JSON itself, so that all can be made
+// again. node bench/publish.mjs [bench/results/full.json]
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { extentsChart } from './charts/extents.mjs';

@@ -1,4 +1,5 @@
-// What is to be reached, always as a ratio of two ways measured in the same alternation, or as an absolute bound of one.
+// What is to be reached, always as a ratio of two ways measured in the same alternation, or as an absolute bound of
+// one.
 
 /**
  * @typedef {object} Target

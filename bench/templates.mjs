@@ -17,8 +17,8 @@ import { output, run } from './command.mjs';
 const MiB = 2 ** 20;
 
 /**
- * An ext4 image as image builders make it: filled through a loop mount in several goes, with files deleted, replaced and appended to in
- * between, and written back by the kernel as it likes.
+ * An ext4 image as image builders make it: filled through a loop mount in several goes, with files deleted, replaced
+ * and appended to in between, and written back by the kernel as it likes.
  * @param {string} path
  * @param {{ sizeBytes: number, dataBytes: number }} size
  */

@@ -1,4 +1,5 @@
-// One mounted file system during the run: its templates, made when first asked for, and folders for what the measures make.
+// One mounted file system during the run: its templates, made when first asked for, and folders for what the measures
+// make.
 import { readdirSync, readlinkSync } from 'node:fs';
 import { mkdir, mkdtemp, stat } from 'node:fs/promises';
 import { join } from 'node:path';

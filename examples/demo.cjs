@@ -1,4 +1,5 @@
-// Makes a real ext4 template, gives disks to six VMs, and does the same with cp and resize2fs beside it. Run by `npm run demo`.
+// Makes a real ext4 template, gives disks to six VMs, and does the same with cp and resize2fs beside it. Run by `npm
+// run demo`.
 const { execFile, spawnSync } = require('node:child_process');
 const { createHash, randomBytes } = require('node:crypto');
 const fs = require('node:fs');

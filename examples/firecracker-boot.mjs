@@ -1,5 +1,6 @@
 // Boots a Firecracker microVM from a clone: node examples/firecracker-boot.mjs TEMPLATE_DIR CLONES_DIR STACK KERNEL
-// Without firecracker or /dev/kvm it says so, and shows the configuration that it would boot. The disk is taken away at the end.
+// Without firecracker or /dev/kvm it says so, and shows the configuration that it would boot. The disk is taken away at
+// the end.
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -22,7 +22,9 @@ async function start(vmId, options = {}) {
   // Here the VMM would be started on disk.path.
 }
 
-/** The VM's disk. One that an earlier run left and that is of no use now is replaced, unless something still runs on it. */
+/**
+ * The VM's disk. One that an earlier run left and that is of no use now is replaced, unless something still runs on it.
+ */
 async function diskFor(vmId, options) {
   try {
     return await registry.cloneForVm(vmId, stack, options);

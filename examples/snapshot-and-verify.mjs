@@ -18,7 +18,8 @@ const vmmFolder = await mkdtemp(join(tmpdir(), 'vmm-'));
 try {
   await registry.cloneForVm(vm, stack, { writable: true });
 
-  // Here the VM would be paused, and the VMM told to write its memory: with Firecracker, PATCH /vm and PUT /snapshot/create.
+  // Here the VM would be paused, and the VMM told to write its memory: with Firecracker, PATCH /vm and PUT
+  // /snapshot/create.
   const memory = join(vmmFolder, 'memory');
   await writeFile(memory, 'the memory of a paused VM');
 

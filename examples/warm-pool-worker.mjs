@@ -1,4 +1,5 @@
-// A warm pool in a worker thread, which the scheduler's own thread asks for disks: node examples/warm-pool-worker.mjs TEMPLATE_DIR CLONES_DIR STACK
+// A warm pool in a worker thread, which the scheduler's own thread asks for disks: node examples/warm-pool-worker.mjs
+// TEMPLATE_DIR CLONES_DIR STACK
 import { on, once } from 'node:events';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { RootfsRegistry } from '../dist/index.mjs';

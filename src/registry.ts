@@ -90,7 +90,10 @@ export interface RestoreManyRequest {
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
   /** How many ready slots to keep. */
   readonly count: number;
-  /** Write the sealed image anew in few extents, now, for who knows that thousands of clones will come. It takes the space of the data once more. */
+  /**
+   * Write the sealed image anew in few extents, now, for who knows that thousands of clones will come. It takes the
+   * space of the data once more.
+   */
   readonly pack?: boolean;
 }
 
@@ -127,8 +130,9 @@ export class RootfsRegistry {
     (await this.#catalog.knownBytes(sha256, stack ?? (await this.#names.firstWith(sha256))));
 
   /**
-   * Does no I/O. Relative folders are of the folder that the process is in now. Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` for folders
-   * of which one lies in another; one that is found only on the disk, by links and mounts, is refused when a folder is first opened.
+   * Does no I/O. Relative folders are of the folder that the process is in now. Throws `INVALID_ARGUMENT`, and
+   * `FOLDERS_OVERLAP` for folders of which one lies in another; one that is found only on the disk, by links and
+   * mounts, is refused when a folder is first opened.
    */
   constructor(config: Partial<RootfsConfig> = {}) {
     this.config = completeConfig(config);
@@ -182,19 +186,20 @@ export class RootfsRegistry {
    * Puts an image into the catalog as stack `name`. The change is atomic: every reader, even after a crash or a power
    * cut, finds the stack either as it was or as it is now. `source` is only read. It can be a raw ext4 image (reflinked
    * where possible, else copied with its holes), one compressed with gzip, zstd or xz, a qcow2 image, or a root file
-   * system as a folder or a tar archive, compressed or not. `-` is standard input. The same tree (names, contents, modes,
-   * owners, modification times, extended attributes, hardlinks) gives the same digest on every host with the same
-   * version of `mke2fs`. Attributes that tell of the host do not count, such as its security labels. The root folder
-   * itself belongs to root and has mode 0755.
+   * system as a folder or a tar archive, compressed or not. `-` is standard input. The same tree (names, contents,
+   * modes, owners, modification times, extended attributes, hardlinks) gives the same digest on every host with the
+   * same version of `mke2fs`. Attributes that tell of the host do not count, such as its security labels. The root
+   * folder itself belongs to root and has mode 0755.
    *
-   * `docker://HOST/NAME:TAG`, `oci:DIR` and `oci:DIR:TAG` are container images. Their layers are applied, the same image
-   * gives the same digest on every host, and {@link stack} tells how the image is to be started (`image`). A file with
-   * such a name is given as `./oci:…`. Logins are those of docker, podman or skopeo.
+   * `docker://HOST/NAME:TAG`, `oci:DIR` and `oci:DIR:TAG` are container images. Their layers are applied, the same
+   * image gives the same digest on every host, and {@link stack} tells how the image is to be started (`image`). A file
+   * with such a name is given as `./oci:…`. Logins are those of docker, podman or skopeo.
    *
    * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published.
    * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
-   * Runs `e2fsck`; `mke2fs` for folders and tars; `xz`, `zstd` and `qemu-img` for those formats; `skopeo` and `umoci` for container images (as root).
+   * Runs `e2fsck`; `mke2fs` for folders and tars; `xz`, `zstd` and `qemu-img` for those formats; `skopeo` and `umoci`
+   * for container images (as root).
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
    * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files or is marked as
@@ -367,8 +372,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Lists the sealed images that clones come from: what they hold, in how many extents, and when one is going to be packed. The channel
-   * `microvm-rootfs:packing` of `node:diagnostics_channel` tells what became of each that was.
+   * Lists the sealed images that clones come from: what they hold, in how many extents, and when one is going to be
+   * packed. The channel `microvm-rootfs:packing` of `node:diagnostics_channel` tells what became of each that was.
    */
   async sealedImages(): Promise<SealedImageInfo[]> {
     return this.#sealed.list();
@@ -566,9 +571,11 @@ export class RootfsRegistry {
    * is a reflink or a copy, independent of the slot. `strategy` and `attempts` tell which. Grow the slot before you
    * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well.
    *
-   * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's image.
+   * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's
+   * image.
    *
-   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
+   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern
+   * the parent.
    */
   async exportTo(
     vmId: string,
@@ -589,8 +596,8 @@ export class RootfsRegistry {
    * disk when the call resolves. Pause the VM until then. Files are copied by reflink where possible; the copies are
    * then hashed.
    *
-   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `UNSAFE_PATH` (a link, or a file of another user, in `with`),
-   * `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
+   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `UNSAFE_PATH` (a link, or a file of another user, in
+   * `with`), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     const vm = parseVmId(vmId);
@@ -624,8 +631,9 @@ export class RootfsRegistry {
   }
 
   /**
-   * Makes a new slot from a snapshot. Its files are verified before the first restore. After that, a restore in this or any other process is as
-   * quick as a clone, as long as the files' identities are the same; {@link verifySnapshot} reads everything again.
+   * Makes a new slot from a snapshot. Its files are verified before the first restore. After that, a restore in this or
+   * any other process is as quick as a clone, as long as the files' identities are the same; {@link verifySnapshot}
+   * reads everything again.
    *
    * Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `INVALID_VM_ID`.
    */
@@ -639,8 +647,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Makes many slots from snapshots at once. Each snapshot is verified at most once. Resolves to one settled result per request, in order. A request
-   * that fails or is invalid does not affect the others.
+   * Makes many slots from snapshots at once. Each snapshot is verified at most once. Resolves to one settled result per
+   * request, in order. A request that fails or is invalid does not affect the others.
    */
   async restoreMany(
     requests: readonly RestoreManyRequest[],

@@ -1,4 +1,5 @@
-// The contract's list of behaviours, one test each, under its own number; on every filesystem where a filesystem has a say.
+// The contract's list of behaviours, one test each, under its own number; on every filesystem where a filesystem has a
+// say.
 import { appendFile, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// The folders of src/ are layers: a file imports from its own folder and from those below it. docs/design.md draws the same order.
+// The folders of src/ are layers: a file imports from its own folder and from those below it. docs/design.md draws the
+// same order.
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { expect, test } from 'vitest';

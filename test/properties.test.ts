@@ -1,4 +1,5 @@
-// Whatever comes in, from callers or from disk: it is refused with an error of ours or as nothing, or it is what it claims to be.
+// Whatever comes in, from callers or from disk: it is refused with an error of ours or as nothing, or it is what it
+// claims to be.
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// Prints how many bytes of resident memory this process holds at most while it hashes a file, beyond what it held before.
-// hash-memory.mjs LIBRARY library|stream FILE
+// Prints how many bytes of resident memory this process holds at most while it hashes a file, beyond what it held
+// before. hash-memory.mjs LIBRARY library|stream FILE
 import { createHash } from 'node:crypto';
 import { createReadStream, readFileSync, writeFileSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';

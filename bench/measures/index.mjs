@@ -37,7 +37,8 @@ import { verifySnapshot } from './verify-snapshot.mjs';
  * @property {number} [warmUps] many, if not given
  * @property {number} [cleanEvery] rounds between removals of what was made
  * @property {import('../targets.mjs').Target[]} targets
- * @property {(workspace: import('../workspace.mjs').Workspace) => Promise<{ about: string, contestants: import('../alternate.mjs').Contestant[] }>} contestants
+ * @property {(workspace: import('../workspace.mjs').Workspace) => Promise<{ about: string, contestants:
+ * import('../alternate.mjs').Contestant[] }>} contestants
  */
 
 /** @type {Measure[]} */

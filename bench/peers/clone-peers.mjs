@@ -1,6 +1,6 @@
-// Other ways to give a VM a clone, as people write them: make the slot's folder, clone the image into it, write its stamp, all in place. Each does
-// less than the library: no staging and no rename, so a crash leaves half a slot; no check of the template, of the id, of the clone's length.
-// None of them computes the digest that it writes.
+// Other ways to give a VM a clone, as people write them: make the slot's folder, clone the image into it, write its
+// stamp, all in place. Each does less than the library: no staging and no rename, so a crash leaves half a slot; no
+// check of the template, of the id, of the clone's length. None of them computes the digest that it writes.
 import { copyFileSync, constants as fsConstants, mkdirSync, writeFileSync } from 'node:fs';
 import { copyFile, mkdir, truncate, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -22,7 +22,10 @@ const FORCE = fsConstants.COPYFILE_FICLONE_FORCE;
 const image = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4');
 const stamp = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4.sha256');
 
-/** @type {Record<'cp' | 'cp + resize2fs' | 'plain cp' | 'plain cp, flushed' | 'fs.copyFile' | '@reflink/reflink', { does: string, make: MakeSlot }>} */
+/**
+ * @type {Record<'cp' | 'cp + resize2fs' | 'plain cp' | 'plain cp, flushed' | 'fs.copyFile' | '@reflink/reflink', {
+ * does: string, make: MakeSlot }>}
+ */
 export const WAYS = {
   cp: {
     does: 'fs.promises.mkdir; child_process.spawn of cp --reflink=always, and its exit; fs.promises.writeFile of the stamp',
@@ -78,7 +81,10 @@ export const WAYS = {
   },
 };
 
-/** @type {Record<'fs.copyFileSync' | '@reflink/reflink, sync', { does: string, make: (template: Template, slot: string) => void }>} */
+/**
+ * @type {Record<'fs.copyFileSync' | '@reflink/reflink, sync', { does: string, make: (template: Template, slot: string)
+ * => void }>}
+ */
 const SYNC_WAYS = {
   'fs.copyFileSync': {
     does: 'fs.mkdirSync; fs.copyFileSync with COPYFILE_FICLONE_FORCE; fs.writeFileSync of the stamp',

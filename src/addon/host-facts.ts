@@ -3,7 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { failedWith } from '../system/errors.js';
 import { native } from './native.js';
 
-/** The path of the addon's binary in this process, or words that say why it is unknown. Throws `ADDON_NOT_LOADED`, `UNSUPPORTED_PLATFORM`. */
+/**
+ * The path of the addon's binary in this process, or words that say why it is unknown. Throws `ADDON_NOT_LOADED`,
+ * `UNSUPPORTED_PLATFORM`.
+ */
 export async function loadedBinary(): Promise<string> {
   native();
   const maps = await readFile('/proc/self/maps', 'utf8').catch(() => undefined);

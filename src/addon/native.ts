@@ -254,8 +254,8 @@ export interface NativeAddon {
    */
   fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (Buffer[] | undefined)[]]>;
   /**
-   * Whole files, of each its length and inode in `numbers`; undefined for one that is another file, or shorter, by now. Never through a symbolic
-   * link.
+   * Whole files, of each its length and inode in `numbers`; undefined for one that is another file, or shorter, by now.
+   * Never through a symbolic link.
    *
    * @internal
    */

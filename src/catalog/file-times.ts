@@ -13,8 +13,8 @@ const TICK_MS = 20;
 const MULTIGRAIN = ['xfs:', 'btrfs:', 'ext:'];
 
 /**
- * Whether the file system keeps whole seconds alone, as ext3, ext4 with inodes of 128 bytes, and images that were built with fixed times do. Other
- * files have such a time once in a billion.
+ * Whether the file system keeps whole seconds alone, as ext3, ext4 with inodes of 128 bytes, and images that were built
+ * with fixed times do. Other files have such a time once in a billion.
  */
 export function hasWholeSeconds({ ctimeNs }: Pick<Identity, 'ctimeNs'>): boolean {
   return ctimeNs % SECOND_NS === 0n;

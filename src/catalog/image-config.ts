@@ -26,8 +26,8 @@ const BYTES_LIMIT = 4 * 1024 * 1024;
 const NAME = /^rootfs\.ext4\.[0-9a-f]{64}\.json$/;
 
 /**
- * The file's name holds the digest of the image that the config belongs to. So the old file stays true until the new image has taken the place of
- * the old one, and a config never meets an image that somebody else put there.
+ * The file's name holds the digest of the image that the config belongs to. So the old file stays true until the new
+ * image has taken the place of the old one, and a config never meets an image that somebody else put there.
  */
 export function imageConfigPath(templatePath: string, sha256: string): string {
   return `${templatePath}.${sha256}.json`;
@@ -65,7 +65,10 @@ export async function placeImageConfig(staged: string, folder: string): Promise<
   for (const name of await configsIn(staged)) await rename(join(staged, name), join(folder, name));
 }
 
-/** Removes the configs of images that the folder does not hold any more. `keep` is the digest of the image that it holds. */
+/**
+ * Removes the configs of images that the folder does not hold any more. `keep` is the digest of the image that it
+ * holds.
+ */
 export async function removeImageConfigs(templatePath: string, keep?: string): Promise<void> {
   const folder = dirname(templatePath);
   const kept = keep === undefined ? undefined : basename(imageConfigPath(templatePath, keep));

@@ -26,7 +26,9 @@ export function isFileState({ inode, sizeBytes, mtimeNs }: FileState): boolean {
   return typeof inode === 'string' && Number.isSafeInteger(sizeBytes) && typeof mtimeNs === 'string';
 }
 
-/** Whether the template is unchanged. Also true while the folder of templates is missing, since it may not be mounted. */
+/**
+ * Whether the template is unchanged. Also true while the folder of templates is missing, since it may not be mounted.
+ */
 export async function isWanted({ templatePath, template }: TemplateRecord): Promise<boolean> {
   try {
     const now = await stat(templatePath, { bigint: true });

@@ -1,4 +1,5 @@
-// How long a clone takes here, beside `cp`: measured in a folder of its own on the file system in question, which is gone afterwards.
+// How long a clone takes here, beside `cp`: measured in a folder of its own on the file system in question, which is
+// gone afterwards.
 import { mkdir, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';

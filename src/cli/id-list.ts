@@ -1,4 +1,5 @@
-// Lists of VM ids. A VM that a person sees on a line is on the list; a line that could mean another VM than it says is refused.
+// Lists of VM ids. A VM that a person sees on a line is on the list; a line that could mean another VM than it says is
+// refused.
 import { RootfsError } from '../index.js';
 import { nameOfInput, readText } from './text-input.js';
 
@@ -25,9 +26,9 @@ export async function readIdList(path: string): Promise<ListedId[]> {
 }
 
 /**
- * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode and characters that nobody
- * sees do not count. Throws `INVALID_ARGUMENT` for a listed id that names no VM but contains the name of one that is not on the list, or
- * differs from it only in case: `"vm-1",`, `vm-1 # the first`, `VM-1`.
+ * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
+ * and characters that nobody sees do not count. Throws `INVALID_ARGUMENT` for a listed id that names no VM but contains
+ * the name of one that is not on the list, or differs from it only in case: `"vm-1",`, `vm-1 # the first`, `VM-1`.
  */
 export function namedIn(list: readonly ListedId[], existing: Iterable<string>): Set<string> {
   const rawIds = [...existing];

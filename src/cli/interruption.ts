@@ -1,4 +1,5 @@
-// Ctrl-C and its like end an operation the way its caller's signal does: nothing half-made is left. A second one ends the process.
+// Ctrl-C and its like end an operation the way its caller's signal does: nothing half-made is left. A second one ends
+// the process.
 import { constants } from 'node:os';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

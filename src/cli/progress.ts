@@ -59,7 +59,9 @@ export class ProgressLine {
   }
 }
 
-/** `hashing a  [######------------------]  25 %  1 GiB of 4 GiB  6 s left`; without a total, how long it takes already. */
+/**
+ * `hashing a  [######------------------]  25 %  1 GiB of 4 GiB  6 s left`; without a total, how long it takes already.
+ */
 export function progressText(label: string, latest: Progress | undefined, elapsedMs: number): string {
   if (latest === undefined || latest.bytesTotal === 0) return `${label}  ${Math.floor(elapsedMs / 1000)} s`;
   const { bytesDone, bytesTotal } = latest;

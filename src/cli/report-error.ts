@@ -1,4 +1,5 @@
-// How the command ends when something went wrong: one line on stderr, with --json a line of JSON, and an exit status that says what kind of thing.
+// How the command ends when something went wrong: one line on stderr, with --json a line of JSON, and an exit status
+// that says what kind of thing.
 import { CommanderError } from 'commander';
 import type { RootfsError } from '../index.js';
 import { errnoName } from '../system/errno-names.js';

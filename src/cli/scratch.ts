@@ -1,4 +1,5 @@
-// Folders for what is only tried: on the file system of the clones, among what is ours there if there is something, and gone afterwards.
+// Folders for what is only tried: on the file system of the clones, among what is ours there if there is something, and
+// gone afterwards.
 import { access, constants, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 

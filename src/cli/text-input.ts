@@ -1,4 +1,5 @@
-// Reading text that people and other programs wrote: a file of settings, a list of ids. What can't be read for certain is refused.
+// Reading text that people and other programs wrote: a file of settings, a list of ids. What can't be read for certain
+// is refused.
 import { readFile } from 'node:fs/promises';
 import { buffer as bytesOf } from 'node:stream/consumers';
 import { RootfsError } from '../index.js';
@@ -9,8 +10,8 @@ export function nameOfInput(path: string): string {
 }
 
 /**
- * The text of a file; `-` is standard input. UTF-8, or UTF-16 with a byte-order mark. Throws `INVALID_ARGUMENT` for anything else, and the
- * system's code if the file can't be read.
+ * The text of a file; `-` is standard input. UTF-8, or UTF-16 with a byte-order mark. Throws `INVALID_ARGUMENT` for
+ * anything else, and the system's code if the file can't be read.
  */
 export async function readText(path: string): Promise<string> {
   return decode(nameOfInput(path), path === '-' ? await bytesOf(process.stdin) : await read(path));

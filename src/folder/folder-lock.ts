@@ -14,7 +14,9 @@ const LOCK_LIMIT_MS = 120_000;
 // Processes of versions before 0.2 lock the slot's folder itself, as any user can who may read it: so not for long.
 const OLDER_LIMIT_MS = 1000;
 
-/** Waits for the lock without holding a thread; `absent` if the folder is gone by then. Throws `SLOT_BUSY` after a time. */
+/**
+ * Waits for the lock without holding a thread; `absent` if the folder is gone by then. Throws `SLOT_BUSY` after a time.
+ */
 export async function withLock<T>(
   task: Task,
   handle: NativeFolder,

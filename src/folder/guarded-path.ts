@@ -3,7 +3,8 @@ import { type GuardedFile, type NativeGuardedFolder, native } from '../addon/nat
 import { failedWith, isSystemError, RootfsError } from '../system/errors.js';
 
 /**
- * Runs `work` with the folder of `path`, opened once, and the name in it. Rejects with `UNSAFE_PATH` where another user may have made a link on the way.
+ * Runs `work` with the folder of `path`, opened once, and the name in it. Rejects with `UNSAFE_PATH` where another user
+ * may have made a link on the way.
  */
 export async function inFolderOf<T>(
   path: string,
@@ -27,8 +28,8 @@ export async function inFolderOf<T>(
 }
 
 /**
- * A regular file of root, of this process's user, or of `owner`. Rejects with `UNSAFE_PATH` for another owner's, for a symbolic link, and where another
- * user may have made a link on the way.
+ * A regular file of root, of this process's user, or of `owner`. Rejects with `UNSAFE_PATH` for another owner's, for a
+ * symbolic link, and where another user may have made a link on the way.
  */
 export async function openFileOf(path: string, owner: number): Promise<GuardedFile> {
   let file: GuardedFile;

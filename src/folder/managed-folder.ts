@@ -87,7 +87,8 @@ export class ManagedFolder {
       for (let attempt = 1; ; attempt++) {
         const folder = await this.#ensureOpen();
         if (needs === 'staging' && !hasStaging(folder)) {
-          // Others may still release slots by it. It has no descriptors but those of folders, and is closed when it is collected.
+          // Others may still release slots by it. It has no descriptors but those of folders, and is closed when it is
+          // collected.
           this.#forget(folder);
           if (!hasStaging(await this.#ensureOpen())) throw tooFullError(this.#what, this.path);
           continue;

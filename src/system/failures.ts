@@ -26,7 +26,10 @@ export class Failures {
     }
   }
 
-  /** Throws a single failure as it is. Of several it names all, with the code of the first and an AggregateError as cause. */
+  /**
+   * Throws a single failure as it is. Of several it names all, with the code of the first and an AggregateError as
+   * cause.
+   */
   throwIfAny(): void {
     const [first] = this.#all;
     if (first === undefined) return;

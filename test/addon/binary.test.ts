@@ -1,4 +1,5 @@
-// The addon's binaries, as the loader of any host sees them: the local build, what is shipped, and that the check finds what it is for.
+// The addon's binaries, as the loader of any host sees them: the local build, what is shipped, and that the check finds
+// what it is for.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,

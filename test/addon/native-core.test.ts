@@ -1,5 +1,6 @@
-// The addon's core without Node, built with sanitizers and run on real filesystems; and its static analysis. By default what is quick:
-// AddressSanitizer with LeakSanitizer, UndefinedBehaviorSanitizer, and two filesystems. scripts/sanitizers.sh asks for the rest.
+// The addon's core without Node, built with sanitizers and run on real filesystems; and its static analysis. By default
+// what is quick: AddressSanitizer with LeakSanitizer, UndefinedBehaviorSanitizer, and two filesystems.
+// scripts/sanitizers.sh asks for the rest.
 import { execFile } from 'node:child_process';
 import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -64,7 +65,8 @@ describe.each(SANITIZERS)('the core with %s', (sanitizer) => {
         expect(output).toMatch(/^[1-9][0-9]* passed, 0 failed$/m);
       });
     },
-    // On FUSE no lease can be had, so nobody can tell who has an image open: that is for the tests of the whole library.
+    // On FUSE no lease can be had, so nobody can tell who has an image open: that is for the tests of the whole
+    // library.
     ({ name, hidesOpenFiles }) =>
       !hidesOpenFiles && (sanitizer === 'valgrind' ? name === 'XFS' : ALL || QUICK.includes(name)),
   );

@@ -1,4 +1,5 @@
-// What doctor says of hosts of different kinds. It tries, so it is right where a name would mislead, and it leaves nothing.
+// What doctor says of hosts of different kinds. It tries, so it is right where a name would mislead, and it leaves
+// nothing.
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';

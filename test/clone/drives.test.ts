@@ -1,6 +1,7 @@
-// Clones as VMMs want to be told of them. QEMU is asked itself; of Firecracker and Cloud Hypervisor there is no package, so what their published
-// descriptions ask for is written down here: `Drive` in firecracker.yaml (commit 004d935), `DiskConfig` in vmm/src/config.rs and in the OpenAPI
-// description of Cloud Hypervisor (commit ae44c29, August 2026).
+// Clones as VMMs want to be told of them. QEMU is asked itself; of Firecracker and Cloud Hypervisor there is no
+// package, so what their published descriptions ask for is written down here: `Drive` in firecracker.yaml (commit
+// 004d935), `DiskConfig` in vmm/src/config.rs and in the OpenAPI description of Cloud Hypervisor (commit ae44c29,
+// August 2026).
 import { execFileSync } from 'node:child_process';
 import { copyFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';

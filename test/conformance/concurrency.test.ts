@@ -26,7 +26,8 @@ describeEachFilesystem((filesystem) => {
     expect(new Set(clones.map(({ path }) => path)).size).toBe(1);
     expect(await sha256Of(host.slot('vm-1').image)).toBe(sha256(BYTES));
     expect(await host.slotNames()).toEqual(['vm-1']);
-    // FUSE keeps a removed file under another name until it was closed, and its folder with it: that goes with the session's.
+    // FUSE keeps a removed file under another name until it was closed, and its folder with it: that goes with the
+    // session's.
     if (filesystem.seekHole) expect(await host.leftovers()).toEqual([]);
   });
 

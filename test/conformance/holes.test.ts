@@ -30,7 +30,8 @@ const SHAPES: [string, number, Record<number, Buffer>][] = [
 const SEALING_MAY_ADD_BYTES = 8 * MiB;
 
 describeEachFilesystem((filesystem) => {
-  // Where it cannot be told what is a hole, blocks of zeros are left out one by one, which can cost a block to index the rest.
+  // Where it cannot be told what is a hole, blocks of zeros are left out one by one, which can cost a block to index
+  // the rest.
   const index = filesystem.seekHole ? 0 : 4 * KiB;
   const allowedBytes = async (template: string, mayBeSealed: boolean) => {
     const bytes = (await allocatedBytes(template)) + index;

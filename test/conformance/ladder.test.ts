@@ -1,4 +1,5 @@
-// reflink, hardlink, copy: which rung is taken on which filesystem, what the result says of it, and what a hardlink must not do.
+// reflink, hardlink, copy: which rung is taken on which filesystem, what the result says of it, and what a hardlink
+// must not do.
 import { open, readFile, stat } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';

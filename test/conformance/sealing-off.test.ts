@@ -1,4 +1,5 @@
-// The whole suite once more with sealing off, on the filesystems where that makes a difference: clones come straight from the templates.
+// The whole suite once more with sealing off, on the filesystems where that makes a difference: clones come straight
+// from the templates.
 import { vi } from 'vitest';
 
 vi.hoisted(() => {

@@ -1,4 +1,5 @@
-// The folder of slots while a registry lives: taken away, replaced, mounted over, closed under calls that are under way.
+// The folder of slots while a registry lives: taken away, replaced, mounted over, closed under calls that are under
+// way.
 import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

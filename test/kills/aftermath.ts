@@ -15,7 +15,8 @@ const execute = promisify(execFile);
 const IMAGE = 'rootfs.ext4';
 /**
  * Files that may come and go in a whole slot. A copy that is not flushed yet has the first. A failed export leaves the
- * second: it is never removed, since another process may be exporting the slot, and without a second name it means nothing.
+ * second: it is never removed, since another process may be exporting the slot, and without a second name it means
+ * nothing.
  */
 const UNSETTLED = `${IMAGE}.unsettled`;
 const TRANSIENT = [UNSETTLED, `${IMAGE}.exported`];

@@ -23,7 +23,10 @@ export const SEED = Number(process.env.KILLS_SEED ?? 1);
 
 const TIMEOUT_MS = FULL ? 3_600_000 : 300_000;
 
-/** Declares a test for each operation on each filesystem, or for `some` of them, and prints a table of what they visited. */
+/**
+ * Declares a test for each operation on each filesystem, or for `some` of them, and prints a table of what they
+ * visited.
+ */
 export function campaign(
   title: string,
   filesystems: readonly string[],

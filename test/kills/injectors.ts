@@ -1,4 +1,5 @@
-// Ways to have one system call of one caller killed or failed, once: a thread by strace from outside, a program by a wrapper.
+// Ways to have one system call of one caller killed or failed, once: a thread by strace from outside, a program by a
+// wrapper.
 import { chmod, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RootfsConfig } from '../../src/index.js';

@@ -1,4 +1,5 @@
-// A process that is killed at any system call leaves every slot whole or absent, and nothing that the next process does not clear.
+// A process that is killed at any system call leaves every slot whole or absent, and nothing that the next process does
+// not clear.
 import { campaign, FULL, QUICK, SEED } from './campaign.js';
 import { inLanes } from './lanes.js';
 import { Performer } from './performer.js';

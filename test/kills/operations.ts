@@ -41,7 +41,10 @@ export interface Operation {
   readonly takes?: readonly string[];
   /** What must be there, and must not, once the call has resolved: `stack NAME`, `snapshot NAME`, `export NAME`. */
   readonly leaves?: Readonly<Record<string, 'there' | 'absent'>>;
-  /** What the same call says, rather than resolve, when an earlier one has done it: a new name is wanted for a new state. */
+  /**
+   * What the same call says, rather than resolve, when an earlier one has done it: a new name is wanted for a new
+   * state.
+   */
   readonly once?: string;
   /** Visited on every filesystem, also where time is short. */
   readonly telling?: true;
@@ -311,7 +314,10 @@ export const OPERATIONS: readonly Operation[] = [
   },
 ];
 
-/** What crashes at every stage leave: a dead session, trash, a torn slot, two grows that were cut off, a stale sealed image. */
+/**
+ * What crashes at every stage leave: a dead session, trash, a torn slot, two grows that were cut off, a stale sealed
+ * image.
+ */
 async function leaveDebris(site: Site): Promise<void> {
   const dead = join(site.stateFolder, 'staging/1-0123456789abcdef');
   await mkdir(join(dead, '0'), { recursive: true });

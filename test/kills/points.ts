@@ -1,4 +1,5 @@
-// The system calls of an operation that concern its folders, as a dry run showed them, and what each of them can honestly fail with.
+// The system calls of an operation that concern its folders, as a dry run showed them, and what each of them can
+// honestly fail with.
 
 /** A thread of the process, or a program that it runs. */
 export type Caller = 'pool' | 'process' | 'resize2fs' | 'e2fsck';
@@ -11,7 +12,10 @@ export interface Point {
   readonly line: string;
   /** Part of removing something: what cannot be removed now is removed later. */
   readonly removes: boolean;
-  /** What is made had its name already: it stays, and what fails now is that it was flushed, or that something is put away. */
+  /**
+   * What is made had its name already: it stays, and what fails now is that it was flushed, or that something is put
+   * away.
+   */
   readonly published: boolean;
 }
 
@@ -49,8 +53,8 @@ function publishes(line: string): boolean {
 const SPACE = ['ENOSPC', 'EDQUOT'] as const;
 
 /**
- * What the manual pages let each call fail with, of EIO, ENOSPC, EDQUOT, EMFILE, ENOMEM, EINTR. A call that is not here has no honest
- * failure: close() closes the file whatever it returns, lseek() does not touch the disk.
+ * What the manual pages let each call fail with, of EIO, ENOSPC, EDQUOT, EMFILE, ENOMEM, EINTR. A call that is not here
+ * has no honest failure: close() closes the file whatever it returns, lseek() does not touch the disk.
  */
 const FAILURES: Readonly<Record<string, readonly string[]>> = {
   chmod: ['EIO', 'ENOMEM'],
@@ -86,7 +90,10 @@ const FAILURES: Readonly<Record<string, readonly string[]>> = {
   write: ['EIO', ...SPACE, 'EINTR'],
 };
 
-/** What to inject at a point so that the program is told no lie: the call is not executed, and says that it failed, or did nothing. */
+/**
+ * What to inject at a point so that the program is told no lie: the call is not executed, and says that it failed, or
+ * did nothing.
+ */
 export function faultsAt({ name, line }: Point): string[] {
   if (name === 'ioctl') {
     if (line.includes('FIEMAP')) return errors(['EIO', 'ENOMEM', 'EINTR']);
@@ -118,8 +125,8 @@ export function shapeOf(line: string): string {
 }
 
 /**
- * One point for each state of the disk that a kill can leave. The killed call is not executed, so a kill at a call that follows one which
- * changed nothing leaves what a kill at that one left.
+ * One point for each state of the disk that a kill can leave. The killed call is not executed, so a kill at a call that
+ * follows one which changed nothing leaves what a kill at that one left.
  */
 export function distinctStates(points: readonly Point[]): Point[] {
   return points.filter((point, i) => {
@@ -142,7 +149,9 @@ function changesDisk({ name, line }: Point): boolean {
   return CHANGES.test(name) || /O_CREAT|O_TRUNC|FICLONE|SETFLAGS/.test(line);
 }
 
-/** The call's name, the file, and the name in it or the command: what strace also tells of a call that is not executed. */
+/**
+ * The call's name, the file, and the name in it or the command: what strace also tells of a call that is not executed.
+ */
 export function headOf(line: string): string {
   const [, file = '', rest = ''] =
     /^(\w+\([^,)]*)(, (?:"[^"]*"|(?!POINTER)[A-Z_]+))?/.exec(shapeOf(line)) ?? [];

@@ -1,4 +1,5 @@
-// The programs that grow an image may fail, be killed, or outlive the process that started them, at any system call of theirs.
+// The programs that grow an image may fail, be killed, or outlive the process that started them, at any system call of
+// theirs.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';

@@ -1,4 +1,5 @@
-// What an operation makes or takes away beside slots: stacks, snapshots and exported images. Told by looking at the disk alone.
+// What an operation makes or takes away beside slots: stacks, snapshots and exported images. Told by looking at the
+// disk alone.
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { exists, sha256 } from '../fixtures/files.js';

@@ -51,7 +51,10 @@ export async function newSite({ folder, masters, operation }: Ground): Promise<S
   return site;
 }
 
-/** The calls that these make when the operation is performed undisturbed, which must lead to nothing that looks like a fault. */
+/**
+ * The calls that these make when the operation is performed undisturbed, which must lead to nothing that looks like a
+ * fault.
+ */
 export async function dryRun(
   ground: Ground,
   performer: Performer,
@@ -195,7 +198,8 @@ async function failIn(ground: Ground, performer: Performer, { point, what }: Fau
   const warnings = (performed?.warnings ?? []).map((warning) => warning.split(':', 1)[0] as string);
   const faults = performed === undefined ? ['the process ended'] : [];
   for (const error of errors) faults.push(...untyped(error, what, call, point));
-  // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its own.
+  // What could not be removed stays for a while, but not for as long as the process lives. What others left is not its
+  // own.
   const excused = point.removes || warnings.includes('MICROVM_ROOTFS_SWEEP') || call.method === 'recover';
   if (!excused) faults.push(...(await leftovers(site)).map((path) => `left behind: ${path}`));
   if (errors.length > 0 && call.method !== 'recover') {
@@ -265,7 +269,10 @@ async function undone(site: Site, { call, leaves = {} }: Operation): Promise<str
   return [...missing.map((name) => `slot ${name} should be there`), ...(await unlike(site, leaves))];
 }
 
-/** What a durable call that fails may all the same have grown: a slot that was there. That it is whole is looked at for every slot. */
+/**
+ * What a durable call that fails may all the same have grown: a slot that was there. That it is whole is looked at for
+ * every slot.
+ */
 function mayBeGrown(call: Call, before: ReadonlyMap<string, string>): string[] {
   const durable = call.args.some((arg) => (arg as { durable?: boolean }).durable === true);
   return durable ? madeBy(call).filter((name) => before.has(name)) : [];
@@ -365,7 +372,10 @@ function differences(
     );
 }
 
-/** Whether the call that was killed or failed, the last of its name or the one marked, is the one that the dry run showed. */
+/**
+ * Whether the call that was killed or failed, the last of its name or the one marked, is the one that the dry run
+ * showed.
+ */
 function sameCall(lines: readonly string[], { line }: Point): boolean {
   const calls = lines.filter((other) => /^\w+\(/.test(other));
   const hit = calls.find((other) => other.includes('INJECTED')) ?? calls.at(-1);

@@ -1,5 +1,5 @@
-// What the documents say is true: every code block is run as its reader would, every link leads somewhere. A block that is not run says why
-// behind its language (`sh no-run=needs-firecracker`), and at least its syntax is checked.
+// What the documents say is true: every code block is run as its reader would, every link leads somewhere. A block that
+// is not run says why behind its language (`sh no-run=needs-firecracker`), and at least its syntax is checked.
 //
 //   js, cjs        run as a module of a project that has the package; `continues`: one program with the block before
 //   sh             typed into a shell

@@ -1,5 +1,5 @@
-// The core of the library (test/matrix/core.cjs) in each way that a program can run it, installed from its tarball with the shipped binary.
-// The same with other runtimes, C libraries and processors: npm run test:matrix.
+// The core of the library (test/matrix/core.cjs) in each way that a program can run it, installed from its tarball with
+// the shipped binary. The same with other runtimes, C libraries and processors: npm run test:matrix.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp } from 'node:fs/promises';

@@ -1,4 +1,5 @@
-// The package as npm packs it: what it holds, what linters of packages say of it, and that it needs nothing but Node to be installed.
+// The package as npm packs it: what it holds, what linters of packages say of it, and that it needs nothing but Node to
+// be installed.
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   mkdirSync,

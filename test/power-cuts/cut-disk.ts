@@ -1,8 +1,9 @@
-// A disk whose power can be cut at any moment. It lies in an image file on an XFS that can reflink: a reflink of that file, taken while
-// the file system is mounted and in use, is what the disk would hold if the power had gone at that moment. Mounting it replays the journal.
+// A disk whose power can be cut at any moment. It lies in an image file on an XFS that can reflink: a reflink of that
+// file, taken while the file system is mounted and in use, is what the disk would hold if the power had gone at that
+// moment. Mounting it replays the journal.
 //
-// All that the kernel had handed to the disk counts as written, in the order that it was handed over: a disk that loses or reorders what it
-// acknowledged without a flush is not modelled.
+// All that the kernel had handed to the disk counts as written, in the order that it was handed over: a disk that loses
+// or reorders what it acknowledged without a flush is not modelled.
 import { execFileSync } from 'node:child_process';
 import {
   constants,

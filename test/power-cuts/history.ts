@@ -1,4 +1,5 @@
-// The writer: a random history of calls to the library, with what VMs and the kernel do meanwhile, and the power cut now and then.
+// The writer: a random history of calls to the library, with what VMs and the kernel do meanwhile, and the power cut
+// now and then.
 import { open } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsRegistry, safeVmId } from '../../src/index.js';
@@ -223,8 +224,8 @@ export class History {
   }
 
   /**
-   * The kernel writes back any file at any time, in any order, and so does any program that flushes one: whatever is chosen, no image may
-   * be taken for whole that is not.
+   * The kernel writes back any file at any time, in any order, and so does any program that flushes one: whatever is
+   * chosen, no image may be taken for whole that is not.
    */
   async #somethingFlushes(): Promise<void> {
     const chosen = this.random.pick(

@@ -1,4 +1,5 @@
-// What lies on the disk that every history starts with: three stacks, and the knowledge of every image that can be made of them.
+// What lies on the disk that every history starts with: three stacks, and the knowledge of every image that can be made
+// of them.
 import { mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PristineImages } from '../fixtures/disk-states.js';
@@ -6,7 +7,9 @@ import { writeSparse } from '../fixtures/files.js';
 import { makeGrowable, TEMPLATE_BYTES } from '../fixtures/growable.js';
 import { KiB, pattern } from '../fixtures/images.js';
 
-/** `ext4` can be grown, `scattered` has too many extents to be sealed by reflink, `changing` is replaced now and then. */
+/**
+ * `ext4` can be grown, `scattered` has too many extents to be sealed by reflink, `changing` is replaced now and then.
+ */
 export type Stack = 'ext4' | 'scattered' | 'changing';
 
 const BYTES: Readonly<Record<Stack, number>> = {
@@ -71,8 +74,8 @@ export class CutHost {
   }
 
   /**
-   * Puts another template in the place of `changing`, as a builder does that sets the length first; a careless one does not flush it.
-   * Returns its digest.
+   * Puts another template in the place of `changing`, as a builder does that sets the length first; a careless one does
+   * not flush it. Returns its digest.
    */
   async replaceChanging(version: number, flushed: boolean): Promise<string> {
     const bytes = pattern(BYTES.changing, 1000 + version);

@@ -51,8 +51,8 @@ export class Inspection {
       const [template = '', sizeBytes] = name.split('-');
       const expected = this.host.pristine.get(template, Number(sizeBytes))?.digest;
       expect(expected, `sealed image ${name} is of a template that there was`).toBeDefined();
-      // A sealed reflink is not flushed. One that is missing or short after the cut differs from its record, and is made
-      // again at the next need.
+      // A sealed reflink is not flushed. One that is missing or short after the cut differs from its record, and is
+      // made again at the next need.
       const image = join(sealed, name, 'rootfs.ext4');
       const found = await stat(image).catch(() => undefined);
       if (found?.size === Number(sizeBytes))
@@ -86,8 +86,9 @@ export class Inspection {
   }
 
   /**
-   * What btrfs can leave of a grown slot that was not durable, if others flush its image and its stamp but not its size stamp: a disk that
-   * recover() does not throw away, since a VM may have written to it. It is not handed out until its size is asked for.
+   * What btrfs can leave of a grown slot that was not durable, if others flush its image and its stamp but not its size
+   * stamp: a disk that recover() does not throw away, since a VM may have written to it. It is not handed out until its
+   * size is asked for.
    */
   async #finishGrow(safeId: string): Promise<DiskState | undefined> {
     const sizeBytes = GROWN_BYTES;

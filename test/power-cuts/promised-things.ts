@@ -1,4 +1,5 @@
-// What the library has promised of each snapshot, stack and exported image so far, and what of them is there after a cut.
+// What the library has promised of each snapshot, stack and exported image so far, and what of them is there after a
+// cut.
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';

@@ -1,4 +1,5 @@
-// Publishing that is cut off, or that several do at once: the catalog has the old stack or the new one, and nothing half-made.
+// Publishing that is cut off, or that several do at once: the catalog has the old stack or the new one, and nothing
+// half-made.
 import { execFile } from 'node:child_process';
 import { mkdir, readdir, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -38,7 +39,8 @@ async function rig(folder?: string) {
 const SOURCES = ['tree', 'tar', 'raw', 'raw.gz', 'raw.xz', 'raw.zst', 'qcow2'] as const;
 const missing = lacks('strace', 'qemu-img', 'xz', 'zstd', 'setfattr') ?? lacksRoot();
 
-// System calls of the process itself, and which of them, counted in each thread. Together they are in every part of the work.
+// System calls of the process itself, and which of them, counted in each thread. Together they are in every part of the
+// work.
 const POINTS = [
   ...[1, 6, 8, 9].map((when) => ({ call: 'mkdir', when })),
   ...[40, 60, 80].map((when) => ({ call: 'openat', when })),

@@ -1,4 +1,5 @@
-// One immutable image of each template and size, that clones come from: made once, true, and made anew when somebody touched it.
+// One immutable image of each template and size, that clones come from: made once, true, and made anew when somebody
+// touched it.
 import { execFileSync } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import {
@@ -330,7 +331,8 @@ test('a grown image that cannot be reflinked all the same is copied whole', asyn
   const host = await Host.in(filesystemNamed('btrfs').path);
   await host.addExt4Template('debian', 16 * MiB);
   await host.registry.prewarm('debian', { count: 0, sizeBytes: 32 * MiB });
-  // On its one pool thread, after two for the template's file system, the try whether the folder can reflink, and two more, comes the clone's.
+  // On its one pool thread, after two for the template's file system, the try whether the folder can reflink, and two
+  // more, comes the clone's.
   const inject = ['strace', '-f', '-qqq', '-o', '/dev/null', '-e', 'inject=ioctl:error=EOPNOTSUPP:when=6+'];
   const { stdout, stderr } = await runChild(
     `const registry = new lib.RootfsRegistry(args);

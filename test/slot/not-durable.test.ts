@@ -1,4 +1,5 @@
-// A durable call whose last flush fails: what has appeared may have been handed to another process by then, so it stays.
+// A durable call whose last flush fails: what has appeared may have been handed to another process by then, so it
+// stays.
 import { spawn } from 'node:child_process';
 import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';

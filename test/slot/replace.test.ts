@@ -1,5 +1,5 @@
-// Replacing the image of a slot. Between the decision and the change others can grow, release or clone the same id: whatever the change was decided
-// on is looked at again.
+// Replacing the image of a slot. Between the decision and the change others can grow, release or clone the same id:
+// whatever the change was decided on is looked at again.
 import { chmod, link, mkdir, open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';

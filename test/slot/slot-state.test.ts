@@ -1,4 +1,5 @@
-// What the files of a slot say, without a disk: every state that crashes and other programs leave, and what is made of it.
+// What the files of a slot say, without a disk: every state that crashes and other programs leave, and what is made of
+// it.
 import { expect, test } from 'vitest';
 import type { Identity } from '../../src/addon/identity.js';
 import type { SlotState } from '../../src/addon/native.js';

@@ -1,5 +1,5 @@
-// Hostile tenants beside root's scheduler: see tenant.c for what they do and scheduler.cjs for what it does meanwhile. Nobody else is harmed, and
-// no call is without an end.
+// Hostile tenants beside root's scheduler: see tenant.c for what they do and scheduler.cjs for what it does meanwhile.
+// Nobody else is harmed, and no call is without an end.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmod, chown, copyFile, lstat, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';

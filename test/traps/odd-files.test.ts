@@ -1,5 +1,5 @@
-// What is not what it should be: folders, FIFOs, devices and links where an image or a folder is expected. Each refused by name, quickly,
-// and nothing created.
+// What is not what it should be: folders, FIFOs, devices and links where an image or a folder is expected. Each refused
+// by name, quickly, and nothing created.
 import { execFileSync } from 'node:child_process';
 import { mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';

@@ -1,4 +1,5 @@
-// Kernels that this machine does not have: one that does not tell what is mounted where, one whose FICLONE fails for a while.
+// Kernels that this machine does not have: one that does not tell what is mounted where, one whose FICLONE fails for a
+// while.
 import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';

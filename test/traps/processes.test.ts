@@ -1,4 +1,5 @@
-// Loading and leaving: threads, several copies, exits and terminations with work under way. Each in a child, whose death would be seen.
+// Loading and leaving: threads, several copies, exits and terminations with work under way. Each in a child, whose
+// death would be seen.
 import { expect, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
 import { Host } from '../fixtures/host.js';

@@ -1,4 +1,5 @@
-// VMs on slots that were made of other VMs' disks: forks and restored snapshots, of the disk alone and together with the memory.
+// VMs on slots that were made of other VMs' disks: forks and restored snapshots, of the disk alone and together with
+// the memory.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';

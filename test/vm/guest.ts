@@ -23,7 +23,9 @@ export interface Guest {
 
 let made: Guest | undefined;
 
-/** The tests of the calling file boot VMs, on this filesystem; where none can be had they are skipped with the reason. */
+/**
+ * The tests of the calling file boot VMs, on this filesystem; where none can be had they are skipped with the reason.
+ */
 export function bootsVms(filesystem: Filesystem): void {
   let reason = filesystem.missing ?? lacks('qemu-system-x86_64');
   beforeAll(() => {

@@ -1,4 +1,5 @@
-// A VM that was killed leaves a journal that somebody must replay: who makes a template of its disk, or grows a clone of one.
+// A VM that was killed leaves a journal that somebody must replay: who makes a template of its disk, or grows a clone
+// of one.
 import { copyFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { hashFile } from '../../src/index.js';

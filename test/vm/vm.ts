@@ -79,7 +79,10 @@ export class Vm {
     this.#qemu.stdin?.write(`${line}\n`);
   }
 
-  /** Resolves when the guest has shut down, to what its script printed. Nothing but the guest's own last line says that all went well. */
+  /**
+   * Resolves when the guest has shut down, to what its script printed. Nothing but the guest's own last line says that
+   * all went well.
+   */
   async done(): Promise<string> {
     await this.#exited;
     const status = ENDED.exec(this.#log)?.[1];

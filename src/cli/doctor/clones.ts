@@ -25,7 +25,8 @@ const LOW_BYTES = 1024 ** 3;
 
 export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): Promise<ClonesReport> {
   const { clonesDir } = config;
-  // Where there is no folder yet, the one that it will be made in has the same file system, unless something is mounted.
+  // Where there is no folder yet, the one that it will be made in has the same file system, unless something is
+  // mounted.
   const folder = await nearestExisting(clonesDir);
   const type = (await fileSystemType(folder)) ?? 'an unknown file system';
   const missing = folder === clonesDir ? '' : `, will be made in ${folder}`;

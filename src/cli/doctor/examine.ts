@@ -1,4 +1,5 @@
-// All that doctor looks at, in the order of its screen. It changes nothing: what it tries is in folders of its own, gone afterwards.
+// All that doctor looks at, in the order of its screen. It changes nothing: what it tries is in folders of its own,
+// gone afterwards.
 import type { RootfsConfig } from '../../index.js';
 import { clonesFolder } from './clones.js';
 import type { Finding } from './finding.js';

@@ -11,7 +11,10 @@ export interface CheckedStore {
   readonly clean: true;
 }
 
-/** Throws `STORE_DAMAGED`. Changes nothing but what mounting does: the journal of a store that was not unmounted is replayed. */
+/**
+ * Throws `STORE_DAMAGED`. Changes nothing but what mounting does: the journal of a store that was not unmounted is
+ * replayed.
+ */
 export async function checkStore(image: string, signal: AbortSignal): Promise<CheckedStore> {
   requireRoot('checking a store');
   await requireUnmounted(image);

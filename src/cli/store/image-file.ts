@@ -1,5 +1,6 @@
-// The file that a store lies in. Its space is reserved, unless it is asked not to be: a file system in a sparse file believes in
-// space that its disk may not have by the time that it is written to, and then loses what its clones were told is written.
+// The file that a store lies in. Its space is reserved, unless it is asked not to be: a file system in a sparse file
+// believes in space that its disk may not have by the time that it is written to, and then loses what its clones were
+// told is written.
 import { open, stat, statfs, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { RootfsError } from '../../index.js';
@@ -40,8 +41,8 @@ export async function createImageFile(path: string): Promise<void> {
 }
 
 /**
- * On btrfs, writing over reserved blocks takes new ones, unless the file was marked when it was empty. (ZFS and bcachefs have no such mark: a
- * reservation is worth nothing there.)
+ * On btrfs, writing over reserved blocks takes new ones, unless the file was marked when it was empty. (ZFS and
+ * bcachefs have no such mark: a reservation is worth nothing there.)
  */
 export async function writeInPlace(path: string, signal: AbortSignal): Promise<void> {
   if ((await mountOf(path))?.type !== 'btrfs') return;
