@@ -9,6 +9,7 @@ import {
   type Created,
   inspectSlot,
   type NativeClone,
+  type NativePlan,
   native,
   RUNG,
   type Staged,
@@ -255,11 +256,10 @@ export class Cloner {
   }
 
   async #run({ handle }: OpenFolder, prepared: PreparedClone): Promise<CloneOutcome> {
-    const { cloneSource, recipe, request, rawId, ready, growTo } = prepared;
     const addon = native();
-    const clone: NativeClone = [cloneSource.source, recipe.handle, request.vm.safe, rawId, ready];
+    const clone = nativeClone(prepared, prepared.recipe.handle);
     try {
-      return growTo === undefined
+      return prepared.growTo === undefined
         ? await addon.cloneSlot(handle, ...clone)
         : await addon.stageSlot(handle, ...clone);
     } catch (error) {
@@ -398,8 +398,12 @@ export class Cloner {
  * A clone that is published in the same trip. A clone that has to grow can only come from the pool. If its ready slot
  * is gone, the addon starts a copy instead, which this trip does not publish.
  */
-function oneTrip({ cloneSource, recipe, request, rawId, ready, growTo }: PreparedClone): NativeClone {
-  const handle =
-    growTo === undefined ? recipe.handle : native().newPlan({ ...recipe.plan, rungs: RUNG.copy });
-  return [cloneSource.source, handle, request.vm.safe, rawId, ready];
+function oneTrip(prepared: PreparedClone): NativeClone {
+  const { recipe, growTo } = prepared;
+  const plan = growTo === undefined ? recipe.handle : native().newPlan({ ...recipe.plan, rungs: RUNG.copy });
+  return nativeClone(prepared, plan);
+}
+
+function nativeClone({ cloneSource, request, rawId, ready }: PreparedClone, plan: NativePlan): NativeClone {
+  return [cloneSource.source, plan, request.vm.safe, rawId, ready];
 }

@@ -17,7 +17,7 @@ import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
 import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
-import { type SlotImage, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
+import { type SlotImage, sourceChangedError, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
 import type { CopyOptions } from '../slot/slot-options.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
@@ -77,6 +77,9 @@ interface Watcher {
   readonly signal: AbortSignal | undefined;
   readonly onProgress: ((progress: Progress) => void) | undefined;
 }
+
+// Each round is lost to a process that removes the snapshot and takes it again at the same moment.
+const ROUNDS = 4;
 
 export class Snapshots {
   /** The folder of snapshots. It is opened like the clones folder: recovery removes what a crash leaves in staging. */
@@ -192,17 +195,20 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
-      const known = await this.#verified.remembered(path);
-      const restored = known && (await this.#cloneDisk(task, path, known, vm, options).catch(unlessChanged));
-      if (restored !== undefined) return restored;
-      // Not verified yet, or changed since.
-      this.#verified.forget(path);
-      const verified = await this.#verifying.join(path, task, (shared) =>
-        this.#withFiles(path, (record, sources) =>
-          this.#verified.verify(path, record, sources, { task: shared, onProgress }),
-        ),
-      );
-      return await this.#cloneDisk(task, path, verified, vm, options);
+      let verified = await this.#verified.remembered(path);
+      for (let round = 0; round < ROUNDS; round++) {
+        verified ??= await this.#verifying.join(path, task, (shared) =>
+          this.#withFiles(path, (record, sources) =>
+            this.#verified.verify(path, record, sources, { task: shared, onProgress }),
+          ),
+        );
+        const restored = await this.#cloneDisk(task, path, verified, vm, options).catch(unlessChanged);
+        if (restored !== undefined) return restored;
+        // Another process removed the snapshot, or took it again: look at what is there now.
+        this.#verified.forget(path);
+        verified = undefined;
+      }
+      throw sourceChangedError(task.what);
     } catch (error) {
       throw asRootfsError(task.what, error);
     }
