@@ -42,3 +42,8 @@ export function sameState(a: Identity, b: Identity): boolean {
     (a.links !== 1 || b.links !== 1 || a.ctimeNs === b.ctimeNs)
   );
 }
+
+/** Of one file: nobody has written to it, though its links, owner or mode may have changed. */
+export function sameContents(a: Identity, b: Identity): boolean {
+  return sameImage(a, b) && a.mtimeNs === b.mtimeNs;
+}

@@ -1,15 +1,19 @@
 // Makes a new slot from the current contents of another.
 
+import { type Identity, sameContents, sameFile } from '../addon/identity.js';
 import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { asRootfsError } from '../system/errors.js';
+import { asRootfsError, RootfsError } from '../system/errors.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
 import { sourceChangedError, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { imagePath, parseStamp } from './stamps.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
+
+// Each round is lost to a process that changes the parent at the same moment.
+const ROUNDS = 4;
 
 export async function forkSlot(
   folder: ManagedFolder,
@@ -29,16 +33,48 @@ export async function forkSlot(
       const forked = await forkInOneTrip(what, folder, names, from, vm, options);
       if (forked !== undefined) return forked;
     }
-    const { signal } = options;
-    return await withSlotImage(folder, from, { refuseInUse, templateBytes, signal }, async (image, open) => {
-      const { sourceSha256, sizeStamp, state } = image;
-      const storedStack = state.stack || undefined;
-      const stack = storedStack ?? (await names.firstWith(sourceSha256));
-      return newSlot(task, folder, open, image, vm, { sourceSha256, sizeStamp, stack, storedStack }, options);
-    });
+    return await forkUnwritten(task, folder, names, templateBytes, from, vm, refuseInUse, options);
   } catch (error) {
     throw asRootfsError(what, error);
   }
+}
+
+/**
+ * An export, another owner or a grow by another process changes the parent's image or its ctime, but not what the guest
+ * wrote: then the fork is made again of what is there now.
+ */
+async function forkUnwritten(
+  task: Task,
+  folder: ManagedFolder,
+  names: StackNames,
+  templateBytes: TemplateBytes,
+  from: VmId,
+  vm: VmId,
+  refuseInUse: boolean,
+  options: CopyOptions,
+): Promise<DerivedRootfs> {
+  const request = { refuseInUse, templateBytes, signal: options.signal };
+  let tried: Identity | undefined;
+  for (let round = 1; ; round++) {
+    try {
+      return await withSlotImage(folder, from, request, async (image, open) => {
+        const { identity, sourceSha256, sizeStamp, state } = image;
+        if (tried !== undefined && sameFile(tried, identity) && !sameContents(tried, identity))
+          throw sourceChangedError(task.what);
+        tried = identity;
+        const storedStack = state.stack || undefined;
+        const stack = storedStack ?? (await names.firstWith(sourceSha256));
+        const descent = { sourceSha256, sizeStamp, stack, storedStack };
+        return newSlot(task, folder, open, image, vm, descent, options);
+      });
+    } catch (error) {
+      if (round === ROUNDS || !isSourceChanged(error)) throw error;
+    }
+  }
+}
+
+function isSourceChanged(error: unknown): boolean {
+  return error instanceof RootfsError && error.code === 'SOURCE_CHANGED';
 }
 
 /** Undefined, with nothing created, unless the parent is clearly complete and can be reflinked. */
@@ -54,7 +90,6 @@ async function forkInOneTrip(
     native().forkSlot(handle, from.safe, rawIdToStore(from), vm.safe, rawIdToStore(vm), options),
   );
   if (status === 'exists') throw slotExistsError(what, folder, vm);
-  if (status === 'source-changed') throw sourceChangedError(what);
   if (status !== 'created') return undefined;
   const sourceSha256 = parseStamp(parent.stamp) as string;
   return {
