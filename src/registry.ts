@@ -585,8 +585,9 @@ export class RootfsRegistry {
     const vm = parseVmId(vmId);
     const dest = absolutePath('path', path);
     const copy = parseCopyOptions(`exporting ${vm.safe} to ${dest}`, options);
+    const { templateDir } = this.config;
     return traced({ operation: 'export', vmId: vm.safe, path: dest }, () =>
-      exportSlot(this.#folder, this.#templateBytes, vm, dest, copy),
+      exportSlot(this.#folder, this.#templateBytes, vm, dest, { ...copy, templateDir }),
     );
   }
 

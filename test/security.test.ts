@@ -144,6 +144,9 @@ describeEachFilesystem(
       await rejection(host.registry.release('vm-1', { refuseInUse: true }), 'SLOT_IN_USE');
       expect(await host.registry.slotInUse('vm-1')).toBe('in-use');
       expect(await host.registry.gc({ keep: [] })).toMatchObject({ released: [], inUse: ['vm-1'] });
+      expect((await host.registry.usage()).slots).toBe(1);
+      expect(await host.registry.verify({ clones: true })).toMatchObject({ clones: 0, differences: [] });
+      await rejection(host.registry.exportTo('vm-1', join(host.root, 'exported')), 'EAGAIN');
       expect((await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE)).reused).toBe(
         true,
       );

@@ -87,6 +87,8 @@ class MeasureFiles {
     std::vector<Piece> shared;
     Error error = open_file_at(AT_FDCWD, path.c_str(), path, &file);
     if (error.ok()) error = find_blocks(file.get(), path, blocks, &shared);
+    // Whoever may write to it has a lease on it, which keeps everybody else from opening it.
+    if (error.is(EAGAIN)) error = count_blocks(path, blocks);
     if (error.ok()) usage_->add(*blocks, shared);
     return error;
   }

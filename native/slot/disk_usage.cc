@@ -1,5 +1,7 @@
 #include "slot/disk_usage.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "system/extents.h"
@@ -42,6 +44,13 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
     last = extents.last || position <= before;  // ends whatever the file system answers
   }
   return {};
+}
+
+Error count_blocks(const std::string& path, FileBlocks* blocks) {
+  FileInfo info;
+  Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kNo, path, &info);
+  if (error.ok()) *blocks = {info.blocks * 512, 0};
+  return error;
 }
 
 void DiskUsage::add(const FileBlocks& blocks, const std::vector<Piece>& shared) {

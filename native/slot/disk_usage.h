@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -27,6 +28,9 @@ struct Piece {
 // The blocks of an open file; the pieces that it shares are added to `shared`. Without FIEMAP files can only share
 // blocks as hardlinks, and then a file with several names counts as alone.
 Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector<Piece>* shared);
+
+// The blocks of a file that cannot be opened. All count as alone.
+Error count_blocks(const std::string& path, FileBlocks* blocks);
 
 // A sum of files, perhaps part of a whole: whatever is added to the part is added to the whole too. All parts of one
 // whole must be used by one thread at a time.

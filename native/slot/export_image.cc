@@ -23,6 +23,7 @@ class Exporter {
     if (!is_slots()) return moved(outcome);
     const bool was_there = is_named(folder_.fd(), name_.c_str(), info_.identity);
     error = mark(durable);
+    if (error.is(ENOENT) && !is_slots()) return moved(outcome);  // somebody empties the slot
     if (error.ok() && !was_there) error = link(outcome);
     if (!error.ok() || outcome->status != ExportStatus::kLinked) return error;
     error = finish(owner_and_mode, durable, outcome);

@@ -2,6 +2,8 @@
 // After that, every clone is one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
+import { sameFile } from '../addon/identity.js';
+import { native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import { type DigestOf, hashUnchanged, type Template, type Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
@@ -104,16 +106,20 @@ export class CloneSources {
     return template;
   }
 
-  /** Seals the template at the requested size, where that helps. Returns the reason if there is no space. */
-  async seal(request: CloneRequest, template: Template): Promise<Attempt | undefined> {
+  /**
+   * Seals the template at the requested size, where that helps. Returns the reason if there is no space, and
+   * `template-changed` if another file has the template's name by now, or none.
+   */
+  async seal(request: CloneRequest, template: Template): Promise<Attempt | 'template-changed' | undefined> {
     try {
       const reflinks = await this.#folder.reflinks();
       if (reflinks === undefined) return { strategy: 'seal', code: 'ENOSPC' };
       if (reflinks) await this.#sealed?.ensure(template, finalBytes(request, template), request.signal);
       return undefined;
     } catch (error) {
-      if (!isFull(error)) throw error;
-      return { strategy: 'seal', code: errnoName(error.errno) };
+      if (isFull(error)) return { strategy: 'seal', code: errnoName(error.errno) };
+      if (await isReplaced(template)) return 'template-changed';
+      throw error;
     }
   }
 
@@ -162,6 +168,11 @@ export class CloneSources {
       return hashUnchanged(task, path, opened);
     };
   }
+}
+
+async function isReplaced({ path, identity }: Template): Promise<boolean> {
+  const [now] = await native().identities([path]);
+  return now === undefined || !sameFile(now, identity);
 }
 
 /** How long the clone will be. Throws `SHRINK_REFUSED`. */

@@ -77,8 +77,9 @@ export class Cloner {
         look = outcome === 'template-changed';
         if (outcome === 'unsealed') {
           const done = await this.#reuseOrSeal(request, looked ?? (await this.#sources.look(request)));
-          if (done !== undefined && 'vmId' in done) return done;
-          sealFailure = done;
+          if (typeof done === 'object' && 'vmId' in done) return done;
+          if (done === 'template-changed') look = true;
+          else sealFailure = done;
         }
       }
     } catch (error) {
@@ -245,7 +246,10 @@ export class Cloner {
   }
 
   /** An existing slot needs no sealed image. Otherwise one is made, or the reason why not is returned. */
-  async #reuseOrSeal(request: CloneRequest, template: Template): Promise<VmRootfs | Attempt | undefined> {
+  async #reuseOrSeal(
+    request: CloneRequest,
+    template: Template,
+  ): Promise<VmRootfs | Attempt | 'template-changed' | undefined> {
     const existing = await this.#folder.use(async (folder) => {
       const state = await inspectSlot(folder.handle, request.vm.safe);
       if (state.kind === 'absent') return undefined;

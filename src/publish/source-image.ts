@@ -2,7 +2,7 @@
 
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
-import { type Identity, sameFile, sameState } from '../addon/identity.js';
+import { type Identity, sameImage, sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
 import { unchanged } from '../catalog/templates.js';
@@ -259,8 +259,9 @@ async function unchangedSource<T>(
 ): Promise<T> {
   const opened = await openSource(path);
   try {
-    if (expected !== undefined && !sameFile(opened.info.identity, expected))
-      throw sourceChangedError(path, 'was replaced before it was read');
+    // Also of the same length: a VMM can make its image a petabyte long after the caller looked at it.
+    if (expected !== undefined && !sameImage(opened.info.identity, expected))
+      throw sourceChangedError(path, 'was changed before it was read');
     return await unchanged(
       path,
       opened,

@@ -9,6 +9,7 @@ import { copyFile, type Destination } from '../image/file-copy.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import { findSharer } from './shared-image.js';
 import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
@@ -30,12 +31,16 @@ export interface ExportedImage {
   readonly attempts: readonly Attempt[];
 }
 
+interface ExportOptions extends CopyOptions {
+  readonly templateDir: string;
+}
+
 export async function exportSlot(
   folder: ManagedFolder,
   templateBytes: TemplateBytes,
   vm: VmId,
   dest: string,
-  options: CopyOptions,
+  options: ExportOptions,
 ): Promise<ExportedImage> {
   const task = new Task(`exporting ${imagePath(folder, vm)} to ${dest}`, options.signal);
   const { signal } = options;
@@ -60,9 +65,11 @@ async function exportImage(
   vm: VmId,
   image: SlotImage,
   dest: Destination,
-  options: CopyOptions,
+  options: ExportOptions,
 ): Promise<Made> {
-  const refusal = hasForeignNames(image.state) ? 'SHARED_INODE' : await link(open, vm, image, dest, options);
+  const refusal = (await mayLink(open, vm, image, options))
+    ? await link(open, vm, image, dest, options)
+    : 'SHARED_INODE';
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
   const { strategy, attempts } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
     dress: options,
@@ -70,6 +77,21 @@ async function exportImage(
     beforePublished: () => requireUnchanged(task.what, image.source, image.identity),
   });
   return { strategy, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
+}
+
+/**
+ * No jail gets a template or another VM's disk, and whoever gave the image a name of his own keeps the owner and mode
+ * that it has there.
+ */
+async function mayLink(
+  { handle }: OpenFolder,
+  vm: VmId,
+  { state }: SlotImage,
+  { owner, mode, templateDir }: ExportOptions,
+): Promise<boolean> {
+  if (!hasForeignNames(state)) return true;
+  if (owner !== undefined || mode !== undefined) return false;
+  return (await findSharer(handle, vm.safe, state, undefined, templateDir)) === 'nobody';
 }
 
 /** Why a hardlink is not possible. Undefined if it was made. */

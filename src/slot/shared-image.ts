@@ -8,9 +8,12 @@ import { type NativeFolder, native, type SlotState } from '../addon/native.js';
 export type Sharer = 'nobody' | 'template' | 'slot';
 
 /** As far as it can be told without looking at other files; undefined if it cannot. */
-export function knownSharer({ image, exported }: SlotState, template: Identity): Sharer | undefined {
+export function knownSharer(
+  { image, exported }: SlotState,
+  template: Identity | undefined,
+): Sharer | undefined {
   if (image === undefined) return 'nobody';
-  if (sameFile(image.identity, template)) return 'template';
+  if (template !== undefined && sameFile(image.identity, template)) return 'template';
   const onlyExported = exported?.trim() === `${image.identity.inode}`;
   return image.identity.links === 1 || onlyExported ? 'nobody' : undefined;
 }
@@ -19,7 +22,7 @@ export async function findSharer(
   handle: NativeFolder,
   slot: string,
   state: SlotState,
-  template: Identity,
+  template: Identity | undefined,
   templateDir: string,
 ): Promise<Sharer> {
   const known = knownSharer(state, template);

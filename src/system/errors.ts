@@ -93,6 +93,7 @@ export function abortError(what: string, signal: AbortSignal): RootfsError {
 
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'check who owns the folder and what this process may do',
+  EAGAIN: 'another process holds a lease on the file (fcntl F_SETLEASE): stop that process',
   EBADMSG: 'the disk holds damaged data: check the kernel log and the file system',
   EBUSY: 'something is mounted there, or uses it: unmount or stop that first',
   EDQUOT: 'the quota is used up: release slots or raise it',

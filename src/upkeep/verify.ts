@@ -56,6 +56,9 @@ interface Check {
 /** The digest of a grown image is not known, so it is compared with what it must contain. */
 const CLEAN = 'unchanged since it was sealed, and a clean filesystem';
 
+/** Found of a clone that a VM opened after all. */
+const IN_USE = 'in use';
+
 export async function verify(
   folder: ManagedFolder,
   templates: readonly Template[],
@@ -80,6 +83,7 @@ export async function verify(
     }
     const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const differences: Difference[] = [];
+    const read: Check[] = [];
     let before = 0;
     for (const check of checks) {
       task.checkAborted();
@@ -88,12 +92,14 @@ export async function verify(
       const found =
         check.found ?? (await failures.attempt(check.path, () => whatItIs(task, check, e2fsckBin, progress)));
       const { kind, path, expected, sizeBytes } = check;
-      if (found !== undefined && found !== expected) differences.push({ kind, path, expected, found });
       before += sizeBytes;
+      if (found === IN_USE) continue;
+      read.push(check);
+      if (found !== undefined && found !== expected) differences.push({ kind, path, expected, found });
     }
     onProgress?.({ bytesDone: bytesTotal, bytesTotal });
     failures.throwIfAny();
-    const count = (kind: Difference['kind']) => checks.filter((check) => check.kind === kind).length;
+    const count = (kind: Difference['kind']) => read.filter((check) => check.kind === kind).length;
     return {
       templates: count('template'),
       sealedImages: count('sealed image'),
@@ -107,7 +113,7 @@ export async function verify(
 
 async function whatItIs(
   task: Task,
-  { path, expected, record }: Check,
+  { kind, path, expected, record }: Check,
   e2fsckBin: string,
   onProgress: (progress: Progress) => void,
 ): Promise<string> {
@@ -122,12 +128,18 @@ async function whatItIs(
     await checkFilesystemClean(path, e2fsckBin, task.signal);
     return CLEAN;
   } catch (error) {
-    if (failedWith(error, 'ENOENT')) return 'nothing';
+    if (kind === 'clone' && isOfWriter(error)) return IN_USE;
+    if (failedWith(error, 'ENOENT')) return kind === 'clone' ? IN_USE : 'nothing';
     if (error instanceof RootfsError && error.code === 'E2FSCK_FAILED') return error.message;
     throw error;
   } finally {
     if (source !== undefined) native().dispose(source);
   }
+}
+
+/** Whoever has an image open can change its length, or hold a lease on it, which makes opening it fail. */
+function isOfWriter(error: unknown): boolean {
+  return failedWith(error, 'EAGAIN') || (error instanceof RootfsError && error.code === 'SOURCE_CHANGED');
 }
 
 async function sealedImages(folder: ManagedFolder, failures: Failures): Promise<Check[]> {

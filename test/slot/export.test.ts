@@ -1,6 +1,18 @@
 // A slot's image under another path, as a jailer wants it.
-import { lstat, mkdir, open, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -58,6 +70,18 @@ describeEachFilesystem((filesystem) => {
     }
     await writeFile(path, 'by the guest', { flag: 'r+' });
     expect(await readFile(host.template('debian'), 'utf8')).toBe('the template');
+  });
+
+  test('an image that a backup has linked is still its slot’s alone, but the backup keeps its owner and mode', async () => {
+    const { host, jail } = await hostWithSlot(filesystem.path);
+    await link(host.slot('vm').image, join(jail, 'backup'));
+    if (filesystem.hidesOpenFiles) await sleep(1100); // FUSE answers from its cache for a second
+    const { mode } = await stat(join(jail, 'backup'));
+    const dressed = await host.registry.exportTo('vm', join(jail, 'dressed'), { mode: 0o400 });
+    expect(dressed.strategy).not.toBe('hardlink');
+    expect((await stat(join(jail, 'backup'))).mode).toBe(mode);
+    const exported = await host.registry.exportTo('vm', join(jail, 'disk'));
+    expect(exported).toMatchObject({ strategy: 'hardlink', attempts: [] });
   });
 });
 

@@ -63,7 +63,15 @@ async function call(method, ...parameters) {
   seen.slowest[method] = Math.max(seen.slowest[method] ?? 0, Math.round(performance.now() - started));
   if (error !== undefined && !(error instanceof RootfsError))
     fault(`${what}: not an error of ours: ${error.stack}`);
+  else if (isRaw(error))
+    fault(`${what}: a code of the system's, which says nothing to a caller: ${error.stack}`);
   return { what, value, error };
+}
+
+/** What a tenant does to a slot has codes of ours. Leases are told as they are, and so are files that a caller names. */
+function isRaw(error) {
+  if (!/^E[A-Z]+$/.test(error?.code ?? '') || error.code === 'EAGAIN') return false;
+  return !tenants.some(({ own }) => error.path?.startsWith(own));
 }
 
 async function perform(method, parameters) {
