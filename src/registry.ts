@@ -11,7 +11,7 @@ import type { VmRootfs } from './clone/vm-rootfs.js';
 import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
-import { isPath, publishStack } from './publish/publish.js';
+import { isPath, type PublishRequest, publishStack } from './publish/publish.js';
 import {
   type PublishedStack,
   type PublishOptions,
@@ -221,9 +221,14 @@ export class RootfsRegistry {
       source: isPath(source) ? absolutePath('source', source) : source,
       options: parsed,
     };
-    return traced({ operation: 'publish', stack: name, path: source }, () =>
-      publishStack(this.#catalogFolder, this.#templates, this.config, request),
-    );
+    return traced({ operation: 'publish', stack: name, path: source }, () => this.#publish(request));
+  }
+
+  /** Where there are clones, the stack's name is recorded now, with a flush that its first clone need not wait for. */
+  async #publish(request: PublishRequest): Promise<PublishedStack> {
+    const published = await publishStack(this.#catalogFolder, this.#templates, this.config, request);
+    if (this.#folder.opened !== undefined) await this.#names.record(published.sha256, request.name);
+    return published;
   }
 
   /**
@@ -242,7 +247,7 @@ export class RootfsRegistry {
     const request = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
       withSlotImage(this.#folder, vm, request, ({ path, identity, state }) =>
-        publishStack(this.#catalogFolder, this.#templates, this.config, {
+        this.#publish({
           ...located,
           source: path,
           expected: identity,

@@ -32,7 +32,10 @@ export class StackNames {
     return this.#first.get(sha256) === stack ? undefined : stack;
   }
 
-  /** Call this before the first clone. If it fails, for example on a full disk, each slot names its stack in a file. */
+  /**
+   * Call this before the first clone, best when publishing: it flushes. If it fails, for example on a full disk, each
+   * slot names its stack in a file.
+   */
   async record(sha256: string, stack: string): Promise<void> {
     if (this.#first.has(sha256)) return;
     let first = await this.firstWith(sha256);

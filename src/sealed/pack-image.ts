@@ -52,7 +52,7 @@ export async function packImage(
     if (!(await gains(imagePath, image.extents))) return 'no-gain';
     const { templatePath, template, sizeBytes } = record;
     const whole = { templatePath, template, sha256: record.sha256, sizeBytes };
-    const published = await publish({ staged, imagePath }, whole, true, 'packed');
+    const published = await publish({ staged, imagePath }, whole, { flushed: true }, 'packed');
     return published === 'source-changed' ? 'changed' : 'packed';
   } catch (error) {
     throw asRootfsError(task.what, error);

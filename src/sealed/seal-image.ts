@@ -18,6 +18,9 @@ import { keyOf, type PackState, RECORD_FILE, RECORD_VERSION, type SealRecord } f
 
 const SEALED_MODE = 0o444;
 
+/** A record that was published. Undefined if another process published its image first. */
+export type Sealed = { readonly sha256: string; readonly record: SealRecord | undefined };
+
 /**
  * Seals an open template and publishes the image with its record. Uses a reflink, or a copy where that is not possible.
  * Returns the digest of its bytes. Rejects with `TEMPLATE_CHANGED` if that differs from `known`.
@@ -28,7 +31,7 @@ export async function sealTemplate(
   path: string,
   { source, info }: OpenedSource,
   known: string | undefined,
-): Promise<string> {
+): Promise<Sealed> {
   const { identity } = info;
   const outcome = await stage(folder, { source, identity, sealed: false });
   try {
@@ -41,9 +44,10 @@ export async function sealTemplate(
       throw templateChangedError(path, 'changed while it was sealed');
     const { sizeBytes } = identity;
     const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
-    const published = await publish(outcome, record, outcome.strategy === 'copy');
+    const isCopy = outcome.strategy === 'copy';
+    const published = await publish(outcome, record, { flushed: isCopy, sharesAll: !isCopy });
     if (published === 'source-changed') throw templateChangedError(path, 'changed while it was sealed');
-    return sha256;
+    return { sha256, record: published === 'exists' ? undefined : published };
   } finally {
     await native().discardSlot(outcome.staged);
   }
@@ -57,7 +61,7 @@ export async function sealGrown(
   template: Template,
   sizeBytes: number,
   programs: GrowPrograms,
-): Promise<void> {
+): Promise<SealRecord | undefined> {
   const outcome = await stage(folder, base, { mode: 0o600, unhashed: true });
   const { staged, imagePath } = outcome;
   try {
@@ -67,7 +71,8 @@ export async function sealGrown(
     await chmod(imagePath, SEALED_MODE);
     const { path, identity, sha256 } = template;
     const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
-    await publish(outcome, record, true);
+    const published = await publish(outcome, record, { flushed: true });
+    return typeof published === 'string' ? undefined : published;
   } finally {
     await native().discardSlot(staged);
   }
@@ -90,13 +95,16 @@ async function stage(
   });
 }
 
-/** Publishes a staged image. `flushed` flushes it first, because its data may still be in memory. */
+/**
+ * Publishes a staged image, and returns its record. `flushed` flushes it first, because its data may still be in
+ * memory. `sharesAll`: it is a reflink, so it has no blocks of its own.
+ */
 export async function publish(
   { staged, imagePath }: { readonly staged: NativeStagedSlot; readonly imagePath: string },
   record: Pick<SealRecord, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
-  flushed: boolean,
+  { flushed, sharesAll = false }: { flushed: boolean; sharesAll?: boolean },
   packing: PackState = 'plain',
-): Promise<'created' | 'exists' | 'source-changed'> {
+): Promise<SealRecord | 'exists' | 'source-changed'> {
   const { source, info } = await native().openSource(imagePath);
   try {
     if (flushed) await native().flushSource(source);
@@ -107,13 +115,12 @@ export async function publish(
       ...record,
       image,
       ...(extents === undefined ? {} : { extents }),
-      ownBytes: await ownBytes(imagePath),
+      ownBytes: sharesAll ? 0 : await ownBytes(imagePath),
     };
     const key = keyOf(record.sha256, record.sizeBytes, packing);
-    return await native().publishSlot(staged, 'sealed', key, record.sizeBytes, [
-      RECORD_FILE,
-      `${JSON.stringify(whole)}\n`,
-    ]);
+    const sidecars = [RECORD_FILE, `${JSON.stringify(whole)}\n`];
+    const published = await native().publishSlot(staged, 'sealed', key, record.sizeBytes, sidecars);
+    return published === 'created' ? whole : published;
   } finally {
     native().dispose(source);
   }

@@ -96,8 +96,11 @@ export class SealedImages {
     const task = new Task(`sealing ${path} at ${sizeBytes} bytes`, signal);
     return this.#sealing.join(keyOf(sha256, sizeBytes), task, (shared) =>
       this.#folder.use(async (folder) => {
-        const there =
-          this.#open.get(sha256, sizeBytes) ?? (await this.#openSealed(folder, sha256, sizeBytes));
+        const open = this.#open.get(sha256, sizeBytes);
+        if (open !== undefined) return open;
+        const there = (await this.#isUnsealed(sha256, sizeBytes))
+          ? undefined
+          : await this.#openSealed(folder, sha256, sizeBytes);
         if (there !== undefined) return there;
         return traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
           this.#whileSpace(() => this.#make(shared, folder, template, sizeBytes)),
@@ -110,9 +113,11 @@ export class SealedImages {
   digestBySealing = (task: Task, path: string, opened: OpenedSource): Promise<string> =>
     this.#folder.use((folder) =>
       unchanged(path, opened, () =>
-        traced({ operation: 'seal', path, bytes: opened.info.identity.sizeBytes }, () =>
-          this.#whileSpace(() => sealTemplate(task, folder, path, opened, undefined)),
-        ),
+        traced({ operation: 'seal', path, bytes: opened.info.identity.sizeBytes }, async () => {
+          const sealed = await this.#whileSpace(() => sealTemplate(task, folder, path, opened, undefined));
+          await this.#openNew(sealed.record);
+          return sealed.sha256;
+        }),
       ),
     );
 
@@ -131,8 +136,8 @@ export class SealedImages {
     const { path, sha256 } = template;
     if (sizeBytes !== template.identity.sizeBytes) {
       const base = await this.ensure(template, template.identity.sizeBytes, task.signal);
-      await sealGrown(task, folder, base, template, sizeBytes, this.#programs);
-      const grown = await this.#required(folder, sha256, sizeBytes);
+      const record = await sealGrown(task, folder, base, template, sizeBytes, this.#programs);
+      const grown = (await this.#openNew(record)) ?? (await this.#required(folder, sha256, sizeBytes));
       this.#background.start(`keeping the budget of ${this.#path}`, () =>
         this.#folder.use(() => this.#keepBudget(folder, grown.key)),
       );
@@ -143,11 +148,38 @@ export class SealedImages {
       // The path may hold another file by now, and its bytes must not be sealed under this digest.
       if (!sameTemplate(template.identity, opened.info.identity, opened.filesystem))
         throw templateChangedError(path, 'was replaced before it was sealed');
-      await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, sha256));
+      const { record } = await unchanged(path, opened, () =>
+        sealTemplate(task, folder, path, opened, sha256),
+      );
+      return (await this.#openNew(record)) ?? (await this.#required(folder, sha256, sizeBytes));
     } finally {
       native().dispose(opened.source);
     }
-    return this.#required(folder, sha256, sizeBytes);
+  }
+
+  /** Opens an image that this process has just published. Undefined if it is another one, or none, by now. */
+  async #openNew(record: SealRecord | undefined): Promise<SealedImage | undefined> {
+    if (record === undefined) return undefined;
+    const key = keyOf(record.sha256, record.sizeBytes);
+    const opened = await openImage(`${this.#path}/${key}`);
+    if (opened === undefined) return undefined;
+    if (!isSealed(record, key, opened.info.identity)) {
+      native().dispose(opened.source);
+      return undefined;
+    }
+    const image = sealedImage(key, false, opened, record);
+    this.#open.add(record.sha256, record.sizeBytes, image);
+    return image;
+  }
+
+  /**
+   * Whether there is no image, so that none has to be opened. The plain one goes only after the packed one has come, so
+   * it is looked for first.
+   */
+  async #isUnsealed(sha256: string, sizeBytes: number): Promise<boolean> {
+    for (const packing of ['plain', 'packed'] as const)
+      if (!(await isMissing(`${this.#path}/${keyOf(sha256, sizeBytes, packing)}`))) return false;
+    return true;
   }
 
   async #required(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage> {

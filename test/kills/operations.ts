@@ -28,7 +28,7 @@ export interface Call {
 
 export interface Operation {
   readonly name: string;
-  /** In few extents, so that it is sealed by a reflink, or in many, so that it is packed. */
+  /** In few extents, or in so many that packing it pays. */
   readonly template: 'compact' | 'scattered';
   /** What the process has done before. */
   readonly before: readonly Call[];
@@ -90,7 +90,37 @@ const WARM = { template: 'compact', before: [clone('other')] } as const;
 
 export const OPERATIONS: readonly Operation[] = [
   { ...COMPACT, name: 'first clone', telling: true, call: clone('vm-1') },
-  { ...COMPACT, template: 'scattered', name: 'first clone, packed', call: clone('vm-1'), on: 'reflink' },
+  {
+    ...COMPACT,
+    template: 'scattered',
+    name: 'first clone of many extents',
+    call: clone('vm-1'),
+    on: 'reflink',
+  },
+  {
+    ...COMPACT,
+    name: 'first clone of a published stack',
+    given: (site) => site.addSource('source', 'replacement'),
+    before: [clone('other'), publish('source')],
+    call: { method: 'cloneForVm', args: ['vm-1', 'published', WRITABLE] },
+    leaves: { 'stack published': 'there' },
+  },
+  {
+    ...WARM,
+    template: 'scattered',
+    name: 'packing a sealed image',
+    telling: true,
+    call: prewarm({ count: 0, pack: true }),
+    on: 'reflink',
+  },
+  {
+    ...WARM,
+    template: 'scattered',
+    name: 'first clone of a packed image',
+    before: [prewarm({ count: 0, pack: true })],
+    call: clone('vm-1'),
+    on: 'reflink',
+  },
   { ...COMPACT, name: 'first grown clone', telling: true, call: clone('vm-1', GROWN) },
   { ...WARM, name: 'warm clone', call: clone('vm-1') },
   { ...WARM, name: 'warm clone, durable', call: clone('vm-1', { ...WRITABLE, durable: true }) },

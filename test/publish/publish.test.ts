@@ -1,6 +1,6 @@
 // Publishing: every kind of source, on every filesystem.
 import { execFile } from 'node:child_process';
-import { mkdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readlink, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
@@ -39,6 +39,24 @@ describeEachFilesystem((filesystem) => {
     const clone = await host.registry.cloneForVm('vm', 'debian', { writable: true });
     expect(clone.sourceSha256).toBe(sha256);
     expect(await host.anotherRegistry().stacks()).toMatchObject([{ name: 'debian', sha256 }]);
+  });
+
+  test('publishing records the name of the stack, so that its first clone flushes nothing', async () => {
+    const host = await Host.in(filesystem.path);
+    const source = join(host.root, 'image');
+    await makeExt4Image(source, 16 * MiB);
+    const { sha256: before } = await host.registry.publishStack('without-clones', source);
+    const recorded = (digest: string) => join(host.clonesDir, '.microvm-rootfs/stacks', digest);
+    expect(await exists(host.clonesDir)).toBe(false);
+    await host.registry.cloneForVm('vm-1', 'without-clones', { writable: true });
+    expect(await readlink(recorded(before))).toBe('without-clones');
+
+    await truncate(source, 20 * MiB);
+    const { sha256 } = await host.registry.publishStack('debian', source);
+    expect(await readlink(recorded(sha256))).toBe('debian');
+    const slot = await host.registry.cloneForVm('vm-2', 'debian', { writable: true });
+    expect(slot.sourceSha256).toBe(sha256);
+    expect(await exists(join(host.clonesDir, 'vm-2/rootfs.ext4.stack'))).toBe(false);
   });
 
   test('a folder is published with all that is in it, and the same tree gives the same digest', async ({
