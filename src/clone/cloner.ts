@@ -17,14 +17,17 @@ import {
 import type { StackNames } from '../catalog/stack-names.js';
 import { type Template, type Templates, templateChangedError } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { SCATTERED_EXTENTS } from '../image/extents.js';
 import { type GrowPrograms, growImage } from '../image/grow.js';
 import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
+import { isSealedImage } from '../sealed/open-images.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { imagePath, rawIdFile } from '../slot/stamps.js';
 import { unsettledFile } from '../slot/unsettled.js';
 import { abortError, asRootfsError, isSystemError, RootfsError, type SystemError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
+import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import { CloneSources, type MissingStep } from './clone-sources.js';
@@ -69,9 +72,9 @@ export class Cloner {
         const looked = look ? await this.#sources.look(request) : undefined;
         const outcome = await this.#folder.use(async (folder) => {
           const prepared = this.#prepare(folder, request, sealFailure);
-          return typeof prepared === 'string'
-            ? prepared
-            : this.#handleOutcome(folder, prepared, await this.#run(folder, prepared));
+          if (typeof prepared === 'string') return prepared;
+          if (takesLong(folder, prepared)) return this.#cloneInTurn(folder, request, sealFailure);
+          return this.#handleOutcome(folder, prepared, await this.#run(folder, prepared));
         });
         if (typeof outcome === 'object') return outcome;
         look = outcome === 'template-changed';
@@ -90,6 +93,21 @@ export class Cloner {
       `${this.#what(request)}: other processes keep changing the slot or the template at the same moment; try again`,
       { path: `${this.#folder.path}/${request.vm.safe}` },
     );
+  }
+
+  /** Prepares after the wait: what was prepared before may be closed by then. */
+  async #cloneInTurn(
+    folder: OpenFolder,
+    request: CloneRequest,
+    sealFailure: Attempt | undefined,
+  ): Promise<VmRootfs | MissingStep | 'again'> {
+    const ran = await inTurn(new Task(this.#what(request), request.signal), async () => {
+      const prepared = this.#prepare(folder, request, sealFailure);
+      return typeof prepared === 'string'
+        ? prepared
+        : { prepared, outcome: await this.#run(folder, prepared) };
+    });
+    return typeof ran === 'string' ? ran : this.#handleOutcome(folder, ran.prepared, ran.outcome);
   }
 
   /** On the calling thread. Throws `NOT_WARM` if the clone needs more than one trip. */
@@ -132,8 +150,8 @@ export class Cloner {
     const together: { index: number; prepared: PreparedClone }[] = [];
     requests.forEach((request, index) => {
       const prepared = request.signal?.aborted ? undefined : this.#tryPrepare(folder, request);
-      if (prepared !== undefined && (prepared.growTo === undefined || prepared.ready !== undefined))
-        together.push({ index, prepared });
+      if (prepared === undefined || takesLong(folder, prepared)) return;
+      if (prepared.growTo === undefined || prepared.ready !== undefined) together.push({ index, prepared });
     });
     const outcomes = await native().cloneSlots(
       folder.handle,
@@ -353,14 +371,17 @@ export class Cloner {
     const { request, template, cloneSource, growTo, recipe, rawId } = prepared;
     const slot = request.vm.safe;
     const what = this.#what(request);
+    const task = new Task(what, request.signal);
     const { staged } = outcome;
     try {
-      await this.#complete(new Task(what, request.signal), prepared, outcome);
+      await this.#complete(task, prepared, outcome);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const isCopy = outcome.status === 'copy-needed' && !request.durable;
       const mark = isCopy ? await unsettledFile(outcome.imagePath) : [];
       const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
-      const published = await native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars);
+      const published = await inTurn(task, () =>
+        native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars),
+      );
       if (published === 'exists') {
         // Another caller was faster. Use its slot now: another round would copy everything again.
         const state = await inspectSlot(folder.handle, slot);
@@ -396,6 +417,12 @@ export class Cloner {
       attempts: [...attempts, ...attemptsOf(built.attempts)],
     });
   }
+}
+
+/** Whether the reflink may take milliseconds. A template that is not sealed may have any number of extents. */
+function takesLong({ reflinks }: OpenFolder, { cloneSource, ready }: PreparedClone): boolean {
+  if (ready !== undefined) return false;
+  return isSealedImage(cloneSource) ? (cloneSource.extents ?? 0) > SCATTERED_EXTENTS : reflinks === true;
 }
 
 /**

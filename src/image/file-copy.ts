@@ -3,7 +3,7 @@
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import { type NativeGuardedFolder, type NativeSource, native } from '../addon/native.js';
-import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
+import { inSlices, inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
 import type { OwnerAndMode } from './owner-and-mode.js';
@@ -40,8 +40,7 @@ export async function copyFile(
     readonly beforePublished: () => Promise<void>;
   },
 ): Promise<CopiedFile> {
-  task.checkAborted();
-  const { copy, reflinked, errno } = await native().newFileCopy(source, folder, name);
+  const { copy, reflinked, errno } = await inTurn(task, () => native().newFileCopy(source, folder, name));
   try {
     if (!reflinked) {
       await inSlices(task, async () => {
@@ -51,7 +50,7 @@ export async function copyFile(
       });
     }
     await beforePublished();
-    await native().publishFileCopy(copy, dress, durable);
+    await inTurn(task, () => native().publishFileCopy(copy, dress, durable));
     if (reflinked) return { strategy: 'reflink', attempts: [] };
     return {
       strategy: 'copy',

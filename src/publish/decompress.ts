@@ -6,15 +6,19 @@ import type { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
 import { isSystemError, RootfsError } from '../system/errors.js';
-import { inTurn } from '../system/long-work.js';
 import { type Program, programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import type { Compression } from './image-format.js';
 import type { PublishLimits } from './publish-options.js';
 import { SparseFile, type SparseFileOptions } from './sparse-file.js';
 import { tooLarge } from './tree/limits.js';
 
 const CHUNK_BYTES = 1024 * 1024;
+
+// Each takes up to two threads for a few milliseconds at a time. A turn among copies and hashes would be lost for the
+// minutes that a large image takes.
+const turns = new Turns(2);
 
 interface Decompressor extends Program {
   args(maxWindowBytes: number): readonly string[];
@@ -63,7 +67,7 @@ export function decompress(
   { format, path, source, dest, limits, sparse }: Decompression,
   onRead: (bytesDone: number) => void,
 ): Promise<void> {
-  return inTurn(task, async () => {
+  return turns.run(task, async () => {
     const file = await SparseFile.create(dest, sparse);
     try {
       const bytes = () => counted(createReadStream(path, { highWaterMark: CHUNK_BYTES }), onRead);

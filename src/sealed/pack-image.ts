@@ -4,10 +4,10 @@
 import { statfs } from 'node:fs/promises';
 import { native, RUNG } from '../addon/native.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
+import { extentCount } from '../image/extents.js';
 import { asRootfsError } from '../system/errors.js';
 import { inSlices } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
-import { extentCount } from './extents.js';
 import type { SealedImage } from './open-images.js';
 import { isSpacePlenty, sawCopy } from './packing.js';
 import { publish } from './seal-image.js';
@@ -52,7 +52,7 @@ export async function packImage(
     if (!(await gains(imagePath, image.extents))) return 'no-gain';
     const { templatePath, template, sizeBytes } = record;
     const whole = { templatePath, template, sha256: record.sha256, sizeBytes };
-    const published = await publish({ staged, imagePath }, whole, { flushed: true }, 'packed');
+    const published = await publish(task, { staged, imagePath }, whole, { flushed: true }, 'packed');
     return published === 'source-changed' ? 'changed' : 'packed';
   } catch (error) {
     throw asRootfsError(task.what, error);

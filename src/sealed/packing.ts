@@ -1,6 +1,6 @@
 // Decides when packing an image pays off: when its extents have cost clones as much time as packing will take.
 
-import { FEW_EXTENTS } from './extents.js';
+import { FEW_EXTENTS } from '../image/extents.js';
 
 // The cost of one extent to FICLONE, by filesystem type.
 const EXTENT_MS: readonly (readonly [kind: string, ms: number])[] = [

@@ -8,12 +8,13 @@ import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } f
 import { stateOf } from '../catalog/template-record.js';
 import { type Template, templateChangedError } from '../catalog/templates.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
+import { extentCount } from '../image/extents.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { copyImage } from '../image/staged-copy.js';
+import { inTurn } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
 import type { CloneSource } from './clone-source.js';
-import { extentCount } from './extents.js';
 import { keyOf, type PackState, RECORD_FILE, RECORD_VERSION, type SealRecord } from './seal-record.js';
 
 const SEALED_MODE = 0o444;
@@ -33,7 +34,7 @@ export async function sealTemplate(
   known: string | undefined,
 ): Promise<Sealed> {
   const { identity } = info;
-  const outcome = await stage(folder, { source, identity, sealed: false });
+  const outcome = await stage(task, folder, { source, identity, sealed: false });
   try {
     // The digest is of the bytes in the sealed image, whatever happens to the template.
     const sha256 =
@@ -45,7 +46,7 @@ export async function sealTemplate(
     const { sizeBytes } = identity;
     const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
     const isCopy = outcome.strategy === 'copy';
-    const published = await publish(outcome, record, { flushed: isCopy, sharesAll: !isCopy });
+    const published = await publish(task, outcome, record, { flushed: isCopy, sharesAll: !isCopy });
     if (published === 'source-changed') throw templateChangedError(path, 'changed while it was sealed');
     return { sha256, record: published === 'exists' ? undefined : published };
   } finally {
@@ -62,7 +63,7 @@ export async function sealGrown(
   sizeBytes: number,
   programs: GrowPrograms,
 ): Promise<SealRecord | undefined> {
-  const outcome = await stage(folder, base, { mode: 0o600, unhashed: true });
+  const outcome = await stage(task, folder, base, { mode: 0o600, unhashed: true });
   const { staged, imagePath } = outcome;
   try {
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
@@ -71,7 +72,7 @@ export async function sealGrown(
     await chmod(imagePath, SEALED_MODE);
     const { path, identity, sha256 } = template;
     const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
-    const published = await publish(outcome, record, { flushed: true });
+    const published = await publish(task, outcome, record, { flushed: true });
     return typeof published === 'string' ? undefined : published;
   } finally {
     await native().discardSlot(staged);
@@ -79,20 +80,23 @@ export async function sealGrown(
 }
 
 /** Reflinks if possible. Otherwise starts a copy, which packs and hashes on the way. */
-async function stage(
+function stage(
+  task: Task,
   folder: OpenFolder,
   { source, identity }: CloneSource,
   { mode = SEALED_MODE, unhashed = false } = {},
 ): Promise<Staged> {
-  return native().stageImage(folder.handle, source, {
-    sidecars: [],
-    expected: identity,
-    rungs: RUNG.reflink | RUNG.copy,
-    packed: true,
-    unhashed,
-    mode,
-    durable: false,
-  });
+  return inTurn(task, () =>
+    native().stageImage(folder.handle, source, {
+      sidecars: [],
+      expected: identity,
+      rungs: RUNG.reflink | RUNG.copy,
+      packed: true,
+      unhashed,
+      mode,
+      durable: false,
+    }),
+  );
 }
 
 /**
@@ -100,6 +104,7 @@ async function stage(
  * memory. `sharesAll`: it is a reflink, so it has no blocks of its own.
  */
 export async function publish(
+  task: Task,
   { staged, imagePath }: { readonly staged: NativeStagedSlot; readonly imagePath: string },
   record: Pick<SealRecord, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
   { flushed, sharesAll = false }: { flushed: boolean; sharesAll?: boolean },
@@ -107,9 +112,9 @@ export async function publish(
 ): Promise<SealRecord | 'exists' | 'source-changed'> {
   const { source, info } = await native().openSource(imagePath);
   try {
-    if (flushed) await native().flushSource(source);
+    if (flushed) await inTurn(task, () => native().flushSource(source));
     const image = { ...stateOf(info.identity), ctimeNs: `${info.identity.ctimeNs}` };
-    const extents = await extentCount(source);
+    const extents = await inTurn(task, () => extentCount(source));
     const whole: SealRecord = {
       version: RECORD_VERSION,
       ...record,

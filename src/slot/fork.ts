@@ -5,6 +5,7 @@ import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
+import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
 import { sourceChangedError, type TemplateBytes, withSlotImage } from './slot-image.js';
@@ -30,7 +31,7 @@ export async function forkSlot(
     task.checkAborted();
     // Do not open or create a folder for a slot that does not exist.
     if (!refuseInUse && folder.opened !== undefined) {
-      const forked = await forkInOneTrip(what, folder, names, from, vm, options);
+      const forked = await forkInOneTrip(task, folder, names, from, vm, options);
       if (forked !== undefined) return forked;
     }
     return await forkUnwritten(task, folder, names, templateBytes, from, vm, refuseInUse, options);
@@ -79,7 +80,7 @@ function isSourceChanged(error: unknown): boolean {
 
 /** Undefined, with nothing created, unless the parent is clearly complete and can be reflinked. */
 async function forkInOneTrip(
-  what: string,
+  task: Task,
   folder: ManagedFolder,
   names: StackNames,
   from: VmId,
@@ -87,9 +88,11 @@ async function forkInOneTrip(
   options: CopyOptions,
 ): Promise<DerivedRootfs | undefined> {
   const { status, parent } = await folder.use(({ handle }) =>
-    native().forkSlot(handle, from.safe, rawIdToStore(from), vm.safe, rawIdToStore(vm), options),
+    inTurn(task, () =>
+      native().forkSlot(handle, from.safe, rawIdToStore(from), vm.safe, rawIdToStore(vm), options),
+    ),
   );
-  if (status === 'exists') throw slotExistsError(what, folder, vm);
+  if (status === 'exists') throw slotExistsError(task.what, folder, vm);
   if (status !== 'created') return undefined;
   const sourceSha256 = parseStamp(parent.stamp) as string;
   return {

@@ -7,6 +7,7 @@ import { type Built, type NativeSource, native, RUNG } from '../addon/native.js'
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { copyImage } from '../image/staged-copy.js';
 import { RootfsError } from '../system/errors.js';
+import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
 import { sourceChangedError } from './slot-image.js';
@@ -78,10 +79,12 @@ export async function newSlot(
   });
   const exists = () => slotExistsError(what, folder, vm);
 
-  const outcome =
-    from.source === undefined
-      ? await native().cloneFile(handle, plan, vm.safe, rawId)
-      : await native().cloneSlot(handle, from.source, plan, vm.safe, rawId, undefined);
+  const { source } = from;
+  const outcome = await inTurn(task, () =>
+    source === undefined
+      ? native().cloneFile(handle, plan, vm.safe, rawId)
+      : native().cloneSlot(handle, source, plan, vm.safe, rawId, undefined),
+  );
   native().dispose(plan);
   if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
   if (outcome.status === 'exists') throw exists();
@@ -91,7 +94,10 @@ export async function newSlot(
     await copyImage(task, outcome.staged);
     const mark = durable ? [] : await unsettledFile(outcome.imagePath);
     const all = [...sidecars, ...rawIdFile(rawId), ...mark];
-    const published = await native().publishSlot(outcome.staged, 'slots', vm.safe, sizeBytes, all);
+    const { staged } = outcome;
+    const published = await inTurn(task, () =>
+      native().publishSlot(staged, 'slots', vm.safe, sizeBytes, all),
+    );
     if (published === 'exists') throw exists();
     if (published === 'source-changed') throw sourceChangedError(what);
     if (!durable) folder.settleInBackground(vm.safe);

@@ -15,6 +15,7 @@ import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
 import type { Owner } from '../system/arguments.js';
 import { failedWith, RootfsError } from '../system/errors.js';
+import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import type { Sharer } from './shared-image.js';
@@ -69,12 +70,14 @@ async function replaceLocked(
   const refuseInUse = sharer !== 'template';
   if (inUse && refuseInUse) throw slotInUseError(imagePath);
   if (sizeBytes > targetBytes) throw shrinkRefusedError(slot, sizeBytes, targetBytes);
-  const outcome = await native().stageImage(handle, source, {
-    sidecars: [],
-    expected: info.identity,
-    rungs: RUNG.reflink | RUNG.copy,
-    durable: replacement.durable,
-  });
+  const outcome = await inTurn(task, () =>
+    native().stageImage(handle, source, {
+      sidecars: [],
+      expected: info.identity,
+      rungs: RUNG.reflink | RUNG.copy,
+      durable: replacement.durable,
+    }),
+  );
   const { staged } = outcome;
   try {
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
@@ -86,7 +89,9 @@ async function replaceLocked(
     });
     task.checkAborted();
     const { sizeStamp } = replacement;
-    const done = await native().replaceImage(locked, staged, source, info.identity, sizeStamp, refuseInUse);
+    const done = await inTurn(task, () =>
+      native().replaceImage(locked, staged, source, info.identity, sizeStamp, refuseInUse),
+    );
     if (done === 'in-use') throw slotInUseError(imagePath);
     return done === 'done' ? outcome.strategy : 'again';
   } finally {

@@ -1,8 +1,11 @@
 // Finding and running the programs that make, check, grow and unpack images.
 import { access, constants } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { availableParallelism } from 'node:os';
+import { basename, delimiter, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { abortError, failedWith, RootfsError, type RootfsErrorCode } from './errors.js';
+import { Task } from './task.js';
+import { Turns } from './turns.js';
 
 // Distributions put e2fsprogs here, and a plain user's PATH lacks these folders.
 const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
@@ -71,15 +74,39 @@ export interface RunOptions {
   readonly drain?: (stdout: Readable) => Promise<void>;
 }
 
+// Node starts a program on the thread of the event loop, which takes milliseconds, and a program that works on a disk
+// wants a processor.
+const AT_ONCE = Math.max(2, availableParallelism());
+
+/** By the program's name: a resize of a moment does not wait for downloads that take minutes. */
+const turnsByProgram = new Map<string, Turns>();
+
+function turnsOf(program: string): Turns {
+  const name = basename(program);
+  const turns = turnsByProgram.get(name) ?? new Turns(AT_ONCE);
+  turnsByProgram.set(name, turns);
+  return turns;
+}
+
 /**
- * Runs a program to its end. Rejects with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with
+ * Runs a program to its end, when it is its turn: of each program, as many run at once as there are processors. Rejects with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with
  * what `feed` or `drain` rejected with. In the last two cases the program is killed.
  */
-export async function run(
+export function run(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { cwd, env, feed, drain }: RunOptions = {},
+  options: RunOptions = {},
+): Promise<Exit> {
+  const task = new Task(`running ${program}`, signal);
+  return turnsOf(program).run(task, () => runNow(program, args, signal, options));
+}
+
+async function runNow(
+  program: string,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  { cwd, env, feed, drain }: RunOptions,
 ): Promise<Exit> {
   // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');

@@ -1,12 +1,15 @@
-import { chmod, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { findProgram, run } from '../../src/system/programs.js';
+import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
 
 async function script(host: Host, name: string, body: string): Promise<string> {
   const path = join(host.root, name);
+  await mkdir(dirname(path), { recursive: true });
   await writeFile(path, `#!/bin/sh\n${body}\n`);
   await chmod(path, 0o755);
   return path;
@@ -69,4 +72,36 @@ test('an abort kills the program', async () => {
   const started = Date.now();
   await rejection(running, 'ABORT_ERR');
   expect(Date.now() - started).toBeLessThan(10_000);
+});
+
+test('of one program as many run at once as there are processors; another program does not wait for them', async () => {
+  const host = await Host.in();
+  const log = join(host.root, 'log');
+  const slow = await script(host, 'slow', `echo + >> ${log}; sleep 0.1; echo - >> ${log}`);
+  const ended: string[] = [];
+  const jobs = Array.from({ length: 12 }, () => run(slow, [], undefined).then(() => ended.push('slow')));
+  await run(await script(host, 'quick', ''), [], undefined);
+  ended.push('quick');
+  await Promise.all(jobs);
+  expect(ended.indexOf('quick')).toBeLessThan(11);
+  let running = 0;
+  const counts = (await readFile(log, 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => (running += line === '+' ? 1 : -1));
+  expect(counts).toHaveLength(24);
+  expect(Math.max(...counts)).toBeLessThanOrEqual(Math.max(2, availableParallelism()));
+});
+
+test('an abort reaches a program that waits for its turn, which then never starts', async () => {
+  const host = await Host.in();
+  const slow = await script(host, 'slow', 'sleep 0.2');
+  const mark = join(host.root, 'mark');
+  const jobs = Array.from({ length: Math.max(2, availableParallelism()) }, () => run(slow, [], undefined));
+  const controller = new AbortController();
+  const waiting = run(await script(host, 'sub/slow', `touch ${mark}`), [], controller.signal);
+  controller.abort();
+  await rejection(waiting, 'ABORT_ERR');
+  await Promise.all(jobs);
+  expect(await exists(mark)).toBe(false);
 });
