@@ -35,6 +35,14 @@ export {
   RootfsRegistry,
   type SnapshotOptions,
 } from './registry.js';
+export type {
+  PulledStack,
+  PullOptions,
+  PushedStack,
+  PushOptions,
+  TransferOptions,
+  TransferProgress,
+} from './remote/transfer-options.js';
 export type { PackingEvent, SealedImageInfo } from './sealed/sealed-images.js';
 export type { ExportedImage } from './slot/export.js';
 export type { DerivedRootfs } from './slot/new-slot.js';

@@ -1,4 +1,4 @@
-import { Catalog, parseStackName, type StackInfo } from './catalog/catalog.js';
+import { Catalog, parseStackName, type StackInfo, stackNotFoundError } from './catalog/catalog.js';
 import { DigestStore } from './catalog/digest-store.js';
 import { StackNames } from './catalog/stack-names.js';
 import { type Template, Templates } from './catalog/templates.js';
@@ -19,6 +19,18 @@ import {
   type RemoveStackOptions,
 } from './publish/publish-options.js';
 import { removeStack } from './publish/remove-stack.js';
+import { KnownChunks } from './remote/known-chunks.js';
+import { PullFolder } from './remote/pull-folder.js';
+import { pullStack } from './remote/pull-stack.js';
+import { pushStack } from './remote/push-stack.js';
+import {
+  type PulledStack,
+  type PullOptions,
+  type PushedStack,
+  type PushOptions,
+  parsePullOptions,
+  parsePushOptions,
+} from './remote/transfer-options.js';
 import { type SealedImageInfo, SealedImages } from './sealed/sealed-images.js';
 import { type ExportedImage, exportSlot } from './slot/export.js';
 import { forkSlot } from './slot/fork.js';
@@ -117,6 +129,8 @@ export class RootfsRegistry {
   readonly #folder: ManagedFolder;
   /** Staging of the catalog itself. */
   readonly #catalogFolder: ManagedFolder;
+  readonly #pulls: PullFolder;
+  readonly #chunks: KnownChunks;
   readonly #digests: DigestStore;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
@@ -140,6 +154,8 @@ export class RootfsRegistry {
     const apart = () => refuseOverlapOnDisk(this.config);
     this.#folder = new ManagedFolder(clonesDir, 'clones folder', apart);
     this.#catalogFolder = new ManagedFolder(templateDir, 'catalog', apart);
+    this.#pulls = new PullFolder(this.#catalogFolder.statePath);
+    this.#chunks = new KnownChunks(this.#catalogFolder);
     this.#digests = new DigestStore(this.#folder);
     this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);
@@ -282,6 +298,61 @@ export class RootfsRegistry {
       force,
       signal,
     });
+  }
+
+  /**
+   * Pushes a stack to an OCI registry as `HOST/NAME:TAG`. The image is cut into chunks by its content, and the registry
+   * gets those packs of chunks that it lacks. The tag moves last. The same image gives the same manifest digest with the
+   * same version of `zstd`, unless packs of a `base` are used.
+   *
+   * Any tool can restore the image: `cat` of the layers but the last, through `zstd -d`. See docs/fleet.md.
+   *
+   * Rejects with `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_UNAUTHORIZED`,
+   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `PROGRAM_NOT_FOUND` (`zstd`); for the base
+   * `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
+   *
+   * @example
+   * await registry.pushStack('debian-12', 'registry.example/templates/debian-12:2026-11');
+   */
+  async pushStack(name: string, reference: string, options: PushOptions = {}): Promise<PushedStack> {
+    const located = this.#catalog.located(name);
+    const { task, ...parsed } = parsePushOptions(located.name, reference, options);
+    const { registries } = this.config;
+    return traced({ operation: 'push', stack: name }, async () => {
+      const stack = await this.#catalog.stack(located.name, task.signal);
+      if (stack === undefined) throw stackNotFoundError(located.name, located.templatePath);
+      const place = { folder: this.#catalogFolder, known: this.#chunks, registries };
+      return pushStack(task, place, { ...parsed, stack });
+    });
+  }
+
+  /**
+   * Pulls a stack that {@link pushStack} has pushed. Chunks that a template of this host has are copied, the others are
+   * fetched. Every chunk and the whole image are compared with their digests, and `e2fsck` must find the file system
+   * clean. The change is atomic, as with {@link publishStack}. A pull that was interrupted goes on where it ended.
+   *
+   * Rejects with `REFERENCE_INVALID`, `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `REGISTRY_NOT_FOUND`,
+   * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `ARTIFACT_INVALID` (another kind, damaged, or none for
+   * the platform), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`), `IMAGE_INVALID`, `E2FSCK_FAILED`,
+   * `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND` (`zstd`), `ENOSPC`. After any of these the catalog is unchanged.
+   *
+   * @example
+   * await registry.pullStack('registry.example/templates/debian-12:2026-11', { replace: true });
+   */
+  async pullStack(reference: string, options: PullOptions = {}): Promise<PulledStack> {
+    const { task, name, ...parsed } = parsePullOptions(reference, options);
+    const located = this.#catalog.located(name);
+    const place = {
+      folder: this.#catalogFolder,
+      pulls: this.#pulls,
+      catalog: this.#catalog,
+      templates: this.#templates,
+      known: this.#chunks,
+      config: this.config,
+    };
+    return traced({ operation: 'pull', stack: located.name }, () =>
+      pullStack(task, place, { ...parsed, located }),
+    );
   }
 
   /**
@@ -691,7 +762,7 @@ export class RootfsRegistry {
     this.#sealed.stop();
     const failures: unknown[] = [];
     // One that fails leaves no other open.
-    for (const each of [this.#background, this.#snapshots, this.#catalogFolder, this.#folder]) {
+    for (const each of [this.#background, this.#snapshots, this.#pulls, this.#catalogFolder, this.#folder]) {
       await each.close().catch((error: unknown) => failures.push(error));
     }
     this.#sealed.close();

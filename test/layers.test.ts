@@ -8,6 +8,7 @@ const FROM_THE_TOP = [
   'cli',
   '.', // index, registry, opentelemetry
   'upkeep',
+  'remote',
   'snapshots',
   'publish',
   'clone',
@@ -30,6 +31,8 @@ const RUN_PROGRAMS = [
   'publish/decompress',
   'publish/make-ext4',
   'publish/qcow2',
+  'remote/credentials',
+  'remote/frames',
 ];
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((path) =>

@@ -189,6 +189,12 @@ export class Catalog {
   }
 }
 
+export function stackNotFoundError(stack: string, templatePath: string): RootfsError {
+  return new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
+    path: templatePath,
+  });
+}
+
 function stackInfo(name: StackName, template: Template): StackInfo {
   return {
     name,

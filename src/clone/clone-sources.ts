@@ -4,6 +4,7 @@
 import type { Attempt } from '../addon/attempts.js';
 import { sameFile } from '../addon/identity.js';
 import { native } from '../addon/native.js';
+import { stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import { type DigestOf, hashUnchanged, type Template, type Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
@@ -11,7 +12,7 @@ import type { CloneSource } from '../sealed/clone-source.js';
 import { isSealedImage } from '../sealed/open-images.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { rawIdToStore } from '../slot/vm-id.js';
-import { errnoName, isFull, RootfsError } from '../system/errors.js';
+import { errnoName, isFull } from '../system/errors.js';
 import { type CloneRequest, growsTo, type PreparedClone, poolKey, Recipes } from './clone-plan.js';
 import type { Pool } from './pool.js';
 
@@ -91,9 +92,7 @@ export class CloneSources {
       await this.#folder.use(() => this.#names.record(template.sha256, stack));
       return template;
     }
-    throw new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
-      path: templatePath,
-    });
+    throw stackNotFoundError(stack, templatePath);
   }
 
   /** Looks at the template and seals it where possible, so that the next clone is one trip. */

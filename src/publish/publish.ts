@@ -1,21 +1,19 @@
 // Publishes an image to the catalog. It is made and checked in staging, and appears only when complete.
 
-import { chmod, mkdir, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
-import type { OpenedSource } from '../addon/native.js';
 import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
-import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
-import { hashUnchanged, type Templates } from '../catalog/templates.js';
+import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
-import { finishImage } from './check-image.js';
 import { isContainerImage } from './container-image.js';
-import { placeStack, stackExists } from './place-stack.js';
+import { finishStack } from './finish-stack.js';
+import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 import { STANDARD_INPUT, stageImage } from './source-image.js';
 
@@ -26,7 +24,7 @@ export interface PublishPrograms {
 }
 
 // Published images are readable by every VM.
-const PUBLIC_MODE = 0o444;
+export const PUBLIC_MODE = 0o444;
 
 export interface PublishRequest {
   readonly name: StackName;
@@ -82,57 +80,21 @@ export async function publishStack(
           registries,
         });
         task.checkAborted();
-        const sha256 = await finishImage(
-          task,
-          image,
-          source,
-          e2fsckBin,
-          request.mode ?? PUBLIC_MODE,
-          options,
-        );
-        task.checkAborted();
-        if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
-        const { ino, size } = await stat(image, { bigint: true });
-        const replaced = await placeStack(
-          task,
-          opened.handle,
-          staged,
-          dirname(templatePath),
+        const stack = {
           name,
-          sha256,
-          options.replace ?? false,
-        );
-        // The image is already published. If this check fails, the next one reports it.
-        await remember(templates, templatePath, sha256, ino).catch(() => undefined);
-        const published = { name, templatePath, sizeBytes: Number(size), sha256, replaced, format };
-        return { ...published, ...(config === undefined ? {} : { image: config }) };
+          templatePath,
+          staged,
+          source,
+          mode: request.mode ?? PUBLIC_MODE,
+          config,
+          options,
+        };
+        return { ...(await finishStack(task, opened.handle, templates, e2fsckBin, stack)), format };
       }),
     );
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
-}
-
-async function writeConfig(path: string, config: ImageConfig): Promise<void> {
-  await writeFile(path, JSON.stringify(config));
-  await chmod(path, 0o444);
-  await flush(path);
-}
-
-/**
- * Publishes the image, whose digest is known, so it need not be read again. From here on the caller's signal is
- * ignored.
- */
-async function remember(
-  templates: Templates,
-  templatePath: string,
-  sha256: string,
-  inode: bigint,
-): Promise<void> {
-  await templates.look(templatePath, undefined, async (task: Task, path: string, opened: OpenedSource) =>
-    // Another publisher may have already replaced it.
-    opened.info.identity.inode === inode ? sha256 : hashUnchanged(task, path, opened),
-  );
 }
 
 async function inWorkFolder<T>(

@@ -12,6 +12,8 @@ export const OPERATIONS = [
   'hash',
   'pack',
   'publish',
+  'pull',
+  'push',
   'release',
   'restore',
   'seal',

@@ -7,6 +7,10 @@ export interface RegistrySetting {
   readonly insecure?: boolean;
   /** A PEM file with the certificate authorities that may have signed its certificate. */
   readonly ca?: string;
+  /** Hosts that `pullStack` asks first, in this order. What they send is verified like everything else. */
+  readonly mirrors?: readonly string[];
+  /** Further hosts that may issue tokens for this registry, such as `auth.example` or `auth.internal:5001`. */
+  readonly realms?: readonly string[];
 }
 
 export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
@@ -14,7 +18,7 @@ export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
 const HOST = /^[a-z0-9.-]+(:[0-9]{1,5})?$|^\[[0-9a-f:]+\](:[0-9]{1,5})?$/i;
 
 /** Whether this is a host, with or without a port. */
-function isRegistryHost(value: unknown): value is string {
+export function isRegistryHost(value: unknown): value is string {
   return typeof value === 'string' && HOST.test(value);
 }
 
@@ -24,12 +28,16 @@ export function parseRegistrySettings(value: unknown): RegistrySettings {
   const settings = value as Record<string, RegistrySetting>;
   for (const [host, setting] of Object.entries(settings)) {
     const name = `config.registries["${host}"]`;
-    requireKnownKeys(name, setting, ['insecure', 'ca']);
-    const { insecure, ca } = setting;
+    requireKnownKeys(name, setting, ['insecure', 'ca', 'mirrors', 'realms']);
+    const { insecure, ca, mirrors = [], realms = [] } = setting;
     if (insecure !== undefined && typeof insecure !== 'boolean')
       throw invalid(`${name}.insecure must be true or false, got ${show(insecure)}`);
     if (ca !== undefined && !isPath(ca))
       throw invalid(`${name}.ca must be a path without NUL, got ${show(ca)}`);
+    for (const [key, hosts] of Object.entries({ mirrors, realms })) {
+      if (!Array.isArray(hosts) || !hosts.every(isRegistryHost))
+        throw invalid(`${name}.${key} must be an array of hosts, got ${show(hosts)}`);
+    }
   }
   return settings;
 }

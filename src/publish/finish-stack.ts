@@ -1,0 +1,72 @@
+// From a staged image to a stack of the catalog: checked, with its config, placed, and its digest known.
+
+import { chmod, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { NativeFolder, OpenedSource } from '../addon/native.js';
+import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
+import { hashUnchanged, type Templates } from '../catalog/templates.js';
+import { flush } from '../system/flush.js';
+import type { Task } from '../system/task.js';
+import { finishImage } from './check-image.js';
+import { placeStack } from './place-stack.js';
+import type { PublishedStack, PublishOptions } from './publish-options.js';
+
+export interface StagedStack {
+  readonly name: StackName;
+  readonly templatePath: string;
+  /** The folder that the image lies in. */
+  readonly staged: string;
+  /** Used in messages. */
+  readonly source: string;
+  /** Mode of the template. */
+  readonly mode: number;
+  readonly config: ImageConfig | undefined;
+  /** Called before the stack appears. Throws if this digest must not. */
+  readonly requireDigest?: (sha256: string) => void;
+  readonly options: Pick<PublishOptions, 'replace' | 'expectedSha256' | 'onProgress'>;
+}
+
+export async function finishStack(
+  task: Task,
+  handle: NativeFolder,
+  templates: Templates,
+  e2fsckBin: string,
+  stack: StagedStack,
+): Promise<Omit<PublishedStack, 'format'>> {
+  const { name, templatePath, staged, source, config, options } = stack;
+  const image = join(staged, TEMPLATE_ROOTFS_FILE);
+  const sha256 = await finishImage(task, image, source, e2fsckBin, stack.mode, options);
+  task.checkAborted();
+  stack.requireDigest?.(sha256);
+  if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
+  const { ino, size } = await stat(image, { bigint: true });
+  const folder = dirname(templatePath);
+  const replaced = await placeStack(task, handle, staged, folder, name, sha256, options.replace ?? false);
+  // The image is already published. If this check fails, the next one reports it.
+  await remember(templates, templatePath, sha256, ino).catch(() => undefined);
+  const published = { name, templatePath, sizeBytes: Number(size), sha256, replaced };
+  return { ...published, ...(config === undefined ? {} : { image: config }) };
+}
+
+async function writeConfig(path: string, config: ImageConfig): Promise<void> {
+  await writeFile(path, JSON.stringify(config));
+  await chmod(path, 0o444);
+  await flush(path);
+}
+
+/**
+ * Publishes the image, whose digest is known, so it need not be read again. From here on the caller's signal is
+ * ignored.
+ */
+async function remember(
+  templates: Templates,
+  templatePath: string,
+  sha256: string,
+  inode: bigint,
+): Promise<void> {
+  await templates.look(templatePath, undefined, async (task: Task, path: string, opened: OpenedSource) =>
+    // Another publisher may have already replaced it.
+    opened.info.identity.inode === inode ? sha256 : hashUnchanged(task, path, opened),
+  );
+}

@@ -1,0 +1,177 @@
+// Artifacts and their manifests (OCI image specification 1.1).
+
+import { createHash } from 'node:crypto';
+import { RootfsError } from '../system/errors.js';
+import type { Blob } from './blob-reader.js';
+import { isDigest } from './reference.js';
+import type { Manifest } from './registry-client.js';
+
+export const STACK_TYPE = 'application/vnd.microvm-rootfs.stack.v1';
+export const PACK_TYPE = 'application/vnd.microvm-rootfs.disk.v1.raw+zstd';
+export const INDEX_TYPE = 'application/vnd.microvm-rootfs.index.v1';
+export const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+
+const INDEX_TYPES = [
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+];
+
+export const ANNOTATION = {
+  sha256: 'vnd.microvm-rootfs.sha256',
+  sizeBytes: 'vnd.microvm-rootfs.size',
+  image: 'vnd.microvm-rootfs.image-config',
+} as const;
+
+export const EMPTY_CONFIG = Buffer.from('{}');
+
+export interface Layer extends Blob {
+  readonly mediaType: string;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+export interface Artifact {
+  readonly artifactType: string;
+  readonly configType: string;
+  readonly layers: readonly Layer[];
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+/** An entry of an index: the manifest for one platform. */
+export interface PlatformEntry extends Blob {
+  readonly os: string;
+  readonly architecture: string;
+  readonly variant: string | undefined;
+}
+
+// A manifest of 4 MiB has room for some 20,000.
+const LAYERS_LIMIT = 16_000;
+/** No blob of an artifact is larger: 1 PiB. */
+const SIZE_LIMIT = 2 ** 50;
+
+export function digestOf(bytes: Buffer): string {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+}
+
+export function blobOf(bytes: Buffer): Blob {
+  return { digest: digestOf(bytes), size: bytes.length };
+}
+
+/** The same image gives the same bytes: there is no date, and the keys have a fixed order. */
+export function formatArtifact(
+  artifactType: string,
+  layers: readonly Layer[],
+  annotations: Readonly<Record<string, string>>,
+): Manifest {
+  const config = {
+    mediaType: 'application/vnd.oci.empty.v1+json',
+    ...blobOf(EMPTY_CONFIG),
+    data: EMPTY_CONFIG.toString('base64'),
+  };
+  const manifest = {
+    schemaVersion: 2,
+    mediaType: MANIFEST_TYPE,
+    artifactType,
+    config,
+    layers: layers.map(({ mediaType, digest, size, annotations }) => ({
+      mediaType,
+      digest,
+      size,
+      ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+    })),
+    annotations,
+  };
+  return { bytes: Buffer.from(JSON.stringify(manifest)), mediaType: MANIFEST_TYPE };
+}
+
+/** The entries of an index, or undefined for the manifest of one artifact. Throws `ARTIFACT_INVALID`. */
+export function parseIndex({ bytes, mediaType }: Manifest): PlatformEntry[] | undefined {
+  const value = parseJson(bytes);
+  const type = typeof value.mediaType === 'string' ? value.mediaType : mediaType;
+  if (!INDEX_TYPES.includes(type)) return undefined;
+  if (!Array.isArray(value.manifests)) throw invalid('its index lists nothing');
+  return value.manifests.map((entry) => {
+    const { os, architecture, variant } = objectOf(objectOf(entry).platform ?? {});
+    return {
+      ...parseBlob(entry),
+      os: textOf(os),
+      architecture: textOf(architecture),
+      variant: optional(variant),
+    };
+  });
+}
+
+/** Throws `ARTIFACT_INVALID`. `urls` of layers are ignored: bytes come from the registry only. */
+export function parseArtifact({ bytes }: Manifest): Artifact {
+  const value = parseJson(bytes);
+  const { layers } = value;
+  if (!Array.isArray(layers) || layers.length === 0) throw invalid('it has no layers');
+  if (layers.length > LAYERS_LIMIT)
+    throw invalid(`it has ${layers.length} layers, more than ${LAYERS_LIMIT}`);
+  const configType = textOf(objectOf(value.config ?? {}).mediaType);
+  return {
+    artifactType: typeof value.artifactType === 'string' ? value.artifactType : configType,
+    configType,
+    layers: layers.map((layer) => ({
+      ...parseBlob(layer),
+      mediaType: textOf(objectOf(layer).mediaType),
+      annotations: textsOf(objectOf(layer).annotations),
+    })),
+    annotations: textsOf(value.annotations),
+  };
+}
+
+/** Of an artifact of ours. Throws `ARTIFACT_INVALID`. */
+export function contentOf({ annotations }: Pick<Artifact, 'annotations'>): {
+  sha256: string;
+  sizeBytes: number;
+} {
+  const sha256 = annotations[ANNOTATION.sha256] ?? '';
+  const sizeBytes = Number(annotations[ANNOTATION.sizeBytes]);
+  if (!/^[0-9a-f]{64}$/.test(sha256)) throw invalid('its manifest lacks the SHA-256 of the image');
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0)
+    throw invalid('its manifest lacks the size of the image');
+  return { sha256, sizeBytes };
+}
+
+function parseBlob(value: unknown): Blob {
+  const { digest, size } = objectOf(value);
+  if (!isDigest(digest)) throw invalid('its manifest has a digest that is not a SHA-256');
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0 || size > SIZE_LIMIT)
+    throw invalid('its manifest has a blob without a valid size');
+  return { digest, size };
+}
+
+function parseJson(bytes: Buffer): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString('utf8'));
+  } catch {
+    throw invalid('its manifest is not JSON');
+  }
+  return objectOf(value);
+}
+
+function objectOf(value: unknown): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value))
+    return value as Record<string, unknown>;
+  throw invalid('its manifest is not an OCI manifest');
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}
+
+function optional(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+function textsOf(value: unknown): Record<string, string> {
+  const entries = Object.entries(objectOf(value ?? {}));
+  return Object.fromEntries(
+    entries.filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+  );
+}
+
+export function invalid(why: string): RootfsError {
+  return new RootfsError('ARTIFACT_INVALID', `the artifact cannot be used: ${why}`);
+}

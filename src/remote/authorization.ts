@@ -1,0 +1,162 @@
+// Logs in to a registry: Basic, or a token from the service that the registry names (distribution's token
+// specification).
+
+import { isIP } from 'node:net';
+import type { RegistrySettings } from '../system/config.js';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import { type Credentials, credentialsFor } from './credentials.js';
+import { isPublicAddress } from './public-addresses.js';
+import { Transient } from './retry.js';
+import { discard, readAll, type Transport } from './transport.js';
+
+const TOKEN_BYTES_LIMIT = 1024 * 1024;
+
+export interface Challenge {
+  readonly scheme: 'basic' | 'bearer';
+  readonly parameters: Readonly<Record<string, string>>;
+}
+
+/** `Bearer realm="…",service="…"`; undefined for a scheme that is not known. */
+export function parseChallenge(header: string | undefined): Challenge | undefined {
+  const [, scheme = '', rest = ''] = /^\s*([A-Za-z]+)\s*(.*)$/s.exec(header ?? '') ?? [];
+  const known = scheme.toLowerCase();
+  if (known !== 'basic' && known !== 'bearer') return undefined;
+  const parameters: Record<string, string> = {};
+  for (const [, name = '', quoted, bare] of rest.matchAll(/([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))/gi))
+    parameters[name.toLowerCase()] = quoted?.replaceAll(/\\(.)/g, '$1') ?? bare ?? '';
+  return { scheme: known, parameters };
+}
+
+/** Of one host and one repository. */
+export class Authorization {
+  readonly #transport: Transport;
+  readonly #settings: RegistrySettings;
+  readonly #host: string;
+  readonly #repository: string;
+  readonly #actions: string;
+  #header: string | undefined;
+  #asking: Promise<void> | undefined;
+  #credentials: Promise<Credentials | undefined> | undefined;
+
+  constructor(
+    transport: Transport,
+    settings: RegistrySettings,
+    host: string,
+    repository: string,
+    actions: string,
+  ) {
+    this.#transport = transport;
+    this.#settings = settings;
+    this.#host = host;
+    this.#repository = repository;
+    this.#actions = actions;
+  }
+
+  /** The header to send. Undefined until the registry has asked for a login. */
+  get header(): string | undefined {
+    return this.#header;
+  }
+
+  /** After a 401 to a request with the header `sent`. `REGISTRY_UNAUTHORIZED` if there is no other login. */
+  async answer(task: Task, challenge: string | undefined, sent: string | undefined): Promise<void> {
+    // Another request was faster to get a new token.
+    if (sent !== this.#header) return;
+    this.#asking ??= this.#renew(task, challenge).finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #renew(task: Task, header: string | undefined): Promise<void> {
+    const challenge = parseChallenge(header);
+    this.#credentials ??= credentialsFor(this.#host, this.#repository, task.signal);
+    const credentials = await this.#credentials;
+    if (challenge === undefined) throw this.#refused('it asks for a kind of login that is not supported');
+    const renewed =
+      challenge.scheme === 'basic' ? basic(credentials) : await this.#token(task, challenge, credentials);
+    if (renewed === undefined) throw this.#refused('it asks for a login, and none is stored');
+    if (renewed === this.#header) throw this.#refused('it does not accept the stored login');
+    this.#header = renewed;
+  }
+
+  async #token(task: Task, { parameters }: Challenge, credentials: Credentials | undefined): Promise<string> {
+    const { realm = '', service } = parameters;
+    const scope = parameters.scope ?? `repository:${this.#repository}:${this.#actions}`;
+    const { url, publicOnly } = this.#requireRealm(realm);
+    const asked = new URLSearchParams({ ...(service === undefined ? {} : { service }), scope });
+    const withToken = credentials !== undefined && 'identityToken' in credentials;
+    if (!withToken) for (const [name, value] of asked) url.searchParams.set(name, value);
+    else {
+      asked.set('grant_type', 'refresh_token');
+      asked.set('client_id', 'microvm-rootfs');
+      asked.set('refresh_token', credentials.identityToken);
+    }
+    const answer = await this.#transport.ask(task, {
+      url,
+      publicOnly,
+      followRedirects: false,
+      method: withToken ? 'POST' : 'GET',
+      authorization: withToken ? undefined : basic(credentials),
+      ...(withToken
+        ? { body: asked.toString(), headers: { 'content-type': 'application/x-www-form-urlencoded' } }
+        : {}),
+    });
+    if (answer.status !== 200) {
+      await discard(answer);
+      const error = this.#refused(`${url.host} answers the request for a token with status ${answer.status}`);
+      throw answer.status === 429 || answer.status >= 500
+        ? new Transient(error, answer.status === 429)
+        : error;
+    }
+    return `Bearer ${this.#tokenIn(await readAll(answer, TOKEN_BYTES_LIMIT))}`;
+  }
+
+  #tokenIn(body: Buffer): string {
+    try {
+      const { token, access_token } = JSON.parse(body.toString('utf8'));
+      const given = token ?? access_token;
+      if (typeof given === 'string' && /^[\x21-\x7e]+$/.test(given)) return given;
+    } catch {
+      // Not JSON.
+    }
+    throw this.#refused('its token service sends no token');
+  }
+
+  /** The password is sent there, so the service must be the registry's own, or a public one, or named in `realms`. */
+  #requireRealm(realm: string): { url: URL; publicOnly: boolean } {
+    let url: URL;
+    try {
+      url = new URL(realm);
+    } catch {
+      throw this.#refused('it names no token service');
+    }
+    if (url.username !== '' || url.password !== '')
+      throw this.#refused('the URL of its token service holds a password');
+    const own = url.origin === this.#transport.baseOf(this.#host).origin;
+    const named = (this.#settings[this.#host]?.realms ?? []).includes(url.host);
+    const plain = named && this.#transport.isInsecure(url.host);
+    if (own || (named && (url.protocol === 'https:' || plain))) return { url, publicOnly: false };
+    const literal = url.hostname.replace(/^\[|\]$/g, '');
+    const isPrivate = url.hostname === 'localhost' || (isIP(literal) !== 0 && !isPublicAddress(literal));
+    if (url.protocol === 'https:' && !isPrivate) return { url, publicOnly: true };
+    throw this.#refused(
+      `it names ${url.origin} as its token service, which may not be asked: ` +
+        `add "${url.host}" to realms in config.registries["${this.#host}"] if that is right`,
+    );
+  }
+
+  #refused(why: string): RootfsError {
+    return new RootfsError(
+      'REGISTRY_UNAUTHORIZED',
+      `registry ${this.#host} gives no access to ${this.#repository}: ${why}; ` +
+        'log in with docker, podman, skopeo or oras',
+    );
+  }
+}
+
+function basic(credentials: Credentials | undefined): string | undefined {
+  if (credentials === undefined || 'identityToken' in credentials) return undefined;
+  const { username, password } = credentials;
+  return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
+}

@@ -1,0 +1,133 @@
+// Reads a blob or a part of it: from a mirror first, and resumed at the byte that was reached.
+
+import { abortError, RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import type { BlobStream, RegistryClient } from './registry-client.js';
+import { pause, Transient } from './retry.js';
+import { connectionFailed } from './transport.js';
+
+export interface Blob {
+  readonly digest: string;
+  readonly size: number;
+}
+
+/** Bytes of a blob, and where they begin in it. */
+export interface BlobPart {
+  readonly start: number;
+  readonly bytes: Buffer;
+}
+
+export interface ReadOptions {
+  /** Called with the number of bytes that came, used or not. */
+  readonly onBytes?: (count: number) => void;
+  readonly onBusy?: () => void;
+  /** Do not ask mirrors. */
+  readonly fromOrigin?: boolean;
+}
+
+/** What is still to come. */
+interface Rest {
+  position: number;
+  end: number;
+  isUntouched: boolean;
+}
+
+export class BlobReader {
+  /** Mirrors, then the origin. */
+  readonly #sources: readonly RegistryClient[];
+
+  constructor(sources: readonly RegistryClient[]) {
+    this.#sources = sources;
+  }
+
+  /**
+   * Yields the bytes from `start` up to `end`. If the registry sends the whole blob instead, yields all of it, from 0
+   * on, so that it need not be asked for again.
+   */
+  async *read(
+    task: Task,
+    blob: Blob,
+    start: number,
+    end: number,
+    options: ReadOptions = {},
+  ): AsyncGenerator<BlobPart, void, undefined> {
+    const sources = options.fromOrigin ? this.#sources.slice(-1) : this.#sources;
+    const rest: Rest = { position: start, end, isUntouched: true };
+    for (const [i, source] of sources.entries()) {
+      try {
+        yield* readFrom(source, task, blob, rest, options);
+        return;
+      } catch (error) {
+        if (i === sources.length - 1 || task.signal?.aborted) throw error;
+      }
+    }
+  }
+}
+
+async function* readFrom(
+  source: RegistryClient,
+  task: Task,
+  blob: Blob,
+  rest: Rest,
+  options: ReadOptions,
+): AsyncGenerator<BlobPart, void, undefined> {
+  let tries = 0;
+  while (rest.position < rest.end) {
+    const before = rest.position;
+    try {
+      const stream = await source.openBlob(task, blob.digest, rest.position, rest.end, blob.size);
+      try {
+        yield* partsOf(stream, blob, rest, options);
+      } finally {
+        stream.close();
+      }
+    } catch (error) {
+      const failure = passing(task, source, error);
+      if (failure.isBusy) options.onBusy?.();
+      // An answer that brought bytes was no failed try.
+      tries = rest.position > before ? 1 : tries + 1;
+      if (tries >= failure.tries) throw failure.error;
+      await pause(task, failure, tries);
+    }
+  }
+}
+
+async function* partsOf(
+  { start, body }: BlobStream,
+  blob: Blob,
+  rest: Rest,
+  { onBytes }: ReadOptions,
+): AsyncGenerator<BlobPart, void, undefined> {
+  if (start < rest.position && rest.isUntouched) {
+    rest.position = start;
+    rest.end = blob.size;
+  }
+  let at = start;
+  for await (const bytes of body) {
+    onBytes?.(bytes.length);
+    const useful = bytes.subarray(Math.max(0, rest.position - at), Math.max(0, rest.end - at));
+    at += bytes.length;
+    if (useful.length > 0) {
+      rest.isUntouched = false;
+      rest.position += useful.length;
+      yield { start: rest.position - useful.length, bytes: useful };
+    }
+    if (rest.position >= rest.end) return;
+  }
+  if (rest.position < rest.end) throw new Transient(cutOff(blob, rest), false);
+}
+
+/** Throws what does not pass. */
+function passing(task: Task, { host, repository }: RegistryClient, error: unknown): Transient {
+  if (task.signal?.aborted) throw abortError(task.what, task.signal);
+  const failure = connectionFailed(new URL(`https://${host}/v2/${repository}/`), error);
+  if (failure instanceof Transient) return failure;
+  throw failure;
+}
+
+function cutOff({ digest }: Blob, { position, end }: Rest): RootfsError {
+  return new RootfsError(
+    'REGISTRY_FAILED',
+    `blob ${digest} ends at byte ${position} instead of ${end}: the registry's copy is cut off, push it again`,
+  );
+}

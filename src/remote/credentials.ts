@@ -1,0 +1,136 @@
+// Stored logins: those of docker, podman, skopeo and oras, or of their credential helpers.
+
+import { readFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { RootfsError } from '../system/errors.js';
+import { programFailed, runInstalled } from '../system/programs.js';
+
+export type Credentials =
+  | { readonly username: string; readonly password: string }
+  | { readonly identityToken: string };
+
+interface LoginFile {
+  readonly auths?: Readonly<Record<string, LoginEntry>>;
+  readonly credHelpers?: Readonly<Record<string, string>>;
+  readonly credsStore?: string;
+}
+
+interface LoginEntry {
+  readonly auth?: string;
+  readonly username?: string;
+  readonly password?: string;
+  readonly identitytoken?: string;
+}
+
+// The name under which logins for docker.io are stored.
+const DOCKER_HUB = 'https://index.docker.io/v1/';
+
+/** Undefined if no login is stored. Rejects with `REGISTRY_UNAUTHORIZED` if a file or a helper cannot be used. */
+export async function credentialsFor(
+  host: string,
+  repository: string,
+  signal: AbortSignal | undefined,
+): Promise<Credentials | undefined> {
+  for (const path of loginFiles(process.env)) {
+    const file = await readLogins(path);
+    const found = file && (await credentialsIn(file, host, repository, signal));
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** In the order in which they are asked. */
+export function loginFiles(env: Readonly<Record<string, string | undefined>>): string[] {
+  const home = env.HOME || homedir();
+  const files = env.REGISTRY_AUTH_FILE
+    ? [env.REGISTRY_AUTH_FILE]
+    : [
+        ...(env.XDG_RUNTIME_DIR ? [join(env.XDG_RUNTIME_DIR, 'containers/auth.json')] : []),
+        join(env.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
+      ];
+  return [...files, join(env.DOCKER_CONFIG || join(home, '.docker'), 'config.json')];
+}
+
+async function readLogins(path: string): Promise<LoginFile | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw unusable(path, (error as Error).message);
+  }
+  try {
+    const file: unknown = JSON.parse(text);
+    if (typeof file === 'object' && file !== null) return file;
+  } catch {
+    // The parser's message would quote the file, which holds passwords.
+  }
+  throw unusable(path, 'it is not a JSON object');
+}
+
+async function credentialsIn(
+  file: LoginFile,
+  host: string,
+  repository: string,
+  signal: AbortSignal | undefined,
+): Promise<Credentials | undefined> {
+  const helper = file.credHelpers?.[host];
+  if (helper !== undefined) return askHelper(helper, host, signal);
+  const found = keysOf(host, repository)
+    .map((key) => file.auths?.[key])
+    .find((entry) => entry !== undefined);
+  const credentials = found && fromEntry(found);
+  if (credentials !== undefined) return credentials;
+  if (file.credsStore) return askHelper(file.credsStore, host === 'docker.io' ? DOCKER_HUB : host, signal);
+  return undefined;
+}
+
+/** The longest first: containers' `auth.json` has logins for a part of a registry as well. */
+function keysOf(host: string, repository: string): string[] {
+  const parts = repository.split('/');
+  const scoped = parts.map((_, i) => [host, ...parts.slice(0, parts.length - i)].join('/'));
+  const hub = host === 'docker.io' ? [DOCKER_HUB, 'index.docker.io', 'registry-1.docker.io'] : [];
+  return [...scoped, host, `https://${host}`, `http://${host}`, `https://${host}/v2/`, ...hub];
+}
+
+function fromEntry(entry: LoginEntry): Credentials | undefined {
+  if (entry.identitytoken) return { identityToken: entry.identitytoken };
+  if (entry.auth) {
+    const [username = '', ...rest] = Buffer.from(entry.auth, 'base64').toString('utf8').split(':');
+    if (username !== '') return { username, password: rest.join(':').replace(/\0+$/, '') };
+  }
+  if (entry.username) return { username: entry.username, password: entry.password ?? '' };
+  return undefined;
+}
+
+async function askHelper(
+  helper: string,
+  server: string,
+  signal: AbortSignal | undefined,
+): Promise<Credentials | undefined> {
+  const program = `docker-credential-${helper}`;
+  if (!/^[A-Za-z0-9_.-]+$/.test(helper))
+    throw unusable(program, 'its name has characters that are not allowed');
+  const exit = await runInstalled(
+    { name: program, package: program, notFound: 'PROGRAM_NOT_FOUND' },
+    ['get'],
+    signal,
+    { feed: async (stdin) => void stdin.end(server) },
+  );
+  if (exit.status !== 0) {
+    if (/credentials not found/i.test(exit.stdout + exit.stderr)) return undefined;
+    throw programFailed('REGISTRY_UNAUTHORIZED', program, server, { ...exit, stdout: '' });
+  }
+  try {
+    const { Username, Secret } = JSON.parse(exit.stdout);
+    if (typeof Secret !== 'string' || typeof Username !== 'string') return undefined;
+    return Username === '<token>' ? { identityToken: Secret } : { username: Username, password: Secret };
+  } catch {
+    throw unusable(program, 'its output is not JSON');
+  }
+}
+
+function unusable(path: string, why: string): RootfsError {
+  return new RootfsError('REGISTRY_UNAUTHORIZED', `logins cannot be read from ${path}: ${why}`, { path });
+}

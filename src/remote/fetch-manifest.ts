@@ -1,0 +1,71 @@
+// Gets the manifest that a reference names: from a mirror that has it, verified by its digest, for one platform.
+
+import { type Platform, parsePlatform, platformName } from '../publish/platform.js';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import { digestOf, type PlatformEntry, parseIndex } from './artifact.js';
+import { formatReference, type Reference } from './reference.js';
+import type { Manifest, RegistryClient } from './registry-client.js';
+import { notFound } from './transfer.js';
+
+export interface FetchedManifest extends Manifest {
+  readonly digest: string;
+}
+
+/** Rejects with `REGISTRY_NOT_FOUND`, `DIGEST_MISMATCH`, `ARTIFACT_INVALID` (wrong platform), or the client's codes. */
+export async function fetchManifest(
+  task: Task,
+  sources: readonly RegistryClient[],
+  reference: Reference,
+  platform: string | undefined,
+): Promise<FetchedManifest> {
+  const asked = reference.digest ?? (reference.tag as string);
+  const found = await fromFirst(task, sources, reference, asked);
+  const entries = parseIndex(found);
+  if (entries === undefined) return found;
+  const { digest } = choose(entries, parsePlatform(platform), reference);
+  return fromFirst(task, sources, reference, digest);
+}
+
+async function fromFirst(
+  task: Task,
+  sources: readonly RegistryClient[],
+  reference: Reference,
+  asked: string,
+): Promise<FetchedManifest> {
+  for (const [i, source] of sources.entries()) {
+    const isLast = i === sources.length - 1;
+    try {
+      const manifest = await source.manifest(task, asked);
+      if (manifest === undefined) {
+        if (isLast) throw notFound(reference);
+        continue;
+      }
+      const digest = digestOf(manifest.bytes);
+      if (!asked.startsWith('sha256:') || asked === digest) return { ...manifest, digest };
+      throw new RootfsError(
+        'DIGEST_MISMATCH',
+        `${source.host} sends a manifest with the digest ${digest} for ${formatReference(reference)}: ` +
+          'the registry is damaged; push the artifact again',
+      );
+    } catch (error) {
+      if (isLast || task.signal?.aborted) throw error;
+    }
+  }
+  throw notFound(reference);
+}
+
+function choose(entries: readonly PlatformEntry[], wanted: Platform, reference: Reference): PlatformEntry {
+  const found = entries.find(
+    ({ os, architecture, variant }) =>
+      os === wanted.os &&
+      architecture === wanted.architecture &&
+      (wanted.variant === undefined || variant === wanted.variant),
+  );
+  if (found !== undefined) return found;
+  const there = entries.map(platformName).join(', ') || 'nothing';
+  throw new RootfsError(
+    'ARTIFACT_INVALID',
+    `${formatReference(reference)} has nothing for ${platformName(wanted)}, only ${there}: choose one of these`,
+  );
+}

@@ -1,0 +1,193 @@
+// Fetches the chunks of one pack that this host lacks. zstd decompresses them, and each is compared with its digest
+// before it is written.
+
+import { createHash } from 'node:crypto';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import type { Layer } from './artifact.js';
+import { digestOf } from './artifact.js';
+import type { BlobReader, ReadOptions } from './blob-reader.js';
+import type { ChunkList, Pack } from './chunk-list.js';
+import { decompress } from './frames.js';
+
+export interface PackRequest {
+  readonly list: ChunkList;
+  readonly pack: Pack;
+  readonly layer: Layer;
+  /** Ascending. A chunk leaves the set when it is written. */
+  readonly wanted: Set<number>;
+  readonly write: (chunk: number, bytes: Buffer) => Promise<void>;
+}
+
+/** The place of a chunk's frame in its pack. */
+interface Frame {
+  readonly chunk: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+interface Run {
+  readonly start: number;
+  readonly end: number;
+}
+
+// A request costs about as much as these bytes.
+const GAP_LIMIT = 64 * 1024;
+/** From this share on a pack is fetched whole, in one request. */
+const WHOLE_SHARE = 0.75;
+
+/** What came is not what the manifest or the index promise. */
+class WrongBytes extends Error {}
+
+/** Wrong bytes are fetched once more, from the origin. Rejects with `DIGEST_MISMATCH`, or the reader's codes. */
+export async function fetchPack(
+  task: Task,
+  reader: BlobReader,
+  request: PackRequest,
+  options: ReadOptions,
+): Promise<void> {
+  for (const fromOrigin of [false, true]) {
+    try {
+      return await fetchOnce(task, reader, request, { ...options, fromOrigin });
+    } catch (error) {
+      if (!isWrong(error)) throw error;
+      if (fromOrigin) throw mismatch(request.layer, error);
+    }
+  }
+}
+
+async function fetchOnce(
+  task: Task,
+  reader: BlobReader,
+  { list, pack, layer, wanted, write }: PackRequest,
+  options: ReadOptions,
+): Promise<void> {
+  const frames = framesOf(list, pack).filter(({ chunk }) => wanted.has(chunk));
+  const bytes = wantedBytes(task, reader, layer, frames, options);
+  const isDone = await decompress(
+    task,
+    (stdin) => pipeline(bytes, stdin),
+    (stdout) =>
+      eachChunk(stdout, list, frames, async (chunk, content) => {
+        await write(chunk, content);
+        wanted.delete(chunk);
+      }),
+  );
+  if (!isDone) throw new WrongBytes('it is damaged');
+}
+
+function framesOf(list: ChunkList, pack: Pack): Frame[] {
+  const frames: Frame[] = [];
+  let start = 0;
+  for (let chunk = pack.first; chunk < pack.end; chunk++) {
+    const end = start + list.frameBytes(chunk);
+    frames.push({ chunk, start, end });
+    start = end;
+  }
+  return frames;
+}
+
+/** The bytes of these frames, without what lies between them. */
+async function* wantedBytes(
+  task: Task,
+  reader: BlobReader,
+  layer: Layer,
+  frames: readonly Frame[],
+  options: ReadOptions,
+): AsyncGenerator<Buffer, void, undefined> {
+  let next = 0;
+  for (const run of runsOf(frames, layer.size)) {
+    // A registry may have sent the whole pack in answer to an earlier range.
+    if (next === frames.length || (frames[next] as Frame).start >= run.end) continue;
+    const isWhole = run.start === 0 && run.end === layer.size;
+    const hash = createHash('sha256');
+    for await (const { start, bytes } of reader.read(task, layer, run.start, run.end, options)) {
+      if (isWhole) hash.update(bytes);
+      const end = start + bytes.length;
+      for (let frame = frames[next]; frame !== undefined && frame.start < end; frame = frames[next]) {
+        yield bytes.subarray(Math.max(0, frame.start - start), frame.end - start);
+        if (frame.end > end) break;
+        next++;
+      }
+    }
+    if (isWhole && `sha256:${hash.digest('hex')}` !== layer.digest)
+      throw new WrongBytes('it has another digest');
+  }
+}
+
+function runsOf(frames: readonly Frame[], packBytes: number): Run[] {
+  const needed = frames.reduce((sum, { start, end }) => sum + end - start, 0);
+  if (needed >= packBytes * WHOLE_SHARE) return [{ start: 0, end: packBytes }];
+  const runs: { start: number; end: number }[] = [];
+  for (const { start, end } of frames) {
+    const last = runs.at(-1);
+    if (last !== undefined && start - last.end <= GAP_LIMIT) last.end = end;
+    else runs.push({ start, end });
+  }
+  return runs;
+}
+
+/** Never holds more than one chunk, whatever the frames decompress to. */
+async function eachChunk(
+  stdout: Readable,
+  list: ChunkList,
+  frames: readonly Frame[],
+  take: (chunk: number, content: Buffer) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  let content = Buffer.alloc(0);
+  let filled = 0;
+  for await (const part of stdout) {
+    for (let done = 0; done < part.length; ) {
+      const frame = frames[next];
+      if (frame === undefined) throw new WrongBytes('it decompresses to more than its chunks');
+      if (filled === 0) content = Buffer.allocUnsafe(list.length(frame.chunk));
+      const count = (part as Buffer).copy(content, filled, done);
+      done += count;
+      filled += count;
+      if (filled < content.length) continue;
+      if (!createHash('sha256').update(content).digest().equals(list.sha256(frame.chunk)))
+        throw new WrongBytes(`chunk ${frame.chunk} has another digest`);
+      await take(frame.chunk, content);
+      next++;
+      filled = 0;
+    }
+  }
+  if (next < frames.length) throw new WrongBytes('it ends before its last chunk');
+}
+
+/** zstd ends as soon as it meets damaged data, and the pipe to it closes. */
+function isWrong(error: unknown): boolean {
+  return (
+    error instanceof WrongBytes ||
+    (error as { code?: string } | undefined)?.code === 'ERR_STREAM_PREMATURE_CLOSE'
+  );
+}
+
+function mismatch({ digest }: Layer, cause: unknown): RootfsError {
+  return new RootfsError(
+    'DIGEST_MISMATCH',
+    `blob ${digest} is not what the artifact promises, also when fetched again: ${(cause as Error).message}; ` +
+      'push the stack again, and check the registry',
+    { cause },
+  );
+}
+
+/** A whole blob that fits into memory, compared with its digest. */
+export async function fetchBlob(
+  task: Task,
+  reader: BlobReader,
+  layer: Layer,
+  options: ReadOptions,
+): Promise<Buffer> {
+  for (const fromOrigin of [false, true]) {
+    const parts: Buffer[] = [];
+    for await (const { bytes } of reader.read(task, layer, 0, layer.size, { ...options, fromOrigin }))
+      parts.push(bytes);
+    const content = Buffer.concat(parts);
+    if (digestOf(content) === layer.digest) return content;
+  }
+  throw mismatch(layer, new Error('it has another digest'));
+}

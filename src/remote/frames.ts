@@ -1,0 +1,141 @@
+// zstd frames, one for each chunk. The zstd program makes and reads them, so that a fault in a decoder stays in its own
+// process. Frames of zeros are written by hand. Format: RFC 8878.
+
+import type { Readable } from 'node:stream';
+import { RootfsError } from '../system/errors.js';
+import { programFailed, runInstalled } from '../system/programs.js';
+import type { Task } from '../system/task.js';
+
+const ZSTD = { name: 'zstd', package: 'zstd', notFound: 'PROGRAM_NOT_FOUND' } as const;
+const MAGIC = 0xfd2fb528;
+const BLOCK_LIMIT = 128 * 1024;
+const RAW = 0;
+const RLE = 1;
+
+/** A frame of zeros. Its first block is a raw byte, because old decoders reject a first block of one repeated byte. */
+export function zeroFrame(length: number): Buffer {
+  const head = Buffer.alloc(10);
+  head.writeUInt32LE(MAGIC, 0);
+  // A content size of 4 bytes, no checksum, no dictionary, and a window of 128 KiB.
+  head.writeUInt8(0b1000_0000, 4);
+  head.writeUInt8(7 << 3, 5);
+  head.writeUInt32LE(length, 6);
+  const blocks: Buffer[] = [block(RAW, 1, length === 1)];
+  for (let left = length - 1; left > 0; ) {
+    const size = Math.min(left, BLOCK_LIMIT);
+    left -= size;
+    blocks.push(block(RLE, size, left === 0));
+  }
+  return Buffer.concat([head, ...blocks]);
+}
+
+/** With its one byte, a zero. */
+function block(type: number, size: number, isLast: boolean): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUIntLE((size << 3) | (type << 1) | (isLast ? 1 : 0), 0, 3);
+  return bytes;
+}
+
+/** Finds the lengths of frames in a stream of them. */
+export class FrameLengths {
+  readonly lengths: number[] = [];
+  #pending: Buffer = Buffer.alloc(0);
+  /** Bytes of the current frame so far. */
+  #length = 0;
+  /** Bytes of the current block that are still to come. */
+  #skip = 0;
+  #state: 'head' | 'block' | 'last' = 'head';
+
+  add(bytes: Buffer): void {
+    this.#pending = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
+    while (this.#step());
+    // A view would keep the whole buffer.
+    this.#pending = Buffer.from(this.#pending);
+  }
+
+  /** Whether the last frame has come to its end. */
+  get isWhole(): boolean {
+    return this.#state === 'head' && this.#pending.length === 0;
+  }
+
+  #step(): boolean {
+    if (this.#skip > 0) {
+      const count = Math.min(this.#skip, this.#pending.length);
+      this.#pass(count);
+      this.#skip -= count;
+      if (this.#skip > 0) return false;
+    }
+    if (this.#state === 'last') {
+      this.lengths.push(this.#length);
+      this.#length = 0;
+      this.#state = 'head';
+    }
+    return this.#state === 'head' ? this.#readHead() : this.#readBlock();
+  }
+
+  #readHead(): boolean {
+    if (this.#pending.length < 5) return false;
+    const length = headLength(this.#pending);
+    if (this.#pending.length < length) return false;
+    this.#pass(length);
+    this.#state = 'block';
+    return true;
+  }
+
+  #readBlock(): boolean {
+    if (this.#pending.length < 3) return false;
+    const head = this.#pending.readUIntLE(0, 3);
+    const type = (head >> 1) & 3;
+    this.#pass(3);
+    this.#skip = type === RLE ? 1 : head >>> 3;
+    if ((head & 1) !== 0) this.#state = 'last';
+    return true;
+  }
+
+  #pass(count: number): void {
+    this.#length += count;
+    this.#pending = this.#pending.subarray(count);
+  }
+}
+
+/** Of frames as {@link compress} makes them: without checksum and dictionary. */
+function headLength(bytes: Buffer): number {
+  if (bytes.readUInt32LE(0) !== MAGIC) throw new Error('this is no zstd frame');
+  const descriptor = bytes.readUInt8(4);
+  const isSingle = (descriptor & 0x20) !== 0;
+  const sizeFlag = descriptor >> 6;
+  const sizeBytes = sizeFlag === 0 ? (isSingle ? 1 : 0) : 2 ** sizeFlag;
+  return 5 + (isSingle ? 0 : 1) + sizeBytes;
+}
+
+/** Compresses files to one frame each, in order. The same version of zstd always gives the same bytes. */
+export async function compress(
+  task: Task,
+  files: readonly string[],
+  level: number,
+  cwd: string,
+  drain: (stdout: Readable) => Promise<void>,
+): Promise<void> {
+  const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
+  const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, { cwd, drain });
+  if (exit.status !== 0) throw programFailed('IMAGE_INVALID', ZSTD.name, cwd, exit);
+}
+
+// A frame of ours needs half a MiB.
+const MEMORY = '--memory=8MiB';
+
+/** False if the frames are damaged. */
+export async function decompress(
+  task: Task,
+  feed: (stdin: NodeJS.WritableStream) => Promise<void>,
+  drain: (stdout: Readable) => Promise<void>,
+): Promise<boolean> {
+  const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, drain });
+  return exit.status === 0;
+}
+
+export function requireLevel(level: unknown): number {
+  if (level === undefined) return 3;
+  if (typeof level === 'number' && Number.isInteger(level) && level >= 1 && level <= 22) return level;
+  throw new RootfsError('INVALID_ARGUMENT', 'level must be an integer from 1 to 22, as zstd has them');
+}

@@ -1,0 +1,122 @@
+// Takes chunks from images that this host has already. They are copied and hashed on the way: reflinks of hundreds of
+// ranges would be hundreds of extents in every clone.
+
+import { createHash } from 'node:crypto';
+import { type FileHandle, open } from 'node:fs/promises';
+import type { Template } from '../catalog/templates.js';
+import type { Task } from '../system/task.js';
+import type { ChunkList } from './chunk-list.js';
+import { isZeroBlock, readFully } from './cut.js';
+import type { KnownChunks } from './known-chunks.js';
+
+/** The image that is being put together. */
+export interface Assembly {
+  readonly file: FileHandle;
+  readonly list: ChunkList;
+  /** Chunks of data that are still to be written. */
+  readonly missing: Set<number>;
+}
+
+/** Chunks that an earlier, interrupted pull has written. Returns their bytes. */
+export async function keepWritten(task: Task, { file, list, missing }: Assembly): Promise<number> {
+  let bytes = 0;
+  for (const chunk of [...missing]) {
+    task.checkAborted();
+    const content = await readChunk(file, list.offset(chunk), list.length(chunk));
+    if (content === undefined || isZeroBlock(content.subarray(0, 4096)) || !isChunk(content, list, chunk))
+      continue;
+    missing.delete(chunk);
+    bytes += content.length;
+  }
+  return bytes;
+}
+
+/** Copies what the templates have. `onReused` is told of bytes. */
+export async function reuseChunks(
+  task: Task,
+  assembly: Assembly,
+  templates: readonly Template[],
+  known: KnownChunks,
+  onReused: (bytes: number) => void,
+): Promise<void> {
+  const wanted = byDigest(assembly);
+  for (const template of templates) {
+    if (assembly.missing.size === 0) return;
+    task.checkAborted();
+    await reuseFrom(task, assembly, wanted, template, known, onReused);
+  }
+}
+
+function byDigest({ list, missing }: Assembly): Map<string, number[]> {
+  const wanted = new Map<string, number[]>();
+  for (const chunk of missing) {
+    const key = list.sha256(chunk).toString('latin1');
+    const chunks = wanted.get(key);
+    if (chunks === undefined) wanted.set(key, [chunk]);
+    else chunks.push(chunk);
+  }
+  return wanted;
+}
+
+async function reuseFrom(
+  task: Task,
+  { file, list, missing }: Assembly,
+  wanted: Map<string, number[]>,
+  { path, sha256, identity }: Template,
+  known: KnownChunks,
+  onReused: (bytes: number) => void,
+): Promise<void> {
+  let image: FileHandle | undefined;
+  let damaged = 0;
+  try {
+    const content = { sha256, sizeBytes: identity.sizeBytes };
+    const source = await known.listOf(task, path, content, () => {});
+    image = await open(path, 'r');
+    for (let i = 0; i < source.count; i++) {
+      const key = source.isZero(i) ? '' : source.sha256(i).toString('latin1');
+      const places = wanted.get(key);
+      if (places === undefined) continue;
+      task.checkAborted();
+      const bytes = await readChunk(image, source.offset(i), source.length(i));
+      if (bytes === undefined || !isChunk(bytes, source, i)) {
+        damaged++;
+        continue;
+      }
+      wanted.delete(key);
+      for (const chunk of places) {
+        if (list.length(chunk) !== bytes.length) continue;
+        await writeFully(file, bytes, list.offset(chunk));
+        missing.delete(chunk);
+        onReused(bytes.length);
+      }
+    }
+    if (damaged > 0) warn(path, `${damaged} chunks of it have other digests than before`);
+  } catch (error) {
+    task.checkAborted();
+    if ((error as NodeJS.ErrnoException).syscall === 'write') throw error;
+    warn(path, (error as Error).message);
+  } finally {
+    await image?.close();
+  }
+}
+
+/** What a template cannot give is fetched. */
+function warn(path: string, why: string): void {
+  process.emitWarning(`template ${path} is not fully reused by a pull: ${why}; check it with verify()`, {
+    code: 'MICROVM_ROOTFS_TEMPLATE_DAMAGED',
+  });
+}
+
+function isChunk(content: Buffer, list: ChunkList, chunk: number): boolean {
+  return createHash('sha256').update(content).digest().equals(list.sha256(chunk));
+}
+
+async function readChunk(file: FileHandle, offset: number, length: number): Promise<Buffer | undefined> {
+  const content = Buffer.allocUnsafe(length);
+  return (await readFully(file, content, offset)) === length ? content : undefined;
+}
+
+export async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+}

@@ -1,0 +1,45 @@
+// Which chunks go into one blob. Packs end by content as well, so that a change in one leaves the others unchanged.
+import type { ChunkList } from './chunk-list.js';
+
+const MiB = 1024 * 1024;
+
+/** Bytes of data in a pack, before compression. */
+const SHORTEST = 4 * MiB;
+const AVERAGE = 8 * MiB;
+const LONGEST = 12 * MiB;
+
+/** Registries limit manifests to 4 MiB, and each request costs time. Packs of larger images are larger instead. */
+const PACKS_ABOUT = 2500;
+
+/** Where each pack ends, as an index into the chunks. */
+export function packEnds(chunks: ChunkList): number[] {
+  const scale = scaleFor(chunks.dataBytes);
+  const shortest = SHORTEST * scale;
+  const longest = LONGEST * scale;
+  // With chunks of 128 KiB, packs have AVERAGE bytes on average.
+  const endsBelow = 2 ** 32 * ((128 * 1024) / ((AVERAGE - SHORTEST) * scale));
+  const ends: number[] = [];
+  let bytes = 0;
+  for (let i = 0; i < chunks.count; i++) {
+    if (chunks.isZero(i)) continue;
+    // It must fit in.
+    if (bytes > 0 && bytes + chunks.length(i) > longest) {
+      ends.push(i);
+      bytes = 0;
+    }
+    bytes += chunks.length(i);
+    if (bytes >= shortest && chunks.sha256(i).readUInt32BE(0) < endsBelow) {
+      ends.push(i + 1);
+      bytes = 0;
+    }
+  }
+  if (chunks.count > 0 && ends.at(-1) !== chunks.count) ends.push(chunks.count);
+  return ends;
+}
+
+/** A power of two, so that an image that grows a little keeps its packs. */
+function scaleFor(dataBytes: number): number {
+  let scale = 1;
+  while (dataBytes / (AVERAGE * scale) > PACKS_ABOUT) scale *= 2;
+  return scale;
+}

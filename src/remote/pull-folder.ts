@@ -1,0 +1,71 @@
+// Where partial pulls lie: <templateDir>/.microvm-rootfs/pulls/<manifest digest>/. One process at a time works on one.
+
+import { mkdir, readdir, stat } from 'node:fs/promises';
+import { withLock } from '../folder/folder-lock.js';
+import { ManagedFolder } from '../folder/managed-folder.js';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+
+const KEPT_MS = 7 * 24 * 3600 * 1000;
+
+export class PullFolder {
+  readonly #folder: ManagedFolder;
+
+  /** `statePath` is that of the catalog. */
+  constructor(statePath: string) {
+    this.#folder = new ManagedFolder(`${statePath}/pulls`, 'folder of partial pulls');
+  }
+
+  /** Waits until no other process pulls this digest. `work` gets the folder, which stays unless it is discarded. */
+  hold<T>(task: Task, digest: string, work: (path: string) => Promise<T>): Promise<T> {
+    const name = digest.replace(':', '-');
+    const path = `${this.#folder.path}/${name}`;
+    return this.#folder.use(async ({ handle }) => {
+      for (;;) {
+        await mkdir(path, { recursive: true, mode: 0o700 });
+        try {
+          const result = await withLock(task, handle, name, () => work(path));
+          if (result !== 'absent') return result;
+        } catch (error) {
+          // A pull takes as long as it takes.
+          if (!(error instanceof RootfsError && error.code === 'SLOT_BUSY')) throw error;
+        }
+      }
+    });
+  }
+
+  discard(path: string): Promise<void> {
+    return this.#folder.discard(path);
+  }
+
+  /** Removes what nobody has worked on for a week. A pull that runs has its lock, and changes its folder. */
+  async removeOld(task: Task, now = Date.now()): Promise<void> {
+    await this.#folder.use(async ({ handle }) => {
+      for (const name of await readdir(this.#folder.path)) {
+        if (!name.startsWith('sha256-')) continue;
+        const path = `${this.#folder.path}/${name}`;
+        const changed = await lastChange(path);
+        if (changed === undefined || now - changed < KEPT_MS) continue;
+        // The next pull tries again.
+        await withLock(task, handle, name, () => this.#folder.discard(path)).catch(() => {});
+      }
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#folder.close();
+  }
+}
+
+async function lastChange(path: string): Promise<number | undefined> {
+  const times = await Promise.all(
+    [path, `${path}/stack/rootfs.ext4`].map((each) =>
+      stat(each).then(
+        ({ mtimeMs }) => mtimeMs,
+        () => undefined,
+      ),
+    ),
+  );
+  const known = times.filter((time) => time !== undefined);
+  return known.length === 0 ? undefined : Math.max(...known);
+}

@@ -1,0 +1,52 @@
+// References to artifacts in registries: HOST/NAME:TAG or HOST/NAME@sha256:….
+import { show } from '../system/arguments.js';
+import { RootfsError } from '../system/errors.js';
+import { isRegistryHost } from '../system/registry-settings.js';
+
+export interface Reference {
+  readonly host: string;
+  readonly repository: string;
+  /** `latest` if the reference names neither a tag nor a digest. */
+  readonly tag: string | undefined;
+  readonly digest: string | undefined;
+}
+
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const REPOSITORY_LIMIT = 255;
+
+export function isDigest(value: unknown): value is string {
+  return typeof value === 'string' && DIGEST.test(value);
+}
+
+/** Throws `REFERENCE_INVALID`. */
+export function parseReference(text: unknown): Reference {
+  if (typeof text !== 'string') throw invalid(text, 'it must be a string');
+  const [named = '', digest, ...more] = text.split('@');
+  if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
+    throw invalid(text, 'a digest is sha256: and 64 lower-case hex digits');
+  const [, host = '', rest = ''] = /^([^/]+)\/(.+)$/.exec(named) ?? [];
+  if (!isRegistryHost(host) || !/[.:]|^localhost$/.test(host))
+    throw invalid(text, 'it must begin with the host of a registry, such as registry.example/');
+  const [repository = '', tag, ...further] = rest.split(':');
+  if (
+    repository.length > REPOSITORY_LIMIT ||
+    !repository.split('/').every((component) => COMPONENT.test(component))
+  )
+    throw invalid(text, 'after the host comes a name of lower-case letters, digits and single separators');
+  if (further.length > 0 || (tag !== undefined && !TAG.test(tag)))
+    throw invalid(text, 'a tag has letters, digits, _, . and -, at most 128');
+  return { host, repository, tag: tag ?? (digest === undefined ? 'latest' : undefined), digest };
+}
+
+export function formatReference({ host, repository, tag, digest }: Reference): string {
+  return `${host}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+
+function invalid(text: unknown, why: string): RootfsError {
+  return new RootfsError(
+    'REFERENCE_INVALID',
+    `invalid reference ${show(text)}: ${why}; give HOST/NAME:TAG or HOST/NAME@sha256:…`,
+  );
+}

@@ -1,0 +1,220 @@
+// The registry API (OCI distribution 1.1) for one host and one repository: manifests, blobs, uploads.
+
+import type { Readable } from 'node:stream';
+import type { RegistrySettings } from '../system/config.js';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import { Authorization } from './authorization.js';
+import { persist, retryAfterMs, Transient } from './retry.js';
+import {
+  type Answer,
+  address,
+  discard,
+  failed,
+  type Question,
+  readAll,
+  type Transport,
+} from './transport.js';
+
+export interface Manifest {
+  readonly bytes: Buffer;
+  readonly mediaType: string;
+}
+
+/** A blob's bytes from `start` on. */
+export interface BlobStream {
+  /** 0 if the registry sends the whole blob instead of the range. */
+  readonly start: number;
+  readonly body: AsyncIterable<Buffer>;
+  readonly close: () => void;
+}
+
+export const MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
+
+const ACCEPTED = [
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.docker.distribution.manifest.v2+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+].join(', ');
+
+export class RegistryClient {
+  readonly host: string;
+  readonly repository: string;
+  readonly #transport: Transport;
+  readonly #authorization: Authorization;
+  readonly #base: URL;
+  readonly #settings: RegistrySettings;
+  readonly #actions: 'pull' | 'pull,push';
+  /** Called after each 429 and 503. */
+  onBusy: (() => void) | undefined;
+
+  constructor(
+    transport: Transport,
+    settings: RegistrySettings,
+    host: string,
+    repository: string,
+    actions: 'pull' | 'pull,push',
+  ) {
+    this.host = host;
+    this.repository = repository;
+    this.#transport = transport;
+    this.#authorization = new Authorization(transport, settings, host, repository, actions);
+    this.#base = transport.baseOf(host);
+    this.#settings = settings;
+    this.#actions = actions;
+  }
+
+  /** Another repository of the same registry. */
+  of(repository: string): RegistryClient {
+    return new RegistryClient(this.#transport, this.#settings, this.host, repository, this.#actions);
+  }
+
+  /** Undefined if there is none with that tag or digest. */
+  manifest(task: Task, reference: string): Promise<Manifest | undefined> {
+    return this.#persist(task, async () => {
+      const url = this.#url(`manifests/${reference}`);
+      const answer = await this.#ask(task, { url, method: 'GET', headers: { accept: ACCEPTED } });
+      if (answer.status === 404) return discard(answer);
+      await this.#expect(answer, 200);
+      const bytes = await readAll(answer, MANIFEST_BYTES_LIMIT);
+      return { bytes, mediaType: (answer.headers['content-type'] ?? '').split(';')[0]?.trim() ?? '' };
+    }) as Promise<Manifest | undefined>;
+  }
+
+  putManifest(task: Task, reference: string, { bytes, mediaType }: Manifest): Promise<void> {
+    return this.#persist(task, async () => {
+      const url = this.#url(`manifests/${reference}`);
+      const headers = { 'content-type': mediaType };
+      const answer = await this.#ask(task, { url, method: 'PUT', headers, body: bytes });
+      await this.#expect(answer, 201);
+      await discard(answer);
+    });
+  }
+
+  hasBlob(task: Task, digest: string): Promise<boolean> {
+    return this.#persist(task, async () => {
+      const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'HEAD' });
+      if (answer.status !== 404) await this.#expect(answer, 200);
+      await discard(answer);
+      return answer.status === 200;
+    });
+  }
+
+  /** One request for the bytes from `start` up to `end` of a blob of `size` bytes. Rejects with {@link Transient}. */
+  async openBlob(task: Task, digest: string, start: number, end: number, size: number): Promise<BlobStream> {
+    const isWhole = start === 0 && end === size;
+    const headers: Record<string, string> = isWhole ? {} : { range: `bytes=${start}-${end - 1}` };
+    const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'GET', headers });
+    const { status, body, url } = answer;
+    const close = () => void body.destroy();
+    const encoding = answer.headers['content-encoding'];
+    if (encoding !== undefined && encoding !== 'identity') {
+      close();
+      throw failed(url, `it sends the blob with the encoding ${encoding}, which was not asked for`);
+    }
+    if (status === 206) {
+      const [, from] = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(answer.headers['content-range'] ?? '') ?? [];
+      if (Number(from) === start) return { start, body, close };
+      close();
+      throw failed(url, `it was asked for the bytes from ${start} on and sends others`);
+    }
+    if (status === 416) close();
+    await this.#expect(answer, 200);
+    return { start: 0, body, close };
+  }
+
+  /** True if the registry has mounted the blob from another of its repositories. */
+  mount(task: Task, digest: string, from: string): Promise<boolean> {
+    return this.#persist(task, async () => {
+      const url = this.#url('blobs/uploads/');
+      url.searchParams.set('mount', digest);
+      url.searchParams.set('from', from);
+      const answer = await this.#ask(task, { url, method: 'POST' });
+      await discard(answer);
+      return answer.status === 201;
+    });
+  }
+
+  /** `body` is called for each try. */
+  upload(task: Task, digest: string, sizeBytes: number, body: () => Buffer | Readable): Promise<void> {
+    return this.#persist(task, async () => {
+      const begun = await this.#ask(task, { url: this.#url('blobs/uploads/'), method: 'POST' });
+      await this.#expect(begun, 202);
+      await discard(begun);
+      const { location } = begun.headers;
+      if (location === undefined) throw failed(begun.url, 'it does not say where to upload to');
+      const url = new URL(location, begun.url);
+      if (url.protocol !== 'https:' && url.origin !== this.#base.origin)
+        throw failed(begun.url, `it wants the upload at ${url.origin}, which is not https`);
+      url.searchParams.set('digest', digest);
+      const headers = { 'content-type': 'application/octet-stream', 'content-length': `${sizeBytes}` };
+      const answer = await this.#ask(task, { url, method: 'PUT', headers, body: body() }, false);
+      await this.#expect(answer, 201);
+      await discard(answer);
+    });
+  }
+
+  #url(path: string): URL {
+    return new URL(`/v2/${this.repository}/${path}`, this.#base);
+  }
+
+  #persist<T>(task: Task, attempt: () => Promise<T>): Promise<T> {
+    return persist(task, attempt, this.onBusy);
+  }
+
+  /** Logs in if the registry asks for it. After an upload the caller tries again with the new login. */
+  async #ask(task: Task, question: Question, canRepeat = true): Promise<Answer> {
+    for (let renewals = 0; ; renewals++) {
+      const isOwn = question.url.origin === this.#base.origin;
+      const authorization = isOwn ? this.#authorization.header : undefined;
+      const answer = await this.#transport.ask(task, { ...question, authorization });
+      if (answer.status !== 401 || !isOwn) return answer;
+      await discard(answer);
+      if (renewals === 2) throw this.#unauthorized(answer, 'it accepts none of the stored logins');
+      await this.#authorization.answer(task, answer.headers['www-authenticate'], authorization);
+      if (!canRepeat) throw new Transient(this.#unauthorized(answer, 'its login has expired'), false, 0);
+    }
+  }
+
+  async #expect(answer: Answer, status: number): Promise<void> {
+    if (answer.status === status) return;
+    const said = await readAll(answer, 64 * 1024).catch(() => Buffer.alloc(0));
+    const why = `status ${answer.status}${told(said)}`;
+    if (answer.status === 401 || answer.status === 403) throw this.#unauthorized(answer, why);
+    if (answer.status === 404)
+      throw new RootfsError(
+        'REGISTRY_NOT_FOUND',
+        `${address(answer.url)} is not there: ${why}; check the reference`,
+      );
+    const isBusy = answer.status === 429 || answer.status === 503;
+    if (isBusy) {
+      const error = new RootfsError(
+        'REGISTRY_BUSY',
+        `${address(answer.url)} is busy: ${why}; try again later, or with a lower concurrency`,
+      );
+      throw new Transient(error, true, retryAfterMs(answer.headers['retry-after']));
+    }
+    const error = failed(answer.url, why);
+    throw answer.status >= 500 || answer.status === 408 ? new Transient(error, false) : error;
+  }
+
+  #unauthorized({ url }: Answer, why: string): RootfsError {
+    return new RootfsError(
+      'REGISTRY_UNAUTHORIZED',
+      `${address(url)}: ${why}; log in with docker, podman, skopeo or oras, or ask for the right to do this`,
+    );
+  }
+}
+
+/** The registry's own message, if it sends one. */
+function told(body: Buffer): string {
+  try {
+    const [first] = JSON.parse(body.toString('utf8')).errors;
+    const words = [first.code, first.message].filter((word) => typeof word === 'string').join(': ');
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is taken out
+    return words === '' ? '' : ` (${words.slice(0, 300).replaceAll(/[\u0000-\u001f\u007f]/g, ' ')})`;
+  } catch {
+    return '';
+  }
+}

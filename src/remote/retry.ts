@@ -1,0 +1,96 @@
+// Tries again after a pause that doubles, or that the registry asks for, with fewer requests at once.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { abortError, type RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+
+const TRIES = 6;
+const FIRST_PAUSE_MS = 500;
+/** Also if the registry asks for a longer one. */
+const LONGEST_PAUSE_MS = 60_000;
+
+/** A failure that may pass. If it does not, the caller gets `error`. */
+export class Transient extends Error {
+  readonly error: RootfsError;
+  readonly isBusy: boolean;
+  readonly retryAfterMs: number | undefined;
+  readonly tries: number;
+
+  constructor(error: RootfsError, isBusy: boolean, retryAfterMs?: number, tries = TRIES) {
+    super(error.message);
+    this.error = error;
+    this.isBusy = isBusy;
+    this.retryAfterMs = retryAfterMs;
+    this.tries = tries;
+  }
+}
+
+/** Runs `attempt` again after each {@link Transient} failure, six times at most. */
+export async function persist<T>(task: Task, attempt: () => Promise<T>, onBusy?: () => void): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof Transient)) throw error;
+      if (error.isBusy) onBusy?.();
+      if (tries >= error.tries) throw error.error;
+      await pause(task, error, tries);
+    }
+  }
+}
+
+/** Waits before the next try. Partly random, so that a thousand hosts do not come back at once. */
+export async function pause(task: Task, { retryAfterMs }: Transient, tries: number): Promise<void> {
+  const ms = retryAfterMs ?? FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
+  const { signal } = task;
+  try {
+    await sleep(Math.min(ms, LONGEST_PAUSE_MS), undefined, signal === undefined ? {} : { signal });
+  } catch {
+    throw abortError(task.what, signal as AbortSignal);
+  }
+}
+
+/** `Retry-After`: seconds, or a date. */
+export function retryAfterMs(value: string | undefined, now = Date.now()): number | undefined {
+  if (value === undefined) return undefined;
+  const ms = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - now;
+  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+}
+
+/** Runs jobs in order, a number of them at once. The first failure aborts the others, and is what it rejects with. */
+export class Pace {
+  #limit: number;
+
+  constructor(concurrency: number) {
+    this.#limit = concurrency;
+  }
+
+  readonly slowDown = (): void => {
+    this.#limit = Math.max(1, Math.floor(this.#limit / 2));
+  };
+
+  async forEach<T>(
+    task: Task,
+    items: Iterable<T>,
+    work: (task: Task, item: T) => Promise<void>,
+  ): Promise<void> {
+    const failure = new AbortController();
+    const signals = task.signal === undefined ? [failure.signal] : [failure.signal, task.signal];
+    const either = task.endedBy(AbortSignal.any(signals));
+    const running = new Set<Promise<void>>();
+    let failed: { readonly error: unknown } | undefined;
+    for (const item of items) {
+      while (running.size >= this.#limit) await Promise.race(running);
+      if (failed !== undefined || task.signal?.aborted) break;
+      const job: Promise<void> = work(either, item)
+        .catch((error) => {
+          failed ??= { error };
+          failure.abort(error);
+        })
+        .finally(() => running.delete(job));
+      running.add(job);
+    }
+    await Promise.all(running);
+    task.checkAborted();
+    if (failed !== undefined) throw failed.error;
+  }
+}

@@ -1,0 +1,131 @@
+// What callers of pushStack and pullStack pass in, and get.
+
+import { parsePlatform } from '../publish/platform.js';
+import type { PublishedStack } from '../publish/publish-options.js';
+import {
+  optionalBoolean,
+  optionalFunction,
+  optionalSignal,
+  requireKnownKeys,
+  show,
+} from '../system/arguments.js';
+import { RootfsError } from '../system/errors.js';
+import type { Progress } from '../system/long-work.js';
+import { Task } from '../system/task.js';
+import { requireLevel } from './frames.js';
+import { formatReference, parseReference } from './reference.js';
+
+/** Bytes of the image, for the current step. */
+export interface TransferProgress extends Progress {
+  readonly step: 'cut' | 'reuse' | 'upload' | 'download' | 'check';
+  /** Bytes of the image that need not cross the wire. */
+  readonly reusedBytes: number;
+}
+
+export interface TransferOptions {
+  /** How many packs to work on at once, from 1 to 64. Default: 8. Fewer while the registry is busy. */
+  readonly concurrency?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: TransferProgress) => void;
+}
+
+export interface PushOptions extends TransferOptions {
+  /**
+   * An artifact in the same registry, such as the version before. Packs that have not changed since are neither
+   * compressed nor sent.
+   */
+  readonly base?: string;
+  /** How hard zstd tries, from 1 to 22. Default: 3. */
+  readonly level?: number;
+}
+
+/** The artifact that was pushed. */
+export interface PushedStack {
+  readonly reference: string;
+  /** Of the artifact's manifest: `HOST/NAME@DIGEST` always names these bytes. */
+  readonly digest: string;
+  /** Of the image. */
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  /** Bytes of blobs that were sent. */
+  readonly uploadedBytes: number;
+  /** Bytes of blobs that the registry had already. */
+  readonly reusedBytes: number;
+}
+
+export interface PullOptions extends TransferOptions {
+  /** The stack's name. Default: the last part of the reference's name. */
+  readonly name?: string;
+  /** Replace the stack's existing image. Without this option, another image under the name is `STACK_EXISTS`. */
+  readonly replace?: boolean;
+  /** Pull only an image with this SHA-256 (64 hex digits). */
+  readonly expectedSha256?: string;
+  /** The platform to pick from an index, such as `linux/arm64`. Default: this host's. */
+  readonly platform?: string;
+  /** Awaited before any blob is fetched, for example to run `cosign verify`. If it rejects, so does the pull. */
+  readonly verify?: (artifact: {
+    readonly reference: string;
+    readonly digest: string;
+  }) => Promise<void> | void;
+}
+
+/** The stack that was pulled. */
+export interface PulledStack extends PublishedStack {
+  /** Of the artifact's manifest. Other than `sha256`, it identifies the artifact in the registry. */
+  readonly digest: string;
+  /** Bytes of blobs that came over the network. */
+  readonly downloadedBytes: number;
+  /** Bytes of the image that were taken from local templates, or from an interrupted pull. */
+  readonly reusedBytes: number;
+  /** Whether the stack had this image already. */
+  readonly unchanged: boolean;
+}
+
+const CONCURRENCY_LIMIT = 64;
+
+/** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
+export function parsePushOptions(name: string, text: string, options: PushOptions) {
+  const reference = parseReference(text);
+  const task = parse(`pushing ${name} to ${formatReference(reference)}`, options, ['base', 'level']);
+  if (reference.tag === undefined || reference.digest !== undefined)
+    throw new RootfsError(
+      'REFERENCE_INVALID',
+      `cannot push to ${formatReference(reference)}: the digest follows from the image; give HOST/NAME:TAG`,
+    );
+  const base = options.base === undefined ? undefined : parseReference(options.base);
+  if (base !== undefined && base.host !== reference.host)
+    throw new RootfsError(
+      'REFERENCE_INVALID',
+      `base ${formatReference(base)} must be in the same registry, ${reference.host}`,
+    );
+  return { task, reference, base, level: requireLevel(options.level), options };
+}
+
+/** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
+export function parsePullOptions(text: string, options: PullOptions) {
+  const reference = parseReference(text);
+  const keys = ['name', 'replace', 'expectedSha256', 'platform', 'verify'];
+  const task = parse(`pulling ${formatReference(reference)}`, options, keys);
+  const { expectedSha256, platform, verify } = options;
+  const replace = optionalBoolean('replace', options.replace) ?? false;
+  optionalFunction('verify', verify);
+  parsePlatform(platform);
+  if (expectedSha256 !== undefined && !/^[0-9a-f]{64}$/i.test(String(expectedSha256)))
+    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(expectedSha256)}`);
+  const name = options.name ?? (reference.repository.split('/').at(-1) as string);
+  return { task, name, reference, replace, options, expectedSha256, platform, verify };
+}
+
+function parse(what: string, options: TransferOptions, more: readonly string[]): Task {
+  requireKnownKeys('options', options, [...more, 'concurrency', 'signal', 'onProgress']);
+  const { concurrency, onProgress, signal } = options;
+  optionalFunction('onProgress', onProgress);
+  const isCount = Number.isInteger(concurrency) && Number(concurrency) > 0;
+  if (concurrency !== undefined && !(isCount && concurrency <= CONCURRENCY_LIMIT))
+    throw invalid(`concurrency must be an integer from 1 to ${CONCURRENCY_LIMIT}, got ${show(concurrency)}`);
+  return new Task(what, optionalSignal(what, signal));
+}
+
+function invalid(message: string): RootfsError {
+  return new RootfsError('INVALID_ARGUMENT', message);
+}

@@ -1,0 +1,40 @@
+// A connection to a registry for one push or pull.
+
+import type { RegistrySettings } from '../system/config.js';
+import { RootfsError } from '../system/errors.js';
+import { formatReference, type Reference } from './reference.js';
+import { RegistryClient } from './registry-client.js';
+import type { TransferOptions } from './transfer-options.js';
+import { Transport } from './transport.js';
+
+const CONCURRENCY = 8;
+
+export function concurrencyOf({ concurrency = CONCURRENCY }: TransferOptions): number {
+  return concurrency;
+}
+
+/** Runs `work` with clients of the registry's mirrors and, last, of the registry itself. Connections end with it. */
+export async function withRegistry<T>(
+  settings: RegistrySettings,
+  reference: Reference,
+  actions: 'pull' | 'pull,push',
+  work: (sources: readonly RegistryClient[]) => Promise<T>,
+): Promise<T> {
+  const transport = new Transport(settings);
+  const mirrors = actions === 'pull' ? (settings[reference.host]?.mirrors ?? []) : [];
+  const clients = [...mirrors, reference.host].map(
+    (host) => new RegistryClient(transport, settings, host, reference.repository, actions),
+  );
+  try {
+    return await work(clients);
+  } finally {
+    await transport.close();
+  }
+}
+
+export function notFound(reference: Reference): RootfsError {
+  return new RootfsError(
+    'REGISTRY_NOT_FOUND',
+    `there is no ${formatReference(reference)}: check the name, the tag and this host's access rights`,
+  );
+}

@@ -1,0 +1,278 @@
+// One HTTP request, and the redirects that answer it. Certificates are always checked. Proxies come from the
+// environment.
+
+import { readFile } from 'node:fs/promises';
+import * as http from 'node:http';
+import * as https from 'node:https';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream';
+import type { RegistrySettings } from '../system/config.js';
+import { abortError, RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import { openTunnel, proxyAuthorization, proxyFor } from './proxy.js';
+import { publicLookup } from './public-addresses.js';
+import { Transient } from './retry.js';
+
+export interface Question {
+  readonly url: URL;
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Sent to the scheme, host and port of `url` only. */
+  readonly authorization?: string | undefined;
+  readonly body?: string | Buffer | Readable;
+  readonly followRedirects?: boolean;
+  /** Connect to no address of this host or of a private network. */
+  readonly publicOnly?: boolean;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | undefined>>;
+  readonly body: http.IncomingMessage;
+  readonly url: URL;
+}
+
+const REDIRECT_LIMIT = 5;
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+
+/** For a connection, for the head of an answer, and between two bytes of its body. */
+const SILENCE_MS = 30_000;
+const CONNECTIONS = 32;
+const DISCARD_LIMIT = 64 * 1024;
+
+export class Transport {
+  readonly #settings: RegistrySettings;
+  readonly #silenceMs: number;
+  readonly #agents = new Map<string, Promise<http.Agent>>();
+
+  constructor(settings: RegistrySettings, silenceMs = SILENCE_MS) {
+    this.#settings = settings;
+    this.#silenceMs = silenceMs;
+  }
+
+  /** The scheme and address by which a host is reached. */
+  baseOf(host: string): URL {
+    const address = host === 'docker.io' ? 'registry-1.docker.io' : host;
+    return new URL(`${this.isInsecure(host) ? 'http' : 'https'}://${address}`);
+  }
+
+  isInsecure(host: string): boolean {
+    return this.#settings[host]?.insecure === true;
+  }
+
+  /** Rejects with {@link Transient} if nobody answered, `REGISTRY_FAILED` for a refused redirect, `ABORT_ERR`. */
+  async ask(task: Task, question: Question): Promise<Answer> {
+    let { url, method, authorization } = question;
+    for (let redirects = 0; ; redirects++) {
+      const answer = await this.#askOnce(task, { ...question, url, method, authorization });
+      const { location } = answer.headers;
+      const isRead = method === 'GET' || method === 'HEAD';
+      if (!REDIRECTS.has(answer.status) || location === undefined || !isRead) return answer;
+      await discard(answer);
+      if (question.followRedirects === false)
+        throw failed(url, 'it redirects, and redirects are not followed here');
+      if (redirects === REDIRECT_LIMIT) throw failed(url, `it redirects more than ${REDIRECT_LIMIT} times`);
+      const next = locationOf(location, url);
+      this.#requireAllowed(next, url);
+      // Storage behind the registry recognises the request by its URL. The login is for the registry only.
+      if (next.origin !== url.origin) authorization = undefined;
+      if (answer.status === 303) method = 'GET';
+      url = next;
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const agent of this.#agents.values()) (await agent.catch(() => undefined))?.destroy();
+    this.#agents.clear();
+  }
+
+  #requireAllowed(next: URL, from: URL): void {
+    const plain = next.protocol === 'http:' && (this.isInsecure(next.host) || next.origin === from.origin);
+    if (next.protocol === 'https:' || plain) return;
+    throw failed(from, `it redirects to ${next.protocol}//${next.host}, which is not https`);
+  }
+
+  async #askOnce(task: Task, question: Question): Promise<Answer> {
+    const { url, authorization, body } = question;
+    task.checkAborted();
+    const proxy = proxyFor(url);
+    const headers = {
+      'accept-encoding': 'identity',
+      'user-agent': 'microvm-rootfs',
+      ...(typeof body === 'string' ? { 'content-length': `${Buffer.byteLength(body)}` } : {}),
+      ...(Buffer.isBuffer(body) ? { 'content-length': `${body.length}` } : {}),
+      ...question.headers,
+      ...(authorization === undefined ? {} : { authorization }),
+    };
+    const options: https.RequestOptions = {
+      method: question.method,
+      headers,
+      agent: await this.#agentFor(url, proxy),
+      ...(task.signal === undefined ? {} : { signal: task.signal }),
+      ...(question.publicOnly ? { lookup: publicLookup as never } : {}),
+    };
+    try {
+      const response = await this.#send(url, proxy, options, body);
+      const plain = Object.entries(response.headers).map(
+        ([name, value]) => [name, Array.isArray(value) ? value[0] : value] as const,
+      );
+      return { status: response.statusCode ?? 0, headers: Object.fromEntries(plain), body: response, url };
+    } catch (error) {
+      if (task.signal?.aborted) throw abortError(task.what, task.signal);
+      throw connectionFailed(url, error);
+    }
+  }
+
+  #send(
+    url: URL,
+    proxy: URL | undefined,
+    options: https.RequestOptions,
+    body: Question['body'],
+  ): Promise<http.IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      const request =
+        url.protocol === 'https:' ? https.request(url, options) : plainRequest(url, proxy, options);
+      let response: http.IncomingMessage | undefined;
+      request.setTimeout(this.#silenceMs, () =>
+        (response ?? request).destroy(new Error(`no byte came for ${this.#silenceMs / 1000} s`)),
+      );
+      request.on('error', reject);
+      request.on('response', (answer) => {
+        response = answer;
+        // Whoever reads the body gets the error. Without a listener it would end the process.
+        answer.on('error', () => {});
+        resolve(answer);
+      });
+      if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) request.end(body);
+      else pipeline(body, request, (error) => error && reject(error));
+    });
+  }
+
+  #agentFor(url: URL, proxy: URL | undefined): Promise<http.Agent> {
+    const { ca } = this.#settings[url.host] ?? {};
+    const isTunnel = proxy !== undefined && url.protocol === 'https:';
+    const key = `${url.protocol} ${ca ?? ''} ${isTunnel ? `${proxy.href} ${url.host}` : ''}`;
+    let agent = this.#agents.get(key);
+    if (agent === undefined) {
+      agent = makeAgent(url, isTunnel ? proxy : undefined, ca, this.#silenceMs);
+      agent.catch(() => this.#agents.delete(key));
+      this.#agents.set(key, agent);
+    }
+    return agent;
+  }
+}
+
+/** A proxy for plain HTTP takes the whole URL as the path. */
+function plainRequest(url: URL, proxy: URL | undefined, options: http.RequestOptions): http.ClientRequest {
+  if (proxy === undefined) return http.request(url, options);
+  const headers = {
+    ...(options.headers as Record<string, string>),
+    host: url.host,
+    ...proxyAuthorization(proxy),
+  };
+  return http.request(proxy, { ...options, path: url.href, headers });
+}
+
+async function makeAgent(
+  url: URL,
+  tunnel: URL | undefined,
+  caFile: string | undefined,
+  timeoutMs: number,
+): Promise<http.Agent> {
+  const pool = { keepAlive: true, maxSockets: CONNECTIONS };
+  if (url.protocol !== 'https:') return new http.Agent(pool);
+  const tls = caFile === undefined ? {} : { ca: await readCertificates(caFile) };
+  const agent = new https.Agent({ ...pool, ...tls });
+  if (tunnel !== undefined) {
+    const opened = (_: unknown, done: (error: unknown, socket?: unknown) => void) => {
+      openTunnel(tunnel, url, tls, timeoutMs).then((socket) => done(null, socket), done);
+    };
+    // Node takes the socket from the callback. Its types lack this method.
+    (agent as unknown as { createConnection: typeof opened }).createConnection = opened;
+  }
+  return agent;
+}
+
+async function readCertificates(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    const { message } = error as Error;
+    throw new RootfsError('REGISTRY_FAILED', `cannot read the certificates in ${path}: ${message}`, {
+      path,
+      cause: error,
+    });
+  }
+}
+
+/** Where a registry sends a request on to. */
+export function locationOf(location: string, from: URL): URL {
+  try {
+    return new URL(location, from);
+  } catch {
+    throw failed(from, 'it redirects to what is no URL');
+  }
+}
+
+/** Reads a short body to its end, so that the connection can be used again. Closes it for a long one. */
+export async function discard({ body }: Answer): Promise<void> {
+  let length = 0;
+  try {
+    for await (const part of body) {
+      length += part.length;
+      if (length > DISCARD_LIMIT) break;
+    }
+  } catch {
+    // The connection is gone, and nobody needs it.
+  }
+  body.destroy();
+}
+
+/** A body that must be short. Rejects with {@link Transient} if it breaks off. */
+export async function readAll({ body, url }: Answer, limitBytes: number): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let length = 0;
+  try {
+    for await (const part of body) {
+      length += part.length;
+      if (length > limitBytes) {
+        throw new RootfsError(
+          'ARTIFACT_INVALID',
+          `${address(url)} sends more than ${limitBytes} bytes, more than any document of this kind has`,
+        );
+      }
+      parts.push(part);
+    }
+  } catch (error) {
+    throw error instanceof RootfsError ? error : connectionFailed(url, error);
+  }
+  return Buffer.concat(parts);
+}
+
+// Another try would fail in the same way.
+const LASTING =
+  /CERT|SELF_SIGNED|ERR_TLS|UNABLE_TO|DEPTH_ZERO|ERR_SSL|EPROTO|HOSTNAME|ENOTFOUND|ERR_INVALID_URL/;
+
+/** Perhaps nobody is there for good, so fewer tries are enough. */
+const UNREACHABLE = /ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/;
+
+export function connectionFailed(url: URL, error: unknown): unknown {
+  if (error instanceof RootfsError || error instanceof Transient) return error;
+  const { code = '', message } = error as { code?: string; message: string };
+  const why = failed(url, `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`, error);
+  if (LASTING.test(code)) return why;
+  return new Transient(why, false, undefined, UNREACHABLE.test(code) ? 3 : undefined);
+}
+
+export function failed(url: URL, why: string, cause?: unknown): RootfsError {
+  return new RootfsError(
+    'REGISTRY_FAILED',
+    `${address(url)}: ${why}; check the network, the proxy and that the registry runs`,
+    { cause },
+  );
+}
+
+/** Without what may be secret: the user, and the query of a signed URL. */
+export function address(url: URL): string {
+  return `${url.origin}${url.pathname}`;
+}
