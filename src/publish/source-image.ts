@@ -20,7 +20,7 @@ import { convertQcow2 } from './qcow2.js';
 import { SparseFile } from './sparse-file.js';
 import { withTarTree } from './tar/tar-tree.js';
 import type { FolderNode } from './tree/file-tree.js';
-import { type FolderReading, readFolder } from './tree/folder-tree.js';
+import { type FolderReading, markOfFolder, readFolder } from './tree/folder-tree.js';
 
 export interface Staging {
   readonly task: Task;
@@ -213,7 +213,7 @@ async function stageFolder(staging: Staging): Promise<void> {
   const { root, mark, mounts } = await readFolder(source, reading);
   if (mounts.length > 0) warnOfMounts(mounts);
   await stageTree(staging, root);
-  if ((await readFolder(source, reading)).mark !== mark)
+  if ((await markOfFolder(source, reading)) !== mark)
     throw sourceChangedError(source, 'changed while it was read');
 }
 

@@ -34,8 +34,11 @@ export interface AttributePlan {
   readonly inBlock: readonly Entry[];
 }
 
+export const NO_ATTRIBUTES: AttributePlan = { inInode: [], inBlock: [] };
+
 /** Undefined if ext4 has no room for them or does not know the namespace. */
 export function planAttributes(attributes: readonly Attribute[]): AttributePlan | undefined {
+  if (attributes.length === 0) return NO_ATTRIBUTES;
   const entries: Entry[] = [];
   for (const attribute of attributes) {
     const entry = entryOf(attribute);

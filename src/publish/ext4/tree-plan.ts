@@ -3,6 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsError } from '../../system/errors.js';
 import type { FolderNode, TreeNode } from '../tree/file-tree.js';
 import { showPath } from '../tree/file-tree.js';
+import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
 import { planAttributes } from './attribute-area.js';
 import { type BlockRun, runsOf, SCAN_ABOVE_BYTES } from './data-runs.js';
@@ -33,7 +34,6 @@ export interface TreePlan {
   readonly root: FolderNode;
   /** In inode order, without the root folder. */
   readonly files: readonly PlannedFile[];
-  readonly numbers: ReadonlyMap<TreeNode, number>;
   /** The last inode in use. */
   readonly lastInode: number;
   /** Blocks for contents, folders and attributes. */
@@ -43,36 +43,43 @@ export interface TreePlan {
 export const LOST_AND_FOUND = 'lost+found';
 
 // How many files to handle before yielding to the event loop.
-const SLICE = 500;
+const SLICE = 250;
 
 // Kernel limits: the length of a path, and the 32-bit block numbers of a file.
 const TARGET_LIMIT = 4095;
 const FILE_BYTES_LIMIT = (2 ** 32 - 1) * BLOCK_BYTES;
 const ID_LIMIT = 2 ** 32 - 2;
 
-interface Pending {
+/** A folder that is being planned, file by file. */
+interface Level {
   readonly path: string;
-  readonly node: TreeNode;
-  readonly parent: number;
+  readonly node: FolderNode;
+  readonly number: number;
+  readonly names: readonly string[];
+  next: number;
 }
 
 /** Rejects with `IMAGE_INVALID` for what ext4 cannot hold. `from` is the source, used in messages. */
 export async function planTree(root: FolderNode, from: string, checkAborted: () => void): Promise<TreePlan> {
-  const numbers = new Map<TreeNode, number>([[root, ROOT_INODE]]);
-  const planned = new Map<TreeNode, PlannedFile>();
   const files: PlannedFile[] = [];
+  const top = await levelOf(root, '', ROOT_INODE);
   let next = FIRST_FREE_INODE;
-  let blocks = folderBlockCount([LOST_AND_FOUND, ...root.children.keys()]);
-  const pending: Pending[] = childrenOf(root, '', ROOT_INODE);
-  for (let count = 0, at = pending.pop(); at !== undefined; at = pending.pop(), count++) {
+  let blocks = folderBlockCount([LOST_AND_FOUND], top.names);
+  const levels = [top];
+  for (let count = 0, level = levels.at(-1); level !== undefined; level = levels.at(-1), count++) {
     if (count % SLICE === 0) {
       checkAborted();
       await nextTurn();
     }
-    const { path, node, parent } = at;
-    const known = planned.get(node);
-    if (known !== undefined) {
-      if (++known.names > LINK_LIMIT) throw tooManyNames(from, path);
+    const name = level.names[level.next++];
+    if (name === undefined) {
+      levels.pop();
+      continue;
+    }
+    const path = `${level.path}/${name}`;
+    const node = level.node.children.get(name) as TreeNode;
+    if (node.planned !== undefined) {
+      if (++node.planned.names > LINK_LIMIT) throw tooManyNames(from, path);
       continue;
     }
     const number = path === `/${LOST_AND_FOUND}` ? requireFolder(from, path, node) : next++;
@@ -81,27 +88,24 @@ export async function planTree(root: FolderNode, from: string, checkAborted: () 
       node.kind === 'file' && node.content.sizeBytes > SCAN_ABOVE_BYTES
         ? await runsOf(node.content)
         : undefined;
-    const file = { node, number, attributes, runs, parent, names: 1 };
-    numbers.set(node, number);
-    planned.set(node, file);
-    files.push(file);
-    blocks += blocksFor(node, runs) + (attributes.inBlock.length > 0 ? 1 : 0);
-    if (node.kind === 'folder') pending.push(...childrenOf(node, path, number));
+    node.planned = { node, number, attributes, runs, parent: level.number, names: 1 };
+    files.push(node.planned);
+    if (attributes.inBlock.length > 0) blocks++;
+    if (node.kind === 'folder') {
+      const below = await levelOf(node, path, number);
+      blocks += folderBlockCount(below.names);
+      levels.push(below);
+    } else blocks += blocksFor(node, runs);
   }
-  return { root, files, numbers, lastInode: next - 1, blocks };
+  return { root, files, lastInode: next - 1, blocks };
 }
 
-/** In reverse name order, because they are popped from the end. */
-function childrenOf(folder: FolderNode, path: string, parent: number): Pending[] {
-  return [...folder.children]
-    .sort(([a], [b]) => (a < b ? 1 : -1))
-    .map(([name, node]) => ({ path: `${path}/${name}`, node, parent }));
+async function levelOf(node: FolderNode, path: string, number: number): Promise<Level> {
+  return { path, node, number, names: await sortedNames(node.children.keys()), next: 0 };
 }
 
-function blocksFor(node: TreeNode, runs: readonly BlockRun[] | undefined): number {
+function blocksFor(node: Exclude<TreeNode, FolderNode>, runs: readonly BlockRun[] | undefined): number {
   switch (node.kind) {
-    case 'folder':
-      return folderBlockCount(node.children.keys());
     case 'symlink':
       return node.target.length < INODE.blockLength ? 0 : 1;
     case 'file':

@@ -1,24 +1,21 @@
 // Writes a tree into an empty filesystem: contents in inode order, each file contiguous where there is room.
 import { type FileHandle, open } from 'node:fs/promises';
-import { native } from '../../addon/native.js';
-import { type FileContent, readContent } from '../tree/file-tree.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type FileContent, type FolderNode, readContent, type TreeNode } from '../tree/file-tree.js';
+import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
-import { encodeAttributeBlock } from './attribute-area.js';
-import { addRuns, type BlockRun, SCAN_ABOVE_BYTES } from './data-runs.js';
+import { encodeAttributeBlock, NO_ATTRIBUTES } from './attribute-area.js';
+import { addRuns, type BlockRun } from './data-runs.js';
 import { EXTENT_BLOCKS_LIMIT, type Extent, encodeExtents, readInodeExtents } from './extents.js';
 import { encodeFolder, type FolderEntry } from './folder-blocks.js';
 import { Groups, readAt, writeAt } from './groups.js';
 import { encodeInode, inodeSeedOf } from './inode.js';
 import { BLOCK_BYTES, INODE, INODE_BYTES, LINK_LIMIT, LOST_AND_FOUND_INODE, ROOT_INODE } from './layout.js';
 import { PendingWrites } from './pending-writes.js';
+import { batchFrom, readSmallFiles } from './small-files.js';
 import { LOST_AND_FOUND, type PlannedFile, type TreePlan } from './tree-plan.js';
 
-/** How many small files to read at once. */
-const BATCH = 64;
-
 const COPY_BLOCKS = 256;
-
-const NO_ATTRIBUTES: AttributePlan = { inInode: [], inBlock: [] };
 
 /**
  * `image` holds an empty filesystem made by make-ext4.ts. `rootTimeNs` is the time of the root folder, which is not
@@ -65,9 +62,11 @@ class TreeWriter {
   async write(rootTimeNs: bigint, checkAborted: () => void): Promise<void> {
     const { files, root } = this.#plan;
     await this.#writeRoot(rootTimeNs);
-    for (let at = 0; at < files.length; at += BATCH) {
+    for (let at = 0, batch = batchFrom(files, 0); batch.length > 0; batch = batchFrom(files, at)) {
       checkAborted();
-      const batch = files.slice(at, at + BATCH);
+      // Folders and links alone would make no call that waits.
+      await nextTurn();
+      at += batch.length;
       const contents = await readSmallFiles(batch);
       for (const [i, planned] of batch.entries()) await this.#writeFile(planned, contents[i]);
     }
@@ -78,26 +77,29 @@ class TreeWriter {
   }
 
   async #writeRoot(rootTimeNs: bigint): Promise<void> {
-    const { root, numbers } = this.#plan;
+    const { root } = this.#plan;
     const facts = { mode: 0o755, uid: 0, gid: 0, mtimeNs: rootTimeNs, attributes: [] };
-    const entries = this.#entriesOf(root.children).filter(({ name }) => name !== LOST_AND_FOUND);
     const own: FolderEntry = { name: LOST_AND_FOUND, inode: LOST_AND_FOUND_INODE, kind: 'folder' };
-    const subfolders = new Set([...root.children.values()].filter(({ kind }) => kind === 'folder'));
-    const withOwn = subfolders.size + (root.children.has(LOST_AND_FOUND) ? 0 : 1);
-    const contents = await this.#writeFolder(ROOT_INODE, ROOT_INODE, [own, ...entries]);
-    const number = numbers.get(root) as number;
-    const links = folderLinks(withOwn);
-    await this.#writeInode({ ...root, ...facts }, number, links, contents, NO_ATTRIBUTES);
+    const names = await sortedNames(root.children.keys());
+    const entries = concat([own], entriesOf(root, names, LOST_AND_FOUND));
+    const contents = await this.#writeFolder(ROOT_INODE, ROOT_INODE, entries);
+    const subfolders = subfoldersOf(root) + (root.children.has(LOST_AND_FOUND) ? 0 : 1);
+    await this.#writeInode(
+      { ...root, ...facts },
+      ROOT_INODE,
+      folderLinks(subfolders),
+      contents,
+      NO_ATTRIBUTES,
+    );
   }
 
   async #writeFile(planned: PlannedFile, small: Buffer | undefined): Promise<void> {
     const { node, number, attributes, names } = planned;
     switch (node.kind) {
       case 'folder': {
-        const entries = this.#entriesOf(node.children);
-        const contents = await this.#writeFolder(number, planned.parent, entries);
-        const subfolders = entries.filter(({ kind }) => kind === 'folder').length;
-        return this.#writeInode(node, number, folderLinks(subfolders), contents, attributes);
+        const names = await sortedNames(node.children.keys());
+        const contents = await this.#writeFolder(number, planned.parent, entriesOf(node, names));
+        return this.#writeInode(node, number, folderLinks(subfoldersOf(node)), contents, attributes);
       }
       case 'file': {
         const contents = await this.#writeContent(node.content, planned.runs, small);
@@ -120,24 +122,14 @@ class TreeWriter {
     }
   }
 
-  #entriesOf(children: ReadonlyMap<string, PlannedFile['node']>): FolderEntry[] {
-    return [...children]
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, node]) => ({
-        name,
-        inode: this.#plan.numbers.get(node) as number,
-        kind: node.kind,
-      }));
-  }
-
   /** Folders that mke2fs made keep their blocks, and get more if needed. */
-  async #writeFolder(number: number, parent: number, entries: readonly FolderEntry[]): Promise<Contents> {
+  async #writeFolder(number: number, parent: number, entries: Iterable<FolderEntry>): Promise<Contents> {
     const old = number <= LOST_AND_FOUND_INODE ? await this.#extentsOf(number) : [];
     const oldBlocks = old.reduce((sum, { count }) => sum + count, 0);
     const self: FolderEntry = { name: '.', inode: number, kind: 'folder' };
     const up: FolderEntry = { name: '..', inode: parent, kind: 'folder' };
     const seed = inodeSeedOf(this.#groups.checksumSeed, number);
-    const blocks = encodeFolder([self, up, ...entries], seed, oldBlocks);
+    const blocks = await encodeFolder(concat([self, up], entries), seed, oldBlocks);
     for (const { logical, physical, count } of old)
       for (let i = 0; i < count; i++) await this.#writes.write(physical + i, blocks[logical + i] as Buffer);
     const added = await this.#writeBlocks(blocks.slice(oldBlocks), 0);
@@ -284,37 +276,27 @@ class TreeWriter {
   }
 }
 
-/** The blocks of each small file, with the last block zero-padded. */
-async function readSmallFiles(files: readonly PlannedFile[]): Promise<(Buffer | undefined)[]> {
-  const contents = files.map(({ node }) =>
-    node.kind === 'file' && node.content.sizeBytes <= SCAN_ABOVE_BYTES ? node.content : undefined,
-  );
-  const own = contents.filter((content) => content?.file !== undefined) as FileContent[];
-  const read = new Map<FileContent, Buffer>();
-  for (const [i, bytes] of (await readOwnFiles(own)).entries()) {
-    const content = own[i] as FileContent;
-    if (bytes === undefined) throw content.endedEarly();
-    read.set(content, bytes);
-  }
-  return Promise.all(
-    contents.map(async (content) => {
-      if (content === undefined) return undefined;
-      const blocks = Buffer.alloc(Math.ceil(content.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES);
-      const bytes = read.get(content);
-      if (bytes !== undefined) bytes.copy(blocks);
-      else if (content.segments.length > 0)
-        await content.open((source) => readContent(content, source, 0, blocks));
-      return blocks;
-    }),
-  );
+function* concat<T>(...parts: Iterable<T>[]): Iterable<T> {
+  for (const part of parts) yield* part;
 }
 
-/** Reads them in one call. */
-async function readOwnFiles(contents: readonly FileContent[]): Promise<(Buffer | undefined)[]> {
-  if (contents.length === 0) return [];
-  const numbers = contents.flatMap(({ sizeBytes, file }) => [BigInt(sizeBytes), file?.inode ?? 0n]);
-  const paths = contents.map(({ file }) => file?.path ?? Buffer.alloc(0));
-  return native().readSmallFiles(paths, BigUint64Array.from(numbers));
+/** One at a time: a list of a million would live as long as the encoding. */
+function* entriesOf(
+  { children }: FolderNode,
+  names: readonly string[],
+  leftOut?: string,
+): Iterable<FolderEntry> {
+  for (const name of names) {
+    if (name === leftOut) continue;
+    const node = children.get(name) as TreeNode;
+    yield { name, inode: (node.planned as PlannedFile).number, kind: node.kind };
+  }
+}
+
+function subfoldersOf({ children }: FolderNode): number {
+  let count = 0;
+  for (const { kind } of children.values()) if (kind === 'folder') count++;
+  return count;
 }
 
 /**

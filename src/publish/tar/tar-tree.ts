@@ -2,6 +2,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { RootfsError } from '../../system/errors.js';
 import { ofTheTree } from '../tree/attributes.js';
+import { Children } from '../tree/children.js';
 import {
   type Attribute,
   EMPTY,
@@ -9,6 +10,7 @@ import {
   type FileFacts,
   type FolderNode,
   readContent,
+  type Segment,
   showPath,
   type TreeNode,
 } from '../tree/file-tree.js';
@@ -42,13 +44,43 @@ export async function withTarTree<T>(
 // How many links to follow on the way to one member.
 const LINKS_FOLLOWED = 40;
 
+// Shared by all files that have none.
+const NO_ATTRIBUTES: readonly Attribute[] = [];
+
 const PASSWORD_FILE_LIMIT = 4 * 1024 * 1024;
+
+interface TarSource {
+  readonly file: FileHandle;
+  cutOff(): Error;
+}
+
+/** The contents of a file in the tar. */
+class TarFile implements FileContent {
+  readonly sizeBytes: number;
+  readonly segments: readonly Segment[];
+  readonly #source: TarSource;
+
+  constructor(sizeBytes: number, segments: readonly Segment[], source: TarSource) {
+    this.sizeBytes = sizeBytes;
+    this.segments = segments;
+    this.#source = source;
+  }
+
+  open<T>(work: (source: FileHandle) => Promise<T>): Promise<T> {
+    return work(this.#source.file);
+  }
+
+  endedEarly(): Error {
+    return this.#source.cutOff();
+  }
+}
 
 class TarTree {
   readonly #file: FileHandle;
   readonly #reading: TarReading;
   readonly #count: TreeCount;
   readonly #root: FolderNode;
+  readonly #source: TarSource;
   readonly #withAcls: { readonly node: FileFacts; readonly member: TarMember }[] = [];
 
   constructor(file: FileHandle, reading: TarReading) {
@@ -56,6 +88,7 @@ class TarTree {
     this.#reading = reading;
     this.#count = new TreeCount(reading.source, reading.limits);
     this.#root = this.#newFolder();
+    this.#source = { file, cutOff: () => this.#refuse('was cut off') };
   }
 
   async read(): Promise<FolderNode> {
@@ -99,10 +132,12 @@ class TarTree {
 
   #nodeOf(member: TarMember, before: TreeNode | undefined): TreeNode {
     const { type, mode, uid, gid, mtimeNs } = member;
-    const facts = { mode, uid, gid, mtimeNs, attributes: this.#attributesOf(member) };
+    const attributes = this.#attributesOf(member);
+    const facts = { mode, uid, gid, mtimeNs, attributes };
+    const planned = undefined;
     const isFolder = type === '5' || type === 'D' || (/^[0\0]$/.test(type) && member.path.at(-1) === SLASH);
     if (isFolder) {
-      const children = before?.kind === 'folder' ? before.children : new Map<string, TreeNode>();
+      const children = before?.kind === 'folder' ? before.children : new Children();
       return { ...facts, kind: 'folder', children };
     }
     switch (type) {
@@ -111,11 +146,29 @@ class TarTree {
       case ' ':
       case '7':
       case 'S':
-        return { ...facts, kind: 'file', content: this.#contentOf(member) };
+        return {
+          mode,
+          uid,
+          gid,
+          mtimeNs,
+          attributes,
+          planned,
+          kind: 'file',
+          content: this.#contentOf(member),
+        };
       case '1':
         return this.#linked(member);
       case '2':
-        return { ...facts, mode: 0o777, kind: 'symlink', target: member.linkTarget };
+        return {
+          mode: 0o777,
+          uid,
+          gid,
+          mtimeNs,
+          attributes,
+          planned,
+          kind: 'symlink',
+          target: member.linkTarget,
+        };
       case '3':
       case '4': {
         const { major, minor } = member;
@@ -147,16 +200,11 @@ class TarTree {
   }
 
   #contentOf({ sizeBytes, segments }: TarMember): FileContent {
-    if (sizeBytes === 0) return EMPTY;
-    return {
-      sizeBytes,
-      segments,
-      open: (work) => work(this.#file),
-      endedEarly: () => this.#refuse('was cut off'),
-    };
+    return sizeBytes === 0 ? EMPTY : new TarFile(sizeBytes, segments, this.#source);
   }
 
-  #attributesOf(member: TarMember): Attribute[] {
+  #attributesOf(member: TarMember): readonly Attribute[] {
+    if (member.pax.length === 0) return NO_ATTRIBUTES;
     const byName = new Map<string, Buffer>();
     for (const { key, value } of member.pax) {
       if (key.startsWith('SCHILY.xattr.')) byName.set(unescapeKey(key.slice(13)), value);
@@ -215,7 +263,7 @@ class TarTree {
       gid: 0,
       mtimeNs: this.#reading.otherTimeNs,
       attributes: [],
-      children: new Map(),
+      children: new Children(),
     };
   }
 

@@ -1,10 +1,10 @@
 // Reads a folder as a tree: the facts of each file, and a mark that shows whether the folder changed.
-import { constants } from 'node:fs';
-import { open, opendir, realpath } from 'node:fs/promises';
+import { opendir, realpath } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
 import { RootfsError } from '../../system/errors.js';
 import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
 import { ofTheTree } from './attributes.js';
+import { Children } from './children.js';
 import {
   type Attribute,
   EMPTY,
@@ -14,8 +14,10 @@ import {
   type Segment,
   type TreeNode,
 } from './file-tree.js';
+import { bytesOf, FolderFile, LinkedFiles } from './folder-files.js';
 import { TreeCount, type TreeLimits } from './limits.js';
 import { mountsBelow } from './mounts.js';
+import { sortedNames } from './sorted-names.js';
 
 export interface FolderTree {
   readonly root: FolderNode;
@@ -51,7 +53,9 @@ const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
   49152: 'socket',
 };
 
-const READ_ONLY = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+// Shared by all files that have none.
+const NO_ATTRIBUTES: readonly Attribute[] = [];
+const NO_BYTES = Buffer.alloc(0);
 
 /** One row of the addon's facts about a file. */
 const NUMBERS = 11;
@@ -71,10 +75,19 @@ interface Row {
 }
 
 /** Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, or a system error code. */
-export async function readFolder(path: string, reading: FolderReading): Promise<FolderTree> {
+export function readFolder(path: string, reading: FolderReading): Promise<FolderTree> {
+  return read(path, reading, true);
+}
+
+/** The mark alone: for telling whether the folder is as it was. */
+export async function markOfFolder(path: string, reading: FolderReading): Promise<string> {
+  return (await read(path, reading, false)).mark;
+}
+
+async function read(path: string, reading: FolderReading, keepsNodes: boolean): Promise<FolderTree> {
   const top = (await realpath(path)).replace(/\/$/, '');
   const mounts = reading.includeMounts ? new Set<string>() : await mountsBelow(top);
-  const reader = new FolderReader(reading, path, mounts);
+  const reader = new FolderReader(reading, path, mounts, keepsNodes);
   return reader.read(Buffer.from(top).toString('latin1'));
 }
 
@@ -89,31 +102,38 @@ class FolderReader {
   readonly #reading: FolderReading;
   readonly #source: string;
   readonly #mounts: ReadonlySet<string> | undefined;
+  readonly #keepsNodes: boolean;
   readonly #count: TreeCount;
-  readonly #linked = new Map<string, TreeNode>();
+  readonly #linked = new LinkedFiles();
   readonly #found: string[] = [];
   readonly #pending: PendingFolder[] = [];
   #device = 0n;
   #mark = '';
 
-  constructor(reading: FolderReading, source: string, mounts: ReadonlySet<string> | undefined) {
+  constructor(
+    reading: FolderReading,
+    source: string,
+    mounts: ReadonlySet<string> | undefined,
+    keepsNodes: boolean,
+  ) {
     this.#reading = reading;
     this.#source = source;
     this.#mounts = mounts;
+    this.#keepsNodes = keepsNodes;
     this.#count = new TreeCount(source, reading.limits);
   }
 
   async read(top: string): Promise<FolderTree> {
     const [own] = await readRows([top === '' ? '/' : top]);
     this.#device = (own as Row).device;
-    const root: FolderNode = { ...(own as Row).facts, kind: 'folder', children: new Map() };
+    const root: FolderNode = { ...(own as Row).facts, kind: 'folder', children: new Children() };
     this.#pending.push({ path: top, node: root, depth: 0 });
     for (let folder = this.#pending.pop(); folder !== undefined; folder = this.#pending.pop())
       await this.#readFolder(folder);
     return { root, mark: this.#mark, mounts: this.#found };
   }
 
-  async #readFolder({ path, node, depth }: PendingFolder): Promise<void> {
+  async #namesIn(path: string, depth: number): Promise<string[]> {
     const names: string[] = [];
     const folder = await opendir(bytesOf(path === '' ? '/' : path), {
       encoding: 'buffer' as BufferEncoding,
@@ -123,46 +143,65 @@ class FolderReader {
       names.push((entry.name as unknown as Buffer).toString('latin1'));
       this.#count.add(depth + 1);
     }
-    names.sort();
+    return sortedNames(names);
+  }
+
+  async #readFolder({ path, node, depth }: PendingFolder): Promise<void> {
+    const names = await this.#namesIn(path, depth);
+    const prefix = `${path}/`;
     for (let at = 0; at < names.length; at += BATCH) {
       this.#reading.checkAborted();
       const batch = names.slice(at, at + BATCH);
-      const rows = await readRows(batch.map((name) => `${path}/${name}`));
+      const rows = await readRows(batch.map((name) => prefix + name));
       const marks = [this.#mark, path];
       for (const [i, name] of batch.entries()) {
         const row = rows[i] as Row;
-        const at = `${path}/${name}`;
+        const at = prefix + name;
         if (this.#isMount(at, row)) {
           marks.push(name, 'mount');
           node.children.set(name, this.#emptyMount(at, row.kind));
           continue;
         }
         marks.push(name, row.state);
-        node.children.set(name, this.#nodeOf(row, await segmentsOf(at, row), at, depth + 1));
+        if (this.#keepsNodes)
+          node.children.set(name, this.#nodeOf(row, await rangesOf(at, row), at, depth + 1));
+        else if (row.kind === 'folder') this.#pending.push({ path: at, node, depth: depth + 1 });
       }
       this.#mark = native().sha256(marks.join('\n'));
     }
   }
 
-  #nodeOf(row: Row, segments: readonly Segment[], path: string, depth: number): TreeNode {
-    const file = `${row.device}:${row.inode}`;
-    const known = row.kind === 'folder' ? undefined : this.#linked.get(file);
+  #nodeOf(row: Row, ranges: readonly Segment[] | undefined, path: string, depth: number): TreeNode {
+    const known = row.kind === 'folder' ? undefined : this.#linked.get(row);
     if (known !== undefined) return known;
-    const node = this.#newNode(row, segments, path);
+    const node = this.#newNode(row, ranges, path);
     if (node.kind === 'folder') this.#pending.push({ path, node, depth });
-    else this.#linked.set(file, node);
+    else this.#linked.add(row, node);
     return node;
   }
 
-  #newNode(row: Row, segments: readonly Segment[], path: string): TreeNode {
+  #newNode(row: Row, ranges: readonly Segment[] | undefined, path: string): TreeNode {
     const { kind, facts } = row;
+    const { mode, uid, gid, mtimeNs, attributes } = facts;
+    const planned = undefined;
     switch (kind) {
       case 'folder':
-        return { ...facts, mtimeNs: this.#timeOf(facts), kind, children: new Map() };
-      case 'file':
-        return { ...facts, kind, content: this.#contentOf(path, row, segments) };
+        return {
+          mode,
+          uid,
+          gid,
+          mtimeNs: this.#timeOf(facts),
+          attributes,
+          planned,
+          kind,
+          children: new Children(),
+        };
+      case 'file': {
+        const content = this.#contentOf(path, row, ranges);
+        return { mode, uid, gid, mtimeNs, attributes, planned, kind, content };
+      }
       case 'symlink':
-        return { ...facts, mode: 0o777, kind, target: row.target };
+        return { mode: 0o777, uid, gid, mtimeNs, attributes, planned, kind, target: row.target };
       case 'character device':
       case 'block device':
         if (kind === 'character device' && row.major === 0 && row.minor === 0)
@@ -192,32 +231,12 @@ class FolderReader {
   #emptyMount(path: string, kind: TreeNode['kind']): TreeNode {
     this.#found.push(this.#show(path));
     const facts = { uid: 0, gid: 0, mtimeNs: this.#reading.otherTimeNs, attributes: [] };
-    if (kind === 'folder') return { ...facts, mode: 0o755, kind, children: new Map() };
+    if (kind === 'folder') return { ...facts, mode: 0o755, kind, children: new Children() };
     return { ...facts, mode: 0o644, kind: 'file', content: EMPTY };
   }
 
-  #contentOf(path: string, { sizeBytes, inode }: Row, segments: readonly Segment[]): FileContent {
-    const changed = () =>
-      new RootfsError(
-        'SOURCE_CHANGED',
-        `${this.#show(path)} changed while it was read: publish what nobody is writing to`,
-        { path: this.#source },
-      );
-    return {
-      sizeBytes,
-      segments,
-      file: { path: bytesOf(path), inode },
-      endedEarly: changed,
-      async open(work) {
-        const file = await open(bytesOf(path), READ_ONLY);
-        try {
-          if ((await file.stat({ bigint: true })).ino !== inode) throw changed();
-          return await work(file);
-        } finally {
-          await file.close();
-        }
-      },
-    };
+  #contentOf(path: string, { sizeBytes, inode }: Row, ranges: readonly Segment[] | undefined): FileContent {
+    return sizeBytes === 0 ? EMPTY : new FolderFile(this.#source, path, sizeBytes, inode, ranges);
   }
 
   #show(path: string): string {
@@ -241,7 +260,7 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
       uid: Number(at(1)),
       gid: Number(at(2)),
       mtimeNs: at(5),
-      attributes: ofTheTree(pairs(attributes)),
+      attributes: attributes.length === 0 ? NO_ATTRIBUTES : ofTheTree(pairs(attributes)),
     },
     sizeBytes: Number(at(3)),
     blocks: Number(at(4)),
@@ -249,7 +268,7 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
     inode: at(8),
     major: Number(at(9)),
     minor: Number(at(10)),
-    target: target ?? Buffer.alloc(0),
+    target: target ?? NO_BYTES,
     // The link count is left out: a new name outside the tree does not change the tree.
     state: numbers.join(' '),
   };
@@ -262,11 +281,9 @@ function pairs(attributes: readonly Buffer[]): Attribute[] {
   return list;
 }
 
-async function segmentsOf(path: string, { kind, sizeBytes, blocks }: Row): Promise<Segment[]> {
-  if (kind !== 'file' || sizeBytes === 0) return [];
-  // The holes of a small file are found when it is read.
-  if (sizeBytes <= SCAN_ABOVE_BYTES || blocks * 512 >= sizeBytes)
-    return [{ at: 0, length: sizeBytes, from: 0 }];
+/** Where a large file holds data. Undefined if it is all data, or small: its holes are found when it is read. */
+async function rangesOf(path: string, { kind, sizeBytes, blocks }: Row): Promise<Segment[] | undefined> {
+  if (kind !== 'file' || sizeBytes <= SCAN_ABOVE_BYTES || blocks * 512 >= sizeBytes) return undefined;
   const ends = await native().dataRanges(bytesOf(path), sizeBytes);
   const segments: Segment[] = [];
   for (let i = 0; i + 1 < ends.length; i += 2) {
@@ -274,8 +291,4 @@ async function segmentsOf(path: string, { kind, sizeBytes, blocks }: Row): Promi
     segments.push({ at, length: end - at, from: at });
   }
   return segments;
-}
-
-function bytesOf(latin1: string): Buffer {
-  return Buffer.from(latin1, 'latin1');
 }
