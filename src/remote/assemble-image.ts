@@ -34,6 +34,9 @@ export interface Assembled {
   readonly reusedBytes: number;
 }
 
+/** For packs that are being fetched. */
+const MEMORY_BYTES = 48 * 1024 * 1024;
+
 /** Writes `<folder>/rootfs.ext4`. Its chunks are verified, the image as a whole is not. */
 export async function assembleImage(
   task: Task,
@@ -102,6 +105,7 @@ async function fetchMissing(
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
   const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer }));
   const needed = packs.filter(({ pack }) => isMissingIn(missing, pack.first, pack.end));
+  pace.limit(Math.floor(MEMORY_BYTES / Math.max(1, ...needed.map(({ layer }) => layer.size))));
   await pace.forEach(task, needed, (each, { pack, layer }) =>
     fetchPack(
       each,

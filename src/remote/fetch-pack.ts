@@ -65,7 +65,9 @@ async function fetchOnce(
   options: ReadOptions,
 ): Promise<void> {
   const frames = framesOf(list, pack).filter(({ chunk }) => wanted.has(chunk));
-  const bytes = wantedBytes(task, reader, layer, frames, options);
+  // Fetched before zstd starts: a program that waits for the network would keep others from their turn.
+  const bytes: Buffer[] = [];
+  for await (const part of wantedBytes(task, reader, layer, frames, options)) bytes.push(part);
   const isDone = await decompress(
     task,
     (stdin) => pipeline(bytes, stdin),

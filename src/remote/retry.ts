@@ -64,8 +64,13 @@ export class Pace {
     this.#limit = concurrency;
   }
 
+  /** At most so many at once from now on, but at least one. */
+  limit(concurrency: number): void {
+    this.#limit = Math.max(1, Math.min(this.#limit, concurrency));
+  }
+
   readonly slowDown = (): void => {
-    this.#limit = Math.max(1, Math.floor(this.#limit / 2));
+    this.limit(Math.floor(this.#limit / 2));
   };
 
   async forEach<T>(

@@ -1,14 +1,15 @@
 // A stack that one host pushes and another pulls, through a real registry.
 import { execFile } from 'node:child_process';
-import { mkdir, open, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import type { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists, sha256Of } from '../fixtures/files.js';
-import { Host } from '../fixtures/host.js';
-import { MiB, pattern, run } from '../fixtures/images.js';
+import { hostFor, publishFiles } from '../fixtures/fleet.js';
+import type { Host } from '../fixtures/host.js';
+import { MiB, run } from '../fixtures/images.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks } from '../fixtures/tools.js';
@@ -16,37 +17,18 @@ import { lacks } from '../fixtures/tools.js';
 const execute = promisify(execFile);
 const missing = lacks('docker-registry', 'zstd', 'mke2fs');
 
-/** A folder with 12 MiB in files. `edit` changes it. */
-async function makeFiles(
-  path: string,
-  edit: (folder: string) => Promise<void> = async () => {},
-): Promise<void> {
-  await mkdir(join(path, 'usr'), { recursive: true });
-  for (let i = 0; i < 12; i++) await writeFile(join(path, 'usr', `file-${i}`), pattern(MiB, i + 1));
-  await edit(path);
-}
-
-async function hostFor(registry: string, folder?: string): Promise<Host> {
-  return Host.in(folder, { registries: { [registry]: { insecure: true } } });
-}
-
-async function publish(host: Host, name: string, edit?: (folder: string) => Promise<void>): Promise<string> {
-  const tree = join(host.root, `tree-${name}`);
-  await makeFiles(tree, edit);
-  return (await host.registry.publishStack(name, tree, { replace: true })).sha256;
-}
-
-const changed = async (folder: string) => {
-  await writeFile(join(folder, 'usr/file-5'), pattern(MiB, 99));
-};
+const changed = { different: [5] };
 
 describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '' : ` (${missing})`}`, () => {
   describeEachFilesystem(
     (filesystem) => {
       test('a pulled stack has the bytes and the digest of the pushed one', async () => {
         const { host: registry } = await startOciRegistry();
-        const [a, b] = [await hostFor(registry, filesystem.path), await hostFor(registry, filesystem.path)];
-        const sha256 = await publish(a, 'app');
+        const [a, b] = [
+          await hostFor([registry], filesystem.path),
+          await hostFor([registry], filesystem.path),
+        ];
+        const sha256 = await publishFiles(a, 'app');
         const pushed = await a.registry.pushStack('app', `${registry}/team/app:1`);
         expect(pushed).toMatchObject({ reference: `${registry}/team/app:1`, sha256, reusedBytes: 0 });
         const pulled = await b.registry.pullStack(`${registry}/team/app:1`);
@@ -72,11 +54,11 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('an update fetches what the host lacks, by ranges', async () => {
     const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor(registry), await hostFor(registry)];
-    await publish(a, 'app');
+    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+    await publishFiles(a, 'app');
     await a.registry.pushStack('app', `${registry}/app:1`);
     const cold = await b.registry.pullStack(`${registry}/app:1`);
-    const sha256 = await publish(a, 'app', changed);
+    const sha256 = await publishFiles(a, 'app', changed);
     await a.registry.pushStack('app', `${registry}/app:2`);
     const other = await rejection(b.registry.pullStack(`${registry}/app:2`), 'STACK_EXISTS');
     expect(other.path).toBe(b.template('app'));
@@ -89,10 +71,10 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('a host that built its own version before reuses that', async () => {
     const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor(registry), await hostFor(registry)];
-    await publish(a, 'app', changed);
+    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+    await publishFiles(a, 'app', changed);
     const { sha256 } = await a.registry.pushStack('app', `${registry}/app:1`);
-    await publish(b, 'mine');
+    await publishFiles(b, 'mine');
     const pulled = await b.registry.pullStack(`${registry}/app:1`, { name: 'other' });
     expect(pulled).toMatchObject({ name: 'other', sha256 });
     expect(pulled.downloadedBytes).toBeLessThan(3 * MiB);
@@ -100,8 +82,8 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('the same image again is unchanged, and pushes the same digest', async () => {
     const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor(registry), await hostFor(registry)];
-    await publish(a, 'app');
+    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+    await publishFiles(a, 'app');
     const first = await a.registry.pushStack('app', `${registry}/app:1`);
     await b.registry.pullStack(`${registry}/app:1`);
     const inode = (await stat(b.template('app'))).ino;
@@ -114,8 +96,8 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('two pulls of one artifact at once: one fetches, the other finds it unchanged', async () => {
     const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor(registry), await hostFor(registry)];
-    await publish(a, 'app');
+    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+    await publishFiles(a, 'app');
     await a.registry.pushStack('app', `${registry}/app:1`);
     const both: RootfsRegistry[] = [b.registry, b.anotherRegistry()];
     const pulled = await Promise.all(both.map((each) => each.pullStack(`${registry}/app:1`)));
@@ -124,8 +106,8 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('cat and zstd restore the image without this library, also after skopeo has copied it', async () => {
     const { host: registry } = await startOciRegistry();
-    const a = await hostFor(registry);
-    const sha256 = await publish(a, 'app');
+    const a = await hostFor([registry]);
+    const sha256 = await publishFiles(a, 'app');
     const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
     const layout = join(a.root, 'layout');
     const copied = [`docker://${registry}/app:1`, `oci:${layout}:app`];
@@ -142,22 +124,22 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('a base in the same registry saves compressing and sending its packs', async () => {
     const { host: registry } = await startOciRegistry();
-    const a = await hostFor(registry);
-    await publish(a, 'app');
+    const a = await hostFor([registry]);
+    await publishFiles(a, 'app');
     await a.registry.pushStack('app', `${registry}/app:1`);
-    const sha256 = await publish(a, 'app', changed);
+    const sha256 = await publishFiles(a, 'app', changed);
     const pushed = await a.registry.pushStack('app', `${registry}/else/where:2`, {
       base: `${registry}/app:1`,
     });
     expect(pushed.reusedBytes).toBeGreaterThan(0);
-    const b = await hostFor(registry);
+    const b = await hostFor([registry]);
     expect(await b.registry.pullStack(`${registry}/else/where:2`)).toMatchObject({ sha256 });
   });
 
   test('the config of a container image travels with the stack', async () => {
     const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor(registry), await hostFor(registry)];
-    const sha256 = await publish(a, 'app');
+    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+    const sha256 = await publishFiles(a, 'app');
     const image = { entrypoint: ['/sbin/init'], env: ['A=1'] };
     await writeFile(`${a.template('app')}.${sha256}.json`, JSON.stringify(image));
     await a.registry.pushStack('app', `${registry}/app:1`);
@@ -167,8 +149,8 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('what is verified before anything is fetched can refuse the artifact', async () => {
     const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor(registry), await hostFor(registry)];
-    await publish(a, 'app');
+    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+    await publishFiles(a, 'app');
     const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
     const seen: unknown[] = [];
     const verify = async (artifact: object) => {
@@ -186,8 +168,8 @@ describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '
 
   test('bad references, unknown hosts and missing tags are told apart, and the catalog stays as it was', async () => {
     const { host: registry } = await startOciRegistry();
-    const a = await hostFor(registry);
-    await publish(a, 'app');
+    const a = await hostFor([registry]);
+    await publishFiles(a, 'app');
     const { pullStack, pushStack } = a.registry;
     const pull = pullStack.bind(a.registry);
     const push = pushStack.bind(a.registry);
