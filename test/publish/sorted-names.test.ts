@@ -31,7 +31,7 @@ test('names are sorted by their bytes', async () => {
 });
 
 test('many files of a folder are found by name, in the order in which they came', () => {
-  const children = new Children();
+  const children = new Children<TreeNode>();
   const node = (uid: number) => ({ uid }) as TreeNode;
   for (const [i, name] of shuffled.entries()) children.set(name, node(i));
   children.set(shuffled[3] as string, node(-1));

@@ -1,7 +1,7 @@
 // Plans a tree in a filesystem: an inode number for each file, and the number of blocks. Rejects what ext4 cannot hold.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsError } from '../../system/errors.js';
-import type { FolderNode, TreeNode } from '../tree/file-tree.js';
+import type { FolderNode, PlannedInode, TreeNode } from '../tree/file-tree.js';
 import { showPath } from '../tree/file-tree.js';
 import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
@@ -19,15 +19,13 @@ import {
   ROOT_INODE,
 } from './layout.js';
 
-export interface PlannedFile {
+export interface PlannedFile extends PlannedInode {
   readonly node: TreeNode;
-  readonly number: number;
   readonly attributes: AttributePlan;
   /** Where a large file holds data. Small files are scanned when they are written. */
   readonly runs: readonly BlockRun[] | undefined;
   /** Set for folders only. */
   readonly parent: number;
-  names: number;
 }
 
 export interface TreePlan {
@@ -88,8 +86,9 @@ export async function planTree(root: FolderNode, from: string, checkAborted: () 
       node.kind === 'file' && node.content.sizeBytes > SCAN_ABOVE_BYTES
         ? await runsOf(node.content)
         : undefined;
-    node.planned = { node, number, attributes, runs, parent: level.number, names: 1 };
-    files.push(node.planned);
+    const file: PlannedFile = { node, number, attributes, runs, parent: level.number, names: 1 };
+    node.planned = file;
+    files.push(file);
     if (attributes.inBlock.length > 0) blocks++;
     if (node.kind === 'folder') {
       const below = await levelOf(node, path, number);

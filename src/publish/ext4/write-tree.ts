@@ -1,7 +1,13 @@
 // Writes a tree into an empty filesystem: contents in inode order, each file contiguous where there is room.
 import { type FileHandle, open } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type FileContent, type FolderNode, readContent, type TreeNode } from '../tree/file-tree.js';
+import {
+  type FileContent,
+  type FolderNode,
+  type PlannedInode,
+  readContent,
+  type TreeNode,
+} from '../tree/file-tree.js';
 import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
 import { encodeAttributeBlock, NO_ATTRIBUTES } from './attribute-area.js';
@@ -289,7 +295,7 @@ function* entriesOf(
   for (const name of names) {
     if (name === leftOut) continue;
     const node = children.get(name) as TreeNode;
-    yield { name, inode: (node.planned as PlannedFile).number, kind: node.kind };
+    yield { name, inode: (node.planned as PlannedInode).number, kind: node.kind };
   }
 }
 

@@ -137,7 +137,7 @@ class TarTree {
     const planned = undefined;
     const isFolder = type === '5' || type === 'D' || (/^[0\0]$/.test(type) && member.path.at(-1) === SLASH);
     if (isFolder) {
-      const children = before?.kind === 'folder' ? before.children : new Children();
+      const children = before?.kind === 'folder' ? before.children : new Children<TreeNode>();
       return { ...facts, kind: 'folder', children };
     }
     switch (type) {
@@ -263,7 +263,7 @@ class TarTree {
       gid: 0,
       mtimeNs: this.#reading.otherTimeNs,
       attributes: [],
-      children: new Children(),
+      children: new Children<TreeNode>(),
     };
   }
 

@@ -1,16 +1,15 @@
 // The files in one folder, by name. Many maps: one large map holds the event loop each time that it grows.
-import type { TreeNode } from './file-tree.js';
 
 const MAP_LIMIT = 8192;
 
-export class Children {
-  readonly #maps: Map<string, TreeNode>[] = [new Map()];
+export class Children<Node> {
+  readonly #maps: Map<string, Node>[] = [new Map()];
 
   get size(): number {
     return this.#maps.reduce((sum, { size }) => sum + size, 0);
   }
 
-  get(name: string): TreeNode | undefined {
+  get(name: string): Node | undefined {
     return this.#maps.find((map) => map.has(name))?.get(name);
   }
 
@@ -18,8 +17,8 @@ export class Children {
     return this.#maps.some((map) => map.has(name));
   }
 
-  set(name: string, node: TreeNode): void {
-    const last = this.#maps.at(-1) as Map<string, TreeNode>;
+  set(name: string, node: Node): void {
+    const last = this.#maps.at(-1) as Map<string, Node>;
     const map = this.#maps.find((map) => map.has(name)) ?? last;
     map.set(name, node);
     if (last.size >= MAP_LIMIT) this.#maps.push(new Map());
@@ -30,7 +29,7 @@ export class Children {
     for (const map of this.#maps) yield* map.keys();
   }
 
-  *values(): Iterable<TreeNode> {
+  *values(): Iterable<Node> {
     for (const map of this.#maps) yield* map.values();
   }
 }

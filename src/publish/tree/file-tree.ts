@@ -1,11 +1,16 @@
 // Defines an in-memory tree of files: what a folder or tar holds, and where its bytes are.
 import type { FileHandle } from 'node:fs/promises';
-import type { PlannedFile } from '../ext4/tree-plan.js';
 import type { Children } from './children.js';
 
 export interface Attribute {
   readonly name: string;
   readonly value: Buffer;
+}
+
+/** The inode that a file gets in an image, and how many names it has there. */
+export interface PlannedInode {
+  readonly number: number;
+  names: number;
 }
 
 /** Fields that files of every kind have. */
@@ -17,13 +22,13 @@ export interface FileFacts {
   readonly mtimeNs: bigint;
   readonly attributes: readonly Attribute[];
   /** Where it goes in the image, once that is planned. In a map of all files it would hold the event loop. */
-  planned?: PlannedFile | undefined;
+  planned?: PlannedInode | undefined;
 }
 
 export interface FolderNode extends FileFacts {
   readonly kind: 'folder';
   /** Keyed by name. A name is bytes, so it is stored as Latin-1. */
-  readonly children: Children;
+  readonly children: Children<TreeNode>;
 }
 
 export interface FileNode extends FileFacts {

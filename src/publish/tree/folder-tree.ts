@@ -126,7 +126,7 @@ class FolderReader {
   async read(top: string): Promise<FolderTree> {
     const [own] = await readRows([top === '' ? '/' : top]);
     this.#device = (own as Row).device;
-    const root: FolderNode = { ...(own as Row).facts, kind: 'folder', children: new Children() };
+    const root: FolderNode = { ...(own as Row).facts, kind: 'folder', children: new Children<TreeNode>() };
     this.#pending.push({ path: top, node: root, depth: 0 });
     for (let folder = this.#pending.pop(); folder !== undefined; folder = this.#pending.pop())
       await this.#readFolder(folder);
@@ -194,7 +194,7 @@ class FolderReader {
           attributes,
           planned,
           kind,
-          children: new Children(),
+          children: new Children<TreeNode>(),
         };
       case 'file': {
         const content = this.#contentOf(path, row, ranges);
@@ -231,7 +231,7 @@ class FolderReader {
   #emptyMount(path: string, kind: TreeNode['kind']): TreeNode {
     this.#found.push(this.#show(path));
     const facts = { uid: 0, gid: 0, mtimeNs: this.#reading.otherTimeNs, attributes: [] };
-    if (kind === 'folder') return { ...facts, mode: 0o755, kind, children: new Children() };
+    if (kind === 'folder') return { ...facts, mode: 0o755, kind, children: new Children<TreeNode>() };
     return { ...facts, mode: 0o644, kind: 'file', content: EMPTY };
   }
 
