@@ -32,6 +32,7 @@ import { Task } from '../system/task.js';
 import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import { CloneSources, type MissingStep } from './clone-sources.js';
 import { ExistingSlots } from './existing-slots.js';
+import { Lanes } from './lanes.js';
 import { type Pool, type PoolKey, readyName, readyStrategy } from './pool.js';
 import { sharedInodeError, warnOfSharedInode } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
@@ -41,6 +42,9 @@ const ROUNDS = 16;
 
 // Requests per trip of a batch: a few milliseconds of work.
 const BATCH = 64;
+
+// All registries share the file system's locks and Node's threads.
+const lanes = new Lanes();
 
 export class Cloner {
   readonly #folder: ManagedFolder;
@@ -148,15 +152,15 @@ export class Cloner {
   ): Promise<PromiseSettledResult<VmRootfs>[]> {
     const alone = requests.map((request) => () => this.clone(request));
     const together: { index: number; prepared: PreparedClone }[] = [];
-    requests.forEach((request, index) => {
-      const prepared = request.signal?.aborted ? undefined : this.#tryPrepare(folder, request);
-      if (prepared === undefined || takesLong(folder, prepared)) return;
-      if (prepared.growTo === undefined || prepared.ready !== undefined) together.push({ index, prepared });
+    const outcomes = await lanes.run(async () => {
+      requests.forEach((request, index) => {
+        const prepared = request.signal?.aborted ? undefined : this.#tryPrepare(folder, request);
+        if (prepared === undefined || takesLong(folder, prepared)) return;
+        if (prepared.growTo === undefined || prepared.ready !== undefined) together.push({ index, prepared });
+      });
+      const clones = together.map(({ prepared }) => oneTrip(prepared));
+      return clones.length === 0 ? [] : native().cloneSlots(folder.handle, clones);
     });
-    const outcomes = await native().cloneSlots(
-      folder.handle,
-      together.map(({ prepared }) => oneTrip(prepared)),
-    );
     together.forEach(({ index, prepared }, i) => {
       alone[index] = () => this.#finishOne(folder, prepared, outcomes[i] as CloneOutcome | SystemError);
     });
