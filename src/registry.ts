@@ -674,7 +674,8 @@ export class RootfsRegistry {
    * then hashed.
    *
    * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `UNSAFE_PATH` (a link, or a file of another user, in
-   * `with`), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
+   * `with`), `SOURCE_TOO_LARGE` (a file of more than 1 TiB in `with`), `SOURCE_CHANGED`, and with the codes of {@link
+   * forkSlot} that concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     const vm = parseVmId(vmId);

@@ -45,9 +45,11 @@ struct SlotPlan {
   OwnerAndMode owner_and_mode;
   bool durable = false;
 
-  // Where clones can be hardlinks of the source, each that comes or goes changes its ctime.
+  // Each hardlink of the source that comes or goes changes its ctime. Only whoever clones by a hardlink, or compares the
+  // digest of what was copied, may look away from that.
+  bool linked = false;
+
   bool unchanged(const Identity& now, const Identity& before) const {
-    const bool linked = (rungs & static_cast<unsigned>(Rung::kHardlink)) != 0;
     return linked ? now.same_state(before) : now.unchanged(before);
   }
 };

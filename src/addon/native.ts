@@ -109,6 +109,8 @@ export interface SlotPlan {
   /** A copy is made in few extents, and hashed on the way, unless it is `unhashed`. */
   readonly packed?: boolean;
   readonly unhashed?: boolean;
+  /** Hardlinks of the source come and go, which changes its ctime and says nothing of its contents. */
+  readonly linked?: boolean;
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   readonly mode?: number | undefined;
   readonly durable: boolean;

@@ -27,12 +27,16 @@ const SETTLING_ROUNDS = 3;
 export interface Template {
   readonly path: string;
   readonly sha256: string;
+  /** As it was last seen. */
   readonly identity: Identity;
+  /** As it was when its bytes had the digest: see {@link isProven}. */
+  readonly hashed: Identity;
 }
 
 interface Known extends LocatedFile {
   readonly sha256: string;
   identity: Identity;
+  hashed: Identity;
 }
 
 /** Computes the digest of a template that was just opened. Rejects with `TEMPLATE_CHANGED`. */
@@ -128,7 +132,7 @@ export class Templates {
         await inTurn(shared, () => native().flushSource(source));
         const found = { ...file, identity: settled.info.identity };
         await this.#digests.put(found, sha256);
-        const fresh = this.#remember({ ...found, sha256 });
+        const fresh = this.#remember({ ...found, sha256, hashed: found.identity });
         this.#keepOpen(path, source);
         return fresh;
       } catch (error) {
@@ -142,6 +146,18 @@ export class Templates {
   update(template: Template, identity: Identity): void {
     const known = this.#known.get(template.path);
     if (known !== undefined && sameState(known.identity, identity)) known.identity = identity;
+  }
+
+  /** Called after a copy of the template had its digest: that holds for the state that was seen before the copy. */
+  prove(path: string, seen: Identity): void {
+    const known = this.#known.get(path);
+    if (known !== undefined && sameFile(known.identity, seen)) known.hashed = seen;
+  }
+
+  /** Makes the next look hash the template again. */
+  distrust(path: string): void {
+    this.#known.delete(path);
+    this.#letGo(path);
   }
 
   /** The size of the template with this digest, if known. */
@@ -178,7 +194,7 @@ export class Templates {
     const digests = await this.#digests.get(files);
     return files.flatMap((file, i) => {
       const sha256 = digests[i];
-      return sha256 === undefined ? [] : [this.#remember({ ...file, sha256 })];
+      return sha256 === undefined ? [] : [this.#remember({ ...file, sha256, hashed: file.identity })];
     });
   }
 
@@ -278,6 +294,14 @@ export function sameTemplate(before: Identity, now: Identity, filesystem: string
   if (!sameState(before, now)) return false;
   const linked = !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
   return linked || before.ctimeNs === now.ctimeNs;
+}
+
+/**
+ * Whether the digest is certainly that of the present bytes. Otherwise hardlinks have changed ctime since, or somebody
+ * who wrote to the template, put mtime back and made a link.
+ */
+export function isProven({ identity, hashed }: Template): boolean {
+  return sameState(identity, hashed) && identity.ctimeNs === hashed.ctimeNs;
 }
 
 export function hashUnchanged(task: Task, path: string, opened: OpenedSource): Promise<string> {

@@ -5,7 +5,7 @@ import type { Attempt } from '../addon/attempts.js';
 import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js';
 import type { StackName } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import type { Template } from '../catalog/templates.js';
+import { isProven, type Template } from '../catalog/templates.js';
 import { shrinkRefusedError } from '../image/grow.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
 import { sidecarsOf } from '../slot/stamps.js';
@@ -62,22 +62,25 @@ export class Recipes {
     cloneSource: CloneSource,
     sizeStamp: number | undefined,
   ): Recipe {
-    const { writable, durable } = request;
-    const mayShareInode = writable !== true && !cloneSource.sealed && sizeStamp === undefined;
+    const { durable } = request;
+    const mayShareInode = sharesInode(request, cloneSource, sizeStamp);
     const stack = this.#names.stackToStore(template.sha256, request.stack);
-    const rungs = RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
+    const checked = checksCopy(request, template, cloneSource, sizeStamp);
+    const rungs = checked ? RUNG.copy : RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
     const known = this.#of.get(template)?.find(
       (recipe) =>
         // Identities are immutable, so comparing references is enough.
         recipe.plan.expected === cloneSource.identity &&
         recipe.plan.templateExpected === template.identity &&
         recipe.plan.rungs === rungs &&
+        recipe.plan.packed === checked &&
         recipe.plan.durable === durable &&
         recipe.sizeStamp === sizeStamp &&
         recipe.stack === stack &&
         sameOwnerAndMode(recipe, request),
     );
-    return known ?? this.#add(request, template, cloneSource, { stack, sizeStamp }, rungs);
+    const how = { rungs, packed: checked, linked: checked || mayShareInode };
+    return known ?? this.#add(request, template, cloneSource, { stack, sizeStamp }, how);
   }
 
   #add(
@@ -85,7 +88,7 @@ export class Recipes {
     template: Template,
     cloneSource: CloneSource,
     told: Pick<Recipe, 'stack' | 'sizeStamp'>,
-    rungs: number,
+    how: Pick<SlotPlan, 'rungs' | 'packed' | 'linked'>,
   ): Recipe {
     const growsHere = !cloneSource.sealed && told.sizeStamp !== undefined;
     const plan: SlotPlan = {
@@ -93,7 +96,7 @@ export class Recipes {
       expected: cloneSource.identity,
       templatePath: template.path,
       templateExpected: template.identity,
-      rungs,
+      ...how,
       // An image that has to grow gets them afterwards.
       ...(growsHere ? {} : { owner, mode }),
       durable,
@@ -105,6 +108,24 @@ export class Recipes {
     this.#of.set(template, [...current.slice(1 - RECIPES_LIMIT), recipe]);
     return recipe;
   }
+}
+
+function sharesInode(
+  { writable }: CloneRequest,
+  { sealed }: CloneSource,
+  sizeStamp: number | undefined,
+): boolean {
+  return writable !== true && !sealed && sizeStamp === undefined;
+}
+
+/** Whether a clone has to be a copy whose digest is compared, because the template may have other bytes by now. */
+function checksCopy(
+  request: CloneRequest,
+  template: Template,
+  cloneSource: CloneSource,
+  sizeStamp: number | undefined,
+): boolean {
+  return !cloneSource.sealed && !sharesInode(request, cloneSource, sizeStamp) && !isProven(template);
 }
 
 export function poolKey(request: CloneRequest, template: Template): PoolKey {

@@ -6,7 +6,13 @@ import { sameFile } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import { type DigestOf, hashUnchanged, type Template, type Templates } from '../catalog/templates.js';
+import {
+  type DigestOf,
+  hashUnchanged,
+  isProven,
+  type Template,
+  type Templates,
+} from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { CloneSource } from '../sealed/clone-source.js';
 import { isSealedImage } from '../sealed/open-images.js';
@@ -62,6 +68,10 @@ export class CloneSources {
     if (this.#sealed !== undefined && folder.reflinks !== false && sealFailure === undefined) {
       cloneSource = this.#sealed.remembered(template.sha256, grown ?? template.identity.sizeBytes);
       if (cloneSource === undefined) return 'unsealed';
+      if (!isProven(template)) {
+        this.#templates.distrust(template.path);
+        return 'template-changed';
+      }
     } else {
       cloneSource = { source, identity: template.identity, sealed: false };
     }
@@ -127,6 +137,13 @@ export class CloneSources {
     if (!cloneSource.sealed) return 'template-changed';
     this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
     return 'unsealed';
+  }
+
+  /** A copy of the template was hashed, because {@link isProven} could not tell. Whether it had the digest. */
+  copied({ template, cloneSource }: PreparedClone, sha256: string): boolean {
+    if (sha256 === template.sha256) this.#templates.prove(template.path, cloneSource.identity);
+    else this.#templates.distrust(template.path);
+    return sha256 === template.sha256;
   }
 
   /** A clone changed the number of links of its source. */

@@ -234,7 +234,8 @@ export class Cloner {
     const outcome = await native().stageImage(folder.handle, cloneSource.source, recipe.plan);
     const { staged, strategy } = outcome;
     try {
-      await this.#complete(new Task(`making a ready slot of ${template.path}`, undefined), prepared, outcome);
+      const task = new Task(`making a ready slot of ${template.path}`, undefined);
+      if (!(await this.#complete(task, prepared, outcome))) return undefined;
       // A ready slot waits for its VM, so there is time to flush a copy: no mark is needed then.
       if (outcome.status === 'copy-needed') await flush(outcome.imagePath);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
@@ -378,7 +379,7 @@ export class Cloner {
     const task = new Task(what, request.signal);
     const { staged } = outcome;
     try {
-      await this.#complete(task, prepared, outcome);
+      if (!(await this.#complete(task, prepared, outcome))) return 'template-changed';
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const isCopy = outcome.status === 'copy-needed' && !request.durable;
       const mark = isCopy ? await unsettledFile(outcome.imagePath) : [];
@@ -399,18 +400,21 @@ export class Cloner {
     }
   }
 
-  /** Completes a staged image: copy, grow, owner and mode. */
+  /** Completes a staged image: copy, grow, owner and mode. False if the template has other bytes than its digest says. */
   async #complete(
     task: Task,
-    { request, growTo }: PreparedClone,
+    prepared: PreparedClone,
     { status, staged, imagePath }: Staged,
-  ): Promise<void> {
-    if (status === 'copy-needed') await copyImage(task, staged);
+  ): Promise<boolean> {
+    const { request, growTo } = prepared;
+    const sha256 = status === 'copy-needed' ? await copyImage(task, staged) : undefined;
+    if (sha256 !== undefined && !this.#sources.copied(prepared, sha256)) return false;
     if (growTo !== undefined) {
       await growImage(imagePath, growTo, this.#programs, task.signal);
       await setOwnerAndMode(imagePath, request);
     }
     task.checkAborted();
+    return true;
   }
 
   #made({ request, template, attempts }: PreparedClone, built: Built): VmRootfs {

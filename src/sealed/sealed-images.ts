@@ -11,7 +11,13 @@ import { channel } from 'node:diagnostics_channel';
 import { readdir, stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
-import { sameTemplate, type Template, templateChangedError, unchanged } from '../catalog/templates.js';
+import {
+  isProven,
+  sameTemplate,
+  type Template,
+  templateChangedError,
+  unchanged,
+} from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { FEW_EXTENTS } from '../image/extents.js';
 import type { GrowPrograms } from '../image/grow.js';
@@ -148,10 +154,10 @@ export class SealedImages {
       // The path may hold another file by now, and its bytes must not be sealed under this digest.
       if (!sameTemplate(template.identity, opened.info.identity, opened.filesystem))
         throw templateChangedError(path, 'was replaced before it was sealed');
-      const { record } = await unchanged(path, opened, () =>
-        sealTemplate(task, folder, path, opened, sha256),
-      );
-      return (await this.#openNew(record)) ?? (await this.#required(folder, sha256, sizeBytes));
+      const known = isProven(template) ? sha256 : undefined;
+      const sealed = await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, known));
+      if (sealed.sha256 !== sha256) throw templateChangedError(path, 'changed since it was hashed');
+      return (await this.#openNew(sealed.record)) ?? (await this.#required(folder, sha256, sizeBytes));
     } finally {
       native().dispose(opened.source);
     }

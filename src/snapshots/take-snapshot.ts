@@ -29,6 +29,9 @@ export interface SnapshotSource {
   readonly identity: Identity;
 }
 
+// More than any guest's memory. A VMM can make a file of holes a petabyte long, and hashing it would take weeks.
+const FILE_BYTES_LIMIT = 2 ** 40;
+
 const READ_ONLY = { owner: undefined, mode: 0o400 };
 
 /** Throws `INVALID_ARGUMENT` if the files cannot share one folder with each other and the disk. */
@@ -62,6 +65,7 @@ export async function withSources<T>(
     for (const file of others) {
       const { source, info } = await openFileOf(file, owner);
       opened.push({ name: basename(file), source, identity: info.identity });
+      if (info.identity.sizeBytes > FILE_BYTES_LIMIT) throw tooLargeError(file, info.identity.sizeBytes);
     }
     return await work([
       { name: CLONE_ROOTFS_FILE, source: image.source, identity: image.identity },
@@ -70,6 +74,14 @@ export async function withSources<T>(
   } finally {
     for (const { source } of opened) native().dispose(source);
   }
+}
+
+function tooLargeError(path: string, sizeBytes: number): RootfsError {
+  return new RootfsError(
+    'SOURCE_TOO_LARGE',
+    `${path} is ${sizeBytes} bytes long; a file of a snapshot may have ${FILE_BYTES_LIMIT}: truncate it to what it holds`,
+    { path },
+  );
 }
 
 /** Rejects with `SOURCE_CHANGED` if a file was written to before all were copied. */

@@ -47,7 +47,8 @@ const WHOLE: SlotState = {
   rawId: undefined,
   stack: undefined,
 } as SlotState;
-const TEMPLATE = { path: '/t/debian/rootfs.ext4', sha256: SHA256, identity: identity(TEMPLATE_BYTES) };
+const HASHED = identity(TEMPLATE_BYTES);
+const TEMPLATE = { path: '/t/debian/rootfs.ext4', sha256: SHA256, identity: HASHED, hashed: HASHED };
 
 /** What differs from a whole slot; undefined for what it lacks. */
 type Change = { readonly [Key in keyof SlotState]?: SlotState[Key] | undefined };

@@ -1,6 +1,6 @@
 // Snapshots of slots, with the files of the same moment.
 import { execFileSync } from 'node:child_process';
-import { mkdir, open, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import type { Progress, Snapshot } from '../../src/index.js';
@@ -160,6 +160,9 @@ test('refused before anything is made: names, doubles, what is no file, what is 
     await rejection(registry.snapshotSlot('vm/1', 'snap', { with: others }), 'INVALID_ARGUMENT');
   }
   await rejection(registry.snapshotSlot('vm/1', 'snap', { with: [join(folder, 'none')] }), 'ENOENT');
+  const endless = join(folder, 'memory');
+  await truncate(endless, 2 ** 41);
+  await rejection(registry.snapshotSlot('vm/1', 'snap', { with: [endless] }), 'SOURCE_TOO_LARGE');
   await rejection(registry.snapshotSlot('vm/1', 'snap', { with: memory as never }), 'INVALID_ARGUMENT');
   await rejection(registry.snapshotSlot('nobody', 'snap'), 'SLOT_NOT_FOUND');
   await rejection(registry.restoreSnapshot('snap', 'vm-2'), 'SNAPSHOT_NOT_FOUND');
