@@ -36,10 +36,12 @@ export {
   type SnapshotOptions,
 } from './registry.js';
 export type {
+  InspectOptions,
   PulledStack,
   PullOptions,
   PushedStack,
   PushOptions,
+  RemoteArtifact,
   TransferOptions,
   TransferProgress,
 } from './remote/transfer-options.js';

@@ -19,17 +19,21 @@ import {
   type RemoveStackOptions,
 } from './publish/publish-options.js';
 import { removeStack } from './publish/remove-stack.js';
+import { inspectReference } from './remote/inspect-reference.js';
 import { KnownChunks } from './remote/known-chunks.js';
 import { PullFolder } from './remote/pull-folder.js';
 import { pullStack } from './remote/pull-stack.js';
 import { pushStack } from './remote/push-stack.js';
 import {
+  type InspectOptions,
   type PulledStack,
   type PullOptions,
   type PushedStack,
   type PushOptions,
+  parseInspectOptions,
   parsePullOptions,
   parsePushOptions,
+  type RemoteArtifact,
 } from './remote/transfer-options.js';
 import { type SealedImageInfo, SealedImages } from './sealed/sealed-images.js';
 import { type ExportedImage, exportSlot } from './slot/export.js';
@@ -353,6 +357,19 @@ export class RootfsRegistry {
     return traced({ operation: 'pull', stack: located.name }, () =>
       pullStack(task, place, { ...parsed, located }),
     );
+  }
+
+  /**
+   * Tells what a reference names, and how much a pull of it would fetch. Only the manifest and the index are fetched.
+   *
+   * Rejects with `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`,
+   * `REGISTRY_BUSY`, `ARTIFACT_INVALID`, `DIGEST_MISMATCH`.
+   */
+  async inspectReference(reference: string, options: InspectOptions = {}): Promise<RemoteArtifact> {
+    const { task, platform, ...parsed } = parseInspectOptions(reference, options);
+    const { registries } = this.config;
+    const place = { catalog: this.#catalog, known: this.#chunks, registries };
+    return inspectReference(task, place, parsed.reference, platform);
   }
 
   /**

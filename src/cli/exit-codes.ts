@@ -16,6 +16,7 @@ const USAGE = new Set([
   'INVALID_SNAPSHOT_NAME',
   'INVALID_VM_ID',
   'CONFIG_INVALID',
+  'REFERENCE_INVALID',
 ]);
 
 // A program that is missing is no thing that somebody asked for.

@@ -19,6 +19,7 @@ import { addPrewarm } from './commands/prewarm.js';
 import { addPublish } from './commands/publish.js';
 import { addRecover } from './commands/recover.js';
 import { addRelease } from './commands/release.js';
+import { addPull, addPush, addRemote } from './commands/remote.js';
 import { addRmStack } from './commands/rm-stack.js';
 import { addRestore, addRmSnapshot, addSnapshot, addSnapshots } from './commands/snapshot.js';
 import { addStacks } from './commands/stacks.js';
@@ -65,6 +66,9 @@ export function buildProgram(): Command {
     addStacks,
     addPublish,
     addRmStack,
+    addPush,
+    addPull,
+    addRemote,
     addClone,
     addLs,
     addInspect,

@@ -8,10 +8,20 @@ const BAR_CELLS = 24;
 
 /** Of work in several steps, each with bytes of its own. */
 export interface SteppedProgress extends Progress {
-  readonly step?: 'read' | 'hash';
+  readonly step?: keyof typeof STEPS;
+  /** Bytes that were there already. */
+  readonly reusedBytes?: number;
 }
 
-const STEPS = { read: 'reading', hash: 'hashing' } as const;
+const STEPS = {
+  read: 'reading',
+  hash: 'hashing',
+  cut: 'reading',
+  reuse: 'copying',
+  upload: 'sending',
+  download: 'fetching',
+  check: 'checking',
+} as const;
 
 const CLEAR_LINE = '\r\u001b[K';
 
@@ -51,7 +61,9 @@ export class ProgressLine {
   #draw(): void {
     const step = this.#latest?.step;
     const label = step === undefined ? this.#label : `${this.#label}: ${STEPS[step]}`;
-    const text = progressText(label, this.#latest, performance.now() - this.#stepStarted);
+    const { reusedBytes = 0 } = this.#latest ?? {};
+    const reused = reusedBytes > 0 ? `  ${formatSize(reusedBytes)} reused` : '';
+    const text = progressText(label, this.#latest, performance.now() - this.#stepStarted) + reused;
     // A line that is wrapped could not be taken away.
     const width = (this.#stream.columns || 80) - 1;
     this.#stream.write(CLEAR_LINE + [...text].slice(0, width).join(''));

@@ -4,7 +4,7 @@ import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Catalog, StackInfo } from '../catalog/catalog.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
-import type { Template, Templates } from '../catalog/templates.js';
+import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { finishStack } from '../publish/finish-stack.js';
 import { stackExists } from '../publish/place-stack.js';
@@ -20,6 +20,7 @@ import type { PullFolder } from './pull-folder.js';
 import { formatReference, type Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { Pace } from './retry.js';
+import { reusableTemplates } from './reusable-templates.js';
 import { concurrencyOf, withRegistry } from './transfer.js';
 import type { PulledStack, PullOptions, TransferOptions } from './transfer-options.js';
 
@@ -41,9 +42,6 @@ export interface PullPlace {
   readonly known: KnownChunks;
   readonly config: PublishPrograms;
 }
-
-// Templates whose chunks are not known yet are cut for a pull, newest first. Each has to be read.
-const CUT_AT_MOST = 8;
 
 export async function pullStack(task: Task, place: PullPlace, request: PullRequest): Promise<PulledStack> {
   const { reference, located } = request;
@@ -100,7 +98,7 @@ async function pullInto(
       onBusy: pace.slowDown,
     },
     known,
-    templates: () => reusable(task, catalog, known, templatePath),
+    templates: () => reusableTemplates(task, catalog, known, templatePath),
     onProgress: options.onProgress,
   });
   await chmod(staged, 0o755);
@@ -144,23 +142,6 @@ async function upToDate(
 function unchanged(stack: StackInfo, { digest }: FetchedManifest): PulledStack {
   const nothing = { downloadedBytes: 0, reusedBytes: stack.sizeBytes };
   return { ...stack, replaced: false, format: 'raw', digest, ...nothing, unchanged: true };
-}
-
-/** First the template that is replaced, then those with known chunks, then the newest of the others. */
-async function reusable(
-  task: Task,
-  catalog: Catalog,
-  known: KnownChunks,
-  templatePath: string,
-): Promise<readonly Template[]> {
-  const templates = await catalog.known(task.signal);
-  const cut = await known.names();
-  const rank = ({ path, sha256 }: Template) => (path === templatePath ? 0 : cut.has(sha256) ? 1 : 2);
-  const sorted = templates.sort(
-    (a, b) => rank(a) - rank(b) || Number(b.identity.mtimeNs - a.identity.mtimeNs),
-  );
-  const others = sorted.filter((template) => rank(template) === 2).slice(CUT_AT_MOST);
-  return sorted.filter((template) => !others.includes(template));
 }
 
 function configOf({ annotations }: Artifact): ImageConfig | undefined {

@@ -81,6 +81,23 @@ export interface PulledStack extends PublishedStack {
   readonly unchanged: boolean;
 }
 
+export interface InspectOptions extends Pick<TransferOptions, 'signal'>, Pick<PullOptions, 'platform'> {}
+
+/** What a reference names. */
+export interface RemoteArtifact {
+  readonly reference: string;
+  readonly digest: string;
+  /** `application/vnd.microvm-rootfs.stack.v1` for what `pullStack` takes. */
+  readonly artifactType: string;
+  /** Bytes of all its layers. */
+  readonly storedBytes: number;
+  /** Of the image. Only of stacks, like what follows. */
+  readonly sha256?: string;
+  readonly sizeBytes?: number;
+  /** Bytes that a pull would fetch: compressed chunks that no template with known chunks has. */
+  readonly missingBytes?: number;
+}
+
 const CONCURRENCY_LIMIT = 64;
 
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
@@ -114,6 +131,19 @@ export function parsePullOptions(text: string, options: PullOptions) {
     throw invalid(`expectedSha256 must be 64 hex digits, got ${show(expectedSha256)}`);
   const name = options.name ?? (reference.repository.split('/').at(-1) as string);
   return { task, name, reference, replace, options, expectedSha256, platform, verify };
+}
+
+/** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
+export function parseInspectOptions(text: string, options: InspectOptions) {
+  const reference = parseReference(text);
+  requireKnownKeys('options', options, ['platform', 'signal']);
+  parsePlatform(options.platform);
+  const what = `inspecting ${formatReference(reference)}`;
+  return {
+    task: new Task(what, optionalSignal(what, options.signal)),
+    reference,
+    platform: options.platform,
+  };
 }
 
 function parse(what: string, options: TransferOptions, more: readonly string[]): Task {

@@ -66,13 +66,23 @@ Examples:
     );
 }
 
-export function stackText({ name, templatePath, sizeBytes, sha256, replaced }: PublishedStack): string {
-  return details({
+export function stackText(stack: PublishedStack): string {
+  return details(stackFacts(stack));
+}
+
+export function stackFacts({
+  name,
+  templatePath,
+  sizeBytes,
+  sha256,
+  replaced,
+}: PublishedStack): Record<string, string> {
+  return {
     Stack: `${name}${replaced ? ', in the place of the one before' : ''}`,
     Path: templatePath,
     Size: formatSize(sizeBytes),
     'SHA-256': sha256,
-  });
+  };
 }
 
 /** A path, unless it says that it is none. */
@@ -80,7 +90,7 @@ function located(source: string): string {
   return source === '-' || /^(docker:\/\/|oci:)/.test(source) ? source : resolve(source);
 }
 
-function parseDigest(text: string): string {
+export function parseDigest(text: string): string {
   if (!/^[0-9a-f]{64}$/i.test(text)) throw new InvalidArgumentError('A digest is 64 hex digits.');
   return text.toLowerCase();
 }

@@ -1,0 +1,160 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import type { PulledStack, PushedStack, RemoteArtifact } from '../../index.js';
+import { details } from '../output.js';
+import { inSession } from '../session.js';
+import { formatSize } from '../sizes.js';
+import { parseDigest, stackFacts } from './publish.js';
+
+interface PushFlags {
+  readonly base?: string;
+  readonly level?: number;
+  readonly concurrency?: number;
+}
+
+interface PullFlags {
+  readonly name?: string;
+  readonly replace?: boolean;
+  readonly sha256?: string;
+  readonly platform?: string;
+  readonly concurrency?: number;
+}
+
+const REFERENCE = 'HOST/NAME:TAG or HOST/NAME@sha256:…';
+
+export function addPush(program: Command): void {
+  program
+    .command('push')
+    .description('Send a template to an OCI registry. Only what the registry lacks is sent.')
+    .argument('<name>', 'the template')
+    .argument('<reference>', 'where to: HOST/NAME:TAG')
+    .option(
+      '--base <reference>',
+      'the version before, in the same registry: what it has is not compressed again',
+    )
+    .option('--level <number>', 'how hard zstd tries, from 1 to 22 (default: 3)', parseCount)
+    .option('--concurrency <number>', 'how many packs to send at once (default: 8)', parseCount)
+    .addHelpText(
+      'after',
+      `
+JSON: { "reference", "digest", "sha256", "sizeBytes", "uploadedBytes", "reusedBytes" }
+
+Logins are those of docker, podman, skopeo and oras. A registry without TLS, or with a certificate
+authority of its own, is set under "registries" in the file of settings (--config).
+
+Example:
+  microvm-rootfs push debian-12 registry.example/templates/debian-12:2026-11`,
+    )
+    .action((name: string, reference: string, flags: PushFlags, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const pushed = await session.during(`pushing ${name}`, (onProgress) =>
+          registry.pushStack(name, reference, { ...flags, signal, onProgress }),
+        );
+        output.print(pushed, () => pushedText(pushed));
+      }),
+    );
+}
+
+export function addPull(program: Command): void {
+  program
+    .command('pull')
+    .description('Make a template of one in an OCI registry. Only what this host lacks is fetched.')
+    .argument('<reference>', REFERENCE)
+    .option('--name <name>', "the template's name (default: the last part of the reference's name)")
+    .option('--replace', 'replace the template of that name')
+    .option('--sha256 <digest>', 'refuse an image with another digest', parseDigest)
+    .option('--platform <platform>', 'which of several to pull, such as linux/arm64')
+    .option('--concurrency <number>', 'how many packs to fetch at once (default: 8)', parseCount)
+    .addHelpText(
+      'after',
+      `
+JSON: as "publish" has it, and "digest", "downloadedBytes", "reusedBytes", "unchanged"
+
+A pull that was interrupted goes on where it ended.
+
+Example:
+  microvm-rootfs pull registry.example/templates/debian-12:2026-11 --replace`,
+    )
+    .action((reference: string, { sha256, ...flags }: PullFlags, command: Command) =>
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const pulled = await session.during(`pulling ${reference}`, (onProgress) =>
+          registry.pullStack(reference, {
+            ...flags,
+            ...(sha256 === undefined ? {} : { expectedSha256: sha256 }),
+            signal,
+            onProgress,
+          }),
+        );
+        output.print(pulled, () => pulledText(pulled));
+      }),
+    );
+}
+
+export function addRemote(program: Command): void {
+  program
+    .command('remote')
+    .description('Show what a reference names, and how much a pull of it would fetch.')
+    .argument('<reference>', REFERENCE)
+    .option('--platform <platform>', 'which of several, such as linux/arm64')
+    .addHelpText(
+      'after',
+      `
+JSON: { "reference", "digest", "artifactType", "storedBytes", "sha256"?, "sizeBytes"?, "missingBytes"? }
+
+Example:
+  microvm-rootfs remote registry.example/templates/debian-12:2026-11`,
+    )
+    .action((reference: string, flags: Pick<PullFlags, 'platform'>, command: Command) =>
+      inSession(command, async ({ registry, output, signal }) => {
+        const artifact = await registry.inspectReference(reference, { ...flags, signal });
+        output.print(artifact, () => artifactText(artifact));
+      }),
+    );
+}
+
+function pushedText({
+  reference,
+  digest,
+  sha256,
+  sizeBytes,
+  uploadedBytes,
+  reusedBytes,
+}: PushedStack): string {
+  return details({
+    Reference: reference,
+    Digest: digest,
+    Size: formatSize(sizeBytes),
+    Sent: formatSize(uploadedBytes),
+    'There already': formatSize(reusedBytes),
+    'SHA-256': sha256,
+  });
+}
+
+function pulledText(pulled: PulledStack): string {
+  const { digest, unchanged, downloadedBytes, reusedBytes } = pulled;
+  return details({
+    ...stackFacts(pulled),
+    Digest: digest,
+    Fetched: unchanged ? 'nothing: the template has this image already' : formatSize(downloadedBytes),
+    Reused: unchanged ? undefined : formatSize(reusedBytes),
+  });
+}
+
+function artifactText(artifact: RemoteArtifact): string {
+  const { reference, digest, artifactType, storedBytes, sha256, sizeBytes, missingBytes } = artifact;
+  return details({
+    Reference: reference,
+    Digest: digest,
+    Type: artifactType || 'not known',
+    Stored: formatSize(storedBytes),
+    Size: sizeBytes === undefined ? undefined : formatSize(sizeBytes),
+    'To fetch': missingBytes === undefined ? undefined : `at most ${formatSize(missingBytes)}`,
+    'SHA-256': sha256,
+  });
+}
+
+function parseCount(text: string): number {
+  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError('It must be a whole number from 1 to 99.');
+  return Number(text);
+}

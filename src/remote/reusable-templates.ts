@@ -1,0 +1,41 @@
+// Which templates of this host a pull may take chunks from.
+
+import { type Catalog, parseStackName } from '../catalog/catalog.js';
+import type { Template } from '../catalog/templates.js';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import type { KnownChunks } from './known-chunks.js';
+
+// Templates that have to be read for their digest or their chunks: more would take longer than fetching.
+const READ_AT_MOST = 8;
+
+/** First the template that is replaced, then those with known chunks, then the newest of the others. */
+export async function reusableTemplates(
+  task: Task,
+  catalog: Catalog,
+  known: KnownChunks,
+  replaced: string,
+): Promise<Template[]> {
+  const cut = await known.names();
+  const rank = ({ path, sha256 }: Template) => (path === replaced ? 0 : cut.has(sha256) ? 1 : 2);
+  const newerFirst = (a: Template, b: Template) => Number(b.identity.mtimeNs - a.identity.mtimeNs);
+  const templates = await templatesOf(task, catalog);
+  templates.sort((a, b) => rank(a) - rank(b) || newerFirst(a, b));
+  let read = 0;
+  return templates.filter((template) => rank(template) < 2 || read++ < READ_AT_MOST);
+}
+
+/** The templates with known digests. A few whose digests are not known are hashed. */
+export async function templatesOf(task: Task, catalog: Catalog): Promise<Template[]> {
+  const unknown = [...(await catalog.templates(task.signal))].filter(
+    ([, template]) => template === undefined,
+  );
+  for (const [name] of unknown.slice(0, READ_AT_MOST)) {
+    await catalog.stack(parseStackName(name), task.signal).catch((error) => {
+      task.checkAborted();
+      // A template that cannot be used now is no help, and no obstacle.
+      if (!(error instanceof RootfsError)) throw error;
+    });
+  }
+  return catalog.known(task.signal);
+}
