@@ -24,7 +24,7 @@ export const copy = {
   quick: { rounds: 3, seconds: 3 },
   turn: ONE_SAMPLE,
   warmUps: 1,
-  targets: [atMostTimes('library', 1.0, 'plain cp')],
+  targets: [atMostTimes('library', 1.05, 'plain cp')],
   async contestants(workspace) {
     const template = await workspace.template('sparse');
     const contestants = [

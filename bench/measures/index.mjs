@@ -1,6 +1,7 @@
 // The table of all that is measured.
 import { burst } from './burst.mjs';
 import { clone } from './clone.mjs';
+import { coldPlaced, coldPublished, coldSize, coldSpace } from './cold.mjs';
 import { copy, copyBlocks } from './copy.mjs';
 import { eventLoop, eventLoopCopies } from './event-loop.mjs';
 import { extents } from './extents.mjs';
@@ -8,13 +9,16 @@ import { firstClone } from './first-clone.mjs';
 import { forks } from './fork.mjs';
 import { grown } from './grown.mjs';
 import { hash, hashMemory } from './hash.mjs';
+import { holds } from './holds.mjs';
 import { listing } from './listing.mjs';
 import { manySlots } from './many-slots.mjs';
 import { memory } from './memory.mjs';
 import { pool } from './pool.mjs';
 import { publish } from './publish.mjs';
 import { realistic } from './realistic.mjs';
+import { restoreFirst, restoreLater } from './restore.mjs';
 import { stacks } from './stacks.mjs';
+import { stacksNewProcess } from './stacks-new-process.mjs';
 import { verifySnapshot } from './verify-snapshot.mjs';
 
 /**
@@ -50,17 +54,25 @@ export const MEASURES = [
   pool,
   burst,
   firstClone,
+  coldPublished,
+  coldPlaced,
+  coldSize,
+  coldSpace,
   hash,
   hashMemory,
   copy,
   copyBlocks,
   eventLoop,
   eventLoopCopies,
+  holds,
   manySlots,
   stacks,
+  stacksNewProcess,
   listing,
   ...forks,
   verifySnapshot,
+  restoreFirst,
+  restoreLater,
   publish,
   memory,
 ];
