@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# npm run demo: builds what is missing or out of date and runs demo.cjs, as root in a mount namespace of its own, so that nothing stays mounted.
+# npm run demo, demo:fleet: builds what is missing or out of date and runs the program given (demo.cjs), as root in a mount namespace of its own, so that nothing stays mounted.
 set -euo pipefail
+program=examples/${1:-demo.cjs}
 cd "$(dirname "$0")/.."
 
 fail() { printf 'demo: %s\n' "$@" >&2; exit 1; }
@@ -37,6 +38,6 @@ fi
 if out_of_date dist/index.js src tsconfig.build.json; then npm run --silent build:ts; fi
 
 if [ "$(id -u)" = 0 ] && unshare --mount --propagation private true 2>/dev/null; then
-  exec unshare --mount --propagation private node examples/demo.cjs --may-mount
+  exec unshare --mount --propagation private node "$program" --may-mount
 fi
-exec node examples/demo.cjs
+exec node "$program"

@@ -9,7 +9,7 @@ import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import { digestOf } from './artifact.js';
 import type { BlobReader, ReadOptions } from './blob-reader.js';
-import type { ChunkList, Pack } from './chunk-list.js';
+import { CHUNK_LIMIT, type ChunkList, type Pack } from './chunk-list.js';
 import { decompress } from './frames.js';
 
 export interface PackRequest {
@@ -131,7 +131,7 @@ function runsOf(frames: readonly Frame[], packBytes: number): Run[] {
   return runs;
 }
 
-/** Never holds more than one chunk, whatever the frames decompress to. */
+/** Never holds more than one chunk, whatever the frames decompress to. `take` gets memory that is used again. */
 async function eachChunk(
   stdout: Readable,
   list: ChunkList,
@@ -139,13 +139,13 @@ async function eachChunk(
   take: (chunk: number, content: Buffer) => Promise<void>,
 ): Promise<void> {
   let next = 0;
-  let content = Buffer.alloc(0);
+  const memory = Buffer.allocUnsafe(CHUNK_LIMIT);
   let filled = 0;
   for await (const part of stdout) {
     for (let done = 0; done < part.length; ) {
       const frame = frames[next];
       if (frame === undefined) throw new WrongBytes('it decompresses to more than its chunks');
-      if (filled === 0) content = Buffer.allocUnsafe(list.length(frame.chunk));
+      const content = memory.subarray(0, list.length(frame.chunk));
       const count = (part as Buffer).copy(content, filled, done);
       done += count;
       filled += count;

@@ -106,3 +106,14 @@ function run(host: Host, example: string, ...args: string[]): Promise<Outcome> {
     );
   });
 }
+
+test('the fleet demo pulls an update with fewer bytes than the template', async ({ skip }) => {
+  const missing = lacks('docker-registry', 'skopeo', 'zstd');
+  if (missing) skip(missing);
+  const env = { ...process.env, DEMO_MEGABYTES: '16' };
+  const { stdout } = await exec(process.execPath, ['examples/fleet.cjs'], { env });
+  const pulled = [...stdout.matchAll(/^pull the \w+ +([\d.]+) MiB/gm)].map(([, bytes]) => Number(bytes));
+  expect(pulled).toHaveLength(2);
+  expect(pulled[1]).toBeLessThan(pulled[0] as number);
+  expect(stdout).toContain('has a disk of the update');
+}, 120_000);

@@ -34,102 +34,106 @@ async function partial(host: Host): Promise<string[]> {
   return (await readdir(pullsOf(host))).filter((name) => name.startsWith('sha256-'));
 }
 
-describe.skipIf(missing !== undefined)(`a pull${missing === undefined ? '' : ` (${missing})`}`, () => {
-  test('that is killed at any moment leaves the catalog as it was, and goes on', async () => {
-    const { proxy, host, sha256, reference } = await setting();
-    const body = `
+describe.skipIf(missing !== undefined)(
+  `a pull${missing === undefined ? '' : ` (${missing})`}`,
+  { timeout: 120_000 },
+  () => {
+    test('that is killed at any moment leaves the catalog as it was, and goes on', async () => {
+      const { proxy, host, sha256, reference } = await setting();
+      const body = `
       const registry = new lib.RootfsRegistry(args.config);
       await registry.pullStack(args.reference, { concurrency: 1, onProgress: ({ step, bytesDone }) => {
         if (step === args.step && bytesDone >= args.bytes) process.kill(process.pid, 'SIGKILL');
       } });`;
-    const { config } = host.registry;
-    for (const [step, bytes] of [
-      ['download', 1],
-      ['download', 6 * MiB],
-      ['check', 1],
-    ] as const) {
-      const { signal } = await exitOf(startChild(body, { config, reference, step, bytes }));
-      expect(signal).toBe('SIGKILL');
-      expect(await exists(host.template('app'))).toBe(false);
-      expect(await partial(host)).toHaveLength(1);
-    }
-    const before = proxy.seen.length;
-    const pulled = await host.registry.pullStack(reference);
-    expect(pulled).toMatchObject({ sha256, unchanged: false });
-    expect(pulled.reusedBytes).toBeGreaterThan(11 * MiB);
-    // The manifest and the index, but no pack.
-    expect(proxy.seen.length - before).toBeLessThanOrEqual(2);
-    expect(await sha256Of(host.template('app'))).toBe(sha256);
-    expect(await partial(host)).toEqual([]);
-  });
-
-  test('that was interrupted takes nothing on trust: damaged bytes are fetched again', async () => {
-    const { proxy, host, sha256, reference } = await setting();
-    let blobs = 0;
-    proxy.rule = ({ url }) => (url.includes('/blobs/') && ++blobs > 2 ? { status: 403 } : undefined);
-    await rejection(host.registry.pullStack(reference, { concurrency: 1 }), 'REGISTRY_UNAUTHORIZED');
-    const [name] = await partial(host);
-    const image = join(pullsOf(host), name as string, 'stack/rootfs.ext4');
-    const { size } = await stat(image);
-    await truncate(image, 3 * MiB);
-    await truncate(image, size + MiB);
-    proxy.rule = () => undefined;
-    expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
-    expect(await sha256Of(host.template('app'))).toBe(sha256);
-  });
-
-  test('that is aborted ends at once, with ABORT_ERR', async () => {
-    const { host, reference } = await setting();
-    const controller = new AbortController();
-    const pulling = host.registry.pullStack(reference, {
-      signal: controller.signal,
-      onProgress: () => controller.abort(),
+      const { config } = host.registry;
+      for (const [step, bytes] of [
+        ['download', 1],
+        ['download', 6 * MiB],
+        ['check', 1],
+      ] as const) {
+        const { signal } = await exitOf(startChild(body, { config, reference, step, bytes }));
+        expect(signal).toBe('SIGKILL');
+        expect(await exists(host.template('app'))).toBe(false);
+        expect(await partial(host)).toHaveLength(1);
+      }
+      const before = proxy.seen.length;
+      const pulled = await host.registry.pullStack(reference);
+      expect(pulled).toMatchObject({ sha256, unchanged: false });
+      expect(pulled.reusedBytes).toBeGreaterThan(11 * MiB);
+      // The manifest and the index, but no pack.
+      expect(proxy.seen.length - before).toBeLessThanOrEqual(2);
+      expect(await sha256Of(host.template('app'))).toBe(sha256);
+      expect(await partial(host)).toEqual([]);
     });
-    await rejection(pulling, 'ABORT_ERR');
-    expect(await exists(host.template('app'))).toBe(false);
-    expect(await host.registry.pullStack(reference)).toMatchObject({ name: 'app' });
-  });
 
-  test('without space for the data fails before any pack is fetched', async () => {
-    const { path } = filesystemNamed('XFS');
-    const { proxy, host, sha256, reference } = await setting(path);
-    const filler = join(host.root, 'filler');
-    await writeFile(filler, '');
-    const { bavail, bsize } = await statfs(host.root);
-    await promisify(execFile)('fallocate', ['-l', `${bavail * bsize - 6 * MiB}`, filler]);
-    const error = await rejection(host.registry.pullStack(reference), 'ENOSPC');
-    expect(error.message).toMatch(/needs \d+ bytes/);
-    expect(proxy.seen.filter(({ url }) => url.includes('/blobs/'))).toHaveLength(1);
-    await truncate(filler, 0);
-    expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
-  });
+    test('that was interrupted takes nothing on trust: damaged bytes are fetched again', async () => {
+      const { proxy, host, sha256, reference } = await setting();
+      let blobs = 0;
+      proxy.rule = ({ url }) => (url.includes('/blobs/') && ++blobs > 2 ? { status: 403 } : undefined);
+      await rejection(host.registry.pullStack(reference, { concurrency: 1 }), 'REGISTRY_UNAUTHORIZED');
+      const [name] = await partial(host);
+      const image = join(pullsOf(host), name as string, 'stack/rootfs.ext4');
+      const { size } = await stat(image);
+      await truncate(image, 3 * MiB);
+      await truncate(image, size + MiB);
+      proxy.rule = () => undefined;
+      expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
+      expect(await sha256Of(host.template('app'))).toBe(sha256);
+    });
 
-  test('that nobody has continued for a week is removed by the next one', async () => {
-    const { host, reference } = await setting();
-    const old = join(pullsOf(host), `sha256-${'0'.repeat(64)}`);
-    const recent = join(pullsOf(host), `sha256-${'1'.repeat(64)}`);
-    for (const path of [old, recent]) await mkdir(path, { recursive: true });
-    const eightDaysAgo = Date.now() / 1000 - 8 * 24 * 3600;
-    await utimes(old, eightDaysAgo, eightDaysAgo);
-    await host.registry.pullStack(reference);
-    for (let tries = 0; tries < 100 && (await exists(old)); tries++) await sleep(20);
-    expect(await exists(old)).toBe(false);
-    expect(await exists(recent)).toBe(true);
-  });
+    test('that is aborted ends at once, with ABORT_ERR', async () => {
+      const { host, reference } = await setting();
+      const controller = new AbortController();
+      const pulling = host.registry.pullStack(reference, {
+        signal: controller.signal,
+        onProgress: () => controller.abort(),
+      });
+      await rejection(pulling, 'ABORT_ERR');
+      expect(await exists(host.template('app'))).toBe(false);
+      expect(await host.registry.pullStack(reference)).toMatchObject({ name: 'app' });
+    });
 
-  test('uses no chunk of a damaged template, and names it', async () => {
-    const { host, sha256, reference } = await setting();
-    await publishFiles(host, 'mine', { different: [2] });
-    const known = await host.registry.pullStack(reference, { name: 'first' });
-    expect(known.reusedBytes).toBeGreaterThan(8 * MiB);
-    await host.registry.removeStack('first');
-    // Other bytes under the times that a record knows: as a faulty disk gives them.
-    const { atime, mtime } = await stat(host.template('mine'));
-    const file = await open(host.template('mine'), 'r+');
-    for (let at = 0; at < 128 * MiB; at += 64 * 1024) await file.write(Buffer.from('x'), 0, 1, at);
-    await file.close();
-    await utimes(host.template('mine'), atime, mtime);
-    expect(await host.registry.pullStack(reference, { name: 'second' })).toMatchObject({ sha256 });
-    expect(await sha256Of(host.template('second'))).toBe(sha256);
-  });
-});
+    test('without space for the data fails before any pack is fetched', async () => {
+      const { path } = filesystemNamed('XFS');
+      const { proxy, host, sha256, reference } = await setting(path);
+      const filler = join(host.root, 'filler');
+      await writeFile(filler, '');
+      const { bavail, bsize } = await statfs(host.root);
+      await promisify(execFile)('fallocate', ['-l', `${bavail * bsize - 6 * MiB}`, filler]);
+      const error = await rejection(host.registry.pullStack(reference), 'ENOSPC');
+      expect(error.message).toMatch(/needs \d+ bytes/);
+      expect(proxy.seen.filter(({ url }) => url.includes('/blobs/'))).toHaveLength(1);
+      await truncate(filler, 0);
+      expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
+    });
+
+    test('that nobody has continued for a week is removed by the next one', async () => {
+      const { host, reference } = await setting();
+      const old = join(pullsOf(host), `sha256-${'0'.repeat(64)}`);
+      const recent = join(pullsOf(host), `sha256-${'1'.repeat(64)}`);
+      for (const path of [old, recent]) await mkdir(path, { recursive: true });
+      const eightDaysAgo = Date.now() / 1000 - 8 * 24 * 3600;
+      await utimes(old, eightDaysAgo, eightDaysAgo);
+      await host.registry.pullStack(reference);
+      for (let tries = 0; tries < 100 && (await exists(old)); tries++) await sleep(20);
+      expect(await exists(old)).toBe(false);
+      expect(await exists(recent)).toBe(true);
+    });
+
+    test('uses no chunk of a damaged template, and names it', async () => {
+      const { host, sha256, reference } = await setting();
+      await publishFiles(host, 'mine', { different: [2] });
+      const known = await host.registry.pullStack(reference, { name: 'first' });
+      expect(known.reusedBytes).toBeGreaterThan(8 * MiB);
+      await host.registry.removeStack('first');
+      // Other bytes under the times that a record knows: as a faulty disk gives them.
+      const { atime, mtime } = await stat(host.template('mine'));
+      const file = await open(host.template('mine'), 'r+');
+      for (let at = 0; at < 128 * MiB; at += 64 * 1024) await file.write(Buffer.from('x'), 0, 1, at);
+      await file.close();
+      await utimes(host.template('mine'), atime, mtime);
+      expect(await host.registry.pullStack(reference, { name: 'second' })).toMatchObject({ sha256 });
+      expect(await sha256Of(host.template('second'))).toBe(sha256);
+    });
+  },
+);

@@ -46,118 +46,127 @@ async function guarded(challenge: (proxy: FaultyProxy) => string, login: string)
 const secretIn = (proxy: FaultyProxy) =>
   proxy.seen.filter(({ headers }) => headers.authorization !== undefined);
 
-describe.skipIf(missing !== undefined)(`logins${missing === undefined ? '' : ` (${missing})`}`, () => {
-  test('a registry with htpasswd takes pushes and pulls of who is logged in, over checked TLS', async () => {
-    const certificates = (await Host.in()).root;
-    const at = (name: string) => join(certificates, name);
-    const subject = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2'];
-    const files = ['-keyout', at('key.pem'), '-out', at('ca.pem')];
-    await run('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject]);
-    await run('htpasswd', ['-Bbc', at('htpasswd'), 'ann', PASSWORD]);
-    const { host: registry } = await startOciRegistry({
-      scheme: 'https',
-      config: `http: { addr: HOST, tls: { certificate: ${at('ca.pem')}, key: ${at('key.pem')} } }
+describe.skipIf(missing !== undefined)(
+  `logins${missing === undefined ? '' : ` (${missing})`}`,
+  { timeout: 120_000 },
+  () => {
+    test('a registry with htpasswd takes pushes and pulls of who is logged in, over checked TLS', async () => {
+      const certificates = (await Host.in()).root;
+      const at = (name: string) => join(certificates, name);
+      const subject = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2'];
+      const files = ['-keyout', at('key.pem'), '-out', at('ca.pem')];
+      await run('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject]);
+      await run('htpasswd', ['-Bbc', at('htpasswd'), 'ann', PASSWORD]);
+      const { host: registry } = await startOciRegistry({
+        scheme: 'https',
+        config: `http: { addr: HOST, tls: { certificate: ${at('ca.pem')}, key: ${at('key.pem')} } }
 auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
+      });
+      const host = await Host.in(undefined, { registries: { [registry]: { ca: at('ca.pem') } } });
+      await publishFiles(host, 'app', { megabytes: 2 });
+      const push = () => host.registry.pushStack('app', `${registry}/app:1`);
+      await rejection(push(), 'REGISTRY_UNAUTHORIZED');
+      await logInTo(host.root, { [registry]: 'ann' });
+      await push();
+      expect(await host.registry.pullStack(`${registry}/app:1`, { name: 'again' })).toMatchObject({
+        name: 'again',
+      });
+      const unchecked = await Host.in();
+      const error = await rejection(unchecked.registry.pullStack(`${registry}/app:1`), 'REGISTRY_FAILED');
+      expect(error.message).toMatch(/certificate/i);
     });
-    const host = await Host.in(undefined, { registries: { [registry]: { ca: at('ca.pem') } } });
-    await publishFiles(host, 'app', { megabytes: 2 });
-    const push = () => host.registry.pushStack('app', `${registry}/app:1`);
-    await rejection(push(), 'REGISTRY_UNAUTHORIZED');
-    await logInTo(host.root, { [registry]: 'ann' });
-    await push();
-    expect(await host.registry.pullStack(`${registry}/app:1`, { name: 'again' })).toMatchObject({
-      name: 'again',
+
+    test('a login does not follow a redirect to another host', async () => {
+      const { proxy, guard, sha256, registry } = await guarded(() => 'Basic realm="here"', basic('ann'));
+      const storage = await startFaultyProxy(registry);
+      const host = await hostFor([proxy.host, storage.host]);
+      await logInTo(host.root, { [proxy.host]: 'ann' });
+      proxy.rule = (request) =>
+        request.method === 'GET' && request.url.includes('/blobs/')
+          ? { status: 307, headers: { location: `http://${storage.host}${request.url}` } }
+          : guard(request);
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
+      expect(storage.seen.length).toBeGreaterThan(0);
+      expect(secretIn(storage)).toEqual([]);
     });
-    const unchecked = await Host.in();
-    const error = await rejection(unchecked.registry.pullStack(`${registry}/app:1`), 'REGISTRY_FAILED');
-    expect(error.message).toMatch(/certificate/i);
-  });
 
-  test('a login does not follow a redirect to another host', async () => {
-    const { proxy, guard, sha256, registry } = await guarded(() => 'Basic realm="here"', basic('ann'));
-    const storage = await startFaultyProxy(registry);
-    const host = await hostFor([proxy.host, storage.host]);
-    await logInTo(host.root, { [proxy.host]: 'ann' });
-    proxy.rule = (request) =>
-      request.method === 'GET' && request.url.includes('/blobs/')
-        ? { status: 307, headers: { location: `http://${storage.host}${request.url}` } }
-        : guard(request);
-    expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
-    expect(storage.seen.length).toBeGreaterThan(0);
-    expect(secretIn(storage)).toEqual([]);
-  });
+    test('a token comes from the service that the registry names at its own address', async () => {
+      const challenge = (proxy: FaultyProxy) => `Bearer realm="http://${proxy.host}/token",service="here"`;
+      const { proxy, guard, sha256 } = await guarded(challenge, 'Bearer abc');
+      const host = await hostFor([proxy.host]);
+      await logInTo(host.root, { [proxy.host]: 'ann' });
+      proxy.rule = (request) =>
+        request.url.startsWith('/token') ? { status: 200, body: '{"token":"abc"}' } : guard(request);
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
+      const [asked, ...more] = proxy.seen.filter(({ url }) => url.startsWith('/token'));
+      expect(more).toEqual([]);
+      expect(asked?.headers.authorization).toBe(basic('ann'));
+      expect(asked?.url).toContain(`scope=${encodeURIComponent('repository:app:pull')}`);
+    });
 
-  test('a token comes from the service that the registry names at its own address', async () => {
-    const challenge = (proxy: FaultyProxy) => `Bearer realm="http://${proxy.host}/token",service="here"`;
-    const { proxy, guard, sha256 } = await guarded(challenge, 'Bearer abc');
-    const host = await hostFor([proxy.host]);
-    await logInTo(host.root, { [proxy.host]: 'ann' });
-    proxy.rule = (request) =>
-      request.url.startsWith('/token') ? { status: 200, body: '{"token":"abc"}' } : guard(request);
-    expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
-    const [asked, ...more] = proxy.seen.filter(({ url }) => url.startsWith('/token'));
-    expect(more).toEqual([]);
-    expect(asked?.headers.authorization).toBe(basic('ann'));
-    expect(asked?.url).toContain(`scope=${encodeURIComponent('repository:app:pull')}`);
-  });
-
-  test('a token service elsewhere is not asked unless it is named in realms', async () => {
-    const other = await startFaultyProxy('127.0.0.1:9');
-    const { proxy, sha256 } = await guarded(() => `Bearer realm="http://${other.host}/token"`, 'Bearer abc');
-    const host = await hostFor([proxy.host, other.host]);
-    await logInTo(host.root, { [proxy.host]: 'ann' });
-    other.rule = () => ({ status: 200, body: '{"access_token":"abc"}' });
-    const pull = (registries = host.registry.config.registries) =>
-      host.anotherRegistry({ registries }).pullStack(`${proxy.host}/app:1`);
-    expect((await rejection(pull(), 'REGISTRY_UNAUTHORIZED')).message).toContain('realms');
-    expect(other.seen).toEqual([]);
-    const registries = {
-      [proxy.host]: { insecure: true, realms: [other.host] },
-      [other.host]: { insecure: true },
-    };
-    expect(await pull(registries)).toMatchObject({ sha256 });
-    for (const realm of [
-      'https://169.254.169.254/token',
-      'https://localhost/token',
-      'https://[::1]/token',
-      'x',
-    ]) {
-      const { proxy: hostile } = await guarded(() => `Bearer realm="${realm}"`, 'Bearer abc');
-      await rejection(
-        (await hostFor([hostile.host])).registry.pullStack(`${hostile.host}/app:1`),
-        'REGISTRY_UNAUTHORIZED',
+    test('a token service elsewhere is not asked unless it is named in realms', async () => {
+      const other = await startFaultyProxy('127.0.0.1:9');
+      const { proxy, sha256 } = await guarded(
+        () => `Bearer realm="http://${other.host}/token"`,
+        'Bearer abc',
       );
-    }
-  });
-
-  test('a mirror is asked first, without the login of the registry behind it', async () => {
-    const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic('ann'));
-    const mirror = await startFaultyProxy(registry);
-    const registries = {
-      [proxy.host]: { insecure: true, mirrors: [mirror.host] },
-      [mirror.host]: { insecure: true },
-    };
-    const host = await Host.in(undefined, { registries });
-    await logInTo(host.root, { [proxy.host]: 'ann' });
-    expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
-    expect(proxy.seen).toEqual([]);
-    expect(secretIn(mirror)).toEqual([]);
-    // What the mirror does not have, or has damaged, comes from the registry.
-    mirror.rule = ({ url }) => (url.includes('/blobs/') ? { flip: 40 } : undefined);
-    expect(await host.registry.pullStack(`${proxy.host}/app:1`, { name: 'second' })).toMatchObject({
-      sha256,
+      const host = await hostFor([proxy.host, other.host]);
+      await logInTo(host.root, { [proxy.host]: 'ann' });
+      other.rule = () => ({ status: 200, body: '{"access_token":"abc"}' });
+      const pull = (registries = host.registry.config.registries) =>
+        host.anotherRegistry({ registries }).pullStack(`${proxy.host}/app:1`);
+      expect((await rejection(pull(), 'REGISTRY_UNAUTHORIZED')).message).toContain('realms');
+      expect(other.seen).toEqual([]);
+      const registries = {
+        [proxy.host]: { insecure: true, realms: [other.host] },
+        [other.host]: { insecure: true },
+      };
+      expect(await pull(registries)).toMatchObject({ sha256 });
+      for (const realm of [
+        'https://169.254.169.254/token',
+        'https://localhost/token',
+        'https://[::1]/token',
+        'x',
+      ]) {
+        const { proxy: hostile } = await guarded(() => `Bearer realm="${realm}"`, 'Bearer abc');
+        await rejection(
+          (await hostFor([hostile.host])).registry.pullStack(`${hostile.host}/app:1`),
+          'REGISTRY_UNAUTHORIZED',
+        );
+      }
     });
-    mirror.rule = () => ({ status: 404 });
-    expect(await host.registry.pullStack(`${proxy.host}/app:1`, { name: 'third' })).toMatchObject({ sha256 });
-  });
 
-  test('no error tells a password', async () => {
-    const { proxy } = await guarded(() => 'Basic realm="here"', 'Basic other');
-    const host = await hostFor([proxy.host]);
-    await logInTo(host.root, { [proxy.host]: 'ann' });
-    const error = await rejection(host.registry.pullStack(`${proxy.host}/app:1`), 'REGISTRY_UNAUTHORIZED');
-    const told = JSON.stringify([error.message, String(error.cause), error.stack]);
-    expect(told).not.toContain(PASSWORD);
-    expect(told).not.toContain(basic('ann').slice('Basic '.length));
-  });
-});
+    test('a mirror is asked first, without the login of the registry behind it', async () => {
+      const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic('ann'));
+      const mirror = await startFaultyProxy(registry);
+      const registries = {
+        [proxy.host]: { insecure: true, mirrors: [mirror.host] },
+        [mirror.host]: { insecure: true },
+      };
+      const host = await Host.in(undefined, { registries });
+      await logInTo(host.root, { [proxy.host]: 'ann' });
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
+      expect(proxy.seen).toEqual([]);
+      expect(secretIn(mirror)).toEqual([]);
+      // What the mirror does not have, or has damaged, comes from the registry.
+      mirror.rule = ({ url }) => (url.includes('/blobs/') ? { flip: 40 } : undefined);
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`, { name: 'second' })).toMatchObject({
+        sha256,
+      });
+      mirror.rule = () => ({ status: 404 });
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`, { name: 'third' })).toMatchObject({
+        sha256,
+      });
+    });
+
+    test('no error tells a password', async () => {
+      const { proxy } = await guarded(() => 'Basic realm="here"', 'Basic other');
+      const host = await hostFor([proxy.host]);
+      await logInTo(host.root, { [proxy.host]: 'ann' });
+      const error = await rejection(host.registry.pullStack(`${proxy.host}/app:1`), 'REGISTRY_UNAUTHORIZED');
+      const told = JSON.stringify([error.message, String(error.cause), error.stack]);
+      expect(told).not.toContain(PASSWORD);
+      expect(told).not.toContain(basic('ann').slice('Basic '.length));
+    });
+  },
+);

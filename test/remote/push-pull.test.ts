@@ -19,179 +19,183 @@ const missing = lacks('docker-registry', 'zstd', 'mke2fs');
 
 const changed = { different: [5] };
 
-describe.skipIf(missing !== undefined)(`push and pull${missing === undefined ? '' : ` (${missing})`}`, () => {
-  describeEachFilesystem(
-    (filesystem) => {
-      test('a pulled stack has the bytes and the digest of the pushed one', async () => {
-        const { host: registry } = await startOciRegistry();
-        const [a, b] = [
-          await hostFor([registry], filesystem.path),
-          await hostFor([registry], filesystem.path),
-        ];
-        const sha256 = await publishFiles(a, 'app');
-        const pushed = await a.registry.pushStack('app', `${registry}/team/app:1`);
-        expect(pushed).toMatchObject({ reference: `${registry}/team/app:1`, sha256, reusedBytes: 0 });
-        const pulled = await b.registry.pullStack(`${registry}/team/app:1`);
-        expect(pulled).toMatchObject({
-          name: 'app',
-          sha256,
-          digest: pushed.digest,
-          unchanged: false,
-          reusedBytes: 0,
+describe.skipIf(missing !== undefined)(
+  `push and pull${missing === undefined ? '' : ` (${missing})`}`,
+  { timeout: 120_000 },
+  () => {
+    describeEachFilesystem(
+      (filesystem) => {
+        test('a pulled stack has the bytes and the digest of the pushed one', async () => {
+          const { host: registry } = await startOciRegistry();
+          const [a, b] = [
+            await hostFor([registry], filesystem.path),
+            await hostFor([registry], filesystem.path),
+          ];
+          const sha256 = await publishFiles(a, 'app');
+          const pushed = await a.registry.pushStack('app', `${registry}/team/app:1`);
+          expect(pushed).toMatchObject({ reference: `${registry}/team/app:1`, sha256, reusedBytes: 0 });
+          const pulled = await b.registry.pullStack(`${registry}/team/app:1`);
+          expect(pulled).toMatchObject({
+            name: 'app',
+            sha256,
+            digest: pushed.digest,
+            unchanged: false,
+            reusedBytes: 0,
+          });
+          expect(await sha256Of(b.template('app'))).toBe(sha256);
+          expect((await stat(b.template('app'))).mode & 0o777).toBe(0o444);
+          expect(await b.stagedInCatalog()).toEqual([]);
+          expect(await partialPulls(b)).toEqual([]);
+          const clone = await b.registry.cloneForVm('vm', 'app', { writable: true });
+          expect(clone.sourceSha256).toBe(sha256);
+          // What is zero in the image is a hole.
+          expect(await holeBytes(b.template('app'))).toBeGreaterThan(32 * MiB);
         });
-        expect(await sha256Of(b.template('app'))).toBe(sha256);
-        expect((await stat(b.template('app'))).mode & 0o777).toBe(0o444);
-        expect(await b.stagedInCatalog()).toEqual([]);
-        expect(await partialPulls(b)).toEqual([]);
-        const clone = await b.registry.cloneForVm('vm', 'app', { writable: true });
-        expect(clone.sourceSha256).toBe(sha256);
-        // The image has few extents, whatever order its chunks came in.
-        expect(await holeBytes(b.template('app'))).toBeGreaterThan(32 * MiB);
-      });
-    },
-    ({ name }) => ['XFS', 'btrfs', 'ext4', 'tmpfs'].includes(name),
-  );
-
-  test('an update fetches what the host lacks, by ranges', async () => {
-    const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
-    await publishFiles(a, 'app');
-    await a.registry.pushStack('app', `${registry}/app:1`);
-    const cold = await b.registry.pullStack(`${registry}/app:1`);
-    const sha256 = await publishFiles(a, 'app', changed);
-    await a.registry.pushStack('app', `${registry}/app:2`);
-    const other = await rejection(b.registry.pullStack(`${registry}/app:2`), 'STACK_EXISTS');
-    expect(other.path).toBe(b.template('app'));
-    const update = await b.registry.pullStack(`${registry}/app:2`, { replace: true });
-    expect(update).toMatchObject({ sha256, replaced: true, unchanged: false });
-    expect(update.downloadedBytes).toBeLessThan(cold.downloadedBytes * 0.25);
-    expect(update.reusedBytes).toBeGreaterThan(9 * MiB);
-    expect(await sha256Of(b.template('app'))).toBe(sha256);
-  });
-
-  test('a host that built its own version before reuses that', async () => {
-    const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
-    await publishFiles(a, 'app', changed);
-    const { sha256 } = await a.registry.pushStack('app', `${registry}/app:1`);
-    await publishFiles(b, 'mine');
-    const pulled = await b.registry.pullStack(`${registry}/app:1`, { name: 'other' });
-    expect(pulled).toMatchObject({ name: 'other', sha256 });
-    expect(pulled.downloadedBytes).toBeLessThan(3 * MiB);
-  });
-
-  test('the same image again is unchanged, and pushes the same digest', async () => {
-    const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
-    await publishFiles(a, 'app');
-    const first = await a.registry.pushStack('app', `${registry}/app:1`);
-    await b.registry.pullStack(`${registry}/app:1`);
-    const inode = (await stat(b.template('app'))).ino;
-    const again = await b.registry.pullStack(`${registry}/app@${first.digest}`);
-    expect(again).toMatchObject({ unchanged: true, downloadedBytes: 0 });
-    expect((await stat(b.template('app'))).ino).toBe(inode);
-    const second = await b.registry.pushStack('app', `${registry}/app:same`);
-    expect(second).toMatchObject({ digest: first.digest, uploadedBytes: 0 });
-  });
-
-  test('two pulls of one artifact at once: one fetches, the other finds it unchanged', async () => {
-    const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
-    await publishFiles(a, 'app');
-    await a.registry.pushStack('app', `${registry}/app:1`);
-    const both: RootfsRegistry[] = [b.registry, b.anotherRegistry()];
-    const pulled = await Promise.all(both.map((each) => each.pullStack(`${registry}/app:1`)));
-    expect(pulled.map(({ unchanged }) => unchanged).sort()).toEqual([false, true]);
-  });
-
-  test('cat and zstd restore the image without this library, also after skopeo has copied it', async () => {
-    const { host: registry } = await startOciRegistry();
-    const a = await hostFor([registry]);
-    const sha256 = await publishFiles(a, 'app');
-    const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
-    const layout = join(a.root, 'layout');
-    const copied = [`docker://${registry}/app:1`, `oci:${layout}:app`];
-    await run('skopeo', ['copy', '-q', '--src-tls-verify=false', ...copied]);
-    const blob = (name: string) => join(layout, 'blobs/sha256', name.replace('sha256:', ''));
-    const manifest = JSON.parse(await readFile(blob(digest), 'utf8'));
-    const packs = manifest.layers
-      .filter(({ mediaType }: { mediaType: string }) => mediaType.endsWith('raw+zstd'))
-      .map((layer: { digest: string }) => blob(layer.digest));
-    const restored = join(a.root, 'restored');
-    await execute('bash', ['-c', `cat "$@" | zstd -dqc > '${restored}'`, 'bash', ...packs]);
-    expect(await sha256Of(restored)).toBe(sha256);
-  });
-
-  test('a base in the same registry saves compressing and sending its packs', async () => {
-    const { host: registry } = await startOciRegistry();
-    const a = await hostFor([registry]);
-    await publishFiles(a, 'app');
-    await a.registry.pushStack('app', `${registry}/app:1`);
-    const sha256 = await publishFiles(a, 'app', changed);
-    const pushed = await a.registry.pushStack('app', `${registry}/else/where:2`, {
-      base: `${registry}/app:1`,
-    });
-    expect(pushed.reusedBytes).toBeGreaterThan(0);
-    const b = await hostFor([registry]);
-    expect(await b.registry.pullStack(`${registry}/else/where:2`)).toMatchObject({ sha256 });
-  });
-
-  test('the config of a container image travels with the stack', async () => {
-    const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
-    const sha256 = await publishFiles(a, 'app');
-    const image = { entrypoint: ['/sbin/init'], env: ['A=1'] };
-    await writeFile(`${a.template('app')}.${sha256}.json`, JSON.stringify(image));
-    await a.registry.pushStack('app', `${registry}/app:1`);
-    await b.registry.pullStack(`${registry}/app:1`);
-    expect((await b.anotherRegistry().stack('app'))?.image).toEqual(image);
-  });
-
-  test('what is verified before anything is fetched can refuse the artifact', async () => {
-    const { host: registry } = await startOciRegistry();
-    const [a, b] = [await hostFor([registry]), await hostFor([registry])];
-    await publishFiles(a, 'app');
-    const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
-    const seen: unknown[] = [];
-    const verify = async (artifact: object) => {
-      seen.push(artifact);
-      throw new Error('not signed');
-    };
-    await expect(b.registry.pullStack(`${registry}/app:1`, { verify })).rejects.toThrow('not signed');
-    expect(seen).toEqual([{ reference: `${registry}/app:1`, digest }]);
-    await rejection(
-      b.registry.pullStack(`${registry}/app:1`, { expectedSha256: '0'.repeat(64) }),
-      'DIGEST_MISMATCH',
+      },
+      ({ name }) => ['XFS', 'btrfs', 'ext4', 'tmpfs'].includes(name),
     );
-    expect(await exists(b.template('app'))).toBe(false);
-  });
 
-  test('bad references, unknown hosts and missing tags are told apart, and the catalog stays as it was', async () => {
-    const { host: registry } = await startOciRegistry();
-    const a = await hostFor([registry]);
-    await publishFiles(a, 'app');
-    const { pullStack, pushStack } = a.registry;
-    const pull = pullStack.bind(a.registry);
-    const push = pushStack.bind(a.registry);
-    for (const bad of [
-      '',
-      'app',
-      'app:1',
-      `${registry}/UPPER:1`,
-      `${registry}/a@sha256:12`,
-      `${registry}/../a`,
-    ])
-      await rejection(pull(bad), 'REFERENCE_INVALID');
-    await rejection(push('app', `${registry}/app@sha256:${'0'.repeat(64)}`), 'REFERENCE_INVALID');
-    await rejection(push('app', `${registry}/app:1`, { base: 'other.example/app:1' }), 'REFERENCE_INVALID');
-    await rejection(pull(`${registry}/app:missing`), 'REGISTRY_NOT_FOUND');
-    await rejection(push('missing', `${registry}/app:1`), 'STACK_NOT_FOUND');
-    await rejection(pull(`${registry}/app:1`, { name: '../x' }), 'INVALID_STACK_NAME');
-    await rejection(pull(`${registry}/app:1`, { concurrency: 0 }), 'INVALID_ARGUMENT');
-    await rejection(push('app', `${registry}/app:1`, { level: 23 }), 'INVALID_ARGUMENT');
-    expect((await readdir(a.templateDir)).filter((name) => !name.startsWith('.'))).toEqual(['app']);
-  });
-});
+    test('an update fetches what the host lacks, by ranges', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app');
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const cold = await b.registry.pullStack(`${registry}/app:1`);
+      const sha256 = await publishFiles(a, 'app', changed);
+      await a.registry.pushStack('app', `${registry}/app:2`);
+      const other = await rejection(b.registry.pullStack(`${registry}/app:2`), 'STACK_EXISTS');
+      expect(other.path).toBe(b.template('app'));
+      const update = await b.registry.pullStack(`${registry}/app:2`, { replace: true });
+      expect(update).toMatchObject({ sha256, replaced: true, unchanged: false });
+      expect(update.downloadedBytes).toBeLessThan(cold.downloadedBytes * 0.25);
+      expect(update.reusedBytes).toBeGreaterThan(9 * MiB);
+      expect(await sha256Of(b.template('app'))).toBe(sha256);
+    });
+
+    test('a host that built its own version before reuses that', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app', changed);
+      const { sha256 } = await a.registry.pushStack('app', `${registry}/app:1`);
+      await publishFiles(b, 'mine');
+      const pulled = await b.registry.pullStack(`${registry}/app:1`, { name: 'other' });
+      expect(pulled).toMatchObject({ name: 'other', sha256 });
+      expect(pulled.downloadedBytes).toBeLessThan(3 * MiB);
+    });
+
+    test('the same image again is unchanged, and pushes the same digest', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app');
+      const first = await a.registry.pushStack('app', `${registry}/app:1`);
+      await b.registry.pullStack(`${registry}/app:1`);
+      const inode = (await stat(b.template('app'))).ino;
+      const again = await b.registry.pullStack(`${registry}/app@${first.digest}`);
+      expect(again).toMatchObject({ unchanged: true, downloadedBytes: 0 });
+      expect((await stat(b.template('app'))).ino).toBe(inode);
+      const second = await b.registry.pushStack('app', `${registry}/app:same`);
+      expect(second).toMatchObject({ digest: first.digest, uploadedBytes: 0 });
+    });
+
+    test('two pulls of one artifact at once: one fetches, the other finds it unchanged', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app');
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const both: RootfsRegistry[] = [b.registry, b.anotherRegistry()];
+      const pulled = await Promise.all(both.map((each) => each.pullStack(`${registry}/app:1`)));
+      expect(pulled.map(({ unchanged }) => unchanged).sort()).toEqual([false, true]);
+    });
+
+    test('cat and zstd restore the image without this library, also after skopeo has copied it', async () => {
+      const { host: registry } = await startOciRegistry();
+      const a = await hostFor([registry]);
+      const sha256 = await publishFiles(a, 'app');
+      const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
+      const layout = join(a.root, 'layout');
+      const copied = [`docker://${registry}/app:1`, `oci:${layout}:app`];
+      await run('skopeo', ['copy', '-q', '--src-tls-verify=false', ...copied]);
+      const blob = (name: string) => join(layout, 'blobs/sha256', name.replace('sha256:', ''));
+      const manifest = JSON.parse(await readFile(blob(digest), 'utf8'));
+      const packs = manifest.layers
+        .filter(({ mediaType }: { mediaType: string }) => mediaType.endsWith('raw+zstd'))
+        .map((layer: { digest: string }) => blob(layer.digest));
+      const restored = join(a.root, 'restored');
+      await execute('bash', ['-c', `cat "$@" | zstd -dqc > '${restored}'`, 'bash', ...packs]);
+      expect(await sha256Of(restored)).toBe(sha256);
+    });
+
+    test('a base in the same registry saves compressing and sending its packs', async () => {
+      const { host: registry } = await startOciRegistry();
+      const a = await hostFor([registry]);
+      await publishFiles(a, 'app');
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const sha256 = await publishFiles(a, 'app', changed);
+      const pushed = await a.registry.pushStack('app', `${registry}/else/where:2`, {
+        base: `${registry}/app:1`,
+      });
+      expect(pushed.reusedBytes).toBeGreaterThan(0);
+      const b = await hostFor([registry]);
+      expect(await b.registry.pullStack(`${registry}/else/where:2`)).toMatchObject({ sha256 });
+    });
+
+    test('the config of a container image travels with the stack', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      const sha256 = await publishFiles(a, 'app');
+      const image = { entrypoint: ['/sbin/init'], env: ['A=1'] };
+      await writeFile(`${a.template('app')}.${sha256}.json`, JSON.stringify(image));
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      await b.registry.pullStack(`${registry}/app:1`);
+      expect((await b.anotherRegistry().stack('app'))?.image).toEqual(image);
+    });
+
+    test('what is verified before anything is fetched can refuse the artifact', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app');
+      const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
+      const seen: unknown[] = [];
+      const verify = async (artifact: object) => {
+        seen.push(artifact);
+        throw new Error('not signed');
+      };
+      await expect(b.registry.pullStack(`${registry}/app:1`, { verify })).rejects.toThrow('not signed');
+      expect(seen).toEqual([{ reference: `${registry}/app:1`, digest }]);
+      await rejection(
+        b.registry.pullStack(`${registry}/app:1`, { expectedSha256: '0'.repeat(64) }),
+        'DIGEST_MISMATCH',
+      );
+      expect(await exists(b.template('app'))).toBe(false);
+    });
+
+    test('bad references, unknown hosts and missing tags are told apart, and the catalog stays as it was', async () => {
+      const { host: registry } = await startOciRegistry();
+      const a = await hostFor([registry]);
+      await publishFiles(a, 'app');
+      const { pullStack, pushStack } = a.registry;
+      const pull = pullStack.bind(a.registry);
+      const push = pushStack.bind(a.registry);
+      for (const bad of [
+        '',
+        'app',
+        'app:1',
+        `${registry}/UPPER:1`,
+        `${registry}/a@sha256:12`,
+        `${registry}/../a`,
+      ])
+        await rejection(pull(bad), 'REFERENCE_INVALID');
+      await rejection(push('app', `${registry}/app@sha256:${'0'.repeat(64)}`), 'REFERENCE_INVALID');
+      await rejection(push('app', `${registry}/app:1`, { base: 'other.example/app:1' }), 'REFERENCE_INVALID');
+      await rejection(pull(`${registry}/app:missing`), 'REGISTRY_NOT_FOUND');
+      await rejection(push('missing', `${registry}/app:1`), 'STACK_NOT_FOUND');
+      await rejection(pull(`${registry}/app:1`, { name: '../x' }), 'INVALID_STACK_NAME');
+      await rejection(pull(`${registry}/app:1`, { concurrency: 0 }), 'INVALID_ARGUMENT');
+      await rejection(push('app', `${registry}/app:1`, { level: 23 }), 'INVALID_ARGUMENT');
+      expect((await readdir(a.templateDir)).filter((name) => !name.startsWith('.'))).toEqual(['app']);
+    });
+  },
+);
 
 async function partialPulls(host: Host): Promise<string[]> {
   const folder = join(host.templateDir, '.microvm-rootfs/pulls');
