@@ -1,7 +1,7 @@
 import { Catalog, parseStackName, type StackInfo, stackNotFoundError } from './catalog/catalog.js';
 import { DigestStore } from './catalog/digest-store.js';
 import { StackNames } from './catalog/stack-names.js';
-import { type Template, Templates } from './catalog/templates.js';
+import { isReplaced, type Template, Templates } from './catalog/templates.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
 import { type CloneRequest, poolKey } from './clone/clone-plan.js';
 import { Cloner } from './clone/cloner.js';
@@ -11,6 +11,7 @@ import type { VmRootfs } from './clone/vm-rootfs.js';
 import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
+import { commitSlot } from './publish/commit-slot.js';
 import { isPath, type PublishRequest, publishStack } from './publish/publish.js';
 import {
   type PublishedStack,
@@ -41,11 +42,10 @@ import { forkSlot } from './slot/fork.js';
 import type { DerivedRootfs } from './slot/new-slot.js';
 import { type ReleaseOptions, releaseSlot } from './slot/release.js';
 import { type DigestNow, type SlotDetails, slotDetails } from './slot/slot-details.js';
-import { type TemplateBytes, withSlotImage } from './slot/slot-image.js';
+import type { TemplateBytes } from './slot/slot-image.js';
 import type { SlotInfo } from './slot/slot-info.js';
 import { listSlots } from './slot/slot-list.js';
 import { type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
-import { slotNotFoundError } from './slot/slot-state.js';
 import { type SlotUse, slotInUse } from './slot/slot-use.js';
 import { parseVmId } from './slot/vm-id.js';
 import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
@@ -60,13 +60,16 @@ import {
 } from './system/arguments.js';
 import { Background } from './system/background.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
-import { asRootfsError, failedWith, RootfsError } from './system/errors.js';
+import { asRootfsError, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
 import { collectGarbage, type GcReport } from './upkeep/gc.js';
 import { type RecoverReport, recover } from './upkeep/recover.js';
 import { type UsageReport, usage } from './upkeep/usage.js';
 import { type VerifyOptions, type VerifyReport, verify } from './upkeep/verify.js';
+
+// Each is lost to a process that replaces the template at the same moment.
+const PREWARM_ROUNDS = 8;
 
 export interface Abortable {
   readonly signal?: AbortSignal;
@@ -264,23 +267,10 @@ export class RootfsRegistry {
     const located = this.#catalog.located(name);
     requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
     const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
-    const request = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
+    const slotImage = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
+    const request = { ...located, options: parsed, vm, slots: this.#folder, slotImage };
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
-      withSlotImage(this.#folder, vm, request, ({ path, identity, state }) =>
-        this.#publish({
-          ...located,
-          source: path,
-          expected: identity,
-          // A disk that only its VM may read becomes no template that everybody may read.
-          mode: ((state.image?.mode ?? 0) & 0o004) === 0 ? 0o400 : 0o444,
-          options: parsed,
-        }).catch((error) => {
-          // Released meanwhile.
-          throw failedWith(error, 'ENOENT') && error.path === path
-            ? slotNotFoundError(`${this.#folder.path}/${vm.safe}`, vm)
-            : error;
-        }),
-      ),
+      commitSlot(this.#catalogFolder, this.#templates, this.config, request),
     );
   }
 
@@ -452,15 +442,19 @@ export class RootfsRegistry {
     optionalBoolean('pack', pack);
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
-    const template = await this.#cloner.warmUp(request, pack ?? false);
-    const key = poolKey(request, template);
     const { signal, ...lasting } = options;
     const make: MakeReady = (key, prefix) =>
       this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
-    try {
-      await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
-    } catch (error) {
-      throw asRootfsError(`making ready slots of ${request.templatePath}`, error);
+    for (let round = 1; ; round++) {
+      const template = await this.#cloner.warmUp(request, pack ?? false);
+      const key = poolKey(request, template);
+      try {
+        return await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
+      } catch (error) {
+        // Ready slots of a template that was replaced meanwhile serve nobody.
+        if (round < PREWARM_ROUNDS && (await isReplaced(template))) continue;
+        throw asRootfsError(`making ready slots of ${request.templatePath}`, error);
+      }
     }
   }
 

@@ -76,6 +76,7 @@ class MeasureFiles {
       Napi::Object object = Napi::Object::New(env);
       object.Set("aloneBytes", static_cast<double>(blocks_[i].alone));
       object.Set("sharedBytes", static_cast<double>(blocks_[i].shared));
+      if (blocks_[i].mapped) object.Set("extents", static_cast<double>(blocks_[i].extents));
       array.Set(i, object);
     }
     return array;

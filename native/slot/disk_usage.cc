@@ -26,10 +26,13 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
     Extents extents;
     error = next_extents(fd, path, position, &extents);
     if (error.is(EOPNOTSUPP)) {
-      *blocks = {info.blocks * 512, 0};
+      *blocks = FileBlocks();
+      blocks->alone = info.blocks * 512;
       return {};
     }
     if (!error.ok()) return error;
+    blocks->mapped = true;
+    blocks->extents += extents.count;
     for (uint32_t i = 0; i < extents.count; i++) {
       const Extent& extent = extents.list[i];
       position = extent.logical + extent.length;
@@ -49,7 +52,8 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
 Error count_blocks(const std::string& path, FileBlocks* blocks) {
   FileInfo info;
   Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kNo, path, &info);
-  if (error.ok()) *blocks = {info.blocks * 512, 0};
+  *blocks = FileBlocks();
+  if (error.ok()) blocks->alone = info.blocks * 512;
   return error;
 }
 

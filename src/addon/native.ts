@@ -90,6 +90,8 @@ export interface SlotFacts
 export interface FileBlocks {
   readonly aloneBytes: number;
   readonly sharedBytes: number;
+  /** Undefined without FIEMAP. */
+  readonly extents?: number;
 }
 
 /** Where a staged folder can be published to. */

@@ -24,6 +24,9 @@ const BATCH = 256;
 // A template that changes more often than this is being written to.
 const SETTLING_ROUNDS = 3;
 
+// Each is lost to a process that replaces the template at the same moment.
+const ROUNDS = 8;
+
 export interface Template {
   readonly path: string;
   readonly sha256: string;
@@ -105,12 +108,30 @@ export class Templates {
     signal: AbortSignal | undefined,
     digestOf: DigestOf = hashUnchanged,
   ): Promise<Template | undefined> {
-    this.#refuseClosed();
-    const opened = await open(path);
-    if (opened === undefined) {
-      this.#forget(path);
-      return undefined;
+    for (let round = 1; ; round++) {
+      this.#refuseClosed();
+      const opened = await open(path);
+      if (opened === undefined) {
+        this.#forget(path);
+        return undefined;
+      }
+      const { identity } = opened.info;
+      try {
+        return await this.#lookAt(path, opened, signal, digestOf);
+      } catch (error) {
+        // What was replaced as it should be, by a rename, needs only another look.
+        const changed = error instanceof RootfsError && error.code === 'TEMPLATE_CHANGED';
+        if (!changed || round === ROUNDS || !(await isReplaced({ path, identity }))) throw error;
+      }
     }
+  }
+
+  async #lookAt(
+    path: string,
+    opened: OpenedSource,
+    signal: AbortSignal | undefined,
+    digestOf: DigestOf,
+  ): Promise<Template> {
     const { source, filesystem } = opened;
     const { identity } = opened.info;
     const file: LocatedFile = { path, identity, filesystem };
@@ -237,7 +258,7 @@ export class Templates {
   }
 }
 
-async function open(path: string): Promise<OpenedSource | undefined> {
+async function open(path: string, round = 1): Promise<OpenedSource | undefined> {
   try {
     return await native().openSource(path);
   } catch (error) {
@@ -245,7 +266,10 @@ async function open(path: string): Promise<OpenedSource | undefined> {
     if (failedWith(error, 'ENOENT')) {
       const there = await lstat(path).catch(() => undefined);
       if (there === undefined) return undefined;
-      if (!there.isSymbolicLink()) throw templateChangedError(path, 'was replaced while it was opened');
+      if (!there.isSymbolicLink()) {
+        if (round < ROUNDS) return open(path, round + 1);
+        throw templateChangedError(path, 'keeps being replaced while it is opened');
+      }
       throw new RootfsError(
         'TEMPLATE_INVALID',
         `template ${path} is a symbolic link to nothing; mend or remove it`,
@@ -302,6 +326,12 @@ export function sameTemplate(before: Identity, now: Identity, filesystem: string
  */
 export function isProven({ identity, hashed }: Template): boolean {
   return sameState(identity, hashed) && identity.ctimeNs === hashed.ctimeNs;
+}
+
+/** Whether the path names another file by now, or none. */
+export async function isReplaced({ path, identity }: Pick<Template, 'path' | 'identity'>): Promise<boolean> {
+  const [now] = await native().identities([path]);
+  return now === undefined || !sameFile(now, identity);
 }
 
 export function hashUnchanged(task: Task, path: string, opened: OpenedSource): Promise<string> {

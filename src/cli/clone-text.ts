@@ -25,6 +25,7 @@ export function derivedText(clone: DerivedRootfs): string {
     Path: clone.path,
     Size: formatSize(clone.sizeBytes),
     How: clone.strategy,
+    Extents: clone.extents === undefined ? undefined : `${clone.extents}, which made it slow`,
     'Not by': leftText(clone.attempts),
   });
 }

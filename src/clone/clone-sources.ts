@@ -2,14 +2,13 @@
 // After that, every clone is one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
-import { sameFile } from '../addon/identity.js';
-import { native } from '../addon/native.js';
 import { stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import {
   type DigestOf,
   hashUnchanged,
   isProven,
+  isReplaced,
   type Template,
   type Templates,
 } from '../catalog/templates.js';
@@ -18,7 +17,7 @@ import type { CloneSource } from '../sealed/clone-source.js';
 import { isSealedImage } from '../sealed/open-images.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { rawIdToStore } from '../slot/vm-id.js';
-import { errnoName, isFull } from '../system/errors.js';
+import { errnoName, failedWith, isFull } from '../system/errors.js';
 import { type CloneRequest, growsTo, type PreparedClone, poolKey, Recipes } from './clone-plan.js';
 import type { Pool } from './pool.js';
 
@@ -127,7 +126,9 @@ export class CloneSources {
       return undefined;
     } catch (error) {
       if (isFull(error)) return { strategy: 'seal', code: errnoName(error.errno) };
-      if (await isReplaced(template)) return 'template-changed';
+      // It may be back by now.
+      const wasMissing = isMissingAt(error, template.path);
+      if (wasMissing || (await isReplaced(template))) return 'template-changed';
       throw error;
     }
   }
@@ -186,9 +187,8 @@ export class CloneSources {
   }
 }
 
-async function isReplaced({ path, identity }: Template): Promise<boolean> {
-  const [now] = await native().identities([path]);
-  return now === undefined || !sameFile(now, identity);
+function isMissingAt(error: unknown, path: string): boolean {
+  return failedWith(error, 'ENOENT') && (error as { path?: string }).path === path;
 }
 
 /** How long the clone will be. Throws `SHRINK_REFUSED`. */

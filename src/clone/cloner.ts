@@ -17,7 +17,7 @@ import {
 import type { StackNames } from '../catalog/stack-names.js';
 import { type Template, type Templates, templateChangedError } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
-import { SCATTERED_EXTENTS } from '../image/extents.js';
+import { QUICK_EXTENTS } from '../image/extents.js';
 import { type GrowPrograms, growImage } from '../image/grow.js';
 import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
@@ -241,8 +241,10 @@ export class Cloner {
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
-      // FUSE can report an older ctime first: the template is looked at again.
-      return published === 'created' ? name : undefined;
+      if (published === 'created') return name;
+      // Another process removed the sealed image. Or FUSE reported an older ctime first.
+      this.#sources.sourceChanged(prepared);
+      return undefined;
     } finally {
       await native().discardSlot(staged);
     }
@@ -430,7 +432,7 @@ export class Cloner {
 /** Whether the reflink may take milliseconds. A template that is not sealed may have any number of extents. */
 function takesLong({ reflinks }: OpenFolder, { cloneSource, ready }: PreparedClone): boolean {
   if (ready !== undefined) return false;
-  return isSealedImage(cloneSource) ? (cloneSource.extents ?? 0) > SCATTERED_EXTENTS : reflinks === true;
+  return isSealedImage(cloneSource) ? (cloneSource.extents ?? 0) > QUICK_EXTENTS : reflinks === true;
 }
 
 /**

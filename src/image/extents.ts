@@ -1,12 +1,17 @@
 // How many pieces a file lies in on disk. FICLONE costs about 10 µs for each.
 import { type NativeSource, native } from '../addon/native.js';
 import { failedWith } from '../system/errors.js';
+import { inTurn } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
 
 /** An image with at most this many extents clones at full speed. */
 export const FEW_EXTENTS = 4;
 
-/** A reflink of an image with more extents takes milliseconds, up to seconds. */
-export const SCATTERED_EXTENTS = 256;
+/** A reflink of an image with more extents takes several milliseconds, or seconds. */
+export const QUICK_EXTENTS = 256;
+
+/** An image with more extents is called scattered: a reflink of it takes 10 ms or more. */
+export const SCATTERED_EXTENTS = 1000;
 
 /** Undefined without FIEMAP. The addon reports that with a single code: native/system/errno_policy.h. */
 export async function extentCount(source: NativeSource): Promise<number | undefined> {
@@ -16,4 +21,41 @@ export async function extentCount(source: NativeSource): Promise<number | undefi
     if (failedWith(error, 'ENOTSUP')) return undefined;
     throw error;
   }
+}
+
+/** The same of the image at a path. Undefined as well if it was removed meanwhile. */
+async function extentCountAt(path: string): Promise<number | undefined> {
+  try {
+    const { source } = await native().openSource(path);
+    return await extentCount(source).finally(() => native().dispose(source));
+  } catch {
+    return undefined; // the reflink was made all the same
+  }
+}
+
+/** What made a reflink slow. */
+export interface Scattered {
+  /**
+   * The number of extents that the image lies in, if they made the reflink slow (5 ms or more): each costs about 10 µs.
+   * See "Scattered disks" in the guide.
+   */
+  readonly extents?: number;
+}
+
+const SLOW_MS = 5;
+
+/** Runs a reflink in its turn. If it was slow, counts the extents of the image that is named by its result. */
+export async function reflinkInTurn<T>(
+  task: Task,
+  reflink: () => Promise<T>,
+  imageOf: (made: T) => string | NativeSource | undefined,
+): Promise<[made: T, Scattered]> {
+  return inTurn(task, async () => {
+    const started = performance.now();
+    const made = await reflink();
+    const image = imageOf(made);
+    if (image === undefined || performance.now() - started < SLOW_MS) return [made, {}];
+    const extents = await (typeof image === 'string' ? extentCountAt(image) : extentCount(image));
+    return [made, extents === undefined || extents <= QUICK_EXTENTS ? {} : { extents }];
+  });
 }

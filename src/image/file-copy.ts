@@ -6,9 +6,10 @@ import { type NativeGuardedFolder, type NativeSource, native } from '../addon/na
 import { inSlices, inTurn, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
+import { reflinkInTurn, type Scattered } from './extents.js';
 import type { OwnerAndMode } from './owner-and-mode.js';
 
-export interface CopiedFile {
+export interface CopiedFile extends Scattered {
   readonly strategy: Strategy;
   readonly attempts: readonly Attempt[];
 }
@@ -40,7 +41,11 @@ export async function copyFile(
     readonly beforePublished: () => Promise<void>;
   },
 ): Promise<CopiedFile> {
-  const { copy, reflinked, errno } = await inTurn(task, () => native().newFileCopy(source, folder, name));
+  const [{ copy, reflinked, errno }, scattered] = await reflinkInTurn(
+    task,
+    () => native().newFileCopy(source, folder, name),
+    (made) => (made.reflinked ? source : undefined),
+  );
   try {
     if (!reflinked) {
       await inSlices(task, async () => {
@@ -51,7 +56,7 @@ export async function copyFile(
     }
     await beforePublished();
     await inTurn(task, () => native().publishFileCopy(copy, dress, durable));
-    if (reflinked) return { strategy: 'reflink', attempts: [] };
+    if (reflinked) return { strategy: 'reflink', attempts: [], ...scattered };
     return {
       strategy: 'copy',
       attempts: attemptsOf([{ strategy: 'reflink', errno }]),

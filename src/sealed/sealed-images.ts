@@ -22,7 +22,7 @@ import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { FEW_EXTENTS } from '../image/extents.js';
 import type { GrowPrograms } from '../image/grow.js';
 import type { Background } from '../system/background.js';
-import { failedWith, isFull, RootfsError } from '../system/errors.js';
+import { failedWith, isFull } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { isMissing } from '../system/is-missing.js';
 import { SingleFlight } from '../system/single-flight.js';
@@ -62,6 +62,9 @@ export interface PackingEvent {
 }
 
 const packingChannel = channel('microvm-rootfs:packing');
+
+// Each is lost to a process that replaces the template at the same moment.
+const ROUNDS = 8;
 
 // Used after sealing failed for lack of space.
 const FULL_REST_MS = 1000;
@@ -108,9 +111,14 @@ export class SealedImages {
           ? undefined
           : await this.#openSealed(folder, sha256, sizeBytes);
         if (there !== undefined) return there;
-        return traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
-          this.#whileSpace(() => this.#make(shared, folder, template, sizeBytes)),
-        );
+        // Whoever finds a template replaced removes its images, and the same bytes may have been published again.
+        for (let round = 0; round < ROUNDS; round++) {
+          const made = await traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
+            this.#whileSpace(() => this.#make(shared, folder, template, sizeBytes)),
+          );
+          if (made !== undefined) return made;
+        }
+        throw templateChangedError(path, 'keeps being replaced, and its sealed image removed');
       }),
     );
   }
@@ -138,12 +146,23 @@ export class SealedImages {
     }
   }
 
-  async #make(task: Task, folder: OpenFolder, template: Template, sizeBytes: number): Promise<SealedImage> {
+  /** Undefined if the image was removed as soon as it was made. */
+  async #make(
+    task: Task,
+    folder: OpenFolder,
+    template: Template,
+    sizeBytes: number,
+  ): Promise<SealedImage | undefined> {
     const { path, sha256 } = template;
     if (sizeBytes !== template.identity.sizeBytes) {
       const base = await this.ensure(template, template.identity.sizeBytes, task.signal);
       const record = await sealGrown(task, folder, base, template, sizeBytes, this.#programs);
-      const grown = (await this.#openNew(record)) ?? (await this.#required(folder, sha256, sizeBytes));
+      const grown = (await this.#openNew(record)) ?? (await this.#openSealed(folder, sha256, sizeBytes));
+      if (grown === undefined) {
+        // Another process may have removed the image that it was made from, which is open here.
+        this.forget(sha256, template.identity.sizeBytes);
+        return undefined;
+      }
       this.#background.start(`keeping the budget of ${this.#path}`, () =>
         this.#folder.use(() => this.#keepBudget(folder, grown.key)),
       );
@@ -157,7 +176,7 @@ export class SealedImages {
       const known = isProven(template) ? sha256 : undefined;
       const sealed = await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, known));
       if (sealed.sha256 !== sha256) throw templateChangedError(path, 'changed since it was hashed');
-      return (await this.#openNew(sealed.record)) ?? (await this.#required(folder, sha256, sizeBytes));
+      return (await this.#openNew(sealed.record)) ?? (await this.#openSealed(folder, sha256, sizeBytes));
     } finally {
       native().dispose(opened.source);
     }
@@ -186,15 +205,6 @@ export class SealedImages {
     for (const packing of ['plain', 'packed'] as const)
       if (!(await isMissing(`${this.#path}/${keyOf(sha256, sizeBytes, packing)}`))) return false;
     return true;
-  }
-
-  async #required(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage> {
-    const image = await this.#openSealed(folder, sha256, sizeBytes);
-    if (image !== undefined) return image;
-    const path = `${this.#path}/${keyOf(sha256, sizeBytes)}`;
-    throw new RootfsError('ESTALE', `sealed image ${path} was removed while it was made: try again`, {
-      path,
-    });
   }
 
   /** Returns the packed image if there is one, else the plain one. */

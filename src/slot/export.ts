@@ -1,22 +1,30 @@
 // Exports a slot's image into a jail: Firecracker's jailer sees nothing outside its chroot.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import { native } from '../addon/native.js';
 import { inFolderOf } from '../folder/guarded-path.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { Scattered } from '../image/extents.js';
 import { copyFile, type Destination } from '../image/file-copy.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { findSharer } from './shared-image.js';
-import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
+import {
+  requireUnchanged,
+  type SlotImage,
+  slotBusyError,
+  type TemplateBytes,
+  withSlotImage,
+} from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
 import { imagePath } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
-export interface ExportedImage {
+export interface ExportedImage extends Scattered {
   readonly path: string;
   readonly sizeBytes: number;
   /**
@@ -43,22 +51,31 @@ export async function exportSlot(
   options: ExportOptions,
 ): Promise<ExportedImage> {
   const task = new Task(`exporting ${imagePath(folder, vm)} to ${dest}`, options.signal);
-  const { signal } = options;
+  const request = { refuseInUse: false, templateBytes, signal: options.signal };
   try {
-    return await withSlotImage(folder, vm, { refuseInUse: false, templateBytes, signal }, (image, open) =>
-      inFolderOf(dest, async (destFolder, name) => {
-        const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
-        return { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
-      }),
-    );
+    for (let round = 0; round < ROUNDS; round++) {
+      if (round > 0) await sleep(round);
+      const exported = await withSlotImage(folder, vm, request, (image, open) =>
+        inFolderOf(dest, async (destFolder, name) => {
+          const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
+          return made && { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
+        }),
+      );
+      if (exported !== undefined) return exported;
+    }
+    throw slotBusyError(`${folder.path}/${vm.safe}`);
   } catch (error) {
     if (failedWith(error, 'EEXIST')) throw fileExistsError(task.what, dest, error);
     throw asRootfsError(task.what, error);
   }
 }
 
-type Made = Pick<ExportedImage, 'strategy' | 'attempts'>;
+// Each is lost to a process that releases or replaces the slot at the same moment.
+const ROUNDS = 16;
 
+type Made = Pick<ExportedImage, 'strategy' | 'attempts' | 'extents'>;
+
+/** Undefined if the slot was released, or has another image by now. */
 async function exportImage(
   task: Task,
   open: OpenFolder,
@@ -66,17 +83,18 @@ async function exportImage(
   image: SlotImage,
   dest: Destination,
   options: ExportOptions,
-): Promise<Made> {
+): Promise<Made | undefined> {
   const refusal = (await mayLink(open, vm, image, options))
     ? await link(open, vm, image, dest, options)
     : 'SHARED_INODE';
+  if (refusal === 'moved') return undefined;
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
-  const { strategy, attempts } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
+  const { attempts, ...made } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
     dress: options,
     durable: options.durable,
     beforePublished: () => requireUnchanged(task.what, image.source, image.identity),
   });
-  return { strategy, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
+  return { ...made, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
 }
 
 /**
@@ -94,22 +112,19 @@ async function mayLink(
   return (await findSharer(handle, vm.safe, state, undefined, templateDir)) === 'nobody';
 }
 
-/** Why a hardlink is not possible. Undefined if it was made. */
+/** Why a hardlink is not possible. Undefined if it was made. `moved`: the slot has another image by now, or none. */
 async function link(
   { handle }: OpenFolder,
   vm: VmId,
-  { path, source }: SlotImage,
+  { source }: SlotImage,
   { folder, name }: Destination,
   options: CopyOptions,
 ): Promise<string | undefined> {
   const { durable } = options;
   const outcome = await native().exportImage(handle, vm.safe, source, folder, name, options, durable);
   if (outcome.status === 'linked') return undefined;
-  if (outcome.status === 'refused')
-    return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;
-  throw new RootfsError('SLOT_BUSY', `${path} was released or replaced in the same instant; try again`, {
-    path,
-  });
+  if (outcome.status === 'moved') return 'moved';
+  return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;
 }
 
 function fileExistsError(what: string, path: string, cause: unknown): RootfsError {

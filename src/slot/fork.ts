@@ -4,8 +4,8 @@ import { type Identity, sameContents, sameFile } from '../addon/identity.js';
 import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { reflinkInTurn } from '../image/extents.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
-import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
 import { sourceChangedError, type TemplateBytes, withSlotImage } from './slot-image.js';
@@ -14,7 +14,7 @@ import { imagePath, parseStamp } from './stamps.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
 // Each round is lost to a process that changes the parent at the same moment.
-const ROUNDS = 4;
+const ROUNDS = 16;
 
 export async function forkSlot(
   folder: ManagedFolder,
@@ -87,9 +87,12 @@ async function forkInOneTrip(
   vm: VmId,
   options: CopyOptions,
 ): Promise<DerivedRootfs | undefined> {
-  const { status, parent } = await folder.use(({ handle }) =>
-    inTurn(task, () =>
-      native().forkSlot(handle, from.safe, rawIdToStore(from), vm.safe, rawIdToStore(vm), options),
+  const path = imagePath(folder, vm);
+  const [{ status, parent }, scattered] = await folder.use(({ handle }) =>
+    reflinkInTurn(
+      task,
+      () => native().forkSlot(handle, from.safe, rawIdToStore(from), vm.safe, rawIdToStore(vm), options),
+      ({ status }) => (status === 'created' ? path : undefined),
     ),
   );
   if (status === 'exists') throw slotExistsError(task.what, folder, vm);
@@ -98,10 +101,11 @@ async function forkInOneTrip(
   return {
     vmId: vm.safe,
     stack: parent.stack || (await names.firstWith(sourceSha256)),
-    path: imagePath(folder, vm),
+    path,
     sourceSha256,
     sizeBytes: (parent.image as FileInfo).identity.sizeBytes,
     strategy: 'reflink',
     attempts: [],
+    ...scattered,
   };
 }

@@ -5,6 +5,7 @@ import { attemptsOf } from '../addon/attempts.js';
 import type { Identity } from '../addon/identity.js';
 import { type Built, type NativeSource, native, RUNG } from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { reflinkInTurn, type Scattered } from '../image/extents.js';
 import { copyImage } from '../image/staged-copy.js';
 import { RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
@@ -17,7 +18,7 @@ import { unsettledFile } from './unsettled.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
 /** A slot made from an image that is not a template. */
-export interface DerivedRootfs {
+export interface DerivedRootfs extends Scattered {
   /** The sanitised id, which is the name of the slot's folder. */
   readonly vmId: string;
   /** The stack that the image descends from, if known. */
@@ -68,24 +69,29 @@ export async function newSlot(
     durable,
   });
   const { sizeBytes } = from.identity;
+  const exists = () => slotExistsError(what, folder, vm);
+
+  const { source } = from;
+  const path = imagePath(folder, vm);
+  const [outcome, scattered] = await reflinkInTurn(
+    task,
+    () =>
+      source === undefined
+        ? native().cloneFile(handle, plan, vm.safe, rawId)
+        : native().cloneSlot(handle, source, plan, vm.safe, rawId, undefined),
+    (made) => (made === 'reflinked' ? path : undefined),
+  );
+  native().dispose(plan);
   const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
     vmId: vm.safe,
     stack: descent.stack,
-    path: imagePath(folder, vm),
+    path,
     sourceSha256: sha256,
     sizeBytes,
     strategy,
     attempts: attemptsOf(attempts),
+    ...scattered,
   });
-  const exists = () => slotExistsError(what, folder, vm);
-
-  const { source } = from;
-  const outcome = await inTurn(task, () =>
-    source === undefined
-      ? native().cloneFile(handle, plan, vm.safe, rawId)
-      : native().cloneSlot(handle, source, plan, vm.safe, rawId, undefined),
-  );
-  native().dispose(plan);
   if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
   if (outcome.status === 'exists') throw exists();
   if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);

@@ -5,7 +5,9 @@ import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
+import { Task } from '../system/task.js';
 import { type SlotInfo, slotInfo } from './slot-info.js';
 import { requireOwnId, strategyOf } from './slot-state.js';
 import { imageInUse, type SlotUse } from './slot-use.js';
@@ -27,6 +29,11 @@ export interface SlotDetails extends SlotInfo {
   readonly aloneBytes: number;
   /** Bytes on disk that its image shares with others. */
   readonly sharedBytes: number;
+  /**
+   * The extents that its image lies in. Forking, snapshotting, restoring and exporting it by reflink costs about 10 µs
+   * for each. Undefined where the file system does not tell.
+   */
+  readonly extents: number | undefined;
 }
 
 /** The current digest of a stack's template. Null if there is none, undefined if it is not known. */
@@ -48,10 +55,14 @@ export async function slotDetails(
     if (info === undefined) return undefined;
     if (info.health === 'whole') requireOwnId(path, vm, state);
     const diskUsage = native().newDiskUsage();
-    const [blocks] = await native().measureFiles(diskUsage, [info.path]);
+    const [blocks] = await inTurn(new Task(`measuring ${info.path}`, undefined), () =>
+      native().measureFiles(diskUsage, [info.path]),
+    );
     native().dispose(diskUsage);
-    const { aloneBytes, sharedBytes } =
-      blocks === undefined || isSystemError(blocks) ? { aloneBytes: 0, sharedBytes: 0 } : blocks;
+    const { aloneBytes, sharedBytes, extents } =
+      blocks === undefined || isSystemError(blocks)
+        ? { aloneBytes: 0, sharedBytes: 0, extents: undefined }
+        : blocks;
     const now = info.stack === undefined ? undefined : await digestNow(info.stack);
     return {
       ...info,
@@ -60,6 +71,7 @@ export async function slotDetails(
       outdated: now === undefined ? undefined : now !== info.sourceSha256,
       aloneBytes,
       sharedBytes,
+      extents,
     };
   } catch (error) {
     throw asRootfsError(`looking at ${path}`, error);

@@ -1,5 +1,6 @@
 // Opens an existing slot's image for reading: to fork, snapshot or export it.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameImage, sameState } from '../addon/identity.js';
 import { inspectSlot, type NativeSource, native, type SlotState } from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
@@ -59,6 +60,7 @@ export async function withSlotImage<T>(
   if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
   return folder.use(async (open) => {
     for (let round = 0; round < ROUNDS; round++) {
+      if (round > 0) await sleep(round);
       // Check before this process opens it too.
       const inUse = refuseInUse && (await imageInUse(path)) === 'in-use';
       const image = await openImage(path, open, vm, signal);
@@ -71,8 +73,12 @@ export async function withSlotImage<T>(
         native().dispose(image.source);
       }
     }
-    throw new RootfsError('SLOT_BUSY', `${path} keeps changing; try again`, { path });
+    throw slotBusyError(path);
   });
+}
+
+export function slotBusyError(path: string): RootfsError {
+  return new RootfsError('SLOT_BUSY', `${path} keeps changing; try again`, { path });
 }
 
 /** A VMM can make its image as long as the filesystem allows, and reading that would take years. */

@@ -1,6 +1,6 @@
 // Looks at a snapshot safely while another process may remove it, or replace it under the same name.
 import { lstat } from 'node:fs/promises';
-import { failedWith } from '../system/errors.js';
+import { failedWith, RootfsError } from '../system/errors.js';
 
 // A round fails only if somebody replaces the snapshot meanwhile.
 const ROUNDS = 16;
@@ -20,12 +20,18 @@ export async function inOneFolder<T>(
     try {
       seen = await look();
     } catch (error) {
-      if (round < ROUNDS && (await folderAt(path)) !== before) continue;
+      // Nothing before and nothing now does not mean that there was nothing in between.
+      const same = (await folderAt(path)) === before && (before !== undefined || isNotFound(error));
+      if (round < ROUNDS && !same) continue;
       throw error;
     }
     if (round === ROUNDS || (await folderAt(path)) === before) return seen;
     undo(seen);
   }
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof RootfsError && error.code === 'SNAPSHOT_NOT_FOUND';
 }
 
 /** Includes the change time: a rename changes it, and inode numbers are reused. */

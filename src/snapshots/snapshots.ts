@@ -16,6 +16,8 @@ import type { DigestStore } from '../catalog/digest-store.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
+import type { Scattered } from '../image/extents.js';
+import type { CopiedFile } from '../image/file-copy.js';
 import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
 import { type SlotImage, sourceChangedError, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
 import type { CopyOptions } from '../slot/slot-options.js';
@@ -62,7 +64,7 @@ export interface Snapshot {
   readonly files: readonly SnapshotFile[];
 }
 
-export interface NewSnapshot extends Snapshot {
+export interface NewSnapshot extends Snapshot, Scattered {
   /** How each file was copied, in the order of `files`. */
   readonly strategies: readonly Strategy[];
 }
@@ -122,12 +124,18 @@ export class Snapshots {
       return await withSlotImage(this.#clones, vm, request, (image) =>
         withSources(image, others, (sources) =>
           this.#staged(async (staged) => {
-            const strategies = await copyAll(task, sources, staged);
+            const copies = await copyAll(task, sources, staged);
             const files = await describeCopies({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
             await publish(staged, path, record);
             await this.#flushNames(path);
-            return { ...snapshotOf(name, path, record), strategies };
+            const strategies = copies.map(({ strategy }) => strategy);
+            const { extents } = copies[0] as CopiedFile;
+            return {
+              ...snapshotOf(name, path, record),
+              strategies,
+              ...(extents === undefined ? {} : { extents }),
+            };
           }),
         ),
       );

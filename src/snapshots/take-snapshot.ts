@@ -5,13 +5,12 @@ import { basename, join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { type NativeSource, native } from '../addon/native.js';
 import { openFileOf } from '../folder/guarded-path.js';
-import { copyFile, type Destination } from '../image/file-copy.js';
+import { type CopiedFile, copyFile, type Destination } from '../image/file-copy.js';
 import { requireUnchanged, type SlotImage } from '../slot/slot-image.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { show } from '../system/arguments.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
-import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
 import { hashAll, type Watched } from './snapshot-files.js';
 import {
@@ -89,15 +88,15 @@ export async function copyAll(
   task: Task,
   sources: readonly SnapshotSource[],
   staged: string,
-): Promise<Strategy[]> {
+): Promise<CopiedFile[]> {
   const folder = await native().openGuardedFolder(staged, true);
   try {
-    const strategies: Strategy[] = [];
+    const copies: CopiedFile[] = [];
     for (const { name, source, identity } of sources) {
-      strategies.push(await copyOne(task, source, identity, { folder, name }));
+      copies.push(await copyOne(task, source, identity, { folder, name }));
     }
     for (const { source, identity } of sources) await requireUnchanged(task.what, source, identity);
-    return strategies;
+    return copies;
   } finally {
     native().dispose(folder);
   }
@@ -108,9 +107,9 @@ async function copyOne(
   source: NativeSource,
   { sizeBytes }: Identity,
   dest: Destination,
-): Promise<Strategy> {
+): Promise<CopiedFile> {
   const options = { dress: READ_ONLY, durable: true, beforePublished: async () => {} };
-  return (await copyFile(task, source, sizeBytes, dest, options)).strategy;
+  return copyFile(task, source, sizeBytes, dest, options);
 }
 
 /** What the copies hold. */

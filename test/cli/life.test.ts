@@ -54,6 +54,7 @@ describeEachFilesystem((filesystem) => {
       'outdated',
       'aloneBytes',
       'sharedBytes',
+      'extents',
     ]);
     expect(inspected).toMatchObject({ grown: true, strategy: how, use: 'unused', outdated: false });
     expect((await cli(host, ['inspect', 'a/b'])).stdout).toMatch(/^Stack +demo, which is still the same$/m);
@@ -66,7 +67,7 @@ describeEachFilesystem((filesystem) => {
       sizeBytes: 128 * MiB,
     });
     const usage = await cliJson(host, ['usage']);
-    expect(Object.keys(usage)).toEqual(['stacks', 'slots', 'totalBytes', 'filesystem']);
+    expect(Object.keys(usage)).toEqual(['stacks', 'slots', 'totalBytes', 'scattered', 'filesystem']);
     expect(usage).toMatchObject({
       slots: 2,
       stacks: [

@@ -3,7 +3,9 @@ import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { inOneFolder } from '../../src/snapshots/one-folder.js';
+import { RootfsError } from '../../src/system/errors.js';
 import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
 
 async function twoFolders(): Promise<{ path: string; replace: () => Promise<void> }> {
   const { root } = await Host.in();
@@ -66,4 +68,15 @@ test('a folder that is replaced at every look does not keep the caller for ever'
   };
   await inOneFolder(path, look);
   expect(looks).toBeLessThan(100);
+});
+
+test('a folder that came and went within the look is not judged by what was missing in it', async () => {
+  const path = join((await Host.in()).root, 'snapshot');
+  let looks = 0;
+  const look = async () => {
+    if (++looks === 1) throw new RootfsError('SNAPSHOT_CORRUPT', 'its manifest is missing');
+    throw new RootfsError('SNAPSHOT_NOT_FOUND', 'there is none');
+  };
+  await rejection(inOneFolder(path, look), 'SNAPSHOT_NOT_FOUND');
+  expect(looks).toBe(2);
 });

@@ -67,6 +67,23 @@ describeEachFilesystem(
       expect(await waits(() => registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB))).toBe(true);
     });
 
+    test('what was slow because of extents says so, and so do slot and usage', async () => {
+      const host = await Host.in(filesystem.path);
+      const { registry } = host;
+      await host.addExt4Template('debian', 64 * MiB);
+      await registry.cloneForVm('plain', 'debian', WRITABLE);
+      await registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      await scatter(host.slot('vm-1').image, 6000);
+      const many = expect.toSatisfy((extents: number) => extents > 5000);
+      expect(await registry.forkSlot('vm-1', 'fork')).toMatchObject({ extents: many });
+      expect(await registry.snapshotSlot('vm-1', 'snap')).toMatchObject({ extents: many });
+      expect(await registry.restoreSnapshot('snap', 'restored')).toMatchObject({ extents: many });
+      expect(await registry.slot('vm-1')).toMatchObject({ extents: many });
+      expect((await registry.slot('plain'))?.extents).toBeLessThan(100);
+      const { scattered } = await registry.usage();
+      expect(scattered.map(({ vmId }) => vmId).sort()).toEqual(['fork', 'restored', 'vm-1']);
+    });
+
     test('clones wait if their template is scattered, and only then', async () => {
       const host = await Host.in(filesystem.path);
       const { registry } = host;

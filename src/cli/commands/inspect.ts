@@ -12,7 +12,7 @@ export function addInspect(program: Command): void {
     .addHelpText(
       'after',
       `
-JSON: as "ls" has it, and "use", "outdated"?, "aloneBytes", "sharedBytes"
+JSON: as "ls" has it, and "use", "outdated"?, "aloneBytes", "sharedBytes", "extents"?
 
 Example:
   microvm-rootfs inspect vm-1`,
@@ -31,6 +31,11 @@ const OUTDATED = new Map([
   [false, ', which is still the same'],
 ]);
 
+/** What they mean for a fork or a snapshot. */
+function extentsText(extents: number): string {
+  return extents > 1000 ? `${extents}, so forks and snapshots are slow` : `${extents}`;
+}
+
 function text(slot: SlotDetails): string {
   const { rawId, stack, outdated, sizeBytes, grown, aloneBytes, sharedBytes } = slot;
   return details({
@@ -42,6 +47,7 @@ function text(slot: SlotDetails): string {
     'SHA-256': slot.sourceSha256,
     Size: `${formatSize(sizeBytes)}${grown ? ', grown' : ''}`,
     'On disk': `${formatSize(aloneBytes)} alone, ${formatSize(sharedBytes)} shared`,
+    Extents: slot.extents === undefined ? undefined : extentsText(slot.extents),
     How: slot.strategy,
     Created: slot.createdAt.toISOString(),
   });

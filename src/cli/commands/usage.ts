@@ -12,7 +12,8 @@ export function addUsage(program: Command): void {
       'after',
       `
 JSON: { "stacks": [{ "stack"?, "slots", "templateBytes", "aloneBytes", "totalBytes" }],
-  "slots", "totalBytes", "filesystem"?: { "sizeBytes", "availableBytes" } }
+  "slots", "totalBytes", "scattered": [{ "vmId", "extents" }],
+  "filesystem"?: { "sizeBytes", "availableBytes" } }
 
 Example:
   microvm-rootfs usage`,
@@ -26,7 +27,7 @@ Example:
     );
 }
 
-function text({ stacks, slots, totalBytes, filesystem }: UsageReport): string {
+function text({ stacks, slots, totalBytes, scattered, filesystem }: UsageReport): string {
   const list = table(stacks, [
     { title: 'STACK', of: ({ stack }) => stack ?? '-' },
     { title: 'CLONES', right: true, of: ({ slots }) => `${slots}` },
@@ -38,5 +39,11 @@ function text({ stacks, slots, totalBytes, filesystem }: UsageReport): string {
     filesystem === undefined
       ? ''
       : `; ${formatSize(filesystem.availableBytes)} of ${formatSize(filesystem.sizeBytes)} are free`;
-  return `${list}\n${count(slots, 'clone')}, ${formatSize(totalBytes)} on disk in all${free}.`;
+  const [worst] = scattered;
+  const slow =
+    worst === undefined
+      ? ''
+      : `\n${count(scattered.length, 'clone')} in more than 1,000 extents, ${worst.vmId} in ${worst.extents}: ` +
+        'forks and snapshots of them are slow (docs/guide.md, "Scattered disks").';
+  return `${list}\n${count(slots, 'clone')}, ${formatSize(totalBytes)} on disk in all${free}.${slow}`;
 }

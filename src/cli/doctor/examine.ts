@@ -3,6 +3,7 @@
 import type { RootfsConfig } from '../../index.js';
 import { clonesFolder } from './clones.js';
 import type { Finding } from './finding.js';
+import { scatteredDisks } from './scattered.js';
 import { addon, e2fsprogs, kernel, runtime } from './software.js';
 import { reservedStore } from './store.js';
 import { templateImages, templatesFolder } from './templates.js';
@@ -19,6 +20,7 @@ export async function examine(config: RootfsConfig, signal: AbortSignal): Promis
     ...(await templatesFolder(config)),
     ...(await templateImages(config, clones.reflinks)),
     ...clones.findings,
+    ...(await scatteredDisks(config, signal)),
     ...(await reservedStore(config)),
   ];
 }
