@@ -119,19 +119,17 @@ async function longestTurnNs(work) {
   const onProcessorNs = () => Number(text.toString('latin1', 0, readSync(fd, text, 0, 128, 0)).split(' ')[0]);
   let longest = 0;
   let last = onProcessorNs();
-  let done = false;
   const turn = () => {
     const now = onProcessorNs();
     longest = Math.max(longest, now - last);
     last = now;
-    if (!done) setTimeout(turn, 1);
   };
-  setTimeout(turn, 1);
+  const turning = setInterval(turn, 1);
   try {
     await work();
-  } finally {
-    done = true;
     turn();
+  } finally {
+    clearInterval(turning);
     closeSync(fd);
   }
   return longest;

@@ -37,6 +37,7 @@ const STEPS = {
   vmWrites: 2,
   somethingFlushes: 5,
   prewarm: 1,
+  pack: 1,
   replaceTemplate: 1,
   cloneChanging: 2,
   recover: 1,
@@ -105,6 +106,10 @@ export class History {
         return this.#somethingFlushes();
       case 'prewarm':
         return this.#during('prewarm', () => this.#registry.prewarm('ext4', this.#prewarmOptions()));
+      case 'pack':
+        return this.#during('pack', () =>
+          this.#registry.prewarm('scattered', { count: 0, writable: true, pack: true }),
+        );
       case 'replaceTemplate':
         return this.#replaceTemplate();
       case 'cloneChanging':
