@@ -1,5 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { readdir } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
+import { otherSpelling } from '../folder/spelling.js';
 import { isPath, isWellFormed, show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
@@ -75,6 +77,14 @@ export class Catalog {
   }
 
   async stack(stack: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
+    await refuseOtherSpelling(this.templatePath(stack));
+    return this.#stackSpelledAlike(stack, signal);
+  }
+
+  async #stackSpelledAlike(
+    stack: StackName,
+    signal: AbortSignal | undefined,
+  ): Promise<StackInfo | undefined> {
     const template = await this.#templates.look(this.templatePath(stack), signal);
     if (template === undefined) return undefined;
     const image = await readImageConfig(template.path, template.sha256);
@@ -153,7 +163,7 @@ export class Catalog {
    */
   async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
-      return await this.stack(name, signal);
+      return await this.#stackSpelledAlike(name, signal);
     } catch (error) {
       if (error instanceof RootfsError && error.code === 'TEMPLATE_INVALID') return undefined;
       if (!failedWith(error, 'EACCES') && !failedWith(error, 'EPERM')) throw error;
@@ -187,6 +197,18 @@ export class Catalog {
       .filter(({ bytes, name }) => Buffer.from(name, 'utf8').equals(bytes))
       .map(({ name }) => name as StackName);
   }
+}
+
+/** Rejects with `STACK_NAME_COLLISION` if the stack's name is that of another on this disk. */
+export async function refuseOtherSpelling(templatePath: string): Promise<void> {
+  const path = dirname(templatePath);
+  const spelled = await otherSpelling(dirname(path), basename(path));
+  if (spelled === undefined) return;
+  throw new RootfsError(
+    'STACK_NAME_COLLISION',
+    `${path} is the stack ${show(spelled)}: this file system takes both names for one; use that name, or another one`,
+    { path },
+  );
 }
 
 export function stackNotFoundError(stack: string, templatePath: string): RootfsError {

@@ -45,6 +45,8 @@ const REFUSED = new Set([
   'TEMPLATE_CHANGED',
   'TEMPLATE_INVALID',
   'VM_ID_COLLISION',
+  'STACK_NAME_COLLISION',
+  'SNAPSHOT_NAME_COLLISION',
 ]);
 
 /** The exit status for an error of this code. */

@@ -2,7 +2,7 @@
 // After that, every clone is one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
-import { stackNotFoundError } from '../catalog/catalog.js';
+import { refuseOtherSpelling, stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import {
   type DigestOf,
@@ -96,7 +96,10 @@ export class CloneSources {
   /** Rejects with `STACK_NOT_FOUND`, and like {@link Templates.look}. */
   async look(request: CloneRequest): Promise<Template> {
     const { stack, templatePath, signal } = request;
-    const template = await this.#templates.look(templatePath, signal, this.#digestOf(request));
+    const [template] = await Promise.all([
+      this.#templates.look(templatePath, signal, this.#digestOf(request)),
+      refuseOtherSpelling(templatePath),
+    ]);
     if (template !== undefined) {
       await this.#folder.use(() => this.#names.record(template.sha256, stack));
       return template;

@@ -3,7 +3,7 @@
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
-import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { refuseOtherSpelling, type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
@@ -56,6 +56,7 @@ export async function publishStack(
   const task = new Task(`publishing ${source} as ${name}`, options.signal);
   try {
     // Fail at once rather than after minutes of work, and create nothing for a missing source.
+    await refuseOtherSpelling(templatePath);
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
     if (isPath(source)) await stat(source);
     const isFirst = await isMissing(folder.path);

@@ -4,7 +4,7 @@ import { rmdir, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { sameImage } from '../addon/identity.js';
 import { native } from '../addon/native.js';
-import type { StackName } from '../catalog/catalog.js';
+import { refuseOtherSpelling, type StackName } from '../catalog/catalog.js';
 import { removeImageConfigs } from '../catalog/image-config.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { Template, Templates } from '../catalog/templates.js';
@@ -36,6 +36,7 @@ export async function removeStack(
 ): Promise<boolean> {
   const task = new Task(`removing stack ${name}`, signal);
   try {
+    await refuseOtherSpelling(templatePath);
     // Create nothing for a stack that does not exist.
     if ((await isMissing(dirname(templatePath))) || (await isMissing(templatePath))) return false;
     const template = force ? undefined : await templates.look(templatePath, signal);

@@ -15,6 +15,7 @@ import { native, type OpenedSource } from '../addon/native.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { otherSpelling } from '../folder/spelling.js';
 import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
@@ -118,6 +119,7 @@ export class Snapshots {
     const task = new Task(`making snapshot ${path} of VM ${vm.safe}`, signal);
     requireNames(others);
     try {
+      await this.#refuseOtherSpelling(name);
       if (!(await isMissing(path))) throw snapshotExistsError(path);
       const request = { refuseInUse, templateBytes: this.#templateBytes, signal: task.signal };
       // The default folder is inside the clones folder, which is created when it is opened.
@@ -184,6 +186,7 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
+      await this.#refuseOtherSpelling(name);
       return await this.#withFiles(path, async (record, sources) => {
         await verifyAll(path, record, sources, { task, onProgress });
         return snapshotOf(name, path, record);
@@ -204,6 +207,7 @@ export class Snapshots {
     const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
       let verified = await this.#verified.remembered(path);
+      if (verified === undefined) await this.#refuseOtherSpelling(name);
       for (let round = 0; round < ROUNDS; round++) {
         verified ??= await this.#verifying.join(path, task, (shared) =>
           this.#withFiles(path, (record, sources) =>
@@ -249,6 +253,7 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const what = `removing snapshot ${path}`;
     try {
+      await this.#refuseOtherSpelling(name);
       if (!(await inOneFolder(path, () => isThere(path)))) return false;
       await this.folder.use(({ handle }) => native().discardFolder(handle, 'slots', name));
       this.folder.sweepInBackground();
@@ -266,6 +271,18 @@ export class Snapshots {
 
   async close(): Promise<void> {
     await this.folder.close();
+  }
+
+  /** Rejects with `SNAPSHOT_NAME_COLLISION` if the name is that of another snapshot on this disk. */
+  async #refuseOtherSpelling(name: string): Promise<void> {
+    const spelled = await otherSpelling(this.folder.path, name);
+    if (spelled === undefined) return;
+    const path = `${this.folder.path}/${name}`;
+    throw new RootfsError(
+      'SNAPSHOT_NAME_COLLISION',
+      `${path} is the snapshot ${show(spelled)}: this file system takes both names for one; use that name, or another one`,
+      { path },
+    );
   }
 
   #pathOf(name: unknown): string {

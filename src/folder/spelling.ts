@@ -1,0 +1,37 @@
+// Folders where two names are one: that do not tell upper from lower case, or the Unicode forms of a letter (ext4 with
+// `casefold`, SMB, virtiofs).
+import { lstat, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+/**
+ * The name that `folder` has for what `name` leads to, if that is spelled in another way. Undefined if it is spelled
+ * alike, or there is nothing of that name.
+ */
+export async function otherSpelling(folder: string, name: string): Promise<string | undefined> {
+  const there = await inodeOf(join(folder, name));
+  if (there === undefined || !(await foldsNames(folder, name, there))) return undefined;
+  const entries = await readdir(folder);
+  if (entries.includes(name)) return undefined;
+  for (const entry of entries) {
+    if ((await inodeOf(join(folder, entry))) === there) return entry;
+  }
+  return undefined;
+}
+
+/** Whether another spelling of the name leads to the same place. */
+async function foldsNames(folder: string, name: string, there: string): Promise<boolean> {
+  const spellings = [name.toUpperCase(), name.toLowerCase(), name.normalize('NFC'), name.normalize('NFD')];
+  for (const spelling of new Set(spellings)) {
+    if (spelling !== name && (await inodeOf(join(folder, spelling))) === there) return true;
+  }
+  return false;
+}
+
+async function inodeOf(path: string): Promise<string | undefined> {
+  try {
+    const { dev, ino } = await lstat(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined; // whoever uses the name finds out why
+  }
+}
