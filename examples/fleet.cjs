@@ -1,5 +1,5 @@
-// Two hosts and a registry on this machine: pushes a template, pulls it, pushes an update, pulls that, and does the same
-// with skopeo and zstd beside it. Run by `npm run demo:fleet`.
+// Two hosts and a registry on this machine: pushes a template, pulls it, pushes an update, pulls that, and does the
+// same with skopeo and zstd beside it. Run by `npm run demo:fleet`.
 const { execFile, spawn, spawnSync } = require('node:child_process');
 const { createHash } = require('node:crypto');
 const fs = require('node:fs');

@@ -2,12 +2,13 @@
 // and the rest from the registry.
 
 import { constants as files } from 'node:fs';
-import { mkdir, open, statfs } from 'node:fs/promises';
+import { chmod, mkdir, open, statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import type { Template } from '../catalog/templates.js';
 import { RootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, contentOf, INDEX_TYPE, invalid, type Layer, PACK_TYPE } from './artifact.js';
 import type { BlobReader, ReadOptions } from './blob-reader.js';
@@ -46,9 +47,11 @@ export async function assembleImage(
 ): Promise<Assembled> {
   const list = await fetchList(task, artifact, parts);
   await mkdir(folder, { recursive: true, mode: 0o755 });
-  const file = await open(join(folder, TEMPLATE_ROOTFS_FILE), files.O_RDWR | files.O_CREAT, 0o600);
+  const image = join(folder, TEMPLATE_ROOTFS_FILE);
+  // A pull that was killed just before its end has made it read-only.
+  if (!(await isMissing(image))) await chmod(image, 0o600);
+  const file = await open(image, files.O_RDWR | files.O_CREAT, 0o600);
   try {
-    await file.chmod(0o600);
     const missing = new Set<number>();
     for (let i = 0; i < list.count; i++) if (!list.isZero(i)) missing.add(i);
     const assembly = { file, list, missing };

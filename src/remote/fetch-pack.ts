@@ -65,6 +65,7 @@ async function fetchOnce(
   options: ReadOptions,
 ): Promise<void> {
   const frames = framesOf(list, pack).filter(({ chunk }) => wanted.has(chunk));
+  if (frames.length === 0) return;
   // Fetched before zstd starts: a program that waits for the network would keep others from their turn.
   const bytes: Buffer[] = [];
   for await (const part of wantedBytes(task, reader, layer, frames, options)) bytes.push(part);

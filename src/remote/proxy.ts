@@ -1,7 +1,7 @@
 // HTTP(S)_PROXY and NO_PROXY: which proxy serves a URL, and the tunnel through it.
 
 import { request } from 'node:http';
-import { isIPv6, type Socket } from 'node:net';
+import { isIP, isIPv6, type Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -56,7 +56,7 @@ export function openTunnel(
     opening.on('error', reject);
     opening.on('connect', ({ statusCode }, socket: Socket) => {
       if (statusCode === 200) {
-        resolve(connect({ socket, ...(isIPv6(host) ? {} : { servername: host }), host, ...tls }));
+        resolve(connect({ socket, ...(isIP(host) ? {} : { servername: host }), host, ...tls }));
         return;
       }
       socket.destroy();

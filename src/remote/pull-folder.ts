@@ -21,14 +21,18 @@ export class PullFolder {
     const name = digest.replace(':', '-');
     const path = `${this.#folder.path}/${name}`;
     return this.#folder.use(async ({ handle }) => {
-      for (;;) {
+      for (let isHeld = false; ; ) {
         await mkdir(path, { recursive: true, mode: 0o700 });
         try {
-          const result = await withLock(task, handle, name, () => work(path));
+          const result = await withLock(task, handle, name, () => {
+            isHeld = true;
+            return work(path);
+          });
           if (result !== 'absent') return result;
         } catch (error) {
-          // A pull takes as long as it takes.
-          if (!(error instanceof RootfsError && error.code === 'SLOT_BUSY')) throw error;
+          // The other pull takes as long as it takes.
+          const isBusy = error instanceof RootfsError && error.code === 'SLOT_BUSY';
+          if (isHeld || !isBusy) throw error;
         }
       }
     });

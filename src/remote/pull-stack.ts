@@ -1,7 +1,7 @@
 // Pulls a stack from a registry into the catalog. Only chunks that this host lacks are fetched.
 
 import { chmod } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Catalog, StackInfo } from '../catalog/catalog.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { Templates } from '../catalog/templates.js';
@@ -10,6 +10,8 @@ import { finishStack } from '../publish/finish-stack.js';
 import { stackExists } from '../publish/place-stack.js';
 import { PUBLIC_MODE, type PublishPrograms } from '../publish/publish.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
+import { flush } from '../system/flush.js';
+import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, type Artifact, contentOf, invalid, parseArtifact, STACK_TYPE } from './artifact.js';
 import { assembleImage } from './assemble-image.js';
@@ -55,24 +57,35 @@ export async function pullStack(task: Task, place: PullPlace, request: PullReque
       requireExpected(request, sha256);
       const before = await upToDate(task, place, request, sha256);
       if (before !== undefined) return unchanged(before, manifest);
-      return await place.pulls.hold(task, manifest.digest, async (path) => {
-        // Another process may have pulled it while this one waited.
-        const now = await upToDate(task, place, request, sha256);
-        if (now !== undefined) return unchanged(now, manifest);
-        try {
+      return await inCatalog(place.folder, () =>
+        place.pulls.hold(task, manifest.digest, async (path) => {
+          // Another process may have pulled it while this one waited.
+          const now = await upToDate(task, place, request, sha256);
+          if (now !== undefined) return unchanged(now, manifest);
           void place.pulls.removeOld(task).catch(() => {}); // the next pull tries again
-          const pulled = await pullInto(task, place, request, sources, artifact, join(path, 'stack'));
-          await place.pulls.discard(path);
-          return { ...pulled, digest: manifest.digest, unchanged: false };
-        } catch (error) {
-          if (isLasting(error)) await place.pulls.discard(path);
-          throw error;
-        }
-      });
+          try {
+            const pulled = await pullInto(task, place, request, sources, artifact, join(path, 'stack'));
+            await place.pulls.discard(path);
+            return { ...pulled, digest: manifest.digest, unchanged: false };
+          } catch (error) {
+            if (isLasting(error)) await place.pulls.discard(path);
+            throw error;
+          }
+        }),
+      );
     });
   } catch (error) {
     throw asRootfsError(`${task.what} as ${located.name}`, error);
   }
+}
+
+/** The catalog is opened, and if need be made, before anything is put into it. */
+async function inCatalog<T>(folder: ManagedFolder, work: () => Promise<T>): Promise<T> {
+  const isFirst = await isMissing(folder.path);
+  return folder.use(async () => {
+    if (isFirst) await flush(dirname(folder.path));
+    return work();
+  });
 }
 
 async function pullInto(
@@ -123,6 +136,7 @@ async function pullInto(
     }),
   );
   await known.put(sha256, list);
+  await forgetOthers(catalog, known).catch(() => {}); // the next pull tries again
   return { ...published, sizeBytes, format: 'raw', downloadedBytes, reusedBytes };
 }
 
@@ -142,6 +156,14 @@ async function upToDate(
 function unchanged(stack: StackInfo, { digest }: FetchedManifest): PulledStack {
   const nothing = { downloadedBytes: 0, reusedBytes: stack.sizeBytes };
   return { ...stack, replaced: false, format: 'raw', digest, ...nothing, unchanged: true };
+}
+
+/** Chunk lists of images that have left the catalog. */
+async function forgetOthers(catalog: Catalog, known: KnownChunks): Promise<void> {
+  const templates = [...(await catalog.templates(undefined)).values()];
+  const digests = templates.map((template) => template?.sha256);
+  // An image whose digest is not known may be any of them.
+  if (digests.every((digest) => digest !== undefined)) await known.keepOnly(new Set(digests));
 }
 
 function configOf({ annotations }: Artifact): ImageConfig | undefined {

@@ -1,4 +1,5 @@
 // Tries again after a pause that doubles, or that the registry asks for, with fewer requests at once.
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { abortError, type RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -80,7 +81,10 @@ export class Pace {
   ): Promise<void> {
     const failure = new AbortController();
     const signals = task.signal === undefined ? [failure.signal] : [failure.signal, task.signal];
-    const either = task.endedBy(AbortSignal.any(signals));
+    const signal = AbortSignal.any(signals);
+    // Each job waits for it more than once.
+    setMaxListeners(0, signal);
+    const either = task.endedBy(signal);
     const running = new Set<Promise<void>>();
     let failed: { readonly error: unknown } | undefined;
     for (const item of items) {

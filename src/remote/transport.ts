@@ -150,11 +150,10 @@ export class Transport {
 
   #agentFor(url: URL, proxy: URL | undefined): Promise<http.Agent> {
     const { ca } = this.#settings[url.host] ?? {};
-    const isTunnel = proxy !== undefined && url.protocol === 'https:';
-    const key = `${url.protocol} ${ca ?? ''} ${isTunnel ? `${proxy.href} ${url.host}` : ''}`;
+    const key = `${url.protocol} ${ca ?? ''} ${proxy === undefined ? '' : `${proxy.href} ${url.host}`}`;
     let agent = this.#agents.get(key);
     if (agent === undefined) {
-      agent = makeAgent(url, isTunnel ? proxy : undefined, ca, this.#silenceMs);
+      agent = makeAgent(url, proxy, ca, this.#silenceMs);
       agent.catch(() => this.#agents.delete(key));
       this.#agents.set(key, agent);
     }
@@ -175,17 +174,18 @@ function plainRequest(url: URL, proxy: URL | undefined, options: http.RequestOpt
 
 async function makeAgent(
   url: URL,
-  tunnel: URL | undefined,
+  proxy: URL | undefined,
   caFile: string | undefined,
   timeoutMs: number,
 ): Promise<http.Agent> {
   const pool = { keepAlive: true, maxSockets: CONNECTIONS };
-  if (url.protocol !== 'https:') return new http.Agent(pool);
+  // Some proxies for plain HTTP close each connection without saying so.
+  if (url.protocol !== 'https:') return new http.Agent({ ...pool, keepAlive: proxy === undefined });
   const tls = caFile === undefined ? {} : { ca: await readCertificates(caFile) };
   const agent = new https.Agent({ ...pool, ...tls });
-  if (tunnel !== undefined) {
+  if (proxy !== undefined) {
     const opened = (_: unknown, done: (error: unknown, socket?: unknown) => void) => {
-      openTunnel(tunnel, url, tls, timeoutMs).then((socket) => done(null, socket), done);
+      openTunnel(proxy, url, tls, timeoutMs).then((socket) => done(null, socket), done);
     };
     // Node takes the socket from the callback. Its types lack this method.
     (agent as unknown as { createConnection: typeof opened }).createConnection = opened;

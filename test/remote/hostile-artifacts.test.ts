@@ -79,6 +79,7 @@ function withIndex(manifest: Manifest & { layers: Descriptor[] }, index: Buffer)
 
 describe.skipIf(missing !== undefined)(
   `a hostile artifact${missing === undefined ? '' : ` (${missing})`}`,
+  { timeout: 120_000 },
   () => {
     test('with a manifest that is none, or is another kind, is refused', async () => {
       const { manifest, serve, refused } = await setting();

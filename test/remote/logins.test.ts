@@ -6,7 +6,7 @@ import { type FaultyProxy, type Seen, startFaultyProxy } from '../fixtures/fault
 import { hostFor, publishFiles } from '../fixtures/fleet.js';
 import { Host } from '../fixtures/host.js';
 import { run } from '../fixtures/images.js';
-import { startOciRegistry } from '../fixtures/oci-registry.js';
+import { makeCertificate, startOciRegistry } from '../fixtures/oci-registry.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks } from '../fixtures/tools.js';
 
@@ -53,16 +53,14 @@ describe.skipIf(missing !== undefined)(
     test('a registry with htpasswd takes pushes and pulls of who is logged in, over checked TLS', async () => {
       const certificates = (await Host.in()).root;
       const at = (name: string) => join(certificates, name);
-      const subject = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2'];
-      const files = ['-keyout', at('key.pem'), '-out', at('ca.pem')];
-      await run('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject]);
+      const { ca, key } = await makeCertificate(certificates);
       await run('htpasswd', ['-Bbc', at('htpasswd'), 'ann', PASSWORD]);
       const { host: registry } = await startOciRegistry({
         scheme: 'https',
-        config: `http: { addr: HOST, tls: { certificate: ${at('ca.pem')}, key: ${at('key.pem')} } }
+        config: `http: { addr: HOST, tls: { certificate: ${ca}, key: ${key} } }
 auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       });
-      const host = await Host.in(undefined, { registries: { [registry]: { ca: at('ca.pem') } } });
+      const host = await Host.in(undefined, { registries: { [registry]: { ca } } });
       await publishFiles(host, 'app', { megabytes: 2 });
       const push = () => host.registry.pushStack('app', `${registry}/app:1`);
       await rejection(push(), 'REGISTRY_UNAUTHORIZED');

@@ -1,0 +1,96 @@
+// How a registry is reached: through proxies, and when it falls silent.
+import { spawn } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { proxyFor } from '../../src/remote/proxy.js';
+import { Transient } from '../../src/remote/retry.js';
+import { readAll, Transport } from '../../src/remote/transport.js';
+import { Task } from '../../src/system/task.js';
+import { exists } from '../fixtures/files.js';
+import { publishFiles } from '../fixtures/fleet.js';
+import { Host } from '../fixtures/host.js';
+import { freePort, makeCertificate, startOciRegistry } from '../fixtures/oci-registry.js';
+import { lacks } from '../fixtures/tools.js';
+
+const missing = lacks('docker-registry', 'tinyproxy', 'openssl', 'zstd', 'mke2fs');
+
+test.each([
+  ['https://registry.example/v2/', '', 'http://secure:2'],
+  ['http://registry.example/v2/', '', 'http://plain:1'],
+  ['https://registry.example/v2/', '*', undefined],
+  ['https://registry.example/v2/', 'other.example,example', undefined],
+  ['https://registry.example/v2/', '.example', undefined],
+  ['https://registry.example/v2/', 'registry.example:443', undefined],
+  ['https://registry.example:5000/v2/', 'registry.example:443', 'http://secure:2'],
+  ['https://registry.example/v2/', 'try.example', 'http://secure:2'],
+  ['http://[::1]:5000/v2/', '::1', undefined],
+  ['http://127.0.0.1:5000/v2/', 'localhost, 127.0.0.1', undefined],
+])('%s with NO_PROXY=%s goes by %s', (url, noProxy, expected) => {
+  const env = { http_proxy: 'plain:1', HTTPS_PROXY: 'http://secure:2', NO_PROXY: noProxy };
+  expect(proxyFor(new URL(url), env)?.origin).toBe(expected);
+});
+
+test('a registry that falls silent is a failure that may pass, not a wait without end', async () => {
+  for (const answer of ['', 'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten bytes.']) {
+    const server = createServer((socket) => void socket.on('error', () => {}).write(answer));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as { port: number };
+    const transport = new Transport({}, 200);
+    onTestFinished(() => transport.close());
+    const task = new Task('asking', undefined);
+    const question = { url: new URL(`http://127.0.0.1:${port}/`), method: 'GET' } as const;
+    const asked = transport.ask(task, question).then((answered) => readAll(answered, 1000));
+    await expect(asked).rejects.toBeInstanceOf(Transient);
+  }
+});
+
+describe.skipIf(missing !== undefined)(
+  `behind a proxy${missing === undefined ? '' : ` (${missing})`}`,
+  { timeout: 120_000 },
+  () => {
+    test.each(['http', 'https'] as const)('a stack is pushed and pulled by %s', async (scheme) => {
+      const { root } = await Host.in();
+      const { ca, key } = await makeCertificate(root);
+      const config = `http: { addr: HOST, tls: { certificate: ${ca}, key: ${key} } }`;
+      const { host: registry } = await startOciRegistry(scheme === 'https' ? { scheme, config } : {});
+      const log = await startTinyproxy(root);
+      const setting = scheme === 'https' ? { ca } : { insecure: true };
+      const host = await Host.in(undefined, { registries: { [registry]: setting } });
+      const sha256 = await publishFiles(host, 'app', { megabytes: 2 });
+      await host.registry.pushStack('app', `${registry}/app:1`);
+      expect(await host.registry.pullStack(`${registry}/app:1`, { name: 'again' })).toMatchObject({ sha256 });
+      expect(await readFile(log, 'utf8')).toContain(
+        scheme === 'https' ? `CONNECT ${registry}` : `http://${registry}`,
+      );
+    });
+  },
+);
+
+/** Resolves to its log. The environment of this process names it. */
+async function startTinyproxy(folder: string): Promise<string> {
+  const port = await freePort();
+  const log = join(folder, 'proxy.log');
+  const config = join(folder, 'proxy.conf');
+  await writeFile(
+    config,
+    `Port ${port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 50\nLogFile "${log}"\nLogLevel Connect\n`,
+  );
+  const child = spawn('tinyproxy', ['-d', '-c', config], { stdio: 'ignore' });
+  const names = ['http_proxy', 'https_proxy', 'no_proxy', 'NO_PROXY'];
+  const before = names.map((name) => [name, process.env[name]] as const);
+  onTestFinished(() => {
+    child.kill('SIGKILL');
+    for (const [name, value] of before)
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  });
+  for (const name of ['http_proxy', 'https_proxy']) process.env[name] = `http://127.0.0.1:${port}`;
+  for (const name of ['no_proxy', 'NO_PROXY']) delete process.env[name];
+  for (let tries = 0; tries < 250 && !(await exists(log)); tries++) await sleep(20);
+  await sleep(100);
+  return log;
+}
