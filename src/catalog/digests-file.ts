@@ -26,7 +26,10 @@ export class DigestsFile {
 
   /** The digest of a file, if it was recorded for the file's exact current state. */
   async get({ identity, filesystem }: LocatedFile): Promise<string | undefined> {
-    this.#entries ??= load(this.#path);
+    this.#entries ??= load(this.#path).catch((error: unknown) => {
+      this.#entries = undefined; // the next one tries again
+      throw error;
+    });
     const entries = await this.#entries;
     // Its keys are device and inode numbers, which identify a file no better than times do.
     if (entries.size === 0 || filesystem === '' || hasWholeSeconds(identity)) return undefined;
