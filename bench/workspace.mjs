@@ -101,7 +101,9 @@ export class Workspace {
     else await output(this.floor('scatter'), [path, stack.replace('extents-', '')]);
     const { size, blocks } = await stat(path);
     const extents = Number(/(\d+) extents? found/.exec(await output('filefrag', [path]))?.[1]);
-    const about = `${formatBytes(size)}, ${formatBytes(blocks * 512)} in ${extents} ${extents === 1 ? 'extent' : 'extents'}`;
+    const about =
+      `${formatBytes(size)}, ${formatBytes(blocks * 512)} in ${extents} ` +
+      `${extents === 1 ? 'extent' : 'extents'}`;
     return { stack, path, sizeBytes: size, blocksBytes: blocks * 512, extents, about };
   }
 

@@ -135,7 +135,8 @@ describeEachFilesystem(
 
       // F_SETLEASE, F_WRLCK; whoever opens the file then has to wait, and the holder is sent SIGIO.
       const lease =
-        '$SIG{IO} = "IGNORE"; open(F, "+<", $ARGV[0]) or die $!; fcntl(F, 1024, 1) or die $!; $| = 1; print "held\\n"; <STDIN>;';
+        '$SIG{IO} = "IGNORE"; open(F, "+<", $ARGV[0]) or die $!; fcntl(F, 1024, 1) or die $!; $| = 1; ' +
+        'print "held\\n"; <STDIN>;';
       const holder = spawn('perl', ['-e', lease, image], { stdio: ['pipe', 'pipe', 'inherit'], ...VMM });
       onTestFinished(() => {
         holder.kill('SIGKILL');

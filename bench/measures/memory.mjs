@@ -28,7 +28,9 @@ export const memory = {
       contestants: [
         {
           name: 'library',
-          does: `${pairs} × cloneForVm and release, one after the other, in a process of its own; after garbage collection`,
+          does:
+            `${pairs} × cloneForVm and release, one after the other, in a process of its own; after ` +
+            'garbage collection',
           sample: async () => Number(await output(process.execPath, args)),
         },
       ],

@@ -121,6 +121,8 @@ async function snapshotIn(workspace) {
     extents: 0,
     about: '',
   };
-  const about = `a disk of ${formatBytes(sizeBytes)} with ${formatBytes(dataBytes)} of data, and ${formatBytes(memoryBytes)} of memory`;
+  const about =
+    `a disk of ${formatBytes(sizeBytes)} with ${formatBytes(dataBytes)} of data, and ` +
+    `${formatBytes(memoryBytes)} of memory`;
   return { registry, path: snapshot.path, template, about };
 }

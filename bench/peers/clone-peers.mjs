@@ -28,7 +28,9 @@ const stamp = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4.sha256');
  */
 export const WAYS = {
   cp: {
-    does: 'fs.promises.mkdir; child_process.spawn of cp --reflink=always, and its exit; fs.promises.writeFile of the stamp',
+    does:
+      'fs.promises.mkdir; child_process.spawn of cp --reflink=always, and its exit; ' +
+      'fs.promises.writeFile of the stamp',
     async make(template, slot) {
       await mkdir(slot);
       await run('cp', ['--reflink=always', template.path, image(slot)]);
@@ -36,7 +38,9 @@ export const WAYS = {
     },
   },
   'cp + resize2fs': {
-    does: 'as cp, then fs.promises.truncate to 8 GiB and a child_process.spawn of resize2fs -f, and its exit; then both stamps',
+    does:
+      'as cp, then fs.promises.truncate to 8 GiB and a child_process.spawn of resize2fs -f, and its ' +
+      'exit; then both stamps',
     async make(template, slot) {
       await mkdir(slot);
       await run('cp', ['--reflink=always', template.path, image(slot)]);

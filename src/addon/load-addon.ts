@@ -60,7 +60,8 @@ function explain(failures: readonly Failure[], root: string): string {
     ({ path, error }) => `  ${path}: ${existsSync(path) ? reason(path, error) : 'no such file'}`,
   );
   return [
-    `no binary of the addon could be loaded on ${process.platform}-${process.arch}, ${libc()}, Node ${process.version}. Looked for:`,
+    `no binary of the addon could be loaded on ${process.platform}-${process.arch}, ${libc()}, Node ` +
+      `${process.version}. Looked for:`,
     ...tried,
     ...(failures.some(isForbidden) ? FORBIDDEN : howToBuild(root)),
   ].join('\n');

@@ -435,7 +435,8 @@ function load(): NativeAddon {
   if (process.platform !== 'linux') {
     throw new RootfsError(
       'UNSUPPORTED_PLATFORM',
-      `microvm-rootfs works on Linux only: it needs FICLONE and other Linux system calls, and this is ${process.platform}`,
+      'microvm-rootfs works on Linux only: it needs FICLONE and other Linux system calls, and this is ' +
+        `${process.platform}`,
     );
   }
   return loadAddon() as NativeAddon;

@@ -39,7 +39,8 @@ export function parseStackName(name: unknown): StackName {
   if (isStackName(name)) return name;
   throw new RootfsError(
     'INVALID_STACK_NAME',
-    `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} bytes, without "/", NUL or a leading dot`,
+    `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} ` +
+      'bytes, without "/", NUL or a leading dot',
   );
 }
 

@@ -8,7 +8,8 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
   return new RootfsError(
     'SHARED_INODE',
     `the clone for VM "${request.vm.raw}" would be a hardlink of ${request.templatePath}, ` +
-      'and owner or mode would change the template with it: pass writable: true for a clone of its own, or leave owner and mode out',
+      'and owner or mode would change the template with it: pass writable: true for a clone of its own, ' +
+      'or leave owner and mode out',
     { path: request.templatePath },
   );
 }
@@ -31,7 +32,8 @@ export function warnOfSharedInode(request: CloneRequest, template: Template): vo
   flags[WARNED] = true;
   process.emitWarning(
     `the file system of the clones cannot reflink, so clones are hardlinks of their template (${template.path}): a guest that writes to ` +
-      'its root changes the template. Pass writable: true for copies, or writable: false if all guests mount their root read-only',
+      'its root changes the template. Pass writable: true for copies, or writable: false if all guests ' +
+      'mount their root read-only',
     { type: 'RootfsWarning', code: 'MICROVM_ROOTFS_SHARED_INODE' },
   );
 }

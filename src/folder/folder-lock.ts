@@ -38,7 +38,8 @@ export async function withLock<T>(
     if (performance.now() > start + LOCK_LIMIT_MS) {
       throw new RootfsError(
         'SLOT_BUSY',
-        `${task.what}: another process has been working on "${name}" for ${LOCK_LIMIT_MS / 1000} s; try again, or end that process`,
+        `${task.what}: another process has been working on "${name}" for ${LOCK_LIMIT_MS / 1000} s; try ` +
+          'again, or end that process',
       );
     }
     await sleep(LOCK_POLL_MS);

@@ -57,7 +57,8 @@ function asUnsafePath(path: string, error: unknown): unknown {
   const link = error.path ?? path;
   return new RootfsError(
     'UNSAFE_PATH',
-    `${path} is refused: ${link} is a symbolic link or leads through one (or through "..") that another user may have made; give a path without links`,
+    `${path} is refused: ${link} is a symbolic link or leads through one (or through "..") that another ` +
+      'user may have made; give a path without links',
     { path: link, cause: error },
   );
 }

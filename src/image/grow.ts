@@ -56,7 +56,8 @@ async function refuseInUse(path: string): Promise<void> {
   if (nlink > 1) {
     throw new RootfsError(
       'SHARED_INODE',
-      `${path} has ${nlink} hardlinks (a template and its clones?), and growing it would change all of them: copy it first`,
+      `${path} has ${nlink} hardlinks (a template and its clones?), and growing it would change all of ` +
+        'them: copy it first',
       { path },
     );
   }
@@ -83,7 +84,8 @@ async function needsGrowing(path: string, targetBytes: number): Promise<boolean>
   if (superblock !== undefined && superblock.sizeBytes > size) {
     throw new RootfsError(
       'TEMPLATE_CORRUPT',
-      `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it was truncated; make the image again`,
+      `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it ` +
+        'was truncated; make the image again',
       { path },
     );
   }

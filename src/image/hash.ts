@@ -73,6 +73,7 @@ export function hashSource(
 function lengthChangedError(what: string, bytesTotal: number): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
-    `${what}: it was ${bytesTotal} bytes long when it was opened, and its length has changed since: hash what nobody is writing to`,
+    `${what}: it was ${bytesTotal} bytes long when it was opened, and its length has changed since: hash ` +
+      'what nobody is writing to',
   );
 }

@@ -29,7 +29,8 @@ export async function finishImage(
   if (received !== undefined && received !== expectedSha256?.toLowerCase()) {
     throw new RootfsError(
       'DIGEST_MISMATCH',
-      `the image in ${source} has the SHA-256 ${received} rather than ${expectedSha256}: get it again, or correct the digest`,
+      `the image in ${source} has the SHA-256 ${received} rather than ${expectedSha256}: get it again, ` +
+        'or correct the digest',
       { path: source },
     );
   }
@@ -65,7 +66,8 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
   if (superblock.sizeBytes > size) {
     throw new RootfsError(
       'TEMPLATE_CORRUPT',
-      `the filesystem in ${source} says it has ${superblock.sizeBytes} bytes, but the image has ${size}: it was cut off; get it again`,
+      `the filesystem in ${source} says it has ${superblock.sizeBytes} bytes, but the image has ${size}: ` +
+        'it was cut off; get it again',
       { path: source },
     );
   }

@@ -118,7 +118,8 @@ export async function describeOther(path: string): Promise<{ name: string; remed
 
 function partitioned(head: Buffer): { name: string; remedy: string } | undefined {
   const remedy =
-    'publish its root partition: attach it with losetup -fP, and give the device of the partition copied by dd, or mount it and publish the folder';
+    'publish its root partition: attach it with losetup -fP, and give the device of the partition copied ' +
+    'by dd, or mount it and publish the folder';
   if (startsWith(head, 512, GPT_MAGIC) || startsWith(head, 4096, GPT_MAGIC))
     return { name: 'a whole disk with a GPT partition table', remedy };
   if (head.length < 512 || head.readUInt16LE(510) !== 0xaa55) return undefined;

@@ -91,7 +91,8 @@ async function removeImage(templatePath: string, template: Template | undefined)
     if (!sameImage(now, template.identity)) {
       throw new RootfsError(
         'TEMPLATE_CHANGED',
-        `template ${templatePath} was replaced while its clones were looked for: remove it again if that one is to go as well`,
+        `template ${templatePath} was replaced while its clones were looked for: remove it again if that ` +
+          'one is to go as well',
         { path: templatePath },
       );
     }

@@ -160,6 +160,7 @@ export async function requireUnchanged(what: string, source: NativeSource, befor
 export function sourceChangedError(what: string): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
-    `${what}: the image was written to while it was read, so the copy may be inconsistent and was thrown away; pause the VM and try again`,
+    `${what}: the image was written to while it was read, so the copy may be inconsistent and was thrown ` +
+      'away; pause the VM and try again',
   );
 }

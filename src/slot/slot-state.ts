@@ -66,7 +66,8 @@ export function assessSlot(
   if (request.sizeBytes !== undefined && sizeStamp !== undefined && sizeStamp !== request.sizeBytes) {
     throw new RootfsError(
       'SIZE_STAMP_MISMATCH',
-      `${path} was grown to ${sizeStamp} bytes, but ${request.sizeBytes} were requested: release the slot first, or request its size`,
+      `${path} was grown to ${sizeStamp} bytes, but ${request.sizeBytes} were requested: release the ` +
+        'slot first, or request its size',
       { path },
     );
   }
@@ -119,7 +120,8 @@ export function vmIdCollisionError(path: string, vm: VmId, owner: string): Rootf
     : 'use ids of ASCII letters, digits, "-" and "_"';
   return new RootfsError(
     'VM_ID_COLLISION',
-    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which belongs to the latter: ${advice}`,
+    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which ` +
+      `belongs to the latter: ${advice}`,
     { path },
   );
 }
@@ -157,7 +159,8 @@ export function stampInvalidError(path: string, file: string): RootfsError {
   const holds = file === CLONE_STAMP_FILE ? 'no digest of 64 hex digits' : 'no number of bytes';
   return new RootfsError(
     'STAMP_INVALID',
-    `${path}/${file} holds ${holds}. The slot is not handed out, and recover() leaves it alone: correct the file, or release the slot`,
+    `${path}/${file} holds ${holds}. The slot is not handed out, and recover() leaves it alone: correct ` +
+      'the file, or release the slot',
     { path: `${path}/${file}` },
   );
 }

@@ -157,7 +157,9 @@ export class Snapshots {
     try {
       await flush(this.folder.path);
     } catch (error) {
-      const what = `flushing the name of ${path}, which is complete but may not outlive a power cut (remove it and take it again)`;
+      const what =
+        `flushing the name of ${path}, which is complete but may not outlive a power cut ` +
+        '(remove it and take it again)';
       throw asRootfsError(what, error);
     }
   }
@@ -280,7 +282,8 @@ export class Snapshots {
     const path = `${this.folder.path}/${name}`;
     throw new RootfsError(
       'SNAPSHOT_NAME_COLLISION',
-      `${path} is the snapshot ${show(spelled)}: this file system takes both names for one; use that name, or another one`,
+      `${path} is the snapshot ${show(spelled)}: this file system takes both names for one; use that ` +
+        'name, or another one',
       { path },
     );
   }
@@ -289,7 +292,8 @@ export class Snapshots {
     if (isPath(name) && isPlainName(name)) return `${this.folder.path}/${name}`;
     throw new RootfsError(
       'INVALID_SNAPSHOT_NAME',
-      `invalid snapshot name ${show(name)}: it must be the name of a folder, without "/", "\\", control characters or a leading dot`,
+      `invalid snapshot name ${show(name)}: it must be the name of a folder, without "/", "\\", control ` +
+        'characters or a leading dot',
     );
   }
 

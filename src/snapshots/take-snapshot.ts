@@ -78,7 +78,8 @@ export async function withSources<T>(
 function tooLargeError(path: string, sizeBytes: number): RootfsError {
   return new RootfsError(
     'SOURCE_TOO_LARGE',
-    `${path} is ${sizeBytes} bytes long; a file of a snapshot may have ${FILE_BYTES_LIMIT}: truncate it to what it holds`,
+    `${path} is ${sizeBytes} bytes long; a file of a snapshot may have ${FILE_BYTES_LIMIT}: truncate it ` +
+      'to what it holds',
     { path },
   );
 }

@@ -172,7 +172,8 @@ export async function runInstalled(
   const remedy = program.name.includes('/') ? 'correct the path, or install' : 'install';
   throw new RootfsError(
     program.notFound,
-    `cannot run ${program.name}: there is no such program, or it cannot be executed; ${remedy} the package ${program.package}`,
+    `cannot run ${program.name}: there is no such program, or it cannot be executed; ${remedy} the ` +
+      `package ${program.package}`,
     { path: program.name },
   );
 }

@@ -16,7 +16,7 @@ test('commands, options, templates and VMs are completed', async () => {
   await host.addTemplate('debian-12', 'x');
   await host.addTemplate('alpine', 'x');
   await host.registry.cloneForVm('vm-1', 'alpine', { writable: true });
-  expect(await completed(host, 're')).toEqual(['recover', 'release', 'restore']);
+  expect(await completed(host, 're')).toEqual(['recover', 'release', 'remote', 'restore']);
   expect(await completed(host, 'clone', 'vm-1', '')).toEqual(['alpine', 'debian-12']);
   expect(await completed(host, 'clone', '--size', '8G', 'vm-1', 'd')).toEqual(['debian-12']);
   expect(await completed(host, 'release', 'x', 'v')).toEqual(['vm-1']);

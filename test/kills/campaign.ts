@@ -90,5 +90,8 @@ function counted(visits: readonly Visit[]): Record<string, number> {
 }
 
 function inWords({ point, what, outcome, faults }: Visit): string {
-  return `${what} at ${point.caller}'s call ${point.name} ${point.when}, ${shapeOf(point.line)}: ${outcome}: ${faults.join('; ')}`;
+  return (
+    `${what} at ${point.caller}'s call ${point.name} ${point.when}, ${shapeOf(point.line)}: ` +
+    `${outcome}: ${faults.join('; ')}`
+  );
 }

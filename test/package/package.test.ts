@@ -122,7 +122,8 @@ test.each([
   [
     'require',
     'user.cts',
-    `import lib = require('${NAME}');\nimport RootfsError = lib.RootfsError;\nimport RootfsRegistry = lib.RootfsRegistry;\ntype CloneOptions = lib.CloneOptions;\ntype VmRootfs = lib.VmRootfs;`,
+    `import lib = require('${NAME}');\nimport RootfsError = lib.RootfsError;\nimport RootfsRegistry = ` +
+      `lib.RootfsRegistry;\ntype CloneOptions = lib.CloneOptions;\ntype VmRootfs = lib.VmRootfs;`,
   ],
 ])('types by %s', { timeout: 60_000 }, async (_how, file, header) => {
   const folder = await userFolder();

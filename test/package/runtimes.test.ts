@@ -74,7 +74,9 @@ test.for([
 });
 
 test('without leave to load addons, the error names the option that gives it', () => {
-  const program = `require('microvm-rootfs').hashFile('/etc/hostname').catch(({ code, message }) => console.log(code, message))`;
+  const program =
+    `require('microvm-rootfs').hashFile('/etc/hostname').catch(({ code, message }) => ` +
+    'console.log(code, message))';
   const args = PERMISSION.filter((arg) => arg !== '--allow-addons');
   const output = execFileSync(process.execPath, [...args, '-e', program], { cwd: app, encoding: 'utf8' });
   expect(output).toMatch(/^ADDON_NOT_LOADED .*microvm-rootfs\.node: .*--allow-addons/s);

@@ -224,7 +224,9 @@ describe('an image', () => {
     await makeExt4Image(source, 4 * MiB);
     const sha256 = await sha256Of(source);
     for (const program of ['gzip', 'zstd', 'xz']) {
-      const parts = `for part in 1 2; do tail -c +$(((part - 1) * 1000000 + 1)) "$1" | head -c $((part * part * 1000000)) | ${program} -c; done > "$1.parts"`;
+      const parts =
+        'for part in 1 2; do tail -c +$(((part - 1) * 1000000 + 1)) "$1" | head -c $((part * ' +
+        `part * 1000000)) | ${program} -c; done > "$1.parts"`;
       await execute('bash', ['-c', parts, 'bash', source]);
       expect((await host.registry.publishStack(program, `${source}.parts`)).sha256).toBe(sha256);
     }

@@ -87,5 +87,8 @@ function summary(seen: readonly Seen[]): string {
       outcomes[outcome] = (outcomes[outcome] ?? 0) + times;
     }
   }
-  return `${sum(({ calls }) => calls)} calls, ${sum(({ looks }) => looks)} images read, ${sum(({ owned }) => owned)} lives of VMs, ${JSON.stringify(outcomes)}`;
+  return (
+    `${sum(({ calls }) => calls)} calls, ${sum(({ looks }) => looks)} images read, ` +
+    `${sum(({ owned }) => owned)} lives of VMs, ${JSON.stringify(outcomes)}`
+  );
 }

@@ -1,8 +1,10 @@
 // A stamp must name the bytes that its clone holds, whatever happens to the template meanwhile.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { open, rename, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import type { RootfsError } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { sha256Of } from '../fixtures/files.js';
@@ -10,6 +12,7 @@ import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
 
+const HASHING = 'tracing:microvm-rootfs:hash:start';
 const WRITABLE = { writable: true } as const;
 const OLD = pattern(8 * MiB, 1);
 const NEW = pattern(8 * MiB, 2);
@@ -58,24 +61,34 @@ async function hostClone(host: Host, id: string, bytes: Buffer) {
   return host.registry.cloneForVm(id, 'debian', WRITABLE);
 }
 
+/** Runs `change` once a template is being hashed. */
+function whileHashing(change: () => void): void {
+  subscribe(HASHING, change);
+  onTestFinished(() => {
+    unsubscribe(HASHING, change);
+  });
+}
+
 test('changed while it is hashed: no digest, and nothing is remembered', async () => {
   const host = await Host.in();
   const template = await host.addTemplate('debian', pattern(64 * MiB));
-  const looking = rejection(host.registry.stack('debian'), 'TEMPLATE_CHANGED');
-  const file = await open(template, 'r+');
-  await file.write(Buffer.from('x'), 0, 1, 40 * MiB);
-  await file.close();
-  await looking;
+  let changes = 0;
+  whileHashing(() => {
+    if (changes++ > 0) return;
+    const fd = openSync(template, 'r+');
+    writeSync(fd, 'x', 40 * MiB);
+    closeSync(fd);
+  });
+  await rejection(host.registry.stack('debian'), 'TEMPLATE_CHANGED');
   expect((await host.registry.stack('debian'))?.sha256).toBe(await sha256Of(template));
+  expect(changes).toBe(2);
 });
 
 test('a writer that comes and goes while a clone is made is noticed', async () => {
   const host = await Host.in();
-  await host.addTemplate('debian', pattern(64 * MiB));
-  const cloning = rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'TEMPLATE_CHANGED');
-  await sleep(25);
-  await writeFile(host.template('debian'), pattern(64 * MiB, 3));
-  await cloning;
+  const template = await host.addTemplate('debian', pattern(64 * MiB));
+  whileHashing(() => writeFileSync(template, pattern(64 * MiB, 3)));
+  await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'TEMPLATE_CHANGED');
   expect(await host.slotNames()).toEqual([]);
   expect(await host.leftovers()).toEqual([]);
 });

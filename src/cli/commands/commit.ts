@@ -11,7 +11,8 @@ export function addCommit(program: Command): void {
     .option('--replace', 'take the place of a template of that name')
     .addHelpText(
       'after',
-      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }\n\nExample:\n  microvm-rootfs commit vm-1 debian-12-ready',
+      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }\n\nExample:\n  ' +
+        'microvm-rootfs commit vm-1 debian-12-ready',
     )
     .action((vm: string, name: string, { replace = false }: { replace?: boolean }, command: Command) =>
       inSession(command, async (session) => {

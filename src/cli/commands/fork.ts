@@ -11,7 +11,8 @@ export function addFork(program: Command): void {
     .option('--refuse-in-use', 'not while some process has the first clone open: a paused VM has')
     .addHelpText(
       'after',
-      '\nJSON: { "vmId", "stack"?, "path", "sourceSha256", "sizeBytes", "strategy", "attempts", "extents"? }\n\nExample:\n  microvm-rootfs fork vm-1 vm-2',
+      '\nJSON: { "vmId", "stack"?, "path", "sourceSha256", "sizeBytes", "strategy", "attempts", ' +
+        '"extents"? }\n\nExample:\n  microvm-rootfs fork vm-1 vm-2',
     )
     .action((from: string, vm: string, flags: CopyFlags & { refuseInUse?: boolean }, command: Command) =>
       inSession(command, async (session) => {

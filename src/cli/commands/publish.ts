@@ -23,7 +23,8 @@ export function addPublish(program: Command): void {
     .argument('<name>', 'how the template is to be called')
     .argument(
       '<source>',
-      'a container image (docker://…, oci:DIR), an image (raw, gzip, zstd, xz, qcow2), or a tar or folder of a root filesystem; - is standard input',
+      'a container image (docker://…, oci:DIR), an image (raw, gzip, zstd, xz, qcow2), or a tar or ' +
+        'folder of a root filesystem; - is standard input',
     )
     .option('--replace', 'take the place of a template of that name')
     .option('--sha256 <digest>', 'refuse an image of another digest', parseDigest)

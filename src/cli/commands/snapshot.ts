@@ -75,7 +75,8 @@ export function addRestore(program: Command): void {
     .argument('<vm>', 'the VM that is to have it')
     .addHelpText(
       'after',
-      '\nJSON: as "fork" has it, and "files": paths of the snapshot\'s other files\n\nExample:\n  microvm-rootfs restore before-upgrade vm-2',
+      '\nJSON: as "fork" has it, and "files": paths of the snapshot\'s other files\n\nExample:\n  ' +
+        'microvm-rootfs restore before-upgrade vm-2',
     )
     .action((name: string, vm: string, flags: CopyFlags, command: Command) =>
       inSession(command, async (session) => {
@@ -95,7 +96,8 @@ export function addRmSnapshot(program: Command): void {
     .argument('<name>', "the snapshot's name")
     .addHelpText(
       'after',
-      '\nJSON: { "snapshot", "removed": true if there was one }\n\nExample:\n  microvm-rootfs rm-snapshot before-upgrade',
+      '\nJSON: { "snapshot", "removed": true if there was one }\n\nExample:\n  microvm-rootfs ' +
+        'rm-snapshot before-upgrade',
     )
     .action((name: string, _flags: object, command: Command) =>
       inSession(command, async ({ registry, output }) => {

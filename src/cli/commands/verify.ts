@@ -58,7 +58,9 @@ async function verifySnapshots(session: Session, names: string[]): Promise<void>
 }
 
 function text({ templates, sealedImages, clones, differences }: VerifyReport): string {
-  const read = `Read ${count(templates, 'template')}, ${count(sealedImages, 'sealed image')}, ${count(clones, 'clone')}`;
+  const read =
+    `Read ${count(templates, 'template')}, ${count(sealedImages, 'sealed image')}, ` +
+    `${count(clones, 'clone')}`;
   if (differences.length === 0) return `${read}: all as they should be.`;
   const list = table(differences, [
     { title: 'KIND', of: ({ kind }) => kind },

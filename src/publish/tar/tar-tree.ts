@@ -174,7 +174,8 @@ class TarTree {
         const { major, minor } = member;
         if (type === '3' && major === 0 && minor === 0)
           throw this.#refuse(
-            `has a whiteout of overlayfs, ${shown(member)}: it is a layer; publish the whole, as docker export gives it`,
+            `has a whiteout of overlayfs, ${shown(member)}: it is a layer; publish the whole, as docker ` +
+              'export gives it',
           );
         return { ...facts, kind: type === '3' ? 'character device' : 'block device', major, minor };
       }
@@ -195,7 +196,8 @@ class TarTree {
     if (node !== undefined && node.kind !== 'folder') return node;
     const target = showPath(member.linkTarget.toString('latin1'));
     throw this.#refuse(
-      `has a hard link, ${shown(member)}, to ${target}, which ${node === undefined ? 'does not come before it' : 'is a folder'}`,
+      `has a hard link, ${shown(member)}, to ${target}, which ` +
+        `${node === undefined ? 'does not come before it' : 'is a folder'}`,
     );
   }
 
@@ -274,7 +276,8 @@ class TarTree {
       children.has('oci-layout') || (children.has('manifest.json') && children.has('repositories'));
     if (isImage && !children.has('etc') && !children.has('bin') && !children.has('usr'))
       throw this.#refuse(
-        'is a container image with layers, not a root file system: publish what docker export "$(docker create IMAGE)" gives',
+        'is a container image with layers, not a root file system: publish what docker export "$(docker ' +
+          'create IMAGE)" gives',
       );
   }
 
