@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# npm run demo, demo:fleet: builds what is missing or out of date and runs the program given (demo.cjs), as root in a mount namespace of its own, so that nothing stays mounted.
+# npm run demo, demo:fleet: builds what is missing or out of date and runs the program given (demo.cjs), as root in a
+# mount namespace of its own, so that nothing stays mounted.
 set -euo pipefail
 program=examples/${1:-demo.cjs}
 cd "$(dirname "$0")/.."

@@ -296,8 +296,8 @@ export class RootfsRegistry {
 
   /**
    * Pushes a stack to an OCI registry as `HOST/NAME:TAG`. The image is cut into chunks by its content, and the registry
-   * gets those packs of chunks that it lacks. The tag moves last. The same image gives the same manifest digest with the
-   * same version of `zstd`, unless packs of a `base` are used.
+   * gets those packs of chunks that it lacks. The tag moves last. The same image gives the same manifest digest with
+   * the same version of `zstd`, unless packs of a `base` are used.
    *
    * Any tool can restore the image: `cat` of the layers but the last, through `zstd -d`. See docs/fleet.md.
    *
@@ -648,7 +648,15 @@ export class RootfsRegistry {
     const copy = parseCopyOptions(`forking ${from.safe} to ${vm.safe}`, options, 'refuseInUse');
     const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
     return traced({ operation: 'fork', vmId: vm.safe }, () =>
-      forkSlot(this.#folder, this.#names, this.#templateBytes, from, vm, refuseInUse, copy),
+      forkSlot({
+        folder: this.#folder,
+        names: this.#names,
+        templateBytes: this.#templateBytes,
+        from,
+        vm,
+        refuseInUse,
+        options: copy,
+      }),
     );
   }
 
@@ -685,8 +693,8 @@ export class RootfsRegistry {
    * then hashed.
    *
    * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS`, `UNSAFE_PATH` (a link, or a file of another user, in
-   * `with`), `SOURCE_TOO_LARGE` (a file of more than 1 TiB in `with`), `SOURCE_CHANGED`, and with the codes of {@link
-   * forkSlot} that concern the parent.
+   * `with`), `SOURCE_TOO_LARGE` (a file of more than 1 TiB in `with`), `SOURCE_CHANGED`, and with the codes of
+   * {@link forkSlot} that concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     const vm = parseVmId(vmId);

@@ -1,4 +1,4 @@
-// What is done for the first time: of a stack that was just published, of a template that was placed by hand, of a size.
+// What is done for the first time: of a stack that was just published, of a template placed by hand, of a size.
 // Each sample has a template, or a size, of its own; making it is not timed.
 import { mkdir, open, statfs, truncate } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// How long a long operation holds the event loop: the processor time of the main thread from one turn of the loop to the
-// next. On a shared machine the time on the clock says more about the neighbours.
+// How long a long operation holds the event loop: the processor time of the main thread from one turn of the loop to
+// the next. On a shared machine the time on the clock says more about the neighbours.
 import { closeSync, mkdirSync, openSync, readSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';

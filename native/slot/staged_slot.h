@@ -45,8 +45,8 @@ struct SlotPlan {
   OwnerAndMode owner_and_mode;
   bool durable = false;
 
-  // Each hardlink of the source that comes or goes changes its ctime. Only whoever clones by a hardlink, or compares the
-  // digest of what was copied, may look away from that.
+  // Each hardlink of the source that comes or goes changes its ctime. Only whoever clones by a hardlink, or compares
+  // the digest of what was copied, may look away from that.
   bool linked = false;
 
   bool unchanged(const Identity& now, const Identity& before) const {

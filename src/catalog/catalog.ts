@@ -4,7 +4,7 @@ import { basename, dirname } from 'node:path';
 import { otherSpelling } from '../folder/spelling.js';
 import { isPath, isWellFormed, show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { type ImageConfig, readImageConfig } from './image-config.js';
 import type { Template, Templates } from './templates.js';
@@ -166,7 +166,7 @@ export class Catalog {
     try {
       return await this.#stackSpelledAlike(name, signal);
     } catch (error) {
-      if (error instanceof RootfsError && error.code === 'TEMPLATE_INVALID') return undefined;
+      if (hasCode(error, 'TEMPLATE_INVALID')) return undefined;
       if (!failedWith(error, 'EACCES') && !failedWith(error, 'EPERM')) throw error;
       this.#warnOfUnreadable(name, error as RootfsError);
       return undefined;

@@ -10,7 +10,7 @@ import { mkdir, readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { asRootfsError, failedWith, mayNotWrite, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
 import { DigestsFile } from './digests-file.js';
@@ -142,8 +142,7 @@ export class DigestStore {
       await this.#folder.use(async () => {});
     } catch (error) {
       // A process that can only read the folder saves nothing in it.
-      if (!mayNotWrite(error) && !(error instanceof RootfsError && error.code === 'CLOSED'))
-        this.#warn(error);
+      if (!mayNotWrite(error) && !hasCode(error, 'CLOSED')) this.#warn(error);
     }
   }
 

@@ -7,7 +7,7 @@ import { type Identity, sameFile, sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { hashSource } from '../image/hash.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
@@ -120,7 +120,7 @@ export class Templates {
         return await this.#lookAt(path, opened, signal, digestOf);
       } catch (error) {
         // What was replaced as it should be, by a rename, needs only another look.
-        const changed = error instanceof RootfsError && error.code === 'TEMPLATE_CHANGED';
+        const changed = hasCode(error, 'TEMPLATE_CHANGED');
         if (!changed || round === ROUNDS || !(await isReplaced({ path, identity }))) throw error;
       }
     }
@@ -351,9 +351,7 @@ export async function unchanged<T>(
   const waitMs = msUntilTimesTell(info.identity, filesystem);
   if (waitMs > 0) await sleep(waitMs);
   const result = await work().catch((error: unknown) => {
-    throw error instanceof RootfsError && error.code === 'SOURCE_CHANGED'
-      ? refusal(path, 'changed while it was read')
-      : error;
+    throw hasCode(error, 'SOURCE_CHANGED') ? refusal(path, 'changed while it was read') : error;
   });
   const after = await native().checkSource(source);
   if (!sameTemplate(info.identity, after.info.identity, filesystem))

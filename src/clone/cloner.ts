@@ -402,7 +402,7 @@ export class Cloner {
     }
   }
 
-  /** Completes a staged image: copy, grow, owner and mode. False if the template has other bytes than its digest says. */
+  /** Completes a staged image: copy, grow, owner and mode. False if the template has other bytes than its digest. */
   async #complete(
     task: Task,
     prepared: PreparedClone,

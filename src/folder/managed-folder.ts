@@ -51,6 +51,7 @@ export class ManagedFolder {
   #opening: Promise<OpenFolder> | undefined;
   #open: OpenFolder | undefined;
   #swept = false;
+  #works = 0;
   #background: Promise<void> | undefined;
   #sweepAgain = false;
   readonly #settling = new Settling((slots) => this.#settleOpened(slots));
@@ -193,6 +194,19 @@ export class ManagedFolder {
     } catch (error) {
       if (!this.isStale(error)) throw error;
     }
+  }
+
+  /** Runs `work` with a new folder in staging, and removes what is left of it afterwards. */
+  inWorkFolder<T>(kind: string, work: (path: string, folder: OpenFolder) => Promise<T>): Promise<T> {
+    return this.use(async (folder) => {
+      const path = `${folder.sessionPath}/${kind}-${++this.#works}`;
+      await mkdir(path, { mode: 0o700 });
+      try {
+        return await work(path, folder);
+      } finally {
+        await this.discard(path);
+      }
+    });
   }
 
   /**

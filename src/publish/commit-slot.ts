@@ -4,7 +4,7 @@ import { isReplaced, type Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { type SlotImageRequest, withSlotImage } from '../slot/slot-image.js';
 import type { VmId } from '../slot/vm-id.js';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { failedWith, hasCode } from '../system/errors.js';
 import { type PublishPrograms, type PublishRequest, publishStack } from './publish.js';
 import type { PublishedStack } from './publish-options.js';
 
@@ -47,5 +47,5 @@ export async function commitSlot(
 
 /** Whether it is what publishing a file that was removed or replaced ends with. */
 function isOfSource(error: unknown): boolean {
-  return failedWith(error, 'ENOENT') || (error instanceof RootfsError && error.code === 'SOURCE_CHANGED');
+  return failedWith(error, 'ENOENT') || hasCode(error, 'SOURCE_CHANGED');
 }

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { refuseOtherSpelling, type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import type { Templates } from '../catalog/templates.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
@@ -42,9 +42,6 @@ export function isPath(source: string): boolean {
   return source !== STANDARD_INPUT && !isContainerImage(source);
 }
 
-// Two calls in one process must not share a work folder. Each session already has its own folder.
-let works = 0;
-
 /** `folder` is the catalog's own staging folder. */
 export async function publishStack(
   folder: ManagedFolder,
@@ -60,55 +57,39 @@ export async function publishStack(
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
     if (isPath(source)) await stat(source);
     const isFirst = await isMissing(folder.path);
-    return await folder.use((opened) =>
-      inWorkFolder(folder, opened, async (workFolder) => {
-        if (isFirst) await flush(dirname(folder.path));
-        const staged = join(workFolder, 'stack');
-        await mkdir(staged);
-        // Ignore the umask: whoever can read the catalog can read the stack.
-        await chmod(staged, 0o755);
-        const image = join(staged, TEMPLATE_ROOTFS_FILE);
-        const { mke2fsBin, e2fsckBin, registries } = programs;
-        const { format, config } = await stageImage({
-          task,
-          folder: opened,
-          source,
-          expected,
-          workFolder,
-          image,
-          mke2fsBin,
-          options,
-          registries,
-        });
-        task.checkAborted();
-        const stack = {
-          name,
-          templatePath,
-          staged,
-          source,
-          mode: request.mode ?? PUBLIC_MODE,
-          config,
-          options,
-        };
-        return { ...(await finishStack(task, opened.handle, templates, e2fsckBin, stack)), format };
-      }),
-    );
+    return await folder.inWorkFolder('publish', async (workFolder, opened) => {
+      if (isFirst) await flush(dirname(folder.path));
+      const staged = join(workFolder, 'stack');
+      await mkdir(staged);
+      // Ignore the umask: whoever can read the catalog can read the stack.
+      await chmod(staged, 0o755);
+      const image = join(staged, TEMPLATE_ROOTFS_FILE);
+      const { mke2fsBin, e2fsckBin, registries } = programs;
+      const { format, config } = await stageImage({
+        task,
+        folder: opened,
+        source,
+        expected,
+        workFolder,
+        image,
+        mke2fsBin,
+        options,
+        registries,
+      });
+      task.checkAborted();
+      const stack = {
+        name,
+        templatePath,
+        staged,
+        source,
+        mode: request.mode ?? PUBLIC_MODE,
+        config,
+        options,
+      };
+      return { ...(await finishStack(task, opened.handle, templates, e2fsckBin, stack)), format };
+    });
   } catch (error) {
     throw asRootfsError(task.what, error);
-  }
-}
-
-async function inWorkFolder<T>(
-  folder: ManagedFolder,
-  { sessionPath }: OpenFolder,
-  work: (path: string) => Promise<T>,
-): Promise<T> {
-  const path = join(sessionPath, `publish-${++works}`);
-  await mkdir(path, { mode: 0o700 });
-  try {
-    return await work(path);
-  } finally {
-    await folder.discard(path);
   }
 }
 

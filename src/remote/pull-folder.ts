@@ -3,7 +3,7 @@
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { withLock } from '../folder/folder-lock.js';
 import { ManagedFolder } from '../folder/managed-folder.js';
-import { RootfsError } from '../system/errors.js';
+import { hasCode } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
 const KEPT_MS = 7 * 24 * 3600 * 1000;
@@ -31,7 +31,7 @@ export class PullFolder {
           if (result !== 'absent') return result;
         } catch (error) {
           // The other pull takes as long as it takes.
-          const isBusy = error instanceof RootfsError && error.code === 'SLOT_BUSY';
+          const isBusy = hasCode(error, 'SLOT_BUSY');
           if (isHeld || !isBusy) throw error;
         }
       }

@@ -1,7 +1,6 @@
 // Pushes a stack to a registry. Its tag is moved last, so readers find the old artifact or the whole new one.
 
-import { mkdir, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { open } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import type { StackInfo } from '../catalog/catalog.js';
 import { unchanged } from '../catalog/templates.js';
@@ -36,15 +35,12 @@ export interface PushPlace {
   readonly registries: RegistrySettings;
 }
 
-// Two calls in one process must not share a work folder.
-let works = 0;
-
 export async function pushStack(task: Task, place: PushPlace, request: PushRequest): Promise<PushedStack> {
   const { stack, reference } = request;
   try {
     return await withRegistry(place.registries, reference, 'pull,push', async (sources) => {
       const client = sources.at(-1) as RegistryClient;
-      const pushed = await inWorkFolder(place.folder, (workFolder) =>
+      const pushed = await place.folder.inWorkFolder('push', (workFolder) =>
         pushTemplate(task, place, request, client, workFolder),
       );
       const emptySent = await sendBlob(task, client, EMPTY_CONFIG);
@@ -145,16 +141,4 @@ function annotationsOf({ sha256, sizeBytes, image }: StackInfo): Record<string, 
     [ANNOTATION.sizeBytes]: `${sizeBytes}`,
     ...(image === undefined ? {} : { [ANNOTATION.image]: JSON.stringify(image) }),
   };
-}
-
-async function inWorkFolder<T>(folder: ManagedFolder, work: (path: string) => Promise<T>): Promise<T> {
-  return folder.use(async ({ sessionPath }) => {
-    const path = join(sessionPath, `push-${++works}`);
-    await mkdir(path, { mode: 0o700 });
-    try {
-      return await work(path);
-    } finally {
-      await folder.discard(path);
-    }
-  });
 }

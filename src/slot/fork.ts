@@ -5,7 +5,7 @@ import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn } from '../image/extents.js';
-import { asRootfsError, RootfsError } from '../system/errors.js';
+import { asRootfsError, hasCode } from '../system/errors.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
 import { sourceChangedError, type TemplateBytes, withSlotImage } from './slot-image.js';
@@ -16,27 +16,29 @@ import { rawIdToStore, type VmId } from './vm-id.js';
 // Each round is lost to a process that changes the parent at the same moment.
 const ROUNDS = 16;
 
-export async function forkSlot(
-  folder: ManagedFolder,
-  names: StackNames,
-  templateBytes: TemplateBytes,
-  from: VmId,
-  vm: VmId,
-  refuseInUse: boolean,
-  options: CopyOptions,
-): Promise<DerivedRootfs> {
-  const what = `forking ${folder.path}/${from.safe} to ${folder.path}/${vm.safe}`;
-  const task = new Task(what, options.signal);
+export interface Fork {
+  readonly folder: ManagedFolder;
+  readonly names: StackNames;
+  readonly templateBytes: TemplateBytes;
+  readonly from: VmId;
+  readonly vm: VmId;
+  readonly refuseInUse: boolean;
+  readonly options: CopyOptions;
+}
+
+export async function forkSlot(fork: Fork): Promise<DerivedRootfs> {
+  const { folder, from, vm, refuseInUse, options } = fork;
+  const task = new Task(`forking ${folder.path}/${from.safe} to ${folder.path}/${vm.safe}`, options.signal);
   try {
     task.checkAborted();
     // Do not open or create a folder for a slot that does not exist.
     if (!refuseInUse && folder.opened !== undefined) {
-      const forked = await forkInOneTrip(task, folder, names, from, vm, options);
+      const forked = await forkInOneTrip(task, fork);
       if (forked !== undefined) return forked;
     }
-    return await forkUnwritten(task, folder, names, templateBytes, from, vm, refuseInUse, options);
+    return await forkUnwritten(task, fork);
   } catch (error) {
-    throw asRootfsError(what, error);
+    throw asRootfsError(task.what, error);
   }
 }
 
@@ -46,13 +48,7 @@ export async function forkSlot(
  */
 async function forkUnwritten(
   task: Task,
-  folder: ManagedFolder,
-  names: StackNames,
-  templateBytes: TemplateBytes,
-  from: VmId,
-  vm: VmId,
-  refuseInUse: boolean,
-  options: CopyOptions,
+  { folder, names, templateBytes, from, vm, refuseInUse, options }: Fork,
 ): Promise<DerivedRootfs> {
   const request = { refuseInUse, templateBytes, signal: options.signal };
   let tried: Identity | undefined;
@@ -69,23 +65,15 @@ async function forkUnwritten(
         return newSlot(task, folder, open, image, vm, descent, options);
       });
     } catch (error) {
-      if (round === ROUNDS || !isSourceChanged(error)) throw error;
+      if (round === ROUNDS || !hasCode(error, 'SOURCE_CHANGED')) throw error;
     }
   }
-}
-
-function isSourceChanged(error: unknown): boolean {
-  return error instanceof RootfsError && error.code === 'SOURCE_CHANGED';
 }
 
 /** Undefined, with nothing created, unless the parent is clearly complete and can be reflinked. */
 async function forkInOneTrip(
   task: Task,
-  folder: ManagedFolder,
-  names: StackNames,
-  from: VmId,
-  vm: VmId,
-  options: CopyOptions,
+  { folder, names, from, vm, options }: Fork,
 ): Promise<DerivedRootfs | undefined> {
   const path = imagePath(folder, vm);
   const [{ status, parent }, scattered] = await folder.use(({ handle }) =>

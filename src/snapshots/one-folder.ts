@@ -1,6 +1,6 @@
 // Looks at a snapshot safely while another process may remove it, or replace it under the same name.
 import { lstat } from 'node:fs/promises';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { failedWith, hasCode } from '../system/errors.js';
 
 // A round fails only if somebody replaces the snapshot meanwhile.
 const ROUNDS = 16;
@@ -31,7 +31,7 @@ export async function inOneFolder<T>(
 }
 
 function isNotFound(error: unknown): boolean {
-  return error instanceof RootfsError && error.code === 'SNAPSHOT_NOT_FOUND';
+  return hasCode(error, 'SNAPSHOT_NOT_FOUND');
 }
 
 /** Includes the change time: a rename changes it, and inode numbers are reused. */

@@ -7,8 +7,7 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 
-import { randomUUID } from 'node:crypto';
-import { mkdir, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
@@ -25,7 +24,7 @@ import type { CopyOptions } from '../slot/slot-options.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, show } from '../system/arguments.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
@@ -125,7 +124,7 @@ export class Snapshots {
       // The default folder is inside the clones folder, which is created when it is opened.
       return await withSlotImage(this.#clones, vm, request, (image) =>
         withSources(image, others, (sources) =>
-          this.#staged(async (staged) => {
+          this.folder.inWorkFolder('snapshot', async (staged) => {
             const copies = await copyAll(task, sources, staged);
             const files = await describeCopies({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
@@ -297,19 +296,6 @@ export class Snapshots {
     );
   }
 
-  /** Runs `work` with a new folder in staging, and removes what is left of it afterwards. */
-  #staged<T>(work: (path: string) => Promise<T>): Promise<T> {
-    return this.folder.use(async ({ sessionPath }) => {
-      const staged = join(sessionPath, `snapshot-${randomUUID()}`);
-      await mkdir(staged, { mode: 0o700 });
-      try {
-        return await work(staged);
-      } finally {
-        await this.folder.discard(staged);
-      }
-    });
-  }
-
   async #withFiles<T>(
     path: string,
     work: (record: SnapshotRecord, sources: readonly OpenedSource[]) => Promise<T>,
@@ -358,7 +344,7 @@ async function isThere(path: string): Promise<boolean> {
 
 /** Remembered facts about a snapshot may be about files that it had before. */
 function unlessChanged(error: unknown): undefined {
-  if (!(error instanceof RootfsError && error.code === 'SOURCE_CHANGED')) throw error;
+  if (!hasCode(error, 'SOURCE_CHANGED')) throw error;
 }
 
 async function readRecord(path: string): Promise<SnapshotRecord> {

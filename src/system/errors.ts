@@ -148,6 +148,11 @@ export function failedWith(error: unknown, code: string): boolean {
   return isSystemError(error) && errnoName(error.errno) === code;
 }
 
+/** Whether it is an error of this library with this code. */
+export function hasCode(error: unknown, code: RootfsErrorCode): error is RootfsError {
+  return error instanceof RootfsError && error.code === code;
+}
+
 /** Whether there is no space left, on the disk or in a quota. */
 export function isFull(error: unknown): error is SystemError {
   return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');

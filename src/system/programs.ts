@@ -89,8 +89,9 @@ function turnsOf(program: string): Turns {
 }
 
 /**
- * Runs a program to its end, when it is its turn: of each program, as many run at once as there are processors. Rejects with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with
- * what `feed` or `drain` rejected with. In the last two cases the program is killed.
+ * Runs a program to its end, when it is its turn: of each program, as many run at once as there are processors. Rejects
+ * with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with what `feed` or `drain` rejected with.
+ * In the last two cases the program is killed.
  */
 export function run(
   program: string,

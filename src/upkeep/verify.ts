@@ -10,7 +10,7 @@ import { isSealed, keyOf, partsOf, readRecord, type SealRecord } from '../sealed
 import { slotNames } from '../slot/slot-names.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
@@ -130,7 +130,7 @@ async function whatItIs(
   } catch (error) {
     if (kind === 'clone' && isOfWriter(error)) return IN_USE;
     if (failedWith(error, 'ENOENT')) return kind === 'clone' ? IN_USE : 'nothing';
-    if (error instanceof RootfsError && error.code === 'E2FSCK_FAILED') return error.message;
+    if (hasCode(error, 'E2FSCK_FAILED')) return error.message;
     throw error;
   } finally {
     if (source !== undefined) native().dispose(source);
@@ -139,7 +139,7 @@ async function whatItIs(
 
 /** Whoever has an image open can change its length, or hold a lease on it, which makes opening it fail. */
 function isOfWriter(error: unknown): boolean {
-  return failedWith(error, 'EAGAIN') || (error instanceof RootfsError && error.code === 'SOURCE_CHANGED');
+  return failedWith(error, 'EAGAIN') || hasCode(error, 'SOURCE_CHANGED');
 }
 
 async function sealedImages(folder: ManagedFolder, failures: Failures): Promise<Check[]> {

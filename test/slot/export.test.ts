@@ -72,7 +72,7 @@ describeEachFilesystem((filesystem) => {
     expect(await readFile(host.template('debian'), 'utf8')).toBe('the template');
   });
 
-  test('an image that a backup has linked is still its slot’s alone, but the backup keeps its owner and mode', async () => {
+  test('an image that a backup has linked is still its slot’s alone; the backup keeps its owner and mode', async () => {
     const { host, jail } = await hostWithSlot(filesystem.path);
     await link(host.slot('vm').image, join(jail, 'backup'));
     if (filesystem.hidesOpenFiles) await sleep(1100); // FUSE answers from its cache for a second

@@ -68,7 +68,7 @@ async function call(method, ...parameters) {
   return { what, value, error };
 }
 
-/** What a tenant does to a slot has codes of ours. Leases are told as they are, and so are files that a caller names. */
+/** What a tenant does to a slot has codes of ours. Leases and files that a caller names are told as they are. */
 function isRaw(error) {
   if (!/^E[A-Z]+$/.test(error?.code ?? '') || error.code === 'EAGAIN') return false;
   return !tenants.some(({ own }) => error.path?.startsWith(own));
