@@ -201,6 +201,7 @@ Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
     if (error.ok()) {
       if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
+      if (is_gone(staging_.get(), name)) continue;                 // another sweep had the lock before, and removed it
       error = put_back_strays(*this, session.get(), join(staging_path_, name));
     }
     if (error.ok()) {
