@@ -1,13 +1,13 @@
 // When the digest of a template still holds, and when it has to be computed again.
 
-import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { link, open, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { sha256, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
 const BYTES = pattern(4 * MiB);
 const WRITABLE = { writable: true } as const;
@@ -46,11 +46,7 @@ describeEachFilesystem((filesystem) => {
     await host.addTemplate('debian', BYTES);
     await host.registry.cloneForVm('first', 'debian', WRITABLE);
     let hashed = 0;
-    const count = () => hashed++;
-    subscribe('tracing:microvm-rootfs:hash:start', count);
-    onTestFinished(() => {
-      unsubscribe('tracing:microvm-rootfs:hash:start', count);
-    });
+    whileHashing(() => hashed++);
     for (const id of ['a', 'b']) {
       await host.registry.cloneForVm(id, 'debian');
       await host.registry.cloneForVm(`${id}-writable`, 'debian', WRITABLE);

@@ -1,18 +1,17 @@
 // A stamp must name the bytes that its clone holds, whatever happens to the template meanwhile.
-import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { open, rename, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { RootfsError } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
-const HASHING = 'tracing:microvm-rootfs:hash:start';
 const WRITABLE = { writable: true } as const;
 const OLD = pattern(8 * MiB, 1);
 const NEW = pattern(8 * MiB, 2);
@@ -59,14 +58,6 @@ describeEachFilesystem((filesystem) => {
 async function hostClone(host: Host, id: string, bytes: Buffer) {
   await host.addTemplate('debian', bytes);
   return host.registry.cloneForVm(id, 'debian', WRITABLE);
-}
-
-/** Runs `change` once a template is being hashed. */
-function whileHashing(change: () => void): void {
-  subscribe(HASHING, change);
-  onTestFinished(() => {
-    unsubscribe(HASHING, change);
-  });
 }
 
 test('changed while it is hashed: no digest, and nothing is remembered', async () => {
