@@ -1,7 +1,7 @@
 import { Catalog, parseStackName, type StackInfo, stackNotFoundError } from './catalog/catalog.js';
 import { DigestStore } from './catalog/digest-store.js';
 import { StackNames } from './catalog/stack-names.js';
-import { isReplaced, type Template, Templates } from './catalog/templates.js';
+import { isOutdated, type Template, Templates } from './catalog/templates.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
 import { type CloneRequest, poolKey } from './clone/clone-plan.js';
 import { Cloner } from './clone/cloner.js';
@@ -452,7 +452,7 @@ export class RootfsRegistry {
         return await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
       } catch (error) {
         // Ready slots of a template that was replaced meanwhile serve nobody.
-        if (round < PREWARM_ROUNDS && (await isReplaced(template))) continue;
+        if (round < PREWARM_ROUNDS && (await isOutdated(template))) continue;
         throw asRootfsError(`making ready slots of ${request.templatePath}`, error);
       }
     }

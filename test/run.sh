@@ -62,6 +62,9 @@ node -e '
   const skipped = report.numPendingTests + report.numTodoTests;
   const failedFiles = report.testResults.filter((file) => file.status === "failed" && !file.assertionResults.some(({ status }) => status === "failed"));
   for (const file of failedFiles) console.log(`did not run: ${file.name}: ${file.message}`);
+  for (const { name, assertionResults } of report.testResults)
+    for (const { status, fullName, failureMessages: [why = ""] } of assertionResults)
+      if (status === "failed") console.log(`failed: ${name}: ${fullName}: ${why.split("\n")[0]}`);
   // Nothing ran: the set-up failed, as vitest has said above.
   const nothing = report.numPassedTests + report.numFailedTests + failedFiles.length === 0;
   const failed = nothing ? 1 : report.numFailedTests + failedFiles.length;

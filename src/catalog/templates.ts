@@ -3,7 +3,7 @@
 
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Identity, sameFile, sameState } from '../addon/identity.js';
+import { type Identity, sameContents, sameFile, sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { hashSource } from '../image/hash.js';
 import { dropOldest } from '../system/drop-oldest.js';
@@ -115,13 +115,11 @@ export class Templates {
         this.#forget(path);
         return undefined;
       }
-      const { identity } = opened.info;
       try {
         return await this.#lookAt(path, opened, signal, digestOf);
       } catch (error) {
-        // What was replaced as it should be, by a rename, needs only another look.
-        const changed = hasCode(error, 'TEMPLATE_CHANGED');
-        if (!changed || round === ROUNDS || !(await isReplaced({ path, identity }))) throw error;
+        if (!(error instanceof Replaced)) throw error;
+        if (round === ROUNDS) throw error.refusal;
       }
     }
   }
@@ -157,8 +155,11 @@ export class Templates {
         this.#keepOpen(path, source);
         return fresh;
       } catch (error) {
+        // Only while it is open can no other file have its inode number.
+        const replaced = hasCode(error, 'TEMPLATE_CHANGED') && (await isReplaced(file));
         native().dispose(source);
-        throw asRootfsError(task.what, error);
+        const refusal = asRootfsError(task.what, error);
+        throw replaced ? new Replaced(refusal) : refusal;
       }
     });
   }
@@ -328,10 +329,23 @@ export function isProven({ identity, hashed }: Template): boolean {
   return sameState(identity, hashed) && identity.ctimeNs === hashed.ctimeNs;
 }
 
-/** Whether the path names another file by now, or none. */
-export async function isReplaced({ path, identity }: Pick<Template, 'path' | 'identity'>): Promise<boolean> {
+/** What was replaced as it should be, by a rename, needs only another look. */
+class Replaced extends Error {
+  constructor(readonly refusal: unknown) {
+    super();
+  }
+}
+
+/** Of an open file: whether the path names another by now, or none. */
+async function isReplaced({ path, identity }: LocatedFile): Promise<boolean> {
   const [now] = await native().identities([path]);
   return now === undefined || !sameFile(now, identity);
+}
+
+/** Whether the path names something else by now, or nothing. (A new file can have the inode number of a removed one.) */
+export async function isOutdated({ path, identity }: Template): Promise<boolean> {
+  const [now] = await native().identities([path]);
+  return now === undefined || !sameContents(now, identity);
 }
 
 export function hashUnchanged(task: Task, path: string, opened: OpenedSource): Promise<string> {

@@ -7,8 +7,8 @@ import type { StackNames } from '../catalog/stack-names.js';
 import {
   type DigestOf,
   hashUnchanged,
+  isOutdated,
   isProven,
-  isReplaced,
   type Template,
   type Templates,
 } from '../catalog/templates.js';
@@ -131,7 +131,7 @@ export class CloneSources {
       if (isFull(error)) return { strategy: 'seal', code: errnoName(error.errno) };
       // It may be back by now.
       const wasMissing = isMissingAt(error, template.path);
-      if (wasMissing || (await isReplaced(template))) return 'template-changed';
+      if (wasMissing || (await isOutdated(template))) return 'template-changed';
       throw error;
     }
   }

@@ -2,7 +2,7 @@
 
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Identity } from '../addon/identity.js';
+import type { OpenedSource } from '../addon/native.js';
 import { refuseOtherSpelling, type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -30,8 +30,8 @@ export interface PublishRequest {
   readonly name: StackName;
   readonly templatePath: string;
   readonly source: string;
-  /** The file that the source must be, if the caller has it open. Undefined accepts whatever is at the path. */
-  readonly expected?: Identity;
+  /** A raw image that the caller has open: published whatever its path names by now. */
+  readonly opened?: OpenedSource;
   /** Mode of the template. Default: 0o444. */
   readonly mode?: number;
   readonly options: PublishOptions;
@@ -49,29 +49,28 @@ export async function publishStack(
   programs: PublishPrograms,
   request: PublishRequest,
 ): Promise<PublishedStack> {
-  const { name, source, expected, templatePath, options } = request;
+  const { name, source, opened, templatePath, options } = request;
   const task = new Task(`publishing ${source} as ${name}`, options.signal);
   try {
     // Fail at once rather than after minutes of work, and create nothing for a missing source.
     await refuseOtherSpelling(templatePath);
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
-    if (isPath(source)) await stat(source);
+    if (opened === undefined && isPath(source)) await stat(source);
     const isFirst = await isMissing(folder.path);
-    return await folder.inWorkFolder('publish', async (workFolder, opened) => {
+    return await folder.inWorkFolder('publish', async (workFolder, open) => {
       if (isFirst) await flush(dirname(folder.path));
       const staged = join(workFolder, 'stack');
       await mkdir(staged);
       // Ignore the umask: whoever can read the catalog can read the stack.
       await chmod(staged, 0o755);
-      const image = join(staged, TEMPLATE_ROOTFS_FILE);
       const { mke2fsBin, e2fsckBin, registries } = programs;
       const { format, config } = await stageImage({
         task,
-        folder: opened,
+        folder: open,
         source,
-        expected,
+        opened,
         workFolder,
-        image,
+        image: join(staged, TEMPLATE_ROOTFS_FILE),
         mke2fsBin,
         options,
         registries,
@@ -86,7 +85,7 @@ export async function publishStack(
         config,
         options,
       };
-      return { ...(await finishStack(task, opened.handle, templates, e2fsckBin, stack)), format };
+      return { ...(await finishStack(task, open.handle, templates, e2fsckBin, stack)), format };
     });
   } catch (error) {
     throw asRootfsError(task.what, error);

@@ -2,7 +2,7 @@
 
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
-import { type Identity, sameImage, sameState } from '../addon/identity.js';
+import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
 import { unchanged } from '../catalog/templates.js';
@@ -26,8 +26,8 @@ export interface Staging {
   readonly task: Task;
   readonly folder: OpenFolder;
   readonly source: string;
-  /** The file that the source must be. Undefined accepts whatever is at the path. */
-  readonly expected: Identity | undefined;
+  /** See PublishRequest. */
+  readonly opened: OpenedSource | undefined;
   /** Used by this call only, on the catalog's filesystem. */
   readonly workFolder: string;
   /** Path of the new image. It must not exist. */
@@ -54,7 +54,11 @@ export const STANDARD_INPUT = '-';
  * `INVALID_ARGUMENT`, or the error of the program that read it.
  */
 export async function stageImage(staging: Staging): Promise<StagedImage> {
-  const { source } = staging;
+  const { source, opened } = staging;
+  if (opened !== undefined) {
+    await unchanged(source, opened, () => stageRaw(staging, opened), sourceChangedError);
+    return { format: 'raw', config: undefined };
+  }
   if (isContainerImage(source)) return stageContainer(staging);
   return { format: await stageFile(staging), config: undefined };
 }
@@ -78,7 +82,7 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
     await stageFolder(staging);
     return 'folder';
   }
-  return unchangedSource(source, staging.expected, async (opened) => {
+  return unchangedSource(source, async (opened) => {
     const format = options.format ?? (await formatOf(source));
     if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, source, opened);
     else await stageCompressed(staging, format, source, opened.info.identity.sizeBytes);
@@ -252,16 +256,9 @@ function sparseOptions({ folder }: Staging): { readonly fillGaps: boolean } {
  * Runs work on a file and fails if somebody writes to or replaces it meanwhile. This is needed because programs open it
  * by path.
  */
-async function unchangedSource<T>(
-  path: string,
-  expected: Identity | undefined,
-  work: (opened: OpenedSource) => Promise<T>,
-): Promise<T> {
+async function unchangedSource<T>(path: string, work: (opened: OpenedSource) => Promise<T>): Promise<T> {
   const opened = await openSource(path);
   try {
-    // Also of the same length: a VMM can make its image a petabyte long after the caller looked at it.
-    if (expected !== undefined && !sameImage(opened.info.identity, expected))
-      throw sourceChangedError(path, 'was changed before it was read');
     return await unchanged(
       path,
       opened,

@@ -1,6 +1,5 @@
 // Exports a slot's image into a jail: Firecracker's jailer sees nothing outside its chroot.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import { native } from '../addon/native.js';
@@ -12,13 +11,7 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { findSharer } from './shared-image.js';
-import {
-  requireUnchanged,
-  type SlotImage,
-  slotBusyError,
-  type TemplateBytes,
-  withSlotImage,
-} from './slot-image.js';
+import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
 import { imagePath } from './stamps.js';
@@ -53,25 +46,17 @@ export async function exportSlot(
   const task = new Task(`exporting ${imagePath(folder, vm)} to ${dest}`, options.signal);
   const request = { refuseInUse: false, templateBytes, signal: options.signal };
   try {
-    for (let round = 0; round < ROUNDS; round++) {
-      if (round > 0) await sleep(round);
-      const exported = await withSlotImage(folder, vm, request, (image, open) =>
-        inFolderOf(dest, async (destFolder, name) => {
-          const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
-          return made && { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
-        }),
-      );
-      if (exported !== undefined) return exported;
-    }
-    throw slotBusyError(`${folder.path}/${vm.safe}`);
+    return await withSlotImage(folder, vm, request, (image, open) =>
+      inFolderOf(dest, async (destFolder, name) => {
+        const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
+        return made && { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
+      }),
+    );
   } catch (error) {
     if (failedWith(error, 'EEXIST')) throw fileExistsError(task.what, dest, error);
     throw asRootfsError(task.what, error);
   }
 }
-
-// Each is lost to a process that releases or replaces the slot at the same moment.
-const ROUNDS = 16;
 
 type Made = Pick<ExportedImage, 'strategy' | 'attempts' | 'extents'>;
 

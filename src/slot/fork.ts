@@ -1,6 +1,6 @@
 // Makes a new slot from the current contents of another.
 
-import { type Identity, sameContents, sameFile } from '../addon/identity.js';
+import { sameContents } from '../addon/identity.js';
 import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -8,7 +8,7 @@ import { reflinkInTurn } from '../image/extents.js';
 import { asRootfsError, hasCode } from '../system/errors.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
-import { sourceChangedError, type TemplateBytes, withSlotImage } from './slot-image.js';
+import { type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { imagePath, parseStamp } from './stamps.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
@@ -51,21 +51,24 @@ async function forkUnwritten(
   { folder, names, templateBytes, from, vm, refuseInUse, options }: Fork,
 ): Promise<DerivedRootfs> {
   const request = { refuseInUse, templateBytes, signal: options.signal };
-  let tried: Identity | undefined;
+  let written = false;
   for (let round = 1; ; round++) {
     try {
       return await withSlotImage(folder, from, request, async (image, open) => {
         const { identity, sourceSha256, sizeStamp, state } = image;
-        if (tried !== undefined && sameFile(tried, identity) && !sameContents(tried, identity))
-          throw sourceChangedError(task.what);
-        tried = identity;
         const storedStack = state.stack || undefined;
         const stack = storedStack ?? (await names.firstWith(sourceSha256));
         const descent = { sourceSha256, sizeStamp, stack, storedStack };
-        return newSlot(task, folder, open, image, vm, descent, options);
+        try {
+          return await newSlot(task, folder, open, image, vm, descent, options);
+        } catch (error) {
+          // Ask while it is open: a new image can have the inode number of a removed one.
+          written = !sameContents(identity, (await native().checkSource(image.source)).info.identity);
+          throw error;
+        }
       });
     } catch (error) {
-      if (round === ROUNDS || !hasCode(error, 'SOURCE_CHANGED')) throw error;
+      if (written || round === ROUNDS || !hasCode(error, 'SOURCE_CHANGED')) throw error;
     }
   }
 }

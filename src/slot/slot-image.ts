@@ -2,7 +2,13 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameImage, sameState } from '../addon/identity.js';
-import { inspectSlot, type NativeSource, native, type SlotState } from '../addon/native.js';
+import {
+  inspectSlot,
+  type NativeSource,
+  native,
+  type OpenedSource,
+  type SlotState,
+} from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
@@ -25,6 +31,7 @@ import type { VmId } from './vm-id.js';
 /** What a slot's own files record, and its image. */
 export interface SlotImage {
   readonly path: string;
+  readonly opened: OpenedSource;
   readonly source: NativeSource;
   readonly identity: Identity;
   readonly state: SlotState;
@@ -32,7 +39,7 @@ export interface SlotImage {
   readonly sizeStamp: number | undefined;
 }
 
-// A round fails only if somebody grows or releases the slot at the same moment.
+// A round is lost only to somebody who grows or releases the slot at the same moment.
 const ROUNDS = 16;
 
 /** The size of the template that slots of this digest and stack were cloned from. Undefined if not known. */
@@ -46,14 +53,15 @@ export interface SlotImageRequest {
 }
 
 /**
- * Runs `work` with the image of a complete slot. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
+ * Runs `work` with the image of a complete slot, and again with the one that is there now if it resolves to undefined:
+ * the slot was released or got another image meanwhile. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
  * `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`.
  */
 export async function withSlotImage<T>(
   folder: ManagedFolder,
   vm: VmId,
   { refuseInUse, templateBytes, signal }: SlotImageRequest,
-  work: (image: SlotImage, folder: OpenFolder) => Promise<T>,
+  work: (image: SlotImage, folder: OpenFolder) => Promise<T | undefined>,
 ): Promise<T> {
   const path = `${folder.path}/${vm.safe}`;
   // Create nothing for a slot that does not exist.
@@ -68,7 +76,8 @@ export async function withSlotImage<T>(
       try {
         if (inUse) throw slotInUseError(path);
         await requireExpectedLength(path, image, templateBytes);
-        return await work(image, open);
+        const done = await work(image, open);
+        if (done !== undefined) return done;
       } finally {
         native().dispose(image.source);
       }
@@ -136,6 +145,7 @@ async function openImage(
       const sourceSha256 = parseStamp(state.stamp) as string;
       return {
         path: imagePath,
+        opened,
         source: opened.source,
         identity,
         state,
