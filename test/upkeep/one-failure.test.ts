@@ -1,7 +1,9 @@
-// One slot that cannot be removed keeps no upkeep from all else.
+// One thing that cannot be read or removed keeps no upkeep from all else.
 import { execFileSync } from 'node:child_process';
-import { truncate } from 'node:fs/promises';
+import { readFile, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
+import { exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -44,6 +46,84 @@ describeEachFilesystem(
       const { message } = await rejection(host.registry.recover(), 'EPERM');
       expect(message).toContain(host.slot('vm-2').path);
       expect(await host.slotNames()).toEqual(['vm-2', 'vm-4']);
+    });
+
+    test.for([
+      ['verify', 'pread64'],
+      ['usage', 'ioctl'],
+    ])('%s looks at the others, and names the one that failed', async ([name, call], { skip }) => {
+      const reason = lacksRoot() ?? lacks('strace');
+      if (reason !== undefined) skip(reason);
+      const host = await Host.in(filesystem.path);
+      const stacks = ['alpine', 'debian', 'fedora'];
+      for (const stack of stacks) {
+        await host.addTemplate(stack, stack);
+        await host.registry.cloneForVm(`vm-${stack}`, stack, WRITABLE);
+      }
+      const { templateDir, clonesDir } = host;
+      const log = join(host.root, 'strace.log');
+      const templates = stacks.flatMap((stack) => ['-P', host.template(stack)]);
+      const exit = await runChild(
+        `const registry = new lib.RootfsRegistry(args);
+         console.log(await registry.${name}().then(() => 'no error', ({ code, message }) => code + ' ' + message));
+         await registry.close();`,
+        { templateDir, clonesDir },
+        {
+          under: [
+            'strace',
+            '-f',
+            '-y',
+            '-qqq',
+            '-o',
+            log,
+            ...templates,
+            '-e',
+            `inject=${call}:error=EIO:when=1`,
+          ],
+          env: { UV_THREADPOOL_SIZE: '1' },
+        },
+      );
+      expect(exit.stderr).toBe('');
+      expect(exit.stdout).toMatch(/^EIO /);
+      expect(exit.stdout).toContain(host.template('alpine'));
+      const calls = (await readFile(log, 'utf8')).split('\n').filter((line) => line.includes(`${call}(`));
+      for (const stack of stacks) expect(calls.join('\n')).toContain(host.template(stack));
+    });
+
+    test('close closes all else, and names what failed', async ({ skip }) => {
+      const reason = lacksRoot() ?? lacks('chattr');
+      if (reason !== undefined) skip(reason);
+      const host = await hostWithSlots(filesystem.path);
+      const { root, templateDir, clonesDir } = host;
+      const child = startChild(
+        `const { readdirSync, readlinkSync } = require('node:fs');
+         const descriptors = () => readdirSync('/proc/self/fd').filter((fd) => {
+           try { return readlinkSync('/proc/self/fd/' + fd).startsWith(args.root); } catch { return false; }
+         }).length;
+         const told = (call) => call.then(() => 'no error', ({ code, message }) => code + ' ' + message);
+         const registry = new lib.RootfsRegistry({ templateDir: args.templateDir, clonesDir: args.clonesDir });
+         await registry.snapshotSlot('vm-1', 'kept');
+         await registry.cloneForVm('vm-5', 'debian', { writable: true });
+         await registry.drain();
+         console.log(descriptors() + " before");
+         console.log("ready");
+         await new Promise((go) => process.stdin.once('data', go));
+         console.log(await told(registry.close()));
+         console.log(descriptors() + ' open');
+         console.log(await told(registry.cloneForVm('vm-6', 'debian')));
+         process.exit();`,
+        { root, templateDir, clonesDir },
+      );
+      const exit = exitOf(child);
+      await printed(child, 'ready');
+      makeImmutable(join(clonesDir, '.microvm-rootfs', 'staging'));
+      child.stdin?.write('go');
+      const [before, , closed, open, after] = (await exit).stdout.split('\n');
+      expect(before).toMatch(/^[1-9]/);
+      expect(closed).toMatch(/^EPERM closing /);
+      expect(closed).toContain(clonesDir);
+      expect(open).toBe('0 open');
+      expect(after).toMatch(/^CLOSED /);
     });
   },
   ({ name }) => ['XFS', 'btrfs', 'ext4'].includes(name),
