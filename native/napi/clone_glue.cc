@@ -275,7 +275,7 @@ Napi::Value fork_slot(const Napi::CallbackInfo& info) {
   ForkRequest request = {to_string(info[1]),
                          to_string(info[2]),
                          {to_string(info[3]), to_string(info[4]), ""},
-                         to_dress(object),
+                         to_owner_and_mode(object),
                          to_bool(object.Get("durable"))};
   return Job<ForkSlot>::start(info.Env(), "microvm:forkSlot", ForkSlot(std::move(managed), std::move(request)));
 }

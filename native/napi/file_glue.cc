@@ -136,7 +136,7 @@ Napi::Value file_copy_step(const Napi::CallbackInfo& info) {
 Napi::Value publish_file_copy(const Napi::CallbackInfo& info) {
   Ref<FileCopy> copy = unwrap<FileCopy>(info[0]);
   if (!copy) return {};
-  const OwnerAndMode owner_and_mode = to_dress(info[1].As<Napi::Object>());
+  const OwnerAndMode owner_and_mode = to_owner_and_mode(info[1].As<Napi::Object>());
   const bool durable = to_bool(info[2]);
   return start_silent(info.Env(), "microvm:publishFileCopy",
                       [copy, owner_and_mode, durable] { return copy->publish(owner_and_mode, durable); });

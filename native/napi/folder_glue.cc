@@ -286,7 +286,7 @@ Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info) {
   if (!managed) return {};
   const Identity folder = to_identity(info[2].As<Napi::Object>());
   const Identity image = to_identity(info[3].As<Napi::Object>());
-  const OwnerAndMode owner_and_mode = to_dress(info[4].As<Napi::Object>());
+  const OwnerAndMode owner_and_mode = to_owner_and_mode(info[4].As<Napi::Object>());
   return start_yes_or_no(info.Env(), "microvm:setSlotOwnerAndMode",
                          [managed, slot = to_string(info[1]), folder, image, owner_and_mode](bool* same) {
                            return set_slot_owner_and_mode(*managed, slot, folder, image, owner_and_mode, same);

@@ -127,7 +127,7 @@ Napi::Value export_image_of_slot(const Napi::CallbackInfo& info) {
   request.folder = unwrap<GuardedFolder>(info[3]);
   if (!request.folder) return {};
   request.name = to_string(info[4]);
-  request.owner_and_mode = to_dress(info[5].As<Napi::Object>());
+  request.owner_and_mode = to_owner_and_mode(info[5].As<Napi::Object>());
   request.durable = to_bool(info[6]);
   return Job<ExportImage>::start(info.Env(), "microvm:exportImage", ExportImage(std::move(request)));
 }

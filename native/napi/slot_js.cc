@@ -39,7 +39,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
   return object;
 }
 
-OwnerAndMode to_dress(Napi::Object object) {
+OwnerAndMode to_owner_and_mode(Napi::Object object) {
   OwnerAndMode owner_and_mode;
   if (object.IsEmpty()) return owner_and_mode;
   Napi::Value owner = object.Get("owner");
@@ -81,7 +81,7 @@ SlotPlan to_plan(Napi::Object object) {
   plan.unhashed = to_bool(object.Get("unhashed"));
   plan.linked = to_bool(object.Get("linked"));
   plan.durable = to_bool(object.Get("durable"));
-  plan.owner_and_mode = to_dress(object);
+  plan.owner_and_mode = to_owner_and_mode(object);
   return plan;
 }
 

@@ -18,7 +18,7 @@ namespace microvm {
 Napi::Value to_js(Napi::Env env, const SmallFile& file);
 
 Napi::Value to_js(Napi::Env env, const SlotState& state);
-OwnerAndMode to_dress(Napi::Object object);
+OwnerAndMode to_owner_and_mode(Napi::Object object);
 SlotPlan to_plan(Napi::Object object);
 // [name, contents, name, contents, …]
 std::vector<Sidecar> to_sidecars(Napi::Value value);

@@ -223,7 +223,7 @@ export interface NativeAddon {
     image: NativeSource,
     folder: NativeGuardedFolder,
     name: string,
-    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+    ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,
     durable: boolean,
   ): Promise<{ status: 'linked' | 'refused' | 'moved'; errno: number }>;
 
@@ -239,7 +239,7 @@ export interface NativeAddon {
   fileCopyStep(copy: NativeFileCopy, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
   publishFileCopy(
     copy: NativeFileCopy,
-    dress: Pick<SlotPlan, 'owner' | 'mode'>,
+    ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,
     durable: boolean,
   ): Promise<void>;
 

@@ -29,7 +29,7 @@ export class ExistingSlots {
     const slot = this.#assess(request, template, state);
     if (slot === 'grow-cut-off') return undefined;
     const sharer = knownSharer(slot.state, template.identity);
-    if (sharer === undefined || replaces(request, slot, sharer) || !isDressed(request, slot, sharer))
+    if (sharer === undefined || replaces(request, slot, sharer) || !hasOwnerAndMode(request, slot, sharer))
       return undefined;
     return this.#found(request, template, slot, sharer);
   }
@@ -56,12 +56,12 @@ export class ExistingSlots {
     if (replaces(request, slot, sharer))
       return this.#replace(new Task(what, signal), handle, request, template, slot, sharer);
     const { folder, image } = slot.state;
-    if (!isDressed(request, slot, sharer)) {
-      const dressed = await native().setSlotOwnerAndMode(handle, vm.safe, folder, image.identity, {
+    if (!hasOwnerAndMode(request, slot, sharer)) {
+      const isSet = await native().setSlotOwnerAndMode(handle, vm.safe, folder, image.identity, {
         owner,
         mode,
       });
-      if (!dressed) return 'again';
+      if (!isSet) return 'again';
     }
     // Its maker may not have flushed it.
     if (durable && !(await native().flushSlot(handle, vm.safe, folder))) return 'again';
@@ -118,13 +118,13 @@ function replaces(request: CloneRequest, slot: AssessedSlot, sharer: Sharer): bo
  * Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if other names of it would
  * get them too.
  */
-function isDressed(request: CloneRequest, { image, state }: AssessedSlot, sharer: Sharer): boolean {
+function hasOwnerAndMode(request: CloneRequest, { image, state }: AssessedSlot, sharer: Sharer): boolean {
   const { owner, mode } = request;
   if (sharer !== 'nobody' && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);
   const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
-  const dressed = hasOwner && (mode === undefined || mode === image.mode);
-  if (!dressed && hasForeignNames(state)) throw foreignNamesError(request, image.identity.links);
-  return dressed;
+  const isSet = hasOwner && (mode === undefined || mode === image.mode);
+  if (!isSet && hasForeignNames(state)) throw foreignNamesError(request, image.identity.links);
+  return isSet;
 }
 
 /** The size to grow an existing clone to; undefined if it is as it should be. */

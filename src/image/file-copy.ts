@@ -30,12 +30,12 @@ export async function copyFile(
   sizeBytes: number,
   { folder, name }: Destination,
   {
-    dress,
+    ownerAndMode,
     durable,
     onProgress,
     beforePublished,
   }: {
-    readonly dress: OwnerAndMode;
+    readonly ownerAndMode: OwnerAndMode;
     readonly durable: boolean;
     readonly onProgress?: ((progress: Progress) => void) | undefined;
     readonly beforePublished: () => Promise<void>;
@@ -55,7 +55,7 @@ export async function copyFile(
       });
     }
     await beforePublished();
-    await inTurn(task, () => native().publishFileCopy(copy, dress, durable));
+    await inTurn(task, () => native().publishFileCopy(copy, ownerAndMode, durable));
     if (reflinked) return { strategy: 'reflink', attempts: [], ...scattered };
     return {
       strategy: 'copy',

@@ -1,3 +1,4 @@
+import { sameState } from '../addon/identity.js';
 import { type NativeSource, native } from '../addon/native.js';
 import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
@@ -16,7 +17,7 @@ export interface HashOptions {
  * of memory.
  *
  * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is
- * not a regular file, `SOURCE_CHANGED` if its length changes meanwhile, `ABORT_ERR` if aborted.
+ * not a regular file, `SOURCE_CHANGED` if it is written to meanwhile, `ABORT_ERR` if aborted.
  *
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */
@@ -29,7 +30,10 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   try {
     const { source, info } = await native().openSource(path);
     try {
-      return await hashSource(task, source, info.identity.sizeBytes, options.onProgress);
+      const sha256 = await hashSource(task, source, info.identity.sizeBytes, options.onProgress);
+      const now = await native().checkSource(source);
+      if (!sameState(info.identity, now.info.identity)) throw writtenToError(what);
+      return sha256;
     } finally {
       native().dispose(source);
     }
@@ -60,7 +64,7 @@ export function hashSource(
         const { bytesDone, sha256 } = await native().digestStep(digest, budget);
         position = bytesDone;
         if (bytesDone > bytesTotal || (sha256 !== undefined && bytesDone < bytesTotal))
-          throw lengthChangedError(task.what, bytesTotal);
+          throw writtenToError(task.what);
         onProgress?.({ bytesDone, bytesTotal });
         return sha256;
       });
@@ -70,10 +74,10 @@ export function hashSource(
   });
 }
 
-function lengthChangedError(what: string, bytesTotal: number): RootfsError {
+function writtenToError(what: string): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
-    `${what}: it was ${bytesTotal} bytes long when it was opened, and its length has changed since: hash ` +
-      'what nobody is writing to',
+    `${what}: it was written to meanwhile, so this would be the digest of what never was: hash what nobody is ` +
+      'writing to',
   );
 }

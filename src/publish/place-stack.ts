@@ -79,7 +79,7 @@ async function copyInto(task: Task, from: string, stackFolder: string, name: str
       info.identity.sizeBytes,
       { folder, name },
       {
-        dress: { owner: undefined, mode: info.mode & 0o777 },
+        ownerAndMode: { owner: undefined, mode: info.mode & 0o777 },
         durable: true,
         // Nobody else uses the staged image.
         beforePublished: async () => {},

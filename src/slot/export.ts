@@ -75,7 +75,7 @@ async function exportImage(
   if (refusal === 'moved') return undefined;
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
   const { attempts, ...made } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
-    dress: options,
+    ownerAndMode: options,
     durable: options.durable,
     beforePublished: () => requireUnchanged(task.what, image.source, image.identity),
   });

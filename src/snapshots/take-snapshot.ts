@@ -109,7 +109,7 @@ async function copyOne(
   { sizeBytes }: Identity,
   dest: Destination,
 ): Promise<CopiedFile> {
-  const options = { dress: READ_ONLY, durable: true, beforePublished: async () => {} };
+  const options = { ownerAndMode: READ_ONLY, durable: true, beforePublished: async () => {} };
   return copyFile(task, source, sizeBytes, dest, options);
 }
 

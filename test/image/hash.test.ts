@@ -1,4 +1,4 @@
-import { appendFileSync, truncateSync } from 'node:fs';
+import { appendFileSync, closeSync, openSync, truncateSync, writeSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -125,6 +125,16 @@ test.each([
 ])('a file that %s meanwhile is an error', async (_, length) => {
   const path = await fileOf(pattern(40 * MiB));
   const onProgress = () => truncateSync(path, length);
+  await rejection(hashFile(path, { onProgress }), 'SOURCE_CHANGED');
+});
+
+test('so is one whose bytes change and whose length does not', async () => {
+  const path = await fileOf(pattern(40 * MiB));
+  const onProgress = () => {
+    const file = openSync(path, 'r+');
+    writeSync(file, 'later');
+    closeSync(file);
+  };
   await rejection(hashFile(path, { onProgress }), 'SOURCE_CHANGED');
 });
 
