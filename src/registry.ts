@@ -610,7 +610,7 @@ export class RootfsRegistry {
    */
   async *slots(options: Abortable = {}): AsyncGenerator<SlotInfo, void, undefined> {
     const signal = signalOf(`listing slots in ${this.config.clonesDir}`, options);
-    yield* listSlots(this.#folder, this.#names, signal);
+    yield* listSlots(this.#folder, this.#names, signal, this.#templateBytes);
   }
 
   /**
@@ -621,7 +621,7 @@ export class RootfsRegistry {
    */
   async slot(vmId: string): Promise<SlotDetails | undefined> {
     const digestNow: DigestNow = (stack) => this.#catalog.digestNow(stack);
-    return slotDetails(this.#folder, this.#names, digestNow, parseVmId(vmId));
+    return slotDetails(this.#folder, this.#names, digestNow, this.#templateBytes, parseVmId(vmId));
   }
 
   /**

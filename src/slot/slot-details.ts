@@ -8,10 +8,10 @@ import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
-import { type SlotInfo, slotInfo } from './slot-info.js';
+import type { TemplateBytes } from './slot-image.js';
+import { type SlotInfo, slotInfo, templateOf } from './slot-info.js';
 import { requireOwnId, strategyOf } from './slot-state.js';
 import { imageInUse, type SlotUse } from './slot-use.js';
-import { parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 export interface SlotDetails extends SlotInfo {
@@ -43,15 +43,15 @@ export async function slotDetails(
   folder: ManagedFolder,
   names: StackNames,
   digestNow: DigestNow,
+  templateBytes: TemplateBytes,
   vm: VmId,
 ): Promise<SlotDetails | undefined> {
   const path = `${folder.path}/${vm.safe}`;
   try {
     if (await isMissing(path)) return undefined;
     const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
-    const sha256 = parseStamp(state.stamp);
-    const firstStack = sha256 === undefined ? undefined : await names.firstWith(sha256);
-    const info = slotInfo(folder.path, vm.safe, state, firstStack);
+    const template = await templateOf(state, { names, templateBytes });
+    const info = slotInfo(folder.path, vm.safe, state, template);
     if (info === undefined) return undefined;
     if (info.health === 'whole') requireOwnId(path, vm, state);
     const diskUsage = native().newDiskUsage();

@@ -1,5 +1,7 @@
 // Describes a slot from its own files.
 import type { SlotFacts } from '../addon/native.js';
+import type { StackNames } from '../catalog/stack-names.js';
+import type { TemplateBytes } from './slot-image.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
@@ -26,7 +28,7 @@ export interface SlotInfo {
   readonly stack: string | undefined;
   /** The template's SHA-256 when the clone was made. Undefined if the slot is not complete. */
   readonly sourceSha256: string | undefined;
-  /** The length of the image. */
+  /** The length of the image. One that is shorter than its stamps promise is `torn`. */
   readonly sizeBytes: number;
   /** The image was grown to that length. */
   readonly grown: boolean;
@@ -34,14 +36,36 @@ export interface SlotInfo {
   readonly createdAt: Date;
 }
 
-/** Undefined if it is not a slot: absent, a file, or a folder of other things. `firstStack`: see {@link StackNames}. */
+/** What is known, without reading it, of the template that a slot was cloned from. */
+export interface SlotTemplate {
+  /** See {@link StackNames}. */
+  readonly firstStack: string | undefined;
+  readonly sizeBytes: number | undefined;
+}
+
+export interface KnownTemplates {
+  readonly names: StackNames;
+  readonly templateBytes: TemplateBytes;
+}
+
+export async function templateOf(
+  { stamp, stack }: SlotFacts,
+  { names, templateBytes }: KnownTemplates,
+): Promise<SlotTemplate> {
+  const sha256 = parseStamp(stamp);
+  if (sha256 === undefined) return { firstStack: undefined, sizeBytes: undefined };
+  const firstStack = await names.firstWith(sha256);
+  return { firstStack, sizeBytes: await templateBytes(sha256, stack || firstStack) };
+}
+
+/** Undefined if it is not a slot: absent, a file, or a folder of other things. */
 export function slotInfo(
   clonesDir: string,
   slot: string,
   state: SlotFacts,
-  firstStack: string | undefined,
+  template: SlotTemplate,
 ): SlotInfo | undefined {
-  const health = healthOf(state);
+  const health = healthOf(state, template.sizeBytes);
   if (health === undefined) return undefined;
   const { identity } = state.image ?? {};
   return {
@@ -49,7 +73,7 @@ export function slotInfo(
     rawId: state.rawId || slot,
     path: `${clonesDir}/${slot}/${CLONE_ROOTFS_FILE}`,
     health,
-    stack: state.stack || firstStack,
+    stack: state.stack || template.firstStack,
     sourceSha256: parseStamp(state.stamp),
     sizeBytes: identity?.sizeBytes ?? 0,
     grown: parseSizeStamp(state.sizeStamp) !== undefined,
@@ -57,10 +81,10 @@ export function slotInfo(
   };
 }
 
-function healthOf(state: SlotFacts): SlotHealth | undefined {
+function healthOf(state: SlotFacts, templateBytes: number | undefined): SlotHealth | undefined {
   if (state.kind !== 'folder') return undefined;
   if (isUnstamped(state)) return 'unstamped';
   if (unknownStamp(state) !== undefined) return 'unknown';
   if (isNobodys(state)) return undefined;
-  return isTorn(state, () => undefined) ? 'torn' : 'whole';
+  return isTorn(state, () => templateBytes) ? 'torn' : 'whole';
 }

@@ -5,7 +5,8 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
-import { type SlotInfo, slotInfo } from './slot-info.js';
+import type { TemplateBytes } from './slot-image.js';
+import { type KnownTemplates, type SlotInfo, type SlotTemplate, slotInfo, templateOf } from './slot-info.js';
 import { slotNames } from './slot-names.js';
 import { surveySlots } from './slot-survey.js';
 import { parseStamp } from './stamps.js';
@@ -21,11 +22,14 @@ export async function* listSlots(
   folder: ManagedFolder,
   stackNames: StackNames,
   signal: AbortSignal | undefined,
+  templateBytes: TemplateBytes = async () => undefined,
 ): AsyncGenerator<SlotInfo, void, undefined> {
   const task = new Task(`listing slots in ${folder.path}`, signal);
+  const known = { names: stackNames, templateBytes };
+  const templates = new Map<string | undefined, SlotTemplate>();
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
-    const infos = readBatch(folder, names, stackNames);
+    const infos = readBatch(folder, names, known, templates);
     // If the listing ends early, a later failure must not become an unhandled rejection.
     infos.catch(() => {});
     reading.push(infos);
@@ -54,18 +58,19 @@ export async function* listSlots(
 async function readBatch(
   folder: ManagedFolder,
   names: readonly string[],
-  stackNames: StackNames,
+  known: KnownTemplates,
+  templates: Map<string | undefined, SlotTemplate>,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
   const states = await folder.use(({ handle }) => surveySlots(handle, names), 'no-staging');
   const infos: SlotInfo[] = [];
-  const firsts = new Map<string | undefined, string | undefined>([[undefined, undefined]]);
   for (const [i, state] of states.entries()) {
     if (isSystemError(state)) throw state;
     const sha256 = parseStamp(state.stamp);
     // Once per digest: a promise per slot would double the time.
-    if (!firsts.has(sha256)) firsts.set(sha256, await stackNames.firstWith(sha256 as string));
-    const info = slotInfo(folder.path, names[i] as string, state, firsts.get(sha256));
+    const template = templates.get(sha256) ?? (await templateOf(state, known));
+    templates.set(sha256, template);
+    const info = slotInfo(folder.path, names[i] as string, state, template);
     if (info !== undefined) infos.push(info);
   }
   return infos;

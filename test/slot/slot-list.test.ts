@@ -153,6 +153,19 @@ test('foreign files are left out; slots that are not whole say so', async () => 
   expect(await host.registry.slot('a-folder')).toBeUndefined();
 });
 
+test('an image that is shorter than its template is torn, in the next process too', async () => {
+  const host = await Host.in(inject('scratch'));
+  await host.addTemplate('debian', 'sixteen bytes...');
+  for (const id of ['cut', 'whole']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+  await host.registry.drain();
+  await truncate(host.slot('cut').image, 5);
+  for (const registry of [host.registry, host.anotherRegistry()]) {
+    expect(await listed(host, registry)).toMatchObject([{ health: 'torn' }, { health: 'whole' }]);
+    expect(await registry.slot('cut')).toMatchObject({ health: 'torn', sizeBytes: 5 });
+    expect(await registry.slot('whole')).toMatchObject({ health: 'whole' });
+  }
+});
+
 test('no folder, no slot: nothing is listed, told, or made', async () => {
   const host = await Host.in(inject('scratch'));
   expect(await listed(host)).toEqual([]);
