@@ -61,6 +61,8 @@ export class ManagedFolder {
   #closing: Promise<void> | undefined;
   #users = 0;
   #idle: (() => void) | undefined;
+  /** Of folders that were replaced. Work may still use them; one that none does is closed when it is collected. */
+  #forgotten: WeakRef<NativeFolder>[] = [];
   readonly #listeners: (() => Promise<void>)[] = [];
 
   readonly #what: string;
@@ -88,8 +90,7 @@ export class ManagedFolder {
       for (let attempt = 1; ; attempt++) {
         const folder = await this.#ensureOpen();
         if (needs === 'staging' && !hasStaging(folder)) {
-          // Others may still release slots by it. It has no descriptors but those of folders, and is closed when it is
-          // collected.
+          // Others may still release slots by it.
           this.#forget(folder);
           if (!hasStaging(await this.#ensureOpen())) throw tooFullError(this.#what, this.path);
           continue;
@@ -261,15 +262,14 @@ export class ManagedFolder {
       });
     }
     await this.drain();
+    // What is left of a replaced folder may be gone altogether.
+    for (const ref of this.#forgotten) await closeFolder(ref.deref()).catch(() => undefined);
     const folder = this.#open;
-    if (folder === undefined) return;
-    this.#forget(folder);
+    this.#open = undefined;
     try {
-      await native().closeFolder(folder.handle);
+      await closeFolder(folder?.handle);
     } catch (error) {
       throw asRootfsError(`closing ${this.path}`, error);
-    } finally {
-      native().dispose(folder.handle);
     }
   }
 
@@ -292,7 +292,19 @@ export class ManagedFolder {
   }
 
   #forget(folder: OpenFolder): void {
-    if (this.#open === folder) this.#open = undefined;
+    if (this.#open !== folder) return;
+    this.#open = undefined;
+    this.#forgotten = this.#forgotten.filter((ref) => ref.deref() !== undefined);
+    this.#forgotten.push(new WeakRef(folder.handle));
+  }
+}
+
+async function closeFolder(handle: NativeFolder | undefined): Promise<void> {
+  if (handle === undefined) return;
+  try {
+    await native().closeFolder(handle);
+  } finally {
+    native().dispose(handle);
   }
 }
 

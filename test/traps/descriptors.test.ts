@@ -1,5 +1,5 @@
 // Descriptors that only the garbage collector closes run out under load: it does not know that they are dear.
-import { readdir, readlink } from 'node:fs/promises';
+import { readdir, readlink, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
@@ -35,6 +35,23 @@ test.each(FILESYSTEMS)('none stay open after close: %s', async (name) => {
   await host.registry.close();
   expect(await openBelow(host.root)).toEqual([]);
 });
+
+test.each(FILESYSTEMS)(
+  'nor of a clones folder that was moved away or removed meanwhile: %s',
+  async (name) => {
+    const host = await Host.in(folderOn(name));
+    await host.addTemplate('debian', 'debian');
+    const away = `${host.clonesDir}.away`;
+    await host.registry.cloneForVm('a', 'debian', { writable: true });
+    await rename(host.clonesDir, away);
+    await host.registry.cloneForVm('a', 'debian', { writable: true });
+    await rm(host.clonesDir, { recursive: true });
+    await host.registry.cloneForVm('a', 'debian', { writable: true });
+    await host.registry.close();
+    expect(await openBelow(host.root)).toEqual([]);
+    expect(await readdir(join(away, 'a'))).toContain('rootfs.ext4');
+  },
+);
 
 test.each(FILESYSTEMS)('a clone leaves none open: %s', async (name) => {
   const host = await Host.in(folderOn(name));
