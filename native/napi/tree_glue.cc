@@ -30,16 +30,22 @@ Napi::Value to_buffer(Napi::Env env, const std::string& bytes) {
   return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
 }
 
-// From 2262 on, the last time that fits.
-int64_t to_64_bits(TimeNs time) {
-  if (time > INT64_MAX) return INT64_MAX;
-  return time < INT64_MIN ? INT64_MIN : static_cast<int64_t>(time);
-}
+// Nanoseconds in 64 bits end in 2262, and ext4 holds times until 2446.
+struct SplitTime {
+  explicit SplitTime(TimeNs time) {
+    ns = static_cast<int64_t>(time % kSecond);
+    if (ns < 0) ns += kSecond;
+    s = static_cast<int64_t>((time - ns) / kSecond);
+  }
+  static constexpr int64_t kSecond = 1'000'000'000;
+  int64_t s = 0;
+  int64_t ns = 0;
+};
 
 // Numbers of all files in one array, which is quicker than an object for each.
 class ReadFacts {
  public:
-  static constexpr size_t kNumbers = 11;
+  static constexpr size_t kNumbers = 13;
 
   explicit ReadFacts(std::vector<std::string> paths) : paths_(std::move(paths)), facts_(paths_.size()) {}
 
@@ -58,13 +64,17 @@ class ReadFacts {
     for (uint32_t i = 0; i < facts_.size(); i++) {
       const FileFacts& facts = facts_[i];
       const FileInfo& info = facts.info;
+      const SplitTime mtime{info.identity.mtime_ns};
+      const SplitTime ctime{info.identity.ctime_ns};
       const int64_t row[kNumbers] = {info.mode,
                                      info.uid,
                                      info.gid,
                                      static_cast<int64_t>(info.identity.size),
                                      static_cast<int64_t>(info.blocks),
-                                     to_64_bits(info.identity.mtime_ns),
-                                     to_64_bits(info.identity.ctime_ns),
+                                     mtime.s,
+                                     mtime.ns,
+                                     ctime.s,
+                                     ctime.ns,
                                      static_cast<int64_t>(info.identity.device),
                                      static_cast<int64_t>(info.identity.inode),
                                      info.device_major,

@@ -250,7 +250,7 @@ export interface NativeAddon {
   diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
 
   /**
-   * Of files of a tree, by the bytes of their paths: eleven numbers each, and for some a symbolic link's target (or
+   * Of files of a tree, by the bytes of their paths: thirteen numbers each, and for some a symbolic link's target (or
    * nothing) with the names and values of extended attributes. Never through a symbolic link. See
    * publish/tree/folder-tree.ts.
    *

@@ -68,6 +68,21 @@ describe('a tree keeps', () => {
     ]);
   });
 
+  test('so does a folder', async ({ skip }) => {
+    const missing = lacksRoot();
+    if (missing !== undefined) skip(missing);
+    const { host, tree, at } = await newTree();
+    // Nanoseconds in 64 bits end in 2262.
+    const times = ['-1.500000000', '2147483648.123456789', '9223372037.000000001', '15032385534.999999999'];
+    for (const [i, time] of times.entries()) {
+      await writeFile(at(`f${i}`), '');
+      await execute('touch', ['-d', `@${time}`, at(`f${i}`)]);
+    }
+    await host.registry.publishStack('tree', tree);
+    const names = times.map((_, i) => `f${i}`);
+    expect(await statsInside(host, 'tree', '%.9Y', names)).toEqual(times);
+  });
+
   test('sockets, pipes, large device numbers and links of every length', async ({ skip }) => {
     const missing = lacksRoot();
     if (missing !== undefined) skip(missing);

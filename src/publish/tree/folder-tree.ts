@@ -58,7 +58,7 @@ const NO_ATTRIBUTES: readonly Attribute[] = [];
 const NO_BYTES = Buffer.alloc(0);
 
 /** One row of the addon's facts about a file. */
-const NUMBERS = 11;
+const NUMBERS = 13;
 
 interface Row {
   readonly kind: TreeNode['kind'];
@@ -259,15 +259,15 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
       mode: mode & 0o7777,
       uid: Number(at(1)),
       gid: Number(at(2)),
-      mtimeNs: at(5),
+      mtimeNs: at(5) * 1_000_000_000n + at(6),
       attributes: attributes.length === 0 ? NO_ATTRIBUTES : ofTheTree(pairs(attributes)),
     },
     sizeBytes: Number(at(3)),
     blocks: Number(at(4)),
-    device: at(7),
-    inode: at(8),
-    major: Number(at(9)),
-    minor: Number(at(10)),
+    device: at(9),
+    inode: at(10),
+    major: Number(at(11)),
+    minor: Number(at(12)),
     target: target ?? NO_BYTES,
     // The link count is left out: a new name outside the tree does not change the tree.
     state: numbers.join(' '),
