@@ -59,6 +59,7 @@ const NO_BYTES = Buffer.alloc(0);
 
 /** One row of the addon's facts about a file. */
 const NUMBERS = 13;
+const BLOCKS = 4;
 
 interface Row {
   readonly kind: TreeNode['kind'];
@@ -263,14 +264,15 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
       attributes: attributes.length === 0 ? NO_ATTRIBUTES : ofTheTree(pairs(attributes)),
     },
     sizeBytes: Number(at(3)),
-    blocks: Number(at(4)),
+    blocks: Number(at(BLOCKS)),
     device: at(9),
     inode: at(10),
     major: Number(at(11)),
     minor: Number(at(12)),
     target: target ?? NO_BYTES,
-    // The link count is left out: a new name outside the tree does not change the tree.
-    state: numbers.join(' '),
+    // A new name outside the tree does not change the tree, so the link count is left out; nor does a file system that
+    // lays out what was written earlier, so the blocks are.
+    state: numbers.filter((_, i) => i !== BLOCKS).join(' '),
   };
 }
 
