@@ -184,7 +184,10 @@ async function resize2fs(
   const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
   const env = { E2FSPROGS_FAKE_TIME: `${timeS}` };
   const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, env);
-  if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit);
+  const advice = /missing mtab/.test(exit.stderr)
+    ? '; it needs /proc: mount that where this process runs'
+    : '';
+  if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit, advice);
 }
 
 /** Replays the journal and makes safe repairs, in the caller's own copy of an image. */

@@ -6,6 +6,7 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { slotInvalidError, slotTornError, vmIdCollisionError } from './slot-state.js';
+import { untilUnused } from './slot-use.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
 export interface ReleaseOptions {
@@ -51,7 +52,11 @@ export async function releaseSlot(
       refuseInUse: options.refuseInUse,
     };
     const { status, rawId } = await folder.use(
-      ({ handle }) => releaseUnlessBusy(handle, request),
+      ({ handle }) =>
+        untilUnused(
+          () => releaseUnlessBusy(handle, request),
+          ({ status }) => status === 'in-use',
+        ),
       'no-staging',
     );
     switch (status) {

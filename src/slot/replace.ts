@@ -20,6 +20,7 @@ import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import type { Sharer } from './shared-image.js';
 import { isSameSlot, type SlotWithImage } from './slot-state.js';
+import { untilUnused } from './slot-use.js';
 
 export interface Replacement {
   readonly slot: string;
@@ -43,7 +44,8 @@ export async function replaceImage(
 ): Promise<Strategy | 'again'> {
   const { slot, decidedOn } = replacement;
   const replaced = await withLock(task, handle, slot, async (locked) => {
-    const opened = await openImage(locked);
+    // The template stays as it is, so nobody who has it open loses anything.
+    const opened = replacement.sharer === 'template' ? await openImage(locked) : await openUnused(locked);
     if (opened === 'gone') return 'again';
     try {
       // Waiting for the lock can take as long as another caller's grow, or a release and a clone for another VM.
@@ -66,7 +68,6 @@ async function replaceLocked(
 ): Promise<Strategy | 'again'> {
   const { slot, imagePath, sharer, targetBytes } = replacement;
   const { sizeBytes } = info.identity;
-  // The template stays as it is, so nobody who has it open loses anything.
   const refuseInUse = sharer !== 'template';
   if (inUse && refuseInUse) throw slotInUseError(imagePath);
   if (sizeBytes > targetBytes) throw shrinkRefusedError(slot, sizeBytes, targetBytes);
@@ -92,7 +93,7 @@ async function replaceLocked(
     const done = await inTurn(task, () =>
       native().replaceImage(locked, staged, source, info.identity, sizeStamp, refuseInUse),
     );
-    if (done === 'in-use') throw slotInUseError(imagePath);
+    // Opened meanwhile: the next look tells for how long.
     return done === 'done' ? outcome.strategy : 'again';
   } finally {
     await native().discardSlot(staged);
@@ -109,6 +110,19 @@ async function openImage(locked: NativeLockedSlot): Promise<OpenedImage | 'gone'
     if (failedWith(error, 'ENOENT')) return 'gone';
     throw error;
   }
+}
+
+/** Still `inUse` if it stays so. */
+function openUnused(locked: NativeLockedSlot): Promise<OpenedImage | 'gone'> {
+  let before: OpenedImage | 'gone' = 'gone';
+  return untilUnused(
+    async () => {
+      if (before !== 'gone') native().dispose(before.source);
+      before = await openImage(locked);
+      return before;
+    },
+    (opened) => opened !== 'gone' && opened.inUse === true,
+  );
 }
 
 /** Completes or undoes a grow whose process was killed while it published. */

@@ -24,7 +24,7 @@ import {
   stampInvalidError,
   unknownStamp,
 } from './slot-state.js';
-import { imageInUse } from './slot-use.js';
+import { imageInUse, untilUnused } from './slot-use.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
@@ -70,7 +70,7 @@ export async function withSlotImage<T>(
     for (let round = 0; round < ROUNDS; round++) {
       if (round > 0) await sleep(round);
       // Check before this process opens it too.
-      const inUse = refuseInUse && (await imageInUse(path)) === 'in-use';
+      const inUse = refuseInUse && (await staysInUse(path));
       const image = await openImage(path, open, vm, signal);
       if (image === undefined) continue;
       try {
@@ -84,6 +84,15 @@ export async function withSlotImage<T>(
     }
     throw slotBusyError(path);
   });
+}
+
+async function staysInUse(path: string): Promise<boolean> {
+  return (
+    (await untilUnused(
+      () => imageInUse(path),
+      (use) => use === 'in-use',
+    )) === 'in-use'
+  );
 }
 
 export function slotBusyError(path: string): RootfsError {

@@ -1,5 +1,6 @@
 // Tells whether a VM has its slot's image open.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { inspectSlot, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
@@ -22,6 +23,21 @@ export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUs
     return await imageInUse(path);
   } catch (error) {
     throw asRootfsError(`checking whether ${path} is in use`, error);
+  }
+}
+
+// Whoever flushes, measures or verifies an image has it open for an instant, and a VMM for as long as its VM runs.
+const LOOKS = 10;
+const REST_MS = 10;
+
+/**
+ * Repeats `look` while it finds the image in use, for 0.1 s at most, and returns what it found last.
+ */
+export async function untilUnused<T>(look: () => Promise<T>, isInUse: (found: T) => boolean): Promise<T> {
+  for (let looks = 1; ; looks++) {
+    const found = await look();
+    if (looks === LOOKS || !isInUse(found)) return found;
+    await sleep(REST_MS);
   }
 }
 

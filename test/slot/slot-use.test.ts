@@ -45,6 +45,20 @@ describeEachFilesystem((filesystem) => {
   });
 });
 
+test.for<[string, (host: Host) => Promise<unknown>]>([
+  ['grow', ({ registry }) => registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB)],
+  ['release', ({ registry }) => registry.release('vm-1', { refuseInUse: true })],
+  ['fork', ({ registry }) => registry.forkSlot('vm-1', 'fork', { refuseInUse: true })],
+  ['commit', ({ registry }) => registry.commitSlot('vm-1', 'committed')],
+])('whoever has it open for an instant, to measure or flush it, is no VM: %s', async ([, call]) => {
+  const host = await hostWithSlot();
+  await host.registry.drain();
+  const file = await open(host.slot('vm-1').image, 'r');
+  const closed = sleep(30).then(() => file.close());
+  await call(host);
+  await closed;
+});
+
 test('a loop device', async ({ skip }) => {
   const reason = lacksRoot();
   if (reason !== undefined) skip(reason);

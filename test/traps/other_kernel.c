@@ -1,8 +1,9 @@
 // Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is mounted where
-// (OLD_STATX), or one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES).
+// (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), or a sandbox that refuses FIEMAP (FIEMAP_ERRNO).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -37,6 +38,11 @@ int ioctl(int fd, unsigned long request, ...) {
   if (request == FICLONE && failures != NULL && failed < atoi(failures)) {
     failed++;
     errno = atoi(getenv("FICLONE_ERRNO"));
+    return -1;
+  }
+  const char *fiemap = getenv("FIEMAP_ERRNO");
+  if (request == FS_IOC_FIEMAP && fiemap != NULL) {
+    errno = atoi(fiemap);
     return -1;
   }
   int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");

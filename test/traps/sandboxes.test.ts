@@ -1,0 +1,102 @@
+// Processes that are not let do or see all that the kernel has: what is only an optimisation never fails a call.
+import { execFileSync } from 'node:child_process';
+import { constants } from 'node:os';
+import { join, resolve } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+
+const { EPERM, ENOSYS, EOPNOTSUPP } = constants.errno;
+
+// Prints the code of each call that fails.
+const EVERYTHING = `
+  const registry = new lib.RootfsRegistry(args.config);
+  const MiB = 2 ** 20;
+  const writable = { writable: true };
+  const calls = {
+    publish: () => registry.publishStack('published', args.tree),
+    stacks: () => registry.stacks(),
+    clone: () => registry.cloneForVm('vm-1', 'debian', writable),
+    grow: () => registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB),
+    'clone of a size': () => registry.cloneForVmWithSize('vm-2', 'debian', 48 * MiB, writable),
+    many: () => registry.cloneMany(['a', 'b', 'c'].map((vmId) => ({ vmId, stack: 'debian', ...writable }))),
+    prewarm: () => registry.prewarm('debian', { count: 2, pack: true }),
+    fork: () => registry.forkSlot('vm-1', 'fork'),
+    snapshot: () => registry.snapshotSlot('vm-1', 'paused'),
+    restore: () => registry.restoreSnapshot('paused', 'restored'),
+    export: () => registry.exportTo('vm-1', args.jail + '/disk'),
+    'export of another owner': () => registry.exportTo('vm-2', args.jail + '/other', { owner: { uid: 1, gid: 1 } }),
+    commit: () => registry.commitSlot('fork', 'committed'),
+    slot: () => registry.slot('vm-1'),
+    sealed: () => registry.sealedImages(),
+    verify: () => registry.verify({ clones: true }),
+    usage: () => registry.usage(),
+    gc: () => registry.gc({ keep: ['vm-1'] }),
+    recover: () => registry.recover(),
+    release: () => registry.release('vm-1'),
+  };
+  for (const [name, call] of Object.entries(calls))
+    await call().catch((error) => console.log(name + ': ' + error.code + ' ' + error.message));
+  await registry.drain();
+  await registry.close();
+  console.log('done');`;
+
+async function everything(host: Host, options: Parameters<typeof runChild>[2]) {
+  const tree = join(host.root, 'tree');
+  const jail = join(host.root, 'jail');
+  execFileSync('mkdir', ['-p', join(tree, 'etc'), jail]);
+  const { templateDir, clonesDir } = host;
+  return runChild(EVERYTHING, { config: { templateDir, clonesDir }, tree, jail }, options);
+}
+
+async function hostOn(name: string, skip: (reason: string) => void): Promise<Host> {
+  const reason = filesystemNamed(name).missing ?? lacksRoot() ?? lacks('g++');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed(name).path);
+  await host.addExt4Template('debian', 16 * MiB);
+  return host;
+}
+
+const NO_PROC = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs tmpfs /proc && exec "$0" "$@"'];
+
+describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
+  test.for([
+    ['EPERM', EPERM],
+    ['ENOSYS', ENOSYS],
+    ['EOPNOTSUPP', EOPNOTSUPP],
+  ] as const)('all works where FIEMAP is refused with %s', async ([, errno], { skip }) => {
+    const host = await hostOn(name, skip);
+    const library = join(host.root, 'other_kernel.so');
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, 'test/traps/other_kernel.c', '-ldl']);
+    const env = { LD_PRELOAD: library, FIEMAP_ERRNO: `${errno}`, NODE_NO_WARNINGS: '1' };
+    expect(await everything(host, { env })).toMatchObject({ stdout: 'done\n', stderr: '', code: 0 });
+  });
+
+  test('all works without /proc but resize2fs, and the error names what that needs', async ({ skip }) => {
+    const host = await hostOn(name, skip);
+    const exit = await everything(host, { under: NO_PROC, env: { NODE_NO_WARNINGS: '1' } });
+    expect(exit).toMatchObject({ stderr: '', code: 0 });
+    const [grow, clone, noSlot, ...others] = exit.stdout.split(/\n(?!ext2fs_)/);
+    for (const failed of [grow, clone])
+      expect(failed).toMatch(/: RESIZE_FAILED .*; it needs \/proc: mount that where this process runs$/s);
+    expect(noSlot).toMatch(/^export of another owner: SLOT_NOT_FOUND/);
+    expect(others).toEqual(['done', '']);
+  });
+});
+
+test('doctor says what it can without /proc', async ({ skip }) => {
+  const host = await hostOn('XFS', skip);
+  const { templateDir, clonesDir } = host;
+  const [command, ...args] = NO_PROC;
+  const printed = execFileSync(
+    command as string,
+    [...args, process.execPath, resolve('dist/cli/main.js'), 'doctor', '--json'],
+    {
+      env: { ...process.env, MICROVM_ROOTFS_TEMPLATE_DIR: templateDir, MICROVM_ROOTFS_CLONES_DIR: clonesDir },
+    },
+  );
+  expect(JSON.parse(printed.toString())).toBeDefined();
+});
