@@ -5,6 +5,8 @@ import { type NativeAddon, type NativeFolder, native } from '../addon/native.js'
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { inTurn } from '../system/long-work.js';
+import { Task } from '../system/task.js';
 import { slotInvalidError, slotTornError, vmIdCollisionError } from './slot-state.js';
 import { untilUnused } from './slot-use.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
@@ -32,6 +34,15 @@ export async function releaseUnlessBusy(
   }
 }
 
+/** A flush takes as long as the disk likes. */
+function releaseInTurn(
+  handle: NativeFolder,
+  request: Parameters<NativeAddon['releaseSlot']>[1],
+): ReturnType<NativeAddon['releaseSlot']> {
+  const release = () => releaseUnlessBusy(handle, request);
+  return request.durable ? inTurn(new Task(`releasing ${request.slot}`, undefined), release) : release();
+}
+
 /** Resolves to false if there was no slot. */
 export async function releaseSlot(
   folder: ManagedFolder,
@@ -54,7 +65,7 @@ export async function releaseSlot(
     const { status, rawId } = await folder.use(
       ({ handle }) =>
         untilUnused(
-          () => releaseUnlessBusy(handle, request),
+          () => releaseInTurn(handle, request),
           ({ status }) => status === 'in-use',
         ),
       'no-staging',
