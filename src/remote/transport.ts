@@ -259,7 +259,13 @@ const UNREACHABLE = /ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/;
 export function connectionFailed(url: URL, error: unknown): unknown {
   if (error instanceof RootfsError || error instanceof Transient) return error;
   const { code = '', message } = error as { code?: string; message: string };
-  const why = failed(url, `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`, error);
+  const why = /wrong version number/.test(message)
+    ? failed(
+        url,
+        `it answers without TLS: set registries['${url.host}'].insecure if that is as it should be`,
+        error,
+      )
+    : failed(url, `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`, error);
   if (LASTING.test(code)) return why;
   return new Transient(why, false, undefined, UNREACHABLE.test(code) ? 3 : undefined);
 }

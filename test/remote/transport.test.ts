@@ -1,6 +1,7 @@
 // How a registry is reached: through proxies, and when it falls silent.
 import { spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
+import http from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,6 +14,7 @@ import { exists } from '../fixtures/files.js';
 import { publishFiles } from '../fixtures/fleet.js';
 import { Host } from '../fixtures/host.js';
 import { freePort, makeCertificate, startOciRegistry } from '../fixtures/oci-registry.js';
+import { rejection } from '../fixtures/rejection.js';
 import { lacks } from '../fixtures/tools.js';
 
 const missing = lacks('docker-registry', 'tinyproxy', 'openssl', 'zstd', 'mke2fs');
@@ -46,6 +48,21 @@ test('a registry that falls silent is a failure that may pass, not a wait withou
     const asked = transport.ask(task, question).then((answered) => readAll(answered, 1000));
     await expect(asked).rejects.toBeInstanceOf(Transient);
   }
+});
+
+test('a registry without TLS is named for what it is', async () => {
+  const server = http.createServer((_, response) => response.end());
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  onTestFinished(() => void server.close());
+  const { port } = server.address() as { port: number };
+  const transport = new Transport({}, 1000);
+  onTestFinished(() => transport.close());
+  const question = { url: new URL(`https://127.0.0.1:${port}/v2/`), method: 'GET' } as const;
+  const { message } = await rejection(
+    transport.ask(new Task('asking', undefined), question),
+    'REGISTRY_FAILED',
+  );
+  expect(message).toContain(`it answers without TLS: set registries['127.0.0.1:${port}'].insecure`);
 });
 
 describe.skipIf(missing !== undefined)(
