@@ -19,7 +19,7 @@ export type CopyFlags = Pick<CloneFlags, 'owner' | 'mode' | 'durable'>;
 
 /** Of what is made of a clone or a snapshot, as long as that is. */
 export function addCopyFlags(command: Command): Command {
-  return addOwnerFlags(command).option('--durable', 'flush it to disk before the command ends');
+  return addOwnerFlags(command).option('--durable', 'flush to disk before the command ends');
 }
 
 export function copyOptions({
@@ -36,9 +36,7 @@ export function copyOptions({
 
 /** What a clone is to be like: those of ready slots too. */
 export function addSizeAndOwnerFlags(command: Command): Command {
-  return addOwnerFlags(
-    command.option('--size <size>', 'grow it to this, file and filesystem: 8G, 512MiB', parseSize),
-  );
+  return addOwnerFlags(command.option('--size <size>', 'grow the clone to this size: 8G, 512MiB', parseSize));
 }
 
 function addOwnerFlags(command: Command): Command {
@@ -50,10 +48,10 @@ function addOwnerFlags(command: Command): Command {
 export function addCloneFlags(command: Command): Command {
   return addSizeAndOwnerFlags(command)
     .addOption(
-      new Option('--writable', 'the guest writes to its root: never a hardlink').conflicts('readOnly'),
+      new Option('--writable', 'the guest writes to its root: never make a hardlink').conflicts('readOnly'),
     )
-    .addOption(new Option('--read-only', 'the guest mounts its root read-only: a hardlink is welcome'))
-    .option('--durable', 'flush it to disk before the command ends');
+    .addOption(new Option('--read-only', 'the guest mounts its root read-only: allow a hardlink'))
+    .option('--durable', 'flush to disk before the command ends');
 }
 
 export function sizeAndOwnerOptions({ size, owner, mode }: OwnerFlags): CloneOptions {

@@ -1,5 +1,4 @@
-// How long a clone takes here, beside `cp`: measured in a folder of its own on the file system in question, which is
-// gone afterwards.
+// Measures how long a clone and `cp` take, in a temporary folder on the file system in question.
 import { mkdir, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
@@ -50,13 +49,13 @@ async function measure(
 ): Promise<CloneSpeed> {
   const clones: number[] = [];
   const copies: number[] = [];
-  // The first is warm-up: it hashes and seals.
+  // The first one hashes and seals.
   const { strategy } = await registry.cloneForVm('warm-up', STACK, { writable: true, signal });
   for (let round = 0; round < rounds; round++) {
     const vm = `vm-${round}`;
     clones.push(await microsOf(() => registry.cloneForVm(vm, STACK, { writable: true, signal })));
     copies.push(await microsOf(() => cp(template, copy, signal)));
-    // Where clones are copies they would add up.
+    // Copies would fill the disk.
     await registry.release(vm);
     await rm(copy);
     await registry.drain();

@@ -1,4 +1,4 @@
-// Completion: the shells' scripts only pass on the words before the cursor, and what could follow them is decided here.
+// Completion: the shell scripts pass the words before the cursor, and this file decides what can follow.
 import { readdir } from 'node:fs/promises';
 import type { Command } from 'commander';
 
@@ -97,7 +97,7 @@ async function namesFor(command: Command, position: number, folders: Folders): P
   const last = args.at(-1);
   const argument = args[position] ?? (last?.variadic ? last : undefined);
   if (argument?.argChoices !== undefined) return [...argument.argChoices];
-  // The folders' names say enough: reading the images for what they are would take too long here.
+  // Folder names are enough: reading the images would take too long.
   if (argument?.name() === 'stack') return foldersIn(folders.templateDir);
   if (argument?.name() === 'vm' || argument?.name() === 'from') return foldersIn(folders.clonesDir);
   return [];

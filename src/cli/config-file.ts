@@ -1,4 +1,4 @@
-// Where things lie: flags, before the environment, before a file, before the library's defaults.
+// Finds the settings: flags, then the environment, then a file, then the library's defaults.
 import { isAbsolute, resolve } from 'node:path';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
 import { environmentOverrides, hasStrayCharacters, parseRegistrySettings } from '../system/config.js';
@@ -99,7 +99,7 @@ function parse(path: string, text: string): Settings {
     throw invalid(path, '"sealing" must be "auto" or "off"');
   for (const folder of FOLDERS) {
     const setting = settings[folder] as string | undefined;
-    // Relative to what? Whoever runs the command may be anywhere.
+    // The command may run in any folder, so a relative path would be ambiguous.
     if (setting !== undefined && !isAbsolute(setting))
       throw invalid(path, `"${folder}" must be an absolute path`);
   }

@@ -1,4 +1,4 @@
-// What a shell script can tell from how the command ended. Documented in docs/cli.md.
+// Exit statuses, as documented in docs/cli.md.
 export const EXIT = {
   ok: 0,
   failed: 1,
@@ -19,7 +19,7 @@ const USAGE = new Set([
   'REFERENCE_INVALID',
 ]);
 
-// A program that is missing is no thing that somebody asked for.
+// A missing program is not something that the caller asked for, so it is not status 3.
 const MISSING_PROGRAMS = new Set([
   'RESIZE2FS_NOT_FOUND',
   'E2FSCK_NOT_FOUND',
@@ -54,7 +54,7 @@ export function exitCodeOf(code: string): number {
   if (USAGE.has(code)) return EXIT.usage;
   if (code === 'ENOENT' || (code.endsWith('_NOT_FOUND') && !MISSING_PROGRAMS.has(code))) return EXIT.notFound;
   if (REFUSED.has(code) || /_(EXISTS|IN_USE|NOT_EMPTY|MISMATCH|REFUSED)$/.test(code)) return EXIT.refused;
-  // The system's own codes are one word.
+  // System error codes are one word.
   if (/^E[A-Z0-9]+$/.test(code)) return EXIT.system;
   return EXIT.failed;
 }

@@ -1,5 +1,4 @@
-// Lists of VM ids. A VM that a person sees on a line is on the list; a line that could mean another VM than it says is
-// refused.
+// Reads lists of VM ids. What a person sees on a line counts. A line that could mean another VM is refused.
 import { RootfsError } from '../index.js';
 import { nameOfInput, readText } from './text-input.js';
 
@@ -9,10 +8,10 @@ export interface ListedId {
   readonly where: string;
 }
 
-// All that editors show as the end of a line.
+// Everything that editors show as a line break.
 const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/;
 
-// What may stand around an id in lists of other forms: JSON, CSV, comments.
+// What can surround an id in JSON, CSV or a commented list.
 const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>]+/;
 
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
@@ -49,7 +48,7 @@ export function namedIn(list: readonly ListedId[], existing: Iterable<string>): 
       throw new RootfsError(
         'INVALID_ARGUMENT',
         `${where} is ${JSON.stringify(id)}, which no VM is called, but it may mean the VM ${JSON.stringify(meant)}: ` +
-          'write each id as it is, one a line, and nothing else',
+          'write one id per line, and nothing else',
       );
     }
   }

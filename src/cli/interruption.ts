@@ -1,5 +1,4 @@
-// Ctrl-C and its like end an operation the way its caller's signal does: nothing half-made is left. A second one ends
-// the process.
+// Ctrl-C and similar signals abort the operation, which then leaves nothing half-made. A second one ends the process.
 import { constants } from 'node:os';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -12,7 +11,7 @@ export class Interrupted extends Error {
 
   constructor(signal: Name) {
     super(`interrupted by ${signal}`);
-    // As shells have it.
+    // The convention of shells.
     this.exitCode = 128 + constants.signals[signal];
   }
 }

@@ -4,15 +4,15 @@ import type { Command } from 'commander';
 import { buildProgram } from './program.js';
 import { reportError, reportWarning } from './report-error.js';
 
-// A warning of the library is for whoever typed the command; Node's own form of it is not.
+// Print the library's warnings in our own form rather than Node's.
 process.removeAllListeners('warning');
 process.on('warning', (warning) => reportWarning(warning, style()));
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // Whoever read from us (`| head`) has seen enough.
+  // The reader (`| head`) has closed the pipe.
   if (error.code !== 'EPIPE') endBecauseOf(error);
 });
-// There is nobody left to tell.
+// Nobody reads what would be printed.
 process.stderr.on('error', () => {});
 
 /** Before the arguments are parsed, which may be what fails. */
@@ -26,7 +26,7 @@ function style() {
 const program = buildProgram();
 program.parseAsync().catch(endBecauseOf);
 
-/** As far as it is one: `microvm-rootfs store create`. */
+/** The name of the command, for messages: `microvm-rootfs store create`. */
 function commandTyped(): string {
   let command: Command = program;
   const path = [program.name()];

@@ -1,4 +1,4 @@
-// What is mounted where, as the kernel has it.
+// Lists mounts, from the kernel.
 import { readFile, realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 

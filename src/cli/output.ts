@@ -1,4 +1,4 @@
-// What a command has to say, on stdout: a table for people, one JSON document for programs.
+// Prints a command's result on stdout: a table for people, one JSON document for programs.
 import { printable } from './printable.js';
 
 export interface Column<Row> {
@@ -16,7 +16,7 @@ export class Output {
     this.#stream = stream;
   }
 
-  /** `document` with `--json`, else the lines that `human` makes. */
+  /** Prints `document` with `--json`, otherwise the lines of `human`. */
   print(document: object, human: () => string): void {
     const text = this.#json ? JSON.stringify(document, null, 2) : human();
     if (text !== '') this.#stream.write(`${text}\n`);

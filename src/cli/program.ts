@@ -1,4 +1,4 @@
-// The command line as a whole: its commands, and the options that all of them take.
+// All commands, and the options that they share.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -49,16 +49,16 @@ export function buildProgram(): Command {
     .option('--templates <dir>', 'the folder of templates')
     .option('--clones <dir>', 'the folder of clones')
     .option('--snapshots <dir>', 'the folder of snapshots')
-    .option('--config <file>', 'a JSON file of settings')
+    .option('--config <file>', 'a JSON file with settings')
     .option('--resize2fs <program>', 'the resize2fs to run')
     .option('--e2fsck <program>', 'the e2fsck to run')
     .option('--mke2fs <program>', 'the mke2fs to run')
     .option('--no-sealing', 'clone straight from the templates, without sealed images')
     .option('--json', 'print one JSON document')
-    .option('--verbose', 'print what an error was caused by')
+    .option('--verbose', 'also print the cause of an error')
     .addHelpText('after', AFTER_HELP)
     .configureHelp({ showGlobalOptions: true })
-    // Errors are thrown, and told in one place.
+    // Errors are thrown, and printed in one place.
     .configureOutput({ outputError: () => {} })
     .exitOverride();
   const commands = [

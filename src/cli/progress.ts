@@ -1,4 +1,4 @@
-// A line on a terminal for work that takes longer than half a second. Nothing is written anywhere else.
+// Shows progress on a terminal, for work that takes longer than half a second.
 import type { Progress } from '../index.js';
 import { formatSize } from './sizes.js';
 
@@ -64,7 +64,7 @@ export class ProgressLine {
     const { reusedBytes = 0 } = this.#latest ?? {};
     const reused = reusedBytes > 0 ? `  ${formatSize(reusedBytes)} reused` : '';
     const text = progressText(label, this.#latest, performance.now() - this.#stepStarted) + reused;
-    // A line that is wrapped could not be taken away.
+    // A wrapped line could not be erased.
     const width = (this.#stream.columns || 80) - 1;
     this.#stream.write(CLEAR_LINE + [...text].slice(0, width).join(''));
     this.#drawn = true;

@@ -1,5 +1,4 @@
-// How the command ends when something went wrong: one line on stderr, with --json a line of JSON, and an exit status
-// that says what kind of thing.
+// Reports an error: one line on stderr, with --json one line of JSON, and an exit status for its kind.
 import { CommanderError } from 'commander';
 import type { RootfsError } from '../index.js';
 import { errnoName } from '../system/errno-names.js';
@@ -27,7 +26,7 @@ export function reportError(error: unknown, style: ReportStyle, command: string)
   if (error instanceof Told) return error.exitCode;
   // Help and the version were asked for and printed.
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
-  // Without a command there is help, on stderr.
+  // Without a command, help is printed on stderr.
   if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage;
   const { json, verbose } = style;
   const text = json
@@ -59,7 +58,7 @@ function codeOf(error: unknown): string {
   if (error instanceof Interrupted) return 'ABORT_ERR';
   if (typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string')
     return error.code;
-  // What the addon failed with.
+  // An error of the addon.
   if (isSystemError(error)) return errnoName(error.errno);
   return 'UNEXPECTED';
 }
@@ -69,7 +68,7 @@ function messageOf(error: unknown): string {
   if (isSystemError(error) && message === error.syscall)
     return [error.syscall, error.path, error.dest].filter((part) => part).join(' ');
   if (error instanceof CommanderError) return message.replace(/^error: /, '');
-  // Node's own errors have the code before their words.
+  // Node's own errors begin with the code.
   const code = `${codeOf(error)}: `;
   return inFlags(message.startsWith(code) ? message.slice(code.length) : message);
 }
@@ -104,7 +103,7 @@ function document(error: unknown, verbose: boolean): object {
 
 function lines(error: unknown, verbose: boolean, command: string): string[] {
   const code = codeOf(error);
-  // The lines of a message are its own layout; what else could be in it is not.
+  // Keep the line breaks of a message, and escape everything else that is not printable.
   const message = messageOf(error).split('\n').map(printable).join('\n');
   const told = [`microvm-rootfs: ${code}: ${message}`];
   if (code === 'USAGE') told.push(`Try '${command} --help'.`);
@@ -112,7 +111,7 @@ function lines(error: unknown, verbose: boolean, command: string): string[] {
     for (const cause of chain(error).slice(1))
       told.push(`  caused by ${codeOf(cause)}: ${printable(messageOf(cause))}`);
   }
-  // What nobody expected is a fault of ours, and worth all that can be said of it.
+  // An unexpected error is a bug of ours, so print the stack.
   if (code === 'UNEXPECTED' && error instanceof Error && verbose) told.push(error.stack ?? '');
   return told;
 }

@@ -1,9 +1,8 @@
-// Folders for what is only tried: on the file system of the clones, among what is ours there if there is something, and
-// gone afterwards.
+// Temporary folders for trying things on the file system of the clones, within our own folder there if it exists.
 import { access, constants, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-// They hold a dot, which no slot's name does.
+// Their names contain a dot, which no slot's name does.
 const PREFIX = '.microvm-rootfs-scratch-';
 const OWN_FOLDER = '.microvm-rootfs';
 

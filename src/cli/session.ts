@@ -1,4 +1,4 @@
-// What every command works with: a registry on the folders that it was told, a way to speak, and a signal to stop by.
+// What every command gets: a registry on the configured folders, the output, and a signal that ends it.
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { type RootfsConfig, RootfsRegistry } from '../index.js';
@@ -53,10 +53,10 @@ export async function inSession(command: Command, work: (session: Session) => Pr
     const { templateDir, clonesDir } = session.config;
     const missing = [templateDir, clonesDir].filter((path) => !existsSync(path));
     const worked = await settled(work(session));
-    // Where a folder was misspelt, all seems well.
+    // A misspelt folder would otherwise go unnoticed.
     if (worked.status === 'fulfilled')
       for (const path of missing) if (existsSync(path)) session.output.aside(`made the folder ${path}`);
-    // Gives back the space of what was released.
+    // Frees the space of released slots.
     const closed = await settled(session.during('giving space back', () => session.registry.close()));
     for (const outcome of [worked, closed]) if (outcome.status === 'rejected') throw outcome.reason;
   } finally {

@@ -1,4 +1,4 @@
-// Sizes as people write them, in the way of GNU programs: 8G and 8GiB are 8 * 1024^3 bytes, 8GB are 8 * 1000^3.
+// Parses sizes as GNU programs do: 8G and 8GiB are 8 * 1024^3 bytes, 8GB is 8 * 1000^3.
 import { InvalidArgumentError } from 'commander';
 
 const POWERS = ['', 'K', 'M', 'G', 'T', 'P'];

@@ -1,5 +1,4 @@
-// Reading text that people and other programs wrote: a file of settings, a list of ids. What can't be read for certain
-// is refused.
+// Reads text from people and other programs: settings and lists of ids. Refuses what it can't decode for certain.
 import { readFile } from 'node:fs/promises';
 import { buffer as bytesOf } from 'node:stream/consumers';
 import { RootfsError } from '../index.js';
@@ -33,7 +32,7 @@ async function read(path: string): Promise<Buffer> {
 
 function decode(name: string, bytes: Buffer): string {
   try {
-    // The decoder takes the byte-order mark away.
+    // The decoder removes the byte-order mark.
     const text = new TextDecoder(encodingOf(bytes), { fatal: true }).decode(bytes);
     if (!text.includes('\0')) return text;
   } catch (error) {

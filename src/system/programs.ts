@@ -78,6 +78,14 @@ export interface RunOptions {
 // wants a processor.
 const AT_ONCE = Math.max(2, availableParallelism());
 
+let lastStart = Promise.resolve();
+
+/** One start in a turn of the event loop: several that end together would start their successors together. */
+function nextStart(): Promise<void> {
+  lastStart = lastStart.then(() => new Promise((resolve) => setImmediate(resolve)));
+  return lastStart;
+}
+
 /** By the program's name: a resize of a moment does not wait for downloads that take minutes. */
 const turnsByProgram = new Map<string, Turns>();
 
@@ -111,6 +119,7 @@ async function runNow(
 ): Promise<Exit> {
   // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');
+  await nextStart();
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       stdio: [feed === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],

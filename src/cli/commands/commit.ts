@@ -7,8 +7,8 @@ export function addCommit(program: Command): void {
     .command('commit')
     .description("Make a template of a VM's clone.")
     .argument('<vm>', "the VM's id")
-    .argument('<name>', 'how the template is to be called')
-    .option('--replace', 'take the place of a template of that name')
+    .argument('<name>', 'the name of the template')
+    .option('--replace', 'replace an existing template')
     .addHelpText(
       'after',
       '\nJSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }\n\nExample:\n  ' +

@@ -53,7 +53,7 @@ async function idsToKeep(session: Session, flags: GcFlags): Promise<string[]> {
   if (keepNone && (keep !== undefined || keepFile !== undefined))
     throw new RootfsError('INVALID_ARGUMENT', '--keep-none goes with neither --keep nor --keep-file');
   if (keepNone) return [];
-  // An empty list that nobody meant would cost every VM its disk.
+  // An empty list by mistake would cost every VM its disk.
   if (keep === undefined && keepFile === undefined) {
     throw new RootfsError(
       'INVALID_ARGUMENT',
@@ -96,7 +96,7 @@ async function matched(
         'Check the list and the folder; if both are right, add --allow-no-match',
     );
   }
-  // A VM of the list may get its clone while this runs.
+  // A VM on the list may get its clone while this runs.
   return [...named, ...all.map(({ id }) => id)];
 }
 

@@ -15,7 +15,7 @@ export function addGrow(program: Command): void {
     .command('grow')
     .description("Grow a VM's clone, once; or any ext4 image. The filesystem grows with the file.")
     .argument('<vm>', "the VM's id; with --image the path of an image")
-    .argument('<size>', 'how large it is to be: 8G, 512MiB', parseSize)
+    .argument('<size>', 'the new size: 8G, 512MiB', parseSize)
     .option('--stack <stack>', "the template that the VM's clone is of, where it is not known")
     .option('--image', 'grow an image of your own, in place')
     .addHelpText(
@@ -49,7 +49,7 @@ async function growSlot(
   stack: string | undefined,
 ): Promise<void> {
   const { registry, output, signal } = session;
-  // Growing a slot that is not there would make it.
+  // cloneForVmWithSize would create a missing slot.
   const slot = await registry.slot(vm);
   if (slot === undefined) throw new RootfsError('SLOT_NOT_FOUND', `VM ${vm} has no clone`);
   const of = stack ?? slot.stack;

@@ -19,20 +19,20 @@ interface PublishFlags {
 export function addPublish(program: Command): void {
   program
     .command('publish')
-    .description('Make a template of an image, a tar or a folder: all of it at once, or nothing.')
-    .argument('<name>', 'how the template is to be called')
+    .description('Make a template from a container image, an image, a tar or a folder.')
+    .argument('<name>', 'the name of the template')
     .argument(
       '<source>',
       'a container image (docker://…, oci:DIR), an image (raw, gzip, zstd, xz, qcow2), or a tar or ' +
         'folder of a root filesystem; - is standard input',
     )
-    .option('--replace', 'take the place of a template of that name')
-    .option('--sha256 <digest>', 'refuse an image of another digest', parseDigest)
-    .option('--size <size>', 'how large the filesystem of a tar or folder is to be: 2G', parseSize)
+    .option('--replace', 'replace an existing template')
+    .option('--sha256 <digest>', 'refuse an image with another digest', parseDigest)
+    .option('--size <size>', 'the size of the file system for a tar or folder: 2G', parseSize)
     .addOption(
-      new Option('--format <format>', 'what the source is, where it does not say itself').choices(FORMATS),
+      new Option('--format <format>', 'the format of the source, if it cannot be detected').choices(FORMATS),
     )
-    .option('--include-mounts', 'publish also what is mounted in a folder')
+    .option('--include-mounts', 'also publish what is mounted in a folder')
     .option('--platform <platform>', 'which image of several, such as linux/arm64')
     .addHelpText(
       'after',

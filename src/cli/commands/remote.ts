@@ -29,9 +29,9 @@ export function addPush(program: Command): void {
     .argument('<reference>', 'where to: HOST/NAME:TAG')
     .option(
       '--base <reference>',
-      'the version before, in the same registry: what it has is not compressed again',
+      'the previous version in the same registry: data that it has is not compressed again',
     )
-    .option('--level <number>', 'how hard zstd tries, from 1 to 22 (default: 3)', parseCount)
+    .option('--level <number>', 'the compression level of zstd, 1 to 22 (default: 3)', parseCount)
     .option('--concurrency <number>', 'how many packs to send at once (default: 8)', parseCount)
     .addHelpText(
       'after',

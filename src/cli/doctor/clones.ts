@@ -1,4 +1,4 @@
-// The folder of clones: what its file system can do is tried there, not guessed from its name.
+// The clones folder. Tries what its file system can do rather than guess from its name.
 import { access, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { hasLeases } from '../../addon/host-facts.js';
@@ -105,7 +105,7 @@ async function tryIn(folder: string, config: RootfsConfig, type: string): Promis
   });
 }
 
-/** One that fits: `store create` mounts over nothing that is there, and asks for its space at once. */
+/** A command that works here: `store create` needs an empty folder, and its whole space at once. */
 async function storeCommand({ clonesDir }: RootfsConfig): Promise<string> {
   const image = '/var/lib/microvm/store.img';
   const { bavail, bsize } = await statfs(await nearestExisting(dirname(image)));
@@ -127,7 +127,7 @@ async function refusalOf(attempt: Promise<void>): Promise<string | undefined> {
   );
 }
 
-/** From a template's own place. (A hardlink of one is not tried: it would change the template's times.) */
+/** From where the templates are. Does not try a hardlink, which would change the template's ctime. */
 async function templateReflink(scratch: string, config: RootfsConfig): Promise<Finding[]> {
   const { templateDir, sealing } = config;
   const stacks = await readdir(templateDir).catch(() => []);

@@ -1,5 +1,5 @@
-// All that doctor looks at, in the order of its screen. It changes nothing: what it tries is in folders of its own,
-// gone afterwards.
+// Everything that doctor checks, in the order in which it prints it. It works in temporary folders and changes nothing
+// else.
 import type { RootfsConfig } from '../../index.js';
 import { clonesFolder } from './clones.js';
 import type { Finding } from './finding.js';
@@ -9,7 +9,7 @@ import { reservedStore } from './store.js';
 import { templateImages, templatesFolder } from './templates.js';
 
 export async function examine(config: RootfsConfig, signal: AbortSignal): Promise<Finding[]> {
-  // Nothing of what follows is there on other systems.
+  // Other systems have none of the rest.
   if (process.platform !== 'linux') return [kernel()];
   const clones = await clonesFolder(config, signal);
   return [

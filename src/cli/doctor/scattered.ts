@@ -1,4 +1,4 @@
-// Disks that their guests have left in so many extents that forks and snapshots of them are slow.
+// Disks in so many extents that forking and snapshotting them is slow.
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type RootfsConfig, RootfsRegistry } from '../../index.js';

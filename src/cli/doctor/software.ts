@@ -30,7 +30,7 @@ export async function addon(): Promise<Finding> {
   try {
     return ok('addon', await loadedBinary());
   } catch (error) {
-    // The first line says what, the others what was tried.
+    // The first line is the failure; the others list what was tried.
     const [what = ''] = (error as Error).message.split('\n');
     const root = join(__dirname, '..', '..', '..');
     return fail('addon', what, `cd ${shellWord(root)} && npm run build:addon`);

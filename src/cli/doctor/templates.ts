@@ -56,7 +56,7 @@ async function images(templateDir: string): Promise<string[]> {
     );
     return paths.filter((_, index) => there[index]);
   } catch {
-    // Told by the finding about the folder.
+    // The finding about the folder says so.
     return [];
   }
 }

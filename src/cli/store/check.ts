@@ -1,4 +1,4 @@
-// Whether a store is whole: what the unit does at boot, before the store is mounted.
+// Checks a store. The systemd unit does this at boot, before it mounts the store.
 import { RootfsError } from '../../index.js';
 import { requireUnmounted } from './find-store.js';
 import { KINDS, kindOf, type StoreKind } from './kinds.js';
@@ -27,7 +27,7 @@ export async function checkStore(image: string, signal: AbortSignal): Promise<Ch
     return new RootfsError('STORE_DAMAGED', `${image} is damaged: ${said}; ${advice}`, { path: image });
   };
   try {
-    // A checker that sees a journal takes what is in it for damage.
+    // A checker reports a journal that was not replayed as damage.
     await withMounted(image, kind, [], async () => {});
   } catch (error) {
     if (error instanceof RootfsError && error.code === 'STORE_FAILED') throw damaged(error.message);

@@ -1,4 +1,4 @@
-// A new store: all of it, or nothing.
+// Creates a store, completely or not at all.
 import { chmod, chown, constants, copyFile, rm, stat, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
@@ -40,7 +40,7 @@ export async function createStore(store: NewStore, signal: AbortSignal): Promise
     signal.throwIfAborted();
     await mountStore(image, kind, mountPoint, signal);
     undo.add(() => unmount(mountPoint));
-    // Whoever could use the folder still can.
+    // Keep the owner and mode of the folder.
     await chown(mountPoint, before.uid, before.gid);
     await chmod(mountPoint, before.mode & 0o7777);
     await requireReflinks(mountPoint);

@@ -1,4 +1,4 @@
-// Which image is mounted where. The kernel knows; there is no record of our own that could be wrong.
+// Finds which image is mounted where. The kernel knows; a record of our own could be wrong.
 import { readdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { RootfsError } from '../../index.js';
@@ -25,7 +25,7 @@ export async function storeOn(folder: string): Promise<MountedStore | undefined>
   try {
     return { image, kind, mountPoint: mount.mountPoint, device: mount.source, ...(await imageFile(image)) };
   } catch {
-    // Out of this process's sight: in another mount namespace, or removed.
+    // In another mount namespace, or removed.
     return undefined;
   }
 }
@@ -38,7 +38,7 @@ export async function mountOfImage(image: string): Promise<MountedStore | undefi
   const kinds: readonly string[] = STORE_KINDS;
   const mount = (await mounts()).find(({ source, type }) => devices.includes(source) && kinds.includes(type));
   if (mount === undefined) return undefined;
-  // Told by the mount: the image itself is only for root to read.
+  // From the mount, because only root can read the image.
   const kind = mount.type as StoreKind;
   return { image: real, kind, mountPoint: mount.mountPoint, device: mount.source, ...file };
 }

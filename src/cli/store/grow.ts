@@ -1,4 +1,5 @@
-// A larger store, while its clones are in use: the file, the loop device, the file system. Each step can be done again.
+// Grows a store while its clones are in use: the file, the loop device, then the file system. Each step can be
+// repeated.
 import { RootfsError } from '../../index.js';
 import { formatSize } from '../sizes.js';
 import { mountOfImage } from './find-store.js';
@@ -21,7 +22,7 @@ export async function growStore(image: string, toBytes: number, signal: AbortSig
   }
   const [program, ...args] = KINDS[mounted.kind].grow;
   await requirePrograms(program, 'losetup', 'fallocate');
-  // A store that was not reserved stays so: to reserve it is another decision.
+  // A store without reserved space stays so.
   if (toBytes > sizeBytes) await extendImageFile(image, toBytes, allocatedBytes < sizeBytes, signal);
   await runProgram('losetup', ['--set-capacity', mounted.device], undefined, image);
   await runProgram(program, [...args, mounted.mountPoint], undefined, image);

@@ -1,6 +1,5 @@
-// The file that a store lies in. Its space is reserved, unless it is asked not to be: a file system in a sparse file
-// believes in space that its disk may not have by the time that it is written to, and then loses what its clones were
-// told is written.
+// The image file of a store. Its space is reserved by default: in a sparse file, the file system would accept writes
+// for which its disk may have no space later, and lose them.
 import { open, stat, statfs, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { RootfsError } from '../../index.js';
@@ -29,7 +28,7 @@ export async function imageFile(path: string): Promise<ImageFile> {
 /** Throws `STORE_EXISTS` rather than touch what is there. */
 export async function createImageFile(path: string): Promise<void> {
   try {
-    // Clones hold what guests do: nobody else's business.
+    // Clones hold guests' data, so only the owner may read them.
     await (await open(path, 'wx', 0o600)).close();
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
@@ -84,7 +83,7 @@ async function reserve(path: string, offset: number, length: number, signal: Abo
   const { exit } = await tryProgram('fallocate', range, signal);
   if (exit.status === 0) return;
   if (!/not supported/i.test(exit.stderr)) throw programFailed('fallocate', exit, path);
-  // Where the file system reserves nothing, zeros do.
+  // Without fallocate, writing zeros reserves the space.
   const zeros = await tryProgram('fallocate', ['--posix', ...range], signal);
   if (zeros.exit.status !== 0) throw programFailed('fallocate', zeros.exit, path);
 }

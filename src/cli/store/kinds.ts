@@ -1,4 +1,4 @@
-// The file systems that a store can hold: all that differs between them.
+// The file systems that a store can have, and how they differ.
 import { open } from 'node:fs/promises';
 import { RootfsError } from '../../index.js';
 
@@ -19,9 +19,9 @@ export interface KindOfStore {
 
 export const KINDS: Readonly<Record<StoreKind, KindOfStore>> = {
   xfs: {
-    // mkfs.xfs itself refuses less.
+    // The minimum of mkfs.xfs.
     minimumBytes: 300 * 1024 ** 2,
-    // -K: reserved space is not given back.
+    // -K keeps the reserved space.
     make: ['mkfs.xfs', '-q', '-K', '-m', 'reflink=1'],
     check: ['xfs_repair', '-f', '-n'],
     grow: ['xfs_growfs'],
@@ -29,7 +29,7 @@ export const KINDS: Readonly<Record<StoreKind, KindOfStore>> = {
     magic: { text: 'XFSB', offset: 0 },
   },
   btrfs: {
-    // With its metadata twice it asks for 109 MiB.
+    // It needs 109 MiB, because it stores metadata twice.
     minimumBytes: 128 * 1024 ** 2,
     make: ['mkfs.btrfs', '-q', '-K'],
     check: ['btrfs', 'check', '--readonly'],

@@ -1,4 +1,4 @@
-// A store that is there already, on its folder again.
+// Mounts an existing store again.
 
 import { requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';

@@ -1,4 +1,4 @@
-// Putting a store's file system under a folder, and taking it away.
+// Mounts and unmounts a store's file system.
 import { mkdir, mkdtemp, readdir, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -64,7 +64,7 @@ export async function mountStore(
 }
 
 export async function unmount(folder: string): Promise<void> {
-  // Never with the caller's signal: half-way is no place to stop.
+  // Not with the caller's signal: it must not stop half-way.
   await runProgram('umount', [folder], undefined, folder);
 }
 

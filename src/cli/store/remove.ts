@@ -1,4 +1,4 @@
-// Removing a store: only an empty one, unless forced, and nothing that is no store.
+// Removes a store. Without force it must be empty.
 import { unlink } from 'node:fs/promises';
 import { RootfsError } from '../../index.js';
 import { mountOfImage, requireUnmounted } from './find-store.js';
@@ -18,7 +18,7 @@ export async function removeStore(image: string, force: boolean): Promise<void> 
     if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], userDataIn));
   } else {
     if (!force) requireEmpty(image, await userDataIn(mounted.mountPoint));
-    // Refused by the kernel while a VM has an image open, forced or not.
+    // The kernel refuses while a VM has an image open, even with --force.
     await unmount(mounted.mountPoint);
   }
   await unlink(image);

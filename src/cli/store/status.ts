@@ -1,4 +1,4 @@
-// What there is to know of a store.
+// Describes a store.
 import { access, readdir, realpath, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CLONE_ROOTFS_FILE, RootfsError } from '../../index.js';

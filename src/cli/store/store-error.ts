@@ -1,4 +1,4 @@
-// How what goes wrong with a store is told.
+// Errors of stores.
 import { RootfsError } from '../../index.js';
 import { type Exit, findProgram, run } from '../../system/programs.js';
 
@@ -50,7 +50,7 @@ export async function tryProgram(
   return { exit: await run((await findProgram(name)) ?? name, args, signal) };
 }
 
-// What these programs say is all that they tell about the kind of failure.
+// These programs tell the kind of failure in words only.
 const CODES: readonly (readonly [RegExp, string])[] = [
   [/no space left|not enough space/i, 'ENOSPC'],
   [/disk quota exceeded/i, 'EDQUOT'],
@@ -60,7 +60,7 @@ const CODES: readonly (readonly [RegExp, string])[] = [
 ];
 
 export function programFailed(name: string, exit: Exit, path: string): RootfsError {
-  const said = (exit.stderr || exit.stdout).trim() || 'it said nothing';
+  const said = (exit.stderr || exit.stdout).trim() || 'it printed nothing';
   const code = CODES.find(([words]) => words.test(said))?.[1] ?? 'STORE_FAILED';
   const how = exit.signal === null ? `ended with status ${exit.status}` : `was ended by ${exit.signal}`;
   return new RootfsError(code, `${name} ${how} on ${path}: ${said}`, { path });

@@ -1,4 +1,4 @@
-// What has to be taken back if a later step fails.
+// Steps to undo if a later one fails.
 export class Undo {
   readonly #steps: (() => Promise<unknown>)[] = [];
 
