@@ -155,7 +155,8 @@ export interface NotCloned extends Built {
   readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
 }
 /**
- * What happens most is but a word, which is quicker than an object: created by the first rung, or taken from the pool.
+ * The most frequent outcomes are a string, which is quicker than an object: created by the first rung, or taken from
+ * the pool.
  */
 export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | NotCloned;
 
