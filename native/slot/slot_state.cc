@@ -112,7 +112,10 @@ constexpr int kRounds = 64;
 }  // namespace
 
 Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name, SmallFile* file) {
-  return read_small_file(slot_fd, name, join(slot_path, name), file);
+  Error error = read_small_file(slot_fd, name, join(slot_path, name), file);
+  // After a power cut ext4 can leave a file of the right length whose bytes never reached the disk.
+  if (file->contents.find_first_not_of('\0') == std::string::npos) file->contents.clear();
+  return error;
 }
 
 Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& stamp, SmallFile* raw_id) {

@@ -22,7 +22,8 @@ export function safeVmId(id: string): string {
 export function parseVmId(id: unknown): VmId {
   if (typeof id !== 'string') throw invalid(id, 'it must be a string');
   if (/^[A-Za-z0-9_-]{1,255}$/.test(id)) return { raw: id, safe: id };
-  if (id === '') throw invalid(id, 'it is empty');
+  // A file of NUL bytes is what a power cut can leave of one.
+  if (id.replaceAll('\0', '') === '') throw invalid(id, 'it is empty');
   // Without a UTF-8 form, two such ids would be the same on disk.
   if (!isWellFormed(id)) throw invalid(id, 'it holds a lone surrogate');
   const safe = safeVmId(id);

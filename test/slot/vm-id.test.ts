@@ -35,6 +35,11 @@ test('a name of 255 characters is the longest that a folder can have', () => {
   expect(parseVmId('🦀'.repeat(255)).safe).toBe('_'.repeat(255));
 });
 
+test('an id of NUL bytes alone looks like one that a power cut has lost, and is refused', () => {
+  for (const id of ['', '\0', '\0\0\0']) thrown(() => parseVmId(id), 'INVALID_VM_ID');
+  expect(parseVmId('a\0b').safe).toBe('a_b');
+});
+
 test('a lone surrogate has no UTF-8 form and is refused', () => {
   thrown(() => parseVmId('vm-\ud83e'), 'INVALID_VM_ID');
   thrown(() => parseVmId('\udd80vm'), 'INVALID_VM_ID');

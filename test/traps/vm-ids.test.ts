@@ -71,6 +71,7 @@ test("a slot whose id file a power cut lost is nobody's: the stamp says that the
 
 test.each([
   ['empty', ''],
+  ['of NUL bytes, as a power cut can leave it', '\0\0\0'],
   ['huge', 'x'.repeat(10_000)],
 ])("an id file that is %s is nobody's: torn, not handed out, not released", async (_what, contents) => {
   const host = await newHost();
