@@ -6,6 +6,7 @@
 
 import { type NativeFolder, native } from '../addon/native.js';
 import { bootId } from '../system/boot-id.js';
+import { inFlushTurn } from '../system/flush.js';
 
 // Each holds a descriptor while it is flushed.
 const AT_ONCE = 32;
@@ -45,5 +46,5 @@ export class Settling {
 /** Flushes these slots now, if they were copied in this boot. */
 export async function settleSlots(handle: NativeFolder, slots: readonly string[]): Promise<void> {
   const id = bootId();
-  if (id !== undefined) await native().settleSlots(handle, slots, id);
+  if (id !== undefined) await inFlushTurn('copied slots', () => native().settleSlots(handle, slots, id));
 }

@@ -3,12 +3,16 @@ import { failedWith } from './errors.js';
 import { Task } from './task.js';
 import { Turns } from './turns.js';
 
-// A flush can hold one of Node's threads for seconds, and others of long-work.ts may hold two.
 const flushes = new Turns(1);
+
+/** A flush can hold one of Node's threads for seconds, and jobs of long-work.ts may hold two: so only one at a time. */
+export function inFlushTurn<T>(what: string, flushing: () => Promise<T>): Promise<T> {
+  return flushes.run(new Task(`flushing ${what}`, undefined), flushing);
+}
 
 /** fsync of a file or a folder. File systems that can't be written to answer EINVAL: nothing there is unflushed. */
 export function flush(path: string): Promise<void> {
-  return flushes.run(new Task(`flushing ${path}`, undefined), () => flushNow(path));
+  return inFlushTurn(path, () => flushNow(path));
 }
 
 async function flushNow(path: string): Promise<void> {
