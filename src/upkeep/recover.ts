@@ -9,6 +9,7 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
+import { untilUnused } from '../slot/slot-use.js';
 import { asRootfsError, mayNotWrite } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
@@ -16,6 +17,9 @@ import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 
 /** What {@link recover} did. */
+// Each is lost to somebody who changes the slot at the same moment.
+const ROUNDS = 4;
+
 export interface RecoverReport extends SweepReport {
   /** Sealed images whose templates are gone or were replaced. */
   readonly sealedRemoved: number;
@@ -52,7 +56,7 @@ export async function recover(
   const unsettled: string[] = [];
   const notSwept: string[] = [];
   const failures = new Failures(task);
-  const look = (slot: string) =>
+  const look = (slot: string, round = 1): Promise<void> =>
     folder.use(async ({ handle }) => {
       let state = await inspectSlot(handle, slot);
       if (typeof state.newSizeStamp === 'string') {
@@ -67,7 +71,13 @@ export async function recover(
         if (state.unsettled !== undefined) unsettled.push(slot);
         return;
       }
-      const { status } = await releaseUnlessBusy(handle, { slot, torn: state.folder, refuseInUse: true });
+      const request = { slot, torn: state.folder, refuseInUse: true };
+      const { status } = await untilUnused(
+        () => releaseUnlessBusy(handle, request),
+        ({ status }) => status === 'in-use',
+      );
+      // Something in its folder changed: perhaps its flush in the background has just ended.
+      if (status === 'absent' && round < ROUNDS) return look(slot, round + 1);
       if (status === 'released') tornSlots.push(slot);
       if (status === 'in-use') tornInUse.push(slot);
     }, 'no-staging');
