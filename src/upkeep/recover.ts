@@ -16,10 +16,10 @@ import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 
-/** What {@link recover} did. */
 // Each is lost to somebody who changes the slot at the same moment.
 const ROUNDS = 4;
 
+/** What {@link recover} did. */
 export interface RecoverReport extends SweepReport {
   /** Sealed images whose templates are gone or were replaced. */
   readonly sealedRemoved: number;
