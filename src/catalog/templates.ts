@@ -342,7 +342,9 @@ async function isReplaced({ path, identity }: LocatedFile): Promise<boolean> {
   return now === undefined || !sameFile(now, identity);
 }
 
-/** Whether the path names something else by now, or nothing. (A new file can have the inode number of a removed one.) */
+/**
+ * Whether the path names something else by now, or nothing. (A new file can have the inode number of a removed one.)
+ */
 export async function isOutdated({ path, identity }: Template): Promise<boolean> {
   const [now] = await native().identities([path]);
   return now === undefined || !sameContents(now, identity);

@@ -20,18 +20,18 @@ export async function commitSlot(
   programs: PublishPrograms,
   { vm, slots, slotImage, ...stack }: CommitRequest,
 ): Promise<PublishedStack> {
-  return withSlotImage(slots, vm, slotImage, async ({ path, opened, state }) => {
+  return withSlotImage(slots, vm, slotImage, async (image) => {
     try {
       return await publishStack(catalog, templates, programs, {
         ...stack,
-        source: path,
-        opened,
+        source: image.path,
+        opened: image,
         // A disk that only its VM may read becomes no template that everybody may read.
-        mode: ((state.image?.mode ?? 0) & 0o004) === 0 ? 0o400 : 0o444,
+        mode: ((image.state.image?.mode ?? 0) & 0o004) === 0 ? 0o400 : 0o444,
       });
     } catch (error) {
       // A release changes the image's ctime as a write does.
-      if (hasCode(error, 'SOURCE_CHANGED') && (await hasLostLink(opened))) return undefined;
+      if (hasCode(error, 'SOURCE_CHANGED') && (await hasLostLink(image))) return undefined;
       throw error;
     }
   });

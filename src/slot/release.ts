@@ -21,26 +21,24 @@ export interface ReleaseOptions {
 const BUSY_POLL_MS = 5;
 const BUSY_LIMIT_MS = 10_000;
 
-/** Waits while another process is just releasing the slot, but not for one that was stopped in the middle of it. */
+/**
+ * Waits while another process is just releasing the slot, or has its image open for an instant, but not for one that
+ * was stopped in the middle of it.
+ */
 export async function releaseUnlessBusy(
   handle: NativeFolder,
   request: Parameters<NativeAddon['releaseSlot']>[1],
 ): ReturnType<NativeAddon['releaseSlot']> {
   const end = performance.now() + BUSY_LIMIT_MS;
+  const release = () => native().releaseSlot(handle, request);
+  // A flush takes as long as the disk likes.
+  const task = new Task(`releasing ${request.slot}`, undefined);
+  const releaseOnce = () => (request.durable ? inTurn(task, release) : release());
   for (;;) {
-    const outcome = await native().releaseSlot(handle, request);
+    const outcome = await untilUnused(releaseOnce, ({ status }) => status === 'in-use');
     if (outcome.status !== 'busy' || performance.now() > end) return outcome;
     await sleep(BUSY_POLL_MS);
   }
-}
-
-/** A flush takes as long as the disk likes. */
-function releaseInTurn(
-  handle: NativeFolder,
-  request: Parameters<NativeAddon['releaseSlot']>[1],
-): ReturnType<NativeAddon['releaseSlot']> {
-  const release = () => releaseUnlessBusy(handle, request);
-  return request.durable ? inTurn(new Task(`releasing ${request.slot}`, undefined), release) : release();
 }
 
 /** Resolves to false if there was no slot. */
@@ -63,11 +61,7 @@ export async function releaseSlot(
       refuseInUse: options.refuseInUse,
     };
     const { status, rawId } = await folder.use(
-      ({ handle }) =>
-        untilUnused(
-          () => releaseInTurn(handle, request),
-          ({ status }) => status === 'in-use',
-        ),
+      ({ handle }) => releaseUnlessBusy(handle, request),
       'no-staging',
     );
     switch (status) {

@@ -29,10 +29,8 @@ import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 /** What a slot's own files record, and its image. */
-export interface SlotImage {
+export interface SlotImage extends OpenedSource {
   readonly path: string;
-  readonly opened: OpenedSource;
-  readonly source: NativeSource;
   readonly identity: Identity;
   readonly state: SlotState;
   readonly sourceSha256: string;
@@ -95,7 +93,7 @@ async function staysInUse(path: string): Promise<boolean> {
   );
 }
 
-export function slotBusyError(path: string): RootfsError {
+function slotBusyError(path: string): RootfsError {
   return new RootfsError('SLOT_BUSY', `${path} keeps changing; try again`, { path });
 }
 
@@ -153,9 +151,8 @@ async function openImage(
     if (state.image !== undefined && sameImage(state.image.identity, identity)) {
       const sourceSha256 = parseStamp(state.stamp) as string;
       return {
+        ...opened,
         path: imagePath,
-        opened,
-        source: opened.source,
         identity,
         state,
         sourceSha256,

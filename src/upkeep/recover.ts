@@ -9,7 +9,6 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
-import { untilUnused } from '../slot/slot-use.js';
 import { asRootfsError, mayNotWrite } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
@@ -72,10 +71,7 @@ export async function recover(
         return;
       }
       const request = { slot, torn: state.folder, refuseInUse: true };
-      const { status } = await untilUnused(
-        () => releaseUnlessBusy(handle, request),
-        ({ status }) => status === 'in-use',
-      );
+      const { status } = await releaseUnlessBusy(handle, request);
       // Something in its folder changed: perhaps its flush in the background has just ended.
       if (status === 'absent' && round < ROUNDS) return look(slot, round + 1);
       if (status === 'released') tornSlots.push(slot);

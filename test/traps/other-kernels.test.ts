@@ -10,15 +10,10 @@ import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
+import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const { EIO, ENOMEM, ENOSPC, EOPNOTSUPP } = constants.errno;
-
-function preloaded(host: Host): string {
-  const library = join(host.root, 'other_kernel.so');
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, 'test/traps/other_kernel.c', '-ldl']);
-  return library;
-}
 
 async function hostOn(name: string, skip: (reason: string) => void): Promise<Host> {
   const reason = filesystemNamed(name).missing ?? lacksRoot() ?? lacks('g++');
@@ -54,7 +49,7 @@ test.for([{ kernel: 'this' }, { kernel: 'an old', env: { OLD_STATX: '1' } }])(
        await registry.recover().catch(({ code }) => console.log(code));
        await registry.close();`,
       { templateDir: host.templateDir, clonesDir: host.clonesDir },
-      { env: { LD_PRELOAD: preloaded(host), NODE_NO_WARNINGS: '1', ...env } },
+      { env: { LD_PRELOAD: preloadedKernel(host), NODE_NO_WARNINGS: '1', ...env } },
     );
     expect([stdout.split('\n'), stderr]).toEqual([
       expect.arrayContaining(['true', 'MICROVM_ROOTFS_SWEEP', 'EBUSY']),
@@ -94,7 +89,13 @@ test.for([
            (error) => console.log(error instanceof lib.RootfsError ? error.code : error.stack));
        await registry.close();`,
       { templateDir: host.templateDir, clonesDir: host.clonesDir },
-      { env: { LD_PRELOAD: preloaded(host), FICLONE_ERRNO: `${errno}`, FICLONE_FAILURES: `${failures}` } },
+      {
+        env: {
+          LD_PRELOAD: preloadedKernel(host),
+          FICLONE_ERRNO: `${errno}`,
+          FICLONE_FAILURES: `${failures}`,
+        },
+      },
     );
     expect([stdout.trim().split('\n'), stderr]).toEqual([outcome, '']);
     expect(await readdir(join(host.clonesDir, '.microvm-rootfs/sealed'))).toHaveLength(sealed);

@@ -7,6 +7,7 @@ import { runChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
+import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const { EPERM, ENOSYS, EOPNOTSUPP } = constants.errno;
@@ -69,9 +70,7 @@ describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
     ['EOPNOTSUPP', EOPNOTSUPP],
   ] as const)('all works where FIEMAP is refused with %s', async ([, errno], { skip }) => {
     const host = await hostOn(name, skip);
-    const library = join(host.root, 'other_kernel.so');
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, 'test/traps/other_kernel.c', '-ldl']);
-    const env = { LD_PRELOAD: library, FIEMAP_ERRNO: `${errno}`, NODE_NO_WARNINGS: '1' };
+    const env = { LD_PRELOAD: preloadedKernel(host), FIEMAP_ERRNO: `${errno}`, NODE_NO_WARNINGS: '1' };
     expect(await everything(host, { env })).toMatchObject({ stdout: 'done\n', stderr: '', code: 0 });
   });
 
