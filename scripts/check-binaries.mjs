@@ -13,18 +13,21 @@ import { readElf } from './elf.mjs';
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 const RECORD = 'prebuilds/SOURCES.sha256';
 const ARCHITECTURES = ['x64', 'arm64'];
-// Two of these are in every install. A runtime of C++ that gets linked in by accident would add a megabyte; the code itself has room to grow.
+// Two of these are in every install. A runtime of C++ that gets linked in by accident would add a megabyte; the code
+// itself has room to grow.
 const SIZE_LIMIT_BYTES = 320_000;
-// The largest that a kernel of the architecture can have. A loader refuses a file that is aligned to less, or maps it wrong.
+// The largest that a kernel of the architecture can have. A loader refuses a file that is aligned to less, or maps it
+// wrong.
 const PAGE_BYTES = { x64: 4096, arm64: 65536 };
 const REBUILD = 'run "npm run prebuilds"';
 
 const EXPORTS = ['napi_register_module_v1', 'node_api_module_get_api_version_v1'];
 
-// Names that the process must provide. The binary asks for no version of them, so each must have been in glibc 2.28
-// and in musl 1.2 with the meaning that it has today. Left out for that reason: stat, fstat, lstat, fstatat (glibc 2.33),
-// fcntl64 and the like (not in musl), and renameat2, statx, copy_file_range, openat2 (syscall() serves). Also __*_chk, which
-// FORTIFY calls where it knows the size of a buffer and not that of the access: musl lacks them, and no code here needs one.
+// Names that the process must provide. The binary asks for no version of them, so each must have been in glibc 2.28 and
+// in musl 1.2 with the meaning that it has today. Left out for that reason: stat, fstat, lstat, fstatat (glibc 2.33),
+// fcntl64 and the like (not in musl), and renameat2, statx, copy_file_range, openat2 (syscall() serves). Also __*_chk,
+// which FORTIFY calls where it knows the size of a buffer and not that of the access: musl lacks them, and no code here
+// needs one.
 const ALLOWED = new Set([
   '_ITM_deregisterTMCloneTable', // weak, of gcc's start files
   '_ITM_registerTMCloneTable', // weak, likewise
@@ -65,8 +68,11 @@ const ALLOWED = new Set([
   'nanosleep',
   'open',
   'openat',
+  'pipe2',
+  'posix_fadvise',
   'pread',
   'pwrite',
+  'read',
   'readdir',
   'readlink',
   'readlinkat',

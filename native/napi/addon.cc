@@ -7,6 +7,7 @@
 #include "napi/guarded_glue.h"
 #include "napi/image_glue.h"
 #include "napi/js.h"
+#include "napi/pipe_glue.h"
 #include "napi/replace_glue.h"
 #include "napi/tree_glue.h"
 
@@ -35,6 +36,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("newDiskUsage", microvm::new_disk_usage);
   add("measureFiles", microvm::measure_files);
   add("diskUsageTotal", microvm::disk_usage_total);
+  add("newPipe", microvm::new_pipe);
+  add("closeWriteEnd", microvm::close_write_end);
+  add("receiveChunks", microvm::receive_chunks);
   add("readSmallFile", microvm::read_small_file);
   add("openFolder", microvm::open_folder);
   add("probeReflink", microvm::probe_reflink);

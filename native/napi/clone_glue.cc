@@ -180,8 +180,8 @@ class PublishSlot {
         place_(place),
         name_(std::move(name)),
         size_(size),
-        companions_(std::move(sidecars)) {}
-  Error run() { return staged_->publish(place_, name_, size_, companions_, &status_); }
+        sidecars_(std::move(sidecars)) {}
+  Error run() { return staged_->publish(place_, name_, size_, sidecars_, &status_); }
   Napi::Value result(Napi::Env env) { return Napi::String::New(env, name_of(status_)); }
 
  private:
@@ -189,7 +189,7 @@ class PublishSlot {
   Place place_;
   std::string name_;
   uint64_t size_;
-  std::vector<Sidecar> companions_;
+  std::vector<Sidecar> sidecars_;
   CloneStatus status_ = CloneStatus::kSourceChanged;
 };
 
@@ -234,8 +234,8 @@ Napi::Value clone_file(const Napi::CallbackInfo& info) {
   Ref<SharedPlan> plan = unwrap<SharedPlan>(info[1]);
   if (!plan) return {};
   SlotName name = {to_string(info[2]), to_string(info[3]), ""};
-  return start_clone(info.Env(), CloneSlot(std::move(managed), Ref<Source>(), std::move(plan), std::move(name),
-                                           Until::kPublishFile));
+  return start_clone(
+      info.Env(), CloneSlot(std::move(managed), Ref<Source>(), std::move(plan), std::move(name), Until::kPublishFile));
 }
 
 Napi::Value new_plan(const Napi::CallbackInfo& info) {
@@ -283,7 +283,8 @@ Napi::Value fork_slot(const Napi::CallbackInfo& info) {
 Napi::Value copy_step(const Napi::CallbackInfo& info) {
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[0]);
   if (!staged) return {};
-  return Job<CopyStep>::start(info.Env(), "microvm:copyStep", CopyStep(std::move(staged), to_size(info[1]), to_bool(info[2])));
+  return Job<CopyStep>::start(info.Env(), "microvm:copyStep",
+                              CopyStep(std::move(staged), to_size(info[1]), to_bool(info[2])));
 }
 
 Napi::Value publish_slot(const Napi::CallbackInfo& info) {

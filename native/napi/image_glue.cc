@@ -124,7 +124,8 @@ class Identities {
 // Symbolic links in one folder, each with what it holds.
 class ReadLinks {
  public:
-  ReadLinks(std::string folder, std::vector<std::string> names) : folder_(std::move(folder)), names_(std::move(names)) {}
+  ReadLinks(std::string folder, std::vector<std::string> names)
+      : folder_(std::move(folder)), names_(std::move(names)) {}
 
   Error run() {
     Fd folder;
@@ -223,9 +224,8 @@ Napi::Value read_links(const Napi::CallbackInfo& info) {
 Napi::Value flush_source(const Napi::CallbackInfo& info) {
   Ref<Source> source = unwrap<Source>(info[0]);
   if (!source) return {};
-  return start_silent(info.Env(), "microvm:flushSource", [source] { 
-    return flush_if_possible(source->fd(), source->path());
-  });
+  return start_silent(info.Env(), "microvm:flushSource",
+                      [source] { return flush_if_possible(source->fd(), source->path()); });
 }
 
 Napi::Value sha256_of_text(const Napi::CallbackInfo& info) {

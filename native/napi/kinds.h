@@ -10,6 +10,7 @@
 #include "slot/source.h"
 #include "slot/staged_slot.h"
 #include "system/guarded_folder.h"
+#include "system/pipe.h"
 
 namespace microvm {
 
@@ -44,6 +45,10 @@ struct Kind<FileCopy> {
 template <>
 struct Kind<GuardedFolder> {
   static constexpr napi_type_tag tag = {0x0b7d52e86c1f4a39, 0xc5e93a07f1824d6b};
+};
+template <>
+struct Kind<Pipe> {
+  static constexpr napi_type_tag tag = {0x8c3fe2705d914ab6, 0x17d94bf2ae6038c5};
 };
 template <>
 struct Kind<DiskUsage> {

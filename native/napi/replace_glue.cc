@@ -107,7 +107,8 @@ class ReplaceImage {
 Napi::Value lock_slot(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  return Job<LockSlot>::start(info.Env(), "microvm:lockSlot", LockSlot(std::move(managed), to_string(info[1]), to_bool(info[2])));
+  return Job<LockSlot>::start(info.Env(), "microvm:lockSlot",
+                              LockSlot(std::move(managed), to_string(info[1]), to_bool(info[2])));
 }
 
 Napi::Value open_slot_image(const Napi::CallbackInfo& info) {

@@ -66,6 +66,23 @@ std::vector<Sidecar> to_sidecars(Napi::Value value) {
   return sidecars;
 }
 
+namespace {
+
+// [{ path, identity }, …], or undefined
+std::vector<ExpectedFile> to_expected_files(Napi::Value value) {
+  std::vector<ExpectedFile> files;
+  if (!value.IsArray()) return files;
+  Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    Napi::Object file = array.Get(i).As<Napi::Object>();
+    if (file.IsEmpty()) break;  // a worker that is being terminated
+    files.push_back({to_string(file.Get("path")), to_identity(file.Get("identity").As<Napi::Object>())});
+  }
+  return files;
+}
+
+}  // namespace
+
 SlotPlan to_plan(Napi::Object object) {
   SlotPlan plan;
   if (object.IsEmpty()) return plan;
@@ -76,6 +93,7 @@ SlotPlan to_plan(Napi::Object object) {
     plan.template_path = to_string(path);
     plan.template_expected = to_identity(object.Get("templateExpected").As<Napi::Object>());
   }
+  plan.siblings = to_expected_files(object.Get("siblings"));
   plan.rungs = static_cast<unsigned>(to_size(object.Get("rungs")));
   plan.packed = to_bool(object.Get("packed"));
   plan.unhashed = to_bool(object.Get("unhashed"));

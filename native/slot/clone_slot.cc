@@ -17,6 +17,18 @@ Error template_unchanged(const SlotPlan& plan, bool* unchanged) {
   return error.is(ENOENT) || error.is(ENOTDIR) ? Error() : error;
 }
 
+Error all_unchanged(const std::vector<ExpectedFile>& files, bool* unchanged) {
+  *unchanged = false;
+  for (const ExpectedFile& file : files) {
+    FileInfo info;
+    Error error = stat_at(AT_FDCWD, file.path.c_str(), Follow::kYes, file.path, &info);
+    if (error.is(ENOENT) || error.is(ENOTDIR)) return {};
+    if (!error.ok() || !info.identity.same_state(file.identity)) return error;
+  }
+  *unchanged = true;
+  return {};
+}
+
 // The stamp of a slot with a raw id says so: see slot_state.h.
 Error mark_stamp(int folder_fd, const std::string& path) {
   Fd stamp;
@@ -113,6 +125,9 @@ Error clone_file(const Ref<ManagedFolder>& managed, const Ref<SharedPlan>& plan,
   Error error = Source::open(plan->get().template_path, &source, &info);
   if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(EINVAL)) return {};
   if (!error.ok() || !info.identity.same_state(plan->get().expected)) return error;
+  bool unchanged = false;
+  error = all_unchanged(plan->get().siblings, &unchanged);
+  if (!error.ok() || !unchanged) return error;
   return clone_slot(managed, source, plan, name, true, outcome);
 }
 

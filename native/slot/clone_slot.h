@@ -31,8 +31,8 @@ struct CloneOutcome {
 Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
                  const SlotName& name, bool publish, CloneOutcome* outcome);
 
-// The same from a file that is opened on the way, at the path that the plan names as the template's: kTemplateChanged if
-// it is gone, or not what the plan expects.
+// The same from a file that is opened on the way, at the path that the plan names as the template's: kTemplateChanged
+// if it or a sibling is gone, or not what the plan expects.
 Error clone_file(const Ref<ManagedFolder>& managed, const Ref<SharedPlan>& plan, const SlotName& name,
                  CloneOutcome* outcome);
 

@@ -25,6 +25,7 @@ class Digest final : public Shared {
 
  private:
   Error look();
+  void read_ahead();
 
   const Ref<Source> source_;
   Sha256 hash_;
@@ -32,6 +33,8 @@ class Digest final : public Shared {
   // The next range of data; what lies before it is a hole.
   uint64_t data_start_ = 0;
   uint64_t data_end_ = 0;
+  // Up to where the disk has been asked to read.
+  uint64_t ahead_ = 0;
   bool done_ = false;
   std::string hex_;
 };

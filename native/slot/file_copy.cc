@@ -37,8 +37,7 @@ Error FileCopy::create() {
 
 Error FileCopy::create_with_hidden_name() {
   temporary_ = "." + name_ + "." + decimal(static_cast<uint64_t>(getpid())) + ".tmp";
-  Error error =
-      create_file_at(folder_->fd(), temporary_.c_str(), 0600, join(folder_->path(), temporary_), &file_);
+  Error error = create_file_at(folder_->fd(), temporary_.c_str(), 0600, join(folder_->path(), temporary_), &file_);
   if (!error.ok()) temporary_.clear();
   return error;
 }

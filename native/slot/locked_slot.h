@@ -17,9 +17,9 @@ namespace microvm {
 // A published slot whose name is locked, so that only one caller at a time replaces its image.
 class LockedSlot final : public Shared {
  public:
-  // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more.
-  // Versions before 0.2 lock the slot's folder itself (flock). With `heed_older` their lock counts too; without, it does
-  // not keep anybody waiting, since any user who may read the folder can hold it.
+  // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more. Versions before
+  // 0.2 lock the slot's folder itself (flock). With `heed_older` their lock counts too; without, it does not keep
+  // anybody waiting, since any user who may read the folder can hold it.
   static Error open(const Ref<ManagedFolder>& managed, const std::string& slot, bool heed_older,
                     Ref<LockedSlot>* locked);
 

@@ -2,8 +2,8 @@
 // of this process alone.
 //
 // Locking rules. A session's staging folder is held by flock from just after it is made until its process ends; whoever
-// can take that lock may remove the folder. A process whose new folder was swept before it got the lock
-// notices that and makes another one. Trash belongs to nobody: any process may empty it. A slot's name is locked while its image is
+// can take that lock may remove the folder. A process whose new folder was swept before it got the lock notices that
+// and makes another one. Trash belongs to nobody: any process may empty it. A slot's name is locked while its image is
 // replaced, and while it is released (see name_lock.h).
 #pragma once
 

@@ -1,5 +1,5 @@
-// Locks on names of slots and stacks. They lie in our own folder, which nobody else can enter: a folder of a slot can be
-// opened, and locked for ever, by any user of the host.
+// Locks on names of slots and stacks. They lie in our own folder, which nobody else can enter: a folder of a slot can
+// be opened, and locked for ever, by any user of the host.
 #pragma once
 
 #include <string>

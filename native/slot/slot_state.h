@@ -34,8 +34,8 @@ struct SlotState {
 
   // When its stamp was written; without a stamp, when a name in the folder last changed.
   int64_t created_ms() const {
-    return static_cast<int64_t>(
-        (stamp.state == SmallFile::State::kPresent ? stamp.mtime_ns : folder.mtime_ns) / 1'000'000);
+    return static_cast<int64_t>((stamp.state == SmallFile::State::kPresent ? stamp.mtime_ns : folder.mtime_ns) /
+                                1'000'000);
   }
 };
 

@@ -32,6 +32,11 @@ struct Sidecar {
   std::string contents;
 };
 
+struct ExpectedFile {
+  std::string path;
+  Identity identity;
+};
+
 // What the slots of one template have in common, decided beforehand.
 struct SlotPlan {
   std::vector<Sidecar> sidecars;  // the stamps
@@ -39,7 +44,9 @@ struct SlotPlan {
   // What the digest was computed of, where that is another file than the source: the template of a sealed image.
   std::string template_path;
   Identity template_expected;
-  unsigned rungs = 0;   // of Rung
+  // Files that belong to the source, such as a snapshot's memory, as they must be.
+  std::vector<ExpectedFile> siblings;
+  unsigned rungs = 0;     // of Rung
   bool packed = false;    // a copy is made in few extents
   bool unhashed = false;  // and not hashed on the way
   OwnerAndMode owner_and_mode;

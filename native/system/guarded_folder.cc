@@ -32,9 +32,7 @@ constexpr int64_t kFuseMagic = 0x65735546;
 
 constexpr int kFolderFlags = O_PATH | O_DIRECTORY | O_CLOEXEC;
 
-bool is_ours(const FileInfo& info) {
-  return info.uid == 0 || info.uid == static_cast<uint32_t>(syscall(SYS_geteuid));
-}
+bool is_ours(const FileInfo& info) { return info.uid == 0 || info.uid == static_cast<uint32_t>(syscall(SYS_geteuid)); }
 
 bool others_may_write(const FileInfo& info) { return (info.mode & (S_IWGRP | S_IWOTH)) != 0; }
 

@@ -2,7 +2,8 @@
 //
 // A folder is guarded if root or this process owns it, and nobody else may add names to it or take names away; so is
 // everything on the way to it. Symbolic links in guarded folders are the operator's, and are followed (/var/run). From
-// the first folder on that is not guarded, no symbolic link is followed, and no ".." leads out: what is opened lies in it.
+// the first folder on that is not guarded, no symbolic link is followed, and no ".." leads out: what is opened lies in
+// it.
 #pragma once
 
 #include <string>

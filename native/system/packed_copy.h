@@ -20,8 +20,7 @@ inline constexpr uint64_t kFillAllowance = 8ull << 20;
 
 class PackedCopy final : public ImageCopy {
  public:
-  PackedCopy(int from_fd, int to_fd, uint64_t size, std::string_view path, std::string_view dest,
-             bool hashes = true)
+  PackedCopy(int from_fd, int to_fd, uint64_t size, std::string_view path, std::string_view dest, bool hashes = true)
       : from_fd_(from_fd), to_fd_(to_fd), size_(size), path_(path), dest_(dest), hashes_(hashes) {}
 
   // Holes count as bytes where they are hashed, too.

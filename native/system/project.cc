@@ -36,8 +36,8 @@ bool adopt_project(int from_fd, const char* name, int to_fd) {
   while (const char* file = reader.next()) {
     Fd inner;
     FileInfo kind;
-    const bool regular = open_file_at(fd.get(), file, file, &inner).ok() && stat_fd(inner.get(), file, &kind).ok() &&
-                         kind.is_regular();
+    const bool regular =
+        open_file_at(fd.get(), file, file, &inner).ok() && stat_fd(inner.get(), file, &kind).ok() && kind.is_regular();
     if (regular) (void)set_project(inner.get(), to, false);
   }
   return set_project(fd.get(), to, true);

@@ -23,6 +23,8 @@ export type NativeGuardedFolder = { readonly [kind]: 'guarded folder' };
 export type NativeFileCopy = { readonly [kind]: 'file copy' };
 /** What files hold on disk, blocks that several share counted once. */
 export type NativeDiskUsage = { readonly [kind]: 'disk usage' };
+/** A pipe to which a program writes its output. */
+export type NativePipe = { readonly [kind]: 'pipe' };
 
 /** A plan that was read once, for many clones. */
 export type NativePlan = { readonly [kind]: 'plan' };
@@ -106,6 +108,8 @@ export interface SlotPlan {
   /** What must be unchanged for `sidecars` to be true. Only looked at by `cloneSlot` and its kin. */
   readonly templatePath?: string;
   readonly templateExpected?: Identity;
+  /** Files that belong to the source, as they must be. Only looked at by `cloneFile`. */
+  readonly siblings?: readonly { readonly path: string; readonly identity: Identity }[];
   /** Allowed rungs, of {@link RUNG}; a copy is what is left when no other serves. */
   readonly rungs: number;
   /** A copy is made in few extents, and hashed on the way, unless it is `unhashed`. */
@@ -272,6 +276,22 @@ export interface NativeAddon {
    */
   dataRanges(path: Buffer, sizeBytes: number): Promise<number[]>;
 
+  newPipe(): { pipe: NativePipe; writeFd: number };
+  /** When the program has it: the output ends only when nobody else could write. */
+  closeWriteEnd(pipe: NativePipe): void;
+  /**
+   * Reads chunks of an image, one after the other, and writes each to its place if it has its SHA-256: `places` has the
+   * offset and the length of each, `sha256s` their digests in hex. `written` counts the chunks before the first that is
+   * missing or wrong. `hasMore`: something comes after the last.
+   */
+  receiveChunks(
+    pipe: NativePipe,
+    imageFd: number,
+    path: string,
+    places: Float64Array,
+    sha256s: string,
+  ): Promise<{ written: number; hasMore: boolean }>;
+
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
   readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
 
@@ -413,7 +433,8 @@ export interface NativeAddon {
       | NativeLockedSlot
       | NativeGuardedFolder
       | NativeFileCopy
-      | NativeDiskUsage,
+      | NativeDiskUsage
+      | NativePipe,
   ): void;
 }
 

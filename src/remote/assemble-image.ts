@@ -15,7 +15,7 @@ import type { BlobReader, ReadOptions } from './blob-reader.js';
 import { ChunkList } from './chunk-list.js';
 import { fetchBlob, fetchPack } from './fetch-pack.js';
 import { type KnownChunks, LIST_BYTES_LIMIT } from './known-chunks.js';
-import { type Assembly, keepWritten, reuseChunks, writeFully } from './local-chunks.js';
+import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
 import type { Pace } from './retry.js';
 import type { TransferProgress } from './transfer-options.js';
 
@@ -47,14 +47,14 @@ export async function assembleImage(
 ): Promise<Assembled> {
   const list = await fetchList(task, artifact, parts);
   await mkdir(folder, { recursive: true, mode: 0o755 });
-  const image = join(folder, TEMPLATE_ROOTFS_FILE);
+  const imagePath = join(folder, TEMPLATE_ROOTFS_FILE);
   // A pull that was killed just before its end has made it read-only.
-  if (!(await isMissing(image))) await chmod(image, 0o600);
-  const file = await open(image, files.O_RDWR | files.O_CREAT, 0o600);
+  if (!(await isMissing(imagePath))) await chmod(imagePath, 0o600);
+  const file = await open(imagePath, files.O_RDWR | files.O_CREAT, 0o600);
   try {
     const missing = new Set<number>();
     for (let i = 0; i < list.count; i++) if (!list.isZero(i)) missing.add(i);
-    const assembly = { file, list, missing };
+    const assembly = { imagePath, file, list, missing };
     const isNew = (await file.stat()).size === 0;
     await file.truncate(list.sizeBytes);
     let reusedBytes = isNew ? 0 : await keepWritten(task, assembly);
@@ -99,7 +99,7 @@ export function packsOf({ layers }: Artifact): Layer[] {
 async function fetchMissing(
   task: Task,
   artifact: Artifact,
-  { file, list, missing }: Assembly,
+  { imagePath, file, list, missing }: Assembly,
   { reader, pace, readOptions }: Parts,
   onFetched: (bytes: number) => void,
 ): Promise<void> {
@@ -118,9 +118,9 @@ async function fetchMissing(
         pack,
         layer,
         wanted: missing,
-        write: async (chunk, bytes) => {
-          await writeFully(file, bytes, list.offset(chunk));
-          fetched += bytes.length;
+        image: { fd: file.fd, path: imagePath },
+        onWritten: (bytes) => {
+          fetched += bytes;
           onFetched(fetched);
         },
       },

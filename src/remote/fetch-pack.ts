@@ -2,14 +2,14 @@
 // before it is written.
 
 import { createHash } from 'node:crypto';
-import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { type NativePipe, native } from '../addon/native.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import { digestOf } from './artifact.js';
 import type { BlobReader, ReadOptions } from './blob-reader.js';
-import { CHUNK_LIMIT, type ChunkList, type Pack } from './chunk-list.js';
+import type { ChunkList, Pack } from './chunk-list.js';
 import { decompress } from './frames.js';
 
 export interface PackRequest {
@@ -18,7 +18,13 @@ export interface PackRequest {
   readonly layer: Layer;
   /** Ascending. A chunk leaves the set when it is written. */
   readonly wanted: Set<number>;
-  readonly write: (chunk: number, bytes: Buffer) => Promise<void>;
+  readonly image: OpenImage;
+  readonly onWritten: (bytes: number) => void;
+}
+
+export interface OpenImage {
+  readonly fd: number;
+  readonly path: string;
 }
 
 /** The place of a chunk's frame in its pack. */
@@ -61,7 +67,7 @@ export async function fetchPack(
 async function fetchOnce(
   task: Task,
   reader: BlobReader,
-  { list, pack, layer, wanted, write }: PackRequest,
+  { list, pack, layer, wanted, image, onWritten }: PackRequest,
   options: ReadOptions,
 ): Promise<void> {
   const frames = framesOf(list, pack).filter(({ chunk }) => wanted.has(chunk));
@@ -72,11 +78,15 @@ async function fetchOnce(
   const isDone = await decompress(
     task,
     (stdin) => pipeline(bytes, stdin),
-    (stdout) =>
-      eachChunk(stdout, list, frames, async (chunk, content) => {
-        await write(chunk, content);
+    async (pipe) => {
+      const written = await receive(pipe, image, list, frames);
+      for (const { chunk } of frames.slice(0, written)) {
         wanted.delete(chunk);
-      }),
+        onWritten(list.length(chunk));
+      }
+      if (written < frames.length)
+        throw new WrongBytes(`chunk ${frames[written]?.chunk} has another digest, or is cut off`);
+    },
   );
   if (!isDone) throw new WrongBytes('it is damaged');
 }
@@ -132,33 +142,18 @@ function runsOf(frames: readonly Frame[], packBytes: number): Run[] {
   return runs;
 }
 
-/** Never holds more than one chunk, whatever the frames decompress to. `take` gets memory that is used again. */
-async function eachChunk(
-  stdout: Readable,
+/** On another thread, which never holds more than one chunk, whatever the frames decompress to. */
+async function receive(
+  pipe: NativePipe,
+  { fd, path }: OpenImage,
   list: ChunkList,
   frames: readonly Frame[],
-  take: (chunk: number, content: Buffer) => Promise<void>,
-): Promise<void> {
-  let next = 0;
-  const memory = Buffer.allocUnsafe(CHUNK_LIMIT);
-  let filled = 0;
-  for await (const part of stdout) {
-    for (let done = 0; done < part.length; ) {
-      const frame = frames[next];
-      if (frame === undefined) throw new WrongBytes('it decompresses to more than its chunks');
-      const content = memory.subarray(0, list.length(frame.chunk));
-      const count = (part as Buffer).copy(content, filled, done);
-      done += count;
-      filled += count;
-      if (filled < content.length) continue;
-      if (!createHash('sha256').update(content).digest().equals(list.sha256(frame.chunk)))
-        throw new WrongBytes(`chunk ${frame.chunk} has another digest`);
-      await take(frame.chunk, content);
-      next++;
-      filled = 0;
-    }
-  }
-  if (next < frames.length) throw new WrongBytes('it ends before its last chunk');
+): Promise<number> {
+  const places = Float64Array.from(frames.flatMap(({ chunk }) => [list.offset(chunk), list.length(chunk)]));
+  const sha256s = frames.map(({ chunk }) => list.sha256(chunk).toString('hex')).join('');
+  const { written, hasMore } = await native().receiveChunks(pipe, fd, path, places, sha256s);
+  if (hasMore) throw new WrongBytes('it decompresses to more than its chunks');
+  return written;
 }
 
 /** zstd ends as soon as it meets damaged data, and the pipe to it closes. */

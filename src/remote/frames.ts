@@ -2,6 +2,7 @@
 // process. Frames of zeros are written by hand. Format: RFC 8878.
 
 import type { Readable } from 'node:stream';
+import { type NativePipe, native } from '../addon/native.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
@@ -124,14 +125,24 @@ export async function compress(
 // A frame of ours needs half a MiB.
 const MEMORY = '--memory=8MiB';
 
-/** False if the frames are damaged. */
+/** `take` reads what the frames hold. False if the frames are damaged. */
 export async function decompress(
   task: Task,
   feed: (stdin: NodeJS.WritableStream) => Promise<void>,
-  drain: (stdout: Readable) => Promise<void>,
+  take: (pipe: NativePipe) => Promise<void>,
 ): Promise<boolean> {
-  const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, drain });
-  return exit.status === 0;
+  const { pipe, writeFd } = native().newPipe();
+  const read = () => {
+    native().closeWriteEnd(pipe);
+    return take(pipe);
+  };
+  try {
+    const output = { fd: writeFd, read };
+    const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, output });
+    return exit.status === 0;
+  } finally {
+    native().dispose(pipe);
+  }
 }
 
 export function requireLevel(level: unknown): number {

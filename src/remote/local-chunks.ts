@@ -11,6 +11,7 @@ import type { KnownChunks } from './known-chunks.js';
 
 /** The image that is being put together. */
 export interface Assembly {
+  readonly imagePath: string;
   readonly file: FileHandle;
   readonly list: ChunkList;
   /** Chunks of data that are still to be written. */

@@ -3,7 +3,7 @@
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import type { Identity } from '../addon/identity.js';
-import { type Built, type NativeSource, native, RUNG } from '../addon/native.js';
+import { type Built, type NativeSource, native, RUNG, type SlotPlan } from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn, type Scattered } from '../image/extents.js';
 import { copyImage } from '../image/staged-copy.js';
@@ -43,12 +43,20 @@ export interface Descent {
   readonly storedStack: string | undefined;
 }
 
+export interface SlotSource {
+  readonly path: string;
+  readonly source: NativeSource | undefined;
+  readonly identity: Identity;
+  /** Without a source: files beside it that must be as they were. */
+  readonly siblings?: SlotPlan['siblings'];
+}
+
 /** Without a source, opens the file at `from.path` itself. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
 export async function newSlot(
   task: Task,
   folder: ManagedFolder,
   { handle }: OpenFolder,
-  from: { readonly path: string; readonly source: NativeSource | undefined; readonly identity: Identity },
+  from: SlotSource,
   vm: VmId,
   descent: Descent,
   { owner, mode, durable }: CopyOptions,
@@ -63,6 +71,7 @@ export async function newSlot(
     expected: from.identity,
     templatePath: from.path,
     templateExpected: from.identity,
+    siblings: from.siblings ?? [],
     rungs: RUNG.reflink | RUNG.copy,
     owner,
     mode,

@@ -207,7 +207,7 @@ export class Snapshots {
     const path = this.#pathOf(name);
     const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
-      let verified = await this.#verified.remembered(path);
+      let verified = this.#verified.remembered(path);
       if (verified === undefined) await this.#refuseOtherSpelling(name);
       for (let round = 0; round < ROUNDS; round++) {
         verified ??= await this.#verifying.join(path, task, (shared) =>
@@ -239,6 +239,9 @@ export class Snapshots {
       path: join(path, CLONE_ROOTFS_FILE),
       source: undefined,
       identity: identities[0] as Identity,
+      siblings: files
+        .slice(1)
+        .map((file, i) => ({ path: join(path, file.name), identity: identities[i + 1] as Identity })),
     };
     const made = await this.#clones.use(async (open) => {
       if (stack !== undefined) await this.#names.record(sourceSha256, stack);

@@ -41,8 +41,8 @@ export function requireNames(others: readonly string[]): void {
     if (!isPlainName(name) || seen.has(name)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `a snapshot cannot hold a file named ${show(name)}: names must differ from each other and from ${CLONE_ROOTFS_FILE} and ` +
-          `${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
+        `a snapshot cannot hold a file named ${show(name)}: names must differ from each other and from ` +
+          `${CLONE_ROOTFS_FILE} and ${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
       );
     }
     seen.add(name);

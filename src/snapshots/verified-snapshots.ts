@@ -3,8 +3,8 @@
 // that a restore takes a single native call.
 
 import { join } from 'node:path';
-import { type Identity, sameState } from '../addon/identity.js';
-import { native, type OpenedSource } from '../addon/native.js';
+import type { Identity } from '../addon/identity.js';
+import type { OpenedSource } from '../addon/native.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import { msUntilTimesTell } from '../catalog/file-times.js';
@@ -29,19 +29,9 @@ export class VerifiedSnapshots {
     this.#digests = digests;
   }
 
-  /**
-   * What was verified under this path, if all files except the disk are unchanged. Whoever clones the disk must compare
-   * the disk itself.
-   */
-  async remembered(path: string): Promise<VerifiedSnapshot | undefined> {
-    const known = this.#known.get(path);
-    if (known === undefined || known.identities.length === 1) return known;
-    const paths = known.record.files.slice(1).map(({ name }) => join(path, name));
-    const now = await native().identities(paths);
-    const unchanged = known.identities
-      .slice(1)
-      .every((identity, i) => now[i] !== undefined && sameState(identity, now[i]));
-    return unchanged ? known : undefined;
+  /** What was verified under this path. Whoever clones the disk must compare every file with its identity. */
+  remembered(path: string): VerifiedSnapshot | undefined {
+    return this.#known.get(path);
   }
 
   forget(path: string): void {

@@ -72,6 +72,8 @@ export interface RunOptions {
   readonly feed?: (stdin: Writable) => Promise<void>;
   /** Reads the program's whole output, which is then not in {@link Exit}. */
   readonly drain?: (stdout: Readable) => Promise<void>;
+  /** Where the program writes its output instead. `read` is called as soon as it has started. */
+  readonly output?: { readonly fd: number; readonly read: () => Promise<void> };
 }
 
 // Node starts a program on the thread of the event loop, which takes milliseconds, and a program that works on a disk
@@ -98,8 +100,8 @@ function turnsOf(program: string): Turns {
 
 /**
  * Runs a program to its end, when it is its turn: of each program, as many run at once as there are processors. Rejects
- * with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with what `feed` or `drain` rejected with.
- * In the last two cases the program is killed.
+ * with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with what `feed` or `drain` rejected
+ * with. In the last two cases the program is killed.
  */
 export function run(
   program: string,
@@ -115,28 +117,33 @@ async function runNow(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { cwd, env, feed, drain }: RunOptions,
+  { cwd, env, feed, drain, output: elsewhere }: RunOptions,
 ): Promise<Exit> {
   // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');
   await nextStart();
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
-      stdio: [feed === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      stdio: [feed === undefined ? 'ignore' : 'pipe', elsewhere?.fd ?? 'pipe', 'pipe'],
       env: { ...cleanEnvironment(), LC_ALL: 'C', ...env },
       ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });
     const output = { stdout: '', stderr: '' };
-    const { stdout, stderr } = child as { stdout: Readable; stderr: Readable };
+    const { stdout, stderr } = child as { stdout: Readable | null; stderr: Readable };
     const gather = (name: 'stdout' | 'stderr', stream: Readable) =>
       stream.setEncoding('utf8').on('data', (text: string) => {
         output[name] = (output[name] + text).slice(-OUTPUT_LIMIT);
       });
     gather('stderr', stderr);
-    if (drain === undefined) gather('stdout', stdout);
+    if (stdout !== null && drain === undefined) gather('stdout', stdout);
     let failure: unknown;
-    const streaming = [feed?.(child.stdin as Writable), drain?.(stdout)].map((stream) =>
+    const streams = [
+      feed?.(child.stdin as Writable),
+      stdout === null ? undefined : drain?.(stdout),
+      elsewhere?.read(),
+    ];
+    const streaming = streams.map((stream) =>
       stream?.catch((error) => {
         // A program that ends before it has read its whole input says why itself.
         if (failedWith(error, 'EPIPE')) return;

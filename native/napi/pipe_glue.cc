@@ -1,0 +1,87 @@
+#include "napi/pipe_glue.h"
+
+#include <fcntl.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "napi/job.h"
+#include "napi/kinds.h"
+#include "slot/receive_chunks.h"
+#include "system/fd.h"
+#include "system/pipe.h"
+
+namespace microvm {
+namespace {
+
+class ReceiveChunks {
+ public:
+  ReceiveChunks(Ref<Pipe> pipe, Fd image, std::string path, std::vector<Chunk> chunks)
+      : pipe_(std::move(pipe)), image_(std::move(image)), path_(std::move(path)), chunks_(std::move(chunks)) {}
+
+  Error run() { return receive_chunks(pipe_->read_end(), image_.get(), path_, chunks_, &received_); }
+
+  Napi::Value result(Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("written", static_cast<double>(received_.written));
+    object.Set("hasMore", received_.has_more);
+    return object;
+  }
+
+ private:
+  Ref<Pipe> pipe_;
+  Fd image_;
+  std::string path_;
+  std::vector<Chunk> chunks_;
+  ReceivedChunks received_;
+};
+
+// Flat: the offset and the length of each, and their digests in one text.
+std::vector<Chunk> to_chunks(Napi::Float64Array places, const std::string& digests) {
+  std::vector<Chunk> chunks(places.ElementLength() / 2);
+  for (size_t i = 0; i < chunks.size(); i++)
+    chunks[i] = {static_cast<uint64_t>(places[2 * i]), static_cast<uint32_t>(places[2 * i + 1]),
+                 digests.substr(64 * i, 64)};
+  return chunks;
+}
+
+}  // namespace
+
+Napi::Value new_pipe(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Ref<Pipe> pipe;
+  Error error = Pipe::open(&pipe);
+  if (!error.ok()) {
+    napi_throw(env, to_js(env, error));
+    return {};
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("pipe", wrap(env, pipe));
+  object.Set("writeFd", pipe->write_end());
+  return object;
+}
+
+Napi::Value close_write_end(const Napi::CallbackInfo& info) {
+  Ref<Pipe> pipe = unwrap<Pipe>(info[0]);
+  if (pipe) pipe->close_write_end();
+  return info.Env().Undefined();
+}
+
+Napi::Value receive_chunks(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Ref<Pipe> pipe = unwrap<Pipe>(info[0]);
+  if (!pipe) return {};
+  const std::string path = to_string(info[2]);
+  // The caller's own may be closed, and its number used again, before the job runs.
+  Fd image(fcntl(info[1].As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
+  if (!image) {
+    napi_throw(env, to_js(env, Error::last("fcntl", path)));
+    return {};
+  }
+  return Job<ReceiveChunks>::start(env, "microvm:receiveChunks",
+                                   ReceiveChunks(std::move(pipe), std::move(image), path,
+                                                 to_chunks(info[3].As<Napi::Float64Array>(), to_string(info[4]))));
+}
+
+}  // namespace microvm

@@ -1,0 +1,56 @@
+#include "slot/receive_chunks.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "system/buffer.h"
+#include "system/file.h"
+#include "system/sha256.h"
+
+namespace microvm {
+namespace {
+
+// As much as there is, up to `length`.
+Error read_from(int pipe, char* buffer, size_t length, std::string_view path, size_t* count) {
+  *count = 0;
+  while (*count < length) {
+    const ssize_t part = retry_eintr([&] { return read(pipe, buffer + *count, length - *count); });
+    if (part < 0) return Error::last("read", path);
+    if (part == 0) break;
+    *count += static_cast<size_t>(part);
+  }
+  return {};
+}
+
+bool has_digest(const char* data, size_t length, const std::string& sha256) {
+  char hex[64];
+  Sha256 hash;
+  hash.update(data, length);
+  hash.finish_hex(hex);
+  return sha256 == std::string_view(hex, sizeof hex);
+}
+
+}  // namespace
+
+Error receive_chunks(int pipe, int image, std::string_view path, const std::vector<Chunk>& chunks,
+                     ReceivedChunks* received) {
+  size_t longest = 1;
+  for (const Chunk& chunk : chunks) longest = std::max<size_t>(longest, chunk.length);
+  Buffer buffer = allocate(longest);
+  if (!buffer) return Error::of(ENOMEM, "malloc", path);
+  size_t count = 0;
+  for (const Chunk& chunk : chunks) {
+    Error error = read_from(pipe, buffer.get(), chunk.length, path, &count);
+    if (!error.ok()) return error;
+    if (count < chunk.length || !has_digest(buffer.get(), count, chunk.sha256)) return {};
+    error = write_all_at(image, buffer.get(), count, chunk.offset, path);
+    if (!error.ok()) return error;
+    received->written++;
+  }
+  Error error = read_from(pipe, buffer.get(), 1, path, &count);
+  received->has_more = count > 0;
+  return error;
+}
+
+}  // namespace microvm

@@ -1,0 +1,25 @@
+// A pipe to which a program writes its output.
+#pragma once
+
+#include "system/error.h"
+#include "system/fd.h"
+#include "system/ref.h"
+
+namespace microvm {
+
+class Pipe final : public Shared {
+ public:
+  static Error open(Ref<Pipe>* pipe);
+
+  int read_end() const { return read_end_.get(); }
+  int write_end() const { return write_end_.get(); }
+
+  // When the program has it: the output ends only when nobody else could write.
+  void close_write_end() { write_end_.reset(); }
+
+ private:
+  Fd read_end_;
+  Fd write_end_;
+};
+
+}  // namespace microvm
