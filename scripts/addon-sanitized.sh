@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The addon as Node loads it, built with AddressSanitizer and UndefinedBehaviorSanitizer: first a program of its own at whose end no memory
-# of the addon may be left, then the tests of the library. Built apart: build/ stays as it is.
+# The addon as Node loads it, built with AddressSanitizer and UndefinedBehaviorSanitizer: first a program of its own at
+# whose end no memory of the addon may be left, then the tests of the library. Built apart: build/ stays as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD

@@ -1,4 +1,5 @@
-// docs/api.md from the docstrings: api-extractor reads the built declarations and writes its model of them, which is told here on one page.
+// docs/api.md from the docstrings: api-extractor reads the built declarations and writes its model of them, which is
+// told here on one page.
 // node scripts/api-docs.mjs [--check]   (npm run docs:api; --check fails if the page is not what the docstrings say)
 import { readFileSync, writeFileSync } from 'node:fs';
 
@@ -11,7 +12,10 @@ Made from the docstrings by \`npm run docs:api\`; change those, not this page. H
 [troubleshooting.md](troubleshooting.md). \`microvm-rootfs/opentelemetry\` has one function more, in [the guide](guide.md#watching-it).
 `;
 
-/** @typedef {{ kind: string, name: string, docComment?: string, excerptTokens?: { text: string }[], members?: Item[] }} Item */
+/**
+ * @typedef {{ kind: string, name: string, docComment?: string, excerptTokens?: { text: string }[], members?: Item[] }}
+ * Item
+ */
 
 /** @type {{ members: { members: Item[] }[] }} */
 const model = JSON.parse(readFileSync(MODEL, 'utf8'));

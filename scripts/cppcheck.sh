@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Static analysis by cppcheck: of the addon as it is built for x86-64, and of the programs that test it. Suppressions: .cppcheck-suppressions
+# Static analysis by cppcheck: of the addon as it is built for x86-64, and of the programs that test it. Suppressions:
+# .cppcheck-suppressions
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec cppcheck --quiet --enable=warning,style,performance,portability --std=c++17 --language=c++ --inline-suppr --error-exitcode=1 \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# npm run test:sanitizers [-- --quick]: the addon under all sanitizers, fuzzers and analysers. As root, for real file systems; installs
-# nothing. What is missing is said, and makes the run fail in the end. Takes some ten minutes; FUZZ_SECONDS (30) is for each fuzzer.
+# npm run test:sanitizers [-- --quick]: the addon under all sanitizers, fuzzers and analysers. As root, for real file
+# systems; installs nothing. What is missing is said, and makes the run fail in the end. Takes some ten minutes;
+# FUZZ_SECONDS (30) is for each fuzzer.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export FAST_CHECK_RUNS=${FAST_CHECK_RUNS:-5000}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The package on what its users run: installed from its tarball, with the shipped binaries, on Node's versions, Bun, Deno, arm64, an old glibc and musl;
-# then what only a release has to know. Prints a table; fails if a row does.
+# The package on what its users run: installed from its tarball, with the shipped binaries, on Node's versions, Bun,
+# Deno, arm64, an old glibc and musl; then what only a release has to know. Prints a table; fails if a row does.
 #   npm run test:matrix                      everything; a fresh Debian 12 with Node.js does, as root: what it lacks is installed
 #   npm run test:matrix -- 'Node v|musl'     the rows whose names match
-# Downloads 600 MB from the npm registry and Debian into a temporary folder, or into $MATRIX_DIR, where the next run finds them.
-# The quick part, on this machine's Node, is in npm test (test/package/runtimes.test.ts).
+# Downloads 600 MB from the npm registry and Debian into a temporary folder, or into $MATRIX_DIR, where the next run
+# finds them. The quick part, on this machine's Node, is in npm test (test/package/runtimes.test.ts).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CI=true PREBUILDS_ONLY=1

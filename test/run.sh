@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# npm test: builds what is out of date, runs all tests on real file systems where that is possible, and ends with the true numbers.
-# Arguments go to vitest. With CI=true a skipped test is a failure.
+# npm test: builds what is out of date, runs all tests on real file systems where that is possible, and ends with the
+# true numbers. Arguments go to vitest. With CI=true a skipped test is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,7 +43,8 @@ fi
 report=$(mktemp -d)
 chmod 755 "$report" # tests also run as other users
 trap 'umount "$report/disk" 2>/dev/null; rm -rf "$report"' EXIT
-# The image files of the file systems under test lie in memory where there is plenty: a flush then costs microseconds, not a seek.
+# The image files of the file systems under test lie in memory where there is plenty: a flush then costs microseconds,
+# not a seek.
 if [ "$(id -u)" = 0 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt $((8 << 20)) ]; then
   mkdir "$report/disk"
   mount -t tmpfs -o mode=1777 tmpfs "$report/disk"

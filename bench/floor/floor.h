@@ -1,8 +1,9 @@
 // What the floor programs share: a clock, an exit with a reason, and the loop that takes samples on request.
 //
-// A floor is the same system calls that the library makes, from C, in a loop, on the calling thread: nothing that hands a VM its clone can be
-// quicker. A program reads one number a line from standard input, takes that many samples, and answers with one line of JSON:
-// {"measure":"slot","ns":[75012,74810]}. So whoever runs it can take turns with others between two samples.
+// A floor is the same system calls that the library makes, from C, in a loop, on the calling thread: nothing that hands
+// a VM its clone can be quicker. A program reads one number a line from standard input, takes that many samples, and
+// answers with one line of JSON: {"measure":"slot","ns":[75012,74810]}. So whoever runs it can take turns with others
+// between two samples.
 #ifndef FLOOR_H
 #define FLOOR_H
 

@@ -1,7 +1,8 @@
-// Makes a file of exactly EXTENTS extents of 4 KiB, next to each other in the file and nowhere near each other on the disk: what years of
-// rewriting do to an image. A file of twice as many blocks is written block by block, so that each is an extent of its own on btrfs too, then
-// every other block of it is reflinked into the new file, in shuffled order, and the first file goes.
-// scatter PATH EXTENTS
+// Makes a file of exactly EXTENTS extents of 4 KiB, next to each other in the file and nowhere near each other on the
+// disk: what years of rewriting do to an image. A file of twice as many blocks is written block by block, so that each
+// is an extent of its own on btrfs too, then every other block of it is reflinked into the new file, in shuffled order,
+// and the first file goes.
+//   scatter PATH EXTENTS
 #include "floor.h"
 
 #include <linux/fs.h>

@@ -1,5 +1,6 @@
-// The floor of a whole slot: mkdir in staging, create, FICLONE, length check, fchmod, 64-byte stamp, rename of the folder.
-// slot TEMPLATE STAGING SLOTS
+// The floor of a whole slot: mkdir in staging, create, FICLONE, length check, fchmod, 64-byte stamp, rename of the
+// folder.
+//   slot TEMPLATE STAGING SLOTS
 #include "slot.h"
 
 static struct slots slots;

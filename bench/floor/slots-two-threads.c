@@ -1,5 +1,6 @@
-// The floor of many slots at once: two threads that make half of COUNT slots each. One sample is the time for all of them.
-// slots-two-threads TEMPLATE STAGING SLOTS COUNT
+// The floor of many slots at once: two threads that make half of COUNT slots each. One sample is the time for all of
+// them.
+//   slots-two-threads TEMPLATE STAGING SLOTS COUNT
 #include "slot.h"
 
 #include <pthread.h>

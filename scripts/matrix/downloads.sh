@@ -14,7 +14,8 @@ fetch() {
   chmod -R a+x "$files"
 }
 
-# SUITE ARCHITECTURE PACKAGE…: Debian packages unpacked into a folder, in $root, by an apt that knows nothing of this system.
+# SUITE ARCHITECTURE PACKAGE…: Debian packages unpacked into a folder, in $root, by an apt that knows nothing of this
+# system.
 root=''
 unpack() {
   local suite=$1 arch=$2 mirror

@@ -2,7 +2,8 @@
 
 CHECKS='38 checks passed'
 
-# PROGRAM COMMAND…: whether one of test/matrix's programs passes all its checks on a file system with reflinks and one without. What it said is in $log.
+# PROGRAM COMMAND…: whether one of test/matrix's programs passes all its checks on a file system with reflinks and one
+# without. What it said is in $log.
 log=$work/log
 core() {
   make_folders

@@ -1,6 +1,7 @@
 // Digests that outlive the process: a record for each file.
 //
-//   <clonesDir>/.microvm-rootfs/digests/<file>   a symbolic link to nothing, whose text tells a state of the file and its digest
+//   <clonesDir>/.microvm-rootfs/digests/<file>   a symbolic link to nothing: its text is a state of the file, and its
+//                                                digest
 //
 // A symbolic link appears, or is replaced by a rename, with its text and at once, without a flush: after a power cut it
 // is there or not. All processes share the records, and reading one takes a single system call. Each has a check, so

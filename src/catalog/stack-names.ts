@@ -2,7 +2,8 @@
 // stamp identifies the stack unless two stacks have the same bytes. So the first stack with a digest is recorded once,
 // and slots of any other stack with that digest hold its name in a file.
 //
-//   <clonesDir>/.microvm-rootfs/stacks/<sha256>   a symbolic link whose target is the stack's name; one call creates it if there is none
+//   <clonesDir>/.microvm-rootfs/stacks/<sha256>   a symbolic link whose target is the stack's name; one
+//                                                 call creates it if there is none
 import { mkdir, readlink, symlink } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { dropOldest } from '../system/drop-oldest.js';

@@ -24,7 +24,9 @@ export interface FirecrackerDrive {
 /**
  * A clone as Firecracker's root drive.
  *
- * @example await put('/drives/rootfs', toFirecrackerDrive(await registry.cloneForVm('vm-1', 'debian-12', { writable: true })))
+ * @example
+ * const rootfs = await registry.cloneForVm('vm-1', 'debian-12', { writable: true });
+ * await put('/drives/rootfs', toFirecrackerDrive(rootfs));
  */
 export function toFirecrackerDrive(rootfs: Drivable, options: DriveOptions = {}): FirecrackerDrive {
   const { id, path, readOnly } = drive(rootfs, options);

@@ -1,7 +1,7 @@
 // Keeps ready slots in <clonesDir>/.microvm-rootfs/pool/. Handing one out is a rename.
 //
 //   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot that is no VM's yet
-//   pool/<sha256>-<template tag>.json                                      which template such slots are of, for recover()
+//   pool/<sha256>-<template tag>.json                                      the template of such slots, for recover()
 //
 // All processes on the folder share them, and they survive a restart. They are not flushed, because that would cost
 // more than they save. So a ready slot of another process is checked before it is used, since a power cut may have

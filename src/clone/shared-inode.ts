@@ -31,8 +31,9 @@ export function warnOfSharedInode(request: CloneRequest, template: Template): vo
   if (request.writable === false || flags[WARNED]) return;
   flags[WARNED] = true;
   process.emitWarning(
-    `the file system of the clones cannot reflink, so clones are hardlinks of their template (${template.path}): a guest that writes to ` +
-      'its root changes the template. Pass writable: true for copies, or writable: false if all guests ' +
+    'the file system of the clones cannot reflink, so clones are hardlinks of their template ' +
+      `(${template.path}): a guest that writes to its root changes the template. ` +
+      'Pass writable: true for copies, or writable: false if all guests ' +
       'mount their root read-only',
     { type: 'RootfsWarning', code: 'MICROVM_ROOTFS_SHARED_INODE' },
   );

@@ -26,8 +26,10 @@ const HASH_SEED = '6d766d72-6f6f-4466-8000-000000000002';
 
 // All features are listed and mke2fs.conf is not read, so that the image does not depend on the distribution. Linux
 // 4.14 knows all of them, and so does every guest kernel that current VMMs boot.
-const FEATURES =
-  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
+const FEATURES = [
+  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super',
+  'large_file,huge_file,dir_nlink,extra_isize,metadata_csum',
+].join();
 
 const BYTES_PER_INODE = 16 * 1024;
 
@@ -62,8 +64,8 @@ export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
     if (!(error instanceof FilesystemFull)) throw error;
     throw new RootfsError(
       'MKE2FS_FAILED',
-      `${source} does not fit into the ${sizeBytes} bytes that sizeBytes asks for: its files take ${plan.blocks * BLOCK_BYTES} ` +
-        `bytes, and the file system its own. Leave sizeBytes out, or give ${sizeFor(plan)}`,
+      `${source} does not fit into the ${sizeBytes} bytes that sizeBytes asks for: its files take ` +
+        `${plan.blocks * BLOCK_BYTES} bytes, and the file system its own. Leave sizeBytes out, or give ${sizeFor(plan)}`,
       { path: source },
     );
   }

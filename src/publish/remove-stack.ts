@@ -77,8 +77,8 @@ async function refuseInUse(
   const more = ids.length > IDS_SHOWN ? `, and ${ids.length - IDS_SHOWN} more` : '';
   throw new RootfsError(
     'STACK_IN_USE',
-    `${task.what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it (${some.join(', ')}${more}): ` +
-      `release ${ids.length === 1 ? 'it' : 'them'} first, or give force: true`,
+    `${task.what}: ${ids.length === 1 ? 'there is a clone' : `there are ${ids.length} clones`} of it ` +
+      `(${some.join(', ')}${more}): release ${ids.length === 1 ? 'it' : 'them'} first, or give force: true`,
     { path },
   );
 }

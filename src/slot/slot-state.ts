@@ -97,8 +97,8 @@ export function assessSlot(
   if (sizeStamp === undefined && imageBytes > templateBytes && !growGoesOn) {
     throw slotTornError(
       path,
-      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: a grow was ` +
-        `interrupted; ask for ${imageBytes} bytes to finish, or`,
+      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ` +
+        `${CLONE_SIZE_STAMP_FILE}: a grow was interrupted; ask for ${imageBytes} bytes to finish, or`,
     );
   }
   const { folder, image } = state;

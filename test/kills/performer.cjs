@@ -1,5 +1,6 @@
-// A process that performs calls of a registry, one after another, as it is told on its standard input, so that it can be killed or made to
-// fail at any system call of any of them. It runs with UV_THREADPOOL_SIZE=1: its one pool thread makes all the calls of asynchronous work.
+// A process that performs calls of a registry, one after another, as it is told on its standard input, so that it can
+// be killed or made to fail at any system call of any of them. It runs with UV_THREADPOOL_SIZE=1: its one pool thread
+// makes all the calls of asynchronous work.
 const { writeSync } = require('node:fs');
 const { readlink } = require('node:fs/promises');
 const { createInterface } = require('node:readline');

@@ -1,5 +1,6 @@
-// Preloaded into a process, it makes the kernel read, write and copy only a part of what is asked for, of any regular file: always legal, and
-// true, which strace cannot do. Not so with read(): Node's own readFile takes a short one for the end of the file.
+// Preloaded into a process, it makes the kernel read, write and copy only a part of what is asked for, of any regular
+// file: always legal, and true, which strace cannot do. Not so with read(): Node's own readFile takes a short one for
+// the end of the file.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdarg.h>

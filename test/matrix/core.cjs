@@ -1,5 +1,6 @@
 // The core of what the library does, for whatever runtime runs it: each check by its name, on a folder that holds
-// templates/base/rootfs.ext4, a clean ext4 image. Needs nothing but Node's own modules, and those only as far as Bun and Deno have them.
+// templates/base/rootfs.ext4, a clean ext4 image. Needs nothing but Node's own modules, and those only as far as Bun
+// and Deno have them.
 const assert = require('node:assert');
 const { existsSync, readFileSync, readdirSync, renameSync, statSync, writeFileSync } = require('node:fs');
 const { dirname, join } = require('node:path');

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make-app.sh FOLDER: a program's folder as a user has it, with this package installed from its tarball: offline, without scripts, and with
-# nothing on PATH but Node and npm, so without a compiler or Python. dist/ must be up to date.
+# make-app.sh FOLDER: a program's folder as a user has it, with this package installed from its tarball: offline,
+# without scripts, and with nothing on PATH but Node and npm, so without a compiler or Python. dist/ must be up to date.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,7 +9,8 @@ mkdir -p "$app"
 packed=$(mktemp -d)
 trap 'rm -rf "$packed"' EXIT
 
-# All of it, and not from npm's cache, which knows a package's versions only if somebody has asked for them on this machine.
+# All of it, and not from npm's cache, which knows a package's versions only if somebody has asked for them on this
+# machine.
 mapfile -t needed < <(node -p 'Object.keys(require("./package.json").dependencies).map((name) => `./node_modules/${name}`).join("\n")')
 npm pack --silent --ignore-scripts --pack-destination "$packed" . "${needed[@]}" >/dev/null
 mkdir "$packed/bin"

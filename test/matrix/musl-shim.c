@@ -1,6 +1,6 @@
-// For the test of the addon in a musl process: what Debian's libstdc++ and libgcc want of glibc and musl lacks. Preloaded by
-// scripts/test-matrix.sh; on a musl distribution the libraries are built for musl and nothing of this is needed. Declares what it defines
-// by itself, as the headers of glibc declare some of it otherwise.
+// For the test of the addon in a musl process: what Debian's libstdc++ and libgcc want of glibc and musl lacks.
+// Preloaded by scripts/test-matrix.sh; on a musl distribution the libraries are built for musl and nothing of this is
+// needed. Declares what it defines by itself, as the headers of glibc declare some of it otherwise.
 #define EXPORT __attribute__((visibility("default")))
 
 typedef struct locale *locale_t;

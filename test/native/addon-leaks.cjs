@@ -1,5 +1,5 @@
-// Everything that the addon does once or more, well and badly, and then the end of the process: run by scripts/addon-sanitized.sh with
-// LeakSanitizer, which then looks for memory that nothing points to.
+// Everything that the addon does once or more, well and badly, and then the end of the process: run by
+// scripts/addon-sanitized.sh with LeakSanitizer, which then looks for memory that nothing points to.
 const { mkdirSync, rmSync, truncateSync, writeFileSync } = require('node:fs');
 const { join } = require('node:path');
 const { Worker, isMainThread, workerData } = require('node:worker_threads');
@@ -48,7 +48,8 @@ async function use(folder) {
 async function main() {
   const folder = workerData ?? process.argv[2];
   await use(join(folder, isMainThread ? 'main' : 'worker'));
-  // Node 20 itself never frees its 40 bytes of a handle that was not collected before its thread ends (napi_create_external).
+  // Node 20 itself never frees its 40 bytes of a handle that was not collected before its thread ends
+  // (napi_create_external).
   for (let i = 0; i < 5; i++) {
     await new Promise(setImmediate);
     global.gc();

@@ -1,4 +1,5 @@
-// npm run test:power-cuts -- [--cuts N] [--seed N] [--on XFS|btrfs|ext4]: more power cuts than a usual run of the tests makes, N in all.
+// npm run test:power-cuts -- [--cuts N] [--seed N] [--on XFS|btrfs|ext4]: more power cuts than a usual run of the tests
+// makes, N in all.
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 

@@ -1,5 +1,5 @@
-// One process of several that do everything in the API on the same ids at full speed, and look at all that they are given. Prints what it
-// saw as JSON.
+// One process of several that do everything in the API on the same ids at full speed, and look at all that they are
+// given. Prints what it saw as JSON.
 const { createHash } = require('node:crypto');
 const { mkdir, open, readFile, rmdir } = require('node:fs/promises');
 const { join } = require('node:path');

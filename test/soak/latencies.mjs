@@ -1,4 +1,5 @@
-// Latencies of very many calls in a memory that does not grow: a histogram for each kind of call and each tenth of the run.
+// Latencies of very many calls in a memory that does not grow: a histogram for each kind of call and each tenth of the
+// run.
 
 const STEPS_PER_DOUBLING = 8;
 const TENTHS = 10;

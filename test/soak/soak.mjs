@@ -1,6 +1,6 @@
-// npm run soak -- [--minutes N] [--on xfs|btrfs|ext4]: processes that clone, grow, take from the pool and release at full speed while a killer
-// picks them off at random. At the end everything is released, and memory, descriptors, loop devices and free blocks are where they were.
-// Latencies are reported, never judged.
+// npm run soak -- [--minutes N] [--on xfs|btrfs|ext4]: processes that clone, grow, take from the pool and release at
+// full speed while a killer picks them off at random. At the end everything is released, and memory, descriptors, loop
+// devices and free blocks are where they were. Latencies are reported, never judged.
 import { spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { readdir, statfs } from 'node:fs/promises';

@@ -1,4 +1,5 @@
-// npm run test:tenants -- [--minutes N] [--seed N] [--on XFS|btrfs|ext4]: hostile tenants for longer than a usual run of the tests, N minutes in all.
+// npm run test:tenants -- [--minutes N] [--seed N] [--on XFS|btrfs|ext4]: hostile tenants for longer than a usual run
+// of the tests, N minutes in all.
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 

@@ -1,5 +1,6 @@
-// Root's scheduler: everything in the API, on the slots of hostile tenants and of others at the same time. A call for a tenant may fail with
-// an error of ours; a call for anybody else must do what it is there for; and every call has an end. Prints what it saw as JSON.
+// Root's scheduler: everything in the API, on the slots of hostile tenants and of others at the same time. A call for a
+// tenant may fail with an error of ours; a call for anybody else must do what it is there for; and every call has an
+// end. Prints what it saw as JSON.
 const { readdirSync, readlinkSync } = require('node:fs');
 const { mkdir, rm } = require('node:fs/promises');
 const { join } = require('node:path');
@@ -25,7 +26,8 @@ const args = JSON.parse(process.argv[2]);
 const { config, tenants, others, stopped, jails, source, seconds, grownBytes, deadlineMs } = args;
 
 const TENANT_LANES = 3;
-// A file that a tenant gives is as long as it likes, and hashing it takes as long: the scheduler says how long it waits.
+// A file that a tenant gives is as long as it likes, and hashing it takes as long: the scheduler says how long it
+// waits.
 const PATIENCE_MS = 3000;
 
 const seen = { calls: 0, codes: {}, slowest: {}, faults: [] };

@@ -1,9 +1,11 @@
-// A hostile VMM: with the rights of the user who owns a VM's image, it changes, links, exchanges, truncates and locks all that it can reach,
-// until it is killed. It prints a line that starts with BREACH for each thing of somebody else's that it got hold of.
+// A hostile VMM: with the rights of the user who owns a VM's image, it changes, links, exchanges, truncates and locks
+// all that it can reach, until it is killed. It prints a line that starts with BREACH for each thing of somebody else's
+// that it got hold of.
 //
 //   tenant SEED IMAGE IMAGE_BYTES OWN CLONES TEMPLATES SECRET OTHER_SLOT...
 //
-// IMAGE is the image of its slot, OWN a folder of its own: root exports the image to OWN/jail/rootfs.ext4 and snapshots OWN/memory with it.
+// IMAGE is the image of its slot, OWN a folder of its own: root exports the image to OWN/jail/rootfs.ext4 and snapshots
+// OWN/memory with it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

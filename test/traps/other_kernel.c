@@ -1,6 +1,6 @@
-// Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is mounted where
-// (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), or a sandbox that refuses FIEMAP
-// (FIEMAP_ERRNO).
+// Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is
+// mounted where (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), or a sandbox that refuses
+// FIEMAP (FIEMAP_ERRNO).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes what a guest boots from, in the given folder: Debian's cloud kernel, an initramfs with the modules of its disk, and the tree that
-# the template is published from. Once: what is there is kept. Exit status 77 says that it cannot be had on this machine; the last line why.
+# Makes what a guest boots from, in the given folder: Debian's cloud kernel, an initramfs with the modules of its disk,
+# and the tree that the template is published from. Once: what is there is kept. Exit status 77 says that it cannot be
+# had on this machine; the last line why.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$1

@@ -293,8 +293,8 @@ class TarTree {
         if (acl === undefined) throw this.#refuse(`has a damaged access list at ${shown(member)}`);
         if (!Buffer.isBuffer(acl))
           throw this.#refuse(
-            `has an access list at ${shown(member)} for "${acl.unknownName}", whom the tar's own /etc/passwd and /etc/group ` +
-              'do not know: make the tar with --numeric-owner, or without --acls',
+            `has an access list at ${shown(member)} for "${acl.unknownName}", whom the tar's own /etc/passwd ` +
+              'and /etc/group do not know: make the tar with --numeric-owner, or without --acls',
           );
         added.push({ name: `system.posix_acl_${key.slice(11)}`, value: acl });
       }

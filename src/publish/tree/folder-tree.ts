@@ -208,8 +208,8 @@ class FolderReader {
         if (kind === 'character device' && row.major === 0 && row.minor === 0)
           throw new RootfsError(
             'IMAGE_INVALID',
-            `${this.#show(path)} is a whiteout of overlayfs, which hides a file of a lower layer: mount the overlay and ` +
-              'publish the merged folder',
+            `${this.#show(path)} is a whiteout of overlayfs, which hides a file of a lower layer: mount the ` +
+              'overlay and publish the merged folder',
             { path: this.#show(path) },
           );
         return { ...facts, kind, major: row.major, minor: row.minor };
