@@ -11,30 +11,17 @@ import type { VmRootfs } from './clone/vm-rootfs.js';
 import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
-import { commitSlot } from './publish/commit-slot.js';
-import { isPath, type PublishRequest, publishStack } from './publish/publish.js';
-import {
-  type PublishedStack,
-  type PublishOptions,
-  parsePublishOptions,
-  type RemoveStackOptions,
-} from './publish/publish-options.js';
-import { removeStack } from './publish/remove-stack.js';
-import { inspectReference } from './remote/inspect-reference.js';
+import type { PublishRequest } from './publish/publish.js';
+import type { PublishedStack, PublishOptions, RemoveStackOptions } from './publish/publish-options.js';
 import { KnownChunks } from './remote/known-chunks.js';
 import { PullFolder } from './remote/pull-folder.js';
-import { pullStack } from './remote/pull-stack.js';
-import { pushStack } from './remote/push-stack.js';
-import {
-  type InspectOptions,
-  type PulledStack,
-  type PullOptions,
-  type PushedStack,
-  type PushOptions,
-  parseInspectOptions,
-  parsePullOptions,
-  parsePushOptions,
-  type RemoteArtifact,
+import type {
+  InspectOptions,
+  PulledStack,
+  PullOptions,
+  PushedStack,
+  PushOptions,
+  RemoteArtifact,
 } from './remote/transfer-options.js';
 import { type SealedImageInfo, SealedImages } from './sealed/sealed-images.js';
 import { type ExportedImage, exportSlot } from './slot/export.js';
@@ -63,10 +50,13 @@ import { completeConfig, configFromEnv, type RootfsConfig } from './system/confi
 import { asRootfsError, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
-import { collectGarbage, type GcReport } from './upkeep/gc.js';
-import { type RecoverReport, recover } from './upkeep/recover.js';
-import { type UsageReport, usage } from './upkeep/usage.js';
-import { type VerifyOptions, type VerifyReport, verify } from './upkeep/verify.js';
+import type { GcReport } from './upkeep/gc.js';
+import type { RecoverReport } from './upkeep/recover.js';
+import type { UsageReport } from './upkeep/usage.js';
+import type { VerifyOptions, VerifyReport } from './upkeep/verify.js';
+
+// The folders publish, remote and upkeep are loaded when they are first used. With them, the first clone of a process
+// would take twice as long.
 
 // Each is lost to a process that replaces the template at the same moment.
 const PREWARM_ROUNDS = 8;
@@ -238,6 +228,8 @@ export class RootfsRegistry {
    */
   async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
     const located = this.#catalog.located(name);
+    const { isPath } = await import('./publish/publish.js');
+    const { parsePublishOptions } = await import('./publish/publish-options.js');
     const parsed = parsePublishOptions(`publishing ${located.name}`, options);
     const request = {
       ...located,
@@ -249,6 +241,7 @@ export class RootfsRegistry {
 
   /** Where there are clones, the stack's name is recorded now, with a flush that its first clone need not wait for. */
   async #publish(request: PublishRequest): Promise<PublishedStack> {
+    const { publishStack } = await import('./publish/publish.js');
     const published = await publishStack(this.#catalogFolder, this.#templates, this.config, request);
     if (this.#folder.opened !== undefined) await this.#names.record(published.sha256, request.name);
     return published;
@@ -266,6 +259,8 @@ export class RootfsRegistry {
     const vm = parseVmId(vmId);
     const located = this.#catalog.located(name);
     requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
+    const { commitSlot } = await import('./publish/commit-slot.js');
+    const { parsePublishOptions } = await import('./publish/publish-options.js');
     const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
     const slotImage = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
     const request = { ...located, options: parsed, vm, slots: this.#folder, slotImage };
@@ -287,6 +282,7 @@ export class RootfsRegistry {
     requireKnownKeys('options', options, ['force', 'signal']);
     const force = optionalBoolean('force', options.force) ?? false;
     const signal = optionalSignal(`removing ${located.name}`, options.signal);
+    const { removeStack } = await import('./publish/remove-stack.js');
     return removeStack(this.#catalogFolder, this.#folder, this.#names, this.#templates, {
       ...located,
       force,
@@ -310,6 +306,8 @@ export class RootfsRegistry {
    */
   async pushStack(name: string, reference: string, options: PushOptions = {}): Promise<PushedStack> {
     const located = this.#catalog.located(name);
+    const { parsePushOptions } = await import('./remote/transfer-options.js');
+    const { pushStack } = await import('./remote/push-stack.js');
     const { task, ...parsed } = parsePushOptions(located.name, reference, options);
     const { registries } = this.config;
     return traced({ operation: 'push', stack: name }, async () => {
@@ -334,6 +332,8 @@ export class RootfsRegistry {
    * await registry.pullStack('registry.example/templates/debian-12:2026-11', { replace: true });
    */
   async pullStack(reference: string, options: PullOptions = {}): Promise<PulledStack> {
+    const { parsePullOptions } = await import('./remote/transfer-options.js');
+    const { pullStack } = await import('./remote/pull-stack.js');
     const { task, name, ...parsed } = parsePullOptions(reference, options);
     const located = this.#catalog.located(name);
     const place = {
@@ -356,6 +356,8 @@ export class RootfsRegistry {
    * `REGISTRY_BUSY`, `ARTIFACT_INVALID`, `DIGEST_MISMATCH`.
    */
   async inspectReference(reference: string, options: InspectOptions = {}): Promise<RemoteArtifact> {
+    const { parseInspectOptions } = await import('./remote/transfer-options.js');
+    const { inspectReference } = await import('./remote/inspect-reference.js');
     const { task, platform, ...parsed } = parseInspectOptions(reference, options);
     const { registries } = this.config;
     const place = { catalog: this.#catalog, known: this.#chunks, registries };
@@ -544,6 +546,7 @@ export class RootfsRegistry {
    * call rejects with the first such error once everything else is done.
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
+    const { recover } = await import('./upkeep/recover.js');
     const report = await recover(
       this.#folder,
       [this.#catalogFolder, this.#snapshots.folder],
@@ -585,7 +588,9 @@ export class RootfsRegistry {
     }
     const ids = new Set([...keep].map((id) => parseVmId(id).raw));
     const dryRun = optionalBoolean('dryRun', options.dryRun) ?? false;
-    return collectGarbage(this.#folder, ids, dryRun, optionalSignal('collecting slots', options.signal));
+    const signal = optionalSignal('collecting slots', options.signal);
+    const { collectGarbage } = await import('./upkeep/gc.js');
+    return collectGarbage(this.#folder, ids, dryRun, signal);
   }
 
   /**
@@ -598,6 +603,7 @@ export class RootfsRegistry {
     optionalBoolean('clones', options.clones);
     optionalFunction('onProgress', options.onProgress);
     const signal = optionalSignal(`verifying ${this.config.clonesDir}`, options.signal);
+    const { verify } = await import('./upkeep/verify.js');
     return verify(this.#folder, await this.#catalog.known(signal), this.config.e2fsckBin, options);
   }
 
@@ -630,6 +636,7 @@ export class RootfsRegistry {
    */
   async usage(options: Abortable = {}): Promise<UsageReport> {
     const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
+    const { usage } = await import('./upkeep/usage.js');
     return usage(this.#folder, this.#names, await this.#catalog.templates(signal), signal);
   }
 
