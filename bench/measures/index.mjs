@@ -15,6 +15,7 @@ import { manySlots } from './many-slots.mjs';
 import { memory } from './memory.mjs';
 import { pool } from './pool.mjs';
 import { publish } from './publish.mjs';
+import { pull, pullProcessors } from './pull.mjs';
 import { realistic } from './realistic.mjs';
 import { restoreFirst, restoreLater } from './restore.mjs';
 import { stacks } from './stacks.mjs';
@@ -74,6 +75,8 @@ export const MEASURES = [
   restoreFirst,
   restoreLater,
   publish,
+  pull,
+  pullProcessors,
   memory,
 ];
 

@@ -13,7 +13,7 @@ import type { Task } from '../system/task.js';
 import { type Artifact, contentOf, INDEX_TYPE, invalid, type Layer, PACK_TYPE } from './artifact.js';
 import type { BlobReader, ReadOptions } from './blob-reader.js';
 import { ChunkList } from './chunk-list.js';
-import { fetchBlob, fetchPack } from './fetch-pack.js';
+import { fetchBlob, fetchPacks, type LocatedPack } from './fetch-pack.js';
 import { type KnownChunks, LIST_BYTES_LIMIT } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
 import type { Pace } from './retry.js';
@@ -36,7 +36,9 @@ export interface Assembled {
 }
 
 /** For packs that are being fetched. */
-const MEMORY_BYTES = 48 * 1024 * 1024;
+const MEMORY_BYTES = 32 * 1024 * 1024;
+/** Of packs that are fetched and decompressed together: bytes on the wire, and in the image. */
+const GROUP_LIMITS = { fetched: 8 * 1024 * 1024, written: 64 * 1024 * 1024 };
 
 /** Writes `<folder>/rootfs.ext4`. Its chunks are verified, the image as a whole is not. */
 export async function assembleImage(
@@ -108,15 +110,19 @@ async function fetchMissing(
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
   const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer }));
   const needed = packs.filter(({ pack }) => isMissingIn(missing, pack.first, pack.end));
-  pace.limit(Math.floor(MEMORY_BYTES / Math.max(1, ...needed.map(({ layer }) => layer.size))));
-  await pace.forEach(task, needed, (each, { pack, layer }) =>
-    fetchPack(
+  const groups = grouped(list, needed);
+  const largest = Math.max(
+    1,
+    ...groups.map((group) => group.reduce((sum, { layer }) => sum + layer.size, 0)),
+  );
+  pace.limit(Math.floor(MEMORY_BYTES / largest));
+  await pace.forEach(task, groups, (each, group) =>
+    fetchPacks(
       each,
       reader,
       {
         list,
-        pack,
-        layer,
+        packs: group,
         wanted: missing,
         image: { fd: file.fd, path: imagePath },
         onWritten: (bytes) => {
@@ -127,6 +133,25 @@ async function fetchMissing(
       readOptions,
     ),
   );
+}
+
+/** Neighbours together, as far as {@link GROUP_LIMITS} allow it. */
+function grouped(list: ChunkList, packs: readonly LocatedPack[]): LocatedPack[][] {
+  const groups: LocatedPack[][] = [];
+  let fetched = Number.POSITIVE_INFINITY;
+  let written = 0;
+  for (const each of packs) {
+    const { pack, layer } = each;
+    fetched += layer.size;
+    written += list.offset(pack.end) - list.offset(pack.first);
+    if (fetched > GROUP_LIMITS.fetched || written > GROUP_LIMITS.written) {
+      groups.push([]);
+      fetched = layer.size;
+      written = list.offset(pack.end) - list.offset(pack.first);
+    }
+    groups.at(-1)?.push(each);
+  }
+  return groups;
 }
 
 function isMissingIn(missing: ReadonlySet<number>, first: number, end: number): boolean {

@@ -1,8 +1,7 @@
-// Fetches the chunks of one pack that this host lacks. zstd decompresses them, and each is compared with its digest
-// before it is written.
+// Fetches the chunks of some packs that this host lacks. zstd decompresses them, and each is compared with its digest
+// before it is written. Packs share a zstd: to start one takes as long as to decompress a pack or two.
 
 import { createHash } from 'node:crypto';
-import { pipeline } from 'node:stream/promises';
 import { type NativePipe, native } from '../addon/native.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -14,12 +13,16 @@ import { decompress } from './frames.js';
 
 export interface PackRequest {
   readonly list: ChunkList;
-  readonly pack: Pack;
-  readonly layer: Layer;
+  readonly packs: readonly LocatedPack[];
   /** Ascending. A chunk leaves the set when it is written. */
   readonly wanted: Set<number>;
   readonly image: OpenImage;
   readonly onWritten: (bytes: number) => void;
+}
+
+export interface LocatedPack {
+  readonly pack: Pack;
+  readonly layer: Layer;
 }
 
 export interface OpenImage {
@@ -32,6 +35,7 @@ interface Frame {
   readonly chunk: number;
   readonly start: number;
   readonly end: number;
+  readonly layer: Layer;
 }
 
 interface Run {
@@ -45,10 +49,17 @@ const GAP_LIMIT = 64 * 1024;
 const WHOLE_SHARE = 0.75;
 
 /** What came is not what the manifest or the index promise. */
-class WrongBytes extends Error {}
+class WrongBytes extends Error {
+  readonly layer: Layer;
+
+  constructor(layer: Layer, message: string) {
+    super(message);
+    this.layer = layer;
+  }
+}
 
 /** Wrong bytes are fetched once more, from the origin. Rejects with `DIGEST_MISMATCH`, or the reader's codes. */
-export async function fetchPack(
+export async function fetchPacks(
   task: Task,
   reader: BlobReader,
   request: PackRequest,
@@ -58,8 +69,8 @@ export async function fetchPack(
     try {
       return await fetchOnce(task, reader, request, { ...options, fromOrigin });
     } catch (error) {
-      if (!isWrong(error)) throw error;
-      if (fromOrigin) throw mismatch(request.layer, error);
+      if (!(error instanceof WrongBytes)) throw error;
+      if (fromOrigin) throw mismatch(error.layer, error);
     }
   }
 }
@@ -67,36 +78,39 @@ export async function fetchPack(
 async function fetchOnce(
   task: Task,
   reader: BlobReader,
-  { list, pack, layer, wanted, image, onWritten }: PackRequest,
+  { list, packs, wanted, image, onWritten }: PackRequest,
   options: ReadOptions,
 ): Promise<void> {
-  const frames = framesOf(list, pack).filter(({ chunk }) => wanted.has(chunk));
-  if (frames.length === 0) return;
   // Fetched before zstd starts: a program that waits for the network would keep others from their turn.
+  const frames: Frame[] = [];
   const bytes: Buffer[] = [];
-  for await (const part of wantedBytes(task, reader, layer, frames, options)) bytes.push(part);
-  const isDone = await decompress(
-    task,
-    (stdin) => pipeline(bytes, stdin),
-    async (pipe) => {
-      const written = await receive(pipe, image, list, frames);
-      for (const { chunk } of frames.slice(0, written)) {
-        wanted.delete(chunk);
-        onWritten(list.length(chunk));
-      }
-      if (written < frames.length)
-        throw new WrongBytes(`chunk ${frames[written]?.chunk} has another digest, or is cut off`);
-    },
-  );
-  if (!isDone) throw new WrongBytes('it is damaged');
+  for (const each of packs) {
+    const missing = framesOf(list, each).filter(({ chunk }) => wanted.has(chunk));
+    for await (const part of wantedBytes(task, reader, each.layer, missing, options)) bytes.push(part);
+    frames.push(...missing);
+  }
+  const last = frames.at(-1);
+  if (last === undefined) return;
+  const isDone = await decompress(task, bytes, async (pipe) => {
+    const { written, hasMore } = await receive(pipe, image, list, frames);
+    for (const { chunk } of frames.slice(0, written)) {
+      wanted.delete(chunk);
+      onWritten(list.length(chunk));
+    }
+    const wrong = frames[written];
+    if (wrong !== undefined)
+      throw new WrongBytes(wrong.layer, `chunk ${wrong.chunk} has another digest, or is cut off`);
+    if (hasMore) throw new WrongBytes(last.layer, 'it decompresses to more than its chunks');
+  });
+  if (!isDone) throw new WrongBytes(last.layer, 'it is damaged');
 }
 
-function framesOf(list: ChunkList, pack: Pack): Frame[] {
+function framesOf(list: ChunkList, { pack, layer }: LocatedPack): Frame[] {
   const frames: Frame[] = [];
   let start = 0;
   for (let chunk = pack.first; chunk < pack.end; chunk++) {
     const end = start + list.frameBytes(chunk);
-    frames.push({ chunk, start, end });
+    frames.push({ chunk, start, end, layer });
     start = end;
   }
   return frames;
@@ -126,7 +140,7 @@ async function* wantedBytes(
       }
     }
     if (isWhole && `sha256:${hash.digest('hex')}` !== layer.digest)
-      throw new WrongBytes('it has another digest');
+      throw new WrongBytes(layer, 'it has another digest');
   }
 }
 
@@ -143,25 +157,15 @@ function runsOf(frames: readonly Frame[], packBytes: number): Run[] {
 }
 
 /** On another thread, which never holds more than one chunk, whatever the frames decompress to. */
-async function receive(
+function receive(
   pipe: NativePipe,
   { fd, path }: OpenImage,
   list: ChunkList,
   frames: readonly Frame[],
-): Promise<number> {
+): Promise<{ written: number; hasMore: boolean }> {
   const places = Float64Array.from(frames.flatMap(({ chunk }) => [list.offset(chunk), list.length(chunk)]));
   const sha256s = frames.map(({ chunk }) => list.sha256(chunk).toString('hex')).join('');
-  const { written, hasMore } = await native().receiveChunks(pipe, fd, path, places, sha256s);
-  if (hasMore) throw new WrongBytes('it decompresses to more than its chunks');
-  return written;
-}
-
-/** zstd ends as soon as it meets damaged data, and the pipe to it closes. */
-function isWrong(error: unknown): boolean {
-  return (
-    error instanceof WrongBytes ||
-    (error as { code?: string } | undefined)?.code === 'ERR_STREAM_PREMATURE_CLOSE'
-  );
+  return native().receiveChunks(pipe, fd, path, places, sha256s);
 }
 
 function mismatch({ digest }: Layer, cause: unknown): RootfsError {

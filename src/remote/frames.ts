@@ -1,7 +1,8 @@
 // zstd frames, one for each chunk. The zstd program makes and reads them, so that a fault in a decoder stays in its own
 // process. Frames of zeros are written by hand. Format: RFC 8878.
 
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { type NativePipe, native } from '../addon/native.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
@@ -128,7 +129,7 @@ const MEMORY = '--memory=8MiB';
 /** `take` reads what the frames hold. False if the frames are damaged. */
 export async function decompress(
   task: Task,
-  feed: (stdin: NodeJS.WritableStream) => Promise<void>,
+  frames: readonly Buffer[],
   take: (pipe: NativePipe) => Promise<void>,
 ): Promise<boolean> {
   const { pipe, writeFd } = native().newPipe();
@@ -136,6 +137,8 @@ export async function decompress(
     native().closeWriteEnd(pipe);
     return take(pipe);
   };
+  // zstd ends as soon as it meets damaged data. Whoever reads its output notices that.
+  const feed = (stdin: Writable) => pipeline(frames, stdin).catch(() => {});
   try {
     const output = { fd: writeFd, read };
     const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, output });
