@@ -313,7 +313,9 @@ class TarTree {
       .toString('utf8')
       .split('\n')
       .map((line) => line.split(':'));
-    return new Map(lines.map(([user = '', , id]) => [user, Number(id)]));
+    // Of several lines for one name, Linux takes the first.
+    const valid = lines.filter(([, , id = '']) => /^\d+$/.test(id)).reverse();
+    return new Map(valid.map(([user = '', , id]) => [user, Number(id)]));
   }
 
   #refuse(why: string): RootfsError {
