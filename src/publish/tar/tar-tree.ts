@@ -298,7 +298,9 @@ class TarTree {
           );
         added.push({ name: `system.posix_acl_${key.slice(11)}`, value: acl });
       }
-      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...node.attributes, ...added]);
+      // Some programs write an ACL in both ways.
+      const others = node.attributes.filter(({ name }) => added.every((acl) => acl.name !== name));
+      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...others, ...added]);
     }
   }
 
