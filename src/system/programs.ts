@@ -135,6 +135,9 @@ async function runNow(
       });
     gather('stderr', stderr);
     if (drain === undefined) gather('stdout', stdout);
+    // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
+    // error that nobody listens to would end this process.
+    child.stdin?.on('error', () => {});
     let failure: unknown;
     const streaming = [feed?.(child.stdin as Writable), drain?.(stdout)].map((stream) =>
       stream?.catch((error) => {
