@@ -28,8 +28,16 @@ test('whatever is made of parts that are allowed is read into those parts, and w
   const letters = (count: number) =>
     Array.from({ length: count }, () => random.pick([...'abcxyz0189'])).join('');
   for (let i = 0; i < 500; i++) {
-    const host = random.pick(['localhost', 'r.example', 'r.example:1', '10.0.0.1:65535', '[fe80::1]:80', 'A.B-c']);
-    const component = () => letters(1 + random.below(5)) + random.pick(['', '.', '_', '__', '-', '---']) + letters(2);
+    const host = random.pick([
+      'localhost',
+      'r.example',
+      'r.example:1',
+      '10.0.0.1:65535',
+      '[fe80::1]:80',
+      'A.B-c',
+    ]);
+    const component = () =>
+      letters(1 + random.below(5)) + random.pick(['', '.', '_', '__', '-', '---']) + letters(2);
     const repository = Array.from({ length: 1 + random.below(4) }, component).join('/');
     const tag = random.chance(0.5) ? random.pick(['1', '_', 'v1.2-rc_3', 'A'.repeat(128)]) : undefined;
     const digest = random.chance(0.5) ? DIGEST : undefined;
@@ -82,12 +90,17 @@ test.each([
   thrown(() => parseReference(text), 'REFERENCE_INVALID');
 });
 
-test.each(['r.example:99999', '1.2.3.999', '256.1.1.1.1', '[:::]', '[1::2::3]', '0x7f.1.1.1.1:80', 'r.example:65536'])(
-  'the host %s is none that a URL can have, and is refused before anybody asks it',
-  (host) => {
-    thrown(() => parseReference(`${host}/app`), 'REFERENCE_INVALID');
-  },
-);
+test.each([
+  'r.example:99999',
+  '1.2.3.999',
+  '256.1.1.1.1',
+  '[:::]',
+  '[1::2::3]',
+  '0x7f.1.1.1.1:80',
+  'r.example:65536',
+])('the host %s is none that a URL can have, and is refused before anybody asks it', (host) => {
+  thrown(() => parseReference(`${host}/app`), 'REFERENCE_INVALID');
+});
 
 test('every host that is taken has a URL', () => {
   const random = new Random(72);
@@ -107,6 +120,14 @@ test('every host that is taken has a URL', () => {
 test('what is no string is shown as what it is, and a long one is cut', () => {
   for (const value of [undefined, null, 1, {}, ['registry.example/app']])
     thrown(() => parseReference(value), 'REFERENCE_INVALID');
-  expect(thrown(() => parseReference('x'.repeat(1_000_000)), 'REFERENCE_INVALID').message.length).toBeLessThan(300);
-  expect([DIGEST, `${DIGEST}\n`, 'sha256:', 1, undefined].map(isDigest)).toEqual([true, false, false, false, false]);
+  expect(
+    thrown(() => parseReference('x'.repeat(1_000_000)), 'REFERENCE_INVALID').message.length,
+  ).toBeLessThan(300);
+  expect([DIGEST, `${DIGEST}\n`, 'sha256:', 1, undefined].map(isDigest)).toEqual([
+    true,
+    false,
+    false,
+    false,
+    false,
+  ]);
 });
