@@ -9,8 +9,16 @@ const digest = (byte: number) => Buffer.alloc(32, byte);
 function someChunks(random: Random): ListedChunk[] {
   return Array.from({ length: random.below(40) }, (_, i) =>
     random.chance(0.3)
-      ? { length: 1 + random.below(ZERO_CHUNK_LIMIT), sha256: undefined, frameBytes: 1 + random.below(2 ** 20) }
-      : { length: 1 + random.below(CHUNK_LIMIT), sha256: digest(i + 1), frameBytes: 1 + random.below(2 ** 32) },
+      ? {
+          length: 1 + random.below(ZERO_CHUNK_LIMIT),
+          sha256: undefined,
+          frameBytes: 1 + random.below(2 ** 20),
+        }
+      : {
+          length: 1 + random.below(CHUNK_LIMIT),
+          sha256: digest(i + 1),
+          frameBytes: 1 + random.below(2 ** 32),
+        },
   );
 }
 
