@@ -61,7 +61,7 @@ async function requirePublishable(path: string, source: string, maxBytes: number
     throw refuse('keeps its data in another file: flatten it with qemu-img convert -O qcow2');
 }
 
-/** qemu-img reads zeros behind the end of a file, so a file that was cut off would give a disk with holes in its files. */
+/** qemu-img reads zeros behind the end of a file: one that was cut off would give a disk with zeros in its files. */
 async function requireWhole(task: Task, path: string, source: string): Promise<void> {
   const file = await open(path, 'r');
   try {

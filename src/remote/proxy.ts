@@ -7,7 +7,7 @@ import { RootfsError } from '../system/errors.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The proxy for a URL, or undefined for a direct connection. Throws `REGISTRY_FAILED` for one that is not spoken to. */
+/** The proxy for a URL, or undefined for a direct connection. Throws `REGISTRY_FAILED` for one of another scheme. */
 export function proxyFor(url: URL, env: Environment = process.env): URL | undefined {
   const name = url.protocol === 'https:' ? 'https_proxy' : 'http_proxy';
   const proxy = env[name] || env[name.toUpperCase()];

@@ -109,7 +109,7 @@ test('only a clone that nobody writes to, of the template itself and at its size
   }
 });
 
-test('where the digest may be of other bytes, whatever is not the template itself is a copy that is hashed', async () => {
+test('where the digest may be of other bytes, all but the template itself is a hashed copy', async () => {
   const { recipe, template, source } = await planned();
   const linked = { hashed: { ...template.identity, ctimeNs: template.identity.ctimeNs - 1n } };
   for (const options of [{ writable: true }, { sizeBytes: 4096 }])
@@ -134,7 +134,7 @@ test('an image that has to grow gets owner and mode afterwards, a sealed one has
   expect(sealed.plan).toMatchObject({ owner, mode: 0o640 });
 });
 
-test('a slot says in files what its image does not tell: digest, grown size, and the second stack of a digest', async () => {
+test('a slot says in files what its image does not tell: digest, grown size, other stack', async () => {
   const { recipe, recipes, parts, template, source } = await planned();
   const digest = ['rootfs.ext4.sha256', sha256(BYTES)];
   expect(recipe().plan.sidecars).toEqual(digest);

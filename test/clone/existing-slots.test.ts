@@ -1,4 +1,4 @@
-// A slot that is there already is handed out as it is, or made what was asked for; never another slot than was looked at.
+// A slot that is there is handed out as it is, or made what was asked for; never another slot than was looked at.
 import { link, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';

@@ -119,7 +119,7 @@ test('whatever is in its files, it is described without a failure', () => {
   }
 });
 
-test('the template of a slot is looked up by its stamp, and by the stack that it names before the first with that digest', async () => {
+test('the template of a slot is looked up by its stamp, and by the stack that it names', async () => {
   const asked: unknown[] = [];
   const known = {
     names: { firstWith: async () => 'first' } as unknown as StackNames,

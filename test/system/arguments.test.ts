@@ -83,7 +83,8 @@ test('a relative path is of the present folder, and ".." in it is left to the ke
 
 test('in the root folder a relative path has one slash, and in one that is gone it is refused', async () => {
   const { stdout, stderr } = await runChild(
-    `const { absolutePath } = require(require('node:path').join(require('node:path').dirname(LIBRARY), 'system/arguments.js'));
+    `const path = require('node:path');
+     const { absolutePath } = require(path.join(path.dirname(LIBRARY), 'system/arguments.js'));
      process.chdir('/');
      console.log(absolutePath('p', 'srv/x'));
      const fs = require('node:fs');

@@ -21,7 +21,8 @@ function requireOneLine(path: string): void {
   if (!/\p{Cc}|[\s\\]$/u.test(path)) return;
   throw new RootfsError(
     'INVALID_ARGUMENT',
-    `${JSON.stringify(path)} cannot be in a unit: it has a control character in it, or ends with a space or a backslash`,
+    `${JSON.stringify(path)} cannot be in a unit: ` +
+      'it has a control character in it, or ends with a space or a backslash',
     { path },
   );
 }

@@ -15,7 +15,8 @@ beforeEach(({ skip }) => {
 });
 
 const FEATURES =
-  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,metadata_csum';
+  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,' +
+  'large_file,metadata_csum';
 
 async function emptyFilesystem(
   megabytes: number,

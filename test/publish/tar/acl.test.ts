@@ -1,4 +1,4 @@
-// Access lists as tars have them in words: the bytes that come of them are what the kernel takes, or nothing comes of them.
+// Access lists as tars have them in words: their bytes are what the kernel takes, or there are none.
 import { execFileSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
