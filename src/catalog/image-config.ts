@@ -48,15 +48,14 @@ export async function readImageConfig(
 
 /** Takes what has the right type, and leaves out the rest. */
 export function parseImageConfig(value: unknown): ImageConfig | undefined {
-  if (typeof value !== 'object' || value === null) return undefined;
-  const given = value as Record<string, unknown>;
+  if (!isRecord(value)) return undefined;
   const config: Record<string, unknown> = {};
-  for (const key of ['entrypoint', 'cmd', 'env']) if (isTexts(given[key])) config[key] = given[key];
+  for (const key of ['entrypoint', 'cmd', 'env']) if (isTexts(value[key])) config[key] = value[key];
   for (const key of ['user', 'workingDir', 'stopSignal', 'platform']) {
-    if (typeof given[key] === 'string' && given[key] !== '') config[key] = given[key];
+    if (typeof value[key] === 'string' && value[key] !== '') config[key] = value[key];
   }
-  const { labels } = given;
-  if (typeof labels === 'object' && labels !== null && isTexts(Object.values(labels))) config.labels = labels;
+  const { labels } = value;
+  if (isRecord(labels) && isTexts(Object.values(labels))) config.labels = labels;
   return config as ImageConfig;
 }
 
@@ -82,6 +81,10 @@ export async function removeImageConfigs(templatePath: string, keep?: string): P
 
 async function configsIn(folder: string): Promise<string[]> {
   return (await readdir(folder)).filter((name) => NAME.test(name));
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isTexts(value: unknown): value is string[] {

@@ -1,7 +1,12 @@
 // Finds the settings: flags, then the environment, then a file, then the library's defaults.
-import { isAbsolute, resolve } from 'node:path';
+import { isAbsolute } from 'node:path';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
-import { environmentOverrides, hasStrayCharacters, parseRegistrySettings } from '../system/config.js';
+import {
+  absolutePath,
+  environmentOverrides,
+  hasStrayCharacters,
+  parseRegistrySettings,
+} from '../system/config.js';
 import { readText } from './text-input.js';
 
 /** Read if it is there. */
@@ -32,17 +37,24 @@ const KEYS = [
   'sealing',
   'registries',
 ];
+const PATH_FLAGS = ['templates', 'clones', 'snapshots', 'config', 'resize2fs', 'e2fsck', 'mke2fs'] as const;
 const FOLDERS = ['templateDir', 'clonesDir', 'snapshotsDir'] as const;
 
 /** Throws `CONFIG_INVALID` for a file that cannot be read or holds what it should not. */
 export async function effectiveConfig(flags: ConfigFlags, env: Environment): Promise<Settings> {
+  for (const name of PATH_FLAGS) {
+    // As of a variable of a shell that is not set. An empty path would be the working folder.
+    if (flags[name] === '')
+      throw new RootfsError('INVALID_ARGUMENT', `--${name} is empty: give a path, or leave it out`);
+  }
   const file = await configOfFile(flags.config ?? (env.MICROVM_ROOTFS_CONFIG || undefined));
   const config: Settings = { ...file, ...environmentOverrides(env), ...flagOverrides(flags) };
+  const folder = (key: (typeof FOLDERS)[number], path: string) => ({ [key]: absolutePath(key, path) });
   return {
     ...config,
-    templateDir: resolve(config.templateDir ?? DEFAULT_TEMPLATE_DIR),
-    clonesDir: resolve(config.clonesDir ?? DEFAULT_CLONES_DIR),
-    ...(config.snapshotsDir === undefined ? {} : { snapshotsDir: resolve(config.snapshotsDir) }),
+    ...folder('templateDir', config.templateDir ?? DEFAULT_TEMPLATE_DIR),
+    ...folder('clonesDir', config.clonesDir ?? DEFAULT_CLONES_DIR),
+    ...(config.snapshotsDir === undefined ? {} : folder('snapshotsDir', config.snapshotsDir)),
   };
 }
 

@@ -1,5 +1,5 @@
 // Lists mounts, from the kernel.
-import { readFile, realpath } from 'node:fs/promises';
+import { open, readFile, realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 export interface Mount {
@@ -11,29 +11,51 @@ export interface Mount {
 
 /** All mounts of this process's namespace; of several on one folder the last is the one that is seen. */
 export async function mounts(): Promise<Mount[]> {
+  return (await numberedMounts()).map(({ mount }) => mount);
+}
+
+async function numberedMounts(): Promise<{ id: string; mount: Mount }[]> {
   const lines = (await readFile('/proc/self/mountinfo', 'utf8')).trimEnd().split('\n');
   return lines.flatMap((line) => {
     // Optional fields lie between the mount options and a lone dash: proc(5).
     const [left = '', right = ''] = line.split(' - ');
-    const mountPoint = left.split(' ')[4];
+    const [id = '', , , , mountPoint] = left.split(' ');
     const [type = '', source = ''] = right.split(' ');
     return mountPoint === undefined
       ? []
-      : [{ mountPoint: decodeOctal(mountPoint), type, source: decodeOctal(source) }];
+      : [{ id, mount: { mountPoint: decodeOctal(mountPoint), type, source: decodeOctal(source) } }];
   });
 }
 
 /** The mount that a path, which must exist, lies on. */
 export async function mountOf(path: string): Promise<Mount | undefined> {
   const real = await realpath(path);
+  const all = await numberedMounts();
+  // A mount may be hidden by a later one above it, so its folder alone does not tell.
+  const id = await mountIdOf(real).catch(() => undefined);
+  const exact = all.find((each) => each.id === id);
+  if (exact !== undefined) return exact.mount;
   const within = (mountPoint: string) =>
     mountPoint === '/' || real === mountPoint || real.startsWith(`${mountPoint}/`);
   let found: Mount | undefined;
-  for (const mount of await mounts()) {
+  for (const { mount } of all) {
     if (!within(mount.mountPoint)) continue;
     if (found === undefined || mount.mountPoint.length >= found.mountPoint.length) found = mount;
   }
   return found;
+}
+
+// Opens nothing: no permission is needed, and a pipe or device is not touched. Node has no name for it.
+const O_PATH = 0o10_000_000;
+
+/** The number that the kernel has for the mount. */
+async function mountIdOf(path: string): Promise<string | undefined> {
+  const file = await open(path, O_PATH);
+  try {
+    return /^mnt_id:\s+(\d+)$/m.exec(await readFile(`/proc/self/fdinfo/${file.fd}`, 'utf8'))?.[1];
+  } finally {
+    await file.close();
+  }
 }
 
 /** The type of file system that a path lies on. Undefined where /proc is not mounted. */

@@ -119,7 +119,8 @@ function lines(error: unknown, verbose: boolean, command: string): string[] {
 function isSystemError(
   error: unknown,
 ): error is { errno: number; syscall: string; path?: string; dest?: string } {
-  return error instanceof Error && 'errno' in error && typeof error.errno === 'number' && 'syscall' in error;
+  const isOfTheSystem = error instanceof Error && 'errno' in error && 'syscall' in error;
+  return isOfTheSystem && Number.isInteger(error.errno) && (error.errno as number) < 0;
 }
 
 /** An error and what it was caused by; of several causes, all. */

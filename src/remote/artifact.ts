@@ -126,7 +126,8 @@ export function contentOf({ annotations }: Pick<Artifact, 'annotations'>): {
   sizeBytes: number;
 } {
   const sha256 = annotations[ANNOTATION.sha256] ?? '';
-  const sizeBytes = Number(annotations[ANNOTATION.sizeBytes]);
+  const size = annotations[ANNOTATION.sizeBytes] ?? '';
+  const sizeBytes = /^[0-9]+$/.test(size) ? Number(size) : Number.NaN;
   if (!/^[0-9a-f]{64}$/.test(sha256)) throw invalid('its manifest lacks the SHA-256 of the image');
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0)
     throw invalid('its manifest lacks the size of the image');

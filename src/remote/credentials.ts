@@ -11,16 +11,9 @@ export type Credentials =
   | { readonly identityToken: string };
 
 interface LoginFile {
-  readonly auths?: Readonly<Record<string, LoginEntry>>;
+  readonly auths?: Readonly<Record<string, unknown>>;
   readonly credHelpers?: Readonly<Record<string, string>>;
   readonly credsStore?: string;
-}
-
-interface LoginEntry {
-  readonly auth?: string;
-  readonly username?: string;
-  readonly password?: string;
-  readonly identitytoken?: string;
 }
 
 // The name under which logins for docker.io are stored.
@@ -77,11 +70,10 @@ async function credentialsIn(
 ): Promise<Credentials | undefined> {
   const helper = file.credHelpers?.[host];
   if (helper !== undefined) return askHelper(helper, host, signal);
-  const found = keysOf(host, repository)
-    .map((key) => file.auths?.[key])
-    .find((entry) => entry !== undefined);
-  const credentials = found && fromEntry(found);
-  if (credentials !== undefined) return credentials;
+  for (const key of keysOf(host, repository)) {
+    const credentials = fromEntry(file.auths?.[key]);
+    if (credentials !== undefined) return credentials;
+  }
   if (file.credsStore) return askHelper(file.credsStore, host === 'docker.io' ? DOCKER_HUB : host, signal);
   return undefined;
 }
@@ -94,14 +86,21 @@ function keysOf(host: string, repository: string): string[] {
   return [...scoped, host, `https://${host}`, `http://${host}`, `https://${host}/v2/`, ...hub];
 }
 
-function fromEntry(entry: LoginEntry): Credentials | undefined {
-  if (entry.identitytoken) return { identityToken: entry.identitytoken };
-  if (entry.auth) {
-    const [username = '', ...rest] = Buffer.from(entry.auth, 'base64').toString('utf8').split(':');
-    if (username !== '') return { username, password: rest.join(':').replace(/\0+$/, '') };
+/** Undefined for an entry without a login, such as docker's for a login that its helper keeps. */
+function fromEntry(entry: unknown): Credentials | undefined {
+  const texts = Object.entries(entry ?? {}).filter(([, value]) => typeof value === 'string' && value !== '');
+  const {
+    identitytoken,
+    auth,
+    username,
+    password = '',
+  } = Object.fromEntries(texts) as Record<string, string>;
+  if (identitytoken !== undefined) return { identityToken: identitytoken };
+  if (auth !== undefined) {
+    const [name = '', ...rest] = Buffer.from(auth, 'base64').toString('utf8').split(':');
+    if (name !== '') return { username: name, password: rest.join(':').replace(/\0+$/, '') };
   }
-  if (entry.username) return { username: entry.username, password: entry.password ?? '' };
-  return undefined;
+  return username === undefined ? undefined : { username, password };
 }
 
 async function askHelper(

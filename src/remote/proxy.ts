@@ -3,20 +3,32 @@
 import { request } from 'node:http';
 import { isIP, isIPv6, type Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
+import { RootfsError } from '../system/errors.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The proxy for a URL, or undefined for a direct connection. */
+/** The proxy for a URL, or undefined for a direct connection. Throws `REGISTRY_FAILED` for one of another scheme. */
 export function proxyFor(url: URL, env: Environment = process.env): URL | undefined {
   const name = url.protocol === 'https:' ? 'https_proxy' : 'http_proxy';
   const proxy = env[name] || env[name.toUpperCase()];
   if (!proxy || isExcluded(url, env.no_proxy || env.NO_PROXY || '')) return undefined;
-  return new URL(/^[a-z]+:\/\//i.test(proxy) ? proxy : `http://${proxy}`);
+  const address = /^[a-z][a-z0-9+.-]*:\/\//i.test(proxy) ? proxy : `http://${proxy}`;
+  // The value may hold a password, so no message shows it.
+  if (!URL.canParse(address)) throw unusable(name, 'it is no URL');
+  const parsed = new URL(address);
+  // A proxy that is reached by TLS would get its password in plain text.
+  if (parsed.protocol !== 'http:')
+    throw unusable(name, `${parsed.protocol}// is not supported, only http://`);
+  return parsed;
+}
+
+function unusable(name: string, why: string): RootfsError {
+  return new RootfsError('REGISTRY_FAILED', `the proxy in the environment (${name}) cannot be used: ${why}`);
 }
 
 /** `NO_PROXY` lists hosts, domains (with or without a leading dot), either with a port, or `*`. */
 function isExcluded(url: URL, noProxy: string): boolean {
-  const host = url.hostname.replace(/^\[|\]$/g, '');
+  const host = withoutBrackets(url.hostname);
   const port = url.port || (url.protocol === 'https:' ? '443' : '80');
   return noProxy.split(/[\s,]+/).some((entry) => {
     if (entry === '*') return true;
@@ -27,10 +39,21 @@ function isExcluded(url: URL, noProxy: string): boolean {
   });
 }
 
+/** A URL has an IPv6 address in brackets, a connection has none. */
+function withoutBrackets(hostname: string): string {
+  return hostname.replace(/^\[|\]$/g, '');
+}
+
 export function proxyAuthorization({ username, password }: URL): Record<string, string> {
   if (username === '') return {};
-  const login = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  const login = `${decoded(username)}:${decoded(password)}`;
   return { 'proxy-authorization': `Basic ${Buffer.from(login).toString('base64')}` };
+}
+
+/** A percent sign that stands for itself is left as it is, as curl does. */
+function decoded(text: string): string {
+  const bytes = text.replace(/%([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
+  return Buffer.from(bytes, 'latin1').toString('utf8');
 }
 
 /** A TLS connection through a `CONNECT` tunnel. The proxy sees the host's name and nothing else. */
@@ -40,11 +63,11 @@ export function openTunnel(
   tls: { readonly ca?: string },
   timeoutMs: number,
 ): Promise<TLSSocket> {
-  const host = target.hostname.replace(/^\[|\]$/g, '');
+  const host = withoutBrackets(target.hostname);
   const authority = `${target.hostname}:${target.port || 443}`;
   return new Promise((resolve, reject) => {
     const opening = request({
-      host: proxy.hostname,
+      host: withoutBrackets(proxy.hostname),
       port: proxy.port || 80,
       method: 'CONNECT',
       path: authority,

@@ -4,6 +4,14 @@ import { type LookupAddress, lookup } from 'node:dns';
 import { BlockList, isIP } from 'node:net';
 
 const NOT_PUBLIC = new BlockList();
+
+/** Prefixes under which IPv6 has all of IPv4: the old compatible addresses, NAT64 (RFC 6052), and 6to4 (RFC 3056). */
+const WITH_IPV4 = [
+  { head: '::', bits: 96 },
+  { head: '64:ff9b::', bits: 96 },
+  { head: '2002:', bits: 16 },
+] as const;
+
 for (const [network, prefix] of [
   ['0.0.0.0', 8],
   ['10.0.0.0', 8],
@@ -14,19 +22,26 @@ for (const [network, prefix] of [
   ['192.168.0.0', 16],
   ['198.18.0.0', 15],
   ['224.0.0.0', 3],
-] as const)
+] as const) {
   NOT_PUBLIC.addSubnet(network, prefix, 'ipv4');
+  const [a = 0, b = 0] = network.split('.').map(Number);
+  const words = `${(a * 256 + b).toString(16)}:0`;
+  for (const { head, bits } of WITH_IPV4)
+    NOT_PUBLIC.addSubnet(bits === 16 ? `${head}${words}::` : `${head}${words}`, bits + prefix, 'ipv6');
+}
 for (const [network, prefix] of [
   ['::', 127],
+  ['64:ff9b:1::', 48],
   ['fc00::', 7],
-  ['fe80::', 10],
+  ['fe80::', 9],
   ['ff00::', 8],
 ] as const)
   NOT_PUBLIC.addSubnet(network, prefix, 'ipv6');
 
 /** For an address, not a name. IPv4 within IPv6 counts as IPv4. */
 export function isPublicAddress(address: string): boolean {
-  const family = isIP(address);
+  // A zone, as in fe80::1%eth0, is of an address that is not public.
+  const family = address.includes('%') ? 0 : isIP(address);
   if (family === 0) return false;
   return !NOT_PUBLIC.check(address, family === 4 ? 'ipv4' : 'ipv6');
 }

@@ -87,16 +87,22 @@ export class Pace {
     const either = task.endedBy(signal);
     const running = new Set<Promise<void>>();
     let failed: { readonly error: unknown } | undefined;
-    for (const item of items) {
-      while (running.size >= this.#limit) await Promise.race(running);
-      if (failed !== undefined || task.signal?.aborted) break;
-      const job: Promise<void> = work(either, item)
-        .catch((error) => {
-          failed ??= { error };
-          failure.abort(error);
-        })
-        .finally(() => running.delete(job));
-      running.add(job);
+    const fail = (error: unknown) => {
+      failed ??= { error };
+      failure.abort(error);
+    };
+    try {
+      for (const item of items) {
+        while (running.size >= this.#limit) await Promise.race(running);
+        if (failed !== undefined || task.signal?.aborted) break;
+        const job: Promise<void> = work(either, item)
+          .catch(fail)
+          .finally(() => running.delete(job));
+        running.add(job);
+      }
+    } catch (error) {
+      // Of the list itself.
+      fail(error);
     }
     await Promise.all(running);
     task.checkAborted();

@@ -44,16 +44,19 @@ export class Transport {
   readonly #settings: RegistrySettings;
   readonly #silenceMs: number;
   readonly #agents = new Map<string, Promise<http.Agent>>();
+  /** Files with certificates, by the origin of what is asked: a URL has no port 443 and no capital letters. */
+  readonly #ca = new Map<string, string>();
 
   constructor(settings: RegistrySettings, silenceMs = SILENCE_MS) {
     this.#settings = settings;
     this.#silenceMs = silenceMs;
+    for (const [host, { ca }] of Object.entries(settings))
+      if (ca !== undefined) this.#ca.set(new URL(`https://${addressOf(host)}`).origin, ca);
   }
 
   /** The scheme and address by which a host is reached. */
   baseOf(host: string): URL {
-    const address = host === 'docker.io' ? 'registry-1.docker.io' : host;
-    return new URL(`${this.isInsecure(host) ? 'http' : 'https'}://${address}`);
+    return new URL(`${this.isInsecure(host) ? 'http' : 'https'}://${addressOf(host)}`);
   }
 
   isInsecure(host: string): boolean {
@@ -149,7 +152,7 @@ export class Transport {
   }
 
   #agentFor(url: URL, proxy: URL | undefined): Promise<http.Agent> {
-    const { ca } = this.#settings[url.host] ?? {};
+    const ca = this.#ca.get(url.origin);
     const key = `${url.protocol} ${ca ?? ''} ${proxy === undefined ? '' : `${proxy.href} ${url.host}`}`;
     let agent = this.#agents.get(key);
     if (agent === undefined) {
@@ -159,6 +162,10 @@ export class Transport {
     }
     return agent;
   }
+}
+
+function addressOf(host: string): string {
+  return host === 'docker.io' ? 'registry-1.docker.io' : host;
 }
 
 /** A proxy for plain HTTP takes the whole URL as the path. */

@@ -89,7 +89,8 @@ export function assessSlot(
 
   const templateBytes = template.identity.sizeBytes;
   const imageBytes = state.image.identity.sizeBytes;
-  const expectedBytes = sizeStamp ?? templateBytes;
+  // No clone is shorter than its template, whatever its size stamp says.
+  const expectedBytes = Math.max(sizeStamp ?? 0, templateBytes);
   if (imageBytes < expectedBytes) {
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes rather than ${expectedBytes}`);
   }
@@ -181,7 +182,7 @@ export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => numb
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
   if (state.rawId === null || state.rawId === '' || !state.image?.regular) return true;
-  return state.image.identity.sizeBytes < (sizeStamp ?? templateBytes(stamp) ?? 1);
+  return state.image.identity.sizeBytes < Math.max(sizeStamp ?? 0, templateBytes(stamp) ?? 1);
 }
 
 /**

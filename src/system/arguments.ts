@@ -1,5 +1,5 @@
-import { isAbsolute } from 'node:path';
 // Checks what callers pass in.
+import { isAbsolute } from 'node:path';
 import { abortError, RootfsError } from './errors.js';
 
 export function isPath(value: unknown): value is string {
@@ -22,7 +22,8 @@ export function absolutePath(name: string, value: unknown): string {
   if (isAbsolute(path)) return path;
   try {
     // Not normalised: only the kernel knows where `..` leads after a symbolic link.
-    return `${process.cwd()}/${path.replace(/^(?:\.\/+)+/, '')}`;
+    const folder = process.cwd();
+    return `${folder === '/' ? '' : folder}/${path.replace(/^(?:\.\/+)+/, '')}`;
   } catch (error) {
     throw new RootfsError(
       'INVALID_ARGUMENT',
@@ -107,15 +108,22 @@ function requireOwnerId(name: string, value: unknown): number {
   );
 }
 
-/** A value as it appears in a message: short, and without control characters. */
+/** A value as it appears in a message: short, and without characters that move a terminal's cursor or turn its text. */
 export function show(value: unknown): string {
-  const text =
+  const text = (
     typeof value === 'string'
-      ? JSON.stringify(value)
+      ? JSON.stringify(value.slice(0, 100))
       : typeof value === 'object'
         ? describe(value)
-        : String(value);
-  return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
+        : String(value)
+  ).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, escaped);
+  // Not within a character of two halves.
+  return text.length <= 80 ? text : `${text.slice(0, 77).replace(/[\ud800-\udbff]$/, '')}...`;
+}
+
+function escaped(character: string): string {
+  const code = character.codePointAt(0) as number;
+  return code > 0xffff ? `\\u{${code.toString(16)}}` : `\\u${code.toString(16).padStart(4, '0')}`;
 }
 
 function describe(value: object | null): string {

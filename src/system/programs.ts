@@ -137,6 +137,9 @@ async function runNow(
       });
     gather('stderr', stderr);
     if (stdout !== null && drain === undefined) gather('stdout', stdout);
+    // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
+    // error that nobody listens to would end this process.
+    child.stdin?.on('error', () => {});
     let failure: unknown;
     const streams = [
       feed?.(child.stdin as Writable),

@@ -19,7 +19,8 @@ const HOST = /^[a-z0-9.-]+(:[0-9]{1,5})?$|^\[[0-9a-f:]+\](:[0-9]{1,5})?$/i;
 
 /** Whether this is a host, with or without a port. */
 export function isRegistryHost(value: unknown): value is string {
-  return typeof value === 'string' && HOST.test(value);
+  // Not every text of that form has a URL: `[:::]`, `1.2.3.999` and `a:99999` have none.
+  return typeof value === 'string' && HOST.test(value) && URL.canParse(`https://${value}`);
 }
 
 /** Throws `INVALID_ARGUMENT`. */

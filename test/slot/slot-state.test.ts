@@ -74,6 +74,12 @@ test.each<[string, Change, string]>([
   ['has a shorter image', { image: image(TEMPLATE_BYTES - 1) }, 'SLOT_TORN'],
   ['has a longer image and no size stamp', { image: image(8192) }, 'SLOT_TORN'],
   ['has an image shorter than its size stamp', { image: image(8192), sizeStamp: '16384' }, 'SLOT_TORN'],
+  [
+    'is shorter than its template, as its size stamp says',
+    { image: image(100), sizeStamp: '100' },
+    'SLOT_TORN',
+  ],
+  ['is empty, as its size stamp says', { image: image(0), sizeStamp: '0' }, 'SLOT_TORN'],
   ['is of another template', { stamp: 'b'.repeat(64) }, 'STAMP_MISMATCH'],
 ])('a slot that %s is not handed out', (_what, state, code) => {
   thrown(() => assess(state), code);
@@ -87,7 +93,13 @@ test('a slot of another size is not handed out, and one whose grow was cut off i
 test('torn is what a crash can leave; what may be somebody else’s is not', () => {
   const torn = (state: Change) => isTorn({ ...WHOLE, ...state } as SlotState, () => TEMPLATE_BYTES);
   expect(torn({})).toBe(false);
-  for (const state of [{ stamp: '' }, { rawId: '' }, { image: image(1) }, { image: undefined }] as const)
+  for (const state of [
+    { stamp: '' },
+    { rawId: '' },
+    { image: image(1) },
+    { image: image(1), sizeStamp: '1' },
+    { image: undefined },
+  ] as const)
     expect(torn(state)).toBe(true);
   for (const state of [{ stamp: 'of another program' }, { kind: 'foreign' }] as const)
     expect(torn(state)).toBe(false);

@@ -105,3 +105,12 @@ test('an abort reaches a program that waits for its turn, which then never start
   await Promise.all(jobs);
   expect(await exists(mark)).toBe(false);
 });
+
+test('a program that ends before it has read its input is no failure of this process', async () => {
+  const host = await Host.in();
+  const program = await script(host, 'deaf', 'exec <&-; echo done');
+  for (let round = 0; round < 5; round++) {
+    const feed = async (stdin: NodeJS.WritableStream) => void stdin.end('x'.repeat(1 << 20));
+    expect(await run(program, [], undefined, { feed })).toMatchObject({ status: 0, stdout: 'done\n' });
+  }
+});

@@ -16,8 +16,20 @@ export interface Unit {
 
 export const UNIT_FOLDER = '/etc/systemd/system';
 
+/** A unit has a line for each setting: a path with a line break in it would be another setting. */
+function requireOneLine(path: string): void {
+  if (!/\p{Cc}|[\s\\]$/u.test(path)) return;
+  throw new RootfsError(
+    'INVALID_ARGUMENT',
+    `${JSON.stringify(path)} cannot be in a unit: ` +
+      'it has a control character in it, or ends with a space or a backslash',
+    { path },
+  );
+}
+
 /** A mount unit for the folder, and a service before it without whose good end it is not mounted. */
 export async function unitsFor(image: string, mountPoint: string): Promise<readonly [Unit, Unit]> {
+  for (const path of [image, mountPoint]) requireOneLine(path);
   const { sizeBytes, allocatedBytes } = await imageFile(image);
   const kind = await kindOf(image);
   const escaped = escapePath(mountPoint);

@@ -17,7 +17,7 @@ export interface Names {
   readonly groups: ReadonlyMap<string, number>;
 }
 
-/** Undefined if it is not an ACL. Returns a text if it contains an unknown name. */
+/** Undefined if it is not an ACL that Linux takes. Returns a text if it contains an unknown name. */
 export function parseAcl(text: string, names: Names): Buffer | { readonly unknownName: string } | undefined {
   const entries: Entry[] = [];
   for (const part of text.split(/[,\n]/).map((line) => line.replace(/#.*/, '').trim())) {
@@ -29,9 +29,10 @@ export function parseAcl(text: string, names: Names): Buffer | { readonly unknow
     if (tag === undefined) return undefined;
     const id = idOf(tag, name, number, names);
     if (id === undefined) return { unknownName: name };
+    if (tag === TAGS.user || tag === TAGS.group ? id >= NO_ID : name !== '') return undefined;
     entries.push({ tag, permissions: bits(permissions), id });
   }
-  if (entries.length === 0) return undefined;
+  if (!isComplete(entries)) return undefined;
   entries.sort((a, b) => a.tag - b.tag || a.id - b.id);
   const bytes = Buffer.alloc(4 + 8 * entries.length);
   bytes.writeUInt32LE(VERSION, 0);
@@ -41,6 +42,16 @@ export function parseAcl(text: string, names: Names): Buffer | { readonly unknow
     bytes.writeUInt32LE(id, 8 + 8 * i);
   }
   return bytes;
+}
+
+/** As the kernel's posix_acl_valid has it. A guest gets EIO for a file with any other list. */
+function isComplete(entries: readonly Entry[]): boolean {
+  const count = (...tags: number[]) => entries.filter(({ tag }) => tags.includes(tag)).length;
+  const masks = count(TAGS.mask);
+  return (
+    [TAGS.owner, TAGS.owningGroup, TAGS.other].every((tag) => count(tag) === 1) &&
+    (masks === 1 || (masks === 0 && count(TAGS.user, TAGS.group) === 0))
+  );
 }
 
 function tagOf(kind: string, name: string): number | undefined {

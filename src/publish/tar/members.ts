@@ -40,6 +40,13 @@ const WINDOW_BYTES = 128 * 1024;
 const META_LIMIT = 64 * 1024 * 1024;
 const SPARSE_PARTS_LIMIT = 1_000_000;
 
+// Programs that write global records write one or two. Each member is looked for in all of them.
+const GLOBAL_RECORDS_LIMIT = 100;
+
+/** Records that are read. A tar may have any number of others, such as comments. */
+const READ_RECORD =
+  /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.sparse\.|^SCHILY\.(xattr|acl)\.|^LIBARCHIVE\.xattr\./;
+
 /** `onNoEnd` is called if the tar ends after a member without an end marker. Throws {@link TarDamaged}. */
 export async function* readMembers(file: FileHandle, onNoEnd: () => void): AsyncGenerator<TarMember> {
   yield* new TarReader(file, (await file.stat()).size, onNoEnd).members();
@@ -53,8 +60,10 @@ class TarReader {
   #window: Buffer = Buffer.alloc(0);
   #windowAt = 0;
   // Records for all following members, and records for the next member only.
-  #global: PaxRecord[] = [];
+  readonly #global = new Map<string, PaxRecord>();
   #pax: PaxRecord[] = [];
+  /** Pax came before, whether or not with a record that is read. */
+  #isPax = false;
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
 
@@ -92,17 +101,21 @@ class TarReader {
         return undefined;
       case 'x':
       case 'X':
+        this.#isPax = true;
         this.#pax = this.#records(await this.#meta(header));
         return undefined;
       case 'g':
-        this.#global = [...this.#global, ...this.#records(await this.#meta(header))];
+        this.#isPax = true;
+        for (const record of this.#records(await this.#meta(header))) this.#global.set(record.key, record);
+        if (this.#global.size > GLOBAL_RECORDS_LIMIT)
+          throw new TarDamaged(`has more than ${GLOBAL_RECORDS_LIMIT} pax records for all of its files`);
         return undefined;
       // A volume label.
       case 'V':
         await this.#skip(header.sizeBytes);
         return undefined;
       default: {
-        const member = await this.#ordinary(header, [...this.#global, ...this.#pax]);
+        const member = await this.#ordinary(header, [...this.#global.values(), ...this.#pax]);
         this.#pax = [];
         this.#longPath = undefined;
         this.#longTarget = undefined;
@@ -119,7 +132,7 @@ class TarReader {
       return value === undefined || value === '' ? undefined : Number(value);
     };
     const stored = number('size') ?? header.sizeBytes;
-    if (!(Number.isSafeInteger(stored) && stored >= 0)) throw new TarDamaged('has a member without a size');
+    if (!isLength(stored)) throw new TarDamaged('has a member without a size');
     const { sizeBytes, segments } = await this.#contents(header, stored, pax, number);
     const time = text('mtime');
     const mtimeNs = time === undefined ? header.mtimeNs : parsePaxTime(time);
@@ -150,7 +163,7 @@ class TarReader {
     if (!HAS_CONTENTS.test(header.type)) {
       // Links and devices have no contents, whatever their header says. The exception is pax hard links, which may have
       // some.
-      if (header.type === '1' && header.sizeBytes > 0 && pax.length > 0) await this.#skip(stored);
+      if (header.type === '1' && header.sizeBytes > 0 && this.#isPax) await this.#skip(stored);
       return { sizeBytes: 0, segments: [] };
     }
     const before = this.#at;
@@ -159,14 +172,14 @@ class TarReader {
     if (header.sparse !== undefined) {
       parts = await this.#oldSparse(header.sparse);
       sizeBytes = header.sparse.realBytes;
-    } else if (number('GNU.sparse.major') === 1) parts = await this.#sparseInContents();
+    } else if (number('GNU.sparse.major') === 1) parts = await this.#sparseInContents(stored);
     else parts = sparseInPax(pax);
+    if (!isLength(sizeBytes)) throw new TarDamaged('has a sparse file without a size');
     // GNU's old map is between header and contents. The pax 1.0 map is in the contents.
     const map = header.sparse === undefined ? this.#at - before : 0;
     const from = this.#at;
     await this.#skip(stored - map);
-    if (parts === undefined)
-      return { sizeBytes, segments: stored === 0 ? [] : [{ at: 0, length: stored, from }] };
+    parts ??= [{ at: 0, length: stored }];
     return { sizeBytes, segments: segmentsOf(parts, from, stored - map, sizeBytes) };
   }
 
@@ -184,22 +197,27 @@ class TarReader {
   /**
    * Parses lines of decimal numbers, padded to a whole block: the number of parts, then the start and length of each.
    */
-  async #sparseInContents(): Promise<SparsePart[]> {
-    let text = '';
-    let numbers: string[] = [];
-    for (let wanted = 1; numbers.length < wanted; ) {
-      text += (await this.#take(TAR_BLOCK_BYTES)).toString('latin1');
-      numbers = text.split('\n').slice(0, -1);
+  async #sparseInContents(stored: number): Promise<SparsePart[]> {
+    const numbers: string[] = [];
+    let cut = '';
+    let wanted = 1;
+    for (let left = stored; numbers.length < wanted; left -= TAR_BLOCK_BYTES) {
+      if (left < TAR_BLOCK_BYTES) throw new TarDamaged('has a sparse file whose map does not end');
+      const lines = (cut + (await this.#take(TAR_BLOCK_BYTES)).toString('latin1')).split('\n');
+      cut = lines.pop() as string;
+      if (cut.length > NUMBER_LIMIT)
+        throw new TarDamaged('has a sparse file whose map is no list of numbers');
+      numbers.push(...lines);
       const count = Number(numbers[0] ?? 0);
-      if (!Number.isSafeInteger(count) || count > SPARSE_PARTS_LIMIT)
+      if (!(isLength(count) && count <= SPARSE_PARTS_LIMIT))
         throw new TarDamaged('has a sparse file of too many parts');
       wanted = 1 + 2 * count;
     }
-    return pairUp(numbers.slice(1, 1 + 2 * Number(numbers[0])));
+    return pairUp(numbers.slice(1, wanted));
   }
 
   #records(bytes: Buffer): PaxRecord[] {
-    const records = parsePax(bytes);
+    const records = parsePax(bytes, READ_RECORD);
     if (records === undefined) throw new TarDamaged(`has a damaged pax header before byte ${this.#at}`);
     return records;
   }
@@ -239,6 +257,13 @@ class TarReader {
     this.#at += length;
     return this.#window.subarray(start, start + length);
   }
+}
+
+// Digits of the largest number, in a line that ends in the next block. (The padding of the last block has no lines.)
+const NUMBER_LIMIT = TAR_BLOCK_BYTES;
+
+function isLength(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
 }
 
 /** Regular files, including old dialects, and the folder lists of GNU tar's incremental backups. */

@@ -5,25 +5,42 @@ export interface PaxRecord {
   readonly value: Buffer;
 }
 
+const ZERO = 0x30;
+const NINE = 0x39;
 const SPACE = 0x20;
 const EQUALS = 0x3d;
 const NEWLINE = 0x0a;
 
-/** Undefined if they are damaged. */
-export function parsePax(bytes: Buffer): PaxRecord[] | undefined {
+// Two for each part of a sparse file of the oldest kind. A file has fewer than ten thousand attributes: Linux allows 64
+// KiB of names.
+const RECORDS_LIMIT = 2_000_000;
+const ATTRIBUTES_LIMIT = 10_000;
+
+/** Of the keys that are wanted: `uid` and `gid` have three letters. */
+const SHORTEST_KEY = 3;
+
+/** Those with a key that is `wanted`. Undefined if they are damaged, or more than any file has. */
+export function parsePax(bytes: Buffer, wanted: RegExp): PaxRecord[] | undefined {
   const records: PaxRecord[] = [];
+  let others = 0;
   for (let at = 0; at < bytes.length && bytes[at] !== 0; ) {
-    const space = bytes.indexOf(SPACE, at);
-    const length = space < 0 ? Number.NaN : Number(bytes.toString('latin1', at, space));
+    // Byte by byte: there can be millions of them, and each call to a method of a buffer costs more than a record.
+    let space = at;
+    let length = 0;
+    for (let byte = bytes[at]; byte !== undefined && byte >= ZERO && byte <= NINE; byte = bytes[++space])
+      length = length * 10 + (byte - ZERO);
     const end = at + length;
-    const equals = bytes.indexOf(EQUALS, space);
-    if (!Number.isSafeInteger(length) || end > bytes.length || bytes[end - 1] !== NEWLINE) return undefined;
-    if (equals < 0 || equals >= end) return undefined;
-    records.push({
-      key: bytes.toString('latin1', space + 1, equals),
-      value: Buffer.from(bytes.subarray(equals + 1, end - 1)),
-    });
+    if (bytes[space] !== SPACE || end > bytes.length || bytes[end - 1] !== NEWLINE) return undefined;
+    let equals = space;
+    while (equals < end && bytes[equals] !== EQUALS) equals++;
+    if (equals >= end) return undefined;
     at = end;
+    if (equals - space - 1 < SHORTEST_KEY) continue;
+    const key = bytes.toString('latin1', space + 1, equals);
+    if (!wanted.test(key)) continue;
+    if (!key.startsWith('GNU.sparse.')) others++;
+    if (records.length === RECORDS_LIMIT || others > ATTRIBUTES_LIMIT) return undefined;
+    records.push({ key, value: Buffer.from(bytes.subarray(equals + 1, end - 1)) });
   }
   return records;
 }

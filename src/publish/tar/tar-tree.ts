@@ -298,7 +298,9 @@ class TarTree {
           );
         added.push({ name: `system.posix_acl_${key.slice(11)}`, value: acl });
       }
-      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...node.attributes, ...added]);
+      // Some programs write an ACL in both ways.
+      const others = node.attributes.filter(({ name }) => added.every((acl) => acl.name !== name));
+      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...others, ...added]);
     }
   }
 
@@ -313,7 +315,9 @@ class TarTree {
       .toString('utf8')
       .split('\n')
       .map((line) => line.split(':'));
-    return new Map(lines.map(([user = '', , id]) => [user, Number(id)]));
+    // Of several lines for one name, Linux takes the first.
+    const valid = lines.filter(([, , id = '']) => /^\d+$/.test(id)).reverse();
+    return new Map(valid.map(([user = '', , id]) => [user, Number(id)]));
   }
 
   #refuse(why: string): RootfsError {

@@ -1,0 +1,104 @@
+// Units of systemd, for paths of any name: what systemd reads of them is what was meant.
+import { execFileSync } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, inject, test } from 'vitest';
+import { escapePath, unitsFor } from '../../../src/cli/store/unit.js';
+import { Host } from '../../fixtures/host.js';
+import { Random } from '../../fixtures/random.js';
+import { rejection } from '../../fixtures/rejection.js';
+
+/** An image by its magic alone. */
+async function imageNamed(name: string): Promise<string> {
+  const path = join((await Host.in(inject('scratch'))).root, name);
+  await mkdir(join(path, '..'), { recursive: true });
+  await writeFile(path, `XFSB${'\0'.repeat(4096)}`);
+  return path;
+}
+
+/** The words of a setting, as systemd splits them: systemd.syntax(7), with quotes, backslashes, % and $ undone. */
+function wordsOf(text: string, setting: string): string[] {
+  const line = new RegExp(`^${setting}=(.*)$`, 'm').exec(text)?.[1] ?? '';
+  return [...line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(([, quoted, plain]) =>
+    (quoted?.replace(/\\(.)/g, '$1') ?? (plain as string)).replaceAll('%%', '%').replaceAll('$$', '$'),
+  );
+}
+
+test.each([
+  'store.img',
+  'with space.img',
+  '100%.img',
+  '$HOME.img',
+  'quo"te.img',
+  "apo'strophe.img",
+  'back\\slash.img',
+  '%n',
+  'ü.img',
+  '-x',
+  'a;b',
+  '#c',
+])('an image named %j is the one that is mounted and checked', async (name) => {
+  const image = await imageNamed(name);
+  const [mount, check] = await unitsFor(image, '/srv/vms $x');
+  expect(/^What=(.*)$/m.exec(mount.text)?.[1]?.replaceAll('%%', '%')).toBe(image);
+  expect(mount.text).toContain('Where=/srv/vms $x\n');
+  const words = wordsOf(check.text, 'ExecStart');
+  expect(words.slice(2)).toEqual(['store', 'check', image]);
+  const folder = join(image, '..');
+  expect(wordsOf(check.text, 'RequiresMountsFor')).toContain(folder);
+  expect(wordsOf(mount.text, 'RequiresMountsFor')).toEqual([folder]);
+  expect(mount.name).toBe('srv-vms\\x20\\x24x.mount');
+  expect(mount.text).toContain(`Requires=${check.name}\n`);
+});
+
+test.each([
+  'line\nExecStart=/bin/evil',
+  'cr\rx',
+  'tab\tx',
+  'nul\x1bx',
+  'ends in space ',
+  'ends in \\',
+  'ends\u3000',
+])('a path with %j cannot be in a unit, as an image or as a folder', async (name) => {
+  const image = await imageNamed(name);
+  for (const [what, where] of [
+    [image, '/srv/vms'],
+    [await imageNamed('x'), `/srv/${name}`],
+  ] as const) {
+    const { message } = await rejection(unitsFor(what, where), 'INVALID_ARGUMENT');
+    expect(message).not.toMatch(/\p{Cc}/u);
+  }
+});
+
+test('a sparse image gives space back, a reserved one does not', async () => {
+  const path = join((await Host.in(inject('scratch'))).root, 'x');
+  await writeFile(path, `XFSB${'x'.repeat(100_000)}`);
+  expect((await unitsFor(path, '/m'))[0].text).toContain('Options=loop,nodiscard\n');
+  execFileSync('truncate', ['-s', '10M', path]);
+  expect((await unitsFor(path, '/m'))[0].text).toContain('Options=loop,discard\n');
+});
+
+test('a file that is no store, or not there, has no units', async () => {
+  const { root } = await Host.in(inject('scratch'));
+  await writeFile(join(root, 'x'), 'something else');
+  await rejection(unitsFor(join(root, 'x'), '/m'), 'STORE_INVALID');
+  await rejection(unitsFor(join(root, 'missing'), '/m'), 'STORE_NOT_FOUND');
+  await rejection(unitsFor(root, '/m'), 'STORE_INVALID');
+});
+
+test('names are escaped as systemd-escape does', ({ skip }) => {
+  try {
+    execFileSync('systemd-escape', ['--version'], { stdio: 'pipe' });
+  } catch {
+    skip('needs systemd-escape (package systemd)');
+  }
+  const random = new Random(161);
+  const letters = [...'ab-_.:/\\ %$"\'@+~', 'ü', '😀', '\n'];
+  const paths = Array.from(
+    { length: 200 },
+    () => `/${Array.from({ length: 1 + random.below(12) }, () => random.pick(letters)).join('')}`,
+  ).filter((path) => !/(^|\/)\.\.?(\/|$)/.test(path));
+  // The program prints the results between spaces, which it escapes.
+  const told = execFileSync('systemd-escape', ['--path', '--', ...paths], { encoding: 'utf8' });
+  expect(told.trim().split(' ')).toEqual(paths.map(escapePath));
+});

@@ -1,0 +1,165 @@
+// How a request becomes a plan for the addon: which rungs it allows, and when an earlier plan serves again.
+import { expect, test } from 'vitest';
+import { RUNG } from '../../src/addon/native.js';
+import type { Template } from '../../src/catalog/templates.js';
+import type { CloneOptions } from '../../src/clone/clone-options.js';
+import { growsTo, poolKey, Recipes } from '../../src/clone/clone-plan.js';
+import type { CloneSource } from '../../src/sealed/clone-source.js';
+import { type CloneParts, cloneParts } from '../fixtures/clone-parts.js';
+import { sha256 } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { thrown } from '../fixtures/rejection.js';
+
+const BYTES = 'debian';
+const ALL_RUNGS = RUNG.reflink | RUNG.hardlink | RUNG.copy;
+
+interface Planned {
+  readonly parts: CloneParts;
+  readonly template: Template;
+  readonly source: CloneSource;
+  readonly recipes: Recipes;
+  /** The recipe for these options. */
+  recipe(
+    options?: CloneOptions,
+    change?: Partial<Template>,
+    source?: CloneSource,
+  ): ReturnType<Recipes['for']>;
+}
+
+async function planned(): Promise<Planned> {
+  const host = await Host.in();
+  const path = await host.addTemplate('debian', BYTES);
+  const parts = cloneParts(host);
+  const template = (await parts.templates.look(path, undefined)) as Template;
+  const { source: opened } = parts.templates.remembered(path) as NonNullable<
+    ReturnType<typeof parts.templates.remembered>
+  >;
+  await parts.folder.use(() => parts.names.record(template.sha256, 'debian'));
+  const source = { source: opened, identity: template.identity, sealed: false };
+  const recipes = new Recipes(parts.names);
+  const recipe: Planned['recipe'] = (options = {}, change = {}, from = source) => {
+    const of = Object.keys(change).length === 0 ? template : { ...template, ...change };
+    const request = parts.request('vm', 'debian', options);
+    return recipes.for(request, of, from, growsTo(request, of));
+  };
+  return { parts, template, source, recipes, recipe };
+}
+
+/** A sealed image is a file of its own. */
+function sealedOf(source: CloneSource): CloneSource {
+  return { ...source, identity: { ...source.identity, inode: source.identity.inode + 1n }, sealed: true };
+}
+
+test('equal options have one recipe, and each option that a slot is made by has its own', async () => {
+  const { recipe, recipes, parts, template, source } = await planned();
+  const kinds: CloneOptions[] = [
+    {},
+    { writable: true },
+    { sizeBytes: 4096 },
+    { owner: { uid: 1, gid: 2 } },
+    { owner: { uid: 2, gid: 1 } },
+    { mode: 0o640 },
+    { mode: 0 },
+    { durable: true },
+  ];
+  const made = kinds.map((options) => recipe(options));
+  expect(new Set(made).size).toBe(kinds.length);
+  kinds.forEach((options, i) => {
+    expect(recipe({ ...options })).toBe(made[i]);
+  });
+  // The same, said in other words.
+  expect(recipe({ writable: false })).toBe(made[0]);
+  expect(recipe({ sizeBytes: template.identity.sizeBytes, durable: false })).toBe(made[0]);
+  const other = parts.request('vm', 'other', {});
+  expect(recipes.for(other, template, source, undefined)).not.toBe(made[0]);
+});
+
+test('a template that was looked at again gets new recipes, since the addon compares the file with them', async () => {
+  const { recipe, recipes, parts, template, source } = await planned();
+  const before = recipe();
+  const identity = { ...template.identity };
+  // The library keeps one object for a template and gives it a new identity.
+  (template as { identity: Template['identity'] }).identity = identity;
+  const after = recipes.for(parts.request('vm', 'debian'), template, { ...source, identity }, undefined);
+  expect(after).not.toBe(before);
+  expect(after.plan.expected).toBe(identity);
+  expect(after.plan.templateExpected).toBe(identity);
+});
+
+test('hundreds of kinds of clones leave the newest 64 recipes', async () => {
+  const { recipe } = await planned();
+  const made = Array.from({ length: 200 }, (_, i) => recipe({ mode: i }));
+  for (let i = 199; i >= 200 - 64; i--) expect(recipe({ mode: i }), `${i}`).toBe(made[i]);
+  expect(recipe({ mode: 199 - 64 })).not.toBe(made[199 - 64]);
+});
+
+test('only a clone that nobody writes to, of the template itself and at its size, may be a hardlink', async () => {
+  const { recipe, source } = await planned();
+  const sealed = sealedOf(source);
+  expect(recipe().plan.rungs).toBe(ALL_RUNGS);
+  expect(recipe({ writable: false }).plan.rungs).toBe(ALL_RUNGS);
+  for (const plan of [
+    recipe({ writable: true }).plan,
+    recipe({ sizeBytes: 4096 }).plan,
+    recipe({}, {}, sealed).plan,
+    recipe({ sizeBytes: 4096 }, {}, sealed).plan,
+  ]) {
+    expect(plan.rungs).toBe(RUNG.reflink | RUNG.copy);
+    expect(plan.packed).toBe(false);
+  }
+});
+
+test('where the digest may be of other bytes, all but the template itself is a hashed copy', async () => {
+  const { recipe, template, source } = await planned();
+  const linked = { hashed: { ...template.identity, ctimeNs: template.identity.ctimeNs - 1n } };
+  for (const options of [{ writable: true }, { sizeBytes: 4096 }])
+    expect(recipe(options, linked).plan).toMatchObject({ rungs: RUNG.copy, packed: true, linked: true });
+  // A hardlink has the template's bytes, whatever they are; a sealed image was hashed when it was made.
+  expect(recipe({}, linked).plan).toMatchObject({ rungs: ALL_RUNGS, packed: false });
+  expect(recipe({ writable: true }, linked, sealedOf(source)).plan).toMatchObject({
+    rungs: RUNG.reflink | RUNG.copy,
+    packed: false,
+  });
+});
+
+test('an image that has to grow gets owner and mode afterwards, a sealed one has its size already', async () => {
+  const { recipe, source } = await planned();
+  const owner = { uid: 1000, gid: 1000 };
+  expect(recipe({ owner, mode: 0o640 }).plan).toMatchObject({ owner, mode: 0o640 });
+  const growing = recipe({ sizeBytes: 4096, owner, mode: 0o640 });
+  expect(growing).toMatchObject({ owner, mode: 0o640, sizeStamp: 4096 });
+  expect(growing.plan).not.toHaveProperty('owner');
+  expect(growing.plan).not.toHaveProperty('mode');
+  const sealed = recipe({ sizeBytes: 4096, owner, mode: 0o640 }, {}, sealedOf(source));
+  expect(sealed.plan).toMatchObject({ owner, mode: 0o640 });
+});
+
+test('a slot says in files what its image does not tell: digest, grown size, other stack', async () => {
+  const { recipe, recipes, parts, template, source } = await planned();
+  const digest = ['rootfs.ext4.sha256', sha256(BYTES)];
+  expect(recipe().plan.sidecars).toEqual(digest);
+  expect(recipe({ sizeBytes: 4096 }).plan.sidecars).toEqual([...digest, 'rootfs.ext4.size', '4096']);
+  const other = parts.request('vm', 'other', { sizeBytes: 4096 });
+  expect(recipes.for(other, template, source, 4096).plan.sidecars).toEqual([
+    ...digest,
+    ...['rootfs.ext4.stack', 'other'],
+    ...['rootfs.ext4.size', '4096'],
+  ]);
+});
+
+test('a clone grows from the next byte on, keeps its size at the template’s, and is never shorter', async () => {
+  const { parts, template } = await planned();
+  const { sizeBytes } = template.identity;
+  const of = (size?: number) =>
+    parts.request('vm', 'debian', size === undefined ? {} : { sizeBytes: size, writable: true });
+  expect(growsTo(of(), template)).toBeUndefined();
+  expect(growsTo(of(sizeBytes), template)).toBeUndefined();
+  expect(growsTo(of(sizeBytes + 1), template)).toBe(sizeBytes + 1);
+  for (const size of [sizeBytes - 1, 0]) {
+    const error = thrown(() => growsTo(of(size), template), 'SHRINK_REFUSED');
+    expect(error.message).toContain(template.path);
+    thrown(() => poolKey(of(size), template), 'SHRINK_REFUSED');
+  }
+  expect(poolKey(of(sizeBytes), template)).toEqual(poolKey(of(), template));
+  expect(poolKey(of(sizeBytes + 1), template).grownTo).toBe(sizeBytes + 1);
+});

@@ -1,0 +1,204 @@
+// What a clone is made from, and which step has to come before it.
+import { rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { CloneSources } from '../../src/clone/clone-sources.js';
+import { cloneParts } from '../fixtures/clone-parts.js';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
+import { sha256 } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
+import { rejection, thrown } from '../fixtures/rejection.js';
+import { lacks } from '../fixtures/tools.js';
+
+const SIZE = 32 * MiB;
+const FULL = { strategy: 'seal', code: 'ENOSPC' } as const;
+
+type Skip = (why?: string) => void;
+
+/** A host with a template, on a file system that reflinks or on one that does not. */
+async function sourcesOn(skip: Skip, name: 'XFS' | 'ext4', sealing = true) {
+  const filesystem = filesystemNamed(name);
+  const missing = filesystem.missing ?? lacks('mke2fs');
+  if (missing !== undefined) skip(missing);
+  const host = await Host.in(filesystem.path);
+  await host.addExt4Template('debian', SIZE);
+  const parts = cloneParts(host);
+  const { folder, templates, names, sealed, pool } = parts;
+  const sources = new CloneSources(folder, templates, names, sealing ? sealed : undefined, pool);
+  const prepare: (
+    ...more: Parameters<typeof sources.prepare> extends [unknown, ...infer More] ? More : never
+  ) => Promise<ReturnType<typeof sources.prepare>> = (...more) =>
+    folder.use(async (open) => sources.prepare(open, ...more));
+  return { host, ...parts, sources, prepare };
+}
+
+function isPrepared<T>(prepared: T): asserts prepared is Exclude<T, string> {
+  expect(typeof prepared, String(prepared)).toBe('object');
+}
+
+test('on a disk that reflinks: look, which seals, and from then on every clone comes from the sealed image', async ({
+  skip,
+}) => {
+  const { sources, prepare, request } = await sourcesOn(skip, 'XFS');
+  const plain = request('vm', 'debian');
+  expect(sources.isKnown(plain)).toBe(false);
+  expect(await prepare(plain, false, undefined)).toBe('template-changed');
+  const template = await sources.look(plain);
+  expect(sources.isKnown(plain)).toBe(true);
+  const prepared = await prepare(plain, false, undefined);
+  isPrepared(prepared);
+  expect(prepared).toMatchObject({ template, growTo: undefined, rawId: undefined, ready: undefined });
+  expect(prepared.cloneSource).toMatchObject({ sealed: true, identity: { sizeBytes: SIZE } });
+  expect(prepared.attempts).toEqual([]);
+
+  const grown = request('vm:1', 'debian', { sizeBytes: 2 * SIZE });
+  expect(await prepare(grown, false, undefined)).toBe('unsealed');
+  expect(await sources.seal(grown, template)).toBeUndefined();
+  const large = await prepare(grown, false, undefined);
+  isPrepared(large);
+  // It has its size already.
+  expect(large).toMatchObject({ rawId: 'vm:1', growTo: undefined, recipe: { sizeStamp: 2 * SIZE } });
+  expect(large.cloneSource).toMatchObject({ sealed: true, identity: { sizeBytes: 2 * SIZE } });
+});
+
+test('without reflinks, without sealing, or after sealing failed, a clone comes from the template itself', async ({
+  skip,
+}) => {
+  for (const [name, sealing, failure] of [
+    ['ext4', true, undefined],
+    ['XFS', false, undefined],
+    ['XFS', true, FULL],
+  ] as const) {
+    const { sources, prepare, request, sealed } = await sourcesOn(skip, name, sealing);
+    const grown = request('vm', 'debian', { sizeBytes: 2 * SIZE });
+    const template = await sources.look(grown);
+    const prepared = await prepare(grown, false, failure);
+    isPrepared(prepared);
+    expect(prepared).toMatchObject({ growTo: 2 * SIZE, attempts: failure === undefined ? [] : [failure] });
+    expect(prepared.cloneSource).toMatchObject({ sealed: false, identity: template.identity });
+    if (failure === undefined) {
+      expect(await sources.seal(grown, template)).toBeUndefined();
+      expect(await sealed.list()).toEqual([]);
+    }
+    expect(sources.sourceChanged(prepared)).toBe('template-changed');
+  }
+});
+
+test('for a clone that will be refused nothing is sealed', async ({ skip }) => {
+  const { sources, prepare, request, sealed, folder } = await sourcesOn(skip, 'XFS');
+  const small = request('vm', 'debian', { sizeBytes: SIZE - 1 });
+  const template = await sources.look(small);
+  expect(template.identity.sizeBytes).toBe(SIZE);
+  expect(await sealed.list()).toEqual([]);
+  await rejection(prepare(small, true, undefined), 'SHRINK_REFUSED');
+  await rejection(sources.seal(small, template), 'SHRINK_REFUSED');
+  await rejection(sources.warmUp(small), 'SHRINK_REFUSED');
+  await folder.use(async (open) => {
+    thrown(() => sources.prepare(open, small, false, FULL), 'SHRINK_REFUSED');
+  });
+  expect(await sealed.list()).toEqual([]);
+});
+
+test('a sealed image that changed is forgotten, and only that: the template need not be read again', async ({
+  skip,
+}) => {
+  const { sources, prepare, request } = await sourcesOn(skip, 'XFS');
+  const plain = request('vm', 'debian');
+  const template = await sources.warmUp(plain);
+  const prepared = await prepare(plain, false, undefined);
+  isPrepared(prepared);
+  expect(sources.sourceChanged(prepared)).toBe('unsealed');
+  expect(await prepare(plain, false, undefined)).toBe('unsealed');
+  expect(sources.isKnown(plain)).toBe(true);
+  await sources.seal(plain, template);
+  const again = await prepare(plain, false, undefined);
+  isPrepared(again);
+  // A clone that saw it without a name is whole; the next one is not made of it.
+  sources.sourceSeen(again, { ...again.cloneSource.identity, links: 0 });
+  expect(await prepare(plain, false, undefined)).toBe('unsealed');
+});
+
+test('a digest that is not certain any more is compared with that of the copy', async ({ skip }) => {
+  const { sources, prepare, request } = await sourcesOn(skip, 'ext4');
+  const plain = request('vm', 'debian', { writable: true });
+  const template = await sources.look(plain);
+  const prepared = await prepare(plain, false, undefined);
+  isPrepared(prepared);
+  // As a hardlink leaves it.
+  const linked = { ...template.identity, ctimeNs: template.identity.ctimeNs + 1n, links: 2 };
+  sources.sourceSeen(prepared, linked);
+  const unproven = await prepare(plain, false, undefined);
+  isPrepared(unproven);
+  expect(unproven.recipe.plan.packed).toBe(true);
+  expect(sources.copied(unproven, template.sha256)).toBe(true);
+  const proven = await prepare(plain, false, undefined);
+  isPrepared(proven);
+  expect(proven.recipe.plan.packed).toBe(false);
+  expect(sources.copied(proven, sha256('other bytes'))).toBe(false);
+  expect(await prepare(plain, false, undefined)).toBe('template-changed');
+});
+
+test('sealed once, and linked since: the template is looked at again before the next clone', async ({
+  skip,
+}) => {
+  const { sources, prepare, request, templates } = await sourcesOn(skip, 'XFS');
+  const plain = request('vm', 'debian');
+  const template = await sources.warmUp(plain);
+  templates.update(template, { ...template.identity, ctimeNs: template.identity.ctimeNs + 1n, links: 2 });
+  expect(await prepare(plain, false, undefined)).toBe('template-changed');
+  expect(sources.isKnown(plain)).toBe(false);
+});
+
+test('a template that goes, or is another, while it is sealed is looked at again', async ({ skip }) => {
+  const { sources, request, host } = await sourcesOn(skip, 'XFS');
+  const grown = request('vm', 'debian', { sizeBytes: 2 * SIZE });
+  const sealedAt = request('vm', 'debian');
+  // Its digest is known, and nothing of it is sealed.
+  const template = await sources.look(request('vm', 'debian', { sizeBytes: 1 }));
+  const away = join(host.root, 'away');
+  await rename(template.path, away);
+  expect(await sources.seal(grown, template)).toBe('template-changed');
+  expect(await sources.seal(sealedAt, template)).toBe('template-changed');
+  const error = await rejection(sources.look(grown), 'STACK_NOT_FOUND');
+  expect(error.message).toContain('debian');
+  await host.addExt4Template('debian', SIZE, ['-L', 'other']);
+  expect(await sources.seal(sealedAt, template)).toBe('template-changed');
+  expect((await sources.look(sealedAt)).sha256).not.toBe(template.sha256);
+  await rm(away);
+});
+
+test('a ready slot is taken once, by the request that it was made for, and can be given back', async ({
+  skip,
+}) => {
+  const { sources, prepare, request, pool } = await sourcesOn(skip, 'XFS');
+  const plain = request('vm', 'debian', { writable: true });
+  const template = await sources.warmUp(plain);
+  const key = { template, grownTo: undefined, owner: undefined, mode: undefined };
+  const name = `${template.sha256}-ready`;
+  let made = 0;
+  await pool.keep(
+    key,
+    1,
+    undefined,
+    async () => (made++ === 0 ? name : `${name}-${made}`),
+    async () => {},
+  );
+  const other = await prepare(request('vm', 'debian', { mode: 0o640 }), true, undefined);
+  isPrepared(other);
+  expect(other.ready).toBeUndefined();
+  const withoutPool = await prepare(plain, false, undefined);
+  isPrepared(withoutPool);
+  expect(withoutPool.ready).toBeUndefined();
+  const first = await prepare(plain, true, undefined);
+  isPrepared(first);
+  expect(first.ready).toBe(name);
+  const second = await prepare(plain, true, undefined);
+  isPrepared(second);
+  expect(second.ready).not.toBe(name);
+  sources.giveBack(second);
+  sources.giveBack(first);
+  const third = await prepare(plain, true, undefined);
+  isPrepared(third);
+  expect(third.ready).toBe(name);
+});

@@ -1,0 +1,249 @@
+// The members of a tar, with what stands before and behind their headers. Tars come from anywhere: what does not add up
+// is damage, soon told, and never a length that nobody can use.
+import { type FileHandle, open, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, inject, onTestFinished, test } from 'vitest';
+import { readMembers, TarDamaged, type TarMember } from '../../../src/publish/tar/members.js';
+import { Host } from '../../fixtures/host.js';
+import { MiB, pattern } from '../../fixtures/images.js';
+import { Random } from '../../fixtures/random.js';
+import { type Member, makeTar } from '../../fixtures/tars.js';
+
+async function opened(tar: Buffer): Promise<FileHandle> {
+  const path = join((await Host.in(inject('scratch'))).root, 'tar');
+  await writeFile(path, tar);
+  const file = await open(path);
+  onTestFinished(() => file.close());
+  return file;
+}
+
+async function membersOf(tar: Buffer, onNoEnd = () => {}): Promise<TarMember[]> {
+  const members: TarMember[] = [];
+  for await (const member of readMembers(await opened(tar), onNoEnd)) members.push(member);
+  return members;
+}
+
+const only = async (...members: Member[]) => (await membersOf(makeTar(members)))[0] as TarMember;
+
+/** Told within seconds: a hostile tar must not hold the process. */
+async function damaged(members: readonly Member[], words = /./): Promise<void> {
+  const tar = makeTar(members);
+  const started = performance.now();
+  const error = await membersOf(tar).then(
+    (read) => expect.fail(`read ${read.map(({ path, sizeBytes }) => `${path} of ${sizeBytes} bytes`)}`),
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(TarDamaged);
+  expect((error as Error).message).toMatch(words);
+  expect(performance.now() - started).toBeLessThan(10_000);
+}
+
+/** Its bytes, by its segments. */
+function contentsOf(tar: Buffer, { sizeBytes, segments }: TarMember): Buffer {
+  const bytes = Buffer.alloc(sizeBytes);
+  for (const { at, length, from } of segments) tar.copy(bytes, at, from, from + length);
+  return bytes;
+}
+
+test('whatever is packed comes out again, in order and byte for byte', async () => {
+  const random = new Random(5);
+  for (let round = 0; round < 20; round++) {
+    const packed = Array.from({ length: random.below(30) }, (_, i) => ({
+      path: `folder/${i}`,
+      contents: pattern(random.pick([0, 1, 511, 512, 513, 5000, 200_000]), i + 1),
+      ...(random.chance(0.3) ? { pax: { path: `long/${'x'.repeat(random.below(300))}${i}` } } : {}),
+    }));
+    const tar = makeTar(packed);
+    const read = await membersOf(tar);
+    expect(read.map(({ path }) => path.toString())).toEqual(
+      packed.map(({ path, pax }) => (pax as { path: string } | undefined)?.path ?? path),
+    );
+    read.forEach((member, i) => {
+      expect(contentsOf(tar, member).equals(packed[i]?.contents as Buffer)).toBe(true);
+    });
+  }
+});
+
+test('a tar may end without a mark, which is told, but not within a member', async () => {
+  const tar = makeTar([{ path: 'a', contents: pattern(1000) }, { path: 'b' }]);
+  const ends: number[] = [];
+  for (let length = 0; length <= tar.length; length += 256) {
+    let unmarked = false;
+    const read = await membersOf(tar.subarray(0, length), () => {
+      unmarked = true;
+    }).catch((error: unknown) => {
+      expect(error, `${length} bytes`).toBeInstanceOf(TarDamaged);
+    });
+    if (read !== undefined && unmarked) ends.push(length);
+  }
+  expect(ends).toEqual([1536, 2048]);
+});
+
+test('records of pax are of the next member, or of all that follow; the last of a key counts', async () => {
+  const global = (pax: Record<string, string>): Member => {
+    const records = Object.entries(pax).map(([key, value]) => {
+      const rest = ` ${key}=${value}\n`;
+      return `${rest.length + 2}${rest}`;
+    });
+    return { path: 'global', type: 'g', contents: Buffer.from(records.join('')) };
+  };
+  const [first, second, third] = await membersOf(
+    makeTar([
+      global({ uid: '1000', gid: '55' }),
+      { path: 'a', pax: { uid: '7' } },
+      global({ uid: '2000' }),
+      { path: 'b' },
+      { path: 'c', pax: { mtime: '1.5', linkpath: 'x' } },
+    ]),
+  );
+  expect([first?.uid, first?.gid]).toEqual([7, 55]);
+  expect([second?.uid, second?.gid]).toEqual([2000, 55]);
+  expect([third?.uid, third?.mtimeNs, third?.linkTarget.toString()]).toEqual([2000, 1_500_000_000n, 'x']);
+});
+
+test('names of any length come before their member, and count for that one alone', async () => {
+  const long = 'n'.repeat(1000);
+  const [first, second] = await membersOf(
+    makeTar([
+      { path: '././@LongLink', type: 'L', contents: Buffer.from(`${long}\0`) },
+      { path: '././@LongLink', type: 'K', contents: Buffer.from(`${long}${long}`) },
+      { path: 'short', type: '2', target: 'short' },
+      { path: 'next', type: '2', target: 'own' },
+    ]),
+  );
+  expect(first?.path.toString()).toBe(long);
+  expect(first?.linkTarget.toString()).toBe(`${long}${long}`);
+  expect([second?.path.toString(), second?.linkTarget.toString()]).toEqual(['next', 'own']);
+});
+
+test('a device or link has no contents, whatever its header says', async () => {
+  for (const type of ['2', '3', '4', '5', '6']) {
+    const member = await only({ path: 'x', type, contents: Buffer.alloc(0), target: 'y' });
+    expect(member).toMatchObject({ type, sizeBytes: 0, segments: [] });
+  }
+  // Only a hard link of pax may have some, and those are skipped.
+  const [link, next] = await membersOf(
+    makeTar([
+      { path: 'x', type: '1', target: 'y', contents: pattern(600), pax: { mtime: '1' } },
+      { path: 'next' },
+    ]),
+  );
+  expect([link?.sizeBytes, next?.path.toString()]).toEqual([0, 'next']);
+});
+
+const sparse = (pax: Record<string, string>, contents = pattern(1024)): Member => ({
+  path: 'x',
+  contents,
+  pax,
+});
+
+test('a sparse file has its parts where its map says, in each of GNU’s three ways', async () => {
+  const parts = [
+    { at: 4096, length: 512 },
+    { at: 1_000_000, length: 512 },
+  ];
+  const data = pattern(1024);
+  const inContents = Buffer.concat([Buffer.from('2\n4096\n512\n1000000\n512\n'.padEnd(512, '\0')), data]);
+  const ways: [Record<string, string>, Buffer][] = [
+    [{ 'GNU.sparse.size': '2000000', 'GNU.sparse.map': '4096,512,1000000,512' }, data],
+    [{ 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': '2000000' }, inContents],
+  ];
+  for (const [pax, contents] of ways) {
+    const tar = makeTar([sparse(pax, contents), { path: 'next' }]);
+    const [member, next] = await membersOf(tar);
+    expect(member?.sizeBytes).toBe(2_000_000);
+    expect(member?.segments.map(({ at, length }) => ({ at, length }))).toEqual(parts);
+    const bytes = contentsOf(tar, member as TarMember);
+    expect(bytes.subarray(4096, 4608).equals(data.subarray(0, 512))).toBe(true);
+    expect(bytes.subarray(1_000_000, 1_000_512).equals(data.subarray(512))).toBe(true);
+    expect(next?.path.toString()).toBe('next');
+  }
+});
+
+test.each([
+  ['no number', 'much'],
+  ['a fraction', '1.5'],
+  ['less than nothing', '-1'],
+  ['more than a number can be', '9'.repeat(30)],
+  ['without end', 'Infinity'],
+])('a length that is %s is damage, wherever it is said', async (_, length) => {
+  await damaged([sparse({ size: length })]);
+  for (const key of ['GNU.sparse.size', 'GNU.sparse.realsize']) {
+    await damaged([sparse({ [key]: length })]);
+    await damaged([sparse({ [key]: length, 'GNU.sparse.map': '0,512' })]);
+    await damaged([sparse({ [key]: length, 'GNU.sparse.major': '1' }, Buffer.from('0\n'.padEnd(512, '\0')))]);
+  }
+});
+
+test('a file with more data than its length, or parts that overlap or lie behind its end, is damaged', async () => {
+  await damaged([sparse({ 'GNU.sparse.size': '100' })]);
+  const map = (text: string, size = '100000') => sparse({ 'GNU.sparse.size': size, 'GNU.sparse.map': text });
+  for (const text of [
+    '0,512,256,512',
+    '512,512,0,512',
+    '0,-1',
+    '-1,512',
+    '0,1.5',
+    'a,b',
+    '0,512,90000,512,95000,1',
+  ])
+    await damaged([map(text)]);
+  await damaged([map('0,512,600,512', '1000')]);
+  await damaged([map(`${2 ** 53 - 1},${2 ** 53 - 1}`)]);
+});
+
+test('a map that does not end, or promises more than there is, is damage that is told at once', async () => {
+  const mapped = (contents: Buffer) =>
+    sparse({ 'GNU.sparse.major': '1', 'GNU.sparse.realsize': '1000000' }, contents);
+  await damaged([mapped(Buffer.alloc(64 * MiB, '1'))]);
+  await damaged([mapped(Buffer.alloc(16 * MiB, '5\n'))]);
+  await damaged([mapped(Buffer.from(`1000000\n${'0\n'.repeat(1_500_000)}`))]);
+  for (const head of ['-1\n', '1.5\n', 'x\n', '1e9\n', '2000000\n', '2\n0\n512\n'])
+    await damaged([mapped(Buffer.from(head.padEnd(512, '\0')))]);
+  // Of this member, not of the next.
+  await damaged([mapped(Buffer.from('3\n'.padEnd(512, '\0'))), { path: '0\n0\n0\n0\n0\n0\n' }]);
+});
+
+test('a header of millions of records is read past, or refused, before it fills the memory', async () => {
+  const repeated = (record: string) => Buffer.from(record.repeat((8 * MiB) / record.length));
+  const started = performance.now();
+  const member = await only({ path: 'x', type: 'x', contents: repeated('5 a=\n') }, { path: 'file' });
+  expect(member.pax).toEqual([]);
+  for (const type of ['x', 'g'])
+    await damaged([{ path: 'x', type, contents: repeated('18 SCHILY.xattr.=\n') }, { path: 'file' }]);
+  expect(performance.now() - started).toBeLessThan(10_000);
+});
+
+test('records for all files are few, since each file is looked for in all of them', async () => {
+  const contents = Buffer.from(
+    Array.from({ length: 101 }, (_, i) => `25 SCHILY.xattr.user.${100 + i}=\n`).join(''),
+  );
+  await damaged([{ path: 'x', type: 'g', contents }, { path: 'file' }]);
+});
+
+test('thousands of global headers do not make each member dearer', async () => {
+  const many = Array.from({ length: 20_000 }, (_, i): Member => {
+    const rest = ` comment=${i}\n`;
+    return { path: 'g', type: 'g', contents: Buffer.from(`${rest.length + 2}${rest}`) };
+  });
+  const files = Array.from({ length: 2000 }, (_, i) => ({ path: `f${i}` }));
+  const tar = makeTar([...many, ...files]);
+  const started = performance.now();
+  expect(await membersOf(tar)).toHaveLength(2000);
+  expect(performance.now() - started).toBeLessThan(10_000);
+});
+
+test.each(['L', 'K', 'x', 'g'])(
+  'a header of type %s that promises more than there is, is damaged',
+  async (type) => {
+    const tar = makeTar([{ path: 'meta', type, contents: Buffer.from('8 a=bcd\n') }, { path: 'x' }]);
+    for (const size of ['77777777777', '00777777777']) {
+      const lying = Buffer.from(tar);
+      lying.write(size, 124, 'latin1');
+      lying.fill(' ', 148, 156);
+      const sum = lying.subarray(0, 512).reduce((total, byte) => total + byte, 0);
+      lying.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
+      await expect(membersOf(lying)).rejects.toBeInstanceOf(TarDamaged);
+    }
+  },
+);

@@ -1,0 +1,190 @@
+// Stored logins: found as docker, podman and skopeo find them, whatever else is in their files.
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, inject, onTestFinished, test } from 'vitest';
+import { credentialsFor, loginFiles } from '../../src/remote/credentials.js';
+import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
+
+const NAMES = ['HOME', 'PATH', 'REGISTRY_AUTH_FILE', 'XDG_RUNTIME_DIR', 'XDG_CONFIG_HOME', 'DOCKER_CONFIG'];
+
+let home = '';
+
+beforeEach(async () => {
+  const before = NAMES.map((name) => [name, process.env[name]] as const);
+  onTestFinished(() => {
+    for (const [name, value] of before)
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  });
+  for (const name of NAMES.slice(2)) delete process.env[name];
+  home = (await Host.in(inject('scratch'))).root;
+  process.env.HOME = home;
+});
+
+async function put(path: string, contents: unknown): Promise<void> {
+  await mkdir(join(home, path, '..'), { recursive: true });
+  await writeFile(join(home, path), typeof contents === 'string' ? contents : JSON.stringify(contents));
+}
+
+const DOCKER = '.docker/config.json';
+const PODMAN = '.config/containers/auth.json';
+const auth = (login: string) => ({ auth: Buffer.from(login).toString('base64') });
+const find = (host = 'registry.example', repository = 'team/app') =>
+  credentialsFor(host, repository, undefined);
+const login = (username: string, password: string) => ({ username, password });
+
+test('files are asked in the order of podman, then docker', () => {
+  expect(loginFiles({ HOME: '/h' })).toEqual(['/h/.config/containers/auth.json', '/h/.docker/config.json']);
+  expect(
+    loginFiles({ HOME: '/h', XDG_RUNTIME_DIR: '/run/1', XDG_CONFIG_HOME: '/c', DOCKER_CONFIG: '/d' }),
+  ).toEqual(['/run/1/containers/auth.json', '/c/containers/auth.json', '/d/config.json']);
+  expect(loginFiles({ HOME: '/h', REGISTRY_AUTH_FILE: '/a', XDG_RUNTIME_DIR: '/run/1' })).toEqual([
+    '/a',
+    '/h/.docker/config.json',
+  ]);
+  expect(loginFiles({ HOME: '/h', XDG_RUNTIME_DIR: '', REGISTRY_AUTH_FILE: '' })).toHaveLength(2);
+});
+
+test('without a file, and in files without this registry, there is no login', async () => {
+  expect(await find()).toBeUndefined();
+  await put(DOCKER, {});
+  expect(await find()).toBeUndefined();
+  await put(DOCKER, { auths: { 'other.example': auth('a:b') }, credHelpers: { 'other.example': 'x' } });
+  expect(await find()).toBeUndefined();
+});
+
+test('the login for the longest part of the name counts, then that for the host in each of its spellings', async () => {
+  await put(PODMAN, {
+    auths: {
+      'registry.example/team/app': auth('app:1'),
+      'registry.example/team': auth('team:2'),
+      'registry.example': auth('all:3'),
+    },
+  });
+  expect(await find()).toEqual(login('app', '1'));
+  expect(await find('registry.example', 'team/other')).toEqual(login('team', '2'));
+  expect(await find('registry.example', 'else')).toEqual(login('all', '3'));
+  expect(await find('registry.example:5000')).toBeUndefined();
+  for (const key of ['https://registry.example', 'http://registry.example', 'https://registry.example/v2/']) {
+    await put(PODMAN, { auths: { [key]: auth('u:p') } });
+    expect(await find(), key).toEqual(login('u', 'p'));
+  }
+  await put(PODMAN, { auths: { 'https://index.docker.io/v1/': auth('hub:p') } });
+  expect(await find('docker.io', 'library/app')).toEqual(login('hub', 'p'));
+  expect(await find('registry.example')).toBeUndefined();
+});
+
+test('a password is whatever stands behind the first colon', async () => {
+  for (const [text, expected] of [
+    ['u:p:q', login('u', 'p:q')],
+    ['ü:pä', login('ü', 'pä')],
+    ['u:', login('u', '')],
+    // Old versions of docker fill up with zeros.
+    ['u:p\0\0\0', login('u', 'p')],
+  ] as const) {
+    await put(DOCKER, { auths: { 'registry.example': auth(text) } });
+    expect(await find()).toEqual(expected);
+  }
+  await put(DOCKER, { auths: { 'registry.example': { username: 'u', password: 'p' } } });
+  expect(await find()).toEqual(login('u', 'p'));
+  await put(DOCKER, { auths: { 'registry.example': { ...auth('<token>:x'), identitytoken: 'T' } } });
+  expect(await find()).toEqual({ identityToken: 'T' });
+});
+
+test.each([
+  null,
+  {},
+  'text',
+  5,
+  [],
+  { auth: 5 },
+  { auth: null },
+  { auth: {} },
+  { auth: '' },
+  { auth: auth(':password').auth },
+  { identitytoken: {} },
+  { identitytoken: '' },
+  { username: 7, password: 'x' },
+  { username: '' },
+  { password: 'x' },
+])('an entry that is %j is no login, and the next one is looked at', async (entry) => {
+  await put(PODMAN, { auths: { 'registry.example/team': entry, 'registry.example': entry } });
+  expect(await find()).toBeUndefined();
+  await put(PODMAN, { auths: { 'registry.example/team': entry, 'registry.example': auth('u:p') } });
+  expect(await find()).toEqual(login('u', 'p'));
+  await put(PODMAN, { auths: { 'registry.example': entry } });
+  await put(DOCKER, { auths: { 'registry.example': auth('docker:p') } });
+  expect(await find()).toEqual(login('docker', 'p'));
+});
+
+test.each(['', '{', '"text"', 'null', '5', `{"auths": {"registry.example": {"auth": "c2VjcmV0`])(
+  'a file that holds %j is told by its name, and nothing of it is shown',
+  async (contents) => {
+    await put(DOCKER, contents);
+    const error = await rejection(find(), 'REGISTRY_UNAUTHORIZED');
+    expect(error.message).toContain(join(home, DOCKER));
+    expect(JSON.stringify([error.message, String(error.cause)])).not.toContain('c2VjcmV0');
+  },
+);
+
+test.each([{ auths: null }, { auths: 'x' }, { auths: [] }, { credHelpers: null }, { credsStore: '' }, []])(
+  'a file with %j in it has no login',
+  async (contents) => {
+    await put(DOCKER, contents);
+    expect(await find()).toBeUndefined();
+  },
+);
+
+describe('a credential helper', () => {
+  async function helper(name: string, script: string): Promise<void> {
+    const path = join(home, `bin/docker-credential-${name}`);
+    await put(`bin/docker-credential-${name}`, `#!/bin/sh\n${script}\n`);
+    await chmod(path, 0o755);
+    process.env.PATH = `${join(home, 'bin')}:${process.env.PATH}`;
+  }
+
+  test('is asked for the host, and goes before what is stored', async () => {
+    await helper('mine', 'read host; echo "{\\"Username\\":\\"$1 $host\\",\\"Secret\\":\\"s\\"}"');
+    await put(DOCKER, {
+      auths: { 'registry.example': auth('u:p') },
+      credHelpers: { 'registry.example': 'mine' },
+    });
+    expect(await find()).toEqual(login('get registry.example', 's'));
+    // The one for all registries goes behind.
+    await put(DOCKER, { auths: { 'registry.example': auth('u:p') }, credsStore: 'mine' });
+    expect(await find()).toEqual(login('u', 'p'));
+    await put(DOCKER, { auths: { 'registry.example': {} }, credsStore: 'mine' });
+    expect(await find()).toEqual(login('get registry.example', 's'));
+    expect(await find('docker.io', 'app')).toEqual(login('get https://index.docker.io/v1/', 's'));
+  });
+
+  test('may have a token, nothing, or an answer of another kind', async () => {
+    await put(DOCKER, { credsStore: 'mine' });
+    await helper('mine', `echo '{"Username":"<token>","Secret":"T"}'`);
+    expect(await find()).toEqual({ identityToken: 'T' });
+    await helper('mine', 'echo credentials not found in native keychain; exit 1');
+    expect(await find()).toBeUndefined();
+    await helper('mine', `echo '{"Username":1,"Secret":"T"}'`);
+    expect(await find()).toBeUndefined();
+    for (const script of ['echo secret', 'echo null', 'true']) {
+      await helper('mine', script);
+      const { message } = await rejection(find(), 'REGISTRY_UNAUTHORIZED');
+      expect(message).not.toContain('secret');
+    }
+    await helper('mine', 'echo secret; echo broken >&2; exit 3');
+    const { message } = await rejection(find(), 'REGISTRY_UNAUTHORIZED');
+    expect(message).toContain('broken');
+    expect(message).not.toContain('secret');
+  });
+
+  test('whose name leads elsewhere, or is not there, is not run', async () => {
+    for (const name of ['../evil', 'a b', 'a;b', '$(x)', 'ä']) {
+      await put(DOCKER, { credsStore: name });
+      await rejection(find(), 'REGISTRY_UNAUTHORIZED');
+    }
+    await put(DOCKER, { credsStore: 'not-installed' });
+    const { message } = await rejection(find(), 'PROGRAM_NOT_FOUND');
+    expect(message).toContain('docker-credential-not-installed');
+  });
+});

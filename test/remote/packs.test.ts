@@ -1,0 +1,81 @@
+// Which chunks are sent together: all of them, in order, in blobs of a size that registries take.
+import { createHash } from 'node:crypto';
+import { expect, test } from 'vitest';
+import { CHUNK_LIMIT, ChunkList, type ListedChunk, ZERO_CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
+import { packEnds } from '../../src/remote/packs.js';
+import { KiB, MiB } from '../fixtures/images.js';
+import { Random } from '../fixtures/random.js';
+
+const data = (length: number, of: string | number): ListedChunk => ({
+  length,
+  sha256: createHash('sha256').update(`${of}`).digest(),
+  frameBytes: 1,
+});
+const zeros: ListedChunk = { length: ZERO_CHUNK_LIMIT, sha256: undefined, frameBytes: 1 };
+
+const packed = (chunks: readonly ListedChunk[]) => {
+  const ends = packEnds(ChunkList.build(chunks));
+  // Refuses packs that are empty, out of order, or leave chunks out.
+  return { ends, list: ChunkList.build(chunks, ends) };
+};
+
+test('every chunk is in one pack, and no pack has more data than the longest', () => {
+  const random = new Random(101);
+  for (let round = 0; round < 100; round++) {
+    const chunks = Array.from({ length: random.below(600) }, (_, i) =>
+      random.chance(0.1) ? zeros : data(1 + random.below(CHUNK_LIMIT), `${round} ${i}`),
+    );
+    const { list, ends } = packed(chunks);
+    expect(ends.at(-1)).toBe(chunks.length === 0 ? undefined : chunks.length);
+    for (const { first, end } of list.packs) {
+      const bytes = chunks
+        .slice(first, end)
+        .reduce((sum, { length, sha256 }) => sum + (sha256 ? length : 0), 0);
+      expect(bytes).toBeLessThanOrEqual(12 * MiB);
+      // Only what is left at the end is shorter.
+      if (end < chunks.length) expect(bytes).toBeGreaterThanOrEqual(4 * MiB);
+    }
+  }
+});
+
+test('an image of nothing has no packs, and one of zeros alone has one', () => {
+  expect(packed([]).ends).toEqual([]);
+  expect(packed([zeros, zeros]).ends).toEqual([2]);
+  expect(packed([zeros, data(1, 1), zeros]).ends).toEqual([3]);
+});
+
+test('chunks that would never end a pack are cut at the longest', () => {
+  const never = { length: CHUNK_LIMIT, sha256: Buffer.alloc(32, 0xff), frameBytes: 1 };
+  const { ends } = packed(Array.from({ length: 100 }, () => never));
+  expect(ends).toEqual([24, 48, 72, 96, 100]);
+  const always = { length: CHUNK_LIMIT, sha256: Buffer.alloc(32), frameBytes: 1 };
+  expect(packed(Array.from({ length: 20 }, () => always)).ends).toEqual([8, 16, 20]);
+});
+
+test('a change in one chunk leaves all packs but one or two as they were', () => {
+  const chunks = Array.from({ length: 3000 }, (_, i) => data(128 * KiB, i));
+  const packsOf = (all: readonly ListedChunk[]) => {
+    const { list } = packed(all);
+    return list.packs.map(({ first, end }) =>
+      all
+        .slice(first, end)
+        .map(({ sha256 }) => sha256?.toString('hex'))
+        .join(),
+    );
+  };
+  const before = new Set(packsOf(chunks));
+  expect(before.size).toBeGreaterThan(20);
+  for (const at of [0, 777, 2999]) {
+    const after = packsOf(chunks.with(at, data(128 * KiB, 'another')));
+    expect(after.filter((pack) => !before.has(pack)).length).toBeLessThanOrEqual(4);
+    const longer = packsOf([...chunks.slice(0, at), data(64 * KiB, 'new'), ...chunks.slice(at)]);
+    expect(longer.filter((pack) => !before.has(pack)).length).toBeLessThanOrEqual(4);
+  }
+});
+
+test('an image of tens of gigabytes has packs that fit into a manifest', () => {
+  const chunks = Array.from({ length: 100_000 }, (_, i) => data(CHUNK_LIMIT, i));
+  const { ends } = packed(chunks);
+  expect(ends.length).toBeLessThan(6000);
+  expect(ends.length).toBeGreaterThan(500);
+});
