@@ -13,7 +13,7 @@ export const extents = [1, 64, 1000, 10_000].map((count) => ({
   full: { rounds: count < 10_000 ? 250 : 40, seconds: 8 },
   quick: count === 64 ? undefined : { rounds: count < 10_000 ? 20 : 2, seconds: 0.5, on: ['xfs'] },
   ...(count < 10_000 ? {} : { turn: { thrownAway: 1, counted: 1 }, warmUps: 1 }),
-  targets: count === 1000 ? [atLeastTimesFaster('library', 100, 'C floor, FICLONE')] : [],
+  targets: count === 1000 ? [atLeastTimesFaster('library, packed, sync', 100, 'C floor, FICLONE')] : [],
   async contestants(workspace) {
     const template = await workspace.template(`extents-${count}`);
     return {
@@ -21,6 +21,7 @@ export const extents = [1, 64, 1000, 10_000].map((count) => ({
       contestants: [
         await floorClone(workspace, template),
         await libraryClone(workspace, template),
+        ...(count === 1000 ? [await libraryClone(workspace, template, { packed: true, sync: true })] : []),
         await peer(workspace, template, '@reflink/reflink'),
         await peer(workspace, template, 'fs.copyFile'),
         await peer(workspace, template, 'cp'),

@@ -11,7 +11,7 @@ export const grown = {
   full: { rounds: 250, seconds: 15 },
   quick: { rounds: 8, seconds: 1, on: ['xfs'] },
   targets: [
-    atLeastTimesFaster('library, grown', 100, 'cp + resize2fs'),
+    atLeastTimesFaster('library, packed, grown', 100, 'cp + resize2fs'),
     atMostTimes('library, grown', 1.2, 'library, not grown'),
   ],
   async contestants(workspace) {
@@ -21,6 +21,11 @@ export const grown = {
       contestants: [
         await libraryClone(workspace, template, { name: 'library, not grown' }),
         await libraryClone(workspace, template, { name: 'library, grown', sizeBytes: 8 * 2 ** 30 }),
+        await libraryClone(workspace, template, {
+          name: 'library, packed, grown',
+          sizeBytes: 8 * 2 ** 30,
+          packed: true,
+        }),
         await peer(workspace, template, 'cp + resize2fs'),
       ],
     };

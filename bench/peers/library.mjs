@@ -12,6 +12,7 @@ import { timeNs, timeSyncNs } from '../timing.mjs';
  * @property {number} [sizeBytes] grown to this
  * @property {boolean} [sync] by cloneForVmSync
  * @property {boolean} [pooled] the slot should come from the pool
+ * @property {boolean} [packed] of a sealed image that is packed, in a registry and a clones folder of its own
  */
 
 /** Slots that the pool keeps ready. */
@@ -32,15 +33,16 @@ export const newVmId = () => `bench-${process.pid}-${nextVm++}`;
  * @returns {Promise<Contestant>}
  */
 export async function libraryClone(workspace, template, options = {}) {
-  const { registry = workspace.registry, sizeBytes, sync = false, pooled = false } = options;
-  const { name = sync ? 'library, sync' : 'library' } = options;
+  const { sizeBytes, sync = false, pooled = false, packed = false } = options;
+  const { registry = packed ? await registryForPacked(workspace) : workspace.registry } = options;
+  const { name = `library${packed ? ', packed' : ''}${sync ? ', sync' : ''}` } = options;
   const method = sync ? 'cloneForVmSync' : 'cloneForVm';
   const cloneOptions = { writable: true, ...(sizeBytes === undefined ? {} : { sizeBytes }) };
   const does = `${method}(id, stack, { ${Object.keys(cloneOptions).join(', ')} })`;
   if (typeof registry[method] !== 'function')
     return { name, does, unavailable: `no ${method} in this build` };
   if (typeof registry.prewarm === 'function') {
-    await registry.prewarm(template.stack, { ...cloneOptions, count: pooled ? READY : 0 });
+    await registry.prewarm(template.stack, { ...cloneOptions, count: pooled ? READY : 0, pack: packed });
   }
 
   /** @type {string[]} */
@@ -73,6 +75,20 @@ export async function libraryClone(workspace, template, options = {}) {
     note: () => (notPooled === 0 ? undefined : `${notPooled} slots did not come from the pool`),
     clean: () => releaseAll(registry, made.splice(0)),
   };
+}
+
+/**
+ * What is packed for one contestant would serve the others as well.
+ * @param {Workspace} workspace
+ */
+async function registryForPacked(workspace) {
+  const { library, templateDir } = workspace;
+  const registry = new library.RootfsRegistry({
+    templateDir,
+    clonesDir: await workspace.newFolder('packed'),
+  });
+  workspace.onEnd(() => registry.close());
+  return registry;
 }
 
 /**
