@@ -81,10 +81,14 @@ export class Templates {
     this.#refuseClosed();
     const found = new Map<string, Template>();
     const task = new Task('looking at templates', signal);
+    const batchFrom = (start: number) => paths.slice(start, start + BATCH);
+    let ahead = native().identities(batchFrom(0));
     for (let i = 0; i < paths.length; i += BATCH) {
-      const batch = paths.slice(i, i + BATCH);
+      const batch = batchFrom(i);
+      const identities = await ahead;
       task.checkAborted();
-      const identities = await native().identities(batch);
+      // Meanwhile this thread works on these.
+      ahead = native().identities(batchFrom(i + BATCH));
       const others: LocatedFile[] = [];
       for (const [k, path] of batch.entries()) {
         const identity = identities[k];
