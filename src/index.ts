@@ -39,6 +39,7 @@ export type {
   InspectOptions,
   PulledStack,
   PullOptions,
+  PushedArtifact,
   PushedStack,
   PushOptions,
   RemoteArtifact,

@@ -7,6 +7,7 @@ import { isDigest } from './reference.js';
 import type { Manifest } from './registry-client.js';
 
 export const STACK_TYPE = 'application/vnd.microvm-rootfs.stack.v1';
+export const SNAPSHOT_TYPE = 'application/vnd.microvm-rootfs.snapshot.v1';
 export const PACK_TYPE = 'application/vnd.microvm-rootfs.disk.v1.raw+zstd';
 export const INDEX_TYPE = 'application/vnd.microvm-rootfs.index.v1';
 export const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';

@@ -5,11 +5,11 @@ import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { contentOf, parseArtifact, STACK_TYPE } from './artifact.js';
-import { fetchList } from './assemble-image.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
+import { fetchList, packedImage } from './packed-file.js';
 import { formatReference, type Reference } from './reference.js';
 import { templatesOf } from './reusable-templates.js';
 import { withRegistry } from './transfer.js';
@@ -38,7 +38,10 @@ export async function inspectReference(
         storedBytes: artifact.layers.reduce((sum, { size }) => sum + size, 0),
       };
       if (artifact.artifactType !== STACK_TYPE) return about;
-      const list = await fetchList(task, artifact, { reader: new BlobReader(sources), readOptions: {} });
+      const list = await fetchList(task, packedImage(artifact), {
+        reader: new BlobReader(sources),
+        readOptions: {},
+      });
       const templates = await templatesOf(task, catalog);
       const local = await Promise.all(
         templates.map(({ sha256, identity }) => known.get(sha256, identity.sizeBytes)),

@@ -35,12 +35,13 @@ export async function keepWritten(task: Task, { file, list, missing }: Assembly)
 export async function reuseChunks(
   task: Task,
   assembly: Assembly,
-  templates: readonly Template[],
+  templates: () => Promise<readonly Template[]>,
   known: KnownChunks,
   onReused: (bytes: number) => void,
 ): Promise<void> {
+  if (assembly.missing.size === 0) return;
   const wanted = byDigest(assembly);
-  for (const template of templates) {
+  for (const template of await templates()) {
     if (assembly.missing.size === 0) return;
     task.checkAborted();
     await reuseFrom(task, assembly, wanted, template, known, onReused);

@@ -40,17 +40,21 @@ export interface PushOptions extends TransferOptions {
 }
 
 /** The artifact that was pushed. */
-export interface PushedStack {
+export interface PushedArtifact {
   readonly reference: string;
   /** Of the artifact's manifest: `HOST/NAME@DIGEST` always names these bytes. */
   readonly digest: string;
-  /** Of the image. */
-  readonly sha256: string;
-  readonly sizeBytes: number;
   /** Bytes of blobs that were sent. */
   readonly uploadedBytes: number;
   /** Bytes of blobs that the registry had already. */
   readonly reusedBytes: number;
+}
+
+/** The stack that was pushed. */
+export interface PushedStack extends PushedArtifact {
+  /** Of the image. */
+  readonly sha256: string;
+  readonly sizeBytes: number;
 }
 
 export interface PullOptions extends TransferOptions {
