@@ -6,9 +6,10 @@ import { type Layer, parseArtifact } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { fetchManifest } from './fetch-manifest.js';
-import { fetchList, packedImage } from './packed-file.js';
+import { fetchList } from './packed-file.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
+import { packedFiles } from './snapshot-artifact.js';
 
 /** Packs by the digests of their chunks. */
 export interface BasePacks {
@@ -27,7 +28,7 @@ export async function basePacks(task: Task, client: RegistryClient, base: Refere
   const artifact = parseArtifact(await fetchManifest(task, [source], base, undefined));
   const reading = { reader: new BlobReader([source]), readOptions: {} };
   const packs = new Map<string, BasePack>();
-  for (const packed of [packedImage(artifact)]) {
+  for (const packed of await packedFiles(task, artifact, reading)) {
     const list = await fetchList(task, packed, reading);
     for (const [i, { first, end }] of list.packs.entries()) {
       const frameBytes = Array.from({ length: end - first }, (_, k) => list.frameBytes(first + k));
