@@ -35,10 +35,12 @@ export {
   RootfsRegistry,
   type SnapshotOptions,
 } from './registry.js';
+export type { PulledSnapshot, PullSnapshotOptions, PushedSnapshot } from './remote/snapshot-options.js';
 export type {
   InspectOptions,
   PulledStack,
   PullOptions,
+  PushedArtifact,
   PushedStack,
   PushOptions,
   RemoteArtifact,
@@ -55,7 +57,11 @@ export type { ForkOptions } from './slot/slot-options.js';
 export type { SlotUse } from './slot/slot-use.js';
 export { CLONE_ROOTFS_FILE, CLONE_SIZE_STAMP_FILE, CLONE_STAMP_FILE } from './slot/stamps.js';
 export { safeVmId } from './slot/vm-id.js';
-export { SNAPSHOT_MANIFEST_FILE, type SnapshotFile } from './snapshots/snapshot-manifest.js';
+export {
+  SNAPSHOT_MANIFEST_FILE,
+  type SnapshotFacts,
+  type SnapshotFile,
+} from './snapshots/snapshot-manifest.js';
 export type { NewSnapshot, RestoredRootfs, Snapshot } from './snapshots/snapshots.js';
 export type { Owner } from './system/arguments.js';
 export {

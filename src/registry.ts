@@ -15,6 +15,7 @@ import type { PublishRequest } from './publish/publish.js';
 import type { PublishedStack, PublishOptions, RemoveStackOptions } from './publish/publish-options.js';
 import { KnownChunks } from './remote/known-chunks.js';
 import { PullFolder } from './remote/pull-folder.js';
+import type { PulledSnapshot, PullSnapshotOptions, PushedSnapshot } from './remote/snapshot-options.js';
 import type {
   InspectOptions,
   PulledStack,
@@ -127,6 +128,7 @@ export class RootfsRegistry {
   /** Staging of the catalog itself. */
   readonly #catalogFolder: ManagedFolder;
   readonly #pulls: PullFolder;
+  readonly #snapshotPulls: PullFolder;
   readonly #chunks: KnownChunks;
   readonly #digests: DigestStore;
   readonly #templates: Templates;
@@ -166,6 +168,7 @@ export class RootfsRegistry {
       this.#templateBytes,
       this.#digests,
     );
+    this.#snapshotPulls = new PullFolder(snapshotsFolder.statePath);
     const { sealedImages: images, sealedBytes: bytes } = this.config;
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
     this.#pool = new Pool(this.#folder, this.#background);
@@ -350,7 +353,60 @@ export class RootfsRegistry {
   }
 
   /**
-   * Tells what a reference names, and how much a pull of it would fetch. Only the manifest and the index are fetched.
+   * Pushes a snapshot to an OCI registry as `HOST/NAME:TAG`, with all its files. Each is cut and packed like the image
+   * of a stack: see {@link pushStack}. With the pushed stack of the VM as `base`, what the VM has not changed on its
+   * disk is neither compressed nor sent. The files are verified first, like before a restore.
+   *
+   * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_NOT_FOUND`, `SNAPSHOT_CORRUPT`, `REFERENCE_INVALID`,
+   * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `SOURCE_CHANGED`, `SOURCE_TOO_LARGE` (more than 256
+   * files), `PROGRAM_NOT_FOUND` (`zstd`); for the base `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
+   *
+   * @example
+   * await registry.pushSnapshot('before-move', 'registry.example/moves/vm-1:7', {
+   *   base: 'registry.example/templates/debian-12:2026-11',
+   * });
+   */
+  async pushSnapshot(name: string, reference: string, options: PushOptions = {}): Promise<PushedSnapshot> {
+    const path = this.#snapshots.pathOf(name);
+    const { parsePushOptions } = await import('./remote/transfer-options.js');
+    const { pushSnapshot } = await import('./remote/push-snapshot.js');
+    const { task, ...parsed } = parsePushOptions(`snapshot ${name}`, reference, options);
+    const place = { snapshots: this.#snapshots, registries: this.config.registries };
+    return traced({ operation: 'push', path }, () => pushSnapshot(task, place, { ...parsed, name }));
+  }
+
+  /**
+   * Pulls a snapshot that {@link pushSnapshot} has pushed: the same files and manifest, for {@link restoreSnapshot}.
+   * Chunks of the disk that a template of this host has are copied, first those of the template that the disk descends
+   * from; it need not be here. The rest is fetched. Every chunk and every whole file are compared with their digests.
+   * The snapshot appears by one rename, when all of it is on disk. A pull that was interrupted goes on where it ended.
+   *
+   * Rejects with `REFERENCE_INVALID`, `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS` (another one has the name),
+   * `SNAPSHOT_NAME_COLLISION`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`,
+   * `ARTIFACT_INVALID` (another kind, or damaged), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`),
+   * `PROGRAM_NOT_FOUND` (`zstd`), `ENOSPC`. After any of these there is no new snapshot.
+   *
+   * @example
+   * await registry.pullSnapshot('registry.example/moves/vm-1:7', { name: 'moved' });
+   * await registry.restoreSnapshot('moved', 'vm-1');
+   */
+  async pullSnapshot(reference: string, options: PullSnapshotOptions = {}): Promise<PulledSnapshot> {
+    const { parsePullSnapshotOptions } = await import('./remote/snapshot-options.js');
+    const { pullSnapshot } = await import('./remote/pull-snapshot.js');
+    const { task, ...parsed } = parsePullSnapshotOptions(reference, options);
+    const path = this.#snapshots.pathOf(parsed.name);
+    const place = {
+      snapshots: this.#snapshots,
+      pulls: this.#snapshotPulls,
+      catalog: this.#catalog,
+      known: this.#chunks,
+      registries: this.config.registries,
+    };
+    return traced({ operation: 'pull', path }, () => pullSnapshot(task, place, parsed));
+  }
+
+  /**
+   * Tells what a reference names, and how much a pull of it would fetch. Only manifests and indexes are fetched.
    *
    * Rejects with `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`,
    * `REGISTRY_BUSY`, `ARTIFACT_INVALID`, `DIGEST_MISMATCH`.
@@ -789,7 +845,8 @@ export class RootfsRegistry {
     this.#sealed.stop();
     const failures: unknown[] = [];
     // One that fails leaves no other open.
-    for (const each of [this.#background, this.#snapshots, this.#pulls, this.#catalogFolder, this.#folder]) {
+    const pulls = [this.#pulls, this.#snapshotPulls];
+    for (const each of [this.#background, ...pulls, this.#snapshots, this.#catalogFolder, this.#folder]) {
       await each.close().catch((error: unknown) => failures.push(error));
     }
     this.#sealed.close();

@@ -20,6 +20,7 @@ import { addPublish } from './commands/publish.js';
 import { addRecover } from './commands/recover.js';
 import { addRelease } from './commands/release.js';
 import { addPull, addPush, addRemote } from './commands/remote.js';
+import { addPullSnapshot, addPushSnapshot } from './commands/remote-snapshot.js';
 import { addRmStack } from './commands/rm-stack.js';
 import { addRestore, addRmSnapshot, addSnapshot, addSnapshots } from './commands/snapshot.js';
 import { addStacks } from './commands/stacks.js';
@@ -81,6 +82,8 @@ export function buildProgram(): Command {
     addSnapshots,
     addRestore,
     addRmSnapshot,
+    addPushSnapshot,
+    addPullSnapshot,
     addPrewarm,
     addPool,
     addUsage,

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import {
   optionalFunction,
   optionalSignal,
@@ -35,6 +36,8 @@ export async function allOrNone<T>(
 ): Promise<T[]> {
   const failure = new AbortController();
   const either = AbortSignal.any(signal === undefined ? [failure.signal] : [failure.signal, signal]);
+  // Each job waits for it.
+  setMaxListeners(0, either);
   let first: { readonly error: unknown } | undefined;
   const jobs = start(either).map((job) =>
     job.catch((error: unknown) => {

@@ -7,8 +7,11 @@ import { isDigest } from './reference.js';
 import type { Manifest } from './registry-client.js';
 
 export const STACK_TYPE = 'application/vnd.microvm-rootfs.stack.v1';
+export const SNAPSHOT_TYPE = 'application/vnd.microvm-rootfs.snapshot.v1';
 export const PACK_TYPE = 'application/vnd.microvm-rootfs.disk.v1.raw+zstd';
 export const INDEX_TYPE = 'application/vnd.microvm-rootfs.index.v1';
+/** The manifest of a snapshot, `SHA256SUMS`. */
+export const SNAPSHOT_MANIFEST_TYPE = 'application/vnd.microvm-rootfs.snapshot-manifest.v1';
 export const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 
 const INDEX_TYPES = [
@@ -20,6 +23,10 @@ export const ANNOTATION = {
   sha256: 'vnd.microvm-rootfs.sha256',
   sizeBytes: 'vnd.microvm-rootfs.size',
   image: 'vnd.microvm-rootfs.image-config',
+  /** Of a layer: the file of the snapshot that it belongs to. */
+  file: 'vnd.microvm-rootfs.file',
+  /** The digest of the template that the disk of a snapshot descends from. */
+  source: 'vnd.microvm-rootfs.source-sha256',
 } as const;
 
 export const EMPTY_CONFIG = Buffer.from('{}');

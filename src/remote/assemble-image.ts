@@ -1,37 +1,42 @@
-// Puts the image of an artifact together in a folder: what an interrupted pull has written, what local templates have,
-// and the rest from the registry.
+// Puts images of an artifact together in a folder: what an interrupted pull has written, what local templates have, and
+// the rest from the registry. An image is that of a disk or of a VM's memory.
 
 import { constants as files } from 'node:fs';
 import { chmod, mkdir, open, statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import type { Template } from '../catalog/templates.js';
 import { RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
-import { type Artifact, contentOf, INDEX_TYPE, invalid, type Layer, PACK_TYPE } from './artifact.js';
-import type { BlobReader, ReadOptions } from './blob-reader.js';
-import { ChunkList } from './chunk-list.js';
-import { fetchBlob, fetchPacks, type LocatedPack } from './fetch-pack.js';
-import { type KnownChunks, LIST_BYTES_LIMIT } from './known-chunks.js';
+import type { Layer } from './artifact.js';
+import type { ChunkList } from './chunk-list.js';
+import { fetchPacks, type LocatedPack } from './fetch-pack.js';
+import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
+import { fetchList, type PackedFile, type Reading } from './packed-file.js';
 import type { Pace } from './retry.js';
 import type { TransferProgress } from './transfer-options.js';
 
-export interface Parts {
-  readonly reader: BlobReader;
-  readonly pace: Pace;
-  readonly readOptions: ReadOptions;
-  readonly known: KnownChunks;
-  /** In the order in which they are tried. */
+/** An image that is wanted. */
+export interface WantedImage {
+  /** Its name in the folder. */
+  readonly name: string;
+  readonly packed: PackedFile;
+  /** Templates that may have chunks of it, in the order in which they are tried. */
   readonly templates: () => Promise<readonly Template[]>;
+}
+
+export interface Parts extends Reading {
+  readonly pace: Pace;
+  readonly known: KnownChunks;
   readonly onProgress: ((progress: TransferProgress) => void) | undefined;
 }
 
 export interface Assembled {
-  readonly list: ChunkList;
-  /** Bytes of the image that were not fetched. */
+  /** Of each image. */
+  readonly lists: readonly ChunkList[];
+  /** Bytes of the images that were not fetched. */
   readonly reusedBytes: number;
 }
 
@@ -40,73 +45,68 @@ const MEMORY_BYTES = 32 * 1024 * 1024;
 /** Of packs that are fetched and decompressed together: bytes on the wire, and in the image. */
 const GROUP_LIMITS = { fetched: 8 * 1024 * 1024, written: 64 * 1024 * 1024 };
 
-/** Writes `<folder>/rootfs.ext4`. Its chunks are verified, the image as a whole is not. */
-export async function assembleImage(
+/** Writes the images into `folder`. Their chunks are verified, each image as a whole is not. */
+export async function assembleImages(
   task: Task,
-  artifact: Artifact,
+  images: readonly WantedImage[],
   folder: string,
   parts: Parts,
 ): Promise<Assembled> {
-  const list = await fetchList(task, artifact, parts);
-  await mkdir(folder, { recursive: true, mode: 0o755 });
-  const imagePath = join(folder, TEMPLATE_ROOTFS_FILE);
-  // A pull that was killed just before its end has made it read-only.
-  if (!(await isMissing(imagePath))) await chmod(imagePath, 0o600);
-  const file = await open(imagePath, files.O_RDWR | files.O_CREAT, 0o600);
+  const lists: ChunkList[] = [];
+  for (const { packed } of images) lists.push(await fetchList(task, packed, parts));
+  const bytesTotal = lists.reduce((sum, { dataBytes }) => sum + dataBytes, 0);
+  const done = { reusedBytes: 0, fetchedBytes: 0 };
+  const count = (step: 'reuse' | 'download', bytes: number) => {
+    done[step === 'reuse' ? 'reusedBytes' : 'fetchedBytes'] += bytes;
+    const { reusedBytes, fetchedBytes } = done;
+    parts.onProgress?.({ step, bytesDone: reusedBytes + fetchedBytes, bytesTotal, reusedBytes });
+  };
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const assemblies: Assembly[] = [];
   try {
-    const missing = new Set<number>();
-    for (let i = 0; i < list.count; i++) if (!list.isZero(i)) missing.add(i);
-    const assembly = { imagePath, file, list, missing };
-    const isNew = (await file.stat()).size === 0;
-    await file.truncate(list.sizeBytes);
-    let reusedBytes = isNew ? 0 : await keepWritten(task, assembly);
-    await requireSpace(folder, missing, list);
-    const report = (step: 'reuse' | 'download', bytesDone: number) =>
-      parts.onProgress?.({ step, bytesDone, bytesTotal: list.dataBytes, reusedBytes });
-    await reuseChunks(task, assembly, await parts.templates(), parts.known, (bytes) => {
-      reusedBytes += bytes;
-      report('reuse', reusedBytes);
-    });
-    await fetchMissing(task, artifact, assembly, parts, (bytes) => report('download', reusedBytes + bytes));
-    return { list, reusedBytes };
+    for (const [i, { name }] of images.entries()) {
+      const assembly = await openAssembly(join(folder, name), lists[i] as ChunkList);
+      assemblies.push(assembly);
+      done.reusedBytes += await continueFrom(task, assembly);
+    }
+    await requireSpace(folder, assemblies);
+    for (const [i, { templates }] of images.entries())
+      await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
+        count('reuse', bytes),
+      );
+    for (const [i, { packed }] of images.entries())
+      await fetchMissing(task, packed.packs, assemblies[i] as Assembly, parts, (bytes) =>
+        count('download', bytes),
+      );
+    return { lists, reusedBytes: done.reusedBytes };
   } finally {
-    await file.close();
+    for (const { file } of assemblies) await file.close();
   }
 }
 
-/** Rejects with `ARTIFACT_INVALID` for an index that does not fit the manifest. */
-export async function fetchList(
-  task: Task,
-  artifact: Artifact,
-  { reader, readOptions }: Pick<Parts, 'reader' | 'readOptions'>,
-): Promise<ChunkList> {
-  const indexes = artifact.layers.filter(({ mediaType }) => mediaType === INDEX_TYPE);
-  const [index] = indexes;
-  if (index === undefined || indexes.length > 1)
-    throw invalid(`it has ${indexes.length} index layers, not one`);
-  if (index.size > LIST_BYTES_LIMIT) throw invalid(`its index has ${index.size} bytes`);
-  const list = ChunkList.parse(await fetchBlob(task, reader, index, readOptions));
-  if (list.sizeBytes !== contentOf(artifact).sizeBytes)
-    throw invalid('its index is of an image of another size');
-  const packs = packsOf(artifact);
-  if (list.packs.length !== packs.length || list.packs.some((pack, i) => pack.sizeBytes !== packs[i]?.size))
-    throw invalid('its index does not fit its packs');
-  return list;
+async function openAssembly(path: string, list: ChunkList): Promise<Assembly> {
+  // A pull that was killed just before its end has made it read-only.
+  if (!(await isMissing(path))) await chmod(path, 0o600);
+  const missing = new Set<number>();
+  for (let i = 0; i < list.count; i++) if (!list.isZero(i)) missing.add(i);
+  return { path, file: await open(path, files.O_RDWR | files.O_CREAT, 0o600), list, missing };
 }
 
-export function packsOf({ layers }: Artifact): Layer[] {
-  return layers.filter(({ mediaType }) => mediaType === PACK_TYPE);
+/** Returns the bytes that are there already. */
+async function continueFrom(task: Task, assembly: Assembly): Promise<number> {
+  const { file, list } = assembly;
+  const isNew = (await file.stat()).size === 0;
+  await file.truncate(list.sizeBytes);
+  return isNew ? 0 : keepWritten(task, assembly);
 }
 
 async function fetchMissing(
   task: Task,
-  artifact: Artifact,
-  { imagePath, file, list, missing }: Assembly,
+  layers: readonly Layer[],
+  { path, file, list, missing }: Assembly,
   { reader, pace, readOptions }: Parts,
   onFetched: (bytes: number) => void,
 ): Promise<void> {
-  let fetched = 0;
-  const layers = packsOf(artifact);
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
   const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer }));
   const needed = packs.filter(({ pack }) => isMissingIn(missing, pack.first, pack.end));
@@ -116,20 +116,12 @@ async function fetchMissing(
     ...groups.map((group) => group.reduce((sum, { layer }) => sum + layer.size, 0)),
   );
   pace.limit(Math.floor(MEMORY_BYTES / largest));
+  const image = { fd: file.fd, path };
   await pace.forEach(task, groups, (each, group) =>
     fetchPacks(
       each,
       reader,
-      {
-        list,
-        packs: group,
-        wanted: missing,
-        image: { fd: file.fd, path: imagePath },
-        onWritten: (bytes) => {
-          fetched += bytes;
-          onFetched(fetched);
-        },
-      },
+      { list, packs: group, wanted: missing, image, onWritten: onFetched },
       readOptions,
     ),
   );
@@ -142,12 +134,13 @@ function grouped(list: ChunkList, packs: readonly LocatedPack[]): LocatedPack[][
   let written = 0;
   for (const each of packs) {
     const { pack, layer } = each;
+    const length = list.offset(pack.end) - list.offset(pack.first);
     fetched += layer.size;
-    written += list.offset(pack.end) - list.offset(pack.first);
+    written += length;
     if (fetched > GROUP_LIMITS.fetched || written > GROUP_LIMITS.written) {
       groups.push([]);
       fetched = layer.size;
-      written = list.offset(pack.end) - list.offset(pack.first);
+      written = length;
     }
     groups.at(-1)?.push(each);
   }
@@ -160,9 +153,9 @@ function isMissingIn(missing: ReadonlySet<number>, first: number, end: number): 
 }
 
 /** A full disk is noticed before the first byte is fetched. */
-async function requireSpace(folder: string, missing: ReadonlySet<number>, list: ChunkList): Promise<void> {
+async function requireSpace(folder: string, assemblies: readonly Assembly[]): Promise<void> {
   let needed = 0;
-  for (const chunk of missing) needed += list.length(chunk);
+  for (const { missing, list } of assemblies) for (const chunk of missing) needed += list.length(chunk);
   const { bavail, bsize } = await statfs(folder);
   if (bavail * bsize >= needed) return;
   throw new RootfsError(

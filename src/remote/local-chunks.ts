@@ -11,7 +11,7 @@ import type { KnownChunks } from './known-chunks.js';
 
 /** The image that is being put together. */
 export interface Assembly {
-  readonly imagePath: string;
+  readonly path: string;
   readonly file: FileHandle;
   readonly list: ChunkList;
   /** Chunks of data that are still to be written. */
@@ -36,12 +36,13 @@ export async function keepWritten(task: Task, { file, list, missing }: Assembly)
 export async function reuseChunks(
   task: Task,
   assembly: Assembly,
-  templates: readonly Template[],
+  templates: () => Promise<readonly Template[]>,
   known: KnownChunks,
   onReused: (bytes: number) => void,
 ): Promise<void> {
+  if (assembly.missing.size === 0) return;
   const wanted = byDigest(assembly);
-  for (const template of templates) {
+  for (const template of await templates()) {
     if (assembly.missing.size === 0) return;
     task.checkAborted();
     await reuseFrom(task, assembly, wanted, template, known, onReused);

@@ -11,9 +11,24 @@ const LONGEST = 12 * MiB;
 /** Registries limit manifests to 4 MiB, and each request costs time. Packs of larger images are larger instead. */
 const PACKS_ABOUT = 2500;
 
-/** Where each pack ends, as an index into the chunks. */
-export function packEnds(chunks: ChunkList): number[] {
-  const scale = scaleFor(chunks.dataBytes);
+/** What the packs of all images may take of a manifest. */
+const MANIFEST_ROOM = 3 * MiB;
+
+/**
+ * Where the packs of several images end. They are larger than usual if the manifest would be too long otherwise.
+ * `layerBytes`: what each pack of an image takes of it.
+ */
+export function packEndsOfAll(images: readonly ChunkList[], layerBytes: readonly number[]): number[][] {
+  for (let times = 1; ; times *= 2) {
+    const ends = images.map((chunks) => packEnds(chunks, times));
+    const bytes = ends.reduce((sum, each, i) => sum + each.length * (layerBytes[i] as number), 0);
+    if (bytes <= MANIFEST_ROOM) return ends;
+  }
+}
+
+/** Where each pack ends, as an index into the chunks. `times` makes packs so many times as large as usual. */
+export function packEnds(chunks: ChunkList, times = 1): number[] {
+  const scale = scaleFor(chunks.dataBytes) * times;
   const shortest = SHORTEST * scale;
   const longest = LONGEST * scale;
   // With chunks of 128 KiB, packs have AVERAGE bytes on average.

@@ -1,6 +1,8 @@
-// Where partial pulls lie: <templateDir>/.microvm-rootfs/pulls/<manifest digest>/. One process at a time works on one.
+// Where partial pulls lie: pulls/<manifest digest>/ in our own folder of the catalog, or of the folder of snapshots. One
+// process at a time works on one.
 
 import { mkdir, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { withLock } from '../folder/folder-lock.js';
 import { ManagedFolder } from '../folder/managed-folder.js';
 import { hasCode } from '../system/errors.js';
@@ -11,7 +13,7 @@ const KEPT_MS = 7 * 24 * 3600 * 1000;
 export class PullFolder {
   readonly #folder: ManagedFolder;
 
-  /** `statePath` is that of the catalog. */
+  /** `statePath` is that of the folder which the content goes to, so that a rename can put it there. */
   constructor(statePath: string) {
     this.#folder = new ManagedFolder(`${statePath}/pulls`, 'folder of partial pulls');
   }
@@ -61,10 +63,12 @@ export class PullFolder {
   }
 }
 
+/** Of the folder and all that lies in it. */
 async function lastChange(path: string): Promise<number | undefined> {
+  const inside = await readdir(path, { recursive: true }).catch(() => []);
   const times = await Promise.all(
-    [path, `${path}/stack/rootfs.ext4`].map((each) =>
-      stat(each).then(
+    ['', ...inside].map((name) =>
+      stat(join(path, name)).then(
         ({ mtimeMs }) => mtimeMs,
         () => undefined,
       ),

@@ -2,38 +2,30 @@
 
 import { chmod } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Catalog, StackInfo } from '../catalog/catalog.js';
+import { type Catalog, type StackInfo, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { finishStack } from '../publish/finish-stack.js';
 import { stackExists } from '../publish/place-stack.js';
 import { PUBLIC_MODE, type PublishPrograms } from '../publish/publish.js';
-import { asRootfsError, RootfsError } from '../system/errors.js';
+import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
-import { ANNOTATION, type Artifact, contentOf, invalid, parseArtifact, STACK_TYPE } from './artifact.js';
-import { assembleImage } from './assemble-image.js';
-import { BlobReader } from './blob-reader.js';
-import { type FetchedManifest, fetchManifest } from './fetch-manifest.js';
+import { ANNOTATION, type Artifact, contentOf, invalid, STACK_TYPE } from './artifact.js';
+import { assembleImages } from './assemble-image.js';
 import type { KnownChunks } from './known-chunks.js';
+import { packedImage } from './packed-file.js';
+import { type ArtifactRequest, type Found, pullArtifact } from './pull-artifact.js';
 import type { PullFolder } from './pull-folder.js';
-import { formatReference, type Reference } from './reference.js';
-import type { RegistryClient } from './registry-client.js';
-import { Pace } from './retry.js';
+import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
-import { concurrencyOf, withRegistry } from './transfer.js';
-import type { PulledStack, PullOptions, TransferOptions } from './transfer-options.js';
+import type { PulledStack } from './transfer-options.js';
 
-export interface PullRequest {
+export interface PullRequest extends Omit<ArtifactRequest, 'artifactType'> {
   readonly located: ReturnType<Catalog['located']>;
-  readonly reference: Reference;
   readonly replace: boolean;
-  readonly expectedSha256: string | undefined;
-  readonly platform: string | undefined;
-  readonly verify: PullOptions['verify'];
-  readonly options: TransferOptions;
 }
 
 export interface PullPlace {
@@ -46,36 +38,19 @@ export interface PullPlace {
 }
 
 export async function pullStack(task: Task, place: PullPlace, request: PullRequest): Promise<PulledStack> {
-  const { reference, located } = request;
+  const { folder, pulls, config } = place;
   try {
-    return await withRegistry(place.config.registries, reference, 'pull', async (sources) => {
-      const manifest = await fetchManifest(task, sources, reference, request.platform);
-      await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
-      const artifact = parseArtifact(manifest);
-      if (artifact.artifactType !== STACK_TYPE) throw otherKind(reference, artifact);
-      const { sha256 } = contentOf(artifact);
-      requireExpected(request, sha256);
-      const before = await upToDate(task, place, request, sha256);
-      if (before !== undefined) return unchanged(before, manifest);
-      return await inCatalog(place.folder, () =>
-        place.pulls.hold(task, manifest.digest, async (path) => {
-          // Another process may have pulled it while this one waited.
-          const now = await upToDate(task, place, request, sha256);
-          if (now !== undefined) return unchanged(now, manifest);
-          void place.pulls.removeOld(task).catch(() => {}); // the next pull tries again
-          try {
-            const pulled = await pullInto(task, place, request, sources, artifact, join(path, 'stack'));
-            await place.pulls.discard(path);
-            return { ...pulled, digest: manifest.digest, unchanged: false };
-          } catch (error) {
-            if (isLasting(error)) await place.pulls.discard(path);
-            throw error;
-          }
-        }),
-      );
+    const stack = { ...request, artifactType: STACK_TYPE };
+    return await pullArtifact<PulledStack>(task, config.registries, pulls, stack, {
+      present: async ({ artifact, digest }) => {
+        const found = await upToDate(task, place, request, contentOf(artifact).sha256);
+        return found && unchanged(found, digest);
+      },
+      inFolder: (work) => inCatalog(folder, work),
+      pull: (found, path) => pullInto(task, place, request, found, join(path, 'stack')),
     });
   } catch (error) {
-    throw asRootfsError(`${task.what} as ${located.name}`, error);
+    throw asRootfsError(`${task.what} as ${request.located.name}`, error);
   }
 }
 
@@ -92,35 +67,26 @@ async function pullInto(
   task: Task,
   { folder, catalog, templates, known, config }: PullPlace,
   { reference, located, replace, options }: PullRequest,
-  sources: readonly RegistryClient[],
-  artifact: Artifact,
+  found: Found,
   staged: string,
-): Promise<Omit<PulledStack, 'digest' | 'unchanged'>> {
+): Promise<PulledStack> {
   const { name, templatePath } = located;
+  const { artifact, digest } = found;
   const { sha256, sizeBytes } = contentOf(artifact);
-  const source = formatReference(reference);
-  const pace = new Pace(concurrencyOf(options));
-  let downloadedBytes = 0;
-  const { list, reusedBytes } = await assembleImage(task, artifact, staged, {
-    reader: new BlobReader(sources),
-    pace,
-    readOptions: {
-      onBytes: (count) => {
-        downloadedBytes += count;
-      },
-      onBusy: pace.slowDown,
-    },
-    known,
-    templates: () => reusableTemplates(task, catalog, known, templatePath),
-    onProgress: options.onProgress,
-  });
+  const image = {
+    name: TEMPLATE_ROOTFS_FILE,
+    packed: packedImage(artifact),
+    templates: () => reusableTemplates(task, catalog, known, ({ path }) => path === templatePath),
+  };
+  const parts = { ...found, known, onProgress: options.onProgress };
+  const { lists, reusedBytes } = await assembleImages(task, [image], staged, parts);
   await chmod(staged, 0o755);
   const published = await folder.use(({ handle }) =>
     finishStack(task, handle, templates, config.e2fsckBin, {
       name,
       templatePath,
       staged,
-      source,
+      source: formatReference(reference),
       mode: PUBLIC_MODE,
       config: configOf(artifact),
       requireDigest: (found) => {
@@ -135,9 +101,10 @@ async function pullInto(
       },
     }),
   );
-  await known.put(sha256, list);
+  for (const list of lists) await known.put(sha256, list);
   await forgetOthers(catalog, known).catch(() => {}); // the next pull tries again
-  return { ...published, sizeBytes, format: 'raw', downloadedBytes, reusedBytes };
+  const downloadedBytes = found.downloadedBytes();
+  return { ...published, sizeBytes, format: 'raw', downloadedBytes, reusedBytes, digest, unchanged: false };
 }
 
 /** The stack, if it has this image. Rejects with `STACK_EXISTS` if it has another and that is not to be replaced. */
@@ -153,7 +120,7 @@ async function upToDate(
   return undefined;
 }
 
-function unchanged(stack: StackInfo, { digest }: FetchedManifest): PulledStack {
+function unchanged(stack: StackInfo, digest: string): PulledStack {
   const nothing = { downloadedBytes: 0, reusedBytes: stack.sizeBytes };
   return { ...stack, replaced: false, format: 'raw', digest, ...nothing, unchanged: true };
 }
@@ -174,26 +141,4 @@ function configOf({ annotations }: Artifact): ImageConfig | undefined {
   } catch {
     throw invalid('the image config in its annotations is not JSON');
   }
-}
-
-function requireExpected({ reference, expectedSha256 }: PullRequest, sha256: string): void {
-  if (expectedSha256 === undefined || expectedSha256.toLowerCase() === sha256) return;
-  throw new RootfsError(
-    'DIGEST_MISMATCH',
-    `${formatReference(reference)} is an image with the SHA-256 ${sha256} rather than ${expectedSha256}: ` +
-      'correct the reference or the digest',
-  );
-}
-
-function otherKind(reference: Reference, { artifactType }: Artifact): RootfsError {
-  return invalid(
-    `${formatReference(reference)} is of type ${artifactType || 'unknown'}, not a stack; ` +
-      `for a container image use publishStack('${reference.repository}', 'docker://…')`,
-  );
-}
-
-/** What was fetched is of no use for another try. */
-function isLasting(error: unknown): boolean {
-  const codes = ['ARTIFACT_INVALID', 'DIGEST_MISMATCH', 'IMAGE_INVALID', 'TEMPLATE_CORRUPT', 'E2FSCK_FAILED'];
-  return error instanceof RootfsError && codes.includes(error.code);
 }

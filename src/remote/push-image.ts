@@ -1,4 +1,5 @@
-// Uploads an image as packs and an index. Packs that the registry has already are not sent.
+// Uploads an image, of a disk or of a VM's memory, as packs and an index. Packs that the registry has already are not
+// sent.
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, mkdir, rm, writeFile } from 'node:fs/promises';
@@ -7,10 +8,10 @@ import type { Readable } from 'node:stream';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { blobOf, INDEX_TYPE, type Layer, PACK_TYPE } from './artifact.js';
+import { type BasePacks, packKey } from './base-packs.js';
 import type { ChunkList } from './chunk-list.js';
 import { readFully } from './cut.js';
 import { compress, FrameLengths, zeroFrame } from './frames.js';
-import { packEnds } from './packs.js';
 import type { RegistryClient } from './registry-client.js';
 import type { Pace } from './retry.js';
 
@@ -26,18 +27,16 @@ export interface PushImage {
   readonly pace: Pace;
   readonly file: FileHandle;
   readonly list: ChunkList;
+  /** Where each pack ends, as an index into the chunks. */
+  readonly ends: readonly number[];
+  /** Of each layer. */
+  readonly annotations: Readonly<Record<string, string>>;
   readonly level: number;
   /** For temporary files. */
   readonly workFolder: string;
   /** Packs of an artifact in the same registry that can be used as they are. */
   readonly base: BasePacks | undefined;
   readonly onPack: (imageBytes: number, wasSent: boolean) => void;
-}
-
-/** Packs by the digests of their chunks. */
-export interface BasePacks {
-  readonly repository: string;
-  readonly packs: ReadonlyMap<string, { readonly layer: Layer; readonly frameBytes: readonly number[] }>;
 }
 
 interface Span {
@@ -48,8 +47,7 @@ interface Span {
 
 /** The tag is not touched: that is left to the caller, when all blobs are there. */
 export async function pushImage(task: Task, image: PushImage): Promise<PushedImage> {
-  const { client, pace, list } = image;
-  const ends = packEnds(list);
+  const { client, pace, list, ends, annotations } = image;
   const spans: Span[] = ends.map((end, index) => ({ index, first: ends[index - 1] ?? 0, end }));
   const layers: Layer[] = [];
   const frameBytes = new Uint32Array(list.count);
@@ -64,21 +62,14 @@ export async function pushImage(task: Task, image: PushImage): Promise<PushedIma
         ? { layer: known.layer, lengths: known.frameBytes, wasSent: false }
         : await sendPack(each, image, span);
     frameBytes.set(lengths, span.first);
-    layers[span.index] = layer;
+    layers[span.index] = { ...layer, annotations };
     count(layer, wasSent);
     image.onPack(list.offset(span.end) - list.offset(span.first), wasSent);
   });
   const index = list.withFrames(ends, frameBytes).bytes;
-  const layer = { ...blobOf(index), mediaType: INDEX_TYPE, annotations: {} };
+  const layer = { ...blobOf(index), mediaType: INDEX_TYPE, annotations };
   count(layer, await sendBlob(task, client, index));
   return { layers: [...layers, layer], ...sums };
-}
-
-/** Two packs with the same key hold the same bytes of an image. */
-export function packKey(list: ChunkList, first: number, end: number): string {
-  const hash = createHash('sha256');
-  for (let i = first; i < end; i++) hash.update(list.isZero(i) ? `zeros ${list.length(i)} ` : list.sha256(i));
-  return hash.digest('hex');
 }
 
 /** In this repository, or taken over from that of the base. */

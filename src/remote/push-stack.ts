@@ -1,6 +1,6 @@
 // Pushes a stack to a registry. Its tag is moved last, so readers find the old artifact or the whole new one.
 
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import type { StackInfo } from '../catalog/catalog.js';
 import { unchanged } from '../catalog/templates.js';
@@ -8,14 +8,13 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { ANNOTATION, digestOf, EMPTY_CONFIG, formatArtifact, parseArtifact, STACK_TYPE } from './artifact.js';
-import { fetchList, packsOf } from './assemble-image.js';
-import { BlobReader } from './blob-reader.js';
-import type { ChunkList } from './chunk-list.js';
-import { fetchManifest } from './fetch-manifest.js';
+import { ANNOTATION, STACK_TYPE } from './artifact.js';
+import { basePacks } from './base-packs.js';
 import type { KnownChunks } from './known-chunks.js';
-import { type BasePacks, type PushedImage, packKey, pushImage, sendBlob } from './push-image.js';
-import { formatReference, type Reference } from './reference.js';
+import { packEnds } from './packs.js';
+import { type PushedImage, pushImage } from './push-image.js';
+import { putArtifact } from './put-artifact.js';
+import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { Pace } from './retry.js';
 import { concurrencyOf, withRegistry } from './transfer.js';
@@ -37,23 +36,15 @@ export interface PushPlace {
 
 export async function pushStack(task: Task, place: PushPlace, request: PushRequest): Promise<PushedStack> {
   const { stack, reference } = request;
+  const { sha256, sizeBytes } = stack;
   try {
     return await withRegistry(place.registries, reference, 'pull,push', async (sources) => {
       const client = sources.at(-1) as RegistryClient;
       const pushed = await place.folder.inWorkFolder('push', (workFolder) =>
         pushTemplate(task, place, request, client, workFolder),
       );
-      const emptySent = await sendBlob(task, client, EMPTY_CONFIG);
-      const manifest = formatArtifact(STACK_TYPE, pushed.layers, annotationsOf(stack));
-      await client.putManifest(task, reference.tag as string, manifest);
-      return {
-        reference: formatReference(reference),
-        digest: digestOf(manifest.bytes),
-        sha256: stack.sha256,
-        sizeBytes: stack.sizeBytes,
-        uploadedBytes: pushed.uploadedBytes + (emptySent ? EMPTY_CONFIG.length : 0),
-        reusedBytes: pushed.reusedBytes + (emptySent ? 0 : EMPTY_CONFIG.length),
-      };
+      const content = { artifactType: STACK_TYPE, sha256, sizeBytes, annotations: annotationsOf(stack) };
+      return await putArtifact(task, client, reference, { ...pushed, ...content });
     });
   } catch (error) {
     throw asRootfsError(task.what, error);
@@ -87,6 +78,8 @@ async function pushTemplate(
           pace,
           file,
           list,
+          ends: packEnds(list),
+          annotations: {},
           level,
           workFolder,
           base: base && (await basePacks(task, client, base)),
@@ -105,40 +98,15 @@ async function pushTemplate(
   }
 }
 
-async function requireSame(
-  file: { stat(options: { bigint: true }): Promise<{ ino: bigint }> },
-  inode: bigint,
-  path: string,
-): Promise<void> {
+async function requireSame(file: FileHandle, inode: bigint, path: string): Promise<void> {
   if ((await file.stat({ bigint: true })).ino === inode) return;
   throw new RootfsError(
     'TEMPLATE_CHANGED',
     `template ${path} was replaced while it was opened: push it again`,
-    {
-      path,
-    },
+    { path },
   );
 }
 
-async function basePacks(task: Task, client: RegistryClient, base: Reference): Promise<BasePacks> {
-  const source = client.of(base.repository);
-  const artifact = parseArtifact(await fetchManifest(task, [source], base, undefined));
-  const list: ChunkList = await fetchList(task, artifact, {
-    reader: new BlobReader([source]),
-    readOptions: {},
-  });
-  const layers = packsOf(artifact);
-  const packs = list.packs.map(({ first, end }, i) => {
-    const frameBytes = Array.from({ length: end - first }, (_, k) => list.frameBytes(first + k));
-    return [packKey(list, first, end), { layer: layers[i] as (typeof layers)[number], frameBytes }] as const;
-  });
-  return { repository: base.repository, packs: new Map(packs) };
-}
-
-function annotationsOf({ sha256, sizeBytes, image }: StackInfo): Record<string, string> {
-  return {
-    [ANNOTATION.sha256]: sha256,
-    [ANNOTATION.sizeBytes]: `${sizeBytes}`,
-    ...(image === undefined ? {} : { [ANNOTATION.image]: JSON.stringify(image) }),
-  };
+function annotationsOf({ image }: StackInfo): Record<string, string> {
+  return image === undefined ? {} : { [ANNOTATION.image]: JSON.stringify(image) };
 }

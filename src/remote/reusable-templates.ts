@@ -9,15 +9,15 @@ import type { KnownChunks } from './known-chunks.js';
 // Templates that have to be read for their digest or their chunks: more would take longer than fetching.
 const READ_AT_MOST = 8;
 
-/** First the template that is replaced, then those with known chunks, then the newest of the others. */
+/** First those that are likely to have the chunks, then those with known chunks, then the newest of the others. */
 export async function reusableTemplates(
   task: Task,
   catalog: Catalog,
   known: KnownChunks,
-  replaced: string,
+  isLikely: (template: Template) => boolean,
 ): Promise<Template[]> {
   const cut = await known.names();
-  const rank = ({ path, sha256 }: Template) => (path === replaced ? 0 : cut.has(sha256) ? 1 : 2);
+  const rank = (template: Template) => (isLikely(template) ? 0 : cut.has(template.sha256) ? 1 : 2);
   const newerFirst = (a: Template, b: Template) => Number(b.identity.mtimeNs - a.identity.mtimeNs);
   const templates = await templatesOf(task, catalog);
   templates.sort((a, b) => rank(a) - rank(b) || newerFirst(a, b));

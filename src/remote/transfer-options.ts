@@ -1,7 +1,8 @@
-// What callers of pushStack and pullStack pass in, and get.
+// What callers of pushStack, pullStack and inspectReference pass in, and get. pushSnapshot takes what pushStack takes.
 
 import { parsePlatform } from '../publish/platform.js';
 import type { PublishedStack } from '../publish/publish-options.js';
+import type { SnapshotFacts } from '../snapshots/snapshot-manifest.js';
 import {
   optionalBoolean,
   optionalFunction,
@@ -40,17 +41,21 @@ export interface PushOptions extends TransferOptions {
 }
 
 /** The artifact that was pushed. */
-export interface PushedStack {
+export interface PushedArtifact {
   readonly reference: string;
   /** Of the artifact's manifest: `HOST/NAME@DIGEST` always names these bytes. */
   readonly digest: string;
-  /** Of the image. */
-  readonly sha256: string;
-  readonly sizeBytes: number;
   /** Bytes of blobs that were sent. */
   readonly uploadedBytes: number;
   /** Bytes of blobs that the registry had already. */
   readonly reusedBytes: number;
+}
+
+/** The stack that was pushed. */
+export interface PushedStack extends PushedArtifact {
+  /** Of the image. */
+  readonly sha256: string;
+  readonly sizeBytes: number;
 }
 
 export interface PullOptions extends TransferOptions {
@@ -87,15 +92,20 @@ export interface InspectOptions extends Pick<TransferOptions, 'signal'>, Pick<Pu
 export interface RemoteArtifact {
   readonly reference: string;
   readonly digest: string;
-  /** `application/vnd.microvm-rootfs.stack.v1` for what `pullStack` takes. */
+  /**
+   * `application/vnd.microvm-rootfs.stack.v1` for what `pullStack` takes, `…snapshot.v1` for what `pullSnapshot` takes.
+   */
   readonly artifactType: string;
   /** Bytes of all its layers. */
   readonly storedBytes: number;
-  /** Of the image. Only of stacks, like what follows. */
+  /** Of the image, or of the snapshot's `SHA256SUMS`. Only of stacks and snapshots, like what follows. */
   readonly sha256?: string;
+  /** Of the image, or of all files of the snapshot. */
   readonly sizeBytes?: number;
   /** Bytes that a pull would fetch: compressed chunks that no template with known chunks has. */
   readonly missingBytes?: number;
+  /** Only of snapshots. */
+  readonly snapshot?: SnapshotFacts;
 }
 
 const CONCURRENCY_LIMIT = 64;
@@ -103,7 +113,7 @@ const CONCURRENCY_LIMIT = 64;
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePushOptions(name: string, text: string, options: PushOptions) {
   const reference = parseReference(text);
-  const task = parse(`pushing ${name} to ${formatReference(reference)}`, options, ['base', 'level']);
+  const task = parseTransfer(`pushing ${name} to ${formatReference(reference)}`, options, ['base', 'level']);
   if (reference.tag === undefined || reference.digest !== undefined)
     throw new RootfsError(
       'REFERENCE_INVALID',
@@ -122,13 +132,12 @@ export function parsePushOptions(name: string, text: string, options: PushOption
 export function parsePullOptions(text: string, options: PullOptions) {
   const reference = parseReference(text);
   const keys = ['name', 'replace', 'expectedSha256', 'platform', 'verify'];
-  const task = parse(`pulling ${formatReference(reference)}`, options, keys);
+  const task = parseTransfer(`pulling ${formatReference(reference)}`, options, keys);
   const { expectedSha256, platform, verify } = options;
   const replace = optionalBoolean('replace', options.replace) ?? false;
   optionalFunction('verify', verify);
   parsePlatform(platform);
-  if (expectedSha256 !== undefined && !/^[0-9a-f]{64}$/i.test(String(expectedSha256)))
-    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(expectedSha256)}`);
+  requireExpected(expectedSha256);
   const name = options.name ?? (reference.repository.split('/').at(-1) as string);
   return { task, name, reference, replace, options, expectedSha256, platform, verify };
 }
@@ -146,7 +155,8 @@ export function parseInspectOptions(text: string, options: InspectOptions) {
   };
 }
 
-function parse(what: string, options: TransferOptions, more: readonly string[]): Task {
+/** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. `more`: further options. */
+export function parseTransfer(what: string, options: TransferOptions, more: readonly string[]): Task {
   requireKnownKeys('options', options, [...more, 'concurrency', 'signal', 'onProgress']);
   const { concurrency, onProgress, signal } = options;
   optionalFunction('onProgress', onProgress);
@@ -154,6 +164,12 @@ function parse(what: string, options: TransferOptions, more: readonly string[]):
   if (concurrency !== undefined && !(isCount && concurrency <= CONCURRENCY_LIMIT))
     throw invalid(`concurrency must be an integer from 1 to ${CONCURRENCY_LIMIT}, got ${show(concurrency)}`);
   return new Task(what, optionalSignal(what, signal));
+}
+
+/** Throws `INVALID_ARGUMENT`. */
+export function requireExpected(sha256: unknown): void {
+  if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(String(sha256)))
+    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
 }
 
 function invalid(message: string): RootfsError {

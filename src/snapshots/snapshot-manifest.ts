@@ -30,6 +30,33 @@ export interface SnapshotRecord {
   readonly files: readonly SnapshotFile[];
 }
 
+/** What a snapshot holds. */
+export interface SnapshotFacts {
+  /** The id of the VM it was taken of, as passed to `cloneForVm`. */
+  readonly vmId: string;
+  /** The stack that the disk descends from, if known. */
+  readonly stack: string | undefined;
+  readonly createdAt: Date;
+  /** The disk, `rootfs.ext4`, first. */
+  readonly files: readonly SnapshotFile[];
+}
+
+/** A manifest, as it is in its file and what it says. */
+export interface SnapshotManifest {
+  readonly text: string;
+  readonly record: SnapshotRecord;
+}
+
+/** The first of these names that a snapshot cannot have for a file beside the others. */
+export function unfitName(names: readonly string[]): string | undefined {
+  const seen = new Set<string>([SNAPSHOT_MANIFEST_FILE]);
+  return names.find((name) => {
+    const isTaken = seen.has(name);
+    seen.add(name);
+    return isTaken || !isPlainName(name);
+  });
+}
+
 /** Whether the name is valid for a file, and `sha256sum` writes it without escaping. */
 export function isPlainName(name: string): boolean {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is refused
@@ -72,4 +99,8 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
   } catch {
     return undefined;
   }
+}
+
+export function factsOf({ vmId, stack, createdAt, files }: SnapshotRecord): SnapshotFacts {
+  return { vmId, stack, createdAt: new Date(createdAt), files };
 }

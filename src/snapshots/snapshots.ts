@@ -7,10 +7,11 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 
+import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
-import { native, type OpenedSource } from '../addon/native.js';
+import { native } from '../addon/native.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -19,7 +20,13 @@ import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
 import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
-import { type SlotImage, sourceChangedError, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
+import {
+  requireUnchanged,
+  type SlotImage,
+  sourceChangedError,
+  type TemplateBytes,
+  withSlotImage,
+} from '../slot/slot-image.js';
 import type { CopyOptions } from '../slot/slot-options.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
@@ -32,13 +39,18 @@ import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { inOneFolder } from './one-folder.js';
-import { corrupt, openSnapshotFile, verifyAll } from './snapshot-files.js';
+import { closeAll, isThere, type OpenSnapshot, openFiles, withSnapshot } from './open-snapshot.js';
+import { verifyAll, type Watched } from './snapshot-files.js';
 import {
+  factsOf,
+  formatManifest,
   isPlainName,
   MANIFEST_BYTES_LIMIT,
   parseManifest,
   SNAPSHOT_MANIFEST_FILE,
+  type SnapshotFacts,
   type SnapshotFile,
+  type SnapshotManifest,
   type SnapshotRecord,
 } from './snapshot-manifest.js';
 import {
@@ -51,17 +63,10 @@ import {
 } from './take-snapshot.js';
 import { type VerifiedSnapshot, VerifiedSnapshots } from './verified-snapshots.js';
 
-export interface Snapshot {
+export interface Snapshot extends SnapshotFacts {
   readonly name: string;
   /** Its folder. */
   readonly path: string;
-  /** The id of the VM it was taken of, as passed to `cloneForVm`. */
-  readonly vmId: string;
-  /** The stack that the disk descends from, if known. */
-  readonly stack: string | undefined;
-  readonly createdAt: Date;
-  /** The disk, `rootfs.ext4`, first. */
-  readonly files: readonly SnapshotFile[];
 }
 
 export interface NewSnapshot extends Snapshot, Scattered {
@@ -114,7 +119,7 @@ export class Snapshots {
     refuseInUse: boolean,
     { signal, onProgress }: Watcher,
   ): Promise<NewSnapshot> {
-    const path = this.#pathOf(name);
+    const path = this.pathOf(name);
     const task = new Task(`making snapshot ${path} of VM ${vm.safe}`, signal);
     requireNames(others);
     try {
@@ -128,7 +133,7 @@ export class Snapshots {
             const copies = await copyAll(task, sources, staged);
             const files = await describeCopies({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
-            await publish(staged, path, record);
+            await publish(staged, path, formatManifest(record));
             await this.#flushNames(path);
             const strategies = copies.map(({ strategy }) => strategy);
             const { extents } = copies[0] as CopiedFile;
@@ -174,7 +179,7 @@ export class Snapshots {
     }
     for (const name of names) {
       if (!isPlainName(name)) continue;
-      const path = this.#pathOf(name);
+      const path = this.pathOf(name);
       const record = parseManifest(
         (await readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT)) ?? '',
       );
@@ -182,13 +187,68 @@ export class Snapshots {
     }
   }
 
+  /**
+   * Runs `work` with the snapshot's open files, which are verified first. Rejects with `SOURCE_CHANGED` if somebody
+   * wrote to one of them meanwhile.
+   */
+  async read<T>(name: string, watched: Watched, work: (open: OpenSnapshot) => Promise<T>): Promise<T> {
+    const path = this.pathOf(name);
+    await this.#refuseOtherSpelling(name);
+    return withSnapshot(path, async (open) => {
+      await this.#verified.verify(path, open.record, open.sources, watched);
+      const result = await work(open);
+      for (const { source, info } of open.sources)
+        await requireUnchanged(watched.task.what, source, info.identity);
+      return result;
+    });
+  }
+
+  /**
+   * The snapshot, if its manifest has this digest. Undefined if there is none of that name. Reads no other file.
+   * Rejects with `SNAPSHOT_EXISTS` if it is another one.
+   */
+  async find(name: string, manifestSha256: string): Promise<Snapshot | undefined> {
+    const path = this.pathOf(name);
+    await this.#refuseOtherSpelling(name);
+    if (await isMissing(path)) return undefined;
+    return withSnapshot(path, async ({ text, record }) => {
+      if (createHash('sha256').update(text).digest('hex') !== manifestSha256) throw snapshotExistsError(path);
+      return snapshotOf(name, path, record);
+    }).catch(unlessMissing);
+  }
+
+  /**
+   * Publishes the files that lie in `staged`, flushed and read-only, once they have the digests of the manifest.
+   * Rejects with `SNAPSHOT_CORRUPT`, `SNAPSHOT_EXISTS`.
+   */
+  async place(name: string, { text, record }: SnapshotManifest, staged: string, watched: Watched) {
+    const path = this.pathOf(name);
+    const sources = await openFiles(staged, record);
+    try {
+      await verifyAll(staged, record, sources, watched);
+      watched.task.checkAborted();
+      await publish(staged, path, text);
+      await this.#flushNames(path);
+      // So that the first restore need not read them again.
+      await this.#verified.remember(path, record, sources);
+      return snapshotOf(name, path, record);
+    } finally {
+      closeAll(sources);
+    }
+  }
+
+  /** Opens, and if need be makes, the folder of snapshots. The default one is inside the clones folder. */
+  inFolder<T>(work: () => Promise<T>): Promise<T> {
+    return this.#clones.use(() => this.folder.use(work));
+  }
+
   /** Reads every file again. */
   async verify(name: string, { signal, onProgress }: Watcher): Promise<Snapshot> {
-    const path = this.#pathOf(name);
+    const path = this.pathOf(name);
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
       await this.#refuseOtherSpelling(name);
-      return await this.#withFiles(path, async (record, sources) => {
+      return await withSnapshot(path, async ({ record, sources }) => {
         await verifyAll(path, record, sources, { task, onProgress });
         return snapshotOf(name, path, record);
       });
@@ -204,14 +264,14 @@ export class Snapshots {
     options: CopyOptions,
     onProgress: Watcher['onProgress'],
   ): Promise<RestoredRootfs> {
-    const path = this.#pathOf(name);
+    const path = this.pathOf(name);
     const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
     try {
       let verified = this.#verified.remembered(path);
       if (verified === undefined) await this.#refuseOtherSpelling(name);
       for (let round = 0; round < ROUNDS; round++) {
         verified ??= await this.#verifying.join(path, task, (shared) =>
-          this.#withFiles(path, (record, sources) =>
+          withSnapshot(path, ({ record, sources }) =>
             this.#verified.verify(path, record, sources, { task: shared, onProgress }),
           ),
         );
@@ -254,7 +314,7 @@ export class Snapshots {
 
   /** False if there was none. */
   async remove(name: string): Promise<boolean> {
-    const path = this.#pathOf(name);
+    const path = this.pathOf(name);
     const what = `removing snapshot ${path}`;
     try {
       await this.#refuseOtherSpelling(name);
@@ -290,7 +350,8 @@ export class Snapshots {
     );
   }
 
-  #pathOf(name: unknown): string {
+  /** Throws `INVALID_SNAPSHOT_NAME`. */
+  pathOf(name: unknown): string {
     if (isPath(name) && isPlainName(name)) return `${this.folder.path}/${name}`;
     throw new RootfsError(
       'INVALID_SNAPSHOT_NAME',
@@ -298,51 +359,10 @@ export class Snapshots {
         'characters or a leading dot',
     );
   }
-
-  async #withFiles<T>(
-    path: string,
-    work: (record: SnapshotRecord, sources: readonly OpenedSource[]) => Promise<T>,
-  ): Promise<T> {
-    const { record, sources } = await inOneFolder(
-      path,
-      () => openAll(path),
-      ({ sources }) => closeAll(sources),
-    );
-    try {
-      return await work(record, sources);
-    } finally {
-      closeAll(sources);
-    }
-  }
 }
 
-async function openAll(path: string): Promise<{ record: SnapshotRecord; sources: OpenedSource[] }> {
-  const record = await readRecord(path);
-  const sources: OpenedSource[] = [];
-  try {
-    for (const { name, sizeBytes } of record.files) {
-      const file = join(path, name);
-      const opened = await openSnapshotFile(file);
-      sources.push(opened);
-      const found = opened.info.identity.sizeBytes;
-      if (found !== sizeBytes) throw corrupt(file, `it has ${found} bytes rather than ${sizeBytes}`);
-    }
-    return { record, sources };
-  } catch (error) {
-    closeAll(sources);
-    throw error;
-  }
-}
-
-function closeAll(sources: readonly OpenedSource[]): void {
-  for (const { source } of sources) native().dispose(source);
-}
-
-/** Rejects with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot. */
-async function isThere(path: string): Promise<boolean> {
-  if (await isMissing(path)) return false;
-  await readRecord(path);
-  return true;
+function unlessMissing(error: unknown): undefined {
+  if (!hasCode(error, 'SNAPSHOT_NOT_FOUND')) throw error;
 }
 
 /** Remembered facts about a snapshot may be about files that it had before. */
@@ -350,16 +370,6 @@ function unlessChanged(error: unknown): undefined {
   if (!hasCode(error, 'SOURCE_CHANGED')) throw error;
 }
 
-async function readRecord(path: string): Promise<SnapshotRecord> {
-  if (await isMissing(path)) {
-    throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
-  }
-  const file = join(path, SNAPSHOT_MANIFEST_FILE);
-  const record = parseManifest((await readOwnFile(file, MANIFEST_BYTES_LIMIT)) ?? '');
-  if (record === undefined) throw corrupt(file, 'it is missing, or not a manifest of ours');
-  return record;
-}
-
-function snapshotOf(name: string, path: string, { vmId, stack, createdAt, files }: SnapshotRecord): Snapshot {
-  return { name, path, vmId, stack, createdAt: new Date(createdAt), files };
+function snapshotOf(name: string, path: string, record: SnapshotRecord): Snapshot {
+  return { name, path, ...factsOf(record) };
 }

@@ -13,13 +13,7 @@ import { failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { hashAll, type Watched } from './snapshot-files.js';
-import {
-  formatManifest,
-  isPlainName,
-  SNAPSHOT_MANIFEST_FILE,
-  type SnapshotFile,
-  type SnapshotRecord,
-} from './snapshot-manifest.js';
+import { SNAPSHOT_MANIFEST_FILE, type SnapshotFile, unfitName } from './snapshot-manifest.js';
 
 /** An open file that goes into the snapshot. */
 export interface SnapshotSource {
@@ -29,24 +23,19 @@ export interface SnapshotSource {
 }
 
 // More than any guest's memory. A VMM can make a file of holes a petabyte long, and hashing it would take weeks.
-const FILE_BYTES_LIMIT = 2 ** 40;
+export const FILE_BYTES_LIMIT = 2 ** 40;
 
 const READ_ONLY = { owner: undefined, mode: 0o400 };
 
 /** Throws `INVALID_ARGUMENT` if the files cannot share one folder with each other and the disk. */
 export function requireNames(others: readonly string[]): void {
-  const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
-  const seen = new Set<string>([SNAPSHOT_MANIFEST_FILE]);
-  for (const name of names) {
-    if (!isPlainName(name) || seen.has(name)) {
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
-        `a snapshot cannot hold a file named ${show(name)}: names must differ from each other and from ` +
-          `${CLONE_ROOTFS_FILE} and ${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
-      );
-    }
-    seen.add(name);
-  }
+  const wrong = unfitName([CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))]);
+  if (wrong === undefined) return;
+  throw new RootfsError(
+    'INVALID_ARGUMENT',
+    `a snapshot cannot hold a file named ${show(wrong)}: names must differ from each other and from ` +
+      `${CLONE_ROOTFS_FILE} and ${SNAPSHOT_MANIFEST_FILE}, and have no "\\", control characters or leading dot`,
+  );
 }
 
 /**
@@ -129,9 +118,9 @@ export async function describeCopies(
 }
 
 /** Writes the manifest and publishes the snapshot. Rejects with `SNAPSHOT_EXISTS`. */
-export async function publish(staged: string, path: string, record: SnapshotRecord): Promise<void> {
-  const manifest = join(staged, SNAPSHOT_MANIFEST_FILE);
-  await writeFile(manifest, formatManifest(record), { mode: 0o444, flush: true });
+export async function publish(staged: string, path: string, manifest: string): Promise<void> {
+  const file = join(staged, SNAPSHOT_MANIFEST_FILE);
+  await writeFile(file, manifest, { mode: 0o444, flush: true });
   await flush(staged);
   try {
     await rename(staged, path);

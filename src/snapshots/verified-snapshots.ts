@@ -49,7 +49,7 @@ export class VerifiedSnapshots {
     const isKnown = record.files.every(({ sha256 }, i) => digests[i] === sha256);
     if (!isKnown) {
       await verifyAll(path, record, sources, watched);
-      await this.#keep(path, record, sources);
+      await this.remember(path, record, sources);
     }
     const verified = { record, identities: sources.map(({ info }) => info.identity) };
     if (sources.every(isSettled)) {
@@ -60,8 +60,11 @@ export class VerifiedSnapshots {
     return verified;
   }
 
-  /** Snapshots are flushed when they are made. So if a digest survives a power cut, its data does too. */
-  async #keep(path: string, record: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
+  /**
+   * Files with the digests of the record. Snapshots are flushed when they are made, so if a digest survives a power
+   * cut, its data does too.
+   */
+  async remember(path: string, record: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
     for (const [i, opened] of sources.entries()) {
       const sha256 = record.files[i]?.sha256 as string;
       if (isSettled(opened)) await this.#digests.put(located(path, record, i, opened), sha256);

@@ -7,7 +7,7 @@ export interface RegistrySetting {
   readonly insecure?: boolean;
   /** A PEM file with the certificate authorities that may have signed its certificate. */
   readonly ca?: string;
-  /** Hosts that `pullStack` asks first, in this order. What they send is verified like everything else. */
+  /** Hosts that pulls ask first, in this order. What they send is verified like everything else. */
   readonly mirrors?: readonly string[];
   /** Further hosts that may issue tokens for this registry, such as `auth.example` or `auth.internal:5001`. */
   readonly realms?: readonly string[];

@@ -1,8 +1,8 @@
-// push, pull and remote: what they print, and how they end.
+// push, pull and remote, of templates and snapshots: what they print, and how they end.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { hostFor, publishFiles } from '../fixtures/fleet.js';
+import { hostFor, hostWithSnapshot, publishFiles } from '../fixtures/fleet.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
 import { lacks } from '../fixtures/tools.js';
 import { cli, cliError, cliJson } from './run-cli.js';
@@ -42,6 +42,42 @@ describe.skipIf(missing !== undefined)(
       expect(await cliError(b, ['pull', `${registry}/app:none`, ...settings])).toBe('REGISTRY_NOT_FOUND 3');
       expect(await cliError(b, ['pull', 'app'])).toBe('REFERENCE_INVALID 2');
       expect(await cliError(b, ['push', 'none', reference, ...settings])).toBe('STACK_NOT_FOUND 3');
+    });
+
+    test('pushes, shows and pulls a snapshot', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostWithSnapshot([registry]), await hostFor([registry])];
+      const config = join(a.root, 'settings.json');
+      await writeFile(config, JSON.stringify({ registries: { [registry]: { insecure: true } } }));
+      const settings = ['--config', config];
+      const reference = `${registry}/moves:1`;
+      const pushed = await cliJson<{ digest: string; sha256: string }>(a, [
+        'push-snapshot',
+        'before',
+        reference,
+        ...settings,
+      ]);
+      expect(pushed).toMatchObject({ reference, reusedBytes: 0 });
+      const { stdout: shown } = await cli(b, ['remote', reference, ...settings]);
+      expect(shown).toMatch(/^VM +vm\/1\n.*^Files +rootfs.ext4, vm 1.mem, state\n/ms);
+      const pull = ['pull-snapshot', reference, '--name', 'mine', '--sha256', pushed.sha256, ...settings];
+      const { stdout } = await cli(b, pull);
+      expect(stdout).toMatch(/Fetched +6\.\d MiB\n/);
+      expect(stdout).toMatch(/Snapshot +mine\n/);
+      expect(await cliJson(b, pull)).toMatchObject({
+        name: 'mine',
+        vmId: 'vm/1',
+        stack: 'app',
+        files: [{ name: 'rootfs.ext4' }, { name: 'vm 1.mem' }, { name: 'state', sizeBytes: 0 }],
+        digest: pushed.digest,
+        downloadedBytes: 0,
+        unchanged: true,
+      });
+      expect(await cliJson(b, ['restore', 'mine', 'vm-2'])).toMatchObject({ vmId: 'vm-2' });
+      expect(await cliError(b, ['pull', reference, ...settings])).toBe('ARTIFACT_INVALID 1');
+      expect(await cliError(b, ['push-snapshot', 'none', reference, ...settings])).toBe(
+        'SNAPSHOT_NOT_FOUND 3',
+      );
     });
   },
 );

@@ -1,11 +1,11 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import type { PulledStack, PushedStack, RemoteArtifact } from '../../index.js';
+import type { PulledStack, PushedSnapshot, PushedStack, RemoteArtifact } from '../../index.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
 import { parseDigest, stackFacts } from './publish.js';
 
-interface PushFlags {
+export interface PushFlags {
   readonly base?: string;
   readonly level?: number;
   readonly concurrency?: number;
@@ -19,7 +19,7 @@ interface PullFlags {
   readonly concurrency?: number;
 }
 
-const REFERENCE = 'HOST/NAME:TAG or HOST/NAME@sha256:…';
+export const REFERENCE = 'HOST/NAME:TAG or HOST/NAME@sha256:…';
 
 export function addPush(program: Command): void {
   program
@@ -100,7 +100,8 @@ export function addRemote(program: Command): void {
     .addHelpText(
       'after',
       `
-JSON: { "reference", "digest", "artifactType", "storedBytes", "sha256"?, "sizeBytes"?, "missingBytes"? }
+JSON: { "reference", "digest", "artifactType", "storedBytes", "sha256"?, "sizeBytes"?, "missingBytes"?,
+  "snapshot"?: { "vmId", "stack"?, "createdAt", "files": [{ "name", "sizeBytes", "sha256" }] } }
 
 Example:
   microvm-rootfs remote registry.example/templates/debian-12:2026-11`,
@@ -113,14 +114,14 @@ Example:
     );
 }
 
-function pushedText({
+export function pushedText({
   reference,
   digest,
   sha256,
   sizeBytes,
   uploadedBytes,
   reusedBytes,
-}: PushedStack): string {
+}: PushedStack | PushedSnapshot): string {
   return details({
     Reference: reference,
     Digest: digest,
@@ -142,7 +143,8 @@ function pulledText(pulled: PulledStack): string {
 }
 
 function artifactText(artifact: RemoteArtifact): string {
-  const { reference, digest, artifactType, storedBytes, sha256, sizeBytes, missingBytes } = artifact;
+  const { reference, digest, artifactType, storedBytes, sha256, sizeBytes, missingBytes, snapshot } =
+    artifact;
   return details({
     Reference: reference,
     Digest: digest,
@@ -151,10 +153,14 @@ function artifactText(artifact: RemoteArtifact): string {
     Size: sizeBytes === undefined ? undefined : formatSize(sizeBytes),
     'To fetch': missingBytes === undefined ? undefined : `at most ${formatSize(missingBytes)}`,
     'SHA-256': sha256,
+    VM: snapshot?.vmId,
+    Stack: snapshot?.stack,
+    Created: snapshot?.createdAt.toISOString().slice(0, 19),
+    Files: snapshot?.files.map(({ name }) => name).join(', '),
   });
 }
 
-function parseCount(text: string): number {
+export function parseCount(text: string): number {
   if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError('It must be a whole number from 1 to 99.');
   return Number(text);
 }

@@ -1,0 +1,121 @@
+// What every pull does, whatever the artifact holds: the manifest first, then only what is not here, in a folder that an
+// interrupted pull leaves for the next one.
+
+import type { RegistrySettings } from '../system/config.js';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import { type Artifact, contentOf, invalid, parseArtifact, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
+import { BlobReader } from './blob-reader.js';
+import { fetchManifest } from './fetch-manifest.js';
+import type { Reading } from './packed-file.js';
+import type { PullFolder } from './pull-folder.js';
+import { formatReference, type Reference } from './reference.js';
+import { Pace } from './retry.js';
+import { concurrencyOf, withRegistry } from './transfer.js';
+import type { PullOptions, TransferOptions } from './transfer-options.js';
+
+export interface ArtifactRequest {
+  readonly reference: Reference;
+  readonly artifactType: string;
+  readonly expectedSha256: string | undefined;
+  readonly platform: string | undefined;
+  readonly verify: PullOptions['verify'];
+  readonly options: TransferOptions;
+}
+
+/** The artifact, and how its blobs are read. */
+export interface Found extends Reading {
+  readonly artifact: Artifact;
+  /** Of its manifest. */
+  readonly digest: string;
+  readonly pace: Pace;
+  /** Bytes of blobs that have come so far. */
+  readonly downloadedBytes: () => number;
+}
+
+export interface PullSteps<T> {
+  /** The result, if this host has the content already. Called again when another pull has ended. */
+  readonly present: (found: Found) => Promise<T | undefined>;
+  /** Opens, and if need be makes, the folder that the content goes to. */
+  readonly inFolder: (work: () => Promise<T>) => Promise<T>;
+  /** Fetches into this folder, which stays if the pull is interrupted, and puts the content where it belongs. */
+  readonly pull: (found: Found, path: string) => Promise<T>;
+}
+
+export async function pullArtifact<T>(
+  task: Task,
+  registries: RegistrySettings,
+  pulls: PullFolder,
+  request: ArtifactRequest,
+  steps: PullSteps<T>,
+): Promise<T> {
+  const { reference } = request;
+  return withRegistry(registries, reference, 'pull', async (sources) => {
+    const manifest = await fetchManifest(task, sources, reference, request.platform);
+    await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
+    const artifact = parseArtifact(manifest);
+    requireKind(request, artifact);
+    requireExpected(request, contentOf(artifact).sha256);
+    const found = foundIn(artifact, manifest.digest, new BlobReader(sources), request.options);
+    const before = await steps.present(found);
+    if (before !== undefined) return before;
+    return steps.inFolder(() =>
+      pulls.hold(task, manifest.digest, async (path) => {
+        // Another process may have pulled it while this one waited.
+        const now = await steps.present(found);
+        if (now !== undefined) return now;
+        void pulls.removeOld(task).catch(() => {}); // the next pull tries again
+        try {
+          const pulled = await steps.pull(found, path);
+          await pulls.discard(path);
+          return pulled;
+        } catch (error) {
+          if (isLasting(error)) await pulls.discard(path);
+          throw error;
+        }
+      }),
+    );
+  });
+}
+
+function foundIn(artifact: Artifact, digest: string, reader: BlobReader, options: TransferOptions): Found {
+  const pace = new Pace(concurrencyOf(options));
+  let bytes = 0;
+  const readOptions = {
+    onBytes: (count: number) => {
+      bytes += count;
+    },
+    onBusy: pace.slowDown,
+  };
+  return { artifact, digest, reader, readOptions, pace, downloadedBytes: () => bytes };
+}
+
+function requireKind({ reference, artifactType }: ArtifactRequest, artifact: Artifact): void {
+  const found = artifact.artifactType;
+  if (found === artifactType) return;
+  throw invalid(`${formatReference(reference)} is ${describeKind(found, reference)}`);
+}
+
+function describeKind(artifactType: string, { repository }: Reference): string {
+  if (artifactType === STACK_TYPE) return 'a stack, not a snapshot: pull it with pullStack';
+  if (artifactType === SNAPSHOT_TYPE) return 'a snapshot, not a stack: pull it with pullSnapshot';
+  return (
+    `of type ${artifactType || 'unknown'}, neither a stack nor a snapshot; ` +
+    `for a container image use publishStack('${repository}', 'docker://…')`
+  );
+}
+
+function requireExpected({ reference, expectedSha256 }: ArtifactRequest, sha256: string): void {
+  if (expectedSha256 === undefined || expectedSha256.toLowerCase() === sha256) return;
+  throw new RootfsError(
+    'DIGEST_MISMATCH',
+    `${formatReference(reference)} has content with the SHA-256 ${sha256} rather than ${expectedSha256}: ` +
+      'correct the reference or the digest',
+  );
+}
+
+/** What was fetched is of no use for another try. */
+function isLasting(error: unknown): boolean {
+  const codes = ['ARTIFACT_INVALID', 'DIGEST_MISMATCH', 'IMAGE_INVALID', 'TEMPLATE_CORRUPT', 'E2FSCK_FAILED'];
+  return error instanceof RootfsError && codes.includes(error.code);
+}

@@ -1,0 +1,198 @@
+// Pushes a snapshot to a registry: its manifest, and each of its files cut and packed like the image of a stack.
+
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { OpenSnapshot } from '../snapshots/open-snapshot.js';
+import type { SnapshotRecord } from '../snapshots/snapshot-manifest.js';
+import type { Snapshots } from '../snapshots/snapshots.js';
+import type { RegistrySettings } from '../system/config.js';
+import { asRootfsError, RootfsError } from '../system/errors.js';
+import type { Progress } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
+import { ANNOTATION, blobOf, SNAPSHOT_MANIFEST_TYPE, SNAPSHOT_TYPE } from './artifact.js';
+import { basePacks } from './base-packs.js';
+import type { ChunkList } from './chunk-list.js';
+import { cutImage } from './cut.js';
+import { packEndsOfAll } from './packs.js';
+import { type PushedImage, pushImage, sendBlob } from './push-image.js';
+import { putArtifact } from './put-artifact.js';
+import type { Reference } from './reference.js';
+import type { RegistryClient } from './registry-client.js';
+import { Pace } from './retry.js';
+import { FILES_LIMIT } from './snapshot-artifact.js';
+import type { PushedSnapshot } from './snapshot-options.js';
+import { concurrencyOf, withRegistry } from './transfer.js';
+import type { TransferOptions, TransferProgress } from './transfer-options.js';
+
+export interface PushSnapshotRequest {
+  readonly name: string;
+  readonly reference: Reference;
+  readonly base: Reference | undefined;
+  readonly level: number;
+  readonly options: TransferOptions;
+}
+
+export interface PushSnapshotPlace {
+  readonly snapshots: Snapshots;
+  readonly registries: RegistrySettings;
+}
+
+/** Bytes of a layer in the manifest, without the name of its file. */
+const LAYER_BYTES = 256;
+
+export async function pushSnapshot(
+  task: Task,
+  { snapshots, registries }: PushSnapshotPlace,
+  request: PushSnapshotRequest,
+): Promise<PushedSnapshot> {
+  const { name, reference, options } = request;
+  try {
+    return await withRegistry(registries, reference, 'pull,push', async (sources) => {
+      const client = sources.at(-1) as RegistryClient;
+      const onProgress = (progress: Progress) =>
+        options.onProgress?.({ step: 'check', ...progress, reusedBytes: 0 });
+      const pushed = await snapshots.read(name, { task, onProgress }, async (snapshot) => {
+        const sent = await snapshots.folder.inWorkFolder('push', (workFolder) =>
+          pushFiles(task, request, snapshot, client, workFolder),
+        );
+        return { ...sent, ...contentOf(snapshot) };
+      });
+      return await putArtifact(task, client, reference, { artifactType: SNAPSHOT_TYPE, ...pushed });
+    });
+  } catch (error) {
+    throw asRootfsError(task.what, error);
+  }
+}
+
+function contentOf({ text, record }: OpenSnapshot) {
+  return {
+    sha256: blobOf(Buffer.from(text)).digest.replace('sha256:', ''),
+    sizeBytes: totalBytes(record),
+    annotations: { [ANNOTATION.source]: record.sourceSha256 },
+  };
+}
+
+/** All files are open from the start: what happens to their names meanwhile is no matter. */
+async function pushFiles(
+  task: Task,
+  request: PushSnapshotRequest,
+  snapshot: OpenSnapshot,
+  client: RegistryClient,
+  workFolder: string,
+): Promise<PushedImage> {
+  const count = snapshot.record.files.length;
+  if (count > FILES_LIMIT)
+    throw new RootfsError(
+      'SOURCE_TOO_LARGE',
+      `the snapshot has ${count} files, an artifact may have ${FILES_LIMIT}: take it with fewer files`,
+    );
+  const files: FileHandle[] = [];
+  try {
+    for (const [i, { name }] of snapshot.record.files.entries()) {
+      const file = await open(join(snapshot.path, name), 'r');
+      files.push(file);
+      await requireSame(file, snapshot, i);
+    }
+    return await pushOpened(task, request, snapshot, files, client, workFolder);
+  } finally {
+    for (const file of files) await file.close();
+  }
+}
+
+async function requireSame(file: FileHandle, { path, sources }: OpenSnapshot, index: number): Promise<void> {
+  if ((await file.stat({ bigint: true })).ino === sources[index]?.info.identity.inode) return;
+  throw new RootfsError(
+    'SOURCE_CHANGED',
+    `snapshot ${path} was replaced while it was opened: push it again`,
+    {
+      path,
+    },
+  );
+}
+
+async function pushOpened(
+  task: Task,
+  { base, level, options }: PushSnapshotRequest,
+  { text, record }: OpenSnapshot,
+  files: readonly FileHandle[],
+  client: RegistryClient,
+  workFolder: string,
+): Promise<PushedImage> {
+  const progress = new PushProgress(record, options.onProgress);
+  const lists = await cutAll(task, record, files, progress);
+  const ends = packEndsOfAll(
+    lists,
+    record.files.map(({ name }) => LAYER_BYTES + 2 * Buffer.byteLength(name)),
+  );
+  const pace = new Pace(concurrencyOf(options));
+  client.onBusy = pace.slowDown;
+  const to = { client, pace, level, workFolder, base: base && (await basePacks(task, client, base)) };
+  const parts: PushedImage[] = [];
+  for (const [i, { name }] of record.files.entries()) {
+    const list = lists[i] as ChunkList;
+    const file = files[i] as FileHandle;
+    const annotations = { [ANNOTATION.file]: name };
+    const onPack = (bytes: number, wasSent: boolean) => progress.packed(bytes, wasSent);
+    parts.push(await pushImage(task, { ...to, file, list, ends: ends[i] as number[], annotations, onPack }));
+  }
+  parts.push(await pushManifest(task, client, Buffer.from(text)));
+  return {
+    layers: parts.flatMap(({ layers }) => layers),
+    uploadedBytes: parts.reduce((sum, { uploadedBytes }) => sum + uploadedBytes, 0),
+    reusedBytes: parts.reduce((sum, { reusedBytes }) => sum + reusedBytes, 0),
+  };
+}
+
+async function cutAll(
+  task: Task,
+  { files }: SnapshotRecord,
+  handles: readonly FileHandle[],
+  progress: PushProgress,
+): Promise<ChunkList[]> {
+  const lists: ChunkList[] = [];
+  let before = 0;
+  for (const [i, { sizeBytes }] of files.entries()) {
+    const start = before;
+    const onProgress = (done: number) => progress.report('cut', start + done);
+    lists.push(await cutImage(task, handles[i] as FileHandle, sizeBytes, onProgress));
+    before += sizeBytes;
+  }
+  return lists;
+}
+
+async function pushManifest(task: Task, client: RegistryClient, bytes: Buffer): Promise<PushedImage> {
+  const layer = { ...blobOf(bytes), mediaType: SNAPSHOT_MANIFEST_TYPE, annotations: {} };
+  const wasSent = await sendBlob(task, client, bytes);
+  return {
+    layers: [layer],
+    uploadedBytes: wasSent ? layer.size : 0,
+    reusedBytes: wasSent ? 0 : layer.size,
+  };
+}
+
+/** Bytes of all files, for each step. */
+class PushProgress {
+  readonly #bytesTotal: number;
+  readonly #onProgress: TransferOptions['onProgress'];
+  #packedBytes = 0;
+  #reusedBytes = 0;
+
+  constructor(record: SnapshotRecord, onProgress: TransferOptions['onProgress']) {
+    this.#bytesTotal = totalBytes(record);
+    this.#onProgress = onProgress;
+  }
+
+  packed(bytes: number, wasSent: boolean): void {
+    this.#packedBytes += bytes;
+    if (!wasSent) this.#reusedBytes += bytes;
+    this.report('upload', this.#packedBytes);
+  }
+
+  report(step: TransferProgress['step'], bytesDone: number): void {
+    this.#onProgress?.({ step, bytesDone, bytesTotal: this.#bytesTotal, reusedBytes: this.#reusedBytes });
+  }
+}
+
+function totalBytes({ files }: SnapshotRecord): number {
+  return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}

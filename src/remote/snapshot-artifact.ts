@@ -1,0 +1,122 @@
+// The artifact of a snapshot: its manifest as a layer, and each file as packs with an index. A layer tells in an
+// annotation which file it belongs to. That name only has to be one of the manifest; it is never used as a path.
+
+import { parseStackName } from '../catalog/catalog.js';
+import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
+import { parseVmId } from '../slot/vm-id.js';
+import {
+  MANIFEST_BYTES_LIMIT,
+  parseManifest,
+  type SnapshotManifest,
+  type SnapshotRecord,
+  unfitName,
+} from '../snapshots/snapshot-manifest.js';
+import { FILE_BYTES_LIMIT } from '../snapshots/take-snapshot.js';
+import { show } from '../system/arguments.js';
+import type { Task } from '../system/task.js';
+import {
+  ANNOTATION,
+  type Artifact,
+  contentOf,
+  INDEX_TYPE,
+  invalid,
+  type Layer,
+  PACK_TYPE,
+  SNAPSHOT_MANIFEST_TYPE,
+  SNAPSHOT_TYPE,
+} from './artifact.js';
+import { fetchBlob } from './fetch-pack.js';
+import { type PackedFile, packedFile, packedImage, type Reading } from './packed-file.js';
+
+export interface SnapshotArtifact extends SnapshotManifest {
+  /** In the order of the record. */
+  readonly files: readonly PackedFile[];
+}
+
+/** Each has an index of its own, which is fetched and kept in memory. */
+export const FILES_LIMIT = 256;
+// NAME_MAX of Linux.
+const NAME_BYTES_LIMIT = 255;
+
+/** The packed files of a stack or a snapshot. Rejects with `ARTIFACT_INVALID`. */
+export async function packedFiles(
+  task: Task,
+  artifact: Artifact,
+  reading: Reading,
+): Promise<readonly PackedFile[]> {
+  if (artifact.artifactType !== SNAPSHOT_TYPE) return [packedImage(artifact)];
+  return (await readSnapshot(task, artifact, reading)).files;
+}
+
+/** Rejects with `ARTIFACT_INVALID` unless all of it is what a snapshot can hold. */
+export async function readSnapshot(
+  task: Task,
+  artifact: Artifact,
+  reading: Reading,
+): Promise<SnapshotArtifact> {
+  const { sha256, sizeBytes } = contentOf(artifact);
+  const text = await fetchText(task, artifact, sha256, reading);
+  const record = parseManifest(text);
+  if (record === undefined) throw invalid('the manifest of its snapshot cannot be read');
+  requireFit(record);
+  if (record.files.reduce((sum, file) => sum + file.sizeBytes, 0) !== sizeBytes)
+    throw invalid('the files of its snapshot have another size than its manifest says');
+  return { text, record, files: filesOf(artifact, record) };
+}
+
+async function fetchText(
+  task: Task,
+  { layers }: Artifact,
+  sha256: string,
+  { reader, readOptions }: Reading,
+): Promise<string> {
+  const [layer, ...more] = layers.filter(({ mediaType }) => mediaType === SNAPSHOT_MANIFEST_TYPE);
+  if (layer === undefined || more.length > 0)
+    throw invalid('it has not one layer with the manifest of a snapshot');
+  if (layer.digest !== `sha256:${sha256}`)
+    throw invalid('its manifest has another SHA-256 than that of the snapshot');
+  if (layer.size > MANIFEST_BYTES_LIMIT)
+    throw invalid(`the manifest of its snapshot has ${layer.size} bytes, more than ${MANIFEST_BYTES_LIMIT}`);
+  const bytes = await fetchBlob(task, reader, layer, readOptions);
+  try {
+    // Written again, the text has to have the same bytes.
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw invalid('the manifest of its snapshot is not UTF-8');
+  }
+}
+
+/** Somebody else wrote it, so it has to be what `snapshotSlot` makes. */
+function requireFit({ vmId, stack, sizeStamp, files }: SnapshotRecord): void {
+  const [disk, ...others] = files;
+  if (files.length > FILES_LIMIT)
+    throw invalid(`its snapshot has ${files.length} files, more than ${FILES_LIMIT}`);
+  if (disk?.name !== CLONE_ROOTFS_FILE)
+    throw invalid(`the first file of its snapshot is not ${CLONE_ROOTFS_FILE}`);
+  const names = files.map(({ name }) => name);
+  const wrong = unfitName(names) ?? names.find((name) => Buffer.byteLength(name) > NAME_BYTES_LIMIT);
+  if (wrong !== undefined) throw invalid(`its snapshot has a file named ${show(wrong)}`);
+  if (others.some(({ sizeBytes }) => sizeBytes > FILE_BYTES_LIMIT))
+    throw invalid(`its snapshot has a file of more than ${FILE_BYTES_LIMIT} bytes`);
+  if (sizeStamp !== undefined && sizeStamp !== disk.sizeBytes)
+    throw invalid('the disk of its snapshot has another size than its stamp says');
+  try {
+    parseVmId(vmId);
+    if (stack !== undefined) parseStackName(stack);
+  } catch (error) {
+    throw invalid(`its snapshot has an ${(error as Error).message}`);
+  }
+}
+
+function filesOf({ layers }: Artifact, { files }: SnapshotRecord): PackedFile[] {
+  const byFile = new Map<string, Layer[]>(files.map(({ name }) => [name, []]));
+  for (const layer of layers) {
+    if (layer.mediaType !== PACK_TYPE && layer.mediaType !== INDEX_TYPE) continue;
+    const ofFile = byFile.get(layer.annotations[ANNOTATION.file] ?? '');
+    if (ofFile === undefined) throw invalid('it has a layer of a file that its snapshot does not have');
+    ofFile.push(layer);
+  }
+  return files.map(({ name, sizeBytes }) =>
+    packedFile(byFile.get(name) as Layer[], sizeBytes, `file ${show(name)}`),
+  );
+}

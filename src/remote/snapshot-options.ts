@@ -1,0 +1,51 @@
+// What callers of pullSnapshot pass in, and what they and callers of pushSnapshot get.
+
+import type { Snapshot } from '../snapshots/snapshots.js';
+import { optionalFunction } from '../system/arguments.js';
+import { formatReference, parseReference } from './reference.js';
+import {
+  type PullOptions,
+  type PushedArtifact,
+  parseTransfer,
+  requireExpected,
+  type TransferOptions,
+} from './transfer-options.js';
+
+/** The snapshot that was pushed. */
+export interface PushedSnapshot extends PushedArtifact {
+  /** Of its `SHA256SUMS`, which holds the digests of its files. */
+  readonly sha256: string;
+  /** Of all its files. */
+  readonly sizeBytes: number;
+}
+
+export interface PullSnapshotOptions extends TransferOptions, Pick<PullOptions, 'verify'> {
+  /** The snapshot's name. Default: the last part of the reference's name. */
+  readonly name?: string;
+  /** Pull only a snapshot whose `SHA256SUMS` has this SHA-256 (64 hex digits), as {@link PushedSnapshot} tells it. */
+  readonly expectedSha256?: string;
+}
+
+/** The snapshot that was pulled. */
+export interface PulledSnapshot extends Snapshot {
+  /** Of the artifact's manifest. */
+  readonly digest: string;
+  /** Bytes of blobs that came over the network. */
+  readonly downloadedBytes: number;
+  /** Bytes of the files that were taken from local templates, or from an interrupted pull. */
+  readonly reusedBytes: number;
+  /** Whether this host had the snapshot already. */
+  readonly unchanged: boolean;
+}
+
+/** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
+export function parsePullSnapshotOptions(text: string, options: PullSnapshotOptions) {
+  const reference = parseReference(text);
+  const what = `pulling ${formatReference(reference)}`;
+  const task = parseTransfer(what, options, ['name', 'expectedSha256', 'verify']);
+  const { expectedSha256, verify } = options;
+  optionalFunction('verify', verify);
+  requireExpected(expectedSha256);
+  const name = options.name ?? (reference.repository.split('/').at(-1) as string);
+  return { task, name, reference, options, expectedSha256, verify };
+}

@@ -1,0 +1,82 @@
+// Opens a snapshot: its manifest and its files, all of one folder, while another process may remove or replace it.
+
+import { join } from 'node:path';
+import { native, type OpenedSource } from '../addon/native.js';
+import { readOwnFile } from '../folder/state-files.js';
+import { RootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { inOneFolder } from './one-folder.js';
+import { corrupt, openSnapshotFile } from './snapshot-files.js';
+import {
+  MANIFEST_BYTES_LIMIT,
+  parseManifest,
+  SNAPSHOT_MANIFEST_FILE,
+  type SnapshotManifest,
+  type SnapshotRecord,
+} from './snapshot-manifest.js';
+
+export interface OpenSnapshot extends SnapshotManifest {
+  /** Its folder. */
+  readonly path: string;
+  /** The files, in the order of the record. */
+  readonly sources: readonly OpenedSource[];
+}
+
+/** Rejects with `SNAPSHOT_NOT_FOUND`, and with `SNAPSHOT_CORRUPT` if a file is missing or has another length. */
+export async function withSnapshot<T>(path: string, work: (open: OpenSnapshot) => Promise<T>): Promise<T> {
+  const open = await inOneFolder(
+    path,
+    () => openAll(path),
+    ({ sources }) => closeAll(sources),
+  );
+  try {
+    return await work(open);
+  } finally {
+    closeAll(open.sources);
+  }
+}
+
+async function openAll(path: string): Promise<OpenSnapshot> {
+  const manifest = await readManifest(path);
+  return { path, ...manifest, sources: await openFiles(path, manifest.record) };
+}
+
+/** Rejects with `SNAPSHOT_CORRUPT`. */
+export async function openFiles(folder: string, { files }: SnapshotRecord): Promise<OpenedSource[]> {
+  const sources: OpenedSource[] = [];
+  try {
+    for (const { name, sizeBytes } of files) {
+      const file = join(folder, name);
+      const opened = await openSnapshotFile(file);
+      sources.push(opened);
+      const found = opened.info.identity.sizeBytes;
+      if (found !== sizeBytes) throw corrupt(file, `it has ${found} bytes rather than ${sizeBytes}`);
+    }
+    return sources;
+  } catch (error) {
+    closeAll(sources);
+    throw error;
+  }
+}
+
+export function closeAll(sources: readonly OpenedSource[]): void {
+  for (const { source } of sources) native().dispose(source);
+}
+
+/** Rejects with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot. */
+export async function isThere(path: string): Promise<boolean> {
+  if (await isMissing(path)) return false;
+  await readManifest(path);
+  return true;
+}
+
+async function readManifest(path: string): Promise<SnapshotManifest> {
+  if (await isMissing(path)) {
+    throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
+  }
+  const file = join(path, SNAPSHOT_MANIFEST_FILE);
+  const text = (await readOwnFile(file, MANIFEST_BYTES_LIMIT)) ?? '';
+  const record = parseManifest(text);
+  if (record === undefined) throw corrupt(file, 'it is missing, or not a manifest of ours');
+  return { text, record };
+}
