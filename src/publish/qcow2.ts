@@ -1,7 +1,7 @@
 // Converts a qcow2 image to a raw one with qemu-img.
 import { type FileHandle, open } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { readBytes } from '../image/read-bytes.js';
+import { readBytes, readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
@@ -17,6 +17,8 @@ const INCOMPAT_EXTENDED_L2 = 16n;
 const OFFSET_BITS = 0x00ff_ffff_ffff_fe00n;
 const COMPRESSED = 1n << 62n;
 const READS_AS_ZEROS = 1n;
+
+const PIECE_BYTES = 64 * 1024;
 
 /**
  * Rejects with `IMAGE_INVALID` unless the image is intact and stored in this one file. `source` is used in messages.
@@ -61,56 +63,88 @@ async function requirePublishable(path: string, source: string, maxBytes: number
     throw refuse('keeps its data in another file: flatten it with qemu-img convert -O qcow2');
 }
 
+/** Where the tables lie that tell where the clusters of the disk are. */
+interface Layout {
+  readonly clusterBytes: number;
+  /** Of an entry in a table of the second level: with subclusters it is twice as long. */
+  readonly entryBytes: number;
+  readonly firstLevel: { readonly at: number; readonly bytes: number };
+}
+
 /** qemu-img reads zeros behind the end of a file: one that was cut off would give a disk with zeros in its files. */
 async function requireWhole(task: Task, path: string, source: string): Promise<void> {
   const file = await open(path, 'r');
   try {
-    const { size } = await file.stat();
-    const header = await readFrom(file, 0, HEADER_BYTES);
-    const clusterBits = header.readUInt32BE(20);
-    // qemu-img refuses any other.
-    if (clusterBits < 9 || clusterBits > 21) return;
-    const clusterBytes = 2 ** clusterBits;
-    const isExtended =
-      header.readUInt32BE(4) >= 3 && (header.readBigUInt64BE(72) & INCOMPAT_EXTENDED_L2) !== 0n;
-    const entryBytes = isExtended ? 16 : 8;
-    const diskClusters = Number(header.readBigUInt64BE(24)) / clusterBytes;
-    const tables = Math.min(header.readUInt32BE(36), Math.ceil((diskClusters * entryBytes) / clusterBytes));
-    const cutOff = () =>
-      new RootfsError('IMAGE_INVALID', `${source} was cut off: its data lies behind its end`, {
-        path: source,
-      });
-    const l1At = Number(header.readBigUInt64BE(40));
-    for (let at = 0; at < tables * 8; at += clusterBytes) {
-      const bytes = Math.min(clusterBytes, tables * 8 - at);
-      if (l1At + at + bytes > size) throw cutOff();
-      const l1 = await readFrom(file, l1At + at, bytes);
-      for (let i = 0; i < bytes; i += 8) {
-        const tableAt = Number(l1.readBigUInt64BE(i) & OFFSET_BITS);
-        if (tableAt === 0) continue;
-        task.checkAborted();
-        if (tableAt + clusterBytes > size) throw cutOff();
-        const table = await readFrom(file, tableAt, clusterBytes);
-        for (let k = 0; k < clusterBytes; k += entryBytes)
-          if (dataAt(table, k, isExtended) >= size) throw cutOff();
-      }
-    }
+    const layout = await layoutOf(file);
+    if (layout === undefined || (await isWhole(task, file, layout))) return;
+    throw new RootfsError('IMAGE_INVALID', `${source} was cut off: its data lies behind its end`, {
+      path: source,
+    });
   } finally {
     await file.close();
   }
 }
 
-/** Where a cluster's data begins in the file; 0 if it has none, or is compressed: qemu-img fails for half of one. */
-function dataAt(table: Buffer, at: number, isExtended: boolean): number {
-  const entry = table.readBigUInt64BE(at);
-  if ((entry & COMPRESSED) !== 0n) return 0;
-  const isZero = isExtended ? table.readUInt32BE(at + 12) === 0 : (entry & READS_AS_ZEROS) !== 0n;
-  return isZero ? 0 : Number(entry & OFFSET_BITS);
+/** Undefined for a size of clusters that qemu-img refuses. */
+async function layoutOf(file: FileHandle): Promise<Layout | undefined> {
+  const header = Buffer.alloc(HEADER_BYTES);
+  await readFully(file, header, 0);
+  const clusterBits = header.readUInt32BE(20);
+  if (clusterBits < 9 || clusterBits > 21) return undefined;
+  const clusterBytes = 2 ** clusterBits;
+  const isExtended =
+    header.readUInt32BE(4) >= 3 && (header.readBigUInt64BE(72) & INCOMPAT_EXTENDED_L2) !== 0n;
+  const entryBytes = isExtended ? 16 : 8;
+  const clusters = Number(header.readBigUInt64BE(24)) / clusterBytes;
+  const tables = Math.min(header.readUInt32BE(36), Math.ceil((clusters * entryBytes) / clusterBytes));
+  return {
+    clusterBytes,
+    entryBytes,
+    firstLevel: { at: Number(header.readBigUInt64BE(40)), bytes: tables * 8 },
+  };
 }
 
-async function readFrom(file: FileHandle, offset: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.alloc(length);
-  for (let done = 0, count = 1; count > 0 && done < length; done += count)
-    count = (await file.read(bytes, done, length - done, offset + done)).bytesRead;
-  return bytes;
+async function isWhole(task: Task, file: FileHandle, layout: Layout): Promise<boolean> {
+  const { size } = await file.stat();
+  const { at, bytes } = layout.firstLevel;
+  for await (const tables of piecesOf(file, at, bytes)) {
+    if (tables === undefined) return false;
+    for (let i = 0; i < tables.length; i += 8) {
+      const tableAt = Number(tables.readBigUInt64BE(i) & OFFSET_BITS);
+      task.checkAborted();
+      if (tableAt !== 0 && !(await hasData(file, size, layout, tableAt))) return false;
+    }
+  }
+  return true;
+}
+
+/** Whether the file has the clusters of a table of the second level. */
+async function hasData(
+  file: FileHandle,
+  size: number,
+  { clusterBytes, entryBytes }: Layout,
+  tableAt: number,
+): Promise<boolean> {
+  for await (const entries of piecesOf(file, tableAt, clusterBytes)) {
+    if (entries === undefined) return false;
+    for (let i = 0; i < entries.length; i += entryBytes)
+      if (dataAt(entries, i, entryBytes) >= size) return false;
+  }
+  return true;
+}
+
+/** A table, in pieces that hold the event loop for a millisecond. Undefined where the file ends. */
+async function* piecesOf(file: FileHandle, at: number, bytes: number): AsyncGenerator<Buffer | undefined> {
+  for (let done = 0; done < bytes; done += PIECE_BYTES) {
+    const piece = Buffer.alloc(Math.min(PIECE_BYTES, bytes - done));
+    yield (await readFully(file, piece, at + done)) === piece.length ? piece : undefined;
+  }
+}
+
+/** Where a cluster's data begins in the file; 0 if it has none, or is compressed: qemu-img fails for half of one. */
+function dataAt(table: Buffer, at: number, entryBytes: number): number {
+  const entry = table.readBigUInt64BE(at);
+  if ((entry & COMPRESSED) !== 0n) return 0;
+  const isZero = entryBytes === 16 ? table.readUInt32BE(at + 12) === 0 : (entry & READS_AS_ZEROS) !== 0n;
+  return isZero ? 0 : Number(entry & OFFSET_BITS);
 }

@@ -3,6 +3,7 @@
 
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
+import { readFully } from '../image/read-bytes.js';
 import type { Task } from '../system/task.js';
 import { CHUNK_LIMIT, ChunkList, type ListedChunk, ZERO_CHUNK_LIMIT } from './chunk-list.js';
 
@@ -33,17 +34,6 @@ export async function cutImage(
     onProgress(at);
   }
   return ChunkList.build(cutter.finish());
-}
-
-/** Reads to the end of the buffer or of the file. */
-export async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<number> {
-  let done = 0;
-  while (done < buffer.length) {
-    const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done);
-    if (bytesRead === 0) break;
-    done += bytesRead;
-  }
-  return done;
 }
 
 class Cutter {

@@ -4,9 +4,10 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Template } from '../catalog/templates.js';
+import { readFully } from '../image/read-bytes.js';
 import type { Task } from '../system/task.js';
 import type { ChunkList } from './chunk-list.js';
-import { isZeroBlock, readFully } from './cut.js';
+import { isZeroBlock } from './cut.js';
 import type { KnownChunks } from './known-chunks.js';
 
 /** The image that is being put together. */

@@ -2,8 +2,9 @@
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, onTestFinished, test } from 'vitest';
+import { readFully } from '../../src/image/read-bytes.js';
 import { CHUNK_LIMIT, type ChunkList, ZERO_CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
-import { BLOCK_BYTES, cutImage, isZeroBlock, readFully } from '../../src/remote/cut.js';
+import { BLOCK_BYTES, cutImage, isZeroBlock } from '../../src/remote/cut.js';
 import { Task } from '../../src/system/task.js';
 import { sha256, writeSparse } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';

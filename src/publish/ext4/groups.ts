@@ -1,6 +1,7 @@
 // Allocates blocks and inodes, in order, from the block groups of a new filesystem.
 import type { FileHandle } from 'node:fs/promises';
 import { crc32c } from '../../image/crc32c.js';
+import { readFully } from '../../image/read-bytes.js';
 import {
   BLOCK_BYTES,
   BLOCKS_UNINITIALISED,
@@ -266,11 +267,8 @@ function clearBit(bitmap: Buffer, bit: number): void {
 
 export async function readAt(file: FileHandle, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.alloc(length);
-  for (let done = 0; done < length; ) {
-    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
-    if (bytesRead === 0) throw new Error(`the image that mke2fs made ends at ${offset + done}`);
-    done += bytesRead;
-  }
+  const count = await readFully(file, bytes, offset);
+  if (count < length) throw new Error(`the image that mke2fs made ends at ${offset + count}`);
   return bytes;
 }
 
