@@ -81,14 +81,16 @@ export class Templates {
     this.#refuseClosed();
     const found = new Map<string, Template>();
     const task = new Task('looking at templates', signal);
-    const batchFrom = (start: number) => paths.slice(start, start + BATCH);
-    let ahead = native().identities(batchFrom(0));
-    for (let i = 0; i < paths.length; i += BATCH) {
-      const batch = batchFrom(i);
-      const identities = await ahead;
+    const batches = Array.from({ length: Math.ceil(paths.length / BATCH) }, (_, i) =>
+      paths.slice(i * BATCH, (i + 1) * BATCH),
+    );
+    const look = (batch: readonly string[] | undefined) => batch && native().identities(batch);
+    let ahead = look(batches[0]);
+    for (const [i, batch] of batches.entries()) {
+      const identities = (await ahead) ?? [];
       task.checkAborted();
       // Meanwhile this thread works on these.
-      ahead = native().identities(batchFrom(i + BATCH));
+      ahead = look(batches[i + 1]);
       const others: LocatedFile[] = [];
       for (const [k, path] of batch.entries()) {
         const identity = identities[k];
