@@ -172,7 +172,7 @@ function mismatch({ digest }: Layer, cause: unknown): RootfsError {
   return new RootfsError(
     'DIGEST_MISMATCH',
     `blob ${digest} is not what the artifact promises, also when fetched again: ${(cause as Error).message}; ` +
-      'push the stack again, and check the registry',
+      'push it again, and check the registry',
     { cause },
   );
 }
