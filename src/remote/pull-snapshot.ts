@@ -5,7 +5,7 @@ import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Catalog } from '../catalog/catalog.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
-import { SNAPSHOT_MANIFEST_FILE, type SnapshotRecord } from '../snapshots/snapshot-manifest.js';
+import { SNAPSHOT_MANIFEST_FILE, type SnapshotRecord, totalBytes } from '../snapshots/snapshot-manifest.js';
 import type { Snapshot, Snapshots } from '../snapshots/snapshots.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
@@ -111,8 +111,7 @@ async function finishFiles(staged: string, { files }: SnapshotRecord): Promise<v
 }
 
 function unchanged(snapshot: Snapshot, digest: string): PulledSnapshot {
-  const reusedBytes = snapshot.files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  return { ...snapshot, digest, downloadedBytes: 0, reusedBytes, unchanged: true };
+  return { ...snapshot, digest, downloadedBytes: 0, reusedBytes: totalBytes(snapshot), unchanged: true };
 }
 
 function otherBytes({ reference }: PullSnapshotRequest, cause: unknown): RootfsError {

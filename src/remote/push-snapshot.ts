@@ -1,9 +1,10 @@
 // Pushes a snapshot to a registry: its manifest, and each of its files cut and packed like the image of a stack.
 
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { native, type OpenedSource } from '../addon/native.js';
 import type { OpenSnapshot } from '../snapshots/open-snapshot.js';
-import type { SnapshotRecord } from '../snapshots/snapshot-manifest.js';
+import { type SnapshotRecord, totalBytes } from '../snapshots/snapshot-manifest.js';
 import type { Snapshots } from '../snapshots/snapshots.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
@@ -13,6 +14,7 @@ import { ANNOTATION, blobOf, SNAPSHOT_MANIFEST_TYPE, SNAPSHOT_TYPE } from './art
 import { basePacks } from './base-packs.js';
 import type { ChunkList } from './chunk-list.js';
 import { cutImage } from './cut.js';
+import { openSame } from './open-same.js';
 import { packEndsOfAll } from './packs.js';
 import { type PushedImage, pushImage, sendBlob } from './push-image.js';
 import { putArtifact } from './put-artifact.js';
@@ -66,7 +68,7 @@ export async function pushSnapshot(
 
 function contentOf({ text, record }: OpenSnapshot) {
   return {
-    sha256: blobOf(Buffer.from(text)).digest.replace('sha256:', ''),
+    sha256: native().sha256(text),
     sizeBytes: totalBytes(record),
     annotations: { [ANNOTATION.source]: record.sourceSha256 },
   };
@@ -89,9 +91,8 @@ async function pushFiles(
   const files: FileHandle[] = [];
   try {
     for (const [i, { name }] of snapshot.record.files.entries()) {
-      const file = await open(join(snapshot.path, name), 'r');
-      files.push(file);
-      await requireSame(file, snapshot, i);
+      const { identity } = (snapshot.sources[i] as OpenedSource).info;
+      files.push(await openSame(join(snapshot.path, name), identity, () => replacedError(snapshot)));
     }
     return await pushOpened(task, request, snapshot, files, client, workFolder);
   } finally {
@@ -99,15 +100,9 @@ async function pushFiles(
   }
 }
 
-async function requireSame(file: FileHandle, { path, sources }: OpenSnapshot, index: number): Promise<void> {
-  if ((await file.stat({ bigint: true })).ino === sources[index]?.info.identity.inode) return;
-  throw new RootfsError(
-    'SOURCE_CHANGED',
-    `snapshot ${path} was replaced while it was opened: push it again`,
-    {
-      path,
-    },
-  );
+function replacedError({ path }: OpenSnapshot): RootfsError {
+  const message = `snapshot ${path} was replaced while it was opened: push it again`;
+  return new RootfsError('SOURCE_CHANGED', message, { path });
 }
 
 async function pushOpened(
@@ -191,8 +186,4 @@ class PushProgress {
   report(step: TransferProgress['step'], bytesDone: number): void {
     this.#onProgress?.({ step, bytesDone, bytesTotal: this.#bytesTotal, reusedBytes: this.#reusedBytes });
   }
-}
-
-function totalBytes({ files }: SnapshotRecord): number {
-  return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
 }

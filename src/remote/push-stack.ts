@@ -1,6 +1,5 @@
 // Pushes a stack to a registry. Its tag is moved last, so readers find the old artifact or the whole new one.
 
-import { type FileHandle, open } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import type { StackInfo } from '../catalog/catalog.js';
 import { unchanged } from '../catalog/templates.js';
@@ -11,6 +10,7 @@ import type { Task } from '../system/task.js';
 import { ANNOTATION, STACK_TYPE } from './artifact.js';
 import { basePacks } from './base-packs.js';
 import type { KnownChunks } from './known-chunks.js';
+import { openSame } from './open-same.js';
 import { packEnds } from './packs.js';
 import { type PushedImage, pushImage } from './push-image.js';
 import { putArtifact } from './put-artifact.js';
@@ -67,9 +67,9 @@ async function pushTemplate(
   const opened = await native().openSource(templatePath);
   try {
     return await unchanged(templatePath, opened, async () => {
-      const file = await open(templatePath, 'r');
+      const { identity } = opened.info;
+      const file = await openSame(templatePath, identity, () => replacedError(templatePath));
       try {
-        await requireSame(file, opened.info.identity.inode, templatePath);
         const list = await known.listOf(task, templatePath, { sha256, sizeBytes }, (done) =>
           report('cut', done),
         );
@@ -98,13 +98,9 @@ async function pushTemplate(
   }
 }
 
-async function requireSame(file: FileHandle, inode: bigint, path: string): Promise<void> {
-  if ((await file.stat({ bigint: true })).ino === inode) return;
-  throw new RootfsError(
-    'TEMPLATE_CHANGED',
-    `template ${path} was replaced while it was opened: push it again`,
-    { path },
-  );
+function replacedError(path: string): RootfsError {
+  const message = `template ${path} was replaced while it was opened: push it again`;
+  return new RootfsError('TEMPLATE_CHANGED', message, { path });
 }
 
 function annotationsOf({ image }: StackInfo): Record<string, string> {

@@ -9,6 +9,7 @@ import {
   parseManifest,
   type SnapshotManifest,
   type SnapshotRecord,
+  totalBytes,
   unfitName,
 } from '../snapshots/snapshot-manifest.js';
 import { FILE_BYTES_LIMIT } from '../snapshots/take-snapshot.js';
@@ -59,7 +60,7 @@ export async function readSnapshot(
   const record = parseManifest(text);
   if (record === undefined) throw invalid('the manifest of its snapshot cannot be read');
   requireFit(record);
-  if (record.files.reduce((sum, file) => sum + file.sizeBytes, 0) !== sizeBytes)
+  if (totalBytes(record) !== sizeBytes)
     throw invalid('the files of its snapshot have another size than its manifest says');
   return { text, record, files: filesOf(artifact, record) };
 }

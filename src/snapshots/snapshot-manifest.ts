@@ -101,6 +101,11 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
   }
 }
 
+/** Of all its files. */
+export function totalBytes({ files }: Pick<SnapshotRecord, 'files'>): number {
+  return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}
+
 export function factsOf({ vmId, stack, createdAt, files }: SnapshotRecord): SnapshotFacts {
   return { vmId, stack, createdAt: new Date(createdAt), files };
 }

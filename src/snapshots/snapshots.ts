@@ -7,11 +7,10 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 
-import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
+import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -28,7 +27,6 @@ import {
   withSlotImage,
 } from '../slot/slot-image.js';
 import type { CopyOptions } from '../slot/slot-options.js';
-import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, show } from '../system/arguments.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
@@ -212,7 +210,7 @@ export class Snapshots {
     await this.#refuseOtherSpelling(name);
     if (await isMissing(path)) return undefined;
     return withSnapshot(path, async ({ text, record }) => {
-      if (createHash('sha256').update(text).digest('hex') !== manifestSha256) throw snapshotExistsError(path);
+      if (native().sha256(text) !== manifestSha256) throw snapshotExistsError(path);
       return snapshotOf(name, path, record);
     }).catch(unlessMissing);
   }
@@ -275,7 +273,7 @@ export class Snapshots {
             this.#verified.verify(path, record, sources, { task: shared, onProgress }),
           ),
         );
-        const restored = await this.#cloneDisk(task, path, verified, vm, options).catch(unlessChanged);
+        const restored = await this.#cloneDisk(task, verified, vm, options).catch(unlessChanged);
         if (restored !== undefined) return restored;
         // Another process removed the snapshot, or took it again: look at what is there now.
         this.#verified.forget(path);
@@ -289,27 +287,20 @@ export class Snapshots {
 
   async #cloneDisk(
     task: Task,
-    path: string,
-    { record, identities }: VerifiedSnapshot,
+    { record, files }: VerifiedSnapshot,
     vm: VmId,
     options: CopyOptions,
   ): Promise<RestoredRootfs> {
-    const { stack, sourceSha256, sizeStamp, files } = record;
-    const from = {
-      path: join(path, CLONE_ROOTFS_FILE),
-      source: undefined,
-      identity: identities[0] as Identity,
-      siblings: files
-        .slice(1)
-        .map((file, i) => ({ path: join(path, file.name), identity: identities[i + 1] as Identity })),
-    };
+    const { stack, sourceSha256, sizeStamp } = record;
+    const [disk, ...siblings] = files as [LocatedFile, ...LocatedFile[]];
+    const from = { path: disk.path, source: undefined, identity: disk.identity, siblings };
     const made = await this.#clones.use(async (open) => {
       if (stack !== undefined) await this.#names.record(sourceSha256, stack);
       const storedStack = stack && this.#names.stackToStore(sourceSha256, stack);
       const descent = { sourceSha256, sizeStamp, stack, storedStack };
       return newSlot(task, this.#clones, open, from, vm, descent, options);
     });
-    return { ...made, files: files.slice(1).map(({ name }) => join(path, name)) };
+    return { ...made, files: siblings.map((file) => file.path) };
   }
 
   /** False if there was none. */

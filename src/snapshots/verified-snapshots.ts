@@ -3,7 +3,6 @@
 // that a restore takes a single native call.
 
 import { join } from 'node:path';
-import type { Identity } from '../addon/identity.js';
 import type { OpenedSource } from '../addon/native.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
@@ -17,8 +16,8 @@ const LIMIT = 4096;
 
 export interface VerifiedSnapshot {
   readonly record: SnapshotRecord;
-  /** For each file, in the order of the record. */
-  readonly identities: readonly Identity[];
+  /** As they were verified, in the order of the record. */
+  readonly files: readonly LocatedFile[];
 }
 
 export class VerifiedSnapshots {
@@ -45,13 +44,14 @@ export class VerifiedSnapshots {
     sources: readonly OpenedSource[],
     watched: Watched,
   ): Promise<VerifiedSnapshot> {
-    const digests = await this.#digests.get(sources.map((opened, i) => located(path, record, i, opened)));
+    const files = sources.map((opened, i) => located(path, record, i, opened));
+    const digests = await this.#digests.get(files);
     const isKnown = record.files.every(({ sha256 }, i) => digests[i] === sha256);
     if (!isKnown) {
       await verifyAll(path, record, sources, watched);
       await this.remember(path, record, sources);
     }
-    const verified = { record, identities: sources.map(({ info }) => info.identity) };
+    const verified = { record, files };
     if (sources.every(isSettled)) {
       this.#known.delete(path);
       this.#known.set(path, verified);
