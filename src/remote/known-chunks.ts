@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { Task } from '../system/task.js';
 import { ChunkList } from './chunk-list.js';
-import { cutImage } from './cut.js';
 
 /** Of an image with 20 TiB of data. */
 export const LIST_BYTES_LIMIT = 256 * 1024 * 1024;
@@ -60,6 +59,8 @@ export class KnownChunks {
   ): Promise<ChunkList> {
     const known = await this.get(sha256, sizeBytes);
     if (known !== undefined) return known;
+    // Loads node:crypto, which takes longer than a first clone should.
+    const { cutImage } = await import('./cut.js');
     const file = await open(path, 'r');
     try {
       const list = await cutImage(task, file, sizeBytes, onProgress);

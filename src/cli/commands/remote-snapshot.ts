@@ -4,7 +4,7 @@ import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
 import { parseDigest } from './publish.js';
-import { type PushFlags, parseCount, pushedText, REFERENCE } from './remote.js';
+import { concurrency, level, type PushFlags, pushedText, REFERENCE } from './remote.js';
 import { snapshotText } from './snapshot.js';
 
 interface PullFlags {
@@ -23,8 +23,8 @@ export function addPushSnapshot(program: Command): void {
       '--base <reference>',
       "the VM's template, or an earlier snapshot, in the same registry: data that it has is not sent",
     )
-    .option('--level <number>', 'the compression level of zstd, 1 to 22 (default: 3)', parseCount)
-    .option('--concurrency <number>', 'how many packs to send at once (default: 8)', parseCount)
+    .addOption(level())
+    .addOption(concurrency('send'))
     .addHelpText(
       'after',
       `
@@ -54,7 +54,7 @@ export function addPullSnapshot(program: Command): void {
     .argument('<reference>', REFERENCE)
     .option('--name <name>', "the snapshot's name (default: the last part of the reference's name)")
     .option('--sha256 <digest>', 'refuse a snapshot whose SHA256SUMS has another digest', parseDigest)
-    .option('--concurrency <number>', 'how many packs to fetch at once (default: 8)', parseCount)
+    .addOption(concurrency('fetch'))
     .addHelpText(
       'after',
       `

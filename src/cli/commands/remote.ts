@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { PulledStack, PushedSnapshot, PushedStack, RemoteArtifact } from '../../index.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
@@ -31,8 +31,8 @@ export function addPush(program: Command): void {
       '--base <reference>',
       'the previous version in the same registry: data that it has is not compressed again',
     )
-    .option('--level <number>', 'the compression level of zstd, 1 to 22 (default: 3)', parseCount)
-    .option('--concurrency <number>', 'how many packs to send at once (default: 8)', parseCount)
+    .addOption(level())
+    .addOption(concurrency('send'))
     .addHelpText(
       'after',
       `
@@ -64,7 +64,7 @@ export function addPull(program: Command): void {
     .option('--replace', 'replace the template of that name')
     .option('--sha256 <digest>', 'refuse an image with another digest', parseDigest)
     .option('--platform <platform>', 'which of several to pull, such as linux/arm64')
-    .option('--concurrency <number>', 'how many packs to fetch at once (default: 8)', parseCount)
+    .addOption(concurrency('fetch'))
     .addHelpText(
       'after',
       `
@@ -160,7 +160,18 @@ function artifactText(artifact: RemoteArtifact): string {
   });
 }
 
-export function parseCount(text: string): number {
+export function level(): Option {
+  return new Option('--level <number>', 'the compression level of zstd, 1 to 22 (default: 3)').argParser(
+    parseCount,
+  );
+}
+
+export function concurrency(what: 'send' | 'fetch'): Option {
+  const about = `how many packs to ${what} at once (default: 8)`;
+  return new Option('--concurrency <number>', about).argParser(parseCount);
+}
+
+function parseCount(text: string): number {
   if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError('It must be a whole number from 1 to 99.');
   return Number(text);
 }
