@@ -9,23 +9,29 @@
 namespace microvm {
 namespace {
 
-// Whether the template's path still names the file whose digest is known, in the state that it was hashed in.
-Error template_unchanged(const SlotPlan& plan, bool* unchanged) {
-  FileInfo info;
-  Error error = stat_at(AT_FDCWD, plan.template_path.c_str(), Follow::kYes, plan.template_path, &info);
-  *unchanged = error.ok() && plan.unchanged(info.identity, plan.template_expected);
+// What a path names; *found is false where there is nothing.
+Error look_at(const std::string& path, FileInfo* info, bool* found) {
+  Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kYes, path, info);
+  *found = error.ok();
   return error.is(ENOENT) || error.is(ENOTDIR) ? Error() : error;
 }
 
-Error all_unchanged(const std::vector<ExpectedFile>& files, bool* unchanged) {
-  *unchanged = false;
-  for (const ExpectedFile& file : files) {
-    FileInfo info;
-    Error error = stat_at(AT_FDCWD, file.path.c_str(), Follow::kYes, file.path, &info);
-    if (error.is(ENOENT) || error.is(ENOTDIR)) return {};
-    if (!error.ok() || !info.identity.same_state(file.identity)) return error;
-  }
+// Whether the template's path still names the file whose digest is known, in the state that it was hashed in.
+Error template_unchanged(const SlotPlan& plan, bool* unchanged) {
+  FileInfo info;
+  Error error = look_at(plan.template_path, &info, unchanged);
+  *unchanged = *unchanged && plan.unchanged(info.identity, plan.template_expected);
+  return error;
+}
+
+Error siblings_unchanged(const SlotPlan& plan, bool* unchanged) {
   *unchanged = true;
+  for (const ExpectedFile& file : plan.siblings) {
+    FileInfo info;
+    Error error = look_at(file.path, &info, unchanged);
+    *unchanged = *unchanged && info.identity.same_state(file.identity);
+    if (!*unchanged) return error;
+  }
   return {};
 }
 
@@ -126,7 +132,7 @@ Error clone_file(const Ref<ManagedFolder>& managed, const Ref<SharedPlan>& plan,
   if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(EINVAL)) return {};
   if (!error.ok() || !info.identity.same_state(plan->get().expected)) return error;
   bool unchanged = false;
-  error = all_unchanged(plan->get().siblings, &unchanged);
+  error = siblings_unchanged(plan->get(), &unchanged);
   if (!error.ok() || !unchanged) return error;
   return clone_slot(managed, source, plan, name, true, outcome);
 }

@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint64_t kBufferSize = 128 * 1024;  // stays in the second-level cache between the read and the hash
 
-// How far ahead of the hash the disk reads, and in what steps: the kernel takes no more than some disks can read at once.
+// How far ahead of the hash the disk reads, and in what steps: the kernel takes no more than a disk can read at once.
 constexpr uint64_t kReadAhead = 8 * 1024 * 1024;
 constexpr uint64_t kReadAheadStep = 1024 * 1024;
 
@@ -38,12 +38,12 @@ Error Digest::look() {
   return {};
 }
 
-// A sealed image shares its template's blocks, but not its pages: those are read from the disk, which would wait for the
-// hash, and the hash for the disk.
+// A sealed image shares its template's blocks, but not its pages: those are read from the disk, which would wait for
+// the hash, and the hash for the disk.
 void Digest::read_ahead() {
   ahead_ = std::max(ahead_, position_);
   const uint64_t end = std::min(data_end_, position_ + kReadAhead);
-  for (; ahead_ + kReadAheadStep <= end || (ahead_ < end && end == data_end_); ahead_ += kReadAheadStep)
+  for (; ahead_ < end; ahead_ += kReadAheadStep)
     (void)posix_fadvise(source_->fd(), static_cast<off_t>(ahead_), kReadAheadStep, POSIX_FADV_WILLNEED);
 }
 
