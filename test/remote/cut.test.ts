@@ -1,5 +1,5 @@
 // Cutting an image into chunks: the whole image, at places that its contents choose.
-import { type FileHandle, open, writeFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, onTestFinished, test } from 'vitest';
 import { readFully } from '../../src/image/read-bytes.js';
@@ -7,23 +7,15 @@ import { CHUNK_LIMIT, type ChunkList, ZERO_CHUNK_LIMIT } from '../../src/remote/
 import { BLOCK_BYTES, cutImage, isZeroBlock } from '../../src/remote/cut.js';
 import { Task } from '../../src/system/task.js';
 import { sha256, writeSparse } from '../fixtures/files.js';
-import { Host } from '../fixtures/host.js';
+import { Host, openFileOf } from '../fixtures/host.js';
 import { KiB, MiB, pattern } from '../fixtures/images.js';
 import { Random } from '../fixtures/random.js';
 import { rejection } from '../fixtures/rejection.js';
 
 const SHORTEST = 32 * KiB;
 
-async function fileOf(bytes: Buffer): Promise<FileHandle> {
-  const path = join((await Host.in(inject('scratch'))).root, 'image');
-  await writeFile(path, bytes);
-  const file = await open(path);
-  onTestFinished(() => file.close());
-  return file;
-}
-
 async function cut(bytes: Buffer, sizeBytes = bytes.length): Promise<ChunkList> {
-  return cutImage(new Task('cutting', undefined), await fileOf(bytes), sizeBytes, () => {});
+  return cutImage(new Task('cutting', undefined), await openFileOf(bytes), sizeBytes, () => {});
 }
 
 const digests = (list: ChunkList) =>
@@ -112,7 +104,7 @@ test('only the first bytes that were asked for are cut, and a file that ends bef
 test('progress is told up to the end, and an abort ends the work', async () => {
   const bytes = pattern(2 * MiB + 1);
   const told: number[] = [];
-  const file = await fileOf(bytes);
+  const file = await openFileOf(bytes);
   await cutImage(new Task('cutting', undefined), file, bytes.length, (done) => told.push(done));
   expect(told).toEqual([MiB, 2 * MiB, 2 * MiB + 1]);
   const controller = new AbortController();
@@ -130,6 +122,6 @@ test('blocks of zeros are told by all of their bytes', async () => {
       expect(isZeroBlock(Buffer.concat([Buffer.alloc(length - 1), Buffer.from([1])]))).toBe(false);
   }
   const buffer = Buffer.alloc(10, 'z');
-  expect(await readFully(await fileOf(Buffer.from('abc')), buffer, 1)).toBe(2);
+  expect(await readFully(await openFileOf(Buffer.from('abc')), buffer, 1)).toBe(2);
   expect(buffer.toString()).toBe('bczzzzzzzz');
 });

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { startFaultyProxy } from '../fixtures/faulty-proxy.js';
+import { answersOf, startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists, sha256Of } from '../fixtures/files.js';
 import { hostFor, publishFiles } from '../fixtures/fleet.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
@@ -48,12 +48,7 @@ async function setting() {
   const index = await get(`blobs/${manifest.layers.at(-1)?.digest}`);
   const proxy = await startFaultyProxy(registry);
   const host = await hostFor([proxy.host]);
-  const answers = new Map<string, string | Buffer>();
-  proxy.rule = ({ url }) => {
-    const [, found] = [...answers].find(([name]) => url.includes(name)) ?? [];
-    const headers = { 'content-type': 'application/vnd.oci.image.manifest.v1+json' };
-    return found === undefined ? undefined : { status: 200, headers, body: found };
-  };
+  const answers = answersOf(proxy);
   const serve = (changed: unknown, changedIndex?: Buffer) => {
     answers.clear();
     answers.set('/manifests/', typeof changed === 'string' ? changed : JSON.stringify(changed));

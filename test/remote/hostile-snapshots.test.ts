@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { startFaultyProxy } from '../fixtures/faulty-proxy.js';
+import { answersOf, startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists, sha256Of } from '../fixtures/files.js';
 import { hostFor, hostWithSnapshot, snapshotPath } from '../fixtures/fleet.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
@@ -52,12 +52,7 @@ async function setting() {
   const sums = await get(`blobs/${manifest.layers.find(isSums)?.digest}`);
   const proxy = await startFaultyProxy(registry);
   const host = await hostFor([proxy.host]);
-  const answers = new Map<string, string | Buffer>();
-  proxy.rule = ({ url }) => {
-    const [, found] = [...answers].find(([name]) => url.includes(name)) ?? [];
-    const headers = { 'content-type': 'application/vnd.oci.image.manifest.v1+json' };
-    return found === undefined ? undefined : { status: 200, headers, body: found };
-  };
+  const answers = answersOf(proxy);
   const reference = `${proxy.host}/snap:1`;
   const serve = (served: object) => answers.set('/manifests/', JSON.stringify(served));
   const refuse = async (served: object, code = 'ARTIFACT_INVALID') => {

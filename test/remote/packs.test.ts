@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { CHUNK_LIMIT, ChunkList, type ListedChunk, ZERO_CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
-import { packEnds } from '../../src/remote/packs.js';
+import { packEnds, packEndsOfAll } from '../../src/remote/packs.js';
 import { KiB, MiB } from '../fixtures/images.js';
 import { Random } from '../fixtures/random.js';
 
@@ -79,3 +79,22 @@ test('an image of tens of gigabytes has packs that fit into a manifest', () => {
   expect(ends.length).toBeLessThan(6000);
   expect(ends.length).toBeGreaterThan(500);
 });
+
+test('several images in one artifact keep the packs that each would have in its own', () => {
+  const images = [1, 2].map((seed) => ChunkList.build(randomData(seed, 4000)));
+  expect(packEndsOfAll(images, [300, 300])).toEqual(images.map((image) => packEnds(image)));
+});
+
+test('many large images have fewer and larger packs, so that the manifest stays below the 4 MiB of registries', () => {
+  const images = [1, 2, 3, 4].map((seed) => ChunkList.build(randomData(seed, 32_000)));
+  const ends = packEndsOfAll(images, [700, 700, 700, 700]);
+  expect(ends.flat().length * 700).toBeLessThanOrEqual(3 * MiB);
+  for (const [i, image] of images.entries()) {
+    expect(ends[i]?.at(-1)).toBe(image.count);
+    expect(ends[i]?.length).toBeLessThan(packEnds(image).length);
+  }
+});
+
+function randomData(seed: number, count: number): ListedChunk[] {
+  return Array.from({ length: count }, (_, i) => data(CHUNK_LIMIT, `${seed} ${i}`));
+}

@@ -1,25 +1,13 @@
-// The members of a tar, with what stands before and behind their headers. Tars come from anywhere: what does not add up
-// is damage, soon told, and never a length that nobody can use.
-import { type FileHandle, open, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { expect, inject, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { readMembers, TarDamaged, type TarMember } from '../../../src/publish/tar/members.js';
-import { Host } from '../../fixtures/host.js';
+import { openFileOf } from '../../fixtures/host.js';
 import { MiB, pattern } from '../../fixtures/images.js';
 import { Random } from '../../fixtures/random.js';
 import { type Member, makeTar } from '../../fixtures/tars.js';
 
-async function opened(tar: Buffer): Promise<FileHandle> {
-  const path = join((await Host.in(inject('scratch'))).root, 'tar');
-  await writeFile(path, tar);
-  const file = await open(path);
-  onTestFinished(() => file.close());
-  return file;
-}
-
 async function membersOf(tar: Buffer, onNoEnd = () => {}): Promise<TarMember[]> {
   const members: TarMember[] = [];
-  for await (const member of readMembers(await opened(tar), onNoEnd)) members.push(member);
+  for await (const member of readMembers(await openFileOf(tar), onNoEnd)) members.push(member);
   return members;
 }
 
