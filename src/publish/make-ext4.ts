@@ -65,7 +65,8 @@ export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
     throw new RootfsError(
       'MKE2FS_FAILED',
       `${source} does not fit into the ${sizeBytes} bytes that sizeBytes asks for: its files take ` +
-        `${plan.blocks * BLOCK_BYTES} bytes, and the file system its own. Leave sizeBytes out, or give ${sizeFor(plan)}`,
+        `${plan.blocks * BLOCK_BYTES} bytes, and the file system its own. ` +
+        `Leave sizeBytes out, or give ${sizeFor(plan)}`,
       { path: source },
     );
   }

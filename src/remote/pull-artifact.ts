@@ -1,5 +1,5 @@
-// What every pull does, whatever the artifact holds: the manifest first, then only what is not here, in a folder that an
-// interrupted pull leaves for the next one.
+// What every pull does, whatever the artifact holds: the manifest first, then only what is not here, in a folder that
+// an interrupted pull leaves for the next one.
 
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';

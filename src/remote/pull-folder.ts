@@ -1,5 +1,5 @@
-// Where partial pulls lie: pulls/<manifest digest>/ in our own folder of the catalog, or of the folder of snapshots. One
-// process at a time works on one.
+// Where partial pulls lie: pulls/<manifest digest>/ in our own folder of the catalog, or of the folder of snapshots.
+// One process at a time works on one.
 
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -93,7 +93,8 @@ export interface RemoteArtifact {
   readonly reference: string;
   readonly digest: string;
   /**
-   * `application/vnd.microvm-rootfs.stack.v1` for what `pullStack` takes, `…snapshot.v1` for what `pullSnapshot` takes.
+   * `application/vnd.microvm-rootfs.stack.v1` for what `pullStack` takes, `…snapshot.v1` for what `pullSnapshot`
+   * takes.
    */
   readonly artifactType: string;
   /** Bytes of all its layers. */

@@ -1,11 +1,11 @@
 // Sealed images: for each template digest and size one that never changes, from which clones are reflinked.
 //
 //   <clonesDir>/.microvm-rootfs/sealed/<sha256>-<size>/rootfs.ext4   0444, flushed, never changed
-//                                                      record.json   what it is, and the file's state when it was sealed
+//                                                      record.json   what it is, and the file's state when sealed
 //
-// Built in staging and published with its record by one rename, so none is ever wrong or half-written. A template may be
-// replaced at any moment, or lie on another file system, and growing it takes programs: a sealed image pays for all that
-// once. It is a reflink of the template where that is possible, and packed into few extents once that has been earned.
+// Built in staging and published with its record by one rename, so none is ever wrong or half-written. A template may
+// be replaced at any moment, or lie on another file system, and growing it takes programs: a sealed image pays for all
+// that once. It is a reflink of the template where that is possible, and packed into few extents once that is earned.
 
 import { channel } from 'node:diagnostics_channel';
 import { readdir, stat, utimes } from 'node:fs/promises';
