@@ -1,7 +1,8 @@
 import { Catalog, parseStackName, type StackInfo, stackNotFoundError } from './catalog/catalog.js';
 import { DigestStore } from './catalog/digest-store.js';
 import { StackNames } from './catalog/stack-names.js';
-import { isOutdated, type Template, Templates } from './catalog/templates.js';
+import { isOutdated, type Template } from './catalog/template.js';
+import { Templates } from './catalog/templates.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
 import { type CloneRequest, poolKey } from './clone/clone-plan.js';
 import { Cloner } from './clone/cloner.js';

@@ -1,13 +1,13 @@
 // The table of what the addon exports. src/addon/native.ts describes each function and is their only caller.
 #include <napi.h>
 
+#include "napi/assembly_glue.h"
 #include "napi/clone_glue.h"
 #include "napi/file_glue.h"
 #include "napi/folder_glue.h"
 #include "napi/guarded_glue.h"
 #include "napi/image_glue.h"
 #include "napi/js.h"
-#include "napi/pipe_glue.h"
 #include "napi/replace_glue.h"
 #include "napi/tree_glue.h"
 
@@ -39,6 +39,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("newPipe", microvm::new_pipe);
   add("closeWriteEnd", microvm::close_write_end);
   add("receiveChunks", microvm::receive_chunks);
+  add("reserveRanges", microvm::reserve_ranges);
+  add("giveBackRanges", microvm::give_back_ranges);
   add("readSmallFile", microvm::read_small_file);
   add("openFolder", microvm::open_folder);
   add("probeReflink", microvm::probe_reflink);

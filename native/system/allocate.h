@@ -3,13 +3,21 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "system/error.h"
+#include "system/holes.h"
 
 namespace microvm {
 
 // Reserves blocks for a range of a file, in one piece where possible, without changing the file's length: that must not
 // tell of data which is not there yet. A file system that cannot is no error; a full disk is.
 Error reserve(int fd, uint64_t start, uint64_t length, std::string_view path);
+
+// All of them, or none if the disk is full: then they are holes.
+Error reserve_all(int fd, const std::vector<DataRange>& ranges, std::string_view path);
+
+// Makes them holes again. A file system that cannot is no error.
+Error give_back_all(int fd, const std::vector<DataRange>& ranges, std::string_view path);
 
 }  // namespace microvm

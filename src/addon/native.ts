@@ -291,6 +291,13 @@ export interface NativeAddon {
     places: Float64Array,
     sha256s: string,
   ): Promise<{ written: number; hasMore: boolean }>;
+  /**
+   * Reserves blocks for ranges of an image: the start and the end of each. All, or none if the disk is full: then they
+   * are holes. Does nothing where the file system cannot.
+   */
+  reserveRanges(imageFd: number, path: string, ranges: Float64Array): Promise<void>;
+  /** Makes ranges of an image holes. */
+  giveBackRanges(imageFd: number, path: string, ranges: Float64Array): Promise<void>;
 
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
   readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;

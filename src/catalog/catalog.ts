@@ -7,7 +7,8 @@ import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { type ImageConfig, readImageConfig } from './image-config.js';
-import type { Template, Templates } from './templates.js';
+import type { Template } from './template.js';
+import type { Templates } from './templates.js';
 
 /** A template's file name in its stack's folder. */
 export const TEMPLATE_ROOTFS_FILE = 'rootfs.ext4';

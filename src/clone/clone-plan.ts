@@ -1,13 +1,13 @@
-import type { CloneSource } from '../sealed/clone-source.js';
 // Turns a request into a plan that the addon carries out in one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
 import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js';
 import type { StackName } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import { isProven, type Template } from '../catalog/templates.js';
+import { isProven, type Template } from '../catalog/template.js';
 import { shrinkRefusedError } from '../image/grow.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
+import type { CloneSource } from '../sealed/clone-source.js';
 import { sidecarsOf } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
 import type { ParsedCloneOptions } from './clone-options.js';

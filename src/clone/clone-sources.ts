@@ -4,14 +4,8 @@
 import type { Attempt } from '../addon/attempts.js';
 import { refuseOtherSpelling, stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import {
-  type DigestOf,
-  hashUnchanged,
-  isOutdated,
-  isProven,
-  type Template,
-  type Templates,
-} from '../catalog/templates.js';
+import { hashUnchanged, isOutdated, isProven, type Template } from '../catalog/template.js';
+import type { DigestOf, Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { CloneSource } from '../sealed/clone-source.js';
 import { isSealedImage } from '../sealed/open-images.js';

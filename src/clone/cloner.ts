@@ -1,10 +1,7 @@
 // Makes slots: one, many at once, on the calling thread, and ready ones for the pool.
 
-import { basename } from 'node:path';
 import type { Attempt } from '../addon/attempts.js';
-import { attemptsOf } from '../addon/attempts.js';
 import {
-  type Built,
   type CloneOutcome,
   type Created,
   inspectSlot,
@@ -12,30 +9,26 @@ import {
   type NativePlan,
   native,
   RUNG,
-  type Staged,
 } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import { type Template, type Templates, templateChangedError } from '../catalog/templates.js';
+import { type Template, templateChangedError } from '../catalog/template.js';
+import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { QUICK_EXTENTS } from '../image/extents.js';
-import { type GrowPrograms, growImage } from '../image/grow.js';
-import { setOwnerAndMode } from '../image/owner-and-mode.js';
-import { copyImage } from '../image/staged-copy.js';
+import type { GrowPrograms } from '../image/grow.js';
 import { isSealedImage } from '../sealed/open-images.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
-import { imagePath, rawIdFile } from '../slot/stamps.js';
-import { unsettledFile } from '../slot/unsettled.js';
 import { abortError, asRootfsError, isSystemError, RootfsError, type SystemError } from '../system/errors.js';
-import { flush } from '../system/flush.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import { CloneSources, type MissingStep } from './clone-sources.js';
 import { ExistingSlots } from './existing-slots.js';
 import { Lanes } from './lanes.js';
-import { type Pool, type PoolKey, readyName, readyStrategy } from './pool.js';
+import { type Pool, type PoolKey, readyStrategy } from './pool.js';
 import { sharedInodeError, warnOfSharedInode } from './shared-inode.js';
-import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
+import { StagedClones } from './staged-clones.js';
+import { builtRootfs, describeClone, type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
 // Each retry means that another process changed the template or the slot at the same moment.
 const ROUNDS = 16;
@@ -50,8 +43,7 @@ export class Cloner {
   readonly #folder: ManagedFolder;
   readonly #sources: CloneSources;
   readonly #existing: ExistingSlots;
-  readonly #programs: GrowPrograms;
-  #readyMade = 0;
+  readonly #staged: StagedClones;
 
   constructor(
     folder: ManagedFolder,
@@ -64,7 +56,7 @@ export class Cloner {
     this.#folder = folder;
     this.#sources = new CloneSources(folder, templates, names, sealed, pool);
     this.#existing = new ExistingSlots(folder, programs);
-    this.#programs = programs;
+    this.#staged = new StagedClones(folder, this.#sources, this.#existing, programs);
   }
 
   async clone(request: CloneRequest): Promise<VmRootfs> {
@@ -216,7 +208,9 @@ export class Cloner {
     for (let round = 0; round < ROUNDS; round++) {
       const name = await this.#folder.use(async (folder) => {
         const prepared = this.#sources.prepare(folder, request, false, undefined);
-        return typeof prepared === 'string' ? undefined : this.#publishReady(folder, prepared, key, prefix);
+        return typeof prepared === 'string'
+          ? undefined
+          : this.#staged.publishReady(folder, prepared, key, prefix);
       });
       if (name !== undefined) return name;
       await this.#sources.warmUp(request);
@@ -224,36 +218,8 @@ export class Cloner {
     throw templateChangedError(request.templatePath, 'keeps changing');
   }
 
-  async #publishReady(
-    folder: OpenFolder,
-    prepared: PreparedClone,
-    key: PoolKey,
-    prefix: string,
-  ): Promise<string | undefined> {
-    const { template, cloneSource, growTo, recipe } = prepared;
-    // The name promises this digest.
-    if (template.sha256 !== key.template.sha256) throw templateChangedError(template.path, 'changed');
-    const outcome = await native().stageImage(folder.handle, cloneSource.source, recipe.plan);
-    const { staged, strategy } = outcome;
-    try {
-      const task = new Task(`making a ready slot of ${template.path}`, undefined);
-      if (!(await this.#complete(task, prepared, outcome))) return undefined;
-      // A ready slot waits for its VM, so there is time to flush a copy: no mark is needed then.
-      if (outcome.status === 'copy-needed') await flush(outcome.imagePath);
-      const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
-      const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
-      const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
-      if (published === 'created') return name;
-      // Another process removed the sealed image. Or FUSE reported an older ctime first.
-      this.#sources.sourceChanged(prepared);
-      return undefined;
-    } finally {
-      await native().discardSlot(staged);
-    }
-  }
-
-  #what({ templatePath, vm }: CloneRequest): string {
-    return `cloning ${templatePath} to ${imagePath(this.#folder, vm)}`;
+  #what(request: CloneRequest): string {
+    return describeClone(this.#folder, request);
   }
 
   #notWarmError(request: CloneRequest, why: string): RootfsError {
@@ -320,7 +286,7 @@ export class Cloner {
         return this.#created(prepared, outcome);
       case 'staged':
       case 'copy-needed':
-        return this.#finish(folder, prepared, outcome);
+        return this.#staged.finish(folder, prepared, outcome);
       case 'exists': {
         const { request, template } = prepared;
         return this.#existing.reuse(this.#what(request), folder, request, template, outcome.existing);
@@ -368,66 +334,7 @@ export class Cloner {
     const { request, template } = prepared;
     if (outcome.sourceNow !== undefined) this.#sources.sourceSeen(prepared, outcome.sourceNow);
     if (outcome.strategy === 'hardlink') warnOfSharedInode(request, template);
-    return this.#made(prepared, outcome);
-  }
-
-  /** Does what does not fit into one trip: copies, grows, publishes. */
-  async #finish(
-    folder: OpenFolder,
-    prepared: PreparedClone,
-    outcome: Staged,
-  ): Promise<VmRootfs | MissingStep | 'again'> {
-    const { request, template, cloneSource, growTo, recipe, rawId } = prepared;
-    const slot = request.vm.safe;
-    const what = this.#what(request);
-    const task = new Task(what, request.signal);
-    const { staged } = outcome;
-    try {
-      if (!(await this.#complete(task, prepared, outcome))) return 'template-changed';
-      const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
-      const isCopy = outcome.status === 'copy-needed' && !request.durable;
-      const mark = isCopy ? await unsettledFile(outcome.imagePath) : [];
-      const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
-      const published = await inTurn(task, () =>
-        native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars),
-      );
-      if (published === 'exists') {
-        // Another caller was faster. Use its slot now: another round would copy everything again.
-        const state = await inspectSlot(folder.handle, slot);
-        return await this.#existing.reuse(what, folder, request, template, state);
-      }
-      if (published === 'source-changed') return this.#sources.sourceChanged(prepared);
-      if (isCopy) this.#folder.settleInBackground(slot);
-      return this.#made(prepared, outcome);
-    } finally {
-      await native().discardSlot(staged);
-    }
-  }
-
-  /** Completes a staged image: copy, grow, owner and mode. False if the template has other bytes than its digest. */
-  async #complete(
-    task: Task,
-    prepared: PreparedClone,
-    { status, staged, imagePath }: Staged,
-  ): Promise<boolean> {
-    const { request, growTo } = prepared;
-    const sha256 = status === 'copy-needed' ? await copyImage(task, staged) : undefined;
-    if (sha256 !== undefined && !this.#sources.copied(prepared, sha256)) return false;
-    if (growTo !== undefined) {
-      await growImage(imagePath, growTo, this.#programs, task.signal);
-      await setOwnerAndMode(imagePath, request);
-    }
-    task.checkAborted();
-    return true;
-  }
-
-  #made({ request, template, attempts }: PreparedClone, built: Built): VmRootfs {
-    return vmRootfs(this.#folder, request, template, {
-      sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
-      strategy: built.strategy,
-      reused: false,
-      attempts: [...attempts, ...attemptsOf(built.attempts)],
-    });
+    return builtRootfs(this.#folder, prepared, outcome);
   }
 }
 

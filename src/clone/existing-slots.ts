@@ -2,7 +2,7 @@
 
 import { dirname } from 'node:path';
 import { type NativeFolder, native, type SlotState } from '../addon/native.js';
-import type { Template } from '../catalog/templates.js';
+import type { Template } from '../catalog/template.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';

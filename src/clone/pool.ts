@@ -11,8 +11,8 @@
 import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
+import type { Template } from '../catalog/template.js';
 import { isFileState, isWanted, stateOf, type TemplateRecord } from '../catalog/template-record.js';
-import type { Template } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { readOwnFile, replaceOwnFile } from '../folder/state-files.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';

@@ -1,6 +1,6 @@
 // What is refused and what is warned about when a clone is a hardlink of its template.
 
-import type { Template } from '../catalog/templates.js';
+import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import type { CloneRequest } from './clone-plan.js';
 

@@ -1,9 +1,12 @@
-import type { Attempt } from '../addon/attempts.js';
-import type { Template } from '../catalog/templates.js';
+// What a clone resolves with.
+
+import { type Attempt, attemptsOf } from '../addon/attempts.js';
+import type { Built } from '../addon/native.js';
+import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { imagePath } from '../slot/stamps.js';
 import type { Strategy } from '../system/strategy.js';
-import type { CloneRequest } from './clone-plan.js';
+import type { CloneRequest, PreparedClone } from './clone-plan.js';
 
 /** A VM's own root disk. */
 export interface VmRootfs {
@@ -51,4 +54,23 @@ export function vmRootfs(
     pooled: made.pooled ?? false,
     attempts: made.attempts ?? NONE,
   };
+}
+
+/** Of a clone that was just made. */
+export function builtRootfs(
+  folder: ManagedFolder,
+  { request, template, attempts }: PreparedClone,
+  built: Built,
+): VmRootfs {
+  return vmRootfs(folder, request, template, {
+    sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
+    strategy: built.strategy,
+    reused: false,
+    attempts: [...attempts, ...attemptsOf(built.attempts)],
+  });
+}
+
+/** The cause that errors and warnings begin with. */
+export function describeClone(folder: ManagedFolder, { templatePath, vm }: CloneRequest): string {
+  return `cloning ${templatePath} to ${imagePath(folder, vm)}`;
 }

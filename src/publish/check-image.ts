@@ -24,28 +24,36 @@ export async function finishImage(
   { expectedSha256, onProgress }: PublishOptions,
 ): Promise<string> {
   const hash = () => hashImage(task, image, onProgress);
-  // Compare the digest first: a wrong digest explains more than the errors that would follow from it.
-  const received = expectedSha256 === undefined ? undefined : await hash();
-  if (received !== undefined && received !== expectedSha256?.toLowerCase()) {
-    throw new RootfsError(
-      'DIGEST_MISMATCH',
-      `the image in ${source} has the SHA-256 ${received} rather than ${expectedSha256}: get it again, ` +
-        'or correct the digest',
-      { path: source },
-    );
+  const hashExpected = async () => requireExpected(await hash(), expectedSha256, source);
+  const { needsCheck, lastUsedS } = await requireWhole(image, source).catch(async (error: unknown) => {
+    // A wrong digest explains more than the errors that follow from it.
+    if (expectedSha256 !== undefined) await hashExpected();
+    throw error;
+  });
+  if (needsCheck) {
+    if (expectedSha256 !== undefined) await hashExpected();
+    // Keep the last-use time fixed, so that the same image always has the same bytes.
+    const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
+    await checkFilesystem(image, e2fsckBin, task.signal, env);
   }
-  const { needsCheck, lastUsedS } = await requireWhole(image, source);
-  // Keep the last-use time fixed, so that the same image always has the same bytes.
-  const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
-  if (needsCheck) await checkFilesystem(image, e2fsckBin, task.signal, env);
   const [sha256] = await allOf([
-    received === undefined || needsCheck ? hash() : Promise.resolve(received),
+    needsCheck ? hash() : hashExpected(),
     checkFilesystemClean(image, e2fsckBin, task.signal),
     flush(image),
   ]);
   await chmod(image, mode);
   await flush(image);
   return sha256;
+}
+
+function requireExpected(received: string, expected: string | undefined, source: string): string {
+  if (expected === undefined || received === expected.toLowerCase()) return received;
+  throw new RootfsError(
+    'DIGEST_MISMATCH',
+    `the image in ${source} has the SHA-256 ${received} rather than ${expected}: get it again, ` +
+      'or correct the digest',
+    { path: source },
+  );
 }
 
 async function requireWhole(image: string, source: string): Promise<Ext4Superblock> {
@@ -89,7 +97,10 @@ async function hashImage(
   }
 }
 
-/** Waits for all of them before it rejects, so that nothing still uses a file that is about to be removed. */
+/**
+ * Waits for all of them before it rejects, so that nothing still uses a file that is about to be removed. It rejects
+ * with the error of the first that failed, in the order of the list.
+ */
 async function allOf<T extends readonly unknown[]>(work: { [K in keyof T]: Promise<T[K]> }): Promise<T> {
   const settled = await Promise.allSettled(work);
   for (const result of settled) if (result.status === 'rejected') throw result.reason;

@@ -5,7 +5,7 @@ import { join, resolve, sep } from 'node:path';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
-import { unchanged } from '../catalog/templates.js';
+import { unchanged } from '../catalog/template.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { copyImage } from '../image/staged-copy.js';
 import type { RegistrySettings } from '../system/config.js';

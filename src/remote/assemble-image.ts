@@ -5,7 +5,8 @@ import { constants as files } from 'node:fs';
 import { chmod, mkdir, open, statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import type { Template } from '../catalog/templates.js';
+import { native } from '../addon/native.js';
+import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
@@ -70,14 +71,16 @@ export async function assembleImages(
       done.reusedBytes += await continueFrom(task, assembly);
     }
     await requireSpace(folder, assemblies);
-    for (const [i, { templates }] of images.entries())
-      await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
-        count('reuse', bytes),
-      );
-    for (const [i, { packed }] of images.entries())
-      await fetchMissing(task, packed.packs, assemblies[i] as Assembly, parts, (bytes) =>
-        count('download', bytes),
-      );
+    await withSpace(assemblies, async () => {
+      for (const [i, { templates }] of images.entries())
+        await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
+          count('reuse', bytes),
+        );
+      for (const [i, { packed }] of images.entries())
+        await fetchMissing(task, packed.packs, assemblies[i] as Assembly, parts, (bytes) =>
+          count('download', bytes),
+        );
+    });
     return { lists, reusedBytes: done.reusedBytes };
   } finally {
     for (const { file } of assemblies) await file.close();
@@ -152,7 +155,7 @@ function isMissingIn(missing: ReadonlySet<number>, first: number, end: number): 
   return false;
 }
 
-/** A full disk is noticed before the first byte is fetched. */
+/** A disk that is too full is noticed before anything is reserved: to reserve nearly all of it would disturb others. */
 async function requireSpace(folder: string, assemblies: readonly Assembly[]): Promise<void> {
   let needed = 0;
   for (const { missing, list } of assemblies) for (const chunk of missing) needed += list.length(chunk);
@@ -163,4 +166,33 @@ async function requireSpace(folder: string, assemblies: readonly Assembly[]): Pr
     `the image needs ${needed} bytes more, and the file system of ${folder} has ${bavail * bsize}: make room`,
     { errno: -constants.errno.ENOSPC, path: folder },
   );
+}
+
+/**
+ * Reserves the blocks of what is missing, so that nobody else can take them while it is fetched. That puts it into few
+ * extents, too. What is still missing when `work` fails is given back.
+ */
+async function withSpace(assemblies: readonly Assembly[], work: () => Promise<void>): Promise<void> {
+  try {
+    for (const { file, path, list, missing } of assemblies)
+      await native().reserveRanges(file.fd, path, rangesOf(list, missing));
+    await work();
+  } catch (error) {
+    for (const { file, path, list, missing } of assemblies)
+      await native()
+        .giveBackRanges(file.fd, path, rangesOf(list, missing))
+        .catch(() => {}); // the first error tells more
+    throw error;
+  }
+}
+
+/** The start and the end of each run of chunks. */
+function rangesOf(list: ChunkList, chunks: ReadonlySet<number>): Float64Array {
+  const ranges: number[] = [];
+  for (const chunk of chunks) {
+    if (ranges.at(-1) === list.offset(chunk)) ranges.pop();
+    else ranges.push(list.offset(chunk));
+    ranges.push(list.offset(chunk + 1));
+  }
+  return Float64Array.from(ranges);
 }

@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
-import type { Template } from '../catalog/templates.js';
+import type { Template } from '../catalog/template.js';
 import { readFully } from '../image/read-bytes.js';
 import type { Task } from '../system/task.js';
 import type { ChunkList } from './chunk-list.js';

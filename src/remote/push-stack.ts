@@ -2,7 +2,7 @@
 
 import { native } from '../addon/native.js';
 import type { StackInfo } from '../catalog/catalog.js';
-import { unchanged } from '../catalog/templates.js';
+import { unchanged } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';

@@ -5,8 +5,8 @@
 
 import { chmod } from 'node:fs/promises';
 import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } from '../addon/native.js';
+import { type Template, templateChangedError } from '../catalog/template.js';
 import { stateOf } from '../catalog/template-record.js';
-import { type Template, templateChangedError } from '../catalog/templates.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { extentCount } from '../image/extents.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';

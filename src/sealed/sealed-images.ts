@@ -10,14 +10,14 @@
 import { channel } from 'node:diagnostics_channel';
 import { readdir, stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
-import { isWanted } from '../catalog/template-record.js';
 import {
   isProven,
   sameTemplate,
   type Template,
   templateChangedError,
   unchanged,
-} from '../catalog/templates.js';
+} from '../catalog/template.js';
+import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { FEW_EXTENTS } from '../image/extents.js';
 import type { GrowPrograms } from '../image/grow.js';

@@ -2,7 +2,7 @@
 
 import { type Identity, identical, sameImage } from '../addon/identity.js';
 import type { FileInfo, SlotFacts, SlotState } from '../addon/native.js';
-import type { Template } from '../catalog/templates.js';
+import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import {

@@ -4,7 +4,7 @@
 import { readdir, statfs } from 'node:fs/promises';
 import { type NativeDiskUsage, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import type { Template } from '../catalog/templates.js';
+import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { SCATTERED_EXTENTS } from '../image/extents.js';
 import type { SlotInfo } from '../slot/slot-info.js';

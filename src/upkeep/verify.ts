@@ -2,7 +2,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
-import type { Template } from '../catalog/templates.js';
+import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { checkFilesystemClean } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';

@@ -1,7 +1,7 @@
 // How a request becomes a plan for the addon: which rungs it allows, and when an earlier plan serves again.
 import { expect, test } from 'vitest';
 import { RUNG } from '../../src/addon/native.js';
-import type { Template } from '../../src/catalog/templates.js';
+import type { Template } from '../../src/catalog/template.js';
 import type { CloneOptions } from '../../src/clone/clone-options.js';
 import { growsTo, poolKey, Recipes } from '../../src/clone/clone-plan.js';
 import type { CloneSource } from '../../src/sealed/clone-source.js';

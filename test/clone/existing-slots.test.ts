@@ -3,7 +3,7 @@ import { link, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { inspectSlot } from '../../src/addon/native.js';
-import type { Template } from '../../src/catalog/templates.js';
+import type { Template } from '../../src/catalog/template.js';
 import type { CloneOptions } from '../../src/clone/clone-options.js';
 import { ExistingSlots } from '../../src/clone/existing-slots.js';
 import { cloneParts } from '../fixtures/clone-parts.js';

@@ -1,6 +1,7 @@
 // Pulls that are killed, aborted or run out of space: the catalog is as before, and the next call goes on.
-import { execFile } from 'node:child_process';
-import { mkdir, open, readdir, stat, statfs, truncate, utimes, writeFile } from 'node:fs/promises';
+import { execFile, execFileSync } from 'node:child_process';
+import { statfsSync } from 'node:fs';
+import { mkdir, open, readdir, rm, stat, statfs, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -28,6 +29,11 @@ async function setting(folder?: string) {
 }
 
 const pullsOf = (host: Host) => join(host.templateDir, '.microvm-rootfs/pulls');
+
+function freeBytes(host: Host): number {
+  const { bavail, bsize } = statfsSync(host.root);
+  return bavail * bsize;
+}
 
 async function partial(host: Host): Promise<string[]> {
   if (!(await exists(pullsOf(host)))) return [];
@@ -105,6 +111,36 @@ describe.skipIf(missing !== undefined)(
       expect(proxy.seen.filter(({ url }) => url.includes('/blobs/'))).toHaveLength(1);
       await truncate(filler, 0);
       expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
+    });
+
+    test('has its space: others may take the rest of the disk while it runs', async () => {
+      const { proxy, host, sha256, reference } = await setting(filesystemNamed('XFS').path);
+      const filler = join(host.root, 'filler');
+      let blobs = 0;
+      proxy.rule = ({ url }) => {
+        // The first is the index. The file system needs a little for itself.
+        if (url.includes('/blobs/') && ++blobs === 2)
+          execFileSync('fallocate', ['-l', `${freeBytes(host) - 2 * MiB}`, filler]);
+        return undefined;
+      };
+      expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
+      expect(await exists(filler)).toBe(true);
+      await rm(filler);
+    });
+
+    test('that fails gives back the space that it has not used', async () => {
+      const { proxy, host, reference } = await setting(filesystemNamed('XFS').path);
+      const before = freeBytes(host);
+      let blobs = 0;
+      let least = before;
+      proxy.rule = ({ url }) => {
+        if (!url.includes('/blobs/') || ++blobs === 1) return undefined;
+        least = Math.min(least, freeBytes(host));
+        return { status: 403 };
+      };
+      await rejection(host.registry.pullStack(reference), 'REGISTRY_UNAUTHORIZED');
+      expect(before - least).toBeGreaterThan(10 * MiB);
+      expect(before - freeBytes(host)).toBeLessThan(2 * MiB);
     });
 
     test('that nobody has continued for a week is removed by the next one', async () => {

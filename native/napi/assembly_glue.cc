@@ -1,4 +1,4 @@
-#include "napi/pipe_glue.h"
+#include "napi/assembly_glue.h"
 
 #include <fcntl.h>
 
@@ -9,6 +9,7 @@
 #include "napi/job.h"
 #include "napi/kinds.h"
 #include "slot/receive_chunks.h"
+#include "system/allocate.h"
 #include "system/fd.h"
 #include "system/pipe.h"
 
@@ -46,6 +47,34 @@ std::vector<Chunk> to_chunks(Napi::Float64Array places, const std::string& diges
   return chunks;
 }
 
+// Flat: the start and the end of each.
+std::vector<DataRange> to_ranges(Napi::Float64Array numbers) {
+  std::vector<DataRange> ranges(numbers.ElementLength() / 2);
+  for (size_t i = 0; i < ranges.size(); i++)
+    ranges[i] = {static_cast<uint64_t>(numbers[2 * i]), static_cast<uint64_t>(numbers[2 * i + 1])};
+  return ranges;
+}
+
+// The caller's own may be closed, and its number used again, before a job runs.
+bool own_image(Napi::Env env, Napi::Value fd, const std::string& path, Fd* image) {
+  *image = Fd(fcntl(fd.As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
+  if (*image) return true;
+  napi_throw(env, to_js(env, Error::last("fcntl", path)));
+  return false;
+}
+
+using RangesWork = Error (*)(int fd, const std::vector<DataRange>& ranges, std::string_view path);
+
+Napi::Value start_ranges(const Napi::CallbackInfo& info, const char* name, RangesWork work) {
+  const std::string path = to_string(info[1]);
+  Fd image;
+  if (!own_image(info.Env(), info[0], path, &image)) return {};
+  return start_silent(info.Env(), name,
+                      [image = std::move(image), path, ranges = to_ranges(info[2].As<Napi::Float64Array>()), work] {
+                        return work(image.get(), ranges, path);
+                      });
+}
+
 }  // namespace
 
 Napi::Value new_pipe(const Napi::CallbackInfo& info) {
@@ -73,15 +102,19 @@ Napi::Value receive_chunks(const Napi::CallbackInfo& info) {
   Ref<Pipe> pipe = unwrap<Pipe>(info[0]);
   if (!pipe) return {};
   const std::string path = to_string(info[2]);
-  // The caller's own may be closed, and its number used again, before the job runs.
-  Fd image(fcntl(info[1].As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
-  if (!image) {
-    napi_throw(env, to_js(env, Error::last("fcntl", path)));
-    return {};
-  }
+  Fd image;
+  if (!own_image(env, info[1], path, &image)) return {};
   return Job<ReceiveChunks>::start(env, "microvm:receiveChunks",
                                    ReceiveChunks(std::move(pipe), std::move(image), path,
                                                  to_chunks(info[3].As<Napi::Float64Array>(), to_string(info[4]))));
+}
+
+Napi::Value reserve_ranges(const Napi::CallbackInfo& info) {
+  return start_ranges(info, "microvm:reserveRanges", reserve_all);
+}
+
+Napi::Value give_back_ranges(const Napi::CallbackInfo& info) {
+  return start_ranges(info, "microvm:giveBackRanges", give_back_all);
 }
 
 }  // namespace microvm
