@@ -1,11 +1,12 @@
-// From a run's JSON to docs: the charts, the tables of docs/benchmarks.md, and the JSON itself, so that all can be made
-// again. node bench/publish.mjs [bench/results/full.json]
+// From a run's JSON to docs: the charts, the tables of docs/benchmarks.md and the README, and the JSON itself, so that
+// all can be made again. node bench/publish.mjs [bench/results/full.json]
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { extentsChart } from './charts/extents.mjs';
 import { ratesChart } from './charts/rates.mjs';
 import { waysChart } from './charts/ways.mjs';
 import { formatCount } from './format.mjs';
+import { asyncTable, coldTable, syncTable } from './readme.mjs';
 import { fillIn, machineTable, resultTables, targetTable } from './tables.mjs';
 
 /** @typedef {import('./report.mjs').Result} Result */
@@ -31,6 +32,11 @@ fillIn(join(docs, 'benchmarks.md'), {
   machine: machineTable(startedAt, machine),
   targets: targetTable(results),
   results: resultTables(results),
+});
+fillIn(new URL('../README.md', import.meta.url).pathname, {
+  sync: syncTable(results),
+  async: asyncTable(results),
+  cold: coldTable(results),
 });
 
 /** @param {string} measure @param {string} title */

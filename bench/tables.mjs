@@ -67,7 +67,7 @@ export function fillIn(path, parts) {
  * @param {string[]} header
  * @param {string[][]} rows
  */
-function table(header, rows) {
+export function table(header, rows) {
   const line = (/** @type {string[]} */ cells) =>
     `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   return [line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n');

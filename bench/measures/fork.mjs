@@ -38,6 +38,8 @@ async function contestants(workspace, stack, sealing) {
   const clonesDir = await workspace.newFolder(`fork-${stack}`);
   const registry = new RootfsRegistry({ templateDir: workspace.templateDir, clonesDir, sealing });
   workspace.onEnd(() => registry.close());
+  // Else it would be packed in the middle of the measure, and clones would have fewer extents than the slot.
+  if (sealing === 'auto') await registry.prewarm(stack, { pack: true });
   const clone = await libraryClone(workspace, template, { name: 'library, clone', registry });
   const parent = newVmId();
   await registry.cloneForVm(parent, stack, { writable: true });
