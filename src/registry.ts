@@ -302,7 +302,7 @@ export class RootfsRegistry {
    * Any tool can restore the image: `cat` of the layers but the last, through `zstd -d`. See docs/fleet.md.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_UNAUTHORIZED`,
-   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `PROGRAM_NOT_FOUND` (`zstd`); for the base
+   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`; for the base
    * `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
    *
    * @example
@@ -330,7 +330,7 @@ export class RootfsRegistry {
    * Rejects with `REFERENCE_INVALID`, `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `REGISTRY_NOT_FOUND`,
    * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `ARTIFACT_INVALID` (another kind, damaged, or none for
    * the platform), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`), `IMAGE_INVALID`, `E2FSCK_FAILED`,
-   * `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND` (`zstd`), `ENOSPC`. After any of these the catalog is unchanged.
+   * `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`, `ENOSPC`. After any of these the catalog is unchanged.
    *
    * @example
    * await registry.pullStack('registry.example/templates/debian-12:2026-11', { replace: true });
@@ -360,7 +360,7 @@ export class RootfsRegistry {
    *
    * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_NOT_FOUND`, `SNAPSHOT_CORRUPT`, `REFERENCE_INVALID`,
    * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `SOURCE_CHANGED`, `SOURCE_TOO_LARGE` (more than 256
-   * files), `PROGRAM_NOT_FOUND` (`zstd`); for the base `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
+   * files), `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`; for the base `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
    *
    * @example
    * await registry.pushSnapshot('before-move', 'registry.example/moves/vm-1:7', {
@@ -385,7 +385,7 @@ export class RootfsRegistry {
    * Rejects with `REFERENCE_INVALID`, `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS` (another one has the name),
    * `SNAPSHOT_NAME_COLLISION`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`,
    * `ARTIFACT_INVALID` (another kind, or damaged), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`),
-   * `PROGRAM_NOT_FOUND` (`zstd`), `ENOSPC`. After any of these there is no new snapshot.
+   * `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`, `ENOSPC`. After any of these there is no new snapshot.
    *
    * @example
    * await registry.pullSnapshot('registry.example/moves/vm-1:7', { name: 'moved' });

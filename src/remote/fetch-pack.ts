@@ -91,7 +91,7 @@ async function fetchOnce(
   }
   const last = frames.at(-1);
   if (last === undefined) return;
-  const isDone = await decompress(task, bytes, async (pipe) => {
+  const isDone = await decompress(task, bytes, image.path, async (pipe) => {
     const { written, hasMore } = await receive(pipe, image, list, frames);
     for (const { chunk } of frames.slice(0, written)) {
       wanted.delete(chunk);

@@ -120,28 +120,47 @@ export async function compress(
 ): Promise<void> {
   const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
   const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, { cwd, drain });
-  if (exit.status !== 0) throw programFailed('IMAGE_INVALID', ZSTD.name, cwd, exit);
+  if (exit.status !== 0) throw programFailed('ZSTD_FAILED', ZSTD.name, cwd, exit);
 }
 
 // A frame of ours needs half a MiB.
 const MEMORY = '--memory=8MiB';
 
-/** `take` reads what the frames hold. False if the frames are damaged. */
+// Other words about memory are about a frame that asks for more than it may have.
+const NO_MEMORY = /not enough memory|Cannot allocate memory/i;
+
+/**
+ * `take` reads what the frames hold. False if the frames are damaged. Rejects with what `take` rejects with, or with
+ * `ZSTD_FAILED` if zstd came to its end before that of the frames: then they are not at fault. `path` is used in
+ * messages.
+ */
 export async function decompress(
   task: Task,
   frames: readonly Buffer[],
+  path: string,
   take: (pipe: NativePipe) => Promise<void>,
 ): Promise<boolean> {
   const { pipe, writeFd } = native().newPipe();
-  const read = () => {
+  let failure: unknown;
+  const read = async () => {
     native().closeWriteEnd(pipe);
-    return take(pipe);
+    try {
+      await take(pipe);
+    } catch (error) {
+      failure = error;
+    } finally {
+      // zstd ends when it writes to a pipe that nobody reads.
+      native().dispose(pipe);
+    }
   };
   // zstd ends as soon as it meets damaged data. Whoever reads its output notices that.
   const feed = (stdin: Writable) => pipeline(frames, stdin).catch(() => {});
   try {
     const output = { fd: writeFd, read };
     const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, output });
+    const isKilled = exit.signal !== null && exit.signal !== 'SIGPIPE';
+    if (isKilled || NO_MEMORY.test(exit.stderr)) throw programFailed('ZSTD_FAILED', ZSTD.name, path, exit);
+    if (failure !== undefined) throw failure;
     return exit.status === 0;
   } finally {
     native().dispose(pipe);

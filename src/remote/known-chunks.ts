@@ -44,8 +44,13 @@ export class KnownChunks {
       .use(async ({ sessionPath }: OpenFolder) => {
         const temporary = join(sessionPath, `chunks-${++writes}`);
         await mkdir(this.#path, { recursive: true, mode: 0o700 });
-        await writeFile(temporary, bytes, { mode: 0o600, flush: true });
-        await rename(temporary, join(this.#path, sha256));
+        try {
+          await writeFile(temporary, bytes, { mode: 0o600, flush: true });
+          await rename(temporary, join(this.#path, sha256));
+        } catch (error) {
+          await this.#folder.discard(temporary);
+          throw error;
+        }
       })
       .catch(() => {});
   }

@@ -58,12 +58,18 @@ export async function pullArtifact<T>(
     requireExpected(request, contentOf(artifact).sha256);
     const found = foundIn(artifact, manifest.digest, new BlobReader(sources), request.options);
     const before = await steps.present(found);
-    if (before !== undefined) return before;
+    if (before !== undefined) {
+      await pulls.forget(manifest.digest).catch(() => {}); // the next pull tries again
+      return before;
+    }
     return steps.inFolder(() =>
       pulls.hold(task, manifest.digest, async (path) => {
         // Another process may have pulled it while this one waited.
         const now = await steps.present(found);
-        if (now !== undefined) return now;
+        if (now !== undefined) {
+          await pulls.discard(path);
+          return now;
+        }
         void pulls.removeOld(task).catch(() => {}); // the next pull tries again
         try {
           const pulled = await steps.pull(found, path);

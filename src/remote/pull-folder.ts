@@ -3,9 +3,11 @@
 
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { native } from '../addon/native.js';
 import { withLock } from '../folder/folder-lock.js';
 import { ManagedFolder } from '../folder/managed-folder.js';
 import { hasCode } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 
 const KEPT_MS = 7 * 24 * 3600 * 1000;
@@ -20,8 +22,7 @@ export class PullFolder {
 
   /** Waits until no other process pulls this digest. `work` gets the folder, which stays unless it is discarded. */
   hold<T>(task: Task, digest: string, work: (path: string) => Promise<T>): Promise<T> {
-    const name = digest.replace(':', '-');
-    const path = `${this.#folder.path}/${name}`;
+    const { name, path } = this.#located(digest);
     return this.#folder.use(async ({ handle }) => {
       for (let isHeld = false; ; ) {
         await mkdir(path, { recursive: true, mode: 0o700 });
@@ -42,6 +43,26 @@ export class PullFolder {
 
   discard(path: string): Promise<void> {
     return this.#folder.discard(path);
+  }
+
+  /** Discards what is left of a pull that was killed when its content had been put in place, unless one is running. */
+  async forget(digest: string): Promise<void> {
+    const { name, path } = this.#located(digest);
+    if (await isMissing(path)) return;
+    await this.#folder.use(async ({ handle }) => {
+      const locked = await native().lockSlot(handle, name, false);
+      if (locked === 'busy' || locked === 'absent') return;
+      try {
+        await this.discard(path);
+      } finally {
+        native().dispose(locked);
+      }
+    });
+  }
+
+  #located(digest: string): { readonly name: string; readonly path: string } {
+    const name = digest.replace(':', '-');
+    return { name, path: `${this.#folder.path}/${name}` };
   }
 
   /** Removes what nobody has worked on for a week. A pull that runs has its lock, and changes its folder. */

@@ -141,7 +141,7 @@ async function compressAll(
   const bytes = Buffer.concat(parts);
   if (!frames.isWhole || frames.lengths.length !== files.length)
     throw new RootfsError(
-      'REGISTRY_FAILED',
+      'ZSTD_FAILED',
       `zstd made ${frames.lengths.length} frames of ${files.length} chunks`,
     );
   let start = 0;

@@ -56,7 +56,8 @@ export type RootfsErrorCode =
   | 'TEMPLATE_INVALID'
   | 'UNSAFE_PATH'
   | 'UNSUPPORTED_PLATFORM'
-  | 'VM_ID_COLLISION';
+  | 'VM_ID_COLLISION'
+  | 'ZSTD_FAILED';
 
 interface SystemDetails {
   readonly errno?: number | undefined;

@@ -1,13 +1,15 @@
 // What must be true of the folders after a kill or a failure, told by looking at the disk alone.
 import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { parse } from '../../src/catalog/digest-record.js';
+import { ChunkList } from '../../src/remote/chunk-list.js';
 import { SLOT_FILES } from '../../src/slot/stamps.js';
 import { exists, sha256, walk } from '../fixtures/files.js';
 import { dumpSuperblock, faultsOf, KiB, pattern, run } from '../fixtures/images.js';
 import { TEMPLATE_BYTES } from './operations.js';
+import { partialPulls, pullFolders } from './partial-pulls.js';
 import type { Site } from './site.js';
 
 const execute = promisify(execFile);
@@ -59,6 +61,7 @@ export async function leftovers(site: Site): Promise<string[]> {
     site.stateFolder,
     join(site.stateFolder, 'snapshots/.microvm-rootfs'),
     join(site.templateDir, '.microvm-rootfs'),
+    ...pullFolders(site).map((pulls) => join(pulls, '.microvm-rootfs')),
   ];
   const left = await Promise.all(folders.map(leftoversOf));
   return [...left.flat(), ...pending].map((path) => path.slice(site.root.length + 1));
@@ -78,6 +81,8 @@ export async function garbage(site: Site): Promise<string[]> {
   const faults = (await leftovers(site)).map((path) => `left behind: ${path}`);
   const unsettled = (await walk(site.clonesDir)).filter((path) => path.endsWith(UNSETTLED));
   faults.push(...unsettled.map((path) => `never settled: ${path}`));
+  faults.push(...(await partialPulls(site)).map((path) => `partial pull: ${path}`));
+  faults.push(...(await chunkListFaults(site)));
   for (const name of await namesIn(site.clonesDir)) {
     if (name.includes('.') && name !== '.microvm-rootfs') faults.push(`stray ${name} among the slots`);
   }
@@ -128,6 +133,21 @@ async function stackFaults(path: string, digest: string): Promise<string[]> {
   if (!/^[0-9a-f]{64}$/.test(digest)) return ['is no digest'];
   const stack = await readlink(join(path, digest));
   return stack === '' || stack.includes('/') ? [`names ${stack}`] : [];
+}
+
+/** Lists of chunks of images that are or were here. */
+async function chunkListFaults(site: Site): Promise<string[]> {
+  const faults: string[] = [];
+  for (const path of await walk(join(site.templateDir, '.microvm-rootfs/chunks'))) {
+    try {
+      const { sizeBytes } = ChunkList.parse(await readFile(path));
+      if (site.digests.has(basename(path)) && sizeBytes === TEMPLATE_BYTES) continue;
+      faults.push(`chunk list ${path} is of no template`);
+    } catch (error) {
+      faults.push(`chunk list ${path}: ${error}`);
+    }
+  }
+  return faults;
 }
 
 /** Whole, as sha256sum finds; what it keeps for itself is looked at as leftovers. */

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest';
 import { lacks } from '../fixtures/tools.js';
+import { Artifacts } from './artifacts.js';
 import { OPERATIONS, type Operation } from './operations.js';
 import { shapeOf } from './points.js';
 import { sample } from './sample.js';
@@ -20,6 +21,9 @@ export const QUICK = process.env.KILLS === 'quick';
  * what was there before it; another number gives another sample.
  */
 export const SEED = Number(process.env.KILLS_SEED ?? 1);
+
+const TOOLS = ['strace', 'mke2fs', 'resize2fs', 'e2fsck', 'debugfs'] as const;
+const REMOTE_TOOLS = ['docker-registry', 'zstd'] as const;
 
 const TIMEOUT_MS = FULL ? 3_600_000 : 300_000;
 
@@ -47,15 +51,17 @@ export function campaign(
           (operation.on === undefined || (operation.on === 'reflink') === filesystem.reflinks) &&
           concerned(operation, filesystem.name),
       );
-      test.for(FULL || QUICK ? here : sample(here, some, SEED))(
+      test.for(FULL || QUICK ? here : sampled(here, some))(
         '$name',
         { timeout: TIMEOUT_MS },
         async (operation, { skip }) => {
-          const missing = filesystem.missing ?? lacks('strace', 'mke2fs', 'resize2fs', 'e2fsck', 'debugfs');
+          const missing = filesystem.missing ?? lacks(...TOOLS, ...(operation.remote ? REMOTE_TOOLS : []));
           if (missing !== undefined) skip(missing);
           const folder = await mkdtemp(join(filesystem.path, 'kills-'));
           onTestFinished(() => rm(folder, { recursive: true, force: true }));
-          const ground = { folder, masters: await Masters.make(folder), operation };
+          const masters = await Masters.make(folder);
+          const artifacts = operation.remote ? await Artifacts.make(folder, masters) : undefined;
+          const ground = { folder, masters, artifacts, operation };
           const started = performance.now();
           const { points, visits } = await survey(ground, filesystem.name);
           const faults = visits.filter((visit) => visit.faults.length > 0);
@@ -81,6 +87,13 @@ export function campaign(
     );
     console.table(rows);
   });
+}
+
+/** Some of those on this host, and one that needs a registry. */
+function sampled(operations: readonly Operation[], some: number): Operation[] {
+  const isRemote = ({ remote }: Operation) => remote === true;
+  const local = operations.filter((operation) => !isRemote(operation));
+  return [...sample(local, some, SEED), ...sample(operations.filter(isRemote), 1, SEED)];
 }
 
 function counted(visits: readonly Visit[]): Record<string, number> {

@@ -2,7 +2,7 @@
 import { campaign, FULL, SEED } from './campaign.js';
 import { inLanes } from './lanes.js';
 import { Performer } from './performer.js';
-import { faultsAt } from './points.js';
+import { faultsAt, firstOfEach } from './points.js';
 import { sample } from './sample.js';
 import { dryRun, fail, type Lane, orFaulty, type Surveyed } from './visits.js';
 
@@ -15,7 +15,8 @@ campaign(
   5,
   async (ground, filesystem): Promise<Surveyed> => {
     const performer = Performer.start();
-    const points = await dryRun(ground, performer);
+    const every = await dryRun(ground, performer);
+    const points = ground.operation.remote ? firstOfEach(every) : every;
     const faults = points.flatMap((point) => faultsAt(point).map((what) => ({ point, what })));
     const chosen = FULL && filesystem === 'XFS' ? faults : sample(faults, FULL ? 20 : FEW, SEED);
     await performer.kill();

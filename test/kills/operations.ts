@@ -3,6 +3,7 @@ import { appendFile, mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KiB, MiB, pattern } from '../fixtures/images.js';
 import { IN_SITE, type Site } from './site.js';
+import { TRANSFERS } from './transfers.js';
 
 export interface Call {
   readonly method:
@@ -15,6 +16,10 @@ export interface Call {
     | 'gc'
     | 'prewarm'
     | 'publishStack'
+    | 'pullSnapshot'
+    | 'pullStack'
+    | 'pushSnapshot'
+    | 'pushStack'
     | 'recover'
     | 'release'
     | 'removeSnapshot'
@@ -22,9 +27,12 @@ export interface Call {
     | 'restoreSnapshot'
     | 'snapshotSlot'
     | 'stack';
-  /** A string that starts with `IN_SITE` is a path in the folder of the visit. */
+  /** `IN_SITE` stands for the folder of the visit, `IN_REGISTRY` for its repository. */
   readonly args: readonly unknown[];
 }
+
+/** Any other word is the kind of master whose image must be there. */
+export type Left = 'there' | 'absent' | (string & {});
 
 export interface Operation {
   readonly name: string;
@@ -39,8 +47,11 @@ export interface Operation {
   readonly call: Call;
   /** Slots that may disappear: every other one that was there before the call is there afterwards. */
   readonly takes?: readonly string[];
-  /** What must be there, and must not, once the call has resolved: `stack NAME`, `snapshot NAME`, `export NAME`. */
-  readonly leaves?: Readonly<Record<string, 'there' | 'absent'>>;
+  /**
+   * What must be there, and must not, once the call has resolved: `stack NAME`, `snapshot NAME`, `export NAME`, `tag
+   * NAME`.
+   */
+  readonly leaves?: Readonly<Record<string, Left>>;
   /**
    * What the same call says, rather than resolve, when an earlier one has done it: a new name is wanted for a new
    * state.
@@ -48,6 +59,8 @@ export interface Operation {
   readonly once?: string;
   /** Visited on every filesystem, also where time is short. */
   readonly telling?: true;
+  /** It pulls or pushes. */
+  readonly remote?: true;
   /** Where it means anything; everywhere if not given. */
   readonly on?: 'reflink' | 'no reflink';
 }
@@ -342,6 +355,7 @@ export const OPERATIONS: readonly Operation[] = [
     meanwhile: (site) => site.replaceTemplate(),
     call: clone('vm-1'),
   },
+  ...TRANSFERS,
 ];
 
 /**

@@ -47,7 +47,7 @@ function publishes(line: string): boolean {
   const [, call = '', args = ''] = /^(rename|renameat|renameat2|link|linkat)\((.*)\)\s+= 0/.exec(line) ?? [];
   if (call === '') return false;
   const to = args.split(', ').slice(call.endsWith('at') || call.endsWith('2') ? 2 : 1);
-  return !/\.microvm-rootfs\/(staging|trash|spare|sealed|pool)/.test(to.join('/'));
+  return !/\.microvm-rootfs\/(staging|trash|spare|sealed|pool|chunks)/.test(to.join('/'));
 }
 
 const SPACE = ['ENOSPC', 'EDQUOT'] as const;
@@ -132,6 +132,15 @@ export function distinctStates(points: readonly Point[]): Point[] {
   return points.filter((point, i) => {
     const previous = points[i - 1];
     return previous === undefined || previous.caller !== point.caller || changesDisk(previous);
+  });
+}
+
+/** The first of the points at which the same is done to files of one kind: a transfer handles chunk after chunk. */
+export function firstOfEach(points: readonly Point[]): Point[] {
+  const seen = new Set<string>();
+  return points.filter(({ caller, line }) => {
+    const key = `${caller} ${headOf(line).replaceAll(/\d+/g, 'N')}`;
+    return seen.size < seen.add(key).size;
   });
 }
 

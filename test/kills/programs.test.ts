@@ -55,7 +55,8 @@ test.for(
   const folder = await mkdtemp(join(path, 'kills-'));
   onTestFinished(() => rm(folder, { recursive: true, force: true }));
   const performer = Performer.start();
-  const site = await newSite({ folder, masters: await Masters.make(folder), operation });
+  const masters = await Masters.make(folder);
+  const site = await newSite({ folder, masters, artifacts: undefined, operation });
   const injector = await wrapped('resize2fs', site, body);
   const threads = await performer.prepare(
     injector.config,

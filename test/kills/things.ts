@@ -1,14 +1,16 @@
-// What an operation makes or takes away beside slots: stacks, snapshots and exported images. Told by looking at the
-// disk alone.
+// What an operation makes or takes away beside slots: stacks, snapshots and exported images, told by looking at the
+// disk alone; and tags in a registry.
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { exists, sha256 } from '../fixtures/files.js';
 import { faultsOf, readInside } from '../fixtures/images.js';
+import type { Tagged } from './artifacts.js';
+import type { Left } from './operations.js';
 import type { Site } from './site.js';
 
 const IMAGE = 'rootfs.ext4';
 
-/** `stack NAME`, `snapshot NAME` and `export NAME`, each with what tells it from another of its name. */
+/** `stack NAME`, `snapshot NAME`, `export NAME` and `tag NAME`, each with what tells it from another of its name. */
 export async function thingsIn(site: Site): Promise<Map<string, string>> {
   const things = new Map<string, string>();
   const add = async (kind: string, name: string, path: string) => {
@@ -22,6 +24,7 @@ export async function thingsIn(site: Site): Promise<Map<string, string>> {
   for (const name of await visible(join(site.stateFolder, 'snapshots')))
     await add('snapshot', name, join(site.stateFolder, 'snapshots', name));
   for (const name of await visible(site.jail)) await add('export', name, join(site.jail, name));
+  for (const [name, { digest }] of await tagsOf(site)) things.set(`tag ${name}`, digest);
   return things;
 }
 
@@ -32,18 +35,36 @@ export async function thingFaults(site: Site): Promise<string[]> {
     for (const fault of await stackFaults(site, name)) faults.push(`stack ${name}: ${fault}`);
   for (const name of await visible(site.jail))
     for (const fault of await exportFaults(site, name)) faults.push(`export ${name}: ${fault}`);
+  for (const name of (await tagsOf(site)).keys())
+    for (const fault of (await site.artifacts?.faultsOf(site.repository, name)) ?? [])
+      faults.push(`tag ${name}: ${fault}`);
   return faults;
 }
 
 /** What is not as the call leaves it when it resolves. */
-export async function unlike(
-  site: Site,
-  leaves: Readonly<Record<string, 'there' | 'absent'>>,
-): Promise<string[]> {
+export async function unlike(site: Site, leaves: Readonly<Record<string, Left>>): Promise<string[]> {
   const things = await thingsIn(site);
-  return Object.entries(leaves)
-    .filter(([name, wanted]) => things.has(name) !== (wanted === 'there'))
-    .map(([name, wanted]) => `${name} should be ${wanted}`);
+  const faults: string[] = [];
+  for (const [thing, wanted] of Object.entries(leaves)) {
+    const isThere = things.has(thing);
+    const isRight =
+      wanted === 'there' || wanted === 'absent'
+        ? isThere === (wanted === 'there')
+        : isThere && (await imageOf(site, thing)) === site.digestOf(wanted);
+    if (!isRight) faults.push(`${thing} should be ${wanted}`);
+  }
+  return faults;
+}
+
+/** The digest of the image that a stack or a tag has. */
+async function imageOf(site: Site, thing: string): Promise<string | undefined> {
+  const [kind, name] = thing.split(' ') as [string, string];
+  if (kind === 'stack') return sha256(await readFile(site.templatePath(name)));
+  return (await tagsOf(site)).get(name)?.sha256;
+}
+
+async function tagsOf({ artifacts, repository }: Site): Promise<ReadonlyMap<string, Tagged>> {
+  return artifacts === undefined ? new Map() : artifacts.tags(repository);
 }
 
 async function stackFaults(site: Site, name: string): Promise<string[]> {

@@ -2,9 +2,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RootfsRegistry } from '../../src/index.js';
+import { CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
 import { garbage, leftovers, slotFaults, slotsIn } from './aftermath.js';
+import type { Artifacts } from './artifacts.js';
 import { type Injector, injectorFor } from './injectors.js';
 import type { Call, Operation } from './operations.js';
+import { fetchedBytes, partialFaults } from './partial-pulls.js';
 import { type Performed, Performer, type Threads, type ToldError } from './performer.js';
 import { type Caller, headOf, type Point, pointsOf } from './points.js';
 import { type Masters, Site } from './site.js';
@@ -38,15 +41,17 @@ export interface Surveyed {
 export interface Ground {
   readonly folder: string;
   readonly masters: Masters;
+  /** Only of operations that pull and push. */
+  readonly artifacts: Artifacts | undefined;
   readonly operation: Operation;
 }
 
 let sites = 0;
 
-export async function newSite({ folder, masters, operation }: Ground): Promise<Site> {
+export async function newSite({ folder, masters, artifacts, operation }: Ground): Promise<Site> {
   const root = join(folder, `point-${sites++}`);
   await mkdir(root);
-  const site = await Site.make(root, masters, operation.template);
+  const site = await Site.make(root, masters, operation.template, artifacts);
   await operation.given?.(site);
   return site;
 }
@@ -137,7 +142,7 @@ export async function killedBy(
   const takes = operation.takes ?? [];
   const kept = before.filter((name) => !takes.includes(name));
   const faults = [...(await slotFaults(site, kept, takes)), ...(await site.templateFaults())];
-  faults.push(...(await thingFaults(site)));
+  faults.push(...(await thingFaults(site)), ...(await partialFaults(site)));
   return { faults, killed: (await performer.gone) === 'SIGKILL', lines };
 }
 
@@ -211,7 +216,7 @@ async function failIn(ground: Ground, performer: Performer, { point, what }: Fau
   if (call.method === 'gc' && isOfOneOf(takes, point)) faults.push(...(await uncollected(site, takes)));
   const kept = [...before.keys()].filter((name) => !takes.includes(name));
   faults.push(...(await slotFaults(site, [...kept, ...made], takes)), ...(await site.templateFaults()));
-  faults.push(...(await thingFaults(site)));
+  faults.push(...(await thingFaults(site)), ...(await partialFaults(site)));
   const done = (await undone(site, operation)).length === 0;
   // The same process can do it as soon as the disk is well again: nothing that failed is remembered.
   for (const next of [call, RECOVER]) {
@@ -289,11 +294,15 @@ export async function afterwards(site: Site, operation: Operation, recoverFirst:
     // On the calling thread only what is warm can be cloned.
     const method = call.method === 'cloneForVmSync' ? 'cloneForVm' : call.method;
     const done = (await undone(site, operation)).length === 0;
-    await (registry[method] as (...args: readonly unknown[]) => Promise<unknown>)(...call.args).catch(
-      (error) => {
-        if (!done || error.code !== once) throw error;
-      },
-    );
+    const fetched = await fetchedBytes(site);
+    const result = await (registry[method] as (...args: readonly unknown[]) => Promise<unknown>)(
+      ...call.args,
+    ).catch((error) => {
+      if (!done || error.code !== once) throw error;
+    });
+    const { reusedBytes = 0 } = (result ?? {}) as { reusedBytes?: number };
+    if (reusedBytes < fetched - CHUNK_LIMIT)
+      faults.push(`of ${fetched} bytes that were fetched before, only ${reusedBytes} were used again`);
     await recover(registry, takes, faults);
     await registry.drain();
     faults.push(...(await leftovers(site)).map((path) => `left behind by recover(): ${path}`));

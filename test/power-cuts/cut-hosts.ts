@@ -3,7 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
-import { RootfsRegistry } from '../../src/index.js';
+import { type RootfsConfig, RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Workspace } from '../fixtures/filesystems.js';
 import { CutDisk, type DiskKind } from './cut-disk.js';
@@ -45,8 +45,12 @@ async function makeBench(workspace: Workspace, kind: DiskKind): Promise<CutBench
 }
 
 /** Runs the work with a registry of the host's own. */
-export async function use<T>(host: CutHost, work: (registry: RootfsRegistry) => Promise<T>): Promise<T> {
-  const registry = new RootfsRegistry(host.config);
+export async function use<T>(
+  host: CutHost,
+  work: (registry: RootfsRegistry) => Promise<T>,
+  config: Partial<RootfsConfig> = {},
+): Promise<T> {
+  const registry = new RootfsRegistry({ ...host.config, ...config });
   try {
     return await work(registry);
   } finally {

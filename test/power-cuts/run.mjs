@@ -17,7 +17,13 @@ const env = { ...process.env, POWER_CUTS: String(Math.ceil(Number(values.cuts) /
 if (values.seed !== undefined) env.POWER_CUTS_SEED = values.seed;
 const { status } = spawnSync(
   'bash',
-  ['test/run.sh', 'test/power-cuts/sequences.test.ts', 'test/power-cuts/life.test.ts', ...files],
+  [
+    'test/run.sh',
+    'test/power-cuts/sequences.test.ts',
+    'test/power-cuts/life.test.ts',
+    'test/power-cuts/pulls.test.ts',
+    ...files,
+  ],
   {
     stdio: 'inherit',
     env,
