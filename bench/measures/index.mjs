@@ -88,9 +88,9 @@ export const MEASURES = [
   updateBytes,
   updateRequests,
   cache,
-  ...latencies,
   transferHolds,
   transferMemory,
+  ...latencies,
   memory,
 ];
 

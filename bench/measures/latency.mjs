@@ -21,7 +21,7 @@ export const latencies = ROUND_TRIPS_MS.map((roundTripMs) => ({
   name: `latency-${roundTripMs}ms`,
   title: `pulls with ${roundTripMs} ms of round trip`,
   filesystems: ['xfs'],
-  full: { rounds: 3, seconds: 60 },
+  full: { rounds: 2, seconds: 60 },
   quick: { rounds: 1, seconds: 1 },
   turn: ONE_SAMPLE,
   warmUps: 0,

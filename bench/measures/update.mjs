@@ -39,7 +39,7 @@ export const update = /** @type {any} */ ({
   ...effort,
   name: 'update',
   title: 'pull of an upgraded template by a host that has the one before',
-  full: { rounds: 3, seconds: 240 },
+  full: { rounds: 2, seconds: 240 },
   targets: [],
   contestants: (/** @type {Workspace} */ workspace) => contestants(workspace, 'ns'),
 });

@@ -1,67 +1,38 @@
 // casync, with nginx before its store: chunks cut by content at any byte, 64 KiB on average, each a file of its own.
-import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { AccessLog } from '../access-log.mjs';
 import { output } from '../command.mjs';
-import { freePort } from '../oci-registry.mjs';
+import { lacksNginx, startNginx } from '../nginx.mjs';
 
 /** @typedef {import('../fleet/fleet.mjs').Version} Version */
 
-const PROGRAMS = { casync: ['/usr/bin/casync', 'casync'], nginx: ['/usr/sbin/nginx', 'nginx-light'] };
-
 /** @returns {string | undefined} why it cannot be measured */
 export function lacksCasync() {
-  const missing = Object.values(PROGRAMS).filter(([path = '']) => !existsSync(path));
-  if (missing.length === 0) return undefined;
-  return `needs ${missing.map(([, name]) => name).join(' and ')} (apt-get install)`;
+  return existsSync('/usr/bin/casync') ? lacksNginx() : 'needs casync (apt-get install casync)';
 }
 
 export class CasyncStore {
   #folder;
-  #url;
-  #log;
+  #server;
   /** @type {Set<string>} */
   #made = new Set();
 
   /**
    * @param {string} folder
-   * @param {string} url
+   * @param {Awaited<ReturnType<typeof startNginx>>} server
    */
-  constructor(folder, url) {
+  constructor(folder, server) {
     this.#folder = folder;
-    this.#url = url;
-    this.#log = new AccessLog(join(folder, 'access.log'));
+    this.#server = server;
   }
 
   /** @param {import('../workspace.mjs').Workspace} workspace at whose end it ends */
   static async start(workspace) {
     const folder = await workspace.newFolder('casync');
-    const port = await freePort();
     await mkdir(join(folder, 'files'));
-    const config = join(folder, 'nginx.conf');
-    await writeFile(
-      config,
-      `daemon off; master_process off; pid ${folder}/pid; error_log ${folder}/error.log;
-events { worker_connections 256; }
-http {
-  access_log ${folder}/access.log combined;
-  client_body_temp_path ${folder}; proxy_temp_path ${folder}; fastcgi_temp_path ${folder};
-  uwsgi_temp_path ${folder}; scgi_temp_path ${folder};
-  server { listen 127.0.0.1:${port}; root ${folder}/files; sendfile on; }
-}
-`,
-    );
-    const child = spawn('/usr/sbin/nginx', ['-p', folder, '-c', config], { stdio: 'ignore' });
-    const ended = new Promise((resolve) => child.once('exit', resolve));
-    workspace.onEnd(() => {
-      child.kill();
-      return ended;
-    });
-    for (let tries = 0; tries < 50 && !existsSync(join(folder, 'access.log')); tries++) await sleep(100);
-    return new CasyncStore(folder, `http://127.0.0.1:${port}`);
+    const server = `root ${folder}/files; sendfile on;`;
+    return new CasyncStore(folder, await startNginx(workspace, folder, { server }));
   }
 
   /** @param {Version} version a store of it alone */
@@ -78,12 +49,12 @@ http {
    */
   async extract(name, seed) {
     const made = join(this.#folder, 'extracted');
-    const from = `${this.#url}/${name}`;
+    const from = `${this.#server.url}/${name}`;
     await output('casync', ['extract', `--store=${from}.castr`, `--seed=${seed}`, `${from}.caibx`, made]);
     return () => rm(made);
   }
 
   traffic() {
-    return this.#log.traffic();
+    return this.#server.traffic();
   }
 }
