@@ -38,7 +38,7 @@ export const cache = {
     const { registry: origin } = fleet;
     const pulls = workspace.quick ? 10 : 50;
     const reference = `${origin.host}/bench/small:1`;
-    const { sizeBytes, uploadedBytes } = await pushSmall(fleet, reference, (workspace.quick ? 16 : 48) * MiB);
+    const { sizeBytes, uploadedBytes } = await pushSmall(fleet, reference, (workspace.quick ? 16 : 32) * MiB);
     const pull = (/** @type {number} */ count, /** @type {string[]} */ mirror = []) =>
       pullAtOnce(workspace, reference, count, mirror);
 

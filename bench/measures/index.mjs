@@ -87,9 +87,9 @@ export const MEASURES = [
   update,
   updateBytes,
   updateRequests,
-  cache,
   transferHolds,
   transferMemory,
+  cache,
   ...latencies,
   memory,
 ];

@@ -19,7 +19,7 @@ export const transferMemory = {
   title: 'memory that a push or pull takes: growth of the peak in a process of its own',
   filesystems: ['xfs'],
   unit: 'bytes',
-  full: { rounds: 2, seconds: 60 },
+  full: { rounds: 1, seconds: 60 },
   quick: { rounds: 1, seconds: 1 },
   turn: ONE_SAMPLE,
   warmUps: 0,
