@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { output } from './command.mjs';
 
-/** @typedef {'clone' | 'slot' | 'ready-slot' | 'slots-two-threads' | 'scatter'} FloorName */
+/** @typedef {'clone' | 'slot' | 'ready-slot' | 'slots-two-threads' | 'scatter' | 'slow-link'} FloorName */
 
 /** @type {FloorName[]} */
-const NAMES = ['clone', 'slot', 'ready-slot', 'slots-two-threads', 'scatter'];
+const NAMES = ['clone', 'slot', 'ready-slot', 'slots-two-threads', 'scatter', 'slow-link'];
 
 /**
  * @param {string} folder where to put the binaries

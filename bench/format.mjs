@@ -18,3 +18,10 @@ export function formatBytes(bytes) {
 export function formatCount(count) {
   return count.toLocaleString('en-US', { maximumFractionDigits: count < 100 ? 2 : 0 });
 }
+
+/** @typedef {'ns' | 'bytes' | 'requests'} Unit */
+
+/** @param {Unit} unit */
+export function formatOf(unit) {
+  return { ns: formatNs, bytes: formatBytes, requests: formatCount }[unit];
+}

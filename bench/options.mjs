@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 
 export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts file systems of its own)
 
-  --quick            under a minute: fewer rounds, smaller files, the slowest measures left out
+  --quick            a few minutes: fewer rounds, smaller files, the slowest measures left out
   --only NAMES       these measures alone, separated by commas; a name stands for all that begin with it
   --list             print the measures and their targets, and stop
   --name NAME        write bench/results/NAME.json (default: full, quick or partial)

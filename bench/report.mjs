@@ -1,5 +1,5 @@
 // What the terminal shows.
-import { formatBytes, formatCount, formatNs } from './format.mjs';
+import { formatCount, formatOf } from './format.mjs';
 
 /**
  * @typedef {object} Result
@@ -8,7 +8,7 @@ import { formatBytes, formatCount, formatNs } from './format.mjs';
  * @property {string} title
  * @property {import('./filesystems.mjs').Filesystem} filesystem
  * @property {string} about the subject, and what else is to be known
- * @property {'ns' | 'bytes'} unit
+ * @property {import('./format.mjs').Unit} unit
  * @property {string} [rateUnit]
  * @property {import('./alternate.mjs').Row[]} rows
  * @property {import('./targets.mjs').Judged[]} targets
@@ -26,7 +26,7 @@ export function formatResult({
   rows,
   targets,
 }) {
-  const format = unit === 'bytes' ? formatBytes : formatNs;
+  const format = formatOf(unit);
   const show = (/** @type {number | undefined} */ value) => (value === undefined ? '–' : format(value));
   const base = rows.find(({ name, summary }) => name.startsWith('library') && summary !== undefined)?.summary
     ?.p50;

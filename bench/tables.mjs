@@ -1,6 +1,6 @@
 // A run's results as Markdown, and putting it where a document has room for it.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { formatBytes, formatCount, formatNs } from './format.mjs';
+import { formatCount, formatOf } from './format.mjs';
 import { verdict } from './report.mjs';
 
 /** @typedef {import('./report.mjs').Result} Result */
@@ -28,7 +28,7 @@ export function resultTables(results) {
 
 /** @param {Result} result */
 function resultTable({ measure, title, filesystem, about, unit, rateUnit, rows }) {
-  const format = unit === 'bytes' ? formatBytes : formatNs;
+  const format = formatOf(unit);
   const show = (/** @type {number | undefined} */ value) => (value === undefined ? '–' : format(value));
   const lines = rows.map(({ name, does, summary, unavailable, failed, note, amount }) => {
     if (summary === undefined)

@@ -1,10 +1,10 @@
-// How long a long operation holds the event loop: the processor time of the main thread from one turn of the loop to
-// the next. On a shared machine the time on the clock says more about the neighbours.
-import { closeSync, mkdirSync, openSync, readSync, writeFileSync } from 'node:fs';
+// How long a long operation holds the event loop.
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ONE_SAMPLE } from '../alternate.mjs';
 import { formatNs } from '../format.mjs';
+import { longestTurnNs } from '../longest-turn.mjs';
 import { newVmId, releaseAll } from '../peers/library.mjs';
 import { atMost } from '../targets.mjs';
 
@@ -107,30 +107,4 @@ function makeTree(path, folders) {
     if (i < folders) mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, `file-${i}`), `contents of ${i}`);
   }
-}
-
-/**
- * @param {() => Promise<unknown>} work
- * @returns {Promise<number>}
- */
-async function longestTurnNs(work) {
-  const fd = openSync(`/proc/self/task/${process.pid}/schedstat`, 'r');
-  const text = Buffer.alloc(128);
-  const onProcessorNs = () => Number(text.toString('latin1', 0, readSync(fd, text, 0, 128, 0)).split(' ')[0]);
-  let longest = 0;
-  let last = onProcessorNs();
-  const turn = () => {
-    const now = onProcessorNs();
-    longest = Math.max(longest, now - last);
-    last = now;
-  };
-  const turning = setInterval(turn, 1);
-  try {
-    await work();
-    turn();
-  } finally {
-    clearInterval(turning);
-    closeSync(fd);
-  }
-  return longest;
 }

@@ -1,5 +1,6 @@
 // The table of all that is measured.
 import { burst } from './burst.mjs';
+import { cache } from './cache.mjs';
 import { clone } from './clone.mjs';
 import { coldPlaced, coldPublished, coldSize, coldSpace } from './cold.mjs';
 import { copy, copyBlocks } from './copy.mjs';
@@ -10,16 +11,21 @@ import { forks } from './fork.mjs';
 import { grown } from './grown.mjs';
 import { hash, hashMemory } from './hash.mjs';
 import { holds } from './holds.mjs';
+import { latencies } from './latency.mjs';
 import { listing } from './listing.mjs';
 import { manySlots } from './many-slots.mjs';
 import { memory } from './memory.mjs';
 import { pool } from './pool.mjs';
 import { publish } from './publish.mjs';
+import { publishContainer } from './publish-container.mjs';
 import { pull, pullProcessors } from './pull.mjs';
 import { realistic } from './realistic.mjs';
 import { restoreFirst, restoreLater } from './restore.mjs';
 import { stacks } from './stacks.mjs';
 import { stacksNewProcess } from './stacks-new-process.mjs';
+import { transferHolds } from './transfer-holds.mjs';
+import { transferMemory } from './transfer-memory.mjs';
+import { update, updateBytes, updateRequests } from './update.mjs';
 import { verifySnapshot } from './verify-snapshot.mjs';
 
 /**
@@ -34,7 +40,7 @@ import { verifySnapshot } from './verify-snapshot.mjs';
  * @property {string} name
  * @property {string} title
  * @property {import('../filesystems.mjs').Filesystem[]} filesystems
- * @property {'bytes'} [unit] nanoseconds if not given
+ * @property {import('../format.mjs').Unit} [unit] nanoseconds if not given
  * @property {string} [rateUnit] of what the contestants' `amount` gives, divided by the seconds
  * @property {Effort} full
  * @property {Effort | undefined} quick undefined: left out of a quick run
@@ -75,8 +81,16 @@ export const MEASURES = [
   restoreFirst,
   restoreLater,
   publish,
+  publishContainer,
   pull,
   pullProcessors,
+  update,
+  updateBytes,
+  updateRequests,
+  transferHolds,
+  transferMemory,
+  cache,
+  ...latencies,
   memory,
 ];
 

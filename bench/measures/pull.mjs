@@ -1,11 +1,12 @@
 // Pulling a template from a registry on the same host, into a catalog that is empty, beside the tools that anybody has.
 import { readFileSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ONE_SAMPLE } from '../alternate.mjs';
 import { run } from '../command.mjs';
+import { fleetOf } from '../fleet/fleet.mjs';
 import { formatBytes } from '../format.mjs';
-import { startOciRegistry } from '../oci-registry.mjs';
+import { fetchWithSkopeo, packsOf } from '../peers/whole-image.mjs';
 import { atMostTimes } from '../targets.mjs';
 import { timeNs } from '../timing.mjs';
 
@@ -13,9 +14,6 @@ import { timeNs } from '../timing.mjs';
 
 const FLOOR = 'curl, zstd -d, openssl dgst';
 const SKOPEO = 'skopeo copy, zstd -d';
-/** Real files, as a distribution has them. */
-const TREES = ['/usr/share', `/usr/lib/${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu`];
-
 const effort = /** @type {const} */ ({
   filesystems: ['xfs'],
   full: { rounds: 5, seconds: 240 },
@@ -49,44 +47,26 @@ export const pullProcessors = /** @type {any} */ ({
  * @param {(work: () => Promise<unknown>) => Promise<number>} measured
  */
 async function pullers(workspace, measured) {
-  const { RootfsRegistry } = workspace.library;
-  const folder = await workspace.newFolder('pull');
-  const host = await startOciRegistry(workspace);
-  const reference = `${host}/bench/system:1`;
-  const registries = { [host]: { insecure: true } };
-  const registryIn = (/** @type {string} */ name) =>
-    new RootfsRegistry({
-      templateDir: join(folder, name, 'templates'),
-      clonesDir: join(folder, name, 'vms'),
-      registries,
-    });
-  const tree = join(folder, 'tree');
-  await mkdir(tree);
-  await run('cp', ['-a', ...TREES, tree]);
-  const first = registryIn('first');
-  const { sizeBytes } = await first.publishStack('system', tree);
-  const { uploadedBytes } = await first.pushStack('system', reference);
-  await first.close();
-  const urls = join(folder, 'urls');
-  const packs = await packsOf(host);
+  const fleet = await fleetOf(workspace);
+  const { host } = fleet.registry;
+  const { name: tag, reference, about, uploadedBytes } = await fleet.version('cold');
+  const packs = await packsOf(host, 'bench/system', tag);
+  const urls = join(fleet.folder, 'urls');
   await writeFile(
     urls,
-    packs.map((digest) => `url = "http://${host}/v2/bench/system/blobs/${digest}"`).join('\n'),
+    packs.map((hex) => `url = "http://${host}/v2/bench/system/blobs/sha256:${hex}"`).join('\n'),
   );
-  let hosts = 0;
   return {
-    about: `a template of ${formatBytes(sizeBytes)}, ${formatBytes(uploadedBytes)} compressed, from the same host`,
+    about: `a template of ${about}, ${formatBytes(uploadedBytes)} compressed, from the same host`,
     contestants: [
       {
         name: 'library',
         does: 'pullStack into an empty catalog; e2fsck and a digest of the whole included',
         async sample() {
-          const name = `host-${hosts++}`;
-          const registry = registryIn(name);
+          const { registry, end } = fleet.host();
           await workspace.settle();
           const ns = await measured(() => registry.pullStack(reference));
-          await registry.close();
-          await rm(join(folder, name), { recursive: true });
+          await end();
           return ns;
         },
       },
@@ -99,32 +79,15 @@ async function pullers(workspace, measured) {
         name: SKOPEO,
         does: 'skopeo copy of the artifact into a folder, then cat of its packs | zstd -d into a file',
         async sample() {
-          const place = join(folder, `skopeo-${hosts++}`);
+          const place = join(fleet.folder, 'skopeo');
           await workspace.settle();
-          const files = packs.map((digest) => digest.slice('sha256:'.length)).join(' ');
-          const ns = await measured(() =>
-            shell(
-              `skopeo copy -q --src-tls-verify=false docker://${reference} dir:${place} && ` +
-                `cd ${place} && cat ${files} | zstd -dcq > image`,
-            ),
-          );
+          const ns = await measured(() => fetchWithSkopeo(reference, packs, place));
           await rm(place, { recursive: true });
           return ns;
         },
       },
     ],
   };
-}
-
-/**
- * @param {string} host
- * @returns {Promise<string[]>} their digests, in order
- */
-async function packsOf(host) {
-  const headers = { accept: 'application/vnd.oci.image.manifest.v1+json' };
-  const answer = await fetch(`http://${host}/v2/bench/system/manifests/1`, { headers });
-  const { layers } = /** @type {{ layers: { mediaType: string, digest: string }[] }} */ (await answer.json());
-  return layers.filter(({ mediaType }) => mediaType.endsWith('+zstd')).map(({ digest }) => digest);
 }
 
 /** @param {string} command */

@@ -4,12 +4,14 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { blobOf, INDEX_TYPE, type Layer, PACK_TYPE } from './artifact.js';
 import { type BasePacks, packKey } from './base-packs.js';
+import type { Blob } from './blob-reader.js';
+import { ByteQueue, blobOfPieces } from './byte-queue.js';
 import type { ChunkList } from './chunk-list.js';
 import { compress, FrameLengths, zeroFrame } from './frames.js';
 import type { RegistryClient } from './registry-client.js';
@@ -45,6 +47,12 @@ interface Span {
   readonly end: number;
 }
 
+/** Of the chunks of a pack, joined, and the bytes of each. */
+interface Frames {
+  readonly pieces: readonly Buffer[];
+  readonly lengths: readonly number[];
+}
+
 /** The tag is not touched: that is left to the caller, when all blobs are there. */
 export async function pushImage(task: Task, image: PushImage): Promise<PushedImage> {
   const { client, pace, list, ends, annotations } = image;
@@ -68,7 +76,7 @@ export async function pushImage(task: Task, image: PushImage): Promise<PushedIma
   });
   const index = list.withFrames(ends, frameBytes).bytes;
   const layer = { ...blobOf(index), mediaType: INDEX_TYPE, annotations };
-  count(layer, await sendBlob(task, client, index));
+  count(layer, await sendBlob(task, client, layer, () => index));
   return { layers: [...layers, layer], ...sums };
 }
 
@@ -84,18 +92,21 @@ async function sendPack(
   image: PushImage,
   span: Span,
 ): Promise<{ layer: Layer; lengths: readonly number[]; wasSent: boolean }> {
-  const frames = await makeFrames(task, image, span);
-  const pack = Buffer.concat(frames);
-  const layer = { ...blobOf(pack), mediaType: PACK_TYPE, annotations: {} };
-  const wasSent = await sendBlob(task, image.client, pack);
-  return { layer, lengths: frames.map(({ length }) => length), wasSent };
+  const { pieces, lengths } = await makeFrames(task, image, span);
+  const blob = await blobOfPieces(pieces);
+  const wasSent = await sendBlob(task, image.client, blob, () => Readable.from(pieces));
+  return { layer: { ...blob, mediaType: PACK_TYPE, annotations: {} }, lengths, wasSent };
 }
 
-/** False if the registry has it. */
-export async function sendBlob(task: Task, client: RegistryClient, bytes: Buffer): Promise<boolean> {
-  const { digest, size } = blobOf(bytes);
+/** False if the registry has it. `body` is called for each try. */
+export async function sendBlob(
+  task: Task,
+  client: RegistryClient,
+  { digest, size }: Blob,
+  body: () => Buffer | Readable,
+): Promise<boolean> {
   if (await client.hasBlob(task, digest)) return false;
-  await client.upload(task, digest, size, () => bytes);
+  await client.upload(task, digest, size, body);
   return true;
 }
 
@@ -104,7 +115,7 @@ async function makeFrames(
   task: Task,
   { file, list, level, workFolder }: PushImage,
   { index, first, end }: Span,
-): Promise<Buffer[]> {
+): Promise<Frames> {
   const folder = join(workFolder, `pack-${index}`);
   await mkdir(folder);
   try {
@@ -114,11 +125,12 @@ async function makeFrames(
       await writeFile(join(folder, `${i}`), await readChunk(file, list, i));
       files.push(`${i}`);
     }
-    const compressed = files.length === 0 ? [] : await compressAll(task, files, level, folder);
+    const { queue, lengths } = await compressAll(task, files, level, folder);
     let next = 0;
-    return Array.from({ length: end - first }, (_, k) =>
-      list.isZero(first + k) ? zeroFrame(list.length(first + k)) : (compressed[next++] as Buffer),
+    const frames = Array.from({ length: end - first }, (_, k) =>
+      list.isZero(first + k) ? [zeroFrame(list.length(first + k))] : queue.take(lengths[next++] as number),
     );
+    return { pieces: frames.flat(), lengths: frames.map(bytesOf) };
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -129,26 +141,25 @@ async function compressAll(
   files: readonly string[],
   level: number,
   folder: string,
-): Promise<Buffer[]> {
-  const parts: Buffer[] = [];
+): Promise<{ queue: ByteQueue; lengths: readonly number[] }> {
+  const queue = new ByteQueue();
   const frames = new FrameLengths();
-  await compress(task, files, level, folder, async (stdout: Readable) => {
+  const drain = async (stdout: Readable) => {
     for await (const part of stdout) {
       frames.add(part);
-      parts.push(part);
+      queue.add(part);
     }
-  });
-  const bytes = Buffer.concat(parts);
-  if (!frames.isWhole || frames.lengths.length !== files.length)
-    throw new RootfsError(
-      'ZSTD_FAILED',
-      `zstd made ${frames.lengths.length} frames of ${files.length} chunks`,
-    );
-  let start = 0;
-  return frames.lengths.map((length) => {
-    start += length;
-    return bytes.subarray(start - length, start);
-  });
+  };
+  if (files.length > 0) await compress(task, files, level, folder, drain);
+  if (frames.isWhole && frames.lengths.length === files.length) return { queue, lengths: frames.lengths };
+  throw new RootfsError(
+    'ZSTD_FAILED',
+    `zstd made ${frames.lengths.length} frames of ${files.length} chunks`,
+  );
+}
+
+function bytesOf(pieces: readonly Buffer[]): number {
+  return pieces.reduce((sum, { length }) => sum + length, 0);
 }
 
 async function readChunk(file: FileHandle, list: ChunkList, i: number): Promise<Buffer> {

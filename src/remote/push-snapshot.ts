@@ -157,7 +157,7 @@ async function cutAll(
 
 async function pushManifest(task: Task, client: RegistryClient, bytes: Buffer): Promise<PushedImage> {
   const layer = { ...blobOf(bytes), mediaType: SNAPSHOT_MANIFEST_TYPE, annotations: {} };
-  const wasSent = await sendBlob(task, client, bytes);
+  const wasSent = await sendBlob(task, client, layer, () => bytes);
   return {
     layers: [layer],
     uploadedBytes: wasSent ? layer.size : 0,

@@ -1,7 +1,7 @@
 // The last step of a push: the manifest, under its tag. Readers find the artifact from before or the whole new one.
 
 import type { Task } from '../system/task.js';
-import { ANNOTATION, digestOf, EMPTY_CONFIG, formatArtifact, type Layer } from './artifact.js';
+import { ANNOTATION, blobOf, digestOf, EMPTY_CONFIG, formatArtifact, type Layer } from './artifact.js';
 import { sendBlob } from './push-image.js';
 import { formatReference, type Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
@@ -29,7 +29,7 @@ export async function putArtifact(
   reference: Reference,
   { artifactType, layers, sha256, sizeBytes, annotations, uploadedBytes, reusedBytes }: UploadedArtifact,
 ): Promise<PushedArtifact & Content> {
-  const emptySent = await sendBlob(task, client, EMPTY_CONFIG);
+  const emptySent = await sendBlob(task, client, blobOf(EMPTY_CONFIG), () => EMPTY_CONFIG);
   const manifest = formatArtifact(artifactType, layers, {
     [ANNOTATION.sha256]: sha256,
     [ANNOTATION.sizeBytes]: `${sizeBytes}`,

@@ -1,34 +1,18 @@
 // Who gets a login: the registry that it was stored for, and nobody else.
-import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type FaultyProxy, type Seen, startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { hostFor, publishFiles } from '../fixtures/fleet.js';
 import { Host } from '../fixtures/host.js';
 import { run } from '../fixtures/images.js';
+import { basic, logInTo } from '../fixtures/logins.js';
 import { makeCertificate, startOciRegistry } from '../fixtures/oci-registry.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks } from '../fixtures/tools.js';
 
 const missing = lacks('docker-registry', 'zstd', 'mke2fs', 'htpasswd', 'openssl');
 const PASSWORD = 'correct horse: battery';
-const basic = (user: string) => `Basic ${Buffer.from(`${user}:${PASSWORD}`).toString('base64')}`;
-
-/** Stored logins as `docker login` writes them. */
-async function logInTo(folder: string, auths: Readonly<Record<string, string>>): Promise<void> {
-  const before = process.env.DOCKER_CONFIG;
-  onTestFinished(() => {
-    if (before === undefined) delete process.env.DOCKER_CONFIG;
-    else process.env.DOCKER_CONFIG = before;
-  });
-  const entries = Object.entries(auths).map(([host, user]) => [
-    host,
-    { auth: basic(user).slice('Basic '.length) },
-  ]);
-  await mkdir(join(folder, 'docker'));
-  await writeFile(join(folder, 'docker/config.json'), JSON.stringify({ auths: Object.fromEntries(entries) }));
-  process.env.DOCKER_CONFIG = join(folder, 'docker');
-}
+const ANN = `ann:${PASSWORD}`;
 
 /** A registry that wants `login` from whoever asks through the proxy. */
 async function guarded(challenge: (proxy: FaultyProxy) => string, login: string) {
@@ -64,7 +48,7 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       await publishFiles(host, 'app', { megabytes: 2 });
       const push = () => host.registry.pushStack('app', `${registry}/app:1`);
       await rejection(push(), 'REGISTRY_UNAUTHORIZED');
-      await logInTo(host.root, { [registry]: 'ann' });
+      await logInTo(host.root, { [registry]: ANN });
       await push();
       expect(await host.registry.pullStack(`${registry}/app:1`, { name: 'again' })).toMatchObject({
         name: 'again',
@@ -75,10 +59,10 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
     });
 
     test('a login does not follow a redirect to another host', async () => {
-      const { proxy, guard, sha256, registry } = await guarded(() => 'Basic realm="here"', basic('ann'));
+      const { proxy, guard, sha256, registry } = await guarded(() => 'Basic realm="here"', basic(ANN));
       const storage = await startFaultyProxy(registry);
       const host = await hostFor([proxy.host, storage.host]);
-      await logInTo(host.root, { [proxy.host]: 'ann' });
+      await logInTo(host.root, { [proxy.host]: ANN });
       proxy.rule = (request) =>
         request.method === 'GET' && request.url.includes('/blobs/')
           ? { status: 307, headers: { location: `http://${storage.host}${request.url}` } }
@@ -92,13 +76,13 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       const challenge = (proxy: FaultyProxy) => `Bearer realm="http://${proxy.host}/token",service="here"`;
       const { proxy, guard, sha256 } = await guarded(challenge, 'Bearer abc');
       const host = await hostFor([proxy.host]);
-      await logInTo(host.root, { [proxy.host]: 'ann' });
+      await logInTo(host.root, { [proxy.host]: ANN });
       proxy.rule = (request) =>
         request.url.startsWith('/token') ? { status: 200, body: '{"token":"abc"}' } : guard(request);
       expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
       const [asked, ...more] = proxy.seen.filter(({ url }) => url.startsWith('/token'));
       expect(more).toEqual([]);
-      expect(asked?.headers.authorization).toBe(basic('ann'));
+      expect(asked?.headers.authorization).toBe(basic(ANN));
       expect(asked?.url).toContain(`scope=${encodeURIComponent('repository:app:pull')}`);
     });
 
@@ -109,7 +93,7 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
         'Bearer abc',
       );
       const host = await hostFor([proxy.host, other.host]);
-      await logInTo(host.root, { [proxy.host]: 'ann' });
+      await logInTo(host.root, { [proxy.host]: ANN });
       other.rule = () => ({ status: 200, body: '{"access_token":"abc"}' });
       const pull = (registries = host.registry.config.registries) =>
         host.anotherRegistry({ registries }).pullStack(`${proxy.host}/app:1`);
@@ -135,14 +119,14 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
     });
 
     test('a mirror is asked first, without the login of the registry behind it', async () => {
-      const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic('ann'));
+      const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic(ANN));
       const mirror = await startFaultyProxy(registry);
       const registries = {
         [proxy.host]: { insecure: true, mirrors: [mirror.host] },
         [mirror.host]: { insecure: true },
       };
       const host = await Host.in(undefined, { registries });
-      await logInTo(host.root, { [proxy.host]: 'ann' });
+      await logInTo(host.root, { [proxy.host]: ANN });
       expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
       expect(proxy.seen).toEqual([]);
       expect(secretIn(mirror)).toEqual([]);
@@ -160,11 +144,11 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
     test('no error tells a password', async () => {
       const { proxy } = await guarded(() => 'Basic realm="here"', 'Basic other');
       const host = await hostFor([proxy.host]);
-      await logInTo(host.root, { [proxy.host]: 'ann' });
+      await logInTo(host.root, { [proxy.host]: ANN });
       const error = await rejection(host.registry.pullStack(`${proxy.host}/app:1`), 'REGISTRY_UNAUTHORIZED');
       const told = JSON.stringify([error.message, String(error.cause), error.stack]);
       expect(told).not.toContain(PASSWORD);
-      expect(told).not.toContain(basic('ann').slice('Basic '.length));
+      expect(told).not.toContain(basic(ANN).slice('Basic '.length));
     });
   },
 );
