@@ -2,6 +2,9 @@
 
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
 
 namespace microvm {
 namespace {
@@ -30,11 +33,38 @@ bool adopt_nocow(int from_fd, int to_fd) {
   return ioctl(to_fd, FS_IOC_SETFLAGS, &to_flags) == 0;
 }
 
+constexpr uint32_t kZfs = 0x2FC12FC1;  // of statfs(2)
+
+bool is_on_zfs(int fd) {
+  struct statfs info = {};
+  return retry_eintr([&] { return fstatfs(fd, &info); }) == 0 && static_cast<uint32_t>(info.f_type) == kZfs;
+}
+
+// What ZFS says of blocks that no transaction group has written yet, as long as zfs_bclone_wait_dirty is 0: EAGAIN, or
+// EINVAL where blocks before them could be shared.
+bool is_unwritten(int code, int fd) { return code == EAGAIN || (code == EINVAL && is_on_zfs(fd)); }
+
+// ZFS writes a group every 5 s. Asked where a file has holes, it writes that file's blocks at once
+// (zfs_dmu_offset_next_sync); fsync writes them to its log alone, which does not help. More than once: the group that
+// was written may have been the one before.
+bool clone_when_written(int from_fd, int to_fd, uint64_t size, int code) {
+  constexpr int kTries = 3;
+  constexpr struct timespec kPause = {0, 10'000'000};
+  for (int tried = 0; tried < kTries && is_unwritten(code, from_fd); tried++) {
+    if (tried > 0) nanosleep(&kPause, nullptr);
+    lseek(from_fd, 0, SEEK_HOLE);
+    if (clone_whole(from_fd, to_fd, size) == 0) return true;
+    code = errno;
+  }
+  return false;
+}
+
 }  // namespace
 
 Error reflink(int from_fd, int to_fd, uint64_t size, std::string_view path, std::string_view dest) {
   if (clone_whole(from_fd, to_fd, size) == 0) return {};
   Error error = Error::last("ioctl(FICLONE)", path, dest);
+  if (clone_when_written(from_fd, to_fd, size, error.code)) return {};
   if (error.is(EINVAL) && adopt_nocow(from_fd, to_fd) && clone_whole(from_fd, to_fd, size) == 0) return {};
   return error;
 }
