@@ -1,0 +1,27 @@
+# What a guest does: mounts its file systems as /guest/mount.sh says, runs the tests that /guest/tests names on those in /guest/rows.json,
+# and leaves its report in /guest.
+export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+cd "$(cat /guest/repository)"
+
+off() {
+  sync
+  echo 1 >/proc/sys/kernel/sysrq
+  echo o >/proc/sysrq-trigger
+  sleep 60
+}
+trap off EXIT
+
+uname -r >/guest/release
+ip link set lo up
+mkdir -p /fs /memory /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /memory
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+export TMPDIR=/memory
+set -e
+source /guest/mount.sh >/guest/mount.log 2>&1
+set +e
+
+export TEST_FILESYSTEMS=/guest/rows.json
+"$(cat /guest/node)" $(cat /guest/command) >/guest/log 2>&1
+echo "guest: ended with status $?" | tee /guest/ended
+dmesg >/guest/dmesg
