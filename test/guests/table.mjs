@@ -36,6 +36,9 @@ function zfs(name, options = '', expected = {}) {
 
 const PASSWORD = '-O encryption=on -O keyformat=passphrase -O keylocation=file:///guest/password';
 
+// For templates on another file system than clones: the other tests expect reflinks of the templates themselves.
+const APART = ['slots', 'concurrency', 'holes'].map((name) => `test/conformance/${name}.test.ts`);
+
 export const GUESTS = [
   { name: 'Debian 11', kernel: DEBIAN_11, filesystems: [XFS, BTRFS] },
   { name: 'Debian 12', kernel: DEBIAN_12, filesystems: [XFS, BTRFS] },
@@ -75,6 +78,7 @@ export const GUESTS = [
     extra: 'zfs',
     after: 'zfs create fs_0/templates && export TEST_TEMPLATES=/fs/0/templates',
     filesystems: [zfs('ZFS, templates in another dataset')],
+    files: APART,
   },
   {
     name: 'two pools',
@@ -85,7 +89,6 @@ export const GUESTS = [
       'export TEST_TEMPLATES=/fs/other',
     ].join('\n'),
     filesystems: [zfs('ZFS, templates in another pool')],
-    // The others expect a reflink of the template itself.
-    files: ['slots', 'concurrency', 'holes'].map((name) => `test/conformance/${name}.test.ts`),
+    files: APART,
   },
 ];
