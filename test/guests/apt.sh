@@ -10,7 +10,8 @@ cannot() { # WHY: exit status 77 says that it cannot be had on this machine; the
 }
 
 apt_options() {
-  echo -qq -o APT::Sandbox::User=root -o Dir::Etc::sourceparts=/nonexistent -o "Dir::Etc::sourcelist=$apt_folder/sources.list" \
+  echo -qq -o APT::Sandbox::User=root -o Dir::Etc::sourceparts=/nonexistent \
+    -o "Dir::Etc::sourcelist=$apt_folder/sources.list" \
     -o "Dir::State::lists=$apt_folder/lists" -o "Dir::Cache=$apt_folder/cache"
 }
 
@@ -30,6 +31,8 @@ update_lists() {
 newest() { # PATTERN: the newest package with a name like this
   apt-cache $(apt_options) pkgnames linux-image- | grep -E "$1" | sort -V | tail -n 1
 }
+
+is_offered() { apt-cache $(apt_options) show "$1" >/dev/null 2>&1; } # PACKAGE
 
 unpack() { # FOLDER PACKAGE…: as apt names them, also PACKAGE/SUITE
   local folder=$1 package

@@ -1,5 +1,5 @@
-# What a guest does: mounts its file systems as /guest/mount.sh says, runs the tests that /guest/tests names on those in /guest/rows.json,
-# and leaves its report in /guest.
+# What a guest does: mounts its file systems as /guest/mount.sh says, runs /guest/command, which tests those in
+# /guest/rows.json, and leaves its report in /guest.
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd "$(cat /guest/repository)"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds OpenZFS for the kernel of a guest, from Debian's sources, and puts its modules beside that kernel's: 5 to 20 minutes, once.
-# Prints a folder with zpool(8) and zfs(8).
+# Builds OpenZFS for the kernel of a guest, from Debian's sources, and puts its modules beside that kernel's: 5 to 20
+# minutes, once. Prints a folder with zpool(8) and zfs(8).
 #   make-zfs.sh CACHE KERNEL      the folder that make-kernel.sh printed
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -31,7 +31,8 @@ if [ ! -d "$zfs" ]; then
     mkdir "$work/modules"
     cp module/zfs.ko module/spl.ko "$work/modules/"
     strip -g "$work"/modules/*.ko
-  ) >"$cache/zfs-build.log" 2>&1 || cannot "needs OpenZFS for Linux $release, which cannot be built: see $cache/zfs-build.log"
+  ) >"$cache/zfs-build.log" 2>&1 ||
+    cannot "needs OpenZFS for Linux $release, which cannot be built: see $cache/zfs-build.log"
   mkdir "$work/program"
   for program in zpool zfs; do
     cat >"$work/program/$program" <<SCRIPT

@@ -1,6 +1,7 @@
-// npm run test:guests -- [--guest PATTERN] [--filesystem PATTERN] [--cache FOLDER] [FILE…]: the conformance suite, or the given test files, on
-// file systems and kernels that this machine has not: in guests of QEMU, each on a kernel of Debian and with this machine's own files as its
-// root. Prints a row for each kernel and file system, and fails if one does. docs/support.md has its table.
+// npm run test:guests -- [--guest PATTERN] [--filesystem PATTERN] [--cache FOLDER] [FILE…]: the conformance suite, or
+// the given test files, on file systems and kernels that this machine has not: in guests of QEMU, each on a kernel of
+// Debian and with this machine's own files as its root. Prints a row for each kernel and file system, and fails if one
+// does. docs/support.md has its table.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
@@ -71,10 +72,14 @@ function makeDisk(path, mkfs, extra) {
   closeSync(openSync(path, 'w'));
   truncateSync(path, DISK_BYTES);
   const PATH = `${extra.path}:${process.env.PATH}:/usr/sbin:/sbin`;
-  execFileSync(mkfs[0], [...mkfs.slice(1), path], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    env: { ...process.env, PATH },
-  });
+  try {
+    execFileSync(mkfs[0], [...mkfs.slice(1), path], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, PATH },
+    });
+  } catch (error) {
+    throw new CannotRun(error.code === 'ENOENT' ? `needs ${mkfs[0]}` : error.message);
+  }
 }
 
 /** What inside.sh reads. Returns the disks. */

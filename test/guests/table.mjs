@@ -1,4 +1,5 @@
-// The guests of npm run test:guests: a kernel each, and the file systems that it is to be tested with. One boot runs all of a guest's rows.
+// The guests of npm run test:guests: a kernel each, and the file systems that it is to be tested with. One boot runs
+// all of a guest's rows.
 
 const DEBIAN_11 = '^linux-image-5\\.10\\.0-[0-9]+-amd64$';
 const DEBIAN_12 = '^linux-image-6\\.1\\.0-[0-9]+-amd64$';
@@ -29,7 +30,8 @@ function zfs(name, options = '', expected = {}) {
     ...expected,
     mount: (folder) => {
       const pool = folder.replaceAll('/', '_').slice(1);
-      return `truncate -s 1G /memory/${pool} && zpool create ${options} -O mountpoint=${folder} ${pool} /memory/${pool}`;
+      const vdev = `/memory/${pool}`;
+      return `truncate -s 1G ${vdev} && zpool create ${options} -O mountpoint=${folder} ${pool} ${vdev}`;
     },
   };
 }
@@ -69,7 +71,7 @@ export const GUESTS = [
     name: 'ZFS without cloning',
     kernel: BACKPORTS,
     extra: 'zfs',
-    before: 'echo 0 >/sys/module/zfs/parameters/zfs_bclone_enabled',
+    before: 'modprobe zfs && echo 0 >/sys/module/zfs/parameters/zfs_bclone_enabled',
     filesystems: [zfs('ZFS, zfs_bclone_enabled=0', '', { reflinks: false })],
   },
   {
