@@ -40,18 +40,21 @@ bool is_on_zfs(int fd) {
   return retry_eintr([&] { return fstatfs(fd, &info); }) == 0 && static_cast<uint32_t>(info.f_type) == kZfs;
 }
 
-// What ZFS says of blocks that no transaction group has written yet, as long as zfs_bclone_wait_dirty is 0: EAGAIN, or
-// EINVAL where blocks before them could be shared.
+// ZFS shares no blocks that no transaction group has written yet, as long as zfs_bclone_wait_dirty is 0: EAGAIN. If it
+// has shared those before them, the kernel makes EINVAL of the short result. Few other things are EINVAL there.
 bool is_unwritten(int code, int fd) { return code == EAGAIN || (code == EINVAL && is_on_zfs(fd)); }
 
-// ZFS writes a group every 5 s. Asked where a file has holes, it writes that file's blocks at once
-// (zfs_dmu_offset_next_sync); fsync writes them to its log alone, which does not help. More than once: the group that
-// was written may have been the one before.
+// ZFS writes a group every 5 s. Asked for the holes of a file with unwritten blocks, it writes the group at once and
+// waits for it (zfs_dmu_offset_next_sync, on by default). fsync does not help: it writes to the log alone.
+//
+// A file counts as written some time before its group does, and then that question is answered at once: hence the
+// pauses. A guest may also write on and on: hence few tries.
 bool clone_when_written(int from_fd, int to_fd, uint64_t size, int code) {
-  constexpr int kTries = 3;
-  constexpr struct timespec kPause = {0, 10'000'000};
-  for (int tried = 0; tried < kTries && is_unwritten(code, from_fd); tried++) {
-    if (tried > 0) nanosleep(&kPause, nullptr);
+  constexpr long kPausesNs[] = {0, 20'000'000, 80'000'000, 320'000'000};
+  for (const long pause_ns : kPausesNs) {
+    if (!is_unwritten(code, from_fd)) return false;
+    const struct timespec pause = {0, pause_ns};
+    if (pause_ns > 0) nanosleep(&pause, nullptr);
     lseek(from_fd, 0, SEEK_HOLE);
     if (clone_whole(from_fd, to_fd, size) == 0) return true;
     code = errno;

@@ -44,7 +44,8 @@ int ioctl(int fd, unsigned long request, ...) {
   long arg = va_arg(list, long);
   va_end(list);
   const char *failures = getenv("FICLONE_FAILURES");
-  if ((request == FICLONE || (request == FICLONERANGE && getenv("ZFS") != NULL)) && failures != NULL && failed < atoi(failures)) {
+  int reflinks = request == FICLONE || (request == FICLONERANGE && getenv("ZFS") != NULL);
+  if (reflinks && failures != NULL && failed < atoi(failures)) {
     failed++;
     errno = atoi(getenv("FICLONE_ERRNO"));
     return -1;
