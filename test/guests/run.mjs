@@ -1,7 +1,7 @@
-// npm run test:guests -- [--guest PATTERN] [--filesystem PATTERN] [--cache FOLDER] [FILE…]: the conformance suite, or
-// the given test files, on file systems and kernels that this machine has not: in guests of QEMU, each on a kernel of
-// Debian and with this machine's own files as its root. Prints a row for each kernel and file system, and fails if one
-// does. docs/support.md has its table.
+// npm run test:guests -- [--guest PATTERN] [--filesystem PATTERN] [--cache FOLDER] [--bench | FILE…]: the conformance
+// suite, or the benchmark, or the given test files, on file systems and kernels that this machine has not: in guests of
+// QEMU, each on a kernel of Debian and with this machine's own files as its root. Prints a row for each kernel and file
+// system, and fails if one does. docs/support.md has its tables.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
@@ -15,32 +15,34 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { bench, isForBench } from './bench.mjs';
+import { suite } from './suite.mjs';
 import { GUESTS } from './table.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const REPOSITORY = resolve(HERE, '../..');
-const SUITE = ['test/conformance', 'test/behaviours.test.ts'];
 const DISK_BYTES = 2 * 1024 ** 3;
-// Emulation is 10 to 20 times slower than the machine.
-const TEST_TIMEOUT_MS = 600_000;
 const GUEST_TIMEOUT_MS = 3 * 3600_000;
+const WHAT_COLUMNS = 60;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     guest: { type: 'string', default: '' },
     filesystem: { type: 'string', default: '' },
+    bench: { type: 'boolean', default: false },
     cache: { type: 'string', default: join(REPOSITORY, '.cache/guests') },
   },
 });
 const cache = resolve(values.cache);
 
-function filesOf(guest) {
-  if (positionals.length > 0) return positionals;
-  return guest.files ?? SUITE;
+/** What is run in a guest. */
+function workOf(guest) {
+  if (values.bench) return bench;
+  return suite(positionals.length > 0 ? positionals : guest.files);
 }
 
 /** Runs one of the scripts beside this one, which prints the folder that it made. */
@@ -83,7 +85,7 @@ function makeDisk(path, mkfs, extra) {
 }
 
 /** What inside.sh reads. Returns the disks. */
-function prepare(folder, guest, filesystems, extra) {
+function prepare(folder, guest, work, filesystems, extra) {
   const disks = [];
   const lines = [`PATH=${extra.path}:$PATH`, guest.before ?? ''];
   const rows = filesystems.map(({ mkfs, mount, ...row }, index) => {
@@ -99,15 +101,13 @@ function prepare(folder, guest, filesystems, extra) {
     return { ...row, path };
   });
   lines.push(guest.after ?? '');
-  const vitest = [
-    'node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json=/guest/report.json',
-    `--testTimeout=${TEST_TIMEOUT_MS} --hookTimeout=${TEST_TIMEOUT_MS}`,
-    ...filesOf(guest),
-  ];
   const contents = {
     'mount.sh': `${lines.join('\n')}\n`,
     'rows.json': JSON.stringify(rows),
-    command: vitest.join(' '),
+    commands: work
+      .commands(rows)
+      .map((line) => `${line}\n`)
+      .join(''),
     node: process.execPath,
     repository: REPOSITORY,
     password: 'password',
@@ -143,18 +143,6 @@ async function boot(kernel, folder, disks) {
   clearTimeout(timer);
 }
 
-/** How many tests of a file system passed, failed and were skipped. Its name is that of a suite around them. */
-function count(report, name) {
-  const counts = { passed: 0, failed: 0, skipped: 0 };
-  for (const { assertionResults } of report.testResults)
-    for (const { status, ancestorTitles, fullName, failureMessages } of assertionResults) {
-      if (!ancestorTitles.includes(`'${name}'`)) continue; // in quotes: vitest prints it as a value
-      counts[status === 'passed' || status === 'failed' ? status : 'skipped']++;
-      if (status === 'failed') console.error(`failed: ${fullName}: ${failureMessages[0]?.split('\n')[0]}`);
-    }
-  return counts;
-}
-
 function read(path) {
   try {
     return readFileSync(path, 'utf8').trim();
@@ -163,50 +151,40 @@ function read(path) {
   }
 }
 
-const rows = [];
+const outcomes = [];
 
-function report(what, ran, result) {
-  rows.push(result);
-  console.log(`| ${what.padEnd(52)} | ${ran.padEnd(46)} | ${result}`);
+function printRow([what, ...cells]) {
+  console.log(`| ${[what.padEnd(WHAT_COLUMNS), ...cells].join(' | ')} |`);
 }
 
-function reportGuest(guest, filesystems, folder, minutes) {
+function reportGuest(guest, work, filesystems, folder, minutes) {
   const release = read(join(folder, 'release'));
-  const results = read(join(folder, 'report.json'));
-  const files = filesOf(guest);
-  const ran =
-    files === SUITE ? 'conformance suite and behaviours' : files.map((file) => basename(file)).join(' ');
-  for (const { name } of filesystems) {
-    const what = `Linux ${release ?? `of ${guest.name}`}, ${name}`;
-    if (results === undefined) {
-      report(what, ran, `FAIL: the guest ended early, see ${folder}`);
-      continue;
-    }
-    const { passed, failed, skipped } = count(JSON.parse(results), name);
-    const less = skipped === 0 ? '' : `, ${skipped} skipped`;
-    report(
-      what,
-      `${ran}: ${passed + failed} tests${less}`,
-      failed === 0 && passed > 0 ? 'pass' : `FAIL: ${failed}`,
-    );
-  }
+  filesystems.forEach(({ name }, index) => {
+    const { cells, passed } = work.cells(folder, name, index);
+    outcomes.push(passed);
+    printRow([`Linux ${release ?? `of ${guest.name}`}, ${name}`, ...cells]);
+  });
   console.error(`${guest.name}: ${minutes} minutes, its log is ${folder}/log`);
 }
 
 async function runGuest(guest) {
-  const filesystems = guest.filesystems.filter(({ name }) => new RegExp(values.filesystem).test(name));
+  const filesystems = guest.filesystems
+    .filter(({ name }) => new RegExp(values.filesystem).test(name))
+    .filter((filesystem) => !values.bench || isForBench(guest, filesystem));
   if (filesystems.length === 0) return;
   const folder = mkdtempSync(join(cache, 'run-'));
+  const work = workOf(guest);
   const started = Date.now();
   try {
     const kernel = makeOrSay('make-kernel.sh', guest.kernel);
     const extra = makeExtra(guest.extra, kernel);
-    await boot(kernel, folder, prepare(folder, guest, filesystems, extra));
-    reportGuest(guest, filesystems, folder, Math.round((Date.now() - started) / 60_000));
+    await boot(kernel, folder, prepare(folder, guest, work, filesystems, extra));
+    reportGuest(guest, work, filesystems, folder, Math.round((Date.now() - started) / 60_000));
   } catch (error) {
     if (!(error instanceof CannotRun)) throw error;
+    outcomes.push(false);
     for (const { name } of filesystems)
-      report(`Linux of ${guest.name}, ${name}`, '', `could not run: ${error.message}`);
+      printRow([`Linux of ${guest.name}, ${name}`, `could not run: ${error.message}`]);
   }
   for (let disk = 0; disk < filesystems.length; disk++) rmSync(join(folder, `${disk}.img`), { force: true });
 }
@@ -216,5 +194,8 @@ if (!existsSync(join(REPOSITORY, 'dist/index.js'))) throw new Error('run this fi
 if (process.getuid() !== 0)
   throw new Error("needs root: it hands this machine's files to guests, whoever they belong to");
 mkdirSync(cache, { recursive: true });
+const { header } = workOf({});
+printRow(header);
+console.log(`|${header.map(() => ' --- |').join('')}`);
 for (const guest of GUESTS.filter(({ name }) => new RegExp(values.guest).test(name))) await runGuest(guest);
-process.exitCode = rows.length > 0 && rows.every((result) => result === 'pass') ? 0 : 1;
+process.exitCode = outcomes.length > 0 && outcomes.every((passed) => passed) ? 0 : 1;

@@ -93,4 +93,11 @@ export const GUESTS = [
     filesystems: [zfs('ZFS, templates in another pool')],
     files: APART,
   },
+  {
+    name: 'faults',
+    kernel: BACKPORTS,
+    extra: 'zfs',
+    filesystems: [zfs('ZFS, pools at fault')],
+    files: ['test/guests/zfs-faults.test.ts'],
+  },
 ];
