@@ -1,8 +1,12 @@
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
+
+// They need a pool of ZFS: test/guests/run.mjs runs them.
+const forGuests = process.env.TEST_FILESYSTEMS === undefined ? ['test/guests/**'] : [];
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    exclude: [...configDefaults.exclude, ...forGuests],
     globalSetup: ['test/global-setup.ts'],
     // Forks, not threads: a crash of the addon ends one test file, and its death by signal is seen.
     pool: 'forks',

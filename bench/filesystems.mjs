@@ -2,10 +2,21 @@
 // even after SIGKILL.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { output, run } from './command.mjs';
 
 /** @typedef {'xfs' | 'btrfs' | 'ext4'} Filesystem */
+
+/**
+ * Where to measure.
+ * @typedef {object} Place
+ * @property {string} path an empty folder
+ * @property {() => Promise<void>} leave
+ */
+
+/** @type {Filesystem[]} */
+export const FILESYSTEMS = ['xfs', 'btrfs', 'ext4'];
 
 // Sparse: a full run writes about 3 GiB to each.
 const IMAGE_BYTES = 32 * 2 ** 30;
@@ -44,7 +55,7 @@ export function enterNamespace(parent) {
 /**
  * @param {Filesystem} kind
  * @param {string} folder
- * @returns {Promise<string>} where it is mounted
+ * @returns {Promise<Place>}
  */
 export async function mountNew(kind, folder) {
   const image = join(folder, `${kind}.img`);
@@ -56,5 +67,15 @@ export async function mountNew(kind, folder) {
   await output(/** @type {string} */ (program), [...args, image]);
   await run('mount', ['-o', 'loop', image, mountPoint]);
   rmSync(image); // the loop device holds it; its space goes with the mount
-  return mountPoint;
+  return { path: mountPoint, leave: () => run('umount', [mountPoint]) };
+}
+
+/**
+ * On a file system that is mounted already.
+ * @param {string} folder
+ * @returns {Promise<Place>}
+ */
+export async function newFolderIn(folder) {
+  const path = mkdtempSync(join(folder, 'microvm-rootfs-bench-'));
+  return { path, leave: () => rm(path, { recursive: true }) };
 }

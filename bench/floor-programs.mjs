@@ -58,6 +58,7 @@ export class FloorProgram {
 
   /** @returns {Promise<void>} when it has ended */
   stop() {
+    if (this.#child.exitCode !== null) return Promise.resolve(); // it failed
     return new Promise((resolve) => {
       this.#child.once('exit', () => resolve());
       this.#child.stdin.end();

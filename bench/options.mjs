@@ -11,6 +11,9 @@ export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts
   --name NAME        write bench/results/NAME.json (default: full, quick or partial)
   --library FOLDER   measure the library that lies built in FOLDER instead of this one
   --folder FOLDER    where the file systems' image files go (default: the system's temporary folder)
+  --at FOLDER        measure on the file system that FOLDER is on, instead of ones of its own; no targets
+  --seconds N        take N seconds for the rounds of each measure, however many those are
+  --results FOLDER   write the results there instead of to bench/results
 `;
 
 /**
@@ -22,6 +25,9 @@ export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts
  * @property {string} name
  * @property {string} library folder of the built package
  * @property {string} folder
+ * @property {string | undefined} at
+ * @property {number | undefined} seconds
+ * @property {string} results
  */
 
 /** @returns {Options} */
@@ -36,8 +42,14 @@ export function parseOptions(argv = process.argv.slice(2)) {
       name: { type: 'string' },
       library: { type: 'string' },
       folder: { type: 'string', default: tmpdir() },
+      at: { type: 'string' },
+      seconds: { type: 'string' },
+      results: { type: 'string', default: new URL('results', import.meta.url).pathname },
     },
   });
+  const seconds = values.seconds === undefined ? undefined : Number(values.seconds);
+  if (seconds !== undefined && !(seconds > 0))
+    throw new Error(`--seconds ${values.seconds}: give a number above 0`);
   return {
     quick: values.quick,
     only: values.only?.split(',').filter((name) => name !== ''),
@@ -46,5 +58,8 @@ export function parseOptions(argv = process.argv.slice(2)) {
     name: values.name ?? (values.only !== undefined ? 'partial' : values.quick ? 'quick' : 'full'),
     library: resolve(values.library ?? new URL('..', import.meta.url).pathname),
     folder: resolve(values.folder),
+    at: values.at === undefined ? undefined : resolve(values.at),
+    seconds,
+    results: resolve(values.results),
   };
 }

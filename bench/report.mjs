@@ -6,7 +6,7 @@ import { formatCount, formatOf } from './format.mjs';
  * @property {number} tookSeconds with the making of the templates
  * @property {string} measure
  * @property {string} title
- * @property {import('./filesystems.mjs').Filesystem} filesystem
+ * @property {string} filesystem
  * @property {string} about the subject, and what else is to be known
  * @property {import('./format.mjs').Unit} unit
  * @property {string} [rateUnit]

@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { alternate } from './alternate.mjs';
-import { enterNamespace, mountNew } from './filesystems.mjs';
+import { enterNamespace, FILESYSTEMS, mountNew, newFolderIn } from './filesystems.mjs';
 import { compileFloor } from './floor-programs.mjs';
 import { describeMachine } from './machine.mjs';
 import { selectMeasures } from './measures/index.mjs';
@@ -44,12 +44,10 @@ async function measureAll(folder) {
   const floor = await compileFloor(join(folder, 'floor'));
   /** @type {Result[]} */
   const results = [];
-  for (const filesystem of /** @type {const} */ (['xfs', 'btrfs', 'ext4'])) {
-    const here = measures.filter((measure) => runsOn(measure, filesystem));
-    if (here.length === 0) continue;
-    const path = await mountNew(filesystem, folder);
+  for (const { filesystem, here, enter } of placesToMeasure()) {
     const { quick, library: libraryFolder } = options;
-    const workspace = new Workspace({ filesystem, path, quick, library, libraryFolder, floor });
+    const place = await enter(folder);
+    const workspace = new Workspace({ filesystem, place, quick, library, libraryFolder, floor });
     for (const measure of here) {
       const result = await measureOne(measure, workspace);
       results.push(result);
@@ -57,14 +55,37 @@ async function measureAll(folder) {
     }
     await workspace.end();
   }
-  console.log(formatTargets(results));
-  const leftOut = measures.flatMap((measure) =>
-    measure.filesystems.filter((on) => !runsOn(measure, on)).map((on) => `${measure.name} on ${on}`),
-  );
-  if (leftOut.length > 0) console.log(`\nLeft out of a quick run: ${leftOut.join(', ')}`);
+  if (options.at === undefined) {
+    console.log(formatTargets(results));
+    const leftOut = measures.flatMap((measure) =>
+      measure.filesystems.filter((on) => !runsOn(measure, on)).map((on) => `${measure.name} on ${on}`),
+    );
+    if (leftOut.length > 0) console.log(`\nLeft out of a quick run: ${leftOut.join(', ')}`);
+  }
   write({ startedAt, quick: options.quick, machine, results });
   // Never for the numbers' sake.
   if (results.some(({ rows }) => rows.some(({ failed }) => failed !== undefined))) process.exitCode = 1;
+}
+
+/**
+ * @typedef {object} PlaceToMeasure
+ * @property {string} filesystem
+ * @property {Measure[]} here
+ * @property {(folder: string) => Promise<import('./filesystems.mjs').Place>} enter
+ */
+
+/** @returns {PlaceToMeasure[]} */
+function placesToMeasure() {
+  const { at } = options;
+  if (at !== undefined) {
+    const here = measures.filter((measure) => effortOf(measure) !== undefined);
+    return [{ filesystem: at, here, enter: () => newFolderIn(at) }];
+  }
+  return FILESYSTEMS.map((filesystem) => ({
+    filesystem,
+    here: measures.filter((measure) => runsOn(measure, filesystem)),
+    enter: (/** @type {string} */ folder) => mountNew(filesystem, folder),
+  })).filter(({ here }) => here.length > 0);
 }
 
 /**
@@ -98,7 +119,9 @@ async function measureOne(measure, workspace) {
     cleanEvery = 20,
   } = measure;
   const { filesystem } = workspace;
-  const { rounds, seconds } = /** @type {import('./measures/index.mjs').Effort} */ (effortOf(measure));
+  const effort = /** @type {import('./measures/index.mjs').Effort} */ (effortOf(measure));
+  const { rounds, seconds } =
+    options.seconds === undefined ? effort : { rounds: Number.POSITIVE_INFINITY, seconds: options.seconds };
   const start = performance.now();
   const { about, contestants } = await measure.contestants(workspace);
   await workspace.settle();
@@ -108,12 +131,14 @@ async function measureOne(measure, workspace) {
     leastRounds: options.quick ? 1 : 3,
     turn,
     warmUps,
-    warmUpSeconds: options.quick ? 0.15 : 3,
+    warmUpSeconds: options.seconds === undefined ? (options.quick ? 0.15 : 3) : options.seconds / 10,
     cleanEvery,
   });
   const tookSeconds = Math.round((performance.now() - start) / 100) / 10;
   const judged = targets
-    .filter(({ on }) => on?.includes(filesystem) ?? true)
+    .filter(
+      ({ on }) => options.at === undefined && (on === undefined || on.some((name) => name === filesystem)),
+    )
     .map((target) => judge(target, rows));
   return {
     tookSeconds,
@@ -130,9 +155,8 @@ async function measureOne(measure, workspace) {
 
 /** @param {object} report */
 function write(report) {
-  const folder = new URL('results/', import.meta.url).pathname;
-  mkdirSync(folder, { recursive: true });
-  const path = join(folder, `${options.name}.json`);
+  mkdirSync(options.results, { recursive: true });
+  const path = join(options.results, `${options.name}.json`);
   writeFileSync(path, `${JSON.stringify(report, null, 2)}\n`);
   console.log(`\nWritten to ${path}`);
 }

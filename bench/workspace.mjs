@@ -15,7 +15,6 @@ import { makeContiguousImage, makeRealisticImage, makeSparseFile } from './templ
  * @property {string} path
  * @property {number} sizeBytes
  * @property {number} blocksBytes
- * @property {number} extents
  * @property {string} about
  */
 
@@ -27,25 +26,27 @@ export class Workspace {
   #templates = new Map();
   /** @type {(() => unknown)[]} */
   #atEnd = [];
+  #place;
 
   /**
    * @param {object} parts
-   * @param {import('./filesystems.mjs').Filesystem} parts.filesystem
-   * @param {string} parts.path where it is mounted
+   * @param {string} parts.filesystem
+   * @param {import('./filesystems.mjs').Place} parts.place
    * @param {boolean} parts.quick
    * @param {any} parts.library the module
    * @param {string} parts.libraryFolder
    * @param {(name: import('./floor-programs.mjs').FloorName) => string} parts.floor
    */
-  constructor({ filesystem, path, quick, library, libraryFolder, floor }) {
+  constructor({ filesystem, place, quick, library, libraryFolder, floor }) {
     this.filesystem = filesystem;
-    this.path = path;
+    this.path = place.path;
+    this.#place = place;
     this.quick = quick;
     this.library = library;
     this.libraryFolder = libraryFolder;
     this.floor = floor;
-    this.templateDir = join(path, 'templates');
-    this.clonesDir = join(path, 'vms');
+    this.templateDir = join(this.path, 'templates');
+    this.clonesDir = join(this.path, 'vms');
     this.registry = new library.RootfsRegistry({ templateDir: this.templateDir, clonesDir: this.clonesDir });
     this.onEnd(() => this.registry.close());
   }
@@ -84,7 +85,7 @@ export class Workspace {
     const open = openFilesUnder(this.path);
     if (open.length > 0)
       console.log(`\nStill open on ${this.filesystem} after close():\n  ${open.join('\n  ')}`);
-    else await run('umount', [this.path]);
+    else await this.#place.leave();
   }
 
   /**
@@ -100,11 +101,8 @@ export class Workspace {
     else if (stack === 'sparse') await makeSparseFile(path, this.#sparseSize());
     else await output(this.floor('scatter'), [path, stack.replace('extents-', '')]);
     const { size, blocks } = await stat(path);
-    const extents = Number(/(\d+) extents? found/.exec(await output('filefrag', [path]))?.[1]);
-    const about =
-      `${formatBytes(size)}, ${formatBytes(blocks * 512)} in ${extents} ` +
-      `${extents === 1 ? 'extent' : 'extents'}`;
-    return { stack, path, sizeBytes: size, blocksBytes: blocks * 512, extents, about };
+    const about = `${formatBytes(size)}, ${formatBytes(blocks * 512)}${await inExtents(path)}`;
+    return { stack, path, sizeBytes: size, blocksBytes: blocks * 512, about };
   }
 
   #realisticSize() {
@@ -116,6 +114,16 @@ export class Workspace {
       ? { sizeBytes: 256 * MiB, dataBytes: 100 * MiB }
       : { sizeBytes: GiB, dataBytes: 400 * MiB };
   }
+}
+
+/**
+ * How many extents a file lies in, in words. None on a file system that does not tell, such as ZFS.
+ * @param {string} path
+ */
+async function inExtents(path) {
+  const found = await output('filefrag', [path]).catch(() => '');
+  const [, extents] = /: (\d+ extents?) found/.exec(found) ?? [];
+  return extents === undefined ? '' : ` in ${extents}`;
 }
 
 /**

@@ -118,7 +118,6 @@ async function snapshotIn(workspace) {
     path,
     sizeBytes,
     blocksBytes: 0,
-    extents: 0,
     about: '',
   };
   const about =

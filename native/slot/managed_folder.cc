@@ -152,6 +152,8 @@ Error ManagedFolder::probe_reflink(Reflinks* reflinks) {
     error = reflink(from.get(), to.get(), block.size(), from_path, to_path);
     if (error.ok()) {
       *reflinks = Reflinks::kYes;
+    } else if (error.is(EAGAIN)) {
+      error = Error();  // ZFS, which had not written the block yet: no proof that there are none
     } else if (verdict_of(error.code) == Verdict::kNextRung) {
       *reflinks = Reflinks::kNo;
       error = Error();

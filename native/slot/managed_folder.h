@@ -22,7 +22,7 @@ inline constexpr char kStateFolder[] = ".microvm-rootfs";
 
 // Whether files of a folder can share blocks.
 enum class Reflinks {
-  kUnknown,  // no space to try it
+  kUnknown,  // no space to try it, or ZFS had not written what was to be shared
   kNo,
   kYes,
 };

@@ -29,6 +29,8 @@ inline constexpr ErrnoPolicy kErrnoPolicy[] = {
     {EPERM, Verdict::kNextRung},
     {EACCES, Verdict::kNextRung},
     {ETXTBSY, Verdict::kNextRung},
+    // Not yet: ZFS has not written the blocks (see reflink.cc).
+    {EAGAIN, Verdict::kNextRung},
     // Faults of the disk, the destination or the process.
     {EIO, Verdict::kStop},
     {ENOSPC, Verdict::kStop},

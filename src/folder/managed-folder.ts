@@ -23,7 +23,7 @@ export interface OpenFolder {
   readonly handle: NativeFolder;
   /** This process's own folder in staging; empty if the disk is too full for one, see {@link Needs}. */
   readonly sessionPath: string;
-  /** Whether files in the folder can share blocks; undefined if there was no space to try it. */
+  /** Whether files in the folder can share blocks; undefined if trying it came to nothing: no space, or a busy ZFS. */
   reflinks: boolean | undefined;
 }
 
@@ -111,7 +111,7 @@ export class ManagedFolder {
     }
   }
 
-  /** Whether files in the folder can share blocks; undefined if there is still no space to try it. */
+  /** Whether files in the folder can share blocks; undefined if trying it again came to nothing as well. */
   reflinks(): Promise<boolean | undefined> {
     return this.use(async (folder) => {
       folder.reflinks ??= await native().probeReflink(folder.handle);

@@ -63,13 +63,20 @@ describeEachFilesystem((filesystem) => {
 
   test('a slot that is reused says how it was made, as far as the disk tells', async () => {
     const host = await newHost();
+    // Without FIEMAP nothing tells a reflink from a copy.
+    const told = (strategy: string) => (strategy === 'reflink' && !filesystem.fiemap ? 'copy' : strategy);
     const made = await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
     const again = await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
-    expect(again).toMatchObject({ reused: true, attempts: [], strategy: made.strategy, path: made.path });
+    expect(again).toMatchObject({
+      reused: true,
+      attempts: [],
+      strategy: told(made.strategy),
+      path: made.path,
+    });
     const plain = await host.registry.cloneForVm('vm-2', 'debian', { writable: false });
     const plainAgain = await host.registry.cloneForVm('vm-2', 'debian');
     expect(plainAgain).toMatchObject({
-      strategy: plain.strategy,
+      strategy: told(plain.strategy),
       sharesTemplateInode: plain.sharesTemplateInode,
     });
   });

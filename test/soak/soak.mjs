@@ -25,7 +25,7 @@ const GROWN_BYTES = 96 * 2 ** 20;
 const WARM_UP_CLONES = 500;
 
 const folder = enterNamespace(tmpdir());
-const path = await mountNew(values.on, folder);
+const { path } = await mountNew(values.on, folder);
 const config = { templateDir: join(path, 'templates'), clonesDir: join(path, 'clones') };
 mkdirSync(join(config.templateDir, 'debian'), { recursive: true });
 await output('mke2fs', [

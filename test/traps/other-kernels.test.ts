@@ -13,7 +13,7 @@ import { MiB, pattern } from '../fixtures/images.js';
 import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
-const { EIO, ENOMEM, ENOSPC, EOPNOTSUPP } = constants.errno;
+const { EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP } = constants.errno;
 
 async function hostOn(name: string, skip: (reason: string) => void): Promise<Host> {
   const reason = filesystemNamed(name).missing ?? lacksRoot() ?? lacks('g++');
@@ -71,6 +71,28 @@ test.for([
     sealed: 1,
   },
   {
+    name: 'not written yet on ZFS',
+    errno: EAGAIN,
+    failures: 2,
+    outcome: ['reflink []', 'reflink []'],
+    sealed: 1,
+  },
+  {
+    name: 'a part not written yet on ZFS',
+    errno: EINVAL,
+    failures: 4, // FICLONE and FICLONERANGE
+    env: { ZFS: '1' },
+    outcome: ['reflink []', 'reflink []'],
+    sealed: 1,
+  },
+  {
+    name: 'never written on ZFS',
+    errno: EAGAIN,
+    failures: 99,
+    outcome: ['copy ["seal","reflink"]', 'copy ["seal","reflink"]'],
+    sealed: 0,
+  },
+  {
     name: 'no reflink at all',
     errno: EOPNOTSUPP,
     failures: 99,
@@ -79,7 +101,7 @@ test.for([
   },
 ])(
   'a FICLONE that fails when the folder is opened is no proof that there is none: $name',
-  async ({ errno, failures, outcome, sealed }, { skip }) => {
+  async ({ errno, failures, env = {}, outcome, sealed }, { skip }) => {
     const host = await hostOn('XFS', skip);
     const { stdout, stderr } = await runChild(
       `const registry = new lib.RootfsRegistry(args);
@@ -94,6 +116,7 @@ test.for([
           LD_PRELOAD: preloadedKernel(host),
           FICLONE_ERRNO: `${errno}`,
           FICLONE_FAILURES: `${failures}`,
+          ...env,
         },
       },
     );

@@ -1,6 +1,6 @@
 // Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is
-// mounted where (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), or a sandbox that refuses
-// FIEMAP (FIEMAP_ERRNO).
+// mounted where (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), one with ZFS on all disks
+// (ZFS), or a sandbox that refuses FIEMAP (FIEMAP_ERRNO).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #define MOUNT_ROOT 0x2000ULL
 
@@ -29,6 +30,13 @@ long syscall(long number, ...) {
   return result;
 }
 
+int fstatfs(int fd, struct statfs *info) {
+  int (*next)(int, struct statfs *) = dlsym(RTLD_NEXT, "fstatfs");
+  int result = next(fd, info);
+  if (getenv("ZFS") != NULL) info->f_type = 0x2FC12FC1;
+  return result;
+}
+
 int ioctl(int fd, unsigned long request, ...) {
   static int failed = 0;
   va_list list;
@@ -36,7 +44,8 @@ int ioctl(int fd, unsigned long request, ...) {
   long arg = va_arg(list, long);
   va_end(list);
   const char *failures = getenv("FICLONE_FAILURES");
-  if (request == FICLONE && failures != NULL && failed < atoi(failures)) {
+  int reflinks = request == FICLONE || (request == FICLONERANGE && getenv("ZFS") != NULL);
+  if (reflinks && failures != NULL && failed < atoi(failures)) {
     failed++;
     errno = atoi(getenv("FICLONE_ERRNO"));
     return -1;

@@ -1,6 +1,7 @@
 // The clones folder. Tries what its file system can do rather than guess from its name.
 import { access, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { hasLeases } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
@@ -20,6 +21,7 @@ export interface ClonesReport {
 const PROBE_BYTES = 64 * 1024;
 const IMAGE_BYTES = 16 * 1024 * 1024;
 const ROUNDS = 10;
+const WRITTEN_MS = 10_000;
 const LOW_SHARE = 0.05;
 const LOW_BYTES = 1024 ** 3;
 
@@ -93,7 +95,7 @@ async function tryIn(folder: string, config: RootfsConfig, type: string): Promis
   return withScratch(folder, async (scratch) => {
     const probe = join(scratch, 'probe');
     await writeFile(probe, Buffer.alloc(PROBE_BYTES, 'probe'));
-    const refusal = await refusalOf(copyFile(probe, `${probe}-reflink`, constants.COPYFILE_FICLONE_FORCE));
+    const refusal = await refusalOfReflink(probe, `${probe}-reflink`);
     const reflinks = refusal === undefined;
     const slower = `tried on ${type}: ${refusal}, so clones are hardlinks or copies`;
     const findings = reflinks
@@ -119,6 +121,16 @@ async function storeCommand({ clonesDir }: RootfsConfig): Promise<string> {
   return `${asRoot('mkdir', '-p', dirname(image))} && ${create}`;
 }
 
+/** ZFS says EAGAIN of what it has not written yet. It writes every 5 s. */
+async function refusalOfReflink(from: string, to: string): Promise<string | undefined> {
+  const end = performance.now() + WRITTEN_MS;
+  for (;;) {
+    const refusal = await refusalOf(copyFile(from, to, constants.COPYFILE_FICLONE_FORCE));
+    if (refusal !== 'EAGAIN' || performance.now() > end) return refusal;
+    await sleep(100);
+  }
+}
+
 /** The code that it fails with. */
 async function refusalOf(attempt: Promise<void>): Promise<string | undefined> {
   return attempt.then(
@@ -133,9 +145,7 @@ async function templateReflink(scratch: string, config: RootfsConfig): Promise<F
   const stacks = await readdir(templateDir).catch(() => []);
   for (const stack of stacks.sort()) {
     const template = join(templateDir, stack, TEMPLATE_ROOTFS_FILE);
-    const refusal = await refusalOf(
-      copyFile(template, join(scratch, 'template'), constants.COPYFILE_FICLONE_FORCE),
-    );
+    const refusal = await refusalOfReflink(template, join(scratch, 'template'));
     if (refusal === undefined) return [ok('reflink', 'tried from the templates: works')];
     if (['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM'].includes(refusal)) continue;
     const tried = `tried from the templates: ${refusal}`;

@@ -7,6 +7,7 @@ import { scatteredDisks } from './scattered.js';
 import { addon, e2fsprogs, kernel, runtime } from './software.js';
 import { reservedStore } from './store.js';
 import { templateImages, templatesFolder } from './templates.js';
+import { zfsBelow } from './zfs.js';
 
 export async function examine(config: RootfsConfig, signal: AbortSignal): Promise<Finding[]> {
   // Other systems have none of the rest.
@@ -20,6 +21,7 @@ export async function examine(config: RootfsConfig, signal: AbortSignal): Promis
     ...(await templatesFolder(config)),
     ...(await templateImages(config, clones.reflinks)),
     ...clones.findings,
+    ...(await zfsBelow(config, clones.reflinks)),
     ...(await scatteredDisks(config, signal)),
     ...(await reservedStore(config)),
   ];
