@@ -4,7 +4,7 @@
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { readOwnFile } from '../folder/state-files.js';
-import { failedWith } from '../system/errors.js';
+import { asRootfsError, failedWith } from '../system/errors.js';
 import type { LocatedFile } from './digest-record.js';
 import { hasWholeSeconds } from './file-times.js';
 
@@ -50,7 +50,7 @@ async function load(path: string): Promise<Map<string, Entry>> {
   } catch (error) {
     // Without it, templates are hashed again.
     if (failedWith(error, 'EACCES') || failedWith(error, 'EIO')) return new Map();
-    throw error;
+    throw asRootfsError(`reading ${path}`, error);
   }
 }
 

@@ -3,7 +3,7 @@
 import { readdir, rename, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { readOwnFile } from '../folder/state-files.js';
-import { failedWith } from '../system/errors.js';
+import { asRootfsError, failedWith } from '../system/errors.js';
 
 /** How the author of a container image wants it to be started. The names are those of the OCI image specification. */
 export interface ImageConfig {
@@ -38,7 +38,10 @@ export async function readImageConfig(
   templatePath: string,
   sha256: string,
 ): Promise<ImageConfig | undefined> {
-  const text = await readOwnFile(imageConfigPath(templatePath, sha256), BYTES_LIMIT);
+  const path = imageConfigPath(templatePath, sha256);
+  const text = await readOwnFile(path, BYTES_LIMIT).catch((error) => {
+    throw asRootfsError(`reading ${path}`, error);
+  });
   try {
     return text === undefined ? undefined : parseImageConfig(JSON.parse(text));
   } catch {
