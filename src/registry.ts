@@ -43,6 +43,7 @@ import {
   optionalBoolean,
   optionalFunction,
   optionalSignal,
+  requireCount,
   requireKnownKeys,
   requireSizeBytes,
   show,
@@ -99,8 +100,8 @@ export interface RestoreManyRequest {
 }
 
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
-  /** How many ready slots to keep. */
-  readonly count: number;
+  /** How many ready slots to keep. Without it, the pool stays as it is. */
+  readonly count?: number;
   /**
    * Write the sealed image anew in few extents, now, for who knows that thousands of clones will come. It takes the
    * space of the data once more.
@@ -480,13 +481,13 @@ export class RootfsRegistry {
 
   /**
    * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is only a
-   * rename (`pooled: true`). The pool is refilled in the background when half of it is gone. With `count: 0` the
-   * template is only hashed and sealed, and a pool that this registry kept is given up. Resolves when the slots are
-   * ready. Where clones are copies, each ready slot takes the space of a copy.
+   * rename (`pooled: true`). The pool is refilled in the background when half of it is gone. Without `count` the
+   * template is only hashed and sealed. With `count: 0` a pool that this registry kept is given up as well. Resolves
+   * when the slots are ready. Where clones are copies, each ready slot takes the space of a copy.
    *
    * Rejects like {@link cloneForVmWithSize}.
    */
-  async prewarm(stack: string, options: PrewarmOptions): Promise<void> {
+  async prewarm(stack: string, options: PrewarmOptions = {}): Promise<void> {
     requireKnownKeys('options', options, [
       'count',
       'sizeBytes',
@@ -497,7 +498,7 @@ export class RootfsRegistry {
       'signal',
     ]);
     const { count, pack, ...cloneOptions } = options;
-    requireSizeBytes('count', count);
+    if (count !== undefined) requireCount('count', count);
     optionalBoolean('pack', pack);
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
@@ -506,6 +507,7 @@ export class RootfsRegistry {
       this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
     for (let round = 1; ; round++) {
       const template = await this.#cloner.warmUp(request, pack ?? false);
+      if (count === undefined) return;
       const key = poolKey(request, template);
       try {
         return await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));

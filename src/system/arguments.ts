@@ -44,6 +44,11 @@ export function requireSizeBytes(name: string, value: unknown): number {
   );
 }
 
+export function requireCount(name: string, value: unknown): void {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return;
+  throw new RootfsError('INVALID_ARGUMENT', `${name} must be an integer from 0 on, got ${show(value)}`);
+}
+
 export function requireKnownKeys(name: string, value: unknown, known: readonly string[]): void {
   if (typeof value !== 'object' || value === null) {
     throw new RootfsError('INVALID_ARGUMENT', `${name} must be an object, got ${show(value)}`);

@@ -52,6 +52,18 @@ describeEachFilesystem((filesystem) => {
     expect(await readySlots(host)).toHaveLength(1);
   });
 
+  test('without a count the template is sealed, or packed, and the pool stays as it is', async () => {
+    const host = await prewarmed(filesystem.path, 2);
+    await host.registry.prewarm('debian');
+    await host.registry.prewarm('debian', { pack: true });
+    expect(await readySlots(host)).toHaveLength(2);
+    for (const id of ['vm-1', 'vm-2']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+    await host.registry.drain();
+    expect(await readySlots(host)).toHaveLength(2);
+    const error = await rejection(host.registry.prewarm('debian', { count: -1 }), 'INVALID_ARGUMENT');
+    expect(error.message).toBe('count must be an integer from 0 on, got -1');
+  });
+
   test('it is filled again behind the clones, and no more after close', async () => {
     const host = await prewarmed(filesystem.path, 4);
     for (const id of ['vm-1', 'vm-2', 'vm-3']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
@@ -318,7 +330,7 @@ test('what cannot be kept ready is refused with the reason', async () => {
   await host.addTemplate('debian', OLD);
   const prewarm = (stack: string, options: object) => host.registry.prewarm(stack, options as never);
   await rejection(prewarm('debian', { count: -1 }), 'INVALID_ARGUMENT');
-  await rejection(prewarm('debian', {}), 'INVALID_ARGUMENT');
+  await rejection(prewarm('debian', { count: '1' }), 'INVALID_ARGUMENT');
   await rejection(prewarm('debian', { count: 1, durable: true }), 'INVALID_ARGUMENT');
   await rejection(prewarm('missing', { count: 1 }), 'STACK_NOT_FOUND');
   await rejection(prewarm('debian', { count: 1, sizeBytes: MiB - 1 }), 'SHRINK_REFUSED');

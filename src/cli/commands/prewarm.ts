@@ -4,7 +4,7 @@ import { count as counted } from '../output.js';
 import { inSession } from '../session.js';
 
 interface PrewarmFlags extends OwnerFlags {
-  readonly count: number;
+  readonly count?: number;
   readonly pack?: boolean;
 }
 
@@ -12,7 +12,7 @@ export function addPrewarm(program: Command): void {
   addSizeAndOwnerFlags(program.command('prewarm'))
     .description('Read and seal a template, and make ready slots of it for schedulers that keep some.')
     .argument('<stack>', "the template's name")
-    .requiredOption('--count <number>', 'how many; 0 only reads and seals the template', parseCount)
+    .option('--count <number>', 'how many; without it, the template is only read and sealed', parseCount)
     .option('--pack', 'write the sealed image anew in few extents, for who expects thousands of clones')
     .addHelpText(
       'after',
@@ -20,20 +20,22 @@ export function addPrewarm(program: Command): void {
 They stay when the command ends. A process that keeps a pool of the same kind itself, by the
 library's prewarm(), takes them; the command "clone", which lives for one clone, does not look.
 
-JSON: { "stack", "count" }
+JSON: { "stack", "count" }; the count is 0 if none was asked for
 
 Examples:
   microvm-rootfs prewarm debian-12 --count 20
-  microvm-rootfs prewarm debian-12 --count 20 --size 8G`,
+  microvm-rootfs prewarm debian-12 --count 20 --size 8G
+  microvm-rootfs prewarm debian-12 --pack`,
     )
     .action((stack: string, flags: PrewarmFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const { count, pack = false } = flags;
+        const options = { ...sizeAndOwnerOptions(flags), pack, signal };
         await session.during(`making ready slots of ${stack}`, () =>
-          registry.prewarm(stack, { ...sizeAndOwnerOptions(flags), count, pack, signal }),
+          registry.prewarm(stack, count === undefined ? options : { ...options, count }),
         );
-        output.print({ stack, count }, () => `${stack}: ${counted(count, 'ready slot')}.`);
+        output.print({ stack, count: count ?? 0 }, () => `${stack}: ${counted(count ?? 0, 'ready slot')}.`);
       }),
     );
 }
