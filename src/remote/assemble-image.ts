@@ -112,47 +112,55 @@ async function fetchMissing(
 ): Promise<void> {
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
   const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer }));
-  const needed = packs.filter(({ pack }) => isMissingIn(missing, pack.first, pack.end));
-  const groups = grouped(list, needed);
-  const largest = Math.max(
-    1,
-    ...groups.map((group) => group.reduce((sum, { layer }) => sum + layer.size, 0)),
-  );
-  pace.limit(Math.floor(MEMORY_BYTES / largest));
+  const groups = grouped(list, packs, missing);
+  const largest = Math.max(1, ...groups.map(({ fetchedBytes }) => fetchedBytes));
   const image = { fd: file.fd, path };
-  await pace.forEach(task, groups, (each, group) =>
-    fetchPacks(
-      each,
-      reader,
-      { list, packs: group, wanted: missing, image, onWritten: onFetched },
-      readOptions,
-    ),
+  await pace.forEach(
+    task,
+    groups,
+    (each, group) =>
+      fetchPacks(
+        each,
+        reader,
+        pace,
+        { list, packs: group.packs, wanted: missing, image, onWritten: onFetched },
+        readOptions,
+      ),
+    Math.floor(MEMORY_BYTES / largest),
   );
 }
 
-/** Neighbours together, as far as {@link GROUP_LIMITS} allow it. */
-function grouped(list: ChunkList, packs: readonly LocatedPack[]): LocatedPack[][] {
-  const groups: LocatedPack[][] = [];
-  let fetched = Number.POSITIVE_INFINITY;
-  let written = 0;
+interface Group {
+  readonly packs: LocatedPack[];
+  /** What is missing of them, compressed and not. */
+  fetchedBytes: number;
+  writtenBytes: number;
+}
+
+/** Packs of which something is missing: neighbours together, as far as {@link GROUP_LIMITS} allow it. */
+function grouped(list: ChunkList, packs: readonly LocatedPack[], missing: ReadonlySet<number>): Group[] {
+  const groups: Group[] = [];
   for (const each of packs) {
-    const { pack, layer } = each;
-    const length = list.offset(pack.end) - list.offset(pack.first);
-    fetched += layer.size;
-    written += length;
-    if (fetched > GROUP_LIMITS.fetched || written > GROUP_LIMITS.written) {
-      groups.push([]);
-      fetched = layer.size;
-      written = length;
+    let fetched = 0;
+    let written = 0;
+    for (let chunk = each.pack.first; chunk < each.pack.end; chunk++) {
+      if (!missing.has(chunk)) continue;
+      fetched += list.frameBytes(chunk);
+      written += list.length(chunk);
     }
-    groups.at(-1)?.push(each);
+    if (written === 0) continue;
+    const last = groups.at(-1);
+    const isRoom =
+      last !== undefined &&
+      last.fetchedBytes + fetched <= GROUP_LIMITS.fetched &&
+      last.writtenBytes + written <= GROUP_LIMITS.written;
+    if (isRoom) {
+      last.packs.push(each);
+      last.fetchedBytes += fetched;
+      last.writtenBytes += written;
+    } else groups.push({ packs: [each], fetchedBytes: fetched, writtenBytes: written });
   }
   return groups;
-}
-
-function isMissingIn(missing: ReadonlySet<number>, first: number, end: number): boolean {
-  for (let i = first; i < end; i++) if (missing.has(i)) return true;
-  return false;
 }
 
 /** A disk that is too full is noticed before anything is reserved: to reserve nearly all of it would disturb others. */

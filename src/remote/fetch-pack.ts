@@ -10,6 +10,7 @@ import { digestOf } from './artifact.js';
 import type { BlobReader, ReadOptions } from './blob-reader.js';
 import type { ChunkList, Pack } from './chunk-list.js';
 import { decompress } from './frames.js';
+import type { Pace } from './retry.js';
 
 export interface PackRequest {
   readonly list: ChunkList;
@@ -62,12 +63,13 @@ class WrongBytes extends Error {
 export async function fetchPacks(
   task: Task,
   reader: BlobReader,
+  pace: Pace,
   request: PackRequest,
   options: ReadOptions,
 ): Promise<void> {
   for (const fromOrigin of [false, true]) {
     try {
-      return await fetchOnce(task, reader, request, { ...options, fromOrigin });
+      return await fetchOnce(task, reader, pace, request, { ...options, fromOrigin });
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
       if (fromOrigin) throw mismatch(error.layer, error);
@@ -78,17 +80,21 @@ export async function fetchPacks(
 async function fetchOnce(
   task: Task,
   reader: BlobReader,
+  pace: Pace,
   { list, packs, wanted, image, onWritten }: PackRequest,
   options: ReadOptions,
 ): Promise<void> {
   // Fetched before zstd starts: a program that waits for the network would keep others from their turn.
-  const frames: Frame[] = [];
-  const bytes: Buffer[] = [];
-  for (const each of packs) {
-    const missing = framesOf(list, each).filter(({ chunk }) => wanted.has(chunk));
-    for await (const part of wantedBytes(task, reader, each.layer, missing, options)) bytes.push(part);
-    frames.push(...missing);
-  }
+  const missing = packs.map((each) => framesOf(list, each).filter(({ chunk }) => wanted.has(chunk)));
+  const fetched: Buffer[][] = packs.map(() => []);
+  await pace.forEach(task, packs.entries(), (each, [i, { layer }]) =>
+    pace.request(async () => {
+      for await (const part of wantedBytes(each, reader, layer, missing[i] as Frame[], options))
+        fetched[i]?.push(part);
+    }),
+  );
+  const frames = missing.flat();
+  const bytes = fetched.flat();
   const last = frames.at(-1);
   if (last === undefined) return;
   const isDone = await decompress(task, bytes, image.path, async (pipe) => {

@@ -57,27 +57,41 @@ export function retryAfterMs(value: string | undefined, now = Date.now()): numbe
   return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }
 
-/** Runs jobs in order, a number of them at once. The first failure aborts the others, and is what it rejects with. */
+/** How many requests a transfer makes at once: fewer after the registry was too busy. */
 export class Pace {
   #limit: number;
+  #requests = 0;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(concurrency: number) {
     this.#limit = concurrency;
   }
 
-  /** At most so many at once from now on, but at least one. */
-  limit(concurrency: number): void {
-    this.#limit = Math.max(1, Math.min(this.#limit, concurrency));
-  }
-
   readonly slowDown = (): void => {
-    this.limit(Math.floor(this.#limit / 2));
+    this.#limit = Math.max(1, Math.floor(this.#limit / 2));
   };
 
+  /** Makes a request when it is its turn. */
+  async request<T>(make: () => Promise<T>): Promise<T> {
+    while (this.#requests >= this.#limit) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#requests++;
+    try {
+      return await make();
+    } finally {
+      this.#requests--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  /**
+   * Runs jobs in order, a number of them at once, and no more than `atMost`. The first failure aborts the others, and
+   * is what it rejects with.
+   */
   async forEach<T>(
     task: Task,
     items: Iterable<T>,
     work: (task: Task, item: T) => Promise<void>,
+    atMost = Number.POSITIVE_INFINITY,
   ): Promise<void> {
     const failure = new AbortController();
     const signals = task.signal === undefined ? [failure.signal] : [failure.signal, task.signal];
@@ -93,7 +107,7 @@ export class Pace {
     };
     try {
       for (const item of items) {
-        while (running.size >= this.#limit) await Promise.race(running);
+        while (running.size >= Math.max(1, Math.min(this.#limit, atMost))) await Promise.race(running);
         if (failed !== undefined || task.signal?.aborted) break;
         const job: Promise<void> = work(either, item)
           .catch(fail)

@@ -116,26 +116,37 @@ describe('many things', () => {
     }
   });
 
-  test('a limit is lowered and never raised', async () => {
-    const pace = new Pace(4);
-    pace.limit(100);
-    const most = async () => {
+  test('are no more at once than the caller allows, but one at least', async () => {
+    const most = async (atMost: number) => {
       let running = 0;
       let seen = 0;
-      await pace.forEach(task(), Array(20).fill(0), async () => {
+      const work = async () => {
         seen = Math.max(seen, ++running);
         await sleep(1);
         running--;
-      });
+      };
+      await new Pace(4).forEach(task(), Array(20).fill(0), work, atMost);
       return seen;
     };
-    expect(await most()).toBe(4);
-    pace.limit(2);
-    expect(await most()).toBe(2);
-    pace.limit(0);
-    expect(await most()).toBe(1);
-    pace.limit(-5);
-    expect(await most()).toBe(1);
+    expect([await most(100), await most(2), await most(0), await most(-5)]).toEqual([4, 2, 1, 1]);
+  });
+
+  test('share their requests: as many at once as allowed, fewer after a slowing down, and a failure makes room', async () => {
+    const pace = new Pace(4);
+    let running = 0;
+    const seen: number[] = [];
+    const request = (item: number) =>
+      pace.request(async () => {
+        seen.push(++running);
+        await sleep(1);
+        running--;
+        if (item === 9) pace.slowDown();
+        if (item % 5 === 0) throw new RootfsError('REGISTRY_FAILED', 'this one');
+      });
+    const settled = await Promise.allSettled(Array.from({ length: 40 }, (_, i) => request(i)));
+    expect(settled.filter(({ status }) => status === 'rejected')).toHaveLength(8);
+    expect(Math.max(...seen.slice(0, 10))).toBe(4);
+    expect(Math.max(...seen.slice(-20))).toBe(2);
   });
 
   test('end with the first failure: the others are aborted and waited for, and no further one begins', async () => {
