@@ -46,6 +46,14 @@ import { summarize } from './statistics.mjs';
 /** For samples that are long by themselves. @type {Turn} */
 export const ONE_SAMPLE = { thrownAway: 0, counted: 1 };
 
+/** Of a measure of which one sample tells all. */
+export const ONCE = {
+  full: { rounds: 1, seconds: 60 },
+  quick: { rounds: 1, seconds: 1 },
+  turn: ONE_SAMPLE,
+  warmUps: 0,
+};
+
 /**
  * @param {Contestant[]} contestants
  * @param {Effort} effort

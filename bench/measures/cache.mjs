@@ -1,7 +1,7 @@
 // Many hosts pull at once through a cache, and what the origin has to send then.
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ONE_SAMPLE } from '../alternate.mjs';
+import { ONCE } from '../alternate.mjs';
 import { output } from '../command.mjs';
 import { fleetOf } from '../fleet/fleet.mjs';
 import { copyPackages, upTo } from '../fleet/packages.mjs';
@@ -28,10 +28,7 @@ export const cache = {
   title: 'bytes that the origin sends for many pulls at once through a cache',
   filesystems: ['xfs'],
   unit: 'bytes',
-  full: { rounds: 1, seconds: 60 },
-  quick: { rounds: 1, seconds: 1 },
-  turn: ONE_SAMPLE,
-  warmUps: 0,
+  ...ONCE,
   targets: [REGISTRY, FILLED, NGINX].map((way) => atMostTimes(way, 1.2, ONE)),
   async contestants(workspace) {
     const fleet = await fleetOf(workspace);

@@ -1,5 +1,5 @@
 // What stays in memory after many clones.
-import { ONE_SAMPLE } from '../alternate.mjs';
+import { ONCE } from '../alternate.mjs';
 import { output } from '../command.mjs';
 import { formatBytes, formatCount } from '../format.mjs';
 import { atMost } from '../targets.mjs';
@@ -13,10 +13,7 @@ export const memory = {
   title: 'growth of resident memory over clone and release pairs',
   filesystems: ['xfs'],
   unit: 'bytes',
-  full: { rounds: 1, seconds: 60 },
-  quick: { rounds: 1, seconds: 1 },
-  turn: ONE_SAMPLE,
-  warmUps: 0,
+  ...ONCE,
   targets: [atMost('library', 16 * MiB, formatBytes)],
   async contestants(workspace) {
     const { stack, about } = await workspace.template('one-extent');

@@ -1,7 +1,7 @@
 // What a pull and a push take of memory, whatever the size.
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ONE_SAMPLE } from '../alternate.mjs';
+import { ONCE } from '../alternate.mjs';
 import { output } from '../command.mjs';
 import { fleetOf } from '../fleet/fleet.mjs';
 import { bytesOf, copyPackages, upTo } from '../fleet/packages.mjs';
@@ -19,10 +19,7 @@ export const transferMemory = {
   title: 'memory that a push or pull takes: growth of the peak in a process of its own',
   filesystems: ['xfs'],
   unit: 'bytes',
-  full: { rounds: 1, seconds: 60 },
-  quick: { rounds: 1, seconds: 1 },
-  turn: ONE_SAMPLE,
-  warmUps: 0,
+  ...ONCE,
   targets: WAYS.map((way) => atMost(way, LIMIT, formatBytes)),
   async contestants(workspace) {
     const fleet = await fleetOf(workspace);

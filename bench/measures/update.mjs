@@ -2,7 +2,7 @@
 // in requests.
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ONE_SAMPLE } from '../alternate.mjs';
+import { ONCE } from '../alternate.mjs';
 import { fleetOf } from '../fleet/fleet.mjs';
 import { formatBytes, formatCount } from '../format.mjs';
 import { CasyncStore, lacksCasync } from '../peers/casync.mjs';
@@ -28,10 +28,7 @@ const IN_PLACE = 'library, in place';
 
 const effort = /** @type {const} */ ({
   filesystems: ['xfs'],
-  full: { rounds: 1, seconds: 60 },
-  quick: { rounds: 1, seconds: 1 },
-  turn: ONE_SAMPLE,
-  warmUps: 0,
+  ...ONCE,
 });
 
 /** @type {import('./index.mjs').Measure} */

@@ -70,7 +70,7 @@ export function builtRootfs(
   });
 }
 
-/** The cause that errors and warnings begin with. */
+/** What is being done, as errors begin. */
 export function describeClone(folder: ManagedFolder, { templatePath, vm }: CloneRequest): string {
   return `cloning ${templatePath} to ${imagePath(folder, vm)}`;
 }

@@ -37,7 +37,7 @@ export function absolutePath(name: string, value: unknown): string {
 
 /** Checks a size in bytes: a safe integer, not negative. */
 export function requireSizeBytes(name: string, value: unknown): number {
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  if (isCount(value)) return value;
   throw new RootfsError(
     'INVALID_ARGUMENT',
     `${name} must be a number of bytes, an integer from 0 to 2^53-1, got ${show(value)}`,
@@ -45,8 +45,12 @@ export function requireSizeBytes(name: string, value: unknown): number {
 }
 
 export function requireCount(name: string, value: unknown): void {
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return;
+  if (isCount(value)) return;
   throw new RootfsError('INVALID_ARGUMENT', `${name} must be an integer from 0 on, got ${show(value)}`);
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
 export function requireKnownKeys(name: string, value: unknown, known: readonly string[]): void {

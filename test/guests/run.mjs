@@ -1,7 +1,8 @@
-// npm run test:guests -- [--guest PATTERN] [--filesystem PATTERN] [--cache FOLDER] [FILE… | --bench [MEASURE…]]: the
-// conformance suite, or the given test files, or the benchmark, on file systems and kernels that this machine has not:
-// in guests of QEMU, each on a kernel of Debian and with this machine's own files as its root. Prints a row for each
-// kernel and file system, and fails if one does. docs/support.md has its tables.
+// npm run test:guests -- [--guest PATTERN] [--filesystem PATTERN] [--cache FOLDER] [FILE… | --bench [MEASURE…]]
+//
+// The conformance suite, or the given test files, or the benchmark, on file systems and kernels that this machine has
+// not: in guests of QEMU, each on a kernel of Debian and with this machine's own files as its root. Prints a row for
+// each kernel and file system, and fails if one does. docs/support.md has its tables.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {

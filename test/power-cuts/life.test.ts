@@ -1,12 +1,11 @@
 // What is always durable (stacks and snapshots) and what can be (forks), cut while it is made and after.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { RootfsRegistry } from '../../src/index.js';
 import { exists, sha256Of } from '../fixtures/files.js';
-import { Random } from '../fixtures/random.js';
 import { describeEachDisk, use } from './cut-hosts.js';
+import { cutWhile } from './cut-while.js';
 import type { CutHost } from './host.js';
 
 const CUTS = Math.ceil(Number(process.env.POWER_CUTS ?? 24) / 3);
@@ -29,35 +28,14 @@ describeEachDisk((_kind, bench) => {
   test('cut while they are made, each is whole or absent, and can be made', {
     timeout: 1_800_000,
   }, async () => {
-    const { disk, host } = await bench();
-    const seed = Number(process.env.POWER_CUTS_SEED ?? Date.now() % 2 ** 31);
-    const random = new Random(seed);
-    let lasted = 100;
-    const cuts: { copy: string; done: number }[] = [];
-    while (cuts.length < CUTS) {
-      await disk.fresh(() =>
-        use(host, async (registry) => {
-          let done = 0;
-          const started = performance.now();
-          const making = make(host, registry, () => done++);
-          for (let k = 0; k < 4; k++) {
-            await sleep(random.below(Math.ceil(lasted / 3)));
-            if (done === STEPS.length) break;
-            cuts.push({ copy: disk.cut(), done });
-          }
-          await making;
-          lasted = performance.now() - started;
-        }),
-      );
-    }
-    for (const { copy, done } of cuts) {
-      await disk
-        .restarted(copy, () => look(host, done))
-        .catch((error) => {
-          throw new Error(`cut from seed ${seed}, ${done} done: ${error.message}`, { cause: error });
-        });
-    }
-    console.log(`${cuts.length} power cuts while stacks, forks and snapshots are made, seed ${seed}`);
+    const cut = await bench();
+    await cutWhile(cut, CUTS, {
+      what: 'stacks, forks and snapshots are made',
+      count: STEPS.length,
+      lastMs: 100,
+      make: (registry, onStep) => make(cut.host, registry, onStep),
+      look: (done) => look(cut.host, done),
+    });
   });
 });
 

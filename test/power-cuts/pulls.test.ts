@@ -2,15 +2,14 @@
 // and the next pull goes on with what the disk has kept.
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { RootfsRegistry } from '../../src/index.js';
 import { exists, sha256Of } from '../fixtures/files.js';
 import { hostWithSnapshot, publishFiles } from '../fixtures/fleet.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
-import { Random } from '../fixtures/random.js';
 import { lacks } from '../fixtures/tools.js';
 import { describeEachDisk, use } from './cut-hosts.js';
+import { cutWhile } from './cut-while.js';
 import type { CutHost } from './host.js';
 
 const CUTS = Math.ceil(Number(process.env.POWER_CUTS ?? 24) / 6);
@@ -49,40 +48,16 @@ describeEachDisk((_kind, bench) => {
     timeout: 1_800_000,
   }, async ({ skip }) => {
     if (missing !== undefined) skip(missing);
-    const { disk, host } = await bench();
+    const cut = await bench();
     const source = await makeSource();
-    const seed = Number(process.env.POWER_CUTS_SEED ?? Date.now() % 2 ** 31);
-    const random = new Random(seed);
-    let lasted = 1000;
-    const cuts: { copy: string; done: number }[] = [];
-    while (cuts.length < CUTS) {
-      await disk.fresh(() =>
-        use(
-          host,
-          async (registry) => {
-            let done = 0;
-            const started = performance.now();
-            const pulling = pullAll(registry, source, () => done++);
-            for (let k = 0; k < 4; k++) {
-              await sleep(random.below(Math.ceil(lasted / 3)));
-              if (done === STEPS.length) break;
-              cuts.push({ copy: disk.cut(), done });
-            }
-            await pulling;
-            lasted = performance.now() - started;
-          },
-          source.config,
-        ),
-      );
-    }
-    for (const { copy, done } of cuts) {
-      await disk
-        .restarted(copy, () => look(host, source, done))
-        .catch((error) => {
-          throw new Error(`cut from seed ${seed}, ${done} done: ${error.message}`, { cause: error });
-        });
-    }
-    console.log(`${cuts.length} power cuts while stacks and snapshots are pulled, seed ${seed}`);
+    await cutWhile(cut, CUTS, {
+      what: 'stacks and snapshots are pulled',
+      count: STEPS.length,
+      lastMs: 1000,
+      config: source.config,
+      make: (registry, onStep) => pullAll(registry, source, onStep),
+      look: (done) => look(cut.host, source, done),
+    });
   });
 });
 

@@ -131,7 +131,7 @@ describe('many things', () => {
     expect([await most(100), await most(2), await most(0), await most(-5)]).toEqual([4, 2, 1, 1]);
   });
 
-  test('share their requests: as many at once as allowed, fewer after a slowing down, and a failure makes room', async () => {
+  test('share their requests: so many at once, fewer after a slowing down; a failure makes room', async () => {
     const pace = new Pace(4);
     let running = 0;
     const seen: number[] = [];
