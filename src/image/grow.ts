@@ -212,6 +212,12 @@ export async function checkFilesystemClean(
   if (exit.status !== 0) throw checkFailed(program, path, exit);
 }
 
+/** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
+export class DamageFound extends RootfsError {}
+
+// Of e2fsck's status: errors are left, or an operational error, such as a superblock that it does not recognise.
+const DAMAGE_BITS = 4 | 8;
+
 // Enough to see what is wrong.
 const FINDINGS_SHOWN = 8;
 
@@ -223,7 +229,10 @@ function checkFailed(program: string, path: string, exit: Exit): RootfsError {
   );
   const shown = findings.slice(0, FINDINGS_SHOWN).join('; ');
   const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
-  return programFailed('E2FSCK_FAILED', program, path, { ...exit, stdout: '', stderr: `${shown}${more}` });
+  const output = { stdout: '', stderr: `${shown}${more}` };
+  const error = programFailed('E2FSCK_FAILED', program, path, { ...exit, ...output });
+  const isDamage = exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
+  return isDamage ? new DamageFound(error.code, error.message, { path }) : error;
 }
 
 function runFromE2fsprogs(

@@ -1,9 +1,9 @@
 // Reads a blob or a part of it: from a mirror first, and resumed at the byte that was reached.
 
-import { abortError, RootfsError } from '../system/errors.js';
+import { abortError, hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { BlobStream, RegistryClient } from './registry-client.js';
-import { pause, Transient } from './retry.js';
+import { pause, Transient, triesOf } from './retry.js';
 import { connectionFailed } from './transport.js';
 
 export interface Blob {
@@ -53,12 +53,15 @@ export class BlobReader {
   ): AsyncGenerator<BlobPart, void, undefined> {
     const sources = options.fromOrigin ? this.#sources.slice(-1) : this.#sources;
     const rest: Rest = { position: start, end, isUntouched: true };
-    for (const [i, source] of sources.entries()) {
+    for (const source of sources) {
+      if (source.isDown) continue;
+      const before = rest.position;
       try {
         yield* readFrom(source, task, blob, rest, options);
         return;
       } catch (error) {
-        if (i === sources.length - 1 || task.signal?.aborted) throw error;
+        if (source === sources.at(-1) || task.signal?.aborted) throw error;
+        source.isDown ||= hasCode(error, 'REGISTRY_FAILED') && rest.position === before;
       }
     }
   }
@@ -86,7 +89,7 @@ async function* readFrom(
       if (failure.isBusy) options.onBusy?.();
       // An answer that brought bytes was no failed try.
       tries = rest.position > before ? 1 : tries + 1;
-      if (tries >= failure.tries) throw failure.error;
+      if (tries >= triesOf(failure, source.isMirror)) throw failure.error;
       await pause(task, failure, tries);
     }
   }

@@ -1,7 +1,7 @@
 // Gets the manifest that a reference names: from a mirror that has it, verified by its digest, for one platform.
 
 import { type Platform, parsePlatform, platformName } from '../publish/platform.js';
-import { RootfsError } from '../system/errors.js';
+import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { digestOf, type PlatformEntry, parseIndex } from './artifact.js';
 import { formatReference, type Reference } from './reference.js';
@@ -33,8 +33,9 @@ async function fromFirst(
   reference: Reference,
   asked: string,
 ): Promise<FetchedManifest> {
-  for (const [i, source] of sources.entries()) {
-    const isLast = i === sources.length - 1;
+  for (const source of sources) {
+    const isLast = source === sources.at(-1);
+    if (source.isDown) continue;
     try {
       const manifest = await source.manifest(task, asked);
       if (manifest === undefined) {
@@ -50,6 +51,7 @@ async function fromFirst(
       );
     } catch (error) {
       if (isLast || task.signal?.aborted) throw error;
+      source.isDown = hasCode(error, 'REGISTRY_FAILED');
     }
   }
   throw notFound(reference);

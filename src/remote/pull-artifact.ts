@@ -1,6 +1,7 @@
 // What every pull does, whatever the artifact holds: the manifest first, then only what is not here, in a folder that
 // an interrupted pull leaves for the next one.
 
+import { DamageFound } from '../image/grow.js';
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -122,6 +123,6 @@ function requireExpected({ reference, expectedSha256 }: ArtifactRequest, sha256:
 
 /** What was fetched is of no use for another try. */
 function isLasting(error: unknown): boolean {
-  const codes = ['ARTIFACT_INVALID', 'DIGEST_MISMATCH', 'IMAGE_INVALID', 'TEMPLATE_CORRUPT', 'E2FSCK_FAILED'];
-  return error instanceof RootfsError && codes.includes(error.code);
+  const codes = ['ARTIFACT_INVALID', 'DIGEST_MISMATCH', 'IMAGE_INVALID', 'TEMPLATE_CORRUPT'];
+  return error instanceof DamageFound || (error instanceof RootfsError && codes.includes(error.code));
 }

@@ -41,6 +41,9 @@ const ACCEPTED = [
 export class RegistryClient {
   readonly host: string;
   readonly repository: string;
+  readonly isMirror: boolean;
+  /** Set on a mirror that does not answer. This transfer then asks it no more. */
+  isDown = false;
   readonly #transport: Transport;
   readonly #authorization: Authorization;
   readonly #base: URL;
@@ -55,8 +58,10 @@ export class RegistryClient {
     host: string,
     repository: string,
     actions: 'pull' | 'pull,push',
+    isMirror = false,
   ) {
     this.host = host;
+    this.isMirror = isMirror;
     this.repository = repository;
     this.#transport = transport;
     this.#authorization = new Authorization(transport, settings, host, repository, actions);
@@ -160,7 +165,7 @@ export class RegistryClient {
   }
 
   #persist<T>(task: Task, attempt: () => Promise<T>): Promise<T> {
-    return persist(task, attempt, this.onBusy);
+    return persist(task, attempt, this);
   }
 
   /** Logs in if the registry asks for it. After an upload the caller tries again with the new login. */

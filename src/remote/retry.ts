@@ -5,6 +5,8 @@ import { abortError, type RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
 const TRIES = 6;
+/** The registry itself stands behind a mirror. */
+const MIRROR_TRIES = 2;
 const FIRST_PAUSE_MS = 500;
 /** Also if the registry asks for a longer one. */
 const LONGEST_PAUSE_MS = 60_000;
@@ -25,15 +27,27 @@ export class Transient extends Error {
   }
 }
 
+/** How often a failure may happen before it is the answer. A mirror that is merely busy is worth waiting for. */
+export function triesOf({ isBusy, tries }: Transient, isMirror: boolean): number {
+  return isMirror && !isBusy ? Math.min(tries, MIRROR_TRIES) : tries;
+}
+
 /** Runs `attempt` again after each {@link Transient} failure, six times at most. */
-export async function persist<T>(task: Task, attempt: () => Promise<T>, onBusy?: () => void): Promise<T> {
+export async function persist<T>(
+  task: Task,
+  attempt: () => Promise<T>,
+  {
+    onBusy,
+    isMirror = false,
+  }: { readonly onBusy?: (() => void) | undefined; readonly isMirror?: boolean } = {},
+): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
       return await attempt();
     } catch (error) {
       if (!(error instanceof Transient)) throw error;
       if (error.isBusy) onBusy?.();
-      if (tries >= error.tries) throw error.error;
+      if (tries >= triesOf(error, isMirror)) throw error.error;
       await pause(task, error, tries);
     }
   }

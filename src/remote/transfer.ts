@@ -23,7 +23,8 @@ export async function withRegistry<T>(
   const transport = new Transport(settings);
   const mirrors = actions === 'pull' ? (settings[reference.host]?.mirrors ?? []) : [];
   const clients = [...mirrors, reference.host].map(
-    (host) => new RegistryClient(transport, settings, host, reference.repository, actions),
+    (host, i) =>
+      new RegistryClient(transport, settings, host, reference.repository, actions, i < mirrors.length),
   );
   try {
     return await work(clients);

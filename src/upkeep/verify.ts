@@ -4,7 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { checkFilesystemClean } from '../image/grow.js';
+import { checkFilesystemClean, DamageFound } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { isSealed, keyOf, partsOf, readRecord, type SealRecord } from '../sealed/seal-record.js';
 import { slotNames } from '../slot/slot-names.js';
@@ -130,7 +130,7 @@ async function whatItIs(
   } catch (error) {
     if (kind === 'clone' && isOfWriter(error)) return IN_USE;
     if (failedWith(error, 'ENOENT')) return kind === 'clone' ? IN_USE : 'nothing';
-    if (hasCode(error, 'E2FSCK_FAILED')) return error.message;
+    if (error instanceof DamageFound) return error.message;
     throw error;
   } finally {
     if (source !== undefined) native().dispose(source);

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
 import { exitOf, startChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { startFaultyProxy } from '../fixtures/faulty-proxy.js';
@@ -85,6 +86,19 @@ describe.skipIf(missing !== undefined)(
       proxy.rule = () => undefined;
       expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
       expect(await sha256Of(host.template('app'))).toBe(sha256);
+    });
+
+    test('whose e2fsck is killed keeps what it fetched', async () => {
+      const { proxy, host, sha256, reference } = await setting();
+      const e2fsckBin = join(host.root, 'killed-e2fsck');
+      await writeFile(e2fsckBin, '#!/bin/sh\nkill -KILL $$\n', { mode: 0o755 });
+      const registry = new RootfsRegistry({ ...host.registry.config, e2fsckBin });
+      await rejection(registry.pullStack(reference), 'E2FSCK_FAILED');
+      expect(await partial(host)).toHaveLength(1);
+      const before = proxy.seen.length;
+      expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
+      // The manifest and the index, but no pack.
+      expect(proxy.seen.length - before).toBeLessThanOrEqual(2);
     });
 
     test('that is aborted ends at once, with ABORT_ERR', async () => {

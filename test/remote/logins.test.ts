@@ -141,6 +141,26 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       });
     });
 
+    test('a mirror that does not answer costs two tries, not two for each blob', async () => {
+      const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic(ANN));
+      const mirror = await startFaultyProxy(registry);
+      const registries = {
+        [proxy.host]: { insecure: true, mirrors: [mirror.host] },
+        [mirror.host]: { insecure: true },
+      };
+      const host = await Host.in(undefined, { registries });
+      await logInTo(host.root, { [proxy.host]: ANN });
+      mirror.rule = () => ({ status: 502 });
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
+      expect(mirror.seen).toHaveLength(2);
+      // It goes down after the manifest. Each request that is under way by then tries twice.
+      mirror.seen.length = 0;
+      mirror.rule = ({ url }) => (url.includes('/blobs/') ? { cutAfter: 0 } : undefined);
+      const again = { name: 'second', concurrency: 1 };
+      expect(await host.registry.pullStack(`${proxy.host}/app:1`, again)).toMatchObject({ sha256 });
+      expect(mirror.seen.filter(({ url }) => url.includes('/blobs/'))).toHaveLength(2);
+    });
+
     test('no error tells a password', async () => {
       const { proxy } = await guarded(() => 'Basic realm="here"', 'Basic other');
       const host = await hostFor([proxy.host]);

@@ -24,12 +24,9 @@ describe('what fails for a while', () => {
         tried++;
         throw new Transient(failure, tried === 1, 0, limit);
       };
-      expect(
-        await rejection(
-          persist(task(), attempt, () => busy++),
-          'REGISTRY_FAILED',
-        ),
-      ).toBe(failure);
+      expect(await rejection(persist(task(), attempt, { onBusy: () => busy++ }), 'REGISTRY_FAILED')).toBe(
+        failure,
+      );
       expect([tried, busy]).toEqual([tries, 1]);
     },
   );

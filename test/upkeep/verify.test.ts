@@ -1,7 +1,8 @@
 // Reading everything again: rot is found and named, and what only looks like it is not.
-import { chmod, open, readdir, rm, stat, truncate, utimes } from 'node:fs/promises';
+import { chmod, open, readdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists, sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -80,6 +81,16 @@ describeEachFilesystem(
       await host.addExt4Template('debian', 16 * MiB);
       await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE);
       expect(await host.registry.verify()).toMatchObject({ sealedImages: 2, differences: [] });
+    });
+
+    test('an e2fsck that is killed says nothing about the image', async () => {
+      const host = await Host.in(filesystem.path);
+      const e2fsckBin = join(host.root, 'killed-e2fsck');
+      await writeFile(e2fsckBin, '#!/bin/sh\nkill -KILL $$\n', { mode: 0o755 });
+      await host.addExt4Template('debian', 16 * MiB);
+      await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE);
+      const registry = new RootfsRegistry({ ...host.registry.config, e2fsckBin });
+      await rejection(registry.verify(), 'E2FSCK_FAILED');
     });
   },
   ({ reflinks }) => reflinks,
