@@ -47,7 +47,8 @@ export type {
   TransferOptions,
   TransferProgress,
 } from './remote/transfer-options.js';
-export type { PackingEvent, SealedImageInfo } from './sealed/sealed-images.js';
+export type { PackingEvent } from './sealed/packer.js';
+export type { SealedImageInfo } from './sealed/sealed-folder.js';
 export type { ExportedImage } from './slot/export.js';
 export type { DerivedRootfs } from './slot/new-slot.js';
 export type { ReleaseOptions } from './slot/release.js';

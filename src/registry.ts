@@ -25,7 +25,8 @@ import type {
   PushOptions,
   RemoteArtifact,
 } from './remote/transfer-options.js';
-import { type SealedImageInfo, SealedImages } from './sealed/sealed-images.js';
+import type { SealedImageInfo } from './sealed/sealed-folder.js';
+import { SealedImages } from './sealed/sealed-images.js';
 import { type ExportedImage, exportSlot } from './slot/export.js';
 import { forkSlot } from './slot/fork.js';
 import type { DerivedRootfs } from './slot/new-slot.js';
@@ -524,7 +525,7 @@ export class RootfsRegistry {
    * packed. The channel `microvm-rootfs:packing` of `node:diagnostics_channel` tells what became of each that was.
    */
   async sealedImages(): Promise<SealedImageInfo[]> {
-    return this.#sealed.list();
+    return this.#sealed.images.list();
   }
 
   /** Returns the ready slots in the pool, of all processes, sorted by stack and size. */
@@ -537,7 +538,7 @@ export class RootfsRegistry {
     this.#pool.drop(before, gone);
     if (this.#folder.opened === undefined) return;
     this.#background.start(`removing the sealed images of ${before.path}`, async () => {
-      await this.#sealed.collect();
+      await this.#sealed.images.collect();
     });
   }
 
@@ -845,7 +846,7 @@ export class RootfsRegistry {
   /** Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`. */
   async close(): Promise<void> {
     this.#pool.close();
-    this.#sealed.stop();
+    this.#sealed.packer.stop();
     const failures: unknown[] = [];
     // One that fails leaves no other open.
     const pulls = [this.#pulls, this.#snapshotPulls];

@@ -59,7 +59,7 @@ export class CloneSources {
     const grown = growsTo(request, template);
     let cloneSource: CloneSource | undefined;
     if (this.#sealed !== undefined && folder.reflinks !== false && sealFailure === undefined) {
-      cloneSource = this.#sealed.remembered(template.sha256, grown ?? template.identity.sizeBytes);
+      cloneSource = this.#sealed.images.open.get(template.sha256, grown ?? template.identity.sizeBytes);
       if (cloneSource === undefined) return 'unsealed';
       if (!isProven(template)) {
         this.#templates.distrust(template.path);
@@ -133,7 +133,7 @@ export class CloneSources {
   /** The clone source changed: a sealed image is made again, a template is looked at again. */
   sourceChanged({ cloneSource, template }: PreparedClone): MissingStep {
     if (!cloneSource.sealed) return 'template-changed';
-    this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
+    this.#sealed?.images.open.close(template.sha256, cloneSource.identity.sizeBytes);
     return 'unsealed';
   }
 
@@ -148,12 +148,12 @@ export class CloneSources {
   sourceSeen({ cloneSource, template }: PreparedClone, now: CloneSource['identity']): void {
     if (!cloneSource.sealed) this.#templates.update(template, now);
     // This clone is correct, but the next one should not come from an image that was removed.
-    if (now.links === 0) this.#sealed?.forget(template.sha256, cloneSource.identity.sizeBytes);
+    if (now.links === 0) this.#sealed?.images.open.close(template.sha256, cloneSource.identity.sizeBytes);
   }
 
   /** After a clone by reflink: what it cost counts. */
   cloned({ cloneSource }: PreparedClone): void {
-    if (isSealedImage(cloneSource)) this.#sealed?.cloned(cloneSource);
+    if (isSealedImage(cloneSource)) this.#sealed?.packer.cloned(cloneSource);
   }
 
   /** Packs the sealed image that clones like the one asked for come from. */

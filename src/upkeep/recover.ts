@@ -93,7 +93,7 @@ export async function recover(
     }
     const isThere = !(await isMissing(folder.path));
     const sealedRemoved = isThere
-      ? await failures.attempt(`${folder.statePath}/sealed`, () => sealed.collect())
+      ? await failures.attempt(`${folder.statePath}/sealed`, () => sealed.images.collect())
       : 0;
     const pooledRemoved = isThere
       ? await failures.attempt(`${folder.statePath}/pool`, () => pool.collect())

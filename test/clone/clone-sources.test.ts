@@ -79,7 +79,7 @@ test('without reflinks, without sealing, or after sealing failed, a clone comes 
     expect(prepared.cloneSource).toMatchObject({ sealed: false, identity: template.identity });
     if (failure === undefined) {
       expect(await sources.seal(grown, template)).toBeUndefined();
-      expect(await sealed.list()).toEqual([]);
+      expect(await sealed.images.list()).toEqual([]);
     }
     expect(sources.sourceChanged(prepared)).toBe('template-changed');
   }
@@ -90,14 +90,14 @@ test('for a clone that will be refused nothing is sealed', async ({ skip }) => {
   const small = request('vm', 'debian', { sizeBytes: SIZE - 1 });
   const template = await sources.look(small);
   expect(template.identity.sizeBytes).toBe(SIZE);
-  expect(await sealed.list()).toEqual([]);
+  expect(await sealed.images.list()).toEqual([]);
   await rejection(prepare(small, true, undefined), 'SHRINK_REFUSED');
   await rejection(sources.seal(small, template), 'SHRINK_REFUSED');
   await rejection(sources.warmUp(small), 'SHRINK_REFUSED');
   await folder.use(async (open) => {
     thrown(() => sources.prepare(open, small, false, FULL), 'SHRINK_REFUSED');
   });
-  expect(await sealed.list()).toEqual([]);
+  expect(await sealed.images.list()).toEqual([]);
 });
 
 test('a sealed image that changed is forgotten, and only that: the template need not be read again', async ({

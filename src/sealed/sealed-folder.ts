@@ -1,0 +1,209 @@
+// The folder of sealed images: which there are, opened and looked at, and which of them go.
+//
+//   <clonesDir>/.microvm-rootfs/sealed/<sha256>-<size>/rootfs.ext4   0444, flushed, never changed
+//                                                      record.json   what it is, and the file's state when sealed
+//
+// Image and record are published together by one rename, so none is ever wrong or half-written.
+
+import { readdir, stat, utimes } from 'node:fs/promises';
+import { native, type OpenedSource } from '../addon/native.js';
+import { isWanted } from '../catalog/template-record.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { failedWith } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
+import { type Budget, type Candidate, overBudget } from './budget.js';
+import { OpenImages, type SealedImage } from './open-images.js';
+import { clonesThatPay } from './packing.js';
+import { isSealed, keyOf, partsOf, RECORD_FILE, readRecord, type SealRecord } from './seal-record.js';
+
+/** A sealed image, and what this process knows about it. */
+export interface SealedImageInfo {
+  readonly path: string;
+  readonly templatePath: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly grown: boolean;
+  readonly packed: boolean;
+  /** Number of extents when it was sealed: each costs a clone about 10 µs. Undefined where that is not known. */
+  readonly extents: number | undefined;
+  /** Bytes on disk that it shared with no other file when it was sealed. */
+  readonly ownBytes: number | undefined;
+  /** Clones that this process made of it. */
+  readonly clones: number;
+  /** The clone count at which this process considers packing it. Infinity: never. */
+  readonly packAfterClones: number | undefined;
+}
+
+export class SealedFolder {
+  readonly path: string;
+  /** Those of its images that this process has open. */
+  readonly open = new OpenImages();
+  readonly #folder: ManagedFolder;
+  readonly #budget: Budget;
+
+  constructor(folder: ManagedFolder, budget: Budget) {
+    this.path = `${folder.statePath}/sealed`;
+    this.#folder = folder;
+    this.#budget = budget;
+  }
+
+  /** Opens an image that this process has just published. Undefined if it is another one, or none, by now. */
+  async openNew(record: SealRecord | undefined): Promise<SealedImage | undefined> {
+    if (record === undefined) return undefined;
+    const key = keyOf(record.sha256, record.sizeBytes);
+    const opened = await openImage(`${this.path}/${key}`);
+    if (opened === undefined) return undefined;
+    if (!isSealed(record, key, opened.info.identity)) {
+      native().dispose(opened.source);
+      return undefined;
+    }
+    const image = sealedImage(key, false, opened, record);
+    this.open.add(record.sha256, record.sizeBytes, image);
+    return image;
+  }
+
+  /**
+   * Whether there is no image, so that none has to be opened. The plain one goes only after the packed one has come, so
+   * it is looked for first.
+   */
+  async isUnsealed(sha256: string, sizeBytes: number): Promise<boolean> {
+    for (const packing of ['plain', 'packed'] as const)
+      if (!(await isMissing(`${this.path}/${keyOf(sha256, sizeBytes, packing)}`))) return false;
+    return true;
+  }
+
+  /** Returns the packed image if there is one, else the plain one. */
+  async openSealed(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage | undefined> {
+    // The plain image is removed while a packed one is published, so look for both again.
+    for (const packing of ['packed', 'plain', 'packed'] as const) {
+      const image = await this.#openOne(folder, keyOf(sha256, sizeBytes, packing), packing === 'packed');
+      if (image === undefined) continue;
+      this.open.add(sha256, sizeBytes, image);
+      return image;
+    }
+    return undefined;
+  }
+
+  /** Opens a published image. Removes it if it changed since it was sealed. */
+  async #openOne(folder: OpenFolder, key: string, packed: boolean): Promise<SealedImage | undefined> {
+    const path = `${this.path}/${key}`;
+    let opened = await openImage(path);
+    // Another process may publish image and record together at any moment. So a missing image is not removed, and the
+    // record is read after the image is opened.
+    if (opened === undefined) {
+      if (await isMissing(path)) return undefined;
+      opened = await openImage(path);
+    }
+    const record = await readRecord(path);
+    if (record !== undefined && opened !== undefined && isSealed(record, key, opened.info.identity)) {
+      await this.#touch(path);
+      return sealedImage(key, packed, opened, record);
+    }
+    if (opened !== undefined) native().dispose(opened.source);
+    await this.discard(folder, key);
+    return undefined;
+  }
+
+  /** Records a use: the budget takes the record's modification time as the last use. */
+  async #touch(path: string): Promise<void> {
+    const now = new Date();
+    await utimes(`${path}/${RECORD_FILE}`, now, now).catch(() => {}); // not ours to change: then it counts as old
+  }
+
+  /** Called after an image was made that counts towards the budget. */
+  async keepBudget(folder: OpenFolder, keep: string): Promise<void> {
+    const candidates: Candidate[] = [];
+    for (const key of await readdir(this.path)) {
+      const parts = partsOf(key);
+      const path = `${this.path}/${key}`;
+      const record = parts === undefined ? undefined : await readRecord(path);
+      if (parts === undefined || record === undefined) continue;
+      if (!parts.packed && record.template.sizeBytes === parts.sizeBytes) continue;
+      await this.#touchIfUsed(parts.sha256, parts.sizeBytes, path);
+      const written = await stat(`${path}/${RECORD_FILE}`).catch(() => undefined);
+      candidates.push({ key, ownBytes: record.ownBytes ?? 0, lastUsedMs: written?.mtimeMs ?? 0 });
+    }
+    for (const key of overBudget(candidates, this.#budget, keep)) {
+      const parts = partsOf(key);
+      if (parts !== undefined) this.open.close(parts.sha256, parts.sizeBytes);
+      await this.discard(folder, key);
+    }
+  }
+
+  async #touchIfUsed(sha256: string, sizeBytes: number, path: string): Promise<void> {
+    const image = this.open.get(sha256, sizeBytes);
+    if (image === undefined || image.clones === image.clonesTouched) return;
+    image.clonesTouched = image.clones;
+    await this.#touch(path);
+  }
+
+  /** Lists all sealed images, in no order: what they hold, and what packing them would take. */
+  async list(): Promise<SealedImageInfo[]> {
+    if (await isMissing(this.path)) return [];
+    const images: SealedImageInfo[] = [];
+    for (const key of await readdir(this.path)) {
+      const parts = partsOf(key);
+      const record = parts === undefined ? undefined : await readRecord(`${this.path}/${key}`);
+      if (parts === undefined || record === undefined) continue;
+      const open = this.open.get(parts.sha256, parts.sizeBytes);
+      images.push({
+        path: `${this.path}/${key}/rootfs.ext4`,
+        templatePath: record.templatePath,
+        sha256: parts.sha256,
+        sizeBytes: parts.sizeBytes,
+        grown: record.template.sizeBytes !== parts.sizeBytes,
+        packed: parts.packed,
+        extents: record.extents,
+        ownBytes: record.ownBytes,
+        clones: open?.clones ?? 0,
+        packAfterClones: open?.packAfter,
+      });
+    }
+    return images;
+  }
+
+  async discard(folder: OpenFolder, key: string): Promise<void> {
+    await native().discardFolder(folder.handle, 'sealed', key);
+    this.#folder.sweepInBackground();
+  }
+
+  /** Removes the images of templates that are gone or have changed. Resolves to their number. */
+  async collect(): Promise<number> {
+    return this.#folder.use(async (folder) => {
+      let removed = 0;
+      for (const key of await readdir(this.path)) {
+        const parts = partsOf(key);
+        if (parts === undefined) continue;
+        const record = await readRecord(`${this.path}/${key}`);
+        if (record !== undefined && (await isWanted(record))) continue;
+        await this.discard(folder, key);
+        this.open.close(parts.sha256, parts.sizeBytes);
+        removed++;
+      }
+      return removed;
+    });
+  }
+}
+
+/** What is known of an image that was opened. */
+export function sealedImage(
+  key: string,
+  packed: boolean,
+  { source, info, filesystem }: OpenedSource,
+  { extents }: SealRecord,
+): SealedImage {
+  const packAfter = packed ? Number.POSITIVE_INFINITY : clonesThatPay(extents, info.blocks * 512, filesystem);
+  const { identity } = info;
+  return { sealed: true, key, source, identity, extents, packed, clones: 0, clonesTouched: 0, packAfter };
+}
+
+/** Undefined if there is none. */
+export async function openImage(folder: string): Promise<OpenedSource | undefined> {
+  try {
+    return await native().openSource(`${folder}/rootfs.ext4`);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT') || failedWith(error, 'ENOTDIR') || failedWith(error, 'EINVAL'))
+      return undefined;
+    throw error;
+  }
+}
