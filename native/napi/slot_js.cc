@@ -105,7 +105,7 @@ SlotPlan to_plan(Napi::Object object) {
 
 Place to_place(Napi::Value value) {
   const std::string name = to_string(value);
-  return name == "sealed" ? Place::kSealed : name == "pool" ? Place::kPool : Place::kSlots;
+  return name == "sealed" ? Place::kSealed : name == "pool" ? Place::kPool : Place::kTop;
 }
 
 }  // namespace microvm

@@ -61,7 +61,7 @@ Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) 
   if (error.ok()) error = mark_stamp(folder.get(), path);
   if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, true, join(path, kRawId));
   if (error.ok() && durable) error = flush(folder.get(), path);
-  if (error.ok()) error = managed.put_back(taken, Place::kSlots, name.slot.c_str());
+  if (error.ok()) error = managed.put_back(taken, Place::kTop, name.slot.c_str());
   if (!error.ok()) (void)managed.to_trash(taken).ok();
   return error;
 }
@@ -115,7 +115,7 @@ Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
     Ref<StagedSlot> staged = std::move(outcome->staged);
     std::vector<Sidecar> sidecars = plan.sidecars;
     if (!name.raw_id.empty()) sidecars.push_back({kRawId, name.raw_id});
-    error = staged->publish(Place::kSlots, name.slot, plan.expected.size, sidecars, &outcome->status);
+    error = staged->publish(Place::kTop, name.slot, plan.expected.size, sidecars, &outcome->status);
     outcome->source_now = staged->source_now();
   }
   if (error.ok() && outcome->status == CloneStatus::kExists)

@@ -227,11 +227,11 @@ Error ManagedFolder::empty_trash(uint64_t* budget, SweepReport* report) {
 }
 
 int ManagedFolder::place_fd(Place place) const {
-  return place == Place::kSlots ? clones_.get() : place == Place::kSealed ? sealed_.get() : pool_.get();
+  return place == Place::kTop ? clones_.get() : place == Place::kSealed ? sealed_.get() : pool_.get();
 }
 
 const std::string& ManagedFolder::place_path(Place place) const {
-  return place == Place::kSlots ? clones_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
+  return place == Place::kTop ? clones_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
 }
 
 Error ManagedFolder::put_back(const std::string& taken, Place place, const char* name) {

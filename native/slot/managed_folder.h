@@ -27,9 +27,9 @@ enum class Reflinks {
   kYes,
 };
 
-// Where a staged folder can be published to.
+// Where something staged can be published to.
 enum class Place {
-  kSlots,   // the clones folder
+  kTop,     // the managed folder itself, where slots and snapshots are
   kSealed,  // images that clones are reflinked from
   kPool,    // slots that are ready to be taken
 };

@@ -68,11 +68,11 @@ Error trash_if_meant(ManagedFolder& managed, const std::string& slot, const std:
   FileInfo got;
   Error error = stat_at(managed.session_fd(), taken.c_str(), Follow::kNo, join(managed.session_path(), taken), &got);
   if (error.ok() && got.identity.same_file(expected)) {
-    error = trash_taken(managed, taken, Place::kSlots, slot);
+    error = trash_taken(managed, taken, Place::kTop, slot);
     *trashed = error.ok();
     return error;
   }
-  Error back = managed.put_back(taken, Place::kSlots, slot.c_str());
+  Error back = managed.put_back(taken, Place::kTop, slot.c_str());
   // Its VM has a newer slot by now, so this one was released as well.
   if (back.is(EEXIST)) back = managed.to_trash(taken);
   return error.ok() ? back : error;
@@ -81,7 +81,7 @@ Error trash_if_meant(ManagedFolder& managed, const std::string& slot, const std:
 Error rename_to_trash(ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* trashed) {
   if (!managed.has_session()) return Error::of(ENOSPC, "renameat2", managed.slot_path(slot));
   const std::string taken = record_of(managed, slot, expected);
-  Error error = take_out(managed, Place::kSlots, slot, taken);
+  Error error = take_out(managed, Place::kTop, slot, taken);
   // The second: another process took the slot out by mistake, and is about to put it back.
   if (error.is(ENOENT) || error.is(EEXIST)) return {};
   return error.ok() ? trash_if_meant(managed, slot, taken, expected, trashed) : error;

@@ -96,8 +96,8 @@ export interface FileBlocks {
   readonly extents?: number;
 }
 
-/** Where a staged folder can be published to. */
-export type Place = 'slots' | 'sealed' | 'pool';
+/** Where something staged can be published to. `top` is the managed folder itself, where slots and snapshots are. */
+export type Place = 'top' | 'sealed' | 'pool';
 
 /** What the clones of one template have in common. */
 export interface SlotPlan {

@@ -51,7 +51,7 @@ export class StagedClones {
       const mark = isCopy ? await unsettledFile(outcome.imagePath) : [];
       const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
       const published = await inTurn(task, () =>
-        native().publishSlot(staged, 'slots', slot, sizeBytes, sidecars),
+        native().publishSlot(staged, 'top', slot, sizeBytes, sidecars),
       );
       if (published === 'exists') {
         // Another caller was faster. Use its slot now: another round would copy everything again.

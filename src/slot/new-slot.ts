@@ -111,7 +111,7 @@ export async function newSlot(
     const all = [...sidecars, ...rawIdFile(rawId), ...mark];
     const { staged } = outcome;
     const published = await inTurn(task, () =>
-      native().publishSlot(staged, 'slots', vm.safe, sizeBytes, all),
+      native().publishSlot(staged, 'top', vm.safe, sizeBytes, all),
     );
     if (published === 'exists') throw exists();
     if (published === 'source-changed') throw sourceChangedError(what);

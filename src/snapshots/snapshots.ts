@@ -310,7 +310,7 @@ export class Snapshots {
     try {
       await this.#refuseOtherSpelling(name);
       if (!(await inOneFolder(path, () => isThere(path)))) return false;
-      await this.folder.use(({ handle }) => native().discardFolder(handle, 'slots', name));
+      await this.folder.use(({ handle }) => native().discardFolder(handle, 'top', name));
       this.folder.sweepInBackground();
       return true;
     } catch (error) {

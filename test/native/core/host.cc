@@ -55,7 +55,7 @@ CloneStatus Host::clone(const Plan& plan, microvm::CloneOutcome* outcome) const 
   if (outcome->status != CloneStatus::kCopyNeeded) return outcome->status;
   for (bool done = false; !done;) CHECK_OK(outcome->staged->copy_step(100'000, &done));
   CloneStatus status = CloneStatus::kStaged;
-  CHECK_OK(outcome->staged->publish(microvm::Place::kSlots, plan.slot, plan.expected.size, plan.sidecars, &status));
+  CHECK_OK(outcome->staged->publish(microvm::Place::kTop, plan.slot, plan.expected.size, plan.sidecars, &status));
   return status;
 }
 

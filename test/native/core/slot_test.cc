@@ -202,7 +202,7 @@ TEST(changed_templates, "a template that changed before the clone, or between cl
   CHECK(host.staged().size() == 1);
   write_file(host.template_path(), noise(2 * kMiB, 9));
   CloneStatus status = CloneStatus::kCreated;
-  CHECK_OK(outcome.staged->publish(Place::kSlots, "vm", plan.expected.size, plan.sidecars, &status));
+  CHECK_OK(outcome.staged->publish(Place::kTop, "vm", plan.expected.size, plan.sidecars, &status));
   CHECK(status == CloneStatus::kSourceChanged);
   CHECK(!exists(host.slot("vm")) && host.staged().empty());
   CHECK(host.clone(plan, &outcome) == CloneStatus::kTemplateChanged);
@@ -226,7 +226,7 @@ TEST(published_once, "what was published or discarded cannot be published again,
   outcome.staged->discard();
   CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), EBADF);
   CloneStatus status = CloneStatus::kCreated;
-  CHECK_ERRNO(outcome.staged->publish(Place::kSlots, "vm", 2 * kMiB, {}, &status), EBADF);
+  CHECK_ERRNO(outcome.staged->publish(Place::kTop, "vm", 2 * kMiB, {}, &status), EBADF);
   microvm::Fd image;
   CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
   bool exchanged = false;
