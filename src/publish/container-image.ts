@@ -74,7 +74,8 @@ async function fetchImage(
     ...(variant === undefined ? [] : ['--override-variant', variant]),
     ...['copy', '--quiet', ...access, absolute(source), `oci:${LAYOUT}:${TAG}`],
   ];
-  const exit = await runInstalled(SKOPEO, args, task.signal, { cwd: workFolder });
+  // With the whole environment, which its credential helpers may need. What it copies is verified by digests.
+  const exit = await runInstalled(SKOPEO, args, task.signal, { cwd: workFolder, env: process.env });
   if (exit.status !== 0) throw skopeoFailed(source, exit);
 }
 
@@ -100,6 +101,13 @@ function partsOfLayout(source: string): { path: string; tag: string } {
 
 // skopeo uses the same exit status for all of these.
 const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
+  [/toomanyrequests|too many requests/i, 'REGISTRY_BUSY', 'try again later, or log in'],
+  [/policy\.json/, 'REGISTRY_FAILED', "make skopeo's signature policy readable"],
+  [
+    /docker-credential-\S+.*executable file not found/i,
+    'REGISTRY_UNAUTHORIZED',
+    'install the credential helper that the login file names',
+  ],
   [/invalid reference format|invalid source name/i, 'REFERENCE_INVALID', 'give docker://HOST/NAME:TAG'],
   [
     /no image found in (manifest list|image index)/i,

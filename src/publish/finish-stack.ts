@@ -1,6 +1,6 @@
 // From a staged image to a stack of the catalog: checked, with its config, placed, and its digest known.
 
-import { chmod, stat, writeFile } from 'node:fs/promises';
+import { chmod, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { NativeFolder, OpenedSource } from '../addon/native.js';
 import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
@@ -51,6 +51,8 @@ export async function finishStack(
 }
 
 async function writeConfig(path: string, config: ImageConfig): Promise<void> {
+  // A pull that was stopped just before its end has left it, read-only.
+  await rm(path, { force: true });
   await writeFile(path, JSON.stringify(config));
   await chmod(path, 0o444);
   await flush(path);

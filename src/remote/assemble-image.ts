@@ -15,7 +15,7 @@ import type { ChunkList } from './chunk-list.js';
 import { fetchPacks, type LocatedPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
-import { fetchList, type PackedFile, type Reading } from './packed-file.js';
+import { fetchLists, type PackedFile, type Reading } from './packed-file.js';
 import type { Pace } from './retry.js';
 import type { TransferProgress } from './transfer-options.js';
 
@@ -53,8 +53,8 @@ export async function assembleImages(
   folder: string,
   parts: Parts,
 ): Promise<Assembled> {
-  const lists: ChunkList[] = [];
-  for (const { packed } of images) lists.push(await fetchList(task, packed, parts));
+  const files = images.map(({ packed }) => packed);
+  const lists = await fetchLists(task, files, parts);
   const bytesTotal = lists.reduce((sum, { dataBytes }) => sum + dataBytes, 0);
   const done = { reusedBytes: 0, fetchedBytes: 0 };
   const count = (step: 'reuse' | 'download', bytes: number) => {

@@ -6,9 +6,9 @@ import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { type Credentials, credentialsFor } from './credentials.js';
-import { isPublicAddress } from './public-addresses.js';
+import { isPublicAddress, NoPublicAddress } from './public-addresses.js';
 import { Transient } from './retry.js';
-import { discard, readAll, type Transport } from './transport.js';
+import { type Answer, discard, type Question, readAll, type Transport } from './transport.js';
 
 const TOKEN_BYTES_LIMIT = 1024 * 1024;
 
@@ -17,15 +17,27 @@ export interface Challenge {
   readonly parameters: Readonly<Record<string, string>>;
 }
 
-/** `Bearer realm="…",service="…"`; undefined for a scheme that is not known. */
+// A parameter, or the name of a scheme.
+const CHALLENGE_PART = /([a-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))|([a-z][a-z0-9-]*)(?=[\s,]|$)/gi;
+
+/**
+ * `Bearer realm="…",service="…"`. Of several challenges, the first `Bearer` that names a token service, else `Basic`:
+ * Gitea sends both. Undefined if all are of schemes that are not known.
+ */
 export function parseChallenge(header: string | undefined): Challenge | undefined {
-  const [, scheme = '', rest = ''] = /^\s*([A-Za-z]+)\s*(.*)$/s.exec(header ?? '') ?? [];
-  const known = scheme.toLowerCase();
-  if (known !== 'basic' && known !== 'bearer') return undefined;
-  const parameters: Record<string, string> = {};
-  for (const [, name = '', quoted, bare] of rest.matchAll(/([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))/gi))
-    parameters[name.toLowerCase()] = quoted?.replaceAll(/\\(.)/g, '$1') ?? bare ?? '';
-  return { scheme: known, parameters };
+  const challenges: { scheme: string; parameters: Record<string, string> }[] = [];
+  for (const [, name, quoted, bare, scheme] of (header ?? '').matchAll(CHALLENGE_PART)) {
+    if (scheme !== undefined) challenges.push({ scheme: scheme.toLowerCase(), parameters: {} });
+    const { parameters } = challenges.at(-1) ?? {};
+    if (name !== undefined && parameters !== undefined)
+      parameters[name.toLowerCase()] ??= quoted?.replaceAll(/\\(.)/g, '$1') ?? bare ?? '';
+  }
+  const known = challenges.filter((each): each is Challenge => ['basic', 'bearer'].includes(each.scheme));
+  return (
+    known.find(({ scheme, parameters }) => scheme === 'bearer' && URL.canParse(parameters.realm ?? '')) ??
+    known.find(({ scheme }) => scheme === 'basic') ??
+    known[0]
+  );
 }
 
 /** Of one host and one repository. */
@@ -70,6 +82,8 @@ export class Authorization {
 
   async #renew(task: Task, header: string | undefined): Promise<void> {
     const challenge = parseChallenge(header);
+    // What a helper gave may have expired, as a token has.
+    if (this.#header !== undefined) this.#credentials = undefined;
     this.#credentials ??= credentialsFor(this.#host, this.#repository, task.signal);
     const credentials = await this.#credentials;
     if (challenge === undefined) throw this.#refused('it asks for a kind of login that is not supported');
@@ -86,13 +100,17 @@ export class Authorization {
     const { url, publicOnly } = this.#requireRealm(realm);
     const asked = new URLSearchParams({ ...(service === undefined ? {} : { service }), scope });
     const withToken = credentials !== undefined && 'identityToken' in credentials;
-    if (!withToken) for (const [name, value] of asked) url.searchParams.set(name, value);
-    else {
+    if (!withToken) {
+      if (service !== undefined) url.searchParams.set('service', service);
+      // One parameter for each, as distribution's specification has it.
+      url.searchParams.delete('scope');
+      for (const each of scope.split(' ')) url.searchParams.append('scope', each);
+    } else {
       asked.set('grant_type', 'refresh_token');
       asked.set('client_id', 'microvm-rootfs');
       asked.set('refresh_token', credentials.identityToken);
     }
-    const answer = await this.#transport.ask(task, {
+    const answer = await this.#askService(task, {
       url,
       publicOnly,
       followRedirects: false,
@@ -110,6 +128,14 @@ export class Authorization {
         : error;
     }
     return `Bearer ${this.#tokenIn(await readAll(answer, TOKEN_BYTES_LIMIT))}`;
+  }
+
+  async #askService(task: Task, question: Question): Promise<Answer> {
+    try {
+      return await this.#transport.ask(task, question);
+    } catch (error) {
+      throw (error as Error).cause instanceof NoPublicAddress ? this.#notAllowed(question.url) : error;
+    }
   }
 
   #tokenIn(body: Buffer): string {
@@ -140,7 +166,11 @@ export class Authorization {
     const literal = url.hostname.replace(/^\[|\]$/g, '');
     const isPrivate = url.hostname === 'localhost' || (isIP(literal) !== 0 && !isPublicAddress(literal));
     if (url.protocol === 'https:' && !isPrivate) return { url, publicOnly: true };
-    throw this.#refused(
+    throw this.#notAllowed(url);
+  }
+
+  #notAllowed(url: URL): RootfsError {
+    return this.#refused(
       `it names ${url.origin} as its token service, which may not be asked: ` +
         `add "${url.host}" to realms in config.registries["${this.#host}"] if that is right`,
     );

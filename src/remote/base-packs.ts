@@ -6,7 +6,7 @@ import { type Layer, parseArtifact } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { fetchManifest } from './fetch-manifest.js';
-import { fetchList } from './packed-file.js';
+import { fetchLists, type PackedFile } from './packed-file.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { packedFiles } from './snapshot-artifact.js';
@@ -28,11 +28,13 @@ export async function basePacks(task: Task, client: RegistryClient, base: Refere
   const artifact = parseArtifact(await fetchManifest(task, [source], base, undefined));
   const reading = { reader: new BlobReader([source]), readOptions: {} };
   const packs = new Map<string, BasePack>();
-  for (const packed of await packedFiles(task, artifact, reading)) {
-    const list = await fetchList(task, packed, reading);
+  const files = await packedFiles(task, artifact, reading);
+  const lists = await fetchLists(task, files, reading);
+  for (const [file, list] of lists.entries()) {
+    const layers = (files[file] as PackedFile).packs;
     for (const [i, { first, end }] of list.packs.entries()) {
       const frameBytes = Array.from({ length: end - first }, (_, k) => list.frameBytes(first + k));
-      packs.set(packKey(list, first, end), { layer: packed.packs[i] as Layer, frameBytes });
+      packs.set(packKey(list, first, end), { layer: layers[i] as Layer, frameBytes });
     }
   }
   return { repository: base.repository, packs };

@@ -4,7 +4,7 @@ import { abortError, hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { BlobStream, RegistryClient } from './registry-client.js';
 import { pause, Transient, triesOf } from './retry.js';
-import { connectionFailed } from './transport.js';
+import { connectionFailed, DISCARD_LIMIT } from './transport.js';
 
 export interface Blob {
   readonly digest: string;
@@ -85,6 +85,7 @@ async function* readFrom(
         stream.close();
       }
     } catch (error) {
+      if (rest.position >= rest.end && !task.signal?.aborted) return;
       const failure = passing(task, source, error);
       if (failure.isBusy) options.onBusy?.();
       // An answer that brought bytes was no failed try.
@@ -115,7 +116,8 @@ async function* partsOf(
       rest.position += useful.length;
       yield { start: rest.position - useful.length, bytes: useful };
     }
-    if (rest.position >= rest.end) return;
+    // A body that is read to its end leaves its connection to the next request.
+    if (at - rest.end > DISCARD_LIMIT) return;
   }
   if (rest.position < rest.end) throw new Transient(cutOff(blob, rest), false);
 }

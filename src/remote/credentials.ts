@@ -115,7 +115,8 @@ async function askHelper(
     { name: program, package: program, notFound: 'PROGRAM_NOT_FOUND' },
     ['get'],
     signal,
-    { feed: async (stdin) => void stdin.end(server) },
+    // Helpers take their own logins from variables: AWS_PROFILE, GNUPGHOME, DBUS_SESSION_BUS_ADDRESS and so on.
+    { feed: async (stdin) => void stdin.end(server), env: process.env },
   );
   if (exit.status !== 0) {
     if (/credentials not found/i.test(exit.stdout + exit.stderr)) return undefined;

@@ -10,7 +10,7 @@ import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
-import { fetchList, type PackedFile, packedImage, type Reading } from './packed-file.js';
+import { fetchLists, type PackedFile, packedImage, type Reading } from './packed-file.js';
 import { formatReference, type Reference } from './reference.js';
 import { templatesOf } from './reusable-templates.js';
 import { readSnapshot } from './snapshot-artifact.js';
@@ -65,8 +65,7 @@ async function missingBytes(
   files: readonly PackedFile[],
   reading: Reading,
 ): Promise<number> {
-  const lists: ChunkList[] = [];
-  for (const packed of files) lists.push(await fetchList(task, packed, reading));
+  const lists = await fetchLists(task, files, reading);
   const templates = await templatesOf(task, catalog);
   const local = await Promise.all(
     templates.map(({ sha256, identity }) => known.get(sha256, identity.sizeBytes)),

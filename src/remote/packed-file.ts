@@ -7,6 +7,9 @@ import { ChunkList } from './chunk-list.js';
 import { fetchBlob } from './fetch-pack.js';
 import { LIST_BYTES_LIMIT } from './known-chunks.js';
 
+/** Ours have at most 12 MiB for usual images, and 768 MiB for one of a terabyte. */
+const PACK_LIMIT = 1024 * 1024 * 1024;
+
 export interface PackedFile {
   readonly packs: readonly Layer[];
   readonly index: Layer;
@@ -33,16 +36,41 @@ export function packedFile(layers: readonly Layer[], sizeBytes: number, whose: s
   return { packs: layers.filter(({ mediaType }) => mediaType === PACK_TYPE), index, sizeBytes };
 }
 
+/** Of all files of an artifact. Rejects with `ARTIFACT_INVALID` if they are too long to be kept in memory. */
+export async function fetchLists(
+  task: Task,
+  files: readonly PackedFile[],
+  reading: Reading,
+): Promise<ChunkList[]> {
+  const bytes = files.reduce((sum, { index }) => sum + index.size, 0);
+  if (bytes > LIST_BYTES_LIMIT) throw invalid(`its indexes have ${bytes} bytes`);
+  const lists: ChunkList[] = [];
+  for (const file of files) lists.push(await fetchList(task, file, reading));
+  return lists;
+}
+
 /** Rejects with `ARTIFACT_INVALID` for an index that does not fit the packs. */
-export async function fetchList(
+async function fetchList(
   task: Task,
   { packs, index, sizeBytes }: PackedFile,
   { reader, readOptions }: Reading,
 ): Promise<ChunkList> {
-  if (index.size > LIST_BYTES_LIMIT) throw invalid(`its index has ${index.size} bytes`);
   const list = ChunkList.parse(await fetchBlob(task, reader, index, readOptions));
   if (list.sizeBytes !== sizeBytes) throw invalid('its index is of an image of another size');
   if (list.packs.length !== packs.length || list.packs.some((pack, i) => pack.sizeBytes !== packs[i]?.size))
     throw invalid('its index does not fit its packs');
+  requireFrames(list);
   return list;
+}
+
+/** Frames are fetched into memory before zstd or a digest sees them, a pack at a time. */
+function requireFrames(list: ChunkList): void {
+  for (let i = 0; i < list.count; i++) {
+    const length = list.length(i);
+    // A little above what zstd makes of bytes that cannot be compressed, headers included.
+    if (list.frameBytes(i) > length + length / 256 + 1024)
+      throw invalid(`its index has ${list.frameBytes(i)} compressed bytes for the ${length} of chunk ${i}`);
+  }
+  for (const [i, { sizeBytes }] of list.packs.entries())
+    if (sizeBytes > PACK_LIMIT) throw invalid(`its pack ${i} has ${sizeBytes} bytes`);
 }

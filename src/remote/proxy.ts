@@ -1,7 +1,7 @@
 // HTTP(S)_PROXY and NO_PROXY: which proxy serves a URL, and the tunnel through it.
 
 import { request } from 'node:http';
-import { isIP, isIPv6, type Socket } from 'node:net';
+import { BlockList, isIP, isIPv4, isIPv6, type Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import { RootfsError } from '../system/errors.js';
 
@@ -26,12 +26,13 @@ function unusable(name: string, why: string): RootfsError {
   return new RootfsError('REGISTRY_FAILED', `the proxy in the environment (${name}) cannot be used: ${why}`);
 }
 
-/** `NO_PROXY` lists hosts, domains (with or without a leading dot), either with a port, or `*`. */
+/** `NO_PROXY` lists hosts, domains (with or without a leading dot), either with a port, networks (`10.0.0.0/8`), `*`. */
 function isExcluded(url: URL, noProxy: string): boolean {
   const host = withoutBrackets(url.hostname);
   const port = url.port || (url.protocol === 'https:' ? '443' : '80');
   return noProxy.split(/[\s,]+/).some((entry) => {
     if (entry === '*') return true;
+    if (entry.includes('/')) return isWithin(networkOf(entry), host);
     const [, named = entry, namedPort] = isIPv6(entry) ? [] : (/^(.*?)(?::(\d+))?$/.exec(entry) ?? []);
     const domain = named.replace(/^\*?\.|^\[|\]$/g, '').toLowerCase();
     if (domain === '' || (namedPort !== undefined && namedPort !== port)) return false;
@@ -39,8 +40,21 @@ function isExcluded(url: URL, noProxy: string): boolean {
   });
 }
 
+/** Empty for what is no network. */
+function networkOf(entry: string): BlockList {
+  const [, address = '', bits] = /^(.*)\/(\d{1,3})$/.exec(entry) ?? [];
+  const network = new BlockList();
+  if (isIPv4(address) && Number(bits) <= 32) network.addSubnet(address, Number(bits), 'ipv4');
+  if (isIPv6(address) && Number(bits) <= 128) network.addSubnet(address, Number(bits), 'ipv6');
+  return network;
+}
+
+function isWithin(network: BlockList, host: string): boolean {
+  return isIP(host) !== 0 && network.check(host, isIPv4(host) ? 'ipv4' : 'ipv6');
+}
+
 /** A URL has an IPv6 address in brackets, a connection has none. */
-function withoutBrackets(hostname: string): string {
+export function withoutBrackets(hostname: string): string {
   return hostname.replace(/^\[|\]$/g, '');
 }
 
@@ -79,7 +93,8 @@ export function openTunnel(
     opening.on('error', reject);
     opening.on('connect', ({ statusCode }, socket: Socket) => {
       if (statusCode === 200) {
-        resolve(connect({ socket, ...(isIP(host) ? {} : { servername: host }), host, ...tls }));
+        const name = isIP(host) ? {} : { servername: host };
+        resolve(connect({ socket, host, ...name, ...tls, rejectUnauthorized: true }));
         return;
       }
       socket.destroy();

@@ -52,15 +52,21 @@ type Found = (
   family?: number,
 ) => void;
 
+export class NoPublicAddress extends Error {
+  readonly code = 'ENOTFOUND';
+
+  constructor(hostname: string) {
+    super(`${hostname} has no public address`);
+  }
+}
+
 /** `dns.lookup` that finds public addresses only. So the address that is connected to is the one that was checked. */
 export function publicLookup(hostname: string, options: object, found: Found): void {
   lookup(hostname, { ...options, all: true }, (error, addresses) => {
     if (error !== null) return found(error, []);
     const [first, ...rest] = addresses.filter(({ address }) => isPublicAddress(address));
     if (first === undefined) {
-      const refusal: NodeJS.ErrnoException = new Error(`${hostname} has no public address`);
-      refusal.code = 'ENOTFOUND';
-      return found(refusal, []);
+      return found(new NoPublicAddress(hostname), []);
     }
     if ('all' in options && options.all === true) found(null, [first, ...rest]);
     else found(null, first.address, first.family);

@@ -2,7 +2,7 @@
 
 import type { Readable } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
-import { RootfsError } from '../system/errors.js';
+import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
 import { persist, retryAfterMs, Transient } from './retry.js';
@@ -11,6 +11,7 @@ import {
   address,
   discard,
   failed,
+  locationOf,
   type Question,
   readAll,
   type Transport,
@@ -130,8 +131,8 @@ export class RegistryClient {
   }
 
   /** True if the registry has mounted the blob from another of its repositories. */
-  mount(task: Task, digest: string, from: string): Promise<boolean> {
-    return this.#persist(task, async () => {
+  async mount(task: Task, digest: string, from: string): Promise<boolean> {
+    const mounting = this.#persist(task, async () => {
       const url = this.#url('blobs/uploads/');
       url.searchParams.set('mount', digest);
       url.searchParams.set('from', from);
@@ -139,6 +140,13 @@ export class RegistryClient {
       await discard(answer);
       return answer.status === 201;
     });
+    try {
+      return await mounting;
+    } catch (error) {
+      // Without the right to read the other repository the blob is uploaded.
+      if (hasCode(error, 'REGISTRY_UNAUTHORIZED')) return false;
+      throw error;
+    }
   }
 
   /** `body` is called for each try. */
@@ -149,7 +157,7 @@ export class RegistryClient {
       await discard(begun);
       const { location } = begun.headers;
       if (location === undefined) throw failed(begun.url, 'it does not say where to upload to');
-      const url = new URL(location, begun.url);
+      const url = locationOf(location, begun.url);
       if (url.protocol !== 'https:' && url.origin !== this.#base.origin)
         throw failed(begun.url, `it wants the upload at ${url.origin}, which is not https`);
       url.searchParams.set('digest', digest);

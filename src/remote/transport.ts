@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { openTunnel, proxyAuthorization, proxyFor } from './proxy.js';
+import { openTunnel, proxyAuthorization, proxyFor, withoutBrackets } from './proxy.js';
 import { publicLookup } from './public-addresses.js';
 import { Transient } from './retry.js';
 
@@ -38,7 +38,8 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** For a connection, for the head of an answer, and between two bytes of its body. */
 const SILENCE_MS = 30_000;
 const CONNECTIONS = 32;
-const DISCARD_LIMIT = 64 * 1024;
+/** More than this is not read only to use a connection again: a new one costs less. */
+export const DISCARD_LIMIT = 64 * 1024;
 
 export class Transport {
   readonly #settings: RegistrySettings;
@@ -136,18 +137,24 @@ export class Transport {
       const request =
         url.protocol === 'https:' ? https.request(url, options) : plainRequest(url, proxy, options);
       let response: http.IncomingMessage | undefined;
+      const isStream = body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body);
       request.setTimeout(this.#silenceMs, () =>
         (response ?? request).destroy(new Error(`no byte came for ${this.#silenceMs / 1000} s`)),
       );
-      request.on('error', reject);
+      request.on('error', (error: NodeJS.ErrnoException) => {
+        // The registry closed a connection that lay idle just as it was used again. That is no failed try.
+        const wasIdle = request.reusedSocket && error.code === 'ECONNRESET' && response === undefined;
+        if (wasIdle && !isStream) resolve(this.#send(url, proxy, options, body));
+        else reject(error);
+      });
       request.on('response', (answer) => {
         response = answer;
         // Whoever reads the body gets the error. Without a listener it would end the process.
         answer.on('error', () => {});
         resolve(answer);
       });
-      if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) request.end(body);
-      else pipeline(body, request, (error) => error && reject(error));
+      if (isStream) pipeline(body, request, (error) => error && reject(error));
+      else request.end(body);
     });
   }
 
@@ -176,7 +183,9 @@ function plainRequest(url: URL, proxy: URL | undefined, options: http.RequestOpt
     host: url.host,
     ...proxyAuthorization(proxy),
   };
-  return http.request(proxy, { ...options, path: url.href, headers });
+  // Not the proxy's URL: Node would send its user and password as `Authorization`, which proxies pass on.
+  const address = { host: withoutBrackets(proxy.hostname), port: proxy.port || 80 };
+  return http.request({ ...options, ...address, path: url.href, headers });
 }
 
 async function makeAgent(
@@ -189,7 +198,8 @@ async function makeAgent(
   // Some proxies for plain HTTP close each connection without saying so.
   if (url.protocol !== 'https:') return new http.Agent({ ...pool, keepAlive: proxy === undefined });
   const tls = caFile === undefined ? {} : { ca: await readCertificates(caFile) };
-  const agent = new https.Agent({ ...pool, ...tls });
+  // Whatever NODE_TLS_REJECT_UNAUTHORIZED says.
+  const agent = new https.Agent({ ...pool, ...tls, rejectUnauthorized: true });
   if (proxy !== undefined) {
     const opened = (_: unknown, done: (error: unknown, socket?: unknown) => void) => {
       openTunnel(proxy, url, tls, timeoutMs).then((socket) => done(null, socket), done);

@@ -125,7 +125,7 @@ async function runNow(
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       stdio: [feed === undefined ? 'ignore' : 'pipe', elsewhere?.fd ?? 'pipe', 'pipe'],
-      env: { ...cleanEnvironment(), LC_ALL: 'C', ...env },
+      env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
       ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });

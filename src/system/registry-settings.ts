@@ -3,7 +3,10 @@ import { isPath, requireKnownKeys, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 
 export interface RegistrySetting {
-  /** Allow plain http and unchecked certificates. Only for a registry on this host or in a trusted network. */
+  /**
+   * Plain http instead of TLS. Only for a registry on this host or in a trusted network. skopeo, which fetches container
+   * images, then takes TLS with unchecked certificates as well.
+   */
   readonly insecure?: boolean;
   /** A PEM file with the certificate authorities that may have signed its certificate. */
   readonly ca?: string;

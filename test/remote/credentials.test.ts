@@ -161,6 +161,10 @@ describe('a credential helper', () => {
 
   test('may have a token, nothing, or an answer of another kind', async () => {
     await put(DOCKER, { credsStore: 'mine' });
+    process.env.AWS_PROFILE = 'team';
+    onTestFinished(() => void delete process.env.AWS_PROFILE);
+    await helper('mine', 'echo "{\\"Username\\":\\"$AWS_PROFILE\\",\\"Secret\\":\\"s\\"}"');
+    expect(await find()).toEqual(login('team', 's'));
     await helper('mine', `echo '{"Username":"<token>","Secret":"T"}'`);
     expect(await find()).toEqual({ identityToken: 'T' });
     await helper('mine', 'echo credentials not found in native keychain; exit 1');

@@ -87,6 +87,13 @@ describe.skipIf(missing !== undefined)(
       expect(await sha256Of(host.template('app'))).toBe(sha256);
     });
 
+    test('asks for one blob after another by the same connection', async () => {
+      const { proxy, sha256, pull } = await pushed();
+      expect(await pull(1)).toMatchObject({ sha256 });
+      expect(proxy.seen.length).toBeGreaterThan(3);
+      expect(proxy.connections).toBe(1);
+    });
+
     test('resumes a broken blob at the byte that was reached', async () => {
       const { proxy, pull } = await pushed();
       proxy.rule = onceForPack({ cutAfter: 2 * MiB });

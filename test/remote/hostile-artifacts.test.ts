@@ -76,6 +76,23 @@ describe.skipIf(missing !== undefined)(
   `a hostile artifact${missing === undefined ? '' : ` (${missing})`}`,
   { timeout: 120_000 },
   () => {
+    test('with compressed bytes beyond any measure is refused before they are fetched', async () => {
+      const { manifest, index, proxy, serve, refused } = await setting();
+      const packs = index.readUInt32LE(16);
+      const grown = Buffer.from(index);
+      // Of the first chunk: its frame, which the size of the first pack has to match.
+      const at = 24 + packs * 4 + 4;
+      const more = 2 ** 31 - grown.readUInt32LE(at);
+      grown.writeUInt32LE(2 ** 31, at);
+      const changed = withIndex(manifest, grown) as Manifest & { layers: Descriptor[] };
+      changed.layers = changed.layers.map((layer, i) =>
+        i === 0 ? { ...layer, size: layer.size + more } : layer,
+      );
+      serve(changed, grown);
+      await refused('ARTIFACT_INVALID');
+      expect(proxy.seen.filter(({ url }) => url.includes('/blobs/'))).toHaveLength(1);
+    });
+
     test('with a manifest that is none, or is another kind, is refused', async () => {
       const { manifest, serve, refused } = await setting();
       const [pack, ...rest] = manifest.layers as [Descriptor, ...Descriptor[]];

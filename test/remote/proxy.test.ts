@@ -53,6 +53,17 @@ test.each([
   expect(proxy === undefined).toBe(excluded);
 });
 
+test.each([
+  ['10.0.0.0/8', 'http://10.1.2.3:5000/', true],
+  ['10.0.0.0/8', 'http://11.1.2.3:5000/', false],
+  ['fd00::/8', 'http://[fd00::1]:5000/', true],
+  ['10.0.0.0/33,10.0.0/8,/8', 'http://10.1.2.3/', false],
+  ['10.0.0.0/8', 'http://registry.example/', false],
+])('NO_PROXY=%s excludes %s: %s', (noProxy, url, excluded) => {
+  const proxy = proxyFor(new URL(url), { http_proxy: 'http://proxy:1', no_proxy: noProxy });
+  expect(proxy === undefined).toBe(excluded);
+});
+
 test('NO_PROXY knows addresses of IPv6 with and without a port', () => {
   const by = (noProxy: string) =>
     proxyFor(new URL('https://[fd00::1]:5000/'), { https_proxy: 'http://proxy:1', no_proxy: noProxy }) ===

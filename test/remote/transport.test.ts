@@ -50,6 +50,58 @@ test('a registry that falls silent is a failure that may pass, not a wait withou
   }
 });
 
+test('the password of a proxy goes to the proxy, and not to the registry behind it', async () => {
+  const seen: http.IncomingHttpHeaders[] = [];
+  const proxy = http.createServer(({ headers }, response) => {
+    seen.push(headers);
+    response.end();
+  });
+  await new Promise<void>((listening) => proxy.listen(0, '127.0.0.1', listening));
+  onTestFinished(() => void proxy.close());
+  const { port } = proxy.address() as { port: number };
+  const before = process.env.http_proxy;
+  onTestFinished(() => {
+    if (before === undefined) delete process.env.http_proxy;
+    else process.env.http_proxy = before;
+  });
+  process.env.http_proxy = `http://us%er:p%40ss@127.0.0.1:${port}`;
+  const transport = new Transport({}, 1000);
+  onTestFinished(() => transport.close());
+  const url = new URL('http://registry.example/v2/');
+  await readAll(await transport.ask(new Task('asking', undefined), { url, method: 'GET' }), 1000);
+  expect(seen).toMatchObject([
+    {
+      'proxy-authorization': `Basic ${Buffer.from('us%er:p@ss').toString('base64')}`,
+      host: 'registry.example',
+    },
+  ]);
+  expect(seen[0]).not.toHaveProperty('authorization');
+});
+
+test('a connection that the registry closed while it lay idle is no failure', async () => {
+  let connections = 0;
+  const server = createServer((socket) => {
+    const ends = ++connections === 1;
+    socket.on('error', () => {});
+    let requests = 0;
+    socket.on('data', () => {
+      if (ends && ++requests === 2) socket.resetAndDestroy();
+      else socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok');
+    });
+  });
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  onTestFinished(() => void server.close());
+  const { port } = server.address() as { port: number };
+  const transport = new Transport({}, 1000);
+  onTestFinished(() => transport.close());
+  const question = { url: new URL(`http://127.0.0.1:${port}/`), method: 'GET' } as const;
+  for (let i = 0; i < 3; i++) {
+    const body = await readAll(await transport.ask(new Task('asking', undefined), question), 1000);
+    expect(body.toString()).toBe('ok');
+  }
+  expect(connections).toBe(2);
+});
+
 test('a registry without TLS is named for what it is', async () => {
   const server = http.createServer((_, response) => response.end());
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
