@@ -46,15 +46,20 @@ Error remove_in_place(int parent_fd, const char* name, const std::string& path, 
   if (error.ok()) error = stat_fd(folder.get(), path, &info);
   if (!error.ok() || (expected != nullptr && !info.identity.same_file(*expected))) return error;
   error = remove_others(folder.get(), path);
-  for (const char* file : {kImage, kNewSizeStamp, kSizeStamp, kStack, kExported, kRawId, kStamp, kManifest}) {
+  for (const char* file :
+       {kImage, kNewSizeStamp, kSizeStamp, kStack, kExported, kUnsettled, kRawId, kStamp, kManifest}) {
     if (error.ok()) error = remove_file_if_there(folder.get(), file, path);
   }
   if (!error.ok()) return error;
   *removed = true;
-  // Where another folder has the name by now it is not empty, and stays.
   const bool gone = retry_eintr([&] { return unlinkat(parent_fd, name, AT_REMOVEDIR); }) == 0;
-  if (gone || errno == ENOENT || errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) return {};
-  return Error::last("rmdir", path);
+  if (gone || errno == ENOENT || errno == ENOTDIR) return {};
+  error = Error::last("rmdir", path);
+  // Where another folder has the name by now it is not empty, and stays.
+  FileInfo now;
+  const bool is_other =
+      !stat_at(parent_fd, name, Follow::kNo, path, &now).ok() || !now.identity.same_file(info.identity);
+  return is_other ? Error() : error;
 }
 
 }  // namespace microvm

@@ -26,7 +26,9 @@ Error real_name(const ManagedFolder& managed, const std::string& slot, const Ide
   FileInfo info;
   Error error = stat_at(managed.clones_fd(), other.c_str(), Follow::kNo, managed.slot_path(other), &info);
   if (error.is(ENOENT) || (error.ok() && !info.identity.same_file(folder))) {
-    managed.set_tells_case();
+    // Unless somebody took the slot away, or exchanged it, between the two looks.
+    const bool is_there = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, managed.slot_path(slot), &info).ok();
+    if (is_there && info.identity.same_file(folder)) managed.set_tells_case();
     return {};
   }
   if (!error.ok()) return error;

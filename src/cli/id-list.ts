@@ -12,7 +12,7 @@ export interface ListedId {
 const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/;
 
 // What can surround an id in JSON, CSV or a commented list.
-const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>]+/;
+const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>/]+/;
 
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
 export async function readIdList(path: string): Promise<ListedId[]> {

@@ -45,7 +45,7 @@ export async function unpackContainerImage(
   const config = await readConfig(join(workFolder, LAYOUT), source);
   requirePlatform(config, wanted, source);
   const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
-  const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder });
+  const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder, usualUmask: true });
   if (exit.status !== 0) throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
   return { tree: join(workFolder, 'tree'), config };
 }

@@ -2,6 +2,7 @@
 
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
+import { addAbortSignal } from 'node:stream';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
@@ -21,6 +22,7 @@ import { SparseFile } from './sparse-file.js';
 import { withTarTree } from './tar/tar-tree.js';
 import type { FolderNode } from './tree/file-tree.js';
 import { type FolderReading, markOfFolder, readFolder } from './tree/folder-tree.js';
+import { tooLarge } from './tree/limits.js';
 
 export interface Staging {
   readonly task: Task;
@@ -108,15 +110,22 @@ async function stageInput(staging: Staging): Promise<ImageFormat> {
     throw invalid('standard input is a terminal: pipe an image into it, or name a file', STANDARD_INPUT);
   const path = join(workFolder, 'input');
   const file = await SparseFile.create(path, sparseOptions(staging));
+  const { maxBytes } = limitsOf(options);
+  const input = task.signal === undefined ? process.stdin : addAbortSignal(task.signal, process.stdin);
   let bytesDone = 0;
   try {
-    for await (const chunk of process.stdin) {
+    for await (const chunk of input) {
       task.checkAborted();
       await file.write(chunk as Buffer);
       bytesDone += (chunk as Buffer).length;
+      if (bytesDone > maxBytes)
+        throw tooLarge(STANDARD_INPUT, `holds more than ${maxBytes} bytes`, 'limits.maxBytes');
       options.onProgress?.({ step: 'read', bytesDone, bytesTotal: bytesDone });
     }
     await file.finish();
+  } catch (error) {
+    task.checkAborted();
+    throw error;
   } finally {
     await file.close();
   }
@@ -244,7 +253,8 @@ function stageTree({ task, source, image, mke2fsBin, options }: Staging, root: F
 }
 
 function limitsOf({ limits }: PublishOptions): Required<PublishLimits> {
-  return { ...DEFAULT_LIMITS, ...limits };
+  const given = Object.entries(limits ?? {}).filter(([, limit]) => limit !== undefined);
+  return { ...DEFAULT_LIMITS, ...Object.fromEntries(given) };
 }
 
 /** Filling gaps saves extents, and only reflinks pay for those. */

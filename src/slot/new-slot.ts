@@ -110,9 +110,7 @@ export async function newSlot(
     const mark = durable ? [] : await unsettledFile(outcome.imagePath);
     const all = [...sidecars, ...rawIdFile(rawId), ...mark];
     const { staged } = outcome;
-    const published = await inTurn(task, () =>
-      native().publishSlot(staged, 'top', vm.safe, sizeBytes, all),
-    );
+    const published = await inTurn(task, () => native().publishSlot(staged, 'top', vm.safe, sizeBytes, all));
     if (published === 'exists') throw exists();
     if (published === 'source-changed') throw sourceChangedError(what);
     if (!durable) folder.settleInBackground(vm.safe);

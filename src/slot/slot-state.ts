@@ -13,7 +13,7 @@ import {
   parseSizeStamp,
   parseStamp,
 } from './stamps.js';
-import { isOfAnotherBoot } from './unsettled.js';
+import { isOfAnotherBoot, isOfUnknownBoot } from './unsettled.js';
 import type { VmId } from './vm-id.js';
 
 /** The state of a slot's folder that has an image. */
@@ -72,6 +72,11 @@ export function assessSlot(
     );
   }
 
+  if (isOfUnknownBoot(state))
+    throw slotTornError(
+      path,
+      'its copied image may not have reached the disk, and /proc/sys/kernel/random/boot_id cannot be read to tell',
+    );
   if (isOfAnotherBoot(state))
     throw slotTornError(path, 'the machine went down before its copied image had reached the disk');
   const stamp = parseStamp(state.stamp);

@@ -18,5 +18,10 @@ export async function unsettledFile(imagePath: string): Promise<string[]> {
 
 /** Whether the machine may have gone down before the image had reached the disk. */
 export function isOfAnotherBoot({ unsettled }: Pick<SlotFacts, 'unsettled'>): boolean {
-  return unsettled !== undefined && unsettled !== bootId();
+  return unsettled !== undefined && bootId() !== undefined && unsettled !== bootId();
+}
+
+/** Whether this process cannot tell that, since `/proc` hides the id of this boot. Others may still be flushing it. */
+export function isOfUnknownBoot({ unsettled }: Pick<SlotFacts, 'unsettled'>): boolean {
+  return unsettled !== undefined && bootId() === undefined;
 }

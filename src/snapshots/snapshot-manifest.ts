@@ -90,7 +90,7 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
       typeof vmId === 'string' &&
       (stack === undefined || typeof stack === 'string') &&
       /^[0-9a-f]{64}$/.test(sourceSha256) &&
-      (sizeStamp === undefined || Number.isSafeInteger(sizeStamp)) &&
+      (sizeStamp === undefined || isSizeOf(files[0], sizeStamp)) &&
       !Number.isNaN(Date.parse(createdAt)) &&
       files.length > 0 &&
       // A manifest that was cut off after a line lists fewer files.
@@ -99,6 +99,15 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** A slot that is shorter than its size stamp is torn. A VMM may have made it longer. */
+function isSizeOf(disk: SnapshotFile | undefined, sizeStamp: unknown): boolean {
+  return (
+    Number.isSafeInteger(sizeStamp) &&
+    (sizeStamp as number) > 0 &&
+    (sizeStamp as number) <= (disk?.sizeBytes ?? 0)
+  );
 }
 
 /** Of all its files. */

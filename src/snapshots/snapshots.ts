@@ -178,9 +178,12 @@ export class Snapshots {
     for (const name of names) {
       if (!isPlainName(name)) continue;
       const path = this.pathOf(name);
-      const record = parseManifest(
-        (await readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT)) ?? '',
+      const manifest = await readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT).catch(
+        (error) => {
+          throw asRootfsError(`reading snapshot ${path}`, error);
+        },
       );
+      const record = parseManifest(manifest ?? '');
       if (record !== undefined) yield snapshotOf(name, path, record);
     }
   }

@@ -66,6 +66,8 @@ function cleanEnvironment(): Record<string, string | undefined> {
 
 export interface RunOptions {
   readonly cwd?: string;
+  /** For a program that makes files which others will see, whatever the umask of this process. */
+  readonly usualUmask?: boolean;
   /** In addition to what every program gets. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Writes the program's whole input. */
@@ -117,13 +119,17 @@ async function runNow(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { cwd, env, feed, drain, output: elsewhere }: RunOptions,
+  { cwd, usualUmask, env, feed, drain, output: elsewhere }: RunOptions,
 ): Promise<Exit> {
   // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');
   await nextStart();
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, {
+    // Node's own umask is that of all its threads.
+    const [file, given] = usualUmask
+      ? ['/bin/sh', ['-c', 'umask 022; exec "$0" "$@"', program, ...args]]
+      : [program, args];
+    const child = spawn(file, given, {
       stdio: [feed === undefined ? 'ignore' : 'pipe', elsewhere?.fd ?? 'pipe', 'pipe'],
       env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
       ...(cwd === undefined ? {} : { cwd }),

@@ -35,7 +35,8 @@ export async function collectGarbage(
     folder.use(async ({ handle }) => {
       const state = await inspectSlot(handle, slot);
       const rawId = state.rawId ?? slot;
-      if (!isWholeSlot(state) || keep.has(rawId)) return;
+      // A list may have the ids that slots are told by: the names of their folders.
+      if (!isWholeSlot(state) || keep.has(rawId) || keep.has(slot)) return;
       const use = await imageInUse(`${folder.path}/${slot}`);
       if (use === 'in-use') report.inUse.push(rawId);
       if (use === 'unknown') report.unknown.push(rawId);

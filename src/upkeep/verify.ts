@@ -178,7 +178,8 @@ async function clones(
     const stamp = parseStamp(state.stamp);
     const unshared = state.image?.regular && state.image.identity.links === 1 && !state.sharesExtents;
     if (stamp === undefined || state.sizeStamp !== undefined || !unshared) continue;
-    if ((await imageInUse(path)) === 'in-use') continue;
+    const use = await failures.attempt(path, () => imageInUse(path));
+    if (use === undefined || use === 'in-use') continue;
     const { sizeBytes } = state.image.identity;
     const check = { kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, expected: stamp } as const;
     // A guest can make its image as long as the filesystem allows, and reading that would take years.

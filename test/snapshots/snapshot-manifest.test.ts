@@ -39,7 +39,10 @@ test('what is written is read again, whatever the ids and names', () => {
     }),
   });
   fc.assert(
-    fc.property(record, (one) => {
+    fc.property(record, (drawn) => {
+      const length = drawn.files[0]?.sizeBytes ?? 0;
+      const sizeStamp = drawn.sizeStamp && length > 0 ? 1 + (drawn.sizeStamp % length) : undefined;
+      const one = { ...drawn, sizeStamp };
       expect(parseManifest(formatManifest(one))).toEqual(one);
     }),
   );
@@ -56,6 +59,8 @@ test('a manifest that is cut off anywhere, or has a line too many, is none', () 
 test.each([
   ['a size that no file has', { sizes: { 'rootfs.ext4': -1, memory: 0 } }],
   ['a file without a size', { sizes: { memory: 0, other: 1 } }],
+  ['a size stamp beyond the disk', { sizeStamp: 2 ** 50 }],
+  ['a size stamp below zero', { sizeStamp: -5 }],
   ['another version', { version: 2 }],
   ['a digest in upper case', { sourceSha256: SHA256.toUpperCase() }],
   ['no time', { createdAt: 'yesterday' }],

@@ -28,6 +28,8 @@ test('slots, stacks and snapshots in the lower layer of an overlay are taken awa
   writeFileSync(join(lower.slot('vm-1').path, 'logs', 'deep', 'console'), 'of the VMM');
   await lower.registry.snapshotSlot('vm-3', 'kept');
   await truncate(lower.slot('vm-4').stamp, 0);
+  // As a process leaves it that is killed before it has flushed a copy.
+  writeFileSync(`${lower.slot('vm-1').image}.unsettled`, 'of another boot');
   await lower.registry.close();
 
   const layers = `lowerdir=${disk}/lower,upperdir=${disk}/upper,workdir=${disk}/work,redirect_dir=off`;

@@ -28,9 +28,10 @@ test('what is not kept is released, by raw ids; a dry run only tells', async () 
   expect(await host.leftovers()).toEqual([]);
 });
 
-test('the sanitised form of an id keeps no slot of another', async () => {
-  const host = await hostWithSlots('a/b');
-  expect(await host.registry.gc({ keep: ['a_b'] })).toMatchObject({ released: ['a/b'] });
+test('the name of its folder, which is the vmId that calls tell, keeps a slot as well', async () => {
+  const host = await hostWithSlots('a/b', 'c/d');
+  expect(await host.registry.gc({ keep: ['a_b'] })).toMatchObject({ released: ['c/d'] });
+  expect(await host.slotNames()).toEqual(['a_b']);
 });
 
 test('foreign files, links, folders, bare images and torn slots are not touched', async () => {

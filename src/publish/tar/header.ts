@@ -6,6 +6,7 @@ export const TAR_BLOCK_BYTES = 512;
 export interface TarHeader {
   readonly path: Buffer;
   readonly type: string;
+  /** NaN if it is no number; so are the owners, the size and the device. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
@@ -46,7 +47,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
   return {
     path: prefix.length > 0 ? Buffer.concat([prefix, Buffer.from('/'), name]) : name,
     type,
-    mode: number(block, 100, 8) & 0o7777,
+    mode: modeOf(block),
     uid: number(block, 108, 8),
     gid: number(block, 116, 8),
     sizeBytes: number(block, 124, 12),
@@ -106,6 +107,12 @@ function text(block: Buffer, at: number, length: number): Buffer {
   const field = block.subarray(at, at + length);
   const end = field.indexOf(0);
   return Buffer.from(end < 0 ? field : field.subarray(0, end));
+}
+
+/** NaN if it is no number. */
+function modeOf(block: Buffer): number {
+  const mode = number(block, 100, 8);
+  return Number.isNaN(mode) ? mode : mode & 0o7777;
 }
 
 /** Reads octal, or big-endian two's complement if the first bit is set. NaN if it is neither. */

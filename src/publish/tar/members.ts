@@ -38,6 +38,10 @@ const WINDOW_BYTES = 128 * 1024;
 // Limit for a name or the pax records of one file: Linux allows 64 KiB of attribute names per file and 64 KiB per
 // value.
 const META_LIMIT = 64 * 1024 * 1024;
+/** Of the path of a member, from the root: deeper than any limit of depth that makes sense. */
+const PATH_LIMIT = 1024 * 1024;
+/** Of a symbolic link: PATH_MAX of Linux, without the NUL. */
+const LINK_LIMIT = 4095;
 const SPARSE_PARTS_LIMIT = 1_000_000;
 
 // Programs that write global records write one or two. Each member is looked for in all of them.
@@ -125,11 +129,17 @@ class TarReader {
   }
 
   async #ordinary(header: TarHeader, pax: readonly PaxRecord[]): Promise<TarMember> {
-    const last = (key: string) => pax.findLast((record) => record.key === key)?.value;
+    // POSIX: an empty value is as if there were none.
+    const last = (key: string) => {
+      const value = pax.findLast((record) => record.key === key)?.value;
+      return value?.length === 0 ? undefined : value;
+    };
     const text = (key: string) => last(key)?.toString('latin1');
     const number = (key: string) => {
       const value = text(key);
-      return value === undefined || value === '' ? undefined : Number(value);
+      if (value !== undefined && !/^-?\d+$/.test(value))
+        throw new TarDamaged(`has the ${key} "${value.slice(0, 100)}", which is no number`);
+      return value === undefined ? undefined : Number(value);
     };
     const stored = number('size') ?? header.sizeBytes;
     if (!isLength(stored)) throw new TarDamaged('has a member without a size');
@@ -137,14 +147,25 @@ class TarReader {
     const time = text('mtime');
     const mtimeNs = time === undefined ? header.mtimeNs : parsePaxTime(time);
     if (mtimeNs === undefined) throw new TarDamaged(`has the time "${time}", which is no number`);
+    const path = last('GNU.sparse.name') ?? last('path') ?? this.#longPath ?? header.path;
+    const linkTarget = last('linkpath') ?? this.#longTarget ?? header.linkTarget;
+    if (
+      Math.max(path.length, linkTarget.length) > PATH_LIMIT ||
+      (header.type === '2' && linkTarget.length > LINK_LIMIT)
+    )
+      throw new TarDamaged(`has a name or a link of more bytes than Linux allows before byte ${this.#at}`);
+    const uid = number('uid') ?? header.uid;
+    const gid = number('gid') ?? header.gid;
+    if (Number.isNaN(uid) || Number.isNaN(gid) || Number.isNaN(header.mode))
+      throw new TarDamaged(`has a member whose owner or mode is no number before byte ${this.#at}`);
     return {
-      path: last('GNU.sparse.name') ?? last('path') ?? this.#longPath ?? header.path,
+      path,
       type: header.type,
       mode: header.mode,
-      uid: number('uid') ?? header.uid,
-      gid: number('gid') ?? header.gid,
+      uid,
+      gid,
       mtimeNs,
-      linkTarget: last('linkpath') ?? this.#longTarget ?? header.linkTarget,
+      linkTarget,
       major: header.major,
       minor: header.minor,
       sizeBytes,
@@ -234,7 +255,7 @@ class TarReader {
   /** Skips the contents and the padding of their last block. */
   async #skip(length: number): Promise<void> {
     const whole = Math.ceil(length / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES;
-    if (length < 0 || this.#at + whole > this.#size) throw cutOff();
+    if (!isLength(length) || this.#at + whole > this.#size) throw cutOff();
     this.#at += whole;
   }
 

@@ -1,5 +1,7 @@
 // Reads a tar of a root filesystem as a tree. Nothing is unpacked, so no name can lead outside the tree.
+
 import { type FileHandle, open } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsError } from '../../system/errors.js';
 import { ofTheTree } from '../tree/attributes.js';
 import { Children } from '../tree/children.js';
@@ -75,6 +77,9 @@ class TarFile implements FileContent {
   }
 }
 
+/** The event loop is not held for longer. */
+const TURN_MS = 4;
+
 class TarTree {
   readonly #file: FileHandle;
   readonly #reading: TarReading;
@@ -93,9 +98,13 @@ class TarTree {
 
   async read(): Promise<FolderNode> {
     try {
-      let seen = 0;
+      let turnBegan = performance.now();
       for await (const member of readMembers(this.#file, () => this.#warnOfNoEnd())) {
-        if (seen++ % 256 === 0) this.#reading.checkAborted();
+        if (performance.now() - turnBegan > TURN_MS) {
+          await nextTurn();
+          this.#reading.checkAborted();
+          turnBegan = performance.now();
+        }
         this.#add(member);
       }
     } catch (error) {

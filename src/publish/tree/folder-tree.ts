@@ -187,16 +187,7 @@ class FolderReader {
     const planned = undefined;
     switch (kind) {
       case 'folder':
-        return {
-          mode,
-          uid,
-          gid,
-          mtimeNs: this.#timeOf(facts),
-          attributes,
-          planned,
-          kind,
-          children: new Children<TreeNode>(),
-        };
+        return { ...this.#factsOfFolder(facts), planned, kind, children: new Children<TreeNode>() };
       case 'file': {
         const content = this.#contentOf(path, row, ranges);
         return { mode, uid, gid, mtimeNs, attributes, planned, kind, content };
@@ -218,9 +209,13 @@ class FolderReader {
     }
   }
 
-  #timeOf({ mtimeNs }: FileFacts): bigint {
+  /** An archive need not list its folders. Those have whatever this host gives to a new one. */
+  #factsOfFolder({ mode, uid, gid, mtimeNs, attributes }: FileFacts): FileFacts {
     const { newFoldersSinceNs, otherTimeNs } = this.#reading;
-    return newFoldersSinceNs !== undefined && mtimeNs >= newFoldersSinceNs ? otherTimeNs : mtimeNs;
+    const isNew = newFoldersSinceNs !== undefined && mtimeNs >= newFoldersSinceNs;
+    return isNew
+      ? { mode: 0o755, uid: 0, gid: 0, mtimeNs: otherTimeNs, attributes: [] }
+      : { mode, uid, gid, mtimeNs, attributes };
   }
 
   #isMount(path: string, row: Row): boolean {

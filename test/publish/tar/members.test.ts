@@ -52,6 +52,20 @@ test('whatever is packed comes out again, in order and byte for byte', async () 
   }
 });
 
+test('an empty pax value is as if there were none, and one that is no number is damage', async () => {
+  const pax = { path: '', linkpath: '', uid: '', mtime: '', size: '' };
+  const [member] = await membersOf(makeTar([{ path: 'etc/shadow', contents: Buffer.from('x'), pax }]));
+  expect(member).toMatchObject({ sizeBytes: 1, uid: 0 });
+  expect(member?.path.toString()).toBe('etc/shadow');
+  for (const uid of [' ', '0x10', '1e3', 'root']) await damaged([{ path: 'a', pax: { uid } }], /uid/);
+});
+
+test('names and links beyond what Linux has are refused before they are taken apart', async () => {
+  const long = './'.repeat(MiB);
+  await damaged([{ path: 'a', pax: { path: long } }], /name or a link/);
+  await damaged([{ path: 'a', type: '2', pax: { linkpath: 'x'.repeat(4096) } }], /name or a link/);
+});
+
 test('a tar may end without a mark, which is told, but not within a member', async () => {
   const tar = makeTar([{ path: 'a', contents: pattern(1000) }, { path: 'b' }]);
   const ends: number[] = [];
