@@ -12,7 +12,7 @@ export interface ListedId {
 const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/;
 
 // What can surround an id in JSON, CSV or a commented list.
-const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>/]+/;
+const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>]+/;
 
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
 export async function readIdList(path: string): Promise<ListedId[]> {
@@ -42,7 +42,9 @@ export function namedIn(list: readonly ListedId[], existing: Iterable<string>): 
   }
   const inAnyCase = new Map(rawIds.map((rawId) => [visible(rawId).toLowerCase(), rawId]));
   for (const { id, where } of unmatched) {
-    for (const part of [visible(id), ...visible(id).split(AROUND_IDS)]) {
+    const parts = [visible(id), ...visible(id).split(AROUND_IDS)];
+    // An id may hold a slash, and a line may be the path of a slot.
+    for (const part of [...parts, ...parts.flatMap((each) => each.split('/'))]) {
       const meant = inAnyCase.get(part.toLowerCase());
       if (meant === undefined || named.has(meant)) continue;
       throw new RootfsError(

@@ -55,6 +55,8 @@ test.each([
   'VM-1',
   'vm-1;',
   '# a/b is retired',
+  './vm-1',
+  '/srv/clones/vm-1/',
 ])('a line that is no id but may mean one is refused: %s', (line) => {
   thrown(() => namedIn(listed('vm-12', line), VMS), 'INVALID_ARGUMENT');
 });
