@@ -21,8 +21,8 @@ export interface Challenge {
 const CHALLENGE_PART = /([a-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))|([a-z][a-z0-9-]*)(?=[\s,]|$)/gi;
 
 /**
- * `Bearer realm="…",service="…"`. Of several challenges, the first `Bearer` that names a token service, else `Basic`:
- * Gitea sends both. Undefined if all are of schemes that are not known.
+ * `Bearer realm="…",service="…"`. Of several challenges, the first `Bearer` that names a token service, else
+ * `Basic`: Gitea sends both. Undefined if all are of schemes that are not known.
  */
 export function parseChallenge(header: string | undefined): Challenge | undefined {
   const challenges: { scheme: string; parameters: Record<string, string> }[] = [];
@@ -98,17 +98,18 @@ export class Authorization {
     const { realm = '', service } = parameters;
     const scope = parameters.scope ?? `repository:${this.#repository}:${this.#actions}`;
     const { url, publicOnly } = this.#requireRealm(realm);
-    const asked = new URLSearchParams({ ...(service === undefined ? {} : { service }), scope });
     const withToken = credentials !== undefined && 'identityToken' in credentials;
-    if (!withToken) {
-      if (service !== undefined) url.searchParams.set('service', service);
-      // One parameter for each, as distribution's specification has it.
-      url.searchParams.delete('scope');
-      for (const each of scope.split(' ')) url.searchParams.append('scope', each);
-    } else {
+    const asked = new URLSearchParams(service === undefined ? {} : { service });
+    if (withToken) {
+      asked.set('scope', scope);
       asked.set('grant_type', 'refresh_token');
       asked.set('client_id', 'microvm-rootfs');
       asked.set('refresh_token', credentials.identityToken);
+    } else {
+      // One parameter for each, as distribution's specification has it.
+      for (const each of scope.split(' ')) asked.append('scope', each);
+      for (const name of asked.keys()) url.searchParams.delete(name);
+      for (const [name, value] of asked) url.searchParams.append(name, value);
     }
     const answer = await this.#askService(task, {
       url,

@@ -26,7 +26,7 @@ function unusable(name: string, why: string): RootfsError {
   return new RootfsError('REGISTRY_FAILED', `the proxy in the environment (${name}) cannot be used: ${why}`);
 }
 
-/** `NO_PROXY` lists hosts, domains (with or without a leading dot), either with a port, networks (`10.0.0.0/8`), `*`. */
+/** `NO_PROXY` lists hosts and domains (with or without a leading dot), with or without a port, networks, or `*`. */
 function isExcluded(url: URL, noProxy: string): boolean {
   const host = withoutBrackets(url.hostname);
   const port = url.port || (url.protocol === 'https:' ? '443' : '80');

@@ -118,7 +118,8 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       }
     });
 
-    test('a mirror is asked first, without the login of the registry behind it', async () => {
+    /** A registry with a login, a mirror of it without one, and a host that knows both. */
+    async function withMirror() {
       const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic(ANN));
       const mirror = await startFaultyProxy(registry);
       const registries = {
@@ -127,6 +128,11 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       };
       const host = await Host.in(undefined, { registries });
       await logInTo(host.root, { [proxy.host]: ANN });
+      return { proxy, mirror, host, sha256 };
+    }
+
+    test('a mirror is asked first, without the login of the registry behind it', async () => {
+      const { proxy, mirror, host, sha256 } = await withMirror();
       expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
       expect(proxy.seen).toEqual([]);
       expect(secretIn(mirror)).toEqual([]);
@@ -142,14 +148,7 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
     });
 
     test('a mirror that does not answer costs two tries, not two for each blob', async () => {
-      const { proxy, registry, sha256 } = await guarded(() => 'Basic realm="here"', basic(ANN));
-      const mirror = await startFaultyProxy(registry);
-      const registries = {
-        [proxy.host]: { insecure: true, mirrors: [mirror.host] },
-        [mirror.host]: { insecure: true },
-      };
-      const host = await Host.in(undefined, { registries });
-      await logInTo(host.root, { [proxy.host]: ANN });
+      const { proxy, mirror, host, sha256 } = await withMirror();
       mirror.rule = () => ({ status: 502 });
       expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
       expect(mirror.seen).toHaveLength(2);
