@@ -12,7 +12,7 @@ export {
 } from './clone/drives.js';
 export type { ReadySlots } from './clone/ready-slots.js';
 export type { VmRootfs } from './clone/vm-rootfs.js';
-export type { SweepReport } from './folder/managed-folder.js';
+export type { SweepReport } from './folder/sweep-folder.js';
 export { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 export { type HashOptions, hashFile } from './image/hash.js';
 export { hashFiles } from './image/hash-files.js';

@@ -4,19 +4,13 @@
 import { chmod, mkdir, rename, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { relative } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { STATE_FOLDER } from '../system/folders-overlap.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { Settling, settleSlots } from './settling.js';
-
-/** What {@link ManagedFolder.sweep} removed. */
-export interface SweepReport {
-  readonly stagingRemoved: number;
-  readonly trashRemoved: number;
-}
+import { type SweepReport, sweepFolder } from './sweep-folder.js';
 
 /** The folder while it is open. */
 export interface OpenFolder {
@@ -27,15 +21,8 @@ export interface OpenFolder {
   reflinks: boolean | undefined;
 }
 
-// Files and folders per slice.
-const SWEEP_BUDGET = 64;
-
 // In the background a sweep rests half of the time, so that clones get the disk.
 const SWEEP_REST_MS_LIMIT = 50;
-
-// What stays open for longer is removed by a later sweep.
-const STILL_OPEN_SWEEPS = 5;
-const STILL_OPEN_REST_MS = 10;
 
 /** On a full disk there may be no folder in staging. Slots can be looked at and released without one. */
 export type Needs = 'staging' | 'no-staging';
@@ -318,23 +305,6 @@ function tooFullError(what: string, path: string): RootfsError {
     `opening the ${what} ${path}: the disk or the quota is full. Release slots, which works all the same, or make room`,
     { errno: -constants.errno.ENOSPC, syscall: 'mkdir', path },
   );
-}
-
-async function sweepFolder(task: Task, handle: NativeFolder, restLimitMs: number): Promise<SweepReport> {
-  let stagingRemoved = 0;
-  let trashRemoved = 0;
-  for (let more = true, stillOpenSweeps = 0; more; ) {
-    const started = performance.now();
-    const report = await inTurn(task, () => native().sweep(handle, SWEEP_BUDGET));
-    stagingRemoved += report.stagingRemoved;
-    trashRemoved += report.trashRemoved;
-    // FUSE closes files a moment after their last user has.
-    const again = report.stillOpen && stillOpenSweeps++ < STILL_OPEN_SWEEPS;
-    if (again) await sleep(STILL_OPEN_REST_MS);
-    more = report.more || again;
-    if (more && restLimitMs > 0) await sleep(Math.min(restLimitMs, performance.now() - started));
-  }
-  return { stagingRemoved, trashRemoved };
 }
 
 /** Creates the parents only if one is missing: with `recursive`, Node reports a full disk as ENOENT. */

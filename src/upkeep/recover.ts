@@ -2,8 +2,9 @@
 
 import { inspectSlot } from '../addon/native.js';
 import type { Pool } from '../clone/pool.js';
-import type { ManagedFolder, SweepReport } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import { settleSlots } from '../folder/settling.js';
+import type { SweepReport } from '../folder/sweep-folder.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
