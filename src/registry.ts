@@ -15,6 +15,7 @@ import type { HashOptions } from './image/hash.js';
 import type { PublishRequest } from './publish/publish.js';
 import type { PublishedStack, PublishOptions, RemoveStackOptions } from './publish/publish-options.js';
 import { KnownChunks } from './remote/known-chunks.js';
+import { KnownDisks } from './remote/known-disks.js';
 import { PullFolder } from './remote/pull-folder.js';
 import type { PulledSnapshot, PullSnapshotOptions, PushedSnapshot } from './remote/snapshot-options.js';
 import type {
@@ -133,6 +134,7 @@ export class RootfsRegistry {
   readonly #pulls: PullFolder;
   readonly #snapshotPulls: PullFolder;
   readonly #chunks: KnownChunks;
+  readonly #disks: KnownDisks;
   readonly #digests: DigestStore;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
@@ -158,6 +160,7 @@ export class RootfsRegistry {
     this.#catalogFolder = new ManagedFolder(templateDir, 'catalog', apart);
     this.#pulls = new PullFolder(this.#catalogFolder.statePath);
     this.#chunks = new KnownChunks(this.#catalogFolder);
+    this.#disks = new KnownDisks(this.#catalogFolder);
     this.#digests = new DigestStore(this.#folder);
     this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);
@@ -225,9 +228,9 @@ export class RootfsRegistry {
    * corrupt, a tree with something that ext4 cannot hold), `SOURCE_TOO_LARGE` (more than `limits`),
    * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`,
    * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
-   * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`; for container images `REFERENCE_INVALID`,
-   * `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `ARTIFACT_INVALID` (damaged, or of another
-   * platform). After any of these the catalog is unchanged.
+   * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED` (killed); for container images
+   * `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `ARTIFACT_INVALID` (damaged,
+   * or of another platform). After any of these the catalog is unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });
@@ -304,7 +307,7 @@ export class RootfsRegistry {
    * Any tool can restore the image: `cat` of the layers but the last, through `zstd -d`. See docs/fleet.md.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_UNAUTHORIZED`,
-   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`; for the base
+   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED`; for the base
    * `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
    *
    * @example
@@ -329,10 +332,14 @@ export class RootfsRegistry {
    * fetched. Every chunk and the whole image are compared with their digests, and `e2fsck` must find the file system
    * clean. The change is atomic, as with {@link publishStack}. A pull that was interrupted goes on where it ended.
    *
+   * Artifacts of other tools are taken too if their only layer is a disk: raw, compressed by gzip, zstd or xz, or a
+   * qcow2 (`oras push`, podman machine, KubeVirt). Such a layer is fetched whole.
+   *
    * Rejects with `REFERENCE_INVALID`, `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `REGISTRY_NOT_FOUND`,
    * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `ARTIFACT_INVALID` (another kind, damaged, or none for
-   * the platform), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`), `IMAGE_INVALID`, `E2FSCK_FAILED`,
-   * `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`, `ENOSPC`. After any of these the catalog is unchanged.
+   * the platform), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`), `IMAGE_INVALID`, `TEMPLATE_CORRUPT`,
+   * `SOURCE_TOO_LARGE` (more than 1 TiB in one layer), `E2FSCK_FAILED`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`,
+   * `PROGRAM_FAILED`, `ENOSPC`. After any of these the catalog is unchanged.
    *
    * @example
    * await registry.pullStack('registry.example/templates/debian-12:2026-11', { replace: true });
@@ -348,6 +355,7 @@ export class RootfsRegistry {
       catalog: this.#catalog,
       templates: this.#templates,
       known: this.#chunks,
+      disks: this.#disks,
       config: this.config,
     };
     return traced({ operation: 'pull', stack: located.name }, () =>
@@ -362,7 +370,7 @@ export class RootfsRegistry {
    *
    * Rejects with `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_NOT_FOUND`, `SNAPSHOT_CORRUPT`, `REFERENCE_INVALID`,
    * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `SOURCE_CHANGED`, `SOURCE_TOO_LARGE` (more than 256
-   * files), `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`; for the base `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
+   * files), `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED`; for the base `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
    *
    * @example
    * await registry.pushSnapshot('before-move', 'registry.example/moves/vm-1:7', {
@@ -387,7 +395,7 @@ export class RootfsRegistry {
    * Rejects with `REFERENCE_INVALID`, `INVALID_SNAPSHOT_NAME`, `SNAPSHOT_EXISTS` (another one has the name),
    * `SNAPSHOT_NAME_COLLISION`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`,
    * `ARTIFACT_INVALID` (another kind, or damaged), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`),
-   * `PROGRAM_NOT_FOUND`, `ZSTD_FAILED`, `ENOSPC`. After any of these there is no new snapshot.
+   * `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED`, `ENOSPC`. After any of these there is no new snapshot.
    *
    * @example
    * await registry.pullSnapshot('registry.example/moves/vm-1:7', { name: 'moved' });

@@ -20,6 +20,7 @@ const STEPS = {
   reuse: 'copying',
   upload: 'sending',
   download: 'fetching',
+  unpack: 'unpacking',
   check: 'checking',
 } as const;
 

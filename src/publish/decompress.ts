@@ -108,9 +108,16 @@ async function inflate(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const gunzip: Transform = zlib.createGunzip({ chunkSize: CHUNK_BYTES });
+  let isDone = false;
+  const receive = async (chunks: AsyncIterable<Buffer>) => {
+    await sink(chunks);
+    isDone = true;
+  };
   try {
-    await pipeline(source, gunzip, sink, ...(signal === undefined ? [] : [{ signal }]));
+    await pipeline(source, gunzip, receive, ...(signal === undefined ? [] : [{ signal }]));
   } catch (error) {
+    // zlib stops reading at the padding after the last member, and the pipeline takes that for an abort.
+    if (isDone && !signal?.aborted) return;
     // zlib's own errors also have an errno, but no system call.
     if (isSystemError(error) || !(error as { code?: string }).code?.startsWith('Z_')) throw error;
     throw new RootfsError(

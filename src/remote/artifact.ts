@@ -48,6 +48,8 @@ export interface PlatformEntry extends Blob {
   readonly os: string;
   readonly architecture: string;
   readonly variant: string | undefined;
+  /** What podman machine says of a disk: the hypervisor that it is for. */
+  readonly diskType: string | undefined;
 }
 
 // A manifest of 4 MiB has room for some 20,000.
@@ -97,12 +99,14 @@ export function parseIndex({ bytes, mediaType }: Manifest): PlatformEntry[] | un
   if (!INDEX_TYPES.includes(type)) return undefined;
   if (!Array.isArray(value.manifests)) throw invalid('its index lists nothing');
   return value.manifests.map((entry) => {
-    const { os, architecture, variant } = objectOf(objectOf(entry).platform ?? {});
+    const { platform, annotations } = objectOf(entry);
+    const { os, architecture, variant } = objectOf(platform ?? {});
     return {
       ...parseBlob(entry),
       os: textOf(os),
       architecture: textOf(architecture),
       variant: optional(variant),
+      diskType: optional(textsOf(annotations).disktype),
     };
   });
 }

@@ -2,12 +2,10 @@
 // the rest from the registry. An image is that of a disk or of a VM's memory.
 
 import { constants as files } from 'node:fs';
-import { chmod, mkdir, open, statfs } from 'node:fs/promises';
-import { constants } from 'node:os';
+import { chmod, mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
-import { RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
@@ -17,6 +15,7 @@ import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
 import { fetchLists, type PackedFile, type Reading } from './packed-file.js';
 import type { Pace } from './retry.js';
+import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
 
 /** An image that is wanted. */
@@ -70,7 +69,8 @@ export async function assembleImages(
       assemblies.push(assembly);
       done.reusedBytes += await continueFrom(task, assembly);
     }
-    await requireSpace(folder, assemblies);
+    // A disk that is too full is noticed before anything is reserved: to reserve nearly all of it would disturb others.
+    await requireSpace(folder, missingBytes(assemblies));
     await withSpace(assemblies, async () => {
       for (const [i, { templates }] of images.entries())
         await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
@@ -163,17 +163,10 @@ function grouped(list: ChunkList, packs: readonly LocatedPack[], missing: Readon
   return groups;
 }
 
-/** A disk that is too full is noticed before anything is reserved: to reserve nearly all of it would disturb others. */
-async function requireSpace(folder: string, assemblies: readonly Assembly[]): Promise<void> {
-  let needed = 0;
-  for (const { missing, list } of assemblies) for (const chunk of missing) needed += list.length(chunk);
-  const { bavail, bsize } = await statfs(folder);
-  if (bavail * bsize >= needed) return;
-  throw new RootfsError(
-    'ENOSPC',
-    `the image needs ${needed} bytes more, and the file system of ${folder} has ${bavail * bsize}: make room`,
-    { errno: -constants.errno.ENOSPC, path: folder },
-  );
+function missingBytes(assemblies: readonly Assembly[]): number {
+  let bytes = 0;
+  for (const { missing, list } of assemblies) for (const chunk of missing) bytes += list.length(chunk);
+  return bytes;
 }
 
 /**

@@ -58,12 +58,14 @@ async function fromFirst(
 }
 
 function choose(entries: readonly PlatformEntry[], wanted: Platform, reference: Reference): PlatformEntry {
-  const found = entries.find(
+  const fitting = entries.filter(
     ({ os, architecture, variant }) =>
       os === wanted.os &&
       architecture === wanted.architecture &&
       (wanted.variant === undefined || variant === wanted.variant),
   );
+  // podman machine has one disk for each hypervisor, beside a container image.
+  const found = fitting.find(({ diskType }) => diskType === 'raw' || diskType === 'qemu') ?? fitting[0];
   if (found !== undefined) return found;
   const there = entries.map(platformName).join(', ') || 'nothing';
   throw new RootfsError(

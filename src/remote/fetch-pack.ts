@@ -7,7 +7,7 @@ import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import { digestOf } from './artifact.js';
-import type { BlobReader, ReadOptions } from './blob-reader.js';
+import type { Blob, BlobReader, ReadOptions } from './blob-reader.js';
 import type { ChunkList, Pack } from './chunk-list.js';
 import { decompress } from './frames.js';
 import type { Pace } from './retry.js';
@@ -174,7 +174,8 @@ function receive(
   return native().receiveChunks(pipe, fd, path, places, sha256s);
 }
 
-function mismatch({ digest }: Layer, cause: unknown): RootfsError {
+/** What was fetched twice is wrong. */
+export function mismatch({ digest }: Blob, cause: unknown): RootfsError {
   return new RootfsError(
     'DIGEST_MISMATCH',
     `blob ${digest} is not what the artifact promises, also when fetched again: ${(cause as Error).message}; ` +

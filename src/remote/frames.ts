@@ -120,7 +120,7 @@ export async function compress(
 ): Promise<void> {
   const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
   const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, { cwd, drain });
-  if (exit.status !== 0) throw programFailed('ZSTD_FAILED', ZSTD.name, cwd, exit);
+  if (exit.status !== 0) throw programFailed('PROGRAM_FAILED', ZSTD.name, cwd, exit);
 }
 
 // A frame of ours needs half a MiB.
@@ -131,7 +131,7 @@ const NO_MEMORY = /not enough memory|Cannot allocate memory/i;
 
 /**
  * `take` reads what the frames hold. False if the frames are damaged. Rejects with what `take` rejects with, or with
- * `ZSTD_FAILED` if zstd came to its end before that of the frames: then they are not at fault. `path` is used in
+ * `PROGRAM_FAILED` if zstd came to its end before that of the frames: then they are not at fault. `path` is used in
  * messages.
  */
 export async function decompress(
@@ -159,7 +159,7 @@ export async function decompress(
     const output = { fd: writeFd, read };
     const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, output });
     const isKilled = exit.signal !== null && exit.signal !== 'SIGPIPE';
-    if (isKilled || NO_MEMORY.test(exit.stderr)) throw programFailed('ZSTD_FAILED', ZSTD.name, path, exit);
+    if (isKilled || NO_MEMORY.test(exit.stderr)) throw programFailed('PROGRAM_FAILED', ZSTD.name, path, exit);
     if (failure !== undefined) throw failure;
     return exit.status === 0;
   } finally {

@@ -1,30 +1,26 @@
 // Chunk lists of images that this host has, by digest: <folder>/.microvm-rootfs/chunks/<sha256>. They only save work:
 // each chunk that is taken from an image is hashed again.
 
-import { mkdir, open, readdir, rename, unlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { open } from 'node:fs/promises';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Task } from '../system/task.js';
 import { ChunkList } from './chunk-list.js';
+import { KeptFiles } from './kept-files.js';
 
 /** Of an image with 20 TiB of data. */
 export const LIST_BYTES_LIMIT = 256 * 1024 * 1024;
 
-let writes = 0;
-
 export class KnownChunks {
-  readonly #folder: ManagedFolder;
-  readonly #path: string;
+  readonly #files: KeptFiles;
 
   constructor(folder: ManagedFolder) {
-    this.#folder = folder;
-    this.#path = `${folder.statePath}/chunks`;
+    this.#files = new KeptFiles(folder, 'chunks');
   }
 
   /** Undefined if none is kept, or what is kept is damaged or of another length. */
   async get(sha256: string, sizeBytes: number): Promise<ChunkList | undefined> {
     try {
-      const file = await open(join(this.#path, sha256), 'r');
+      const file = await open(this.#files.pathOf(sha256), 'r');
       try {
         const { size } = await file.stat();
         if (size > LIST_BYTES_LIMIT) return undefined;
@@ -39,20 +35,8 @@ export class KnownChunks {
   }
 
   /** A list that cannot be kept is no error: the image is read again when needed. */
-  async put(sha256: string, { bytes }: ChunkList): Promise<void> {
-    await this.#folder
-      .use(async ({ sessionPath }: OpenFolder) => {
-        const temporary = join(sessionPath, `chunks-${++writes}`);
-        await mkdir(this.#path, { recursive: true, mode: 0o700 });
-        try {
-          await writeFile(temporary, bytes, { mode: 0o600, flush: true });
-          await rename(temporary, join(this.#path, sha256));
-        } catch (error) {
-          await this.#folder.discard(temporary);
-          throw error;
-        }
-      })
-      .catch(() => {});
+  put(sha256: string, { bytes }: ChunkList): Promise<void> {
+    return this.#files.put(sha256, bytes);
   }
 
   /** Reads the image if its list is not known. */
@@ -78,12 +62,11 @@ export class KnownChunks {
 
   /** The digests of images whose chunks are known. */
   async names(): Promise<ReadonlySet<string>> {
-    return new Set(await readdir(this.#path).catch(() => []));
+    return new Set(await this.#files.names());
   }
 
   /** Removes the lists of other images. */
   async keepOnly(digests: ReadonlySet<string>): Promise<void> {
-    const names = await readdir(this.#path).catch(() => []);
-    for (const name of names) if (!digests.has(name)) await unlink(join(this.#path, name)).catch(() => {});
+    for (const name of await this.#files.names()) if (!digests.has(name)) await this.#files.remove(name);
   }
 }

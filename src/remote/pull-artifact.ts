@@ -5,7 +5,7 @@ import { DamageFound } from '../image/grow.js';
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { type Artifact, contentOf, invalid, parseArtifact, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
+import { type Artifact, invalid, parseArtifact, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { Reading } from './packed-file.js';
@@ -17,7 +17,7 @@ import type { PullOptions, TransferOptions } from './transfer-options.js';
 
 export interface ArtifactRequest {
   readonly reference: Reference;
-  readonly artifactType: string;
+  readonly isWanted: (artifact: Artifact) => boolean;
   readonly expectedSha256: string | undefined;
   readonly platform: string | undefined;
   readonly verify: PullOptions['verify'];
@@ -35,7 +35,10 @@ export interface Found extends Reading {
 }
 
 export interface PullSteps<T> {
-  /** The result, if this host has the content already. Called again when another pull has ended. */
+  /**
+   * The result, if this host has the content already. Called again when another pull has ended. Rejects if the content
+   * is not the expected one.
+   */
   readonly present: (found: Found) => Promise<T | undefined>;
   /** Opens, and if need be makes, the folder that the content goes to. */
   readonly inFolder: (work: () => Promise<T>) => Promise<T>;
@@ -56,7 +59,6 @@ export async function pullArtifact<T>(
     await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
     const artifact = parseArtifact(manifest);
     requireKind(request, artifact);
-    requireExpected(request, contentOf(artifact).sha256);
     const found = foundIn(artifact, manifest.digest, new BlobReader(sources), request.options);
     const before = await steps.present(found);
     if (before !== undefined) {
@@ -97,22 +99,25 @@ function foundIn(artifact: Artifact, digest: string, reader: BlobReader, options
   return { artifact, digest, reader, readOptions, pace, downloadedBytes: () => bytes };
 }
 
-function requireKind({ reference, artifactType }: ArtifactRequest, artifact: Artifact): void {
-  const found = artifact.artifactType;
-  if (found === artifactType) return;
-  throw invalid(`${formatReference(reference)} is ${describeKind(found, reference)}`);
+function requireKind({ reference, isWanted }: ArtifactRequest, artifact: Artifact): void {
+  if (!isWanted(artifact))
+    throw invalid(`${formatReference(reference)} is ${describeKind(artifact, reference)}`);
 }
 
-function describeKind(artifactType: string, { repository }: Reference): string {
+function describeKind({ artifactType, layers }: Artifact, { repository }: Reference): string {
   if (artifactType === STACK_TYPE) return 'a stack, not a snapshot: pull it with pullStack';
   if (artifactType === SNAPSHOT_TYPE) return 'a snapshot, not a stack: pull it with pullSnapshot';
   return (
-    `of type ${artifactType || 'unknown'}, neither a stack nor a snapshot; ` +
+    `of type ${artifactType || 'unknown'}, with ${layers.length} layers: no stack, no snapshot, no single disk; ` +
     `for a container image use publishStack('${repository}', 'docker://…')`
   );
 }
 
-function requireExpected({ reference, expectedSha256 }: ArtifactRequest, sha256: string): void {
+/** Throws `DIGEST_MISMATCH`. `sha256` is that of the content. */
+export function requireExpected(
+  { reference, expectedSha256 }: Pick<ArtifactRequest, 'reference' | 'expectedSha256'>,
+  sha256: string,
+): void {
   if (expectedSha256 === undefined || expectedSha256.toLowerCase() === sha256) return;
   throw new RootfsError(
     'DIGEST_MISMATCH',

@@ -11,17 +11,17 @@ import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
-import { contentOf, SNAPSHOT_TYPE } from './artifact.js';
+import { type Artifact, contentOf, SNAPSHOT_TYPE } from './artifact.js';
 import { assembleImages } from './assemble-image.js';
 import type { KnownChunks } from './known-chunks.js';
-import { type ArtifactRequest, type Found, pullArtifact } from './pull-artifact.js';
+import { type ArtifactRequest, type Found, pullArtifact, requireExpected } from './pull-artifact.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
 import { readSnapshot, type SnapshotArtifact } from './snapshot-artifact.js';
 import type { PulledSnapshot } from './snapshot-options.js';
 
-export interface PullSnapshotRequest extends Omit<ArtifactRequest, 'artifactType' | 'platform'> {
+export interface PullSnapshotRequest extends Omit<ArtifactRequest, 'isWanted' | 'platform'> {
   readonly name: string;
 }
 
@@ -41,10 +41,13 @@ export async function pullSnapshot(
   const { snapshots, pulls, registries } = place;
   const { name } = request;
   try {
-    const snapshot = { ...request, artifactType: SNAPSHOT_TYPE, platform: undefined };
+    const isWanted = ({ artifactType }: Artifact) => artifactType === SNAPSHOT_TYPE;
+    const snapshot = { ...request, isWanted, platform: undefined };
     return await pullArtifact<PulledSnapshot>(task, registries, pulls, snapshot, {
       present: async ({ artifact, digest }) => {
-        const found = await snapshots.find(name, contentOf(artifact).sha256);
+        const { sha256 } = contentOf(artifact);
+        requireExpected(request, sha256);
+        const found = await snapshots.find(name, sha256);
         return found && unchanged(found, digest);
       },
       inFolder: (work) => snapshots.inFolder(work),

@@ -1,4 +1,5 @@
-// Pulls a stack from a registry into the catalog. Only chunks that this host lacks are fetched.
+// Pulls a stack from a registry into the catalog. Only chunks that this host lacks are fetched; a disk that another tool
+// has pushed is fetched whole.
 
 import { chmod } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -6,24 +7,27 @@ import { type Catalog, type StackInfo, TEMPLATE_ROOTFS_FILE } from '../catalog/c
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { finishStack } from '../publish/finish-stack.js';
+import { finishStack, type StagedStack } from '../publish/finish-stack.js';
+import type { ImageFormat } from '../publish/image-format.js';
 import { stackExists } from '../publish/place-stack.js';
 import { PUBLIC_MODE, type PublishPrograms } from '../publish/publish.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
-import { ANNOTATION, type Artifact, contentOf, invalid, STACK_TYPE } from './artifact.js';
+import { ANNOTATION, type Artifact, contentOf, invalid, type Layer, STACK_TYPE } from './artifact.js';
 import { assembleImages } from './assemble-image.js';
 import type { KnownChunks } from './known-chunks.js';
+import type { KnownDisks } from './known-disks.js';
 import { packedImage } from './packed-file.js';
-import { type ArtifactRequest, type Found, pullArtifact } from './pull-artifact.js';
+import { type ArtifactRequest, type Found, pullArtifact, requireExpected } from './pull-artifact.js';
+import { diskLayer, stageDisk } from './pull-disk.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
 import type { PulledStack } from './transfer-options.js';
 
-export interface PullRequest extends Omit<ArtifactRequest, 'artifactType'> {
+export interface PullRequest extends Omit<ArtifactRequest, 'isWanted'> {
   readonly located: ReturnType<Catalog['located']>;
   readonly replace: boolean;
 }
@@ -34,24 +38,46 @@ export interface PullPlace {
   readonly catalog: Catalog;
   readonly templates: Templates;
   readonly known: KnownChunks;
+  readonly disks: KnownDisks;
   readonly config: PublishPrograms;
 }
 
+/** An image that was put together or made in a pull's folder, and has not been checked as a whole. */
+interface StagedPull extends Pick<StagedStack, 'config' | 'requireDigest'> {
+  readonly format: ImageFormat;
+  readonly expectedSha256: string | undefined;
+  readonly reusedBytes: number;
+  /** Keeps what saves work next time. */
+  remember(sha256: string): Promise<void>;
+}
+
 export async function pullStack(task: Task, place: PullPlace, request: PullRequest): Promise<PulledStack> {
-  const { folder, pulls, config } = place;
+  const { folder, pulls, disks, config } = place;
   try {
-    const stack = { ...request, artifactType: STACK_TYPE };
-    return await pullArtifact<PulledStack>(task, config.registries, pulls, stack, {
-      present: async ({ artifact, digest }) => {
-        const found = await upToDate(task, place, request, contentOf(artifact).sha256);
-        return found && unchanged(found, digest);
+    return await pullArtifact<PulledStack>(
+      task,
+      config.registries,
+      pulls,
+      { ...request, isWanted },
+      {
+        present: async ({ artifact, digest }) => {
+          const disk = diskLayer(artifact);
+          const sha256 = disk === undefined ? contentOf(artifact).sha256 : await disks.get(disk);
+          if (sha256 !== undefined) requireExpected(request, sha256);
+          const found = await upToDate(task, place, request, sha256);
+          return found && unchanged(found, digest);
+        },
+        inFolder: (work) => inCatalog(folder, work),
+        pull: (found, path) => pullInto(task, place, request, found, path),
       },
-      inFolder: (work) => inCatalog(folder, work),
-      pull: (found, path) => pullInto(task, place, request, found, join(path, 'stack')),
-    });
+    );
   } catch (error) {
     throw asRootfsError(`${task.what} as ${request.located.name}`, error);
   }
+}
+
+function isWanted(artifact: Artifact): boolean {
+  return artifact.artifactType === STACK_TYPE || diskLayer(artifact) !== undefined;
 }
 
 /** The catalog is opened, and if need be made, before anything is put into it. */
@@ -65,14 +91,60 @@ async function inCatalog<T>(folder: ManagedFolder, work: () => Promise<T>): Prom
 
 async function pullInto(
   task: Task,
-  { folder, catalog, templates, known, config }: PullPlace,
-  { reference, located, replace, options }: PullRequest,
+  place: PullPlace,
+  request: PullRequest,
+  found: Found,
+  path: string,
+): Promise<PulledStack> {
+  const { folder, catalog, templates, known, disks, config } = place;
+  const { name, templatePath } = request.located;
+  const staged = join(path, 'stack');
+  const disk = diskLayer(found.artifact);
+  const pull = await (disk === undefined
+    ? stageChunks(task, place, request, found, staged)
+    : stageLayer(task, place, request, found, disk, path, staged));
+  const { format, reusedBytes } = pull;
+  await chmod(staged, 0o755);
+  const { onProgress } = request.options;
+  const published = await folder.use(({ handle }) =>
+    finishStack(task, handle, templates, config.e2fsckBin, {
+      name,
+      templatePath,
+      staged,
+      source: formatReference(request.reference),
+      mode: PUBLIC_MODE,
+      config: pull.config,
+      ...(pull.requireDigest === undefined ? {} : { requireDigest: pull.requireDigest }),
+      options: {
+        replace: request.replace,
+        ...(pull.expectedSha256 === undefined ? {} : { expectedSha256: pull.expectedSha256 }),
+        onProgress: ({ bytesDone, bytesTotal }) =>
+          onProgress?.({ step: 'check', bytesDone, bytesTotal, reusedBytes }),
+      },
+    }),
+  );
+  await pull.remember(published.sha256);
+  await forgetOthers(catalog, known, disks).catch(() => {}); // the next pull tries again
+  const { digest } = found;
+  return {
+    ...published,
+    format,
+    downloadedBytes: found.downloadedBytes(),
+    reusedBytes,
+    digest,
+    unchanged: false,
+  };
+}
+
+async function stageChunks(
+  task: Task,
+  { catalog, known }: PullPlace,
+  { located: { templatePath }, options }: PullRequest,
   found: Found,
   staged: string,
-): Promise<PulledStack> {
-  const { name, templatePath } = located;
-  const { artifact, digest } = found;
-  const { sha256, sizeBytes } = contentOf(artifact);
+): Promise<StagedPull> {
+  const { artifact } = found;
+  const { sha256 } = contentOf(artifact);
   const image = {
     name: TEMPLATE_ROOTFS_FILE,
     packed: packedImage(artifact),
@@ -80,31 +152,48 @@ async function pullInto(
   };
   const parts = { ...found, known, onProgress: options.onProgress };
   const { lists, reusedBytes } = await assembleImages(task, [image], staged, parts);
-  await chmod(staged, 0o755);
-  const published = await folder.use(({ handle }) =>
-    finishStack(task, handle, templates, config.e2fsckBin, {
-      name,
-      templatePath,
-      staged,
+  return {
+    format: 'raw',
+    config: configOf(artifact),
+    expectedSha256: sha256,
+    requireDigest: (digest) => {
+      if (digest !== sha256)
+        throw invalid('its file system has a journal to replay, which would change its digest');
+    },
+    reusedBytes,
+    remember: async () => {
+      for (const list of lists) await known.put(sha256, list);
+    },
+  };
+}
+
+async function stageLayer(
+  task: Task,
+  { folder, disks }: PullPlace,
+  { reference, expectedSha256, options }: PullRequest,
+  found: Found,
+  layer: Layer,
+  path: string,
+  staged: string,
+): Promise<StagedPull> {
+  const { format, reusedBytes } = await folder.use(({ reflinks }) =>
+    stageDisk(task, {
+      ...found,
+      layer,
       source: formatReference(reference),
-      mode: PUBLIC_MODE,
-      config: configOf(artifact),
-      requireDigest: (found) => {
-        if (found !== sha256)
-          throw invalid('its file system has a journal to replay, which would change its digest');
-      },
-      options: {
-        replace,
-        expectedSha256: sha256,
-        onProgress: ({ bytesDone, bytesTotal }) =>
-          options.onProgress?.({ step: 'check', bytesDone, bytesTotal, reusedBytes }),
-      },
+      folder: path,
+      image: join(staged, TEMPLATE_ROOTFS_FILE),
+      sparse: { fillGaps: reflinks === true },
+      onProgress: options.onProgress,
     }),
   );
-  for (const list of lists) await known.put(sha256, list);
-  await forgetOthers(catalog, known).catch(() => {}); // the next pull tries again
-  const downloadedBytes = found.downloadedBytes();
-  return { ...published, sizeBytes, format: 'raw', downloadedBytes, reusedBytes, digest, unchanged: false };
+  return {
+    format,
+    config: undefined,
+    expectedSha256,
+    reusedBytes,
+    remember: (sha256) => disks.put(layer, sha256),
+  };
 }
 
 /** The stack, if it has this image. Rejects with `STACK_EXISTS` if it has another and that is not to be replaced. */
@@ -112,11 +201,11 @@ async function upToDate(
   task: Task,
   { catalog }: PullPlace,
   { located, replace }: PullRequest,
-  sha256: string,
+  sha256: string | undefined,
 ): Promise<StackInfo | undefined> {
   const stack = await catalog.stack(located.name, task.signal);
-  if (stack?.sha256 === sha256) return stack;
-  if (stack !== undefined && !replace) throw stackExists(stack.templatePath);
+  if (stack === undefined || stack.sha256 === sha256) return stack;
+  if (!replace) throw stackExists(stack.templatePath);
   return undefined;
 }
 
@@ -125,12 +214,13 @@ function unchanged(stack: StackInfo, digest: string): PulledStack {
   return { ...stack, replaced: false, format: 'raw', digest, ...nothing, unchanged: true };
 }
 
-/** Chunk lists of images that have left the catalog. */
-async function forgetOthers(catalog: Catalog, known: KnownChunks): Promise<void> {
+/** What is known of images that have left the catalog. */
+async function forgetOthers(catalog: Catalog, known: KnownChunks, disks: KnownDisks): Promise<void> {
   const templates = [...(await catalog.templates(undefined)).values()];
   const digests = templates.map((template) => template?.sha256);
   // An image whose digest is not known may be any of them.
-  if (digests.every((digest) => digest !== undefined)) await known.keepOnly(new Set(digests));
+  if (!digests.every((digest) => digest !== undefined)) return;
+  for (const each of [known, disks]) await each.keepOnly(new Set(digests));
 }
 
 function configOf({ annotations }: Artifact): ImageConfig | undefined {

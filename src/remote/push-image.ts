@@ -152,7 +152,10 @@ async function compressAll(
   };
   if (files.length > 0) await compress(task, files, level, folder, drain);
   if (frames.isWhole && frames.lengths.length === files.length) return { queue, lengths: frames.lengths };
-  throw new RootfsError('ZSTD_FAILED', `zstd made ${frames.lengths.length} frames of ${files.length} chunks`);
+  throw new RootfsError(
+    'PROGRAM_FAILED',
+    `zstd made ${frames.lengths.length} frames of ${files.length} chunks`,
+  );
 }
 
 function bytesOf(pieces: readonly Buffer[]): number {

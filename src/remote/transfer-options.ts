@@ -16,9 +16,9 @@ import { Task } from '../system/task.js';
 import { requireLevel } from './frames.js';
 import { formatReference, parseReference } from './reference.js';
 
-/** Bytes of the image, for the current step. */
+/** Bytes of the image, for the current step; of the layer, for the steps `download` and `unpack` of a single disk. */
 export interface TransferProgress extends Progress {
-  readonly step: 'cut' | 'reuse' | 'upload' | 'download' | 'check';
+  readonly step: 'cut' | 'reuse' | 'upload' | 'download' | 'unpack' | 'check';
   /** Bytes of the image that need not cross the wire. */
   readonly reusedBytes: number;
 }
@@ -80,7 +80,10 @@ export interface PulledStack extends PublishedStack {
   readonly digest: string;
   /** Bytes of blobs that came over the network. */
   readonly downloadedBytes: number;
-  /** Bytes of the image that were taken from local templates, or from an interrupted pull. */
+  /**
+   * Bytes of the image that were taken from local templates, or from an interrupted pull; of a single disk, bytes of its
+   * layer.
+   */
   readonly reusedBytes: number;
   /** Whether the stack had this image already. */
   readonly unchanged: boolean;
@@ -93,8 +96,8 @@ export interface RemoteArtifact {
   readonly reference: string;
   readonly digest: string;
   /**
-   * `application/vnd.microvm-rootfs.stack.v1` for what `pullStack` takes, `…snapshot.v1` for what `pullSnapshot`
-   * takes.
+   * `application/vnd.microvm-rootfs.stack.v1` for what `pushStack` makes, `…snapshot.v1` for what `pushSnapshot` makes;
+   * others are those of other tools.
    */
   readonly artifactType: string;
   /** Bytes of all its layers. */

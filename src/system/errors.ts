@@ -22,6 +22,7 @@ export type RootfsErrorCode =
   | 'MKE2FS_FAILED'
   | 'MKE2FS_NOT_FOUND'
   | 'NOT_WARM'
+  | 'PROGRAM_FAILED'
   | 'PROGRAM_NOT_FOUND'
   | 'REFERENCE_INVALID'
   | 'REGISTRY_BUSY'
@@ -56,8 +57,7 @@ export type RootfsErrorCode =
   | 'TEMPLATE_INVALID'
   | 'UNSAFE_PATH'
   | 'UNSUPPORTED_PLATFORM'
-  | 'VM_ID_COLLISION'
-  | 'ZSTD_FAILED';
+  | 'VM_ID_COLLISION';
 
 interface SystemDetails {
   readonly errno?: number | undefined;

@@ -154,8 +154,8 @@ async function runNow(
     ];
     const streaming = streams.map((stream) =>
       stream?.catch((error) => {
-        // A program that ends before it has read its whole input says why itself.
-        if (failedWith(error, 'EPIPE')) return;
+        // A program that ends before it has read its whole input says why itself, or is said to have been killed.
+        if (failedWith(error, 'EPIPE') || isPrematureClose(error)) return;
         failure ??= error;
         child.kill('SIGKILL');
       }),
@@ -171,6 +171,11 @@ async function runNow(
       else reject(failure);
     });
   });
+}
+
+/** Node's stream to a program that has ended. */
+function isPrematureClose(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE';
 }
 
 /** A program: its name, the package that ships it, and the error code if it is missing. */
@@ -210,7 +215,13 @@ const SYSTEM_WORDS = {
   EDQUOT: /Disk quota exceeded/,
 } as const;
 
-/** The error of a failed program: `code`, or the system's code if the program reports a full disk. */
+/** Codes that say that what the program was given is at fault. */
+const BLAME: readonly RootfsErrorCode[] = ['IMAGE_INVALID', 'ARTIFACT_INVALID'];
+
+/**
+ * The error of a failed program: `code`, or the system's code if the program reports a full disk. A program that was
+ * killed, as by a kernel that is out of memory, has found no fault in what it was given: that is `PROGRAM_FAILED`.
+ */
 export function programFailed(
   code: RootfsErrorCode,
   program: string,
@@ -220,6 +231,7 @@ export function programFailed(
 ): RootfsError {
   const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
   const said = exit.stderr.trim() || exit.stdout.trim();
+  const failed = exit.status === null && BLAME.includes(code) ? 'PROGRAM_FAILED' : code;
   const full = Object.entries(SYSTEM_WORDS).find(([, words]) => words.test(said))?.[0];
-  return new RootfsError(full ?? code, `${program} ${how} on ${path}: ${said}${advice}`, { path });
+  return new RootfsError(full ?? failed, `${program} ${how} on ${path}: ${said}${advice}`, { path });
 }

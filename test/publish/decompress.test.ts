@@ -28,6 +28,15 @@ test('several members are one file', async () => {
   expect((await readFile(dest)).equals(Buffer.concat(parts))).toBe(true);
 });
 
+test.each([1, 512, 100 * KiB, 5 * MiB])(
+  '%i bytes of padding after the last member do not count',
+  async (bytes) => {
+    const content = pattern(3 * MiB);
+    const dest = await decompressed(Buffer.concat([gzipSync(content), Buffer.alloc(bytes)]));
+    expect((await readFile(dest)).equals(content)).toBe(true);
+  },
+);
+
 test('zeros become a hole', async () => {
   const dest = await decompressed(gzipSync(Buffer.concat([pattern(4 * KiB), Buffer.alloc(4 * MiB)])));
   expect((await readFile(dest)).length).toBe(4 * MiB + 4 * KiB);

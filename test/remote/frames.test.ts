@@ -132,7 +132,7 @@ test('a file that is not there, or a name like an option, is no surprise', async
   expect(restore(frames).toString()).toBe('kept');
   await rejection(
     compress(task, ['nowhere'], 3, root, async (stdout) => void (await buffer(stdout))),
-    'ZSTD_FAILED',
+    'PROGRAM_FAILED',
   );
 });
 

@@ -59,15 +59,15 @@ async function nothingAppeared(host: Host): Promise<void> {
 
 const FAULTS = [
   { script: undefined, code: 'PROGRAM_NOT_FOUND', says: /package zstd/ },
-  { script: 'kill -9 $$', code: 'ZSTD_FAILED', says: /killed by SIGKILL/ },
+  { script: 'kill -9 $$', code: 'PROGRAM_FAILED', says: /killed by SIGKILL/ },
   {
     script: `${real} "$@" | head -c 300000; kill -9 $$`,
-    code: 'ZSTD_FAILED',
+    code: 'PROGRAM_FAILED',
     says: /killed by SIGKILL/,
   },
   {
     script: 'echo "zstd: error 11 : Allocation error : not enough memory" >&2; exit 1',
-    code: 'ZSTD_FAILED',
+    code: 'PROGRAM_FAILED',
     says: /not enough memory/,
   },
 ] as const;

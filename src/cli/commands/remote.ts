@@ -70,7 +70,8 @@ export function addPull(program: Command): void {
       `
 JSON: as "publish" has it, and "digest", "downloadedBytes", "reusedBytes", "unchanged"
 
-A pull that was interrupted goes on where it ended.
+A pull that was interrupted goes on where it ended. An artifact of another tool is taken too, if its
+only layer is a disk: raw, compressed, or a qcow2.
 
 Example:
   microvm-rootfs pull registry.example/templates/debian-12:2026-11 --replace`,
