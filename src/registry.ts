@@ -678,7 +678,8 @@ export class RootfsRegistry {
   /**
    * Yields every slot in the clones folder, complete or not, in no particular order. Files and folders that are not
    * slots are left out. Slots are read in batches, so that listing a hundred thousand of them takes little memory. A
-   * slot that is made or released meanwhile may or may not appear.
+   * slot that is made or released meanwhile may or may not appear. What cannot be read is thrown in the end, when all
+   * others were yielded.
    *
    * @example for await (const { rawId, stack, sizeBytes } of registry.slots()) console.log(rawId, stack, sizeBytes);
    */

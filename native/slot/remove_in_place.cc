@@ -46,10 +46,10 @@ Error remove_in_place(int parent_fd, const char* name, const std::string& path, 
   if (error.ok()) error = stat_fd(folder.get(), path, &info);
   if (!error.ok() || (expected != nullptr && !info.identity.same_file(*expected))) return error;
   error = remove_others(folder.get(), path);
-  for (const char* file :
-       {kImage, kNewSizeStamp, kSizeStamp, kStack, kExported, kUnsettled, kRawId, kStamp, kManifest}) {
+  for (const char* file : kSlotFilesToRemove) {
     if (error.ok()) error = remove_file_if_there(folder.get(), file, path);
   }
+  if (error.ok()) error = remove_file_if_there(folder.get(), kManifest, path);
   if (!error.ok()) return error;
   *removed = true;
   const bool gone = retry_eintr([&] { return unlinkat(parent_fd, name, AT_REMOVEDIR); }) == 0;

@@ -2,6 +2,7 @@
 // the one in TypeScript, and a test compares the two.
 #pragma once
 
+#include <iterator>
 #include <string_view>
 
 namespace microvm {
@@ -19,6 +20,12 @@ inline constexpr char kUnsettled[] = "rootfs.ext4.unsettled";
 // between must not leave a stamp without the raw id or the size that belongs to it.
 inline constexpr const char* kSlotFiles[] = {kRawId,    kStack,     kSizeStamp, kNewSizeStamp,
                                              kExported, kUnsettled, kImage,     kStamp};
+
+// In the order in which they are removed one by one. Without its image a slot is torn; until the end its raw id and its
+// stamp tell whose it was.
+inline constexpr const char* kSlotFilesToRemove[] = {kImage,    kNewSizeStamp, kSizeStamp, kStack,
+                                                     kExported, kUnsettled,    kRawId,     kStamp};
+static_assert(std::size(kSlotFilesToRemove) == std::size(kSlotFiles));
 
 inline bool is_slot_file(std::string_view name) {
   for (const char* file : kSlotFiles) {

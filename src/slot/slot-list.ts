@@ -3,6 +3,7 @@
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import type { TemplateBytes } from './slot-image.js';
@@ -17,7 +18,10 @@ const BATCH = 256;
 // One batch is converted here while others are read on other threads.
 const BATCHES_AT_ONCE = 3;
 
-/** Yields slots in no particular order. A slot that is made or released meanwhile may or may not appear. */
+/**
+ * Yields slots in no particular order. A slot that is made or released meanwhile may or may not appear. What cannot be
+ * read hides no other slot: it is thrown in the end.
+ */
 export async function* listSlots(
   folder: ManagedFolder,
   stackNames: StackNames,
@@ -27,9 +31,10 @@ export async function* listSlots(
   const task = new Task(`listing slots in ${folder.path}`, signal);
   const known = { names: stackNames, templateBytes };
   const templates = new Map<string | undefined, SlotTemplate>();
+  const failures = new Failures(task);
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
-    const infos = readBatch(folder, names, known, templates);
+    const infos = readBatch(folder, names, known, templates, failures);
     // If the listing ends early, a later failure must not become an unhandled rejection.
     infos.catch(() => {});
     reading.push(infos);
@@ -50,6 +55,7 @@ export async function* listSlots(
       task.checkAborted();
       yield* await infos;
     }
+    failures.throwIfAny();
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
@@ -60,12 +66,16 @@ async function readBatch(
   names: readonly string[],
   known: KnownTemplates,
   templates: Map<string | undefined, SlotTemplate>,
+  failures: Failures,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
   const states = await folder.use(({ handle }) => surveySlots(handle, names), 'no-staging');
   const infos: SlotInfo[] = [];
   for (const [i, state] of states.entries()) {
-    if (isSystemError(state)) throw state;
+    if (isSystemError(state)) {
+      await failures.attempt(`${folder.path}/${names[i]}`, () => Promise.reject(state));
+      continue;
+    }
     const sha256 = parseStamp(state.stamp);
     // Once per digest: a promise per slot would double the time.
     const template = templates.get(sha256) ?? (await templateOf(state, known));

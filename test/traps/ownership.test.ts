@@ -1,6 +1,8 @@
 // Owner, mode and attributes of templates and clones.
 import { chmod, chown, mkdir, open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { cli } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { sha256Of, snapshot } from '../fixtures/files.js';
@@ -145,6 +147,39 @@ test('a folder that may not be written to is EACCES, with the path', async ({ sk
   );
   expect(stdout).toMatch(/^EACCES /);
   expect(stdout).toContain(host.clonesDir);
+});
+
+test('a folder of another user hides no slot: it is told of when all others were listed', async ({
+  skip,
+}) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(`${reason}, to become another user`);
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await chmod(await host.addTemplate('debian', pattern(MiB)), 0o444);
+  const clonesDir = await folderFor(host, 65534);
+  await mkdir(join(clonesDir, 'a-private'), { recursive: true, mode: 0o700 });
+  await chmod(clonesDir, 0o755);
+  await chown(clonesDir, 65534, 65534);
+  const config = { templateDir: host.templateDir, clonesDir };
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     for (const id of ['vm-1', 'vm-2']) await registry.cloneForVm(id, 'debian', { writable: true });
+     const listed = [];
+     try {
+       for await (const { rawId } of registry.slots()) listed.push(rawId);
+     } catch (error) { listed.push(error.code); }
+     await registry.close();
+     console.log(listed.sort().join(' '));`,
+    config,
+    { uid: 65534 },
+  );
+  expect([stdout, stderr]).toEqual(['EACCES vm-1 vm-2\n', '']);
+  const under = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
+  const listing = await cli(config, ['ls'], { under });
+  expect(listing.stdout).toMatch(/vm-1.*vm-2/s);
+  expect(listing.stderr).toContain(join(clonesDir, 'a-private'));
+  expect(listing.code).not.toBe(0);
 });
 
 /** A folder that this user may write to, and in which the clones folder is still to be made. */

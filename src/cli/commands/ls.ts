@@ -22,7 +22,10 @@ Examples:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const slots = await session.during('looking at clones', () => all(registry.slots({ signal })));
+        const { slots, failure } = await session.during('looking at clones', () =>
+          readable(registry.slots({ signal })),
+        );
+        if (failure !== undefined && (signal.aborted || slots.length === 0)) throw failure;
         slots.sort((a, b) => (a.vmId < b.vmId ? -1 : 1));
         output.print({ slots }, () =>
           table(
@@ -40,12 +43,18 @@ Examples:
               : `There is no folder ${registry.config.clonesDir}.`,
           ),
         );
+        if (failure !== undefined) throw failure;
       }),
     );
 }
 
-async function all(slots: AsyncIterable<SlotInfo>): Promise<SlotInfo[]> {
+/** What cannot be read is thrown behind all others, which are printed. */
+async function readable(slots: AsyncIterable<SlotInfo>): Promise<{ slots: SlotInfo[]; failure?: unknown }> {
   const found: SlotInfo[] = [];
-  for await (const slot of slots) found.push(slot);
-  return found;
+  try {
+    for await (const slot of slots) found.push(slot);
+    return { slots: found };
+  } catch (failure) {
+    return { slots: found, failure };
+  }
 }
