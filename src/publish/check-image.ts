@@ -58,18 +58,7 @@ function requireExpected(received: string, expected: string | undefined, source:
 
 async function requireWhole(image: string, source: string): Promise<Ext4Superblock> {
   const superblock = await readSuperblock(image);
-  if (superblock === undefined) {
-    const other = await describeOther(image);
-    throw new RootfsError(
-      'IMAGE_INVALID',
-      `there is no ext4 file system in ${source}: ${
-        other === undefined
-          ? 'publish an image of the file system itself, without partitions, or a folder or tar'
-          : `it is ${other.name}; ${other.remedy}`
-      }`,
-      { path: source },
-    );
-  }
+  if (superblock === undefined) throw await noFilesystem(image, source);
   const { size } = await stat(image);
   if (superblock.sizeBytes > size) {
     throw new RootfsError(
@@ -80,6 +69,20 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
     );
   }
   return superblock;
+}
+
+/** The error for what does not begin like ext4. `image` may be the start of it only. */
+export async function noFilesystem(image: string, source: string): Promise<RootfsError> {
+  const other = await describeOther(image);
+  return new RootfsError(
+    'IMAGE_INVALID',
+    `there is no ext4 file system in ${source}: ${
+      other === undefined
+        ? 'publish an image of the file system itself, without partitions, or a folder or tar'
+        : `it is ${other.name}; ${other.remedy}`
+    }`,
+    { path: source },
+  );
 }
 
 async function hashImage(

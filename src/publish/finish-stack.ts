@@ -23,8 +23,8 @@ export interface StagedStack {
   /** Mode of the template. */
   readonly mode: number;
   readonly config: ImageConfig | undefined;
-  /** Called before the stack appears. Throws if this digest must not. */
-  readonly requireDigest?: (sha256: string) => void;
+  /** Awaited before the stack appears. Rejects if an image with this digest must not. */
+  readonly beforePlaced?: (sha256: string) => Promise<void>;
   readonly options: Pick<PublishOptions, 'replace' | 'expectedSha256' | 'onProgress'>;
 }
 
@@ -39,7 +39,7 @@ export async function finishStack(
   const image = join(staged, TEMPLATE_ROOTFS_FILE);
   const sha256 = await finishImage(task, image, source, e2fsckBin, stack.mode, options);
   task.checkAborted();
-  stack.requireDigest?.(sha256);
+  await stack.beforePlaced?.(sha256);
   if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
   const { ino, size } = await stat(image, { bigint: true });
   const folder = dirname(templatePath);

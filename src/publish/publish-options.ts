@@ -106,7 +106,7 @@ export function parsePublishOptions(what: string, options: PublishOptions): Publ
   requireKnownKeys('options', options, known);
   optionalBoolean('replace', replace);
   optionalBoolean('includeMounts', includeMounts);
-  if (limits !== undefined) checkLimits(limits);
+  requireLimits(limits, Object.keys(DEFAULT_LIMITS));
   optionalFunction('onProgress', onProgress);
   optionalSignal(what, signal);
   parsePlatform(platform);
@@ -119,11 +119,19 @@ export function parsePublishOptions(what: string, options: PublishOptions): Publ
   return options;
 }
 
-function checkLimits(limits: PublishLimits): void {
-  requireKnownKeys('limits', limits, Object.keys(DEFAULT_LIMITS));
+/** Throws `INVALID_ARGUMENT`. `names` are those that may be given. */
+export function requireLimits(limits: PublishLimits | undefined, names: readonly string[]): void {
+  if (limits === undefined) return;
+  requireKnownKeys('limits', limits, names);
   for (const [name, value] of Object.entries(limits))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       throw invalid(`limits.${name} must be a whole number above 0, got ${show(value)}`);
+}
+
+/** With the default where none is given. */
+export function limitsOf(limits: PublishLimits | undefined): Required<PublishLimits> {
+  const given = Object.entries(limits ?? {}).filter(([, limit]) => limit !== undefined);
+  return { ...DEFAULT_LIMITS, ...Object.fromEntries(given) };
 }
 
 function invalid(message: string): RootfsError {

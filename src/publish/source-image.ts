@@ -16,7 +16,7 @@ import { isContainerImage, unpackContainerImage } from './container-image.js';
 import { decompress } from './decompress.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
 import { FIXED_TIME_NS, makeExt4 } from './make-ext4.js';
-import { DEFAULT_LIMITS, type PublishLimits, type PublishOptions } from './publish-options.js';
+import { limitsOf, type PublishOptions } from './publish-options.js';
 import { convertQcow2 } from './qcow2.js';
 import { SparseFile } from './sparse-file.js';
 import { withTarTree } from './tar/tar-tree.js';
@@ -110,7 +110,7 @@ async function stageInput(staging: Staging): Promise<ImageFormat> {
     throw invalid('standard input is a terminal: pipe an image into it, or name a file', STANDARD_INPUT);
   const path = join(workFolder, 'input');
   const file = await SparseFile.create(path, sparseOptions(staging));
-  const { maxBytes } = limitsOf(options);
+  const { maxBytes } = limitsOf(options.limits);
   const input = task.signal === undefined ? process.stdin : addAbortSignal(task.signal, process.stdin);
   let bytesDone = 0;
   try {
@@ -148,7 +148,7 @@ async function stageCompressed(
     path,
     source,
     dest: stream,
-    limits: limitsOf(options),
+    limits: limitsOf(options.limits),
     sparse: sparseOptions(staging),
   };
   await decompress(task, request, (bytesDone) =>
@@ -177,11 +177,11 @@ async function stagePlain(
     case 'raw':
       return opened === undefined ? rename(path, image) : stageRaw(staging, opened);
     case 'qcow2':
-      return convertQcow2(staging.task, path, staging.source, image, limitsOf(options).maxBytes);
+      return convertQcow2(staging.task, path, staging.source, image, limitsOf(options.limits).maxBytes);
     case 'tar': {
       const reading = {
         source: staging.source,
-        limits: limitsOf(options),
+        limits: limitsOf(options.limits),
         otherTimeNs: FIXED_TIME_NS,
         checkAborted: () => staging.task.checkAborted(),
       };
@@ -232,7 +232,7 @@ async function stageFolder(staging: Staging): Promise<void> {
 
 function folderReading({ task, options }: Staging): FolderReading {
   return {
-    limits: limitsOf(options),
+    limits: limitsOf(options.limits),
     includeMounts: options.includeMounts ?? false,
     otherTimeNs: FIXED_TIME_NS,
     checkAborted: () => task.checkAborted(),
@@ -250,11 +250,6 @@ function warnOfMounts(mounts: readonly string[]): void {
 
 function stageTree({ task, source, image, mke2fsBin, options }: Staging, root: FolderNode): Promise<void> {
   return makeExt4(task, { root, source, image, sizeBytes: options.sizeBytes, mke2fsBin });
-}
-
-function limitsOf({ limits }: PublishOptions): Required<PublishLimits> {
-  const given = Object.entries(limits ?? {}).filter(([, limit]) => limit !== undefined);
-  return { ...DEFAULT_LIMITS, ...Object.fromEntries(given) };
 }
 
 /** Filling gaps saves extents, and only reflinks pay for those. */

@@ -53,6 +53,12 @@ export class SparseFile {
     }
   }
 
+  /** As if so many zeros were written. */
+  async skip(length: number): Promise<void> {
+    await this.#flush();
+    this.#position += length;
+  }
+
   /** Sets the length, which is needed if the file ends in a hole. Resolves to the length. */
   async finish(): Promise<number> {
     await this.#flush();

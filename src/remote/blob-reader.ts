@@ -136,3 +136,13 @@ function cutOff({ digest }: Blob, { position, end }: Rest): RootfsError {
     `blob ${digest} ends at byte ${position} instead of ${end}: the registry's copy is cut off, push it again`,
   );
 }
+
+/** For a blob that was wrong from the origin, too. */
+export function wrongBlob({ digest }: Blob, cause: Error): RootfsError {
+  return new RootfsError(
+    'DIGEST_MISMATCH',
+    `blob ${digest} is not what the artifact promises, also when fetched again: ${cause.message}; ` +
+      'push it again, and check the registry',
+    { cause },
+  );
+}

@@ -1,49 +1,32 @@
-// KubeVirt's container disks: container images of one layer, a tar with the disk as the only file in its folder `disk`.
+// KubeVirt's container disks: container images of one layer, a tar whose only file is the disk, in the folder `disk`.
 
-import { type FileHandle, open, truncate, writeFile } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { constants, createGunzip } from 'node:zlib';
-import { readBytes } from '../image/read-bytes.js';
-import { formatOf } from '../publish/image-format.js';
 import { SparseFile, type SparseFileOptions } from '../publish/sparse-file.js';
 import { looksLikeTar, TAR_BLOCK_BYTES } from '../publish/tar/header.js';
-import { readMembers, TarDamaged, type TarMember } from '../publish/tar/members.js';
-import { readContent } from '../publish/tree/file-tree.js';
+import { readMembers, type TarBytes, TarDamaged, type TarMember } from '../publish/tar/members.js';
 import { tooLarge } from '../publish/tree/limits.js';
+import type { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { invalid } from './artifact.js';
 
-/** Enough of a layer for {@link requireNoFiles}. */
-export const HEAD_BYTES = 256 * 1024;
-
-/** Longer than any first file, and no longer than any file system takes. */
-const SCRATCH_BYTES = 2 ** 43;
+/** Of a tar within gzip, for its first headers. */
+const START_BYTES = 64 * 1024;
 
 const COPY_BYTES = 1024 * 1024;
 
-/**
- * Throws `ARTIFACT_INVALID` for a container image with files, before all of it is fetched. `path` has the first bytes
- * of the layer, `scratch` is written to.
- */
-export async function requireNoFiles(path: string, scratch: string, source: string): Promise<void> {
-  const head = await readBytes(path, 0, HEAD_BYTES);
-  const start = (await formatOf(path)) === 'gzip' ? await inflateStart(head) : head;
-  if (!looksLikeTar(start.subarray(0, TAR_BLOCK_BYTES))) return;
-  await writeFile(scratch, start);
-  // The first file may be longer than what is here of it. What follows it reads as the end.
-  await truncate(scratch, SCRATCH_BYTES);
-  const file = await open(scratch, 'r');
+/** Whether a layer that begins with these bytes, gzip or not, is a tar whose first file is no disk. */
+export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<boolean> {
+  const start = isGzip ? await inflateStart(head) : head;
+  if (!looksLikeTar(start.subarray(0, TAR_BLOCK_BYTES))) return false;
   try {
-    for await (const member of readMembers(file, () => {})) {
-      if (isFolder(member)) continue;
-      if (isDisk(member)) return;
-      throw containerImage(source);
-    }
+    for await (const member of readMembers(endless(start), Number.MAX_SAFE_INTEGER, () => {}))
+      if (!isFolder(member)) return !isDisk(member);
   } catch (error) {
-    // The rest of it has not come yet.
+    // The whole of it will tell.
     if (!(error instanceof TarDamaged)) throw error;
-  } finally {
-    await file.close();
   }
+  return false;
 }
 
 /** Writes the disk in a layer to `dest`. Rejects with `ARTIFACT_INVALID`, `SOURCE_TOO_LARGE`. */
@@ -62,7 +45,7 @@ export async function extractDisk(
       throw tooLarge(source, `holds a disk of ${disk.sizeBytes} bytes`, 'limits.maxBytes');
     await copyMember(task, file, disk, dest, sparse);
   } catch (error) {
-    if (error instanceof TarDamaged) throw invalid(`the tar in its layer ${error.message}`);
+    if (error instanceof TarDamaged) throw invalid(`the tar in ${source} ${error.message}`);
     throw error;
   } finally {
     await file.close();
@@ -71,13 +54,13 @@ export async function extractDisk(
 
 async function onlyDisk(task: Task, file: FileHandle, source: string): Promise<TarMember> {
   let disk: TarMember | undefined;
-  for await (const member of readMembers(file, () => {})) {
+  for await (const member of readMembers(file, (await file.stat()).size, () => {})) {
     task.checkAborted();
     if (isFolder(member)) continue;
-    if (disk !== undefined || !isDisk(member)) throw containerImage(source);
+    if (disk !== undefined || !isDisk(member)) throw holdsFiles(source);
     disk = member;
   }
-  if (disk === undefined) throw containerImage(source);
+  if (disk === undefined) throw holdsFiles(source);
   return disk;
 }
 
@@ -88,16 +71,20 @@ async function copyMember(
   dest: string,
   sparse: SparseFileOptions,
 ): Promise<void> {
-  const cutOff = () => new TarDamaged('was cut off');
-  const content = { sizeBytes, segments, open: () => Promise.reject(cutOff()), endedEarly: cutOff };
   const copy = await SparseFile.create(dest, sparse);
+  const buffer = Buffer.allocUnsafe(COPY_BYTES);
   try {
-    for (let at = 0; at < sizeBytes; at += COPY_BYTES) {
-      task.checkAborted();
-      const buffer = Buffer.allocUnsafe(Math.min(COPY_BYTES, sizeBytes - at));
-      await readContent(content, file, at, buffer);
-      await copy.write(buffer);
+    for (const { at, length, from } of segments) {
+      await copy.skip(at - copy.length);
+      for (let done = 0; done < length; ) {
+        task.checkAborted();
+        const { bytesRead } = await file.read(buffer, 0, Math.min(COPY_BYTES, length - done), from + done);
+        if (bytesRead === 0) throw new TarDamaged('was cut off');
+        await copy.write(buffer.subarray(0, bytesRead));
+        done += bytesRead;
+      }
     }
+    await copy.skip(sizeBytes - copy.length);
     await copy.finish();
   } finally {
     await copy.close();
@@ -112,9 +99,20 @@ function isDisk({ type, path }: TarMember): boolean {
   return /^[0S\0]$/.test(type) && /^(\.?\/)?disk\/[^/]+$/.test(path.toString('latin1'));
 }
 
+/** The first file of a tar may be longer than what is here of it. What follows it reads as the end. */
+function endless(start: Buffer): TarBytes {
+  return {
+    read: async (buffer, offset, length, position) => {
+      buffer.fill(0, offset, offset + length);
+      start.copy(buffer, offset, Math.min(position, start.length), Math.min(position + length, start.length));
+      return { bytesRead: length };
+    },
+  };
+}
+
 /** What the start of a gzip stream decompresses to, as far as the first write of zlib goes. */
 async function inflateStart(head: Buffer): Promise<Buffer> {
-  const gunzip = createGunzip({ finishFlush: constants.Z_SYNC_FLUSH, chunkSize: HEAD_BYTES });
+  const gunzip = createGunzip({ finishFlush: constants.Z_SYNC_FLUSH, chunkSize: START_BYTES });
   gunzip.end(head);
   try {
     for await (const bytes of gunzip) return bytes as Buffer;
@@ -124,8 +122,9 @@ async function inflateStart(head: Buffer): Promise<Buffer> {
   return Buffer.alloc(0);
 }
 
-function containerImage(source: string) {
+/** The error for a layer that is no disk. */
+export function holdsFiles(source: string): RootfsError {
   return invalid(
-    `${source} is a container image with files, not a disk: publish it with publishStack('NAME', 'docker://${source}')`,
+    `${source} holds files, not a disk: publish a container image with publishStack('NAME', 'docker://${source}')`,
   );
 }

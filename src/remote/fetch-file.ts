@@ -3,15 +3,12 @@
 import { createHash, type Hash } from 'node:crypto';
 import { constants, type FileHandle, open } from 'node:fs/promises';
 import type { Task } from '../system/task.js';
-import type { Blob, BlobReader, ReadOptions } from './blob-reader.js';
-import { mismatch } from './fetch-pack.js';
+import { type Blob, type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
 
 export interface FileRequest {
   readonly blob: Blob;
   /** May hold the start of the blob already. */
   readonly path: string;
-  /** How much of the blob to fetch. The blob is compared with its digest if that is all of it. */
-  readonly end: number;
   readonly onWritten: (bytesDone: number) => void;
 }
 
@@ -19,43 +16,53 @@ const READ_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(READ_BYTES);
 
 /**
- * Zeros become holes. Wrong bytes are fetched once more, from the origin. Rejects with `DIGEST_MISMATCH`, or the
- * reader's codes.
+ * Zeros become holes. Returns how much of what was there could be kept. What is wrong is fetched once more: if it began
+ * with what was there, all of it; else from the origin. Rejects with `DIGEST_MISMATCH`, or the reader's codes.
  */
 export async function fetchFile(
   task: Task,
   reader: BlobReader,
   request: FileRequest,
   options: ReadOptions,
-): Promise<void> {
-  const { blob, path, end } = request;
+): Promise<number> {
+  const { blob, path } = request;
   const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
-    for (const fromOrigin of [false, true]) {
-      if (fromOrigin) await file.truncate(0);
-      const digest = await fetchRest(task, reader, file, request, { ...options, fromOrigin });
-      if (end < blob.size || digest === blob.digest) return;
+    for (;;) {
+      const { kept, digest } = await fetchRest(task, reader, file, request, options);
+      if (digest === blob.digest) return kept;
+      await file.truncate(0);
+      if (kept === 0) break;
     }
+    const { digest } = await fetchRest(task, reader, file, request, { ...options, fromOrigin: true });
+    if (digest === blob.digest) return 0;
   } finally {
     await file.close();
   }
-  throw mismatch(blob, new Error('it has another digest'));
+  throw wrongBlob(blob, new Error('it has another digest'));
 }
 
-/** Returns the digest of what is there then. */
+interface Fetched {
+  /** How much of what was there is still there. */
+  readonly kept: number;
+  readonly digest: string;
+}
+
 async function fetchRest(
   task: Task,
   reader: BlobReader,
   file: FileHandle,
-  { blob, end, onWritten }: FileRequest,
+  { blob, onWritten }: FileRequest,
   options: ReadOptions,
-): Promise<string> {
+): Promise<Fetched> {
   let hash = createHash('sha256');
-  let at = await hashWritten(task, file, hash, blob);
-  for await (const part of reader.read(task, blob, at, Math.max(at, end), options)) {
+  let kept = await hashWritten(task, file, hash, blob);
+  let at = kept;
+  for await (const part of reader.read(task, blob, at, blob.size, options)) {
     if (part.start !== at) {
       // The registry sends all of it.
       hash = createHash('sha256');
+      kept = 0;
       at = part.start;
       await file.truncate(at);
     }
@@ -65,7 +72,7 @@ async function fetchRest(
     onWritten(at);
   }
   await file.truncate(at);
-  return `sha256:${hash.digest('hex')}`;
+  return { kept, digest: `sha256:${hash.digest('hex')}` };
 }
 
 /** Returns how much there is. */

@@ -57,15 +57,20 @@ async function fromFirst(
   throw notFound(reference);
 }
 
+const DISK_TYPES = ['raw', 'qemu'];
+
+/** Names of architectures as the disks of podman machine have them. */
+const OTHER_NAMES: Readonly<Record<string, string>> = { amd64: 'x86_64', arm64: 'aarch64' };
+
 function choose(entries: readonly PlatformEntry[], wanted: Platform, reference: Reference): PlatformEntry {
   const fitting = entries.filter(
     ({ os, architecture, variant }) =>
       os === wanted.os &&
-      architecture === wanted.architecture &&
+      (architecture === wanted.architecture || architecture === OTHER_NAMES[wanted.architecture]) &&
       (wanted.variant === undefined || variant === wanted.variant),
   );
   // podman machine has one disk for each hypervisor, beside a container image.
-  const found = fitting.find(({ diskType }) => diskType === 'raw' || diskType === 'qemu') ?? fitting[0];
+  const found = fitting.find(({ diskType }) => DISK_TYPES.includes(diskType ?? '')) ?? fitting[0];
   if (found !== undefined) return found;
   const there = entries.map(platformName).join(', ') || 'nothing';
   throw new RootfsError(

@@ -3,11 +3,10 @@
 
 import { createHash } from 'node:crypto';
 import { type NativePipe, native } from '../addon/native.js';
-import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import { digestOf } from './artifact.js';
-import type { Blob, BlobReader, ReadOptions } from './blob-reader.js';
+import { type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
 import type { ChunkList, Pack } from './chunk-list.js';
 import { decompress } from './frames.js';
 import type { Pace } from './retry.js';
@@ -72,7 +71,7 @@ export async function fetchPacks(
       return await fetchOnce(task, reader, pace, request, { ...options, fromOrigin });
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
-      if (fromOrigin) throw mismatch(error.layer, error);
+      if (fromOrigin) throw wrongBlob(error.layer, error);
     }
   }
 }
@@ -174,16 +173,6 @@ function receive(
   return native().receiveChunks(pipe, fd, path, places, sha256s);
 }
 
-/** What was fetched twice is wrong. */
-export function mismatch({ digest }: Blob, cause: unknown): RootfsError {
-  return new RootfsError(
-    'DIGEST_MISMATCH',
-    `blob ${digest} is not what the artifact promises, also when fetched again: ${(cause as Error).message}; ` +
-      'push it again, and check the registry',
-    { cause },
-  );
-}
-
 /** A whole blob that fits into memory, compared with its digest. */
 export async function fetchBlob(
   task: Task,
@@ -198,5 +187,5 @@ export async function fetchBlob(
     const content = Buffer.concat(parts);
     if (digestOf(content) === layer.digest) return content;
   }
-  throw mismatch(layer, new Error('it has another digest'));
+  throw wrongBlob(layer, new Error('it has another digest'));
 }

@@ -1,10 +1,20 @@
-// Which image a layer of another tool has become: <folder>/.microvm-rootfs/disks/<SHA-256 of the layer> holds the
-// SHA-256 of the image. It saves fetching the layer again.
+// Which image a layer of another tool has become: <folder>/.microvm-rootfs/disks/<SHA-256 of the layer>. It saves
+// fetching the layer again.
 
 import { readFile } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { IMAGE_FORMATS, type ImageFormat } from '../publish/image-format.js';
 import type { Blob } from './blob-reader.js';
 import { KeptFiles } from './kept-files.js';
+
+export interface KnownDisk {
+  /** Of the image. */
+  readonly sha256: string;
+  /** What a caller expected, if that was right: the digest before a journal was replayed. */
+  readonly expectedSha256: string | undefined;
+  /** Of the layer. */
+  readonly format: ImageFormat;
+}
 
 export class KnownDisks {
   readonly #files: KeptFiles;
@@ -13,25 +23,38 @@ export class KnownDisks {
     this.#files = new KeptFiles(folder, 'disks');
   }
 
-  /** The digest of the image, if it is known. */
-  async get(layer: Blob): Promise<string | undefined> {
-    const text = await this.#read(nameOf(layer));
-    return /^[0-9a-f]{64}$/.test(text) ? text : undefined;
+  /** Undefined if it is not known, or may be another than the expected one. */
+  async get(layer: Blob, expectedSha256: string | undefined): Promise<KnownDisk | undefined> {
+    const known = await this.#read(nameOf(layer));
+    const isExpected =
+      expectedSha256 === undefined ||
+      [known?.sha256, known?.expectedSha256].includes(expectedSha256.toLowerCase());
+    return isExpected ? known : undefined;
   }
 
-  put(layer: Blob, sha256: string): Promise<void> {
-    return this.#files.put(nameOf(layer), sha256);
+  put(layer: Blob, { sha256, expectedSha256 = '', format }: KnownDisk): Promise<void> {
+    return this.#files.put(nameOf(layer), [sha256, format, expectedSha256.toLowerCase()].join('\n'));
   }
 
   /** Forgets layers that have become other images. */
   async keepOnly(digests: ReadonlySet<string>): Promise<void> {
-    for (const name of await this.#files.names())
-      if (!digests.has(await this.#read(name))) await this.#files.remove(name);
+    for (const name of await this.#files.names()) {
+      const known = await this.#read(name);
+      if (known === undefined || !digests.has(known.sha256)) await this.#files.remove(name);
+    }
   }
 
-  #read(name: string): Promise<string> {
-    return readFile(this.#files.pathOf(name), 'latin1').catch(() => '');
+  async #read(name: string): Promise<KnownDisk | undefined> {
+    const text = await readFile(this.#files.pathOf(name), 'latin1').catch(() => '');
+    const [sha256 = '', formatName, expectedSha256 = ''] = text.split('\n');
+    const format = IMAGE_FORMATS.find((each) => each === formatName);
+    if (!isSha256(sha256) || format === undefined) return undefined;
+    return { sha256, format, expectedSha256: isSha256(expectedSha256) ? expectedSha256 : undefined };
   }
+}
+
+function isSha256(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text);
 }
 
 function nameOf({ digest }: Blob): string {

@@ -128,6 +128,12 @@ export function requireExpected(
 
 /** What was fetched is of no use for another try. */
 function isLasting(error: unknown): boolean {
-  const codes = ['ARTIFACT_INVALID', 'DIGEST_MISMATCH', 'IMAGE_INVALID', 'TEMPLATE_CORRUPT'];
+  const codes = [
+    'ARTIFACT_INVALID',
+    'DIGEST_MISMATCH',
+    'IMAGE_INVALID',
+    'SOURCE_TOO_LARGE',
+    'TEMPLATE_CORRUPT',
+  ];
   return error instanceof DamageFound || (error instanceof RootfsError && codes.includes(error.code));
 }

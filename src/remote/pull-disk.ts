@@ -1,17 +1,21 @@
-// Disks that other tools have put into a registry, as a layer of their own: by `oras push`, for podman machine, for
-// KubeVirt. The layer is the disk: raw, compressed, or a qcow2.
+// Disks that other tools have put into a registry, as the only layer of an artifact: by `oras push`, for podman machine,
+// for KubeVirt. The layer is the disk: raw, compressed, or a qcow2.
 
-import { chmod, mkdir, rename, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { readSuperblock } from '../image/ext4.js';
+import { noFilesystem } from '../publish/check-image.js';
 import { decompress } from '../publish/decompress.js';
 import { formatOf, type ImageFormat, isCompression } from '../publish/image-format.js';
-import { DEFAULT_LIMITS } from '../publish/publish-options.js';
+import { limitsOf, type PublishLimits } from '../publish/publish-options.js';
 import { convertQcow2 } from '../publish/qcow2.js';
 import type { SparseFileOptions } from '../publish/sparse-file.js';
+import { tooLarge } from '../publish/tree/limits.js';
+import type { RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, invalid, type Layer, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
-import { extractDisk, HEAD_BYTES, requireNoFiles } from './container-disk.js';
+import { beginsWithFiles, extractDisk, holdsFiles } from './container-disk.js';
 import { fetchFile } from './fetch-file.js';
 import type { Reading } from './packed-file.js';
 import { requireSpace } from './space.js';
@@ -26,14 +30,19 @@ export interface DiskRequest extends Reading {
   /** Path of the new image. */
   readonly image: string;
   readonly sparse: SparseFileOptions;
+  readonly limits: PublishLimits | undefined;
   readonly onProgress: ((progress: TransferProgress) => void) | undefined;
 }
 
 export interface StagedDisk {
+  /** Of the layer. */
   readonly format: ImageFormat;
   /** Bytes of the layer that were there already. */
   readonly reusedBytes: number;
 }
+
+/** So much of a layer shows whether it is worth fetching. */
+const HEAD_BYTES = 256 * 1024;
 
 /** The layer with the disk, unless the artifact is one of ours. */
 export function diskLayer({ artifactType, layers }: Artifact): Layer | undefined {
@@ -41,7 +50,10 @@ export function diskLayer({ artifactType, layers }: Artifact): Layer | undefined
   return isOurs || layers.length !== 1 ? undefined : layers[0];
 }
 
-/** Rejects with `ARTIFACT_INVALID`, `DIGEST_MISMATCH`, `ENOSPC`, or the errors of a source that is published. */
+/**
+ * Rejects with `ARTIFACT_INVALID`, `DIGEST_MISMATCH`, `SOURCE_TOO_LARGE`, `ENOSPC`, or the errors of a source that is
+ * published.
+ */
 export async function stageDisk(task: Task, request: DiskRequest): Promise<StagedDisk> {
   const { folder, image } = request;
   const [path, work] = [join(folder, 'layer'), join(folder, 'work')];
@@ -50,62 +62,95 @@ export async function stageDisk(task: Task, request: DiskRequest): Promise<Stage
     await chmod(image, 0o600);
     await rename(image, path);
   }
-  for (const made of [work, dirname(image)]) {
-    await rm(made, { recursive: true, force: true });
-    await mkdir(made, { mode: 0o700 });
+  const made = [work, dirname(image)];
+  for (const each of made) {
+    await rm(each, { recursive: true, force: true });
+    await mkdir(each, { mode: 0o700 });
   }
-  const reusedBytes = await fetchLayer(task, request, path, join(work, 'head'));
+  const reusedBytes = await fetchLayer(task, request, path);
   try {
     return { format: await makeImage(task, request, path, work), reusedBytes };
   } catch (error) {
     // The layer stays for the next pull. What was made of it takes space that may be lacking.
-    for (const made of [work, dirname(image)]) await rm(made, { recursive: true, force: true });
+    for (const each of made) await rm(each, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** Returns how much of it was there already. */
+async function fetchLayer(task: Task, request: DiskRequest, path: string): Promise<number> {
+  const { reader, readOptions, layer: blob, source, folder, limits } = request;
+  const isNew = await isMissing(path);
+  if (isNew) await fetchHead(task, request, path);
+  const { size } = await stat(path);
+  // A raw disk may be holes for the most part.
+  if ((await formatOf(path)) !== 'raw') await requireSpace(folder, blob.size - size);
+  else if (blob.size > limitsOf(limits).maxBytes)
+    throw tooLarge(source, `holds a disk of ${blob.size} bytes`, 'limits.maxBytes');
+  const reusedBytes = isNew ? 0 : size;
+  const onWritten = (bytesDone: number) => progress(request, 'download', bytesDone, reusedBytes);
+  const kept = await fetchFile(task, reader, { blob, path, onWritten }, readOptions);
+  return isNew ? 0 : kept;
+}
+
+/** Refuses what is no disk before all of it is fetched: not at the word of a mirror, whose bytes may be wrong. */
+async function fetchHead(task: Task, request: DiskRequest, path: string): Promise<void> {
+  const { reader, readOptions, layer, source } = request;
+  let refusal: RootfsError | undefined;
+  for (const fromOrigin of [false, true]) {
+    const parts: Buffer[] = [];
+    const end = Math.min(HEAD_BYTES, layer.size);
+    let length = 0;
+    for await (const { bytes } of reader.read(task, layer, 0, end, { ...readOptions, fromOrigin })) {
+      parts.push(bytes);
+      length += bytes.length;
+      progress(request, 'download', length, 0);
+      // The registry may send all of it.
+      if (length >= end) break;
+    }
+    const head = Buffer.concat(parts);
+    await writeFile(path, head, { mode: 0o600 });
+    refusal = await refusalOf(path, head, source);
+    if (refusal === undefined) return;
+  }
+  await rm(path);
+  throw refusal;
+}
+
+/** The error if what begins with these bytes, which are in the file, is no disk for certain. */
+async function refusalOf(path: string, head: Buffer, source: string): Promise<RootfsError | undefined> {
+  const format = await formatOf(path);
+  if ((format === 'gzip' || format === 'tar') && (await beginsWithFiles(head, format === 'gzip')))
+    return holdsFiles(source);
+  const isOther = format === 'raw' && (await readSuperblock(path)) === undefined;
+  return isOther ? noFilesystem(path, source) : undefined;
 }
 
 /** Returns the format of the layer. */
 async function makeImage(task: Task, request: DiskRequest, path: string, work: string): Promise<ImageFormat> {
   const format = await formatOf(path);
   if (!isCompression(format)) {
-    await stagePlain(task, request, format, path, work);
+    await makeRaw(task, request, format, path, work);
     return format;
   }
-  const { source, sparse } = request;
+  const { source, sparse, limits } = request;
   const stream = join(work, 'stream');
-  const compressed = { format, path, source, dest: stream, limits: DEFAULT_LIMITS, sparse };
+  const compressed = { format, path, source, dest: stream, limits: limitsOf(limits), sparse };
   await decompress(task, compressed, (bytesDone) => progress(request, 'unpack', bytesDone, 0));
-  await stagePlain(task, request, await formatOf(stream), stream, work);
+  await makeRaw(task, request, await formatOf(stream), stream, work);
   return format;
 }
 
-/** Returns how much of it was there already. */
-async function fetchLayer(task: Task, request: DiskRequest, path: string, scratch: string): Promise<number> {
-  const { reader, readOptions, layer: blob, source, folder } = request;
-  const reusedBytes = await sizeOf(path);
-  const onWritten = (bytesDone: number) => progress(request, 'download', bytesDone, reusedBytes);
-  const fetchTo = (end: number) => fetchFile(task, reader, { blob, path, end, onWritten }, readOptions);
-  if (reusedBytes < HEAD_BYTES) await fetchTo(Math.min(HEAD_BYTES, blob.size));
-  await requireNoFiles(path, scratch, source);
-  await requireSpace(folder, blob.size - (await sizeOf(path)));
-  await fetchTo(blob.size);
-  return reusedBytes;
-}
-
-async function sizeOf(path: string): Promise<number> {
-  return (await isMissing(path)) ? 0 : (await stat(path)).size;
-}
-
 /** `path` is in the pull's folder: it may be moved. */
-async function stagePlain(
+async function makeRaw(
   task: Task,
   request: DiskRequest,
   format: ImageFormat,
   path: string,
   work: string,
 ): Promise<void> {
-  const { source, image, sparse } = request;
-  const { maxBytes } = DEFAULT_LIMITS;
+  const { source, image, sparse, limits } = request;
+  const { maxBytes } = limitsOf(limits);
   switch (format) {
     case 'raw':
       return rename(path, image);
@@ -115,7 +160,7 @@ async function stagePlain(
       const disk = join(work, 'disk');
       await extractDisk(task, path, source, disk, maxBytes, sparse);
       const inner = await formatOf(disk);
-      if (inner === 'raw' || inner === 'qcow2') return stagePlain(task, request, inner, disk, work);
+      if (inner === 'raw' || inner === 'qcow2') return makeRaw(task, request, inner, disk, work);
     }
   }
   throw invalid(`the disk in ${source} is compressed or packed twice: push it as it is, or compressed once`);

@@ -25,11 +25,12 @@ import { diskLayer, stageDisk } from './pull-disk.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
-import type { PulledStack } from './transfer-options.js';
+import type { PulledStack, PullOptions } from './transfer-options.js';
 
 export interface PullRequest extends Omit<ArtifactRequest, 'isWanted'> {
   readonly located: ReturnType<Catalog['located']>;
   readonly replace: boolean;
+  readonly limits: PullOptions['limits'];
 }
 
 export interface PullPlace {
@@ -43,34 +44,21 @@ export interface PullPlace {
 }
 
 /** An image that was put together or made in a pull's folder, and has not been checked as a whole. */
-interface StagedPull extends Pick<StagedStack, 'config' | 'requireDigest'> {
+interface StagedPull extends Required<Pick<StagedStack, 'config' | 'beforePlaced'>> {
   readonly format: ImageFormat;
   readonly expectedSha256: string | undefined;
   readonly reusedBytes: number;
-  /** Keeps what saves work next time. */
-  remember(sha256: string): Promise<void>;
 }
 
 export async function pullStack(task: Task, place: PullPlace, request: PullRequest): Promise<PulledStack> {
-  const { folder, pulls, disks, config } = place;
+  const { folder, pulls, config } = place;
   try {
-    return await pullArtifact<PulledStack>(
-      task,
-      config.registries,
-      pulls,
-      { ...request, isWanted },
-      {
-        present: async ({ artifact, digest }) => {
-          const disk = diskLayer(artifact);
-          const sha256 = disk === undefined ? contentOf(artifact).sha256 : await disks.get(disk);
-          if (sha256 !== undefined) requireExpected(request, sha256);
-          const found = await upToDate(task, place, request, sha256);
-          return found && unchanged(found, digest);
-        },
-        inFolder: (work) => inCatalog(folder, work),
-        pull: (found, path) => pullInto(task, place, request, found, path),
-      },
-    );
+    const stack = { ...request, isWanted };
+    return await pullArtifact<PulledStack>(task, config.registries, pulls, stack, {
+      present: (found) => presentStack(task, place, request, found),
+      inFolder: (work) => inCatalog(folder, work),
+      pull: (found, path) => pullInto(task, place, request, found, path),
+    });
   } catch (error) {
     throw asRootfsError(`${task.what} as ${request.located.name}`, error);
   }
@@ -114,7 +102,7 @@ async function pullInto(
       source: formatReference(request.reference),
       mode: PUBLIC_MODE,
       config: pull.config,
-      ...(pull.requireDigest === undefined ? {} : { requireDigest: pull.requireDigest }),
+      beforePlaced: pull.beforePlaced,
       options: {
         replace: request.replace,
         ...(pull.expectedSha256 === undefined ? {} : { expectedSha256: pull.expectedSha256 }),
@@ -123,7 +111,6 @@ async function pullInto(
       },
     }),
   );
-  await pull.remember(published.sha256);
   await forgetOthers(catalog, known, disks).catch(() => {}); // the next pull tries again
   const { digest } = found;
   return {
@@ -156,12 +143,10 @@ async function stageChunks(
     format: 'raw',
     config: configOf(artifact),
     expectedSha256: sha256,
-    requireDigest: (digest) => {
+    reusedBytes,
+    beforePlaced: async (digest) => {
       if (digest !== sha256)
         throw invalid('its file system has a journal to replay, which would change its digest');
-    },
-    reusedBytes,
-    remember: async () => {
       for (const list of lists) await known.put(sha256, list);
     },
   };
@@ -170,7 +155,7 @@ async function stageChunks(
 async function stageLayer(
   task: Task,
   { folder, disks }: PullPlace,
-  { reference, expectedSha256, options }: PullRequest,
+  { reference, expectedSha256, limits, options }: PullRequest,
   found: Found,
   layer: Layer,
   path: string,
@@ -184,6 +169,7 @@ async function stageLayer(
       folder: path,
       image: join(staged, TEMPLATE_ROOTFS_FILE),
       sparse: { fillGaps: reflinks === true },
+      limits,
       onProgress: options.onProgress,
     }),
   );
@@ -192,8 +178,27 @@ async function stageLayer(
     config: undefined,
     expectedSha256,
     reusedBytes,
-    remember: (sha256) => disks.put(layer, sha256),
+    // A process that is killed when the stack has just appeared must not leave it unknown.
+    beforePlaced: (sha256) => disks.put(layer, { sha256, expectedSha256, format }),
   };
+}
+
+async function presentStack(
+  task: Task,
+  place: PullPlace,
+  request: PullRequest,
+  { artifact, digest }: Found,
+): Promise<PulledStack | undefined> {
+  const layer = diskLayer(artifact);
+  if (layer === undefined) {
+    const { sha256 } = contentOf(artifact);
+    requireExpected(request, sha256);
+    const found = await upToDate(task, place, request, sha256);
+    return found && unchanged(found, 'raw', digest);
+  }
+  const disk = await place.disks.get(layer, request.expectedSha256);
+  const found = await upToDate(task, place, request, disk?.sha256);
+  return found && disk && unchanged(found, disk.format, digest);
 }
 
 /** The stack, if it has this image. Rejects with `STACK_EXISTS` if it has another and that is not to be replaced. */
@@ -209,9 +214,9 @@ async function upToDate(
   return undefined;
 }
 
-function unchanged(stack: StackInfo, digest: string): PulledStack {
+function unchanged(stack: StackInfo, format: ImageFormat, digest: string): PulledStack {
   const nothing = { downloadedBytes: 0, reusedBytes: stack.sizeBytes };
-  return { ...stack, replaced: false, format: 'raw', digest, ...nothing, unchanged: true };
+  return { ...stack, replaced: false, format, digest, ...nothing, unchanged: true };
 }
 
 /** What is known of images that have left the catalog. */

@@ -1,7 +1,7 @@
 // What callers of pushStack, pullStack and inspectReference pass in, and get. pushSnapshot takes what pushStack takes.
 
 import { parsePlatform } from '../publish/platform.js';
-import type { PublishedStack } from '../publish/publish-options.js';
+import { type PublishedStack, type PublishLimits, requireLimits } from '../publish/publish-options.js';
 import type { SnapshotFacts } from '../snapshots/snapshot-manifest.js';
 import {
   optionalBoolean,
@@ -67,6 +67,8 @@ export interface PullOptions extends TransferOptions {
   readonly expectedSha256?: string;
   /** The platform to pick from an index, such as `linux/arm64`. Default: this host's. */
   readonly platform?: string;
+  /** Limits on what a single disk of another tool may hold: see `publishStack`. */
+  readonly limits?: Pick<PublishLimits, 'maxBytes' | 'maxWindowBytes'>;
   /** Awaited before any blob is fetched, for example to run `cosign verify`. If it rejects, so does the pull. */
   readonly verify?: (artifact: {
     readonly reference: string;
@@ -135,15 +137,16 @@ export function parsePushOptions(name: string, text: string, options: PushOption
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePullOptions(text: string, options: PullOptions) {
   const reference = parseReference(text);
-  const keys = ['name', 'replace', 'expectedSha256', 'platform', 'verify'];
+  const keys = ['name', 'replace', 'expectedSha256', 'platform', 'limits', 'verify'];
   const task = parseTransfer(`pulling ${formatReference(reference)}`, options, keys);
-  const { expectedSha256, platform, verify } = options;
+  const { expectedSha256, platform, limits, verify } = options;
   const replace = optionalBoolean('replace', options.replace) ?? false;
   optionalFunction('verify', verify);
   parsePlatform(platform);
   requireExpected(expectedSha256);
+  requireLimits(limits, ['maxBytes', 'maxWindowBytes']);
   const name = options.name ?? (reference.repository.split('/').at(-1) as string);
-  return { task, name, reference, replace, options, expectedSha256, platform, verify };
+  return { task, name, reference, replace, options, expectedSha256, platform, limits, verify };
 }
 
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */

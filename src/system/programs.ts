@@ -215,8 +215,11 @@ const SYSTEM_WORDS = {
   EDQUOT: /Disk quota exceeded/,
 } as const;
 
+/** What programs say when this machine is at fault, not what they were given. */
+const OUR_FAULT = /Cannot allocate memory|Too many open files|Input\/output error|Permission denied/;
+
 /** Codes that say that what the program was given is at fault. */
-const BLAME: readonly RootfsErrorCode[] = ['IMAGE_INVALID', 'ARTIFACT_INVALID'];
+const BLAMES_INPUT: readonly RootfsErrorCode[] = ['IMAGE_INVALID', 'ARTIFACT_INVALID'];
 
 /**
  * The error of a failed program: `code`, or the system's code if the program reports a full disk. A program that was
@@ -231,7 +234,8 @@ export function programFailed(
 ): RootfsError {
   const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
   const said = exit.stderr.trim() || exit.stdout.trim();
-  const failed = exit.status === null && BLAME.includes(code) ? 'PROGRAM_FAILED' : code;
+  const isOurFault = exit.status === null || OUR_FAULT.test(said);
+  const failed = isOurFault && BLAMES_INPUT.includes(code) ? 'PROGRAM_FAILED' : code;
   const full = Object.entries(SYSTEM_WORDS).find(([, words]) => words.test(said))?.[0];
   return new RootfsError(full ?? failed, `${program} ${how} on ${path}: ${said}${advice}`, { path });
 }

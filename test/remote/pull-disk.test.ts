@@ -8,7 +8,7 @@ import { exitOf, startChild } from '../fixtures/child.js';
 import { startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
 import { hostFor } from '../fixtures/fleet.js';
-import type { Host } from '../fixtures/host.js';
+import { Host } from '../fixtures/host.js';
 import { MiB, run } from '../fixtures/images.js';
 import { pushIndex, pushLayers } from '../fixtures/oci-push.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
@@ -16,7 +16,7 @@ import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
 import { lacks } from '../fixtures/tools.js';
 
-const missing = lacks('docker-registry', 'zstd', 'xz', 'qemu-img', 'mke2fs');
+const missing = lacks('docker-registry', 'zstd', 'xz', 'qemu-img', 'mke2fs', 'debugfs', 'tar');
 
 interface Setting {
   readonly registry: string;
@@ -101,7 +101,7 @@ describe.skipIf(missing !== undefined)(
       expect(await partial(host)).toEqual([]);
       const before = proxy.seen.length;
       const again = await host.registry.pullStack(`${proxy.host}/disks/debian:1`);
-      expect(again).toMatchObject({ sha256: sha256(disk), unchanged: true, downloadedBytes: 0 });
+      expect(again).toMatchObject({ sha256: sha256(disk), format, unchanged: true, downloadedBytes: 0 });
       expect(proxy.seen.length - before).toBe(1);
     });
 
@@ -123,7 +123,7 @@ describe.skipIf(missing !== undefined)(
         host.registry.pullStack(`${proxy.host}/disk:2`, { replace: true }),
         'ARTIFACT_INVALID',
       );
-      expect(error.message).toMatch(/is a container image with files, not a disk/);
+      expect(error.message).toMatch(/holds files, not a disk/);
       expect(await partial(host)).toEqual([]);
     });
 
@@ -151,12 +151,16 @@ describe.skipIf(missing !== undefined)(
 
     test('podman machine: of several disks for one platform that for QEMU', async () => {
       const { registry, proxy, host, disk } = await setting();
-      const platform = { os: 'linux', architecture: process.arch === 'x64' ? 'amd64' : process.arch };
+      // podman has the kernel's names.
+      const platform = { os: 'linux', architecture: process.arch === 'x64' ? 'x86_64' : 'aarch64' };
       const push = async (tag: string, content: Buffer) => ({
         ...(await pushLayers(registry, 'machine', tag, [{ content, mediaType: 'application/zstd' }])),
         platform,
       });
-      const container = await push('c', makeTar([{ path: 'bin/sh', contents: Buffer.from('x') }]));
+      const container = {
+        ...(await push('c', makeTar([{ path: 'bin/sh', contents: Buffer.from('x') }]))),
+        platform: { os: 'linux', architecture: process.arch === 'x64' ? 'amd64' : 'arm64' },
+      };
       const hyperv = await push('h', Buffer.from('a disk for another hypervisor'));
       const qemu = await push('q', disk);
       await pushIndex(registry, 'machine', '5.0', [
@@ -284,19 +288,97 @@ describe.skipIf(missing !== undefined)(
       expect(await partial(host)).toEqual([]);
     });
 
-    test('expectedSha256 is that of the image, also when the layer is known', async () => {
+    test('expectedSha256 is that of the image, or of what it was before its journal was replayed', async () => {
       const { registry, proxy, host, disk } = await setting();
-      await pushLayers(registry, 'disk', '1', [{ content: gzipSync(disk) }]);
+      const path = join(host.root, 'dirty');
+      await writeFile(path, disk);
+      // Not unmounted: it has to be checked, and changes by that.
+      execFileSync('debugfs', ['-w', '-R', 'set_super_value state 0', path], { stdio: 'ignore' });
+      const dirty = await readFile(path);
+      await pushLayers(registry, 'disk', '1', [{ content: gzipSync(dirty) }]);
       const reference = `${proxy.host}/disk:1`;
-      const other = { expectedSha256: '0'.repeat(64) };
-      await rejection(host.registry.pullStack(reference, other), 'DIGEST_MISMATCH');
-      await host.registry.pullStack(reference, { expectedSha256: sha256(disk) });
-      await rejection(host.registry.pullStack(reference, other), 'DIGEST_MISMATCH');
+      const wrong = { expectedSha256: '0'.repeat(64) };
+      await rejection(host.registry.pullStack(reference, wrong), 'DIGEST_MISMATCH');
+      const expected = { expectedSha256: sha256(dirty).toUpperCase() };
+      const first = await host.registry.pullStack(reference, expected);
+      expect(first.sha256).not.toBe(sha256(dirty));
+      for (const options of [expected, {}, { expectedSha256: first.sha256 }]) {
+        const again = await host.registry.pullStack(reference, options);
+        expect(again).toMatchObject({ unchanged: true, sha256: first.sha256 });
+      }
+      await rejection(host.registry.pullStack(reference, { ...wrong, replace: true }), 'DIGEST_MISMATCH');
       // Another image under the name is not replaced unasked, and not fetched.
-      await pushLayers(registry, 'disk', '2', [{ content: Buffer.alloc(MiB) }]);
+      await pushLayers(registry, 'disk', '2', [{ content: disk }]);
       const before = proxy.seen.length;
       await rejection(host.registry.pullStack(`${proxy.host}/disk:2`), 'STACK_EXISTS');
       expect(proxy.seen.length - before).toBe(1);
+    });
+
+    test('killed when the stack has just appeared: the next call finds it unchanged', async () => {
+      const { registry, proxy, host, disk } = await setting();
+      await pushLayers(registry, 'disk', '1', [{ content: gzipSync(disk) }]);
+      const reference = `${proxy.host}/disk:1`;
+      const body = `
+        const registry = new lib.RootfsRegistry(args.config);
+        void registry.pullStack(args.reference);
+        const { existsSync } = require('node:fs');
+        setInterval(() => existsSync(args.path) && process.kill(process.pid, 'SIGKILL'), 0);`;
+      const path = host.template('disk');
+      await exitOf(startChild(body, { config: host.registry.config, reference, path }));
+      expect(await exists(path)).toBe(true);
+      expect(await host.registry.pullStack(reference)).toMatchObject({ unchanged: true });
+      expect(await partial(host)).toEqual([]);
+    });
+
+    test('a mirror whose first bytes are wrong refuses nothing: the registry is asked', async () => {
+      const { registry, proxy, host, disk } = await setting();
+      await pushLayers(registry, 'disk', '1', [{ content: disk }]);
+      const tar = makeTar([{ path: 'bin/sh', contents: Buffer.alloc(disk.length) }]).subarray(0, disk.length);
+      proxy.rule = ({ url }) => (url.includes('/blobs/') ? { status: 200, body: tar } : undefined);
+      const settings = {
+        [registry]: { insecure: true, mirrors: [proxy.host] },
+        [proxy.host]: { insecure: true },
+      };
+      const mirrored = await Host.in(undefined, { registries: settings });
+      expect(await mirrored.registry.pullStack(`${registry}/disk:1`)).toMatchObject({ sha256: sha256(disk) });
+      expect(proxy.seen.some(({ url }) => url.includes('/blobs/'))).toBe(true);
+      await host.registry.close();
+    });
+
+    test('a hole of a tar is no work: an abort counts, and the event loop goes on', async () => {
+      const { registry, proxy, host } = await setting();
+      const folder = join(host.root, 'kubevirt', 'disk');
+      await mkdir(folder, { recursive: true });
+      await writeFile(join(folder, 'disk.img'), 'x');
+      await truncate(join(folder, 'disk.img'), 500 * 1024 * MiB);
+      const tar = join(host.root, 'sparse.tar');
+      execFileSync('tar', ['--sparse', '-C', join(folder, '..'), '-cf', tar, 'disk']);
+      await pushLayers(registry, 'disk', '1', [{ content: await readFile(tar) }], { image: true });
+      let last = performance.now();
+      let longest = 0;
+      const timer = setInterval(() => {
+        longest = Math.max(longest, performance.now() - last);
+        last = performance.now();
+      }, 5);
+      await rejection(host.registry.pullStack(`${proxy.host}/disk:1`), 'IMAGE_INVALID');
+      clearInterval(timer);
+      expect(longest).toBeLessThan(2000);
+      expect(await partial(host)).toEqual([]);
+    });
+
+    test('limits bound what a layer may hold', async () => {
+      const { registry, proxy, host, disk } = await setting();
+      await pushLayers(registry, 'raw', '1', [{ content: disk }]);
+      await pushLayers(registry, 'gzip', '1', [{ content: gzipSync(disk) }]);
+      const limits = { maxBytes: MiB };
+      for (const name of ['raw', 'gzip']) {
+        const pulling = host.registry.pullStack(`${proxy.host}/${name}:1`, { limits });
+        const error = await rejection(pulling, 'SOURCE_TOO_LARGE');
+        expect(error.message).toContain('limits.maxBytes');
+      }
+      expect(await partial(host)).toEqual([]);
+      const unknown = { limits: { maxFiles: 1 } as object };
+      await rejection(host.registry.pullStack(`${proxy.host}/raw:1`, unknown), 'INVALID_ARGUMENT');
     });
   },
 );

@@ -1,6 +1,5 @@
 // Reads the members of a tar: combines each header with what precedes it (long names, pax records) and what follows it
 // (sparse maps).
-import type { FileHandle } from 'node:fs/promises';
 import type { Segment } from '../tree/file-tree.js';
 import {
   isZeroBlock,
@@ -51,13 +50,22 @@ const GLOBAL_RECORDS_LIMIT = 100;
 const READ_RECORD =
   /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.sparse\.|^SCHILY\.(xattr|acl)\.|^LIBARCHIVE\.xattr\./;
 
+/** What a tar is read from, such as a `FileHandle`. */
+export interface TarBytes {
+  read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>;
+}
+
 /** `onNoEnd` is called if the tar ends after a member without an end marker. Throws {@link TarDamaged}. */
-export async function* readMembers(file: FileHandle, onNoEnd: () => void): AsyncGenerator<TarMember> {
-  yield* new TarReader(file, (await file.stat()).size, onNoEnd).members();
+export function readMembers(
+  bytes: TarBytes,
+  sizeBytes: number,
+  onNoEnd: () => void,
+): AsyncGenerator<TarMember> {
+  return new TarReader(bytes, sizeBytes, onNoEnd).members();
 }
 
 class TarReader {
-  readonly #file: FileHandle;
+  readonly #bytes: TarBytes;
   readonly #size: number;
   readonly #onNoEnd: () => void;
   #at = 0;
@@ -71,8 +79,8 @@ class TarReader {
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
 
-  constructor(file: FileHandle, size: number, onNoEnd: () => void) {
-    this.#file = file;
+  constructor(bytes: TarBytes, size: number, onNoEnd: () => void) {
+    this.#bytes = bytes;
     this.#size = size;
     this.#onNoEnd = onNoEnd;
   }
@@ -267,7 +275,7 @@ class TarReader {
       const wanted = Math.min(Math.max(WINDOW_BYTES, length), this.#size - this.#at);
       const window = Buffer.allocUnsafe(wanted);
       for (let done = 0; done < wanted; ) {
-        const { bytesRead } = await this.#file.read(window, done, wanted - done, this.#at + done);
+        const { bytesRead } = await this.#bytes.read(window, done, wanted - done, this.#at + done);
         if (bytesRead === 0) throw cutOff();
         done += bytesRead;
       }

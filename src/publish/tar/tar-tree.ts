@@ -99,7 +99,8 @@ class TarTree {
   async read(): Promise<FolderNode> {
     try {
       let turnBegan = performance.now();
-      for await (const member of readMembers(this.#file, () => this.#warnOfNoEnd())) {
+      const { size } = await this.#file.stat();
+      for await (const member of readMembers(this.#file, size, () => this.#warnOfNoEnd())) {
         if (performance.now() - turnBegan > TURN_MS) {
           await nextTurn();
           this.#reading.checkAborted();

@@ -7,7 +7,7 @@ import { type Member, makeTar } from '../../fixtures/tars.js';
 
 async function membersOf(tar: Buffer, onNoEnd = () => {}): Promise<TarMember[]> {
   const members: TarMember[] = [];
-  for await (const member of readMembers(await openFileOf(tar), onNoEnd)) members.push(member);
+  for await (const member of readMembers(await openFileOf(tar), tar.length, onNoEnd)) members.push(member);
   return members;
 }
 
