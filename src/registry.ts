@@ -54,7 +54,9 @@ import { Background } from './system/background.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
 import { asRootfsError, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
+import { Failures } from './system/failures.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
+import { Task } from './system/task.js';
 import type { GcReport } from './upkeep/gc.js';
 import type { RecoverReport } from './upkeep/recover.js';
 import type { UsageReport } from './upkeep/usage.js';
@@ -545,8 +547,11 @@ export class RootfsRegistry {
   #dropMadeOf(before: Template, gone: boolean): void {
     this.#pool.drop(before, gone);
     if (this.#folder.opened === undefined) return;
-    this.#background.start(`removing the sealed images of ${before.path}`, async () => {
-      await this.#sealed.images.collect();
+    const what = `removing the sealed images of ${before.path}`;
+    this.#background.start(what, async () => {
+      const failures = new Failures(new Task(what, undefined));
+      await this.#sealed.images.collect(failures);
+      failures.throwIfAny();
     });
   }
 
@@ -615,16 +620,19 @@ export class RootfsRegistry {
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
     const { recover } = await import('./upkeep/recover.js');
-    const report = await recover(
-      this.#folder,
-      [this.#catalogFolder, this.#snapshots.folder],
-      this.#sealed,
-      this.#pool,
-      (sha256) => this.#templates.sizeOf(sha256),
-      signalOf('recovering the clones folder', options),
-    );
-    await this.#digests.collect();
-    return report;
+    const signal = signalOf('recovering the clones folder', options);
+    try {
+      return await recover(
+        this.#folder,
+        [this.#catalogFolder, this.#snapshots.folder],
+        this.#sealed,
+        this.#pool,
+        (sha256) => this.#templates.sizeOf(sha256),
+        signal,
+      );
+    } finally {
+      await this.#digests.collect();
+    }
   }
 
   /**
@@ -745,8 +753,8 @@ export class RootfsRegistry {
    * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's
    * image.
    *
-   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern
-   * the parent.
+   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `FOLDERS_OVERLAP` (a place where it would be taken for a template, a slot
+   * or a snapshot), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async exportTo(
     vmId: string,
@@ -756,9 +764,8 @@ export class RootfsRegistry {
     const vm = parseVmId(vmId);
     const dest = absolutePath('path', path);
     const copy = parseCopyOptions(`exporting ${vm.safe} to ${dest}`, options);
-    const { templateDir } = this.config;
     return traced({ operation: 'export', vmId: vm.safe, path: dest }, () =>
-      exportSlot(this.#folder, this.#templateBytes, vm, dest, { ...copy, templateDir }),
+      exportSlot(this.#folder, this.#templateBytes, vm, dest, { ...copy, folders: this.config }),
     );
   }
 

@@ -66,7 +66,8 @@ Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) 
   return error;
 }
 
-// Takes the ready slot from the pool. Another process may have taken it already.
+// Takes the ready slot from the pool. Another process may have taken it already, and one that cannot be taken (it is
+// immutable, or another user's) must not keep the VM from a slot that is made for it.
 Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable, CloneStatus* status, bool* taken) {
   if (name.ready.empty()) return {};
   Error error = !name.raw_id.empty()
@@ -74,11 +75,10 @@ Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable,
                     : rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.clones_fd(),
                                             name.slot.c_str(), join(managed.place_path(Place::kPool), name.ready),
                                             managed.slot_path(name.slot));
-  if (error.is(ENOENT)) return {};
+  if (!error.ok() && !error.is(EEXIST)) return {};
   *taken = true;
   *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
-  if (error.is(EEXIST)) return {};
-  return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()).after_change() : error;
+  return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()).after_change() : Error();
 }
 
 }  // namespace

@@ -61,6 +61,11 @@ Error ManagedFolder::open(const std::string& clones_dir, Ref<ManagedFolder>* out
 
 Error ManagedFolder::start_session() {
   Error error = make_session();
+  if (error.is(EROFS)) {
+    // What is there can still be looked at.
+    drop_session();
+    return {};
+  }
   if (!is_full(error.code)) return error;
   // Removing what dead sessions left may free enough space.
   SweepReport report;

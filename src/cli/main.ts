@@ -24,7 +24,14 @@ function style() {
 }
 
 const program = buildProgram();
-program.parseAsync().catch(endBecauseOf);
+run().catch(endBecauseOf);
+
+async function run(): Promise<void> {
+  // Node reads bytes that are no UTF-8 as U+FFFD: two VMs would have one id.
+  const unreadable = process.argv.slice(2).find((word) => word.includes('\ufffd'));
+  if (unreadable !== undefined) program.error(`error: '${unreadable}' is not UTF-8, or has U+FFFD in it`);
+  await program.parseAsync();
+}
 
 /** The name of the command, for messages: `microvm-rootfs store create`. */
 function commandTyped(): string {

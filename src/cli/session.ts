@@ -1,7 +1,7 @@
 // What every command gets: a registry on the configured folders, the output, and a signal that ends it.
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import { type RootfsConfig, RootfsRegistry } from '../index.js';
+import { type RootfsConfig, RootfsError, RootfsRegistry } from '../index.js';
 import { type ConfigFlags, effectiveConfig } from './config-file.js';
 import { Interruption } from './interruption.js';
 import { Output } from './output.js';
@@ -41,6 +41,28 @@ export class Session {
     } finally {
       line.stop();
     }
+  }
+}
+
+/** What {@link Session.during} has come to: where only some of the work failed, there is a report as well. */
+export interface Outcome<T> {
+  readonly report: T;
+  /** Throws what failed, when the report has been printed. */
+  throwIfFailed(): void;
+}
+
+/** Rejects if nothing can be reported. */
+export async function reported<T>(work: Promise<T>): Promise<Outcome<T>> {
+  try {
+    return { report: await work, throwIfFailed: () => {} };
+  } catch (error) {
+    if (!(error instanceof RootfsError) || error.report === undefined) throw error;
+    return {
+      report: error.report as T,
+      throwIfFailed: () => {
+        throw error;
+      },
+    };
   }
 }
 

@@ -24,6 +24,7 @@ import {
   parseStamp,
 } from '../slot/stamps.js';
 import type { Background } from '../system/background.js';
+import type { Failures } from '../system/failures.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 
@@ -70,8 +71,8 @@ export class Pool {
   }
 
   /**
-   * Keeps `count` ready slots of this kind from now on. With 0, keeps no more and discards those that this process
-   * kept. Resolves when they are ready. `renew` is called if the template changes.
+   * Keeps `count` ready slots of this kind from now on. With 0, keeps no more and discards those that are there,
+   * whichever process made them. Resolves when they are ready. `renew` is called if the template changes.
    */
   async keep(
     key: PoolKey,
@@ -83,13 +84,15 @@ export class Pool {
     const before = this.#lineOf(key);
     const { ready, seen } = before ?? { ready: [], seen: new Set<string>() };
     if (before !== undefined) this.#remove(before);
+    const prefix = prefixOf(key);
     if (count === 0) {
       await this.#folder.use(async ({ handle }) => {
-        for (const name of ready) await this.#discard(handle, name);
+        for (const name of await readdir(this.#path))
+          if (name.startsWith(prefix)) await this.#discard(handle, name);
+        this.#folder.sweepInBackground();
       });
       return;
     }
-    const prefix = prefixOf(key);
     const line: Line = { key, prefix, ready, seen, count, make, renew, filling: undefined };
     this.#lines.set(key.template.path, [...(this.#lines.get(key.template.path) ?? []), line]);
     line.filling = this.#fill(line, signal).finally(() => {
@@ -142,17 +145,28 @@ export class Pool {
   }
 
   /** Discards the ready slots of templates that are gone or were replaced. Resolves to their number. */
-  async collect(): Promise<number> {
+  async collect(failures: Failures): Promise<number> {
     return this.#folder.use(async ({ handle }) => {
       const names = await readdir(this.#path);
-      const wanted = new Set<string>();
+      const unwanted = new Set(names.map((name) => (isRecord(name) ? name : recordOf(name))));
       for (const name of names.filter(isRecord)) {
-        const record = await readPoolRecord(join(this.#path, name));
-        if (record !== undefined && (await isWanted(record))) wanted.add(name);
+        const path = join(this.#path, name);
+        const isKept = await failures.attempt(path, async () => {
+          const record = await readPoolRecord(path);
+          return record !== undefined && isWanted(record);
+        });
+        // One that cannot be read may be of a template that is there.
+        if (isKept ?? true) unwanted.delete(name);
       }
-      const unwanted = names.filter((name) => !wanted.has(isRecord(name) ? name : recordOf(name)));
-      for (const name of unwanted) await this.#discard(handle, name);
-      return unwanted.filter((name) => !isRecord(name)).length;
+      let removed = 0;
+      for (const name of names) {
+        if (!unwanted.has(isRecord(name) ? name : recordOf(name))) continue;
+        await failures.attempt(join(this.#path, name), async () => {
+          await this.#discard(handle, name);
+          if (!isRecord(name)) removed++;
+        });
+      }
+      return removed;
     }, 'no-staging');
   }
 

@@ -4,6 +4,8 @@ import { basename, dirname, join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Owner } from '../system/arguments.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
+import { Task } from '../system/task.js';
 import { readPoolRecord, recordOf } from './pool.js';
 
 /** Ready slots of one kind: one stack, size, owner and mode. */
@@ -20,14 +22,19 @@ export interface ReadySlots {
 export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
   const path = join(folder.statePath, 'pool');
   const kinds = new Map<string, ReadySlots>();
+  /** Kinds without a record that can be read. */
+  const passedOver = new Set<string>();
+  const task = new Task(`looking at the pool in ${folder.path}`, undefined);
+  const failures = new Failures(task);
   try {
     for (const name of await readdir(path)) {
       const [, kind = '', sha256 = '', size, uid, gid, mode] =
         /^(([0-9a-f]{64})-(\d+)(?:-o(\d+)\.(\d+))?(?:-m([0-7]+))?-t[0-9a-f]{16})-/.exec(name) ?? [];
       const known = kinds.get(kind);
       if (known !== undefined) kinds.set(kind, { ...known, count: known.count + 1 });
-      if (kind === '' || known !== undefined) continue;
-      const record = await readPoolRecord(join(path, recordOf(name)));
+      if (kind === '' || known !== undefined || passedOver.has(kind)) continue;
+      passedOver.add(kind);
+      const record = await failures.attempt(name, () => readPoolRecord(join(path, recordOf(name))));
       // Ready slots without a record are not kept; recover() removes them.
       if (record === undefined) continue;
       kinds.set(kind, {
@@ -40,9 +47,11 @@ export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
       });
     }
   } catch (error) {
-    if (!failedWith(error, 'ENOENT')) throw asRootfsError(`looking at the pool in ${folder.path}`, error);
+    if (!failedWith(error, 'ENOENT')) throw asRootfsError(task.what, error);
   }
-  return [...kinds.values()].sort((a, b) =>
+  const report = [...kinds.values()].sort((a, b) =>
     a.stack < b.stack ? -1 : a.stack > b.stack ? 1 : a.sizeBytes - b.sizeBytes,
   );
+  failures.throwIfAny(report);
+  return report;
 }

@@ -1,7 +1,8 @@
 // A folder with our `.microvm-rootfs` in it: the clones folder, the catalog, the folder of snapshots. It is opened when
 // first needed, opened again if it was moved or replaced, and swept in the background.
 
-import { chmod, mkdir, rename, rm } from 'node:fs/promises';
+import { constants as files } from 'node:fs';
+import { access, chmod, mkdir, rename, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
@@ -15,7 +16,7 @@ import { type SweepReport, sweepFolder } from './sweep-folder.js';
 /** The folder while it is open. */
 export interface OpenFolder {
   readonly handle: NativeFolder;
-  /** This process's own folder in staging; empty if the disk is too full for one, see {@link Needs}. */
+  /** This process's own folder in staging; empty if the disk is too full for one or read-only, see {@link Needs}. */
   readonly sessionPath: string;
   /** Whether files in the folder can share blocks; undefined if trying it came to nothing: no space, or a busy ZFS. */
   reflinks: boolean | undefined;
@@ -24,7 +25,7 @@ export interface OpenFolder {
 // In the background a sweep rests half of the time, so that clones get the disk.
 const SWEEP_REST_MS_LIMIT = 50;
 
-/** On a full disk there may be no folder in staging. Slots can be looked at and released without one. */
+/** On a disk that is full or read-only there may be no folder in staging. Slots can be looked at and released without one. */
 export type Needs = 'staging' | 'no-staging';
 
 // If the folder is replaced more often than this, something is wrong.
@@ -79,7 +80,7 @@ export class ManagedFolder {
         if (needs === 'staging' && !hasStaging(folder)) {
           // Others may still release slots by it.
           this.#forget(folder);
-          if (!hasStaging(await this.#ensureOpen())) throw tooFullError(this.#what, this.path);
+          if (!hasStaging(await this.#ensureOpen())) throw await noStagingError(this.#what, this.path);
           continue;
         }
         try {
@@ -299,12 +300,26 @@ function hasStaging({ sessionPath }: OpenFolder): boolean {
   return sessionPath !== '';
 }
 
-function tooFullError(what: string, path: string): RootfsError {
-  return new RootfsError(
-    'ENOSPC',
-    `opening the ${what} ${path}: the disk or the quota is full. Release slots, which works all the same, or make room`,
-    { errno: -constants.errno.ENOSPC, syscall: 'mkdir', path },
+/** Why nothing can be made in the folder. */
+async function noStagingError(what: string, path: string): Promise<RootfsError> {
+  const isReadOnly = await access(path, files.W_OK).then(
+    () => false,
+    (error) => failedWith(error, 'EROFS'),
   );
+  const [code, why] = isReadOnly
+    ? ([
+        'EROFS',
+        'its file system is mounted read-only: the kernel log tells whether the disk failed',
+      ] as const)
+    : ([
+        'ENOSPC',
+        'the disk or the quota is full. Release slots, which works all the same, or make room',
+      ] as const);
+  return new RootfsError(code, `opening the ${what} ${path}: ${why}`, {
+    errno: -constants.errno[code],
+    syscall: 'mkdir',
+    path,
+  });
 }
 
 /** Creates the parents only if one is missing: with `recursive`, Node reports a full disk as ENOENT. */

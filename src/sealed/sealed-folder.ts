@@ -10,7 +10,9 @@ import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { failedWith } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
+import { Task } from '../system/task.js';
 import { type Budget, type Candidate, overBudget } from './budget.js';
 import { OpenImages, type SealedImage } from './open-images.js';
 import { clonesThatPay } from './packing.js';
@@ -141,9 +143,11 @@ export class SealedFolder {
   async list(): Promise<SealedImageInfo[]> {
     if (await isMissing(this.path)) return [];
     const images: SealedImageInfo[] = [];
+    const failures = new Failures(new Task(`listing sealed images in ${this.path}`, undefined));
     for (const key of await readdir(this.path)) {
       const parts = partsOf(key);
-      const record = parts === undefined ? undefined : await readRecord(`${this.path}/${key}`);
+      const path = `${this.path}/${key}`;
+      const record = parts && (await failures.attempt(path, () => readRecord(path)));
       if (parts === undefined || record === undefined) continue;
       const open = this.open.get(parts.sha256, parts.sizeBytes);
       images.push({
@@ -159,6 +163,7 @@ export class SealedFolder {
         packAfterClones: open?.packAfter,
       });
     }
+    failures.throwIfAny(images);
     return images;
   }
 
@@ -168,17 +173,20 @@ export class SealedFolder {
   }
 
   /** Removes the images of templates that are gone or have changed. Resolves to their number. */
-  async collect(): Promise<number> {
+  async collect(failures: Failures): Promise<number> {
     return this.#folder.use(async (folder) => {
       let removed = 0;
       for (const key of await readdir(this.path)) {
         const parts = partsOf(key);
         if (parts === undefined) continue;
-        const record = await readRecord(`${this.path}/${key}`);
-        if (record !== undefined && (await isWanted(record))) continue;
-        await this.discard(folder, key);
-        this.open.close(parts.sha256, parts.sizeBytes);
-        removed++;
+        const path = `${this.path}/${key}`;
+        await failures.attempt(path, async () => {
+          const record = await readRecord(path);
+          if (record !== undefined && (await isWanted(record))) return;
+          await this.discard(folder, key);
+          this.open.close(parts.sha256, parts.sizeBytes);
+          removed++;
+        });
       }
       return removed;
     });

@@ -8,6 +8,7 @@ import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { Scattered } from '../image/extents.js';
 import { copyFile, type Destination } from '../image/file-copy.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { type Folders, refuseAmongOurs } from '../system/folders-overlap.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { findSharer } from './shared-image.js';
@@ -33,7 +34,7 @@ export interface ExportedImage extends Scattered {
 }
 
 interface ExportOptions extends CopyOptions {
-  readonly templateDir: string;
+  readonly folders: Folders;
 }
 
 export async function exportSlot(
@@ -46,6 +47,7 @@ export async function exportSlot(
   const task = new Task(`exporting ${imagePath(folder, vm)} to ${dest}`, options.signal);
   const request = { refuseInUse: false, templateBytes, signal: options.signal };
   try {
+    await refuseAmongOurs(dest, options.folders);
     return await withSlotImage(folder, vm, request, (image, open) =>
       inFolderOf(dest, async (destFolder, name) => {
         const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
@@ -90,11 +92,11 @@ async function mayLink(
   { handle }: OpenFolder,
   vm: VmId,
   { state }: SlotImage,
-  { owner, mode, templateDir }: ExportOptions,
+  { owner, mode, folders }: ExportOptions,
 ): Promise<boolean> {
   if (!hasForeignNames(state)) return true;
   if (owner !== undefined || mode !== undefined) return false;
-  return (await findSharer(handle, vm.safe, state, undefined, templateDir)) === 'nobody';
+  return (await findSharer(handle, vm.safe, state, undefined, folders.templateDir)) === 'nobody';
 }
 
 /** Why a hardlink is not possible. Undefined if it was made. `moved`: the slot has another image by now, or none. */

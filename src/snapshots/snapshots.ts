@@ -30,6 +30,7 @@ import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, show } from '../system/arguments.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
+import { Failures } from '../system/failures.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
@@ -168,24 +169,26 @@ export class Snapshots {
 
   /** Lists the complete snapshots, in no order. */
   async *list(): AsyncGenerator<Snapshot, void, undefined> {
+    const task = new Task(`listing snapshots in ${this.folder.path}`, undefined);
+    const failures = new Failures(task);
     let names: string[];
     try {
       names = await readdir(this.folder.path);
     } catch (error) {
       if (failedWith(error, 'ENOENT')) return;
-      throw asRootfsError(`listing snapshots in ${this.folder.path}`, error);
+      throw asRootfsError(task.what, error);
     }
     for (const name of names) {
       if (!isPlainName(name)) continue;
       const path = this.pathOf(name);
-      const manifest = await readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT).catch(
-        (error) => {
-          throw asRootfsError(`reading snapshot ${path}`, error);
-        },
+      const manifest = await failures.attempt(path, () =>
+        readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT),
       );
       const record = parseManifest(manifest ?? '');
       if (record !== undefined) yield snapshotOf(name, path, record);
     }
+    // What cannot be read hides no other snapshot.
+    failures.throwIfAny();
   }
 
   /**

@@ -65,6 +65,7 @@ interface SystemDetails {
   readonly path?: string | undefined;
   readonly dest?: string | undefined;
   readonly cause?: unknown;
+  readonly report?: unknown;
 }
 
 /** Every error of this library. The message says what was tried, what went wrong and what to do. */
@@ -77,6 +78,10 @@ export class RootfsError extends Error {
   declare readonly syscall?: string;
   declare readonly path?: string;
   declare readonly dest?: string;
+  /**
+   * What `gc`, `recover`, `verify` and `usage` have done or found all the same: what they resolve to otherwise.
+   */
+  declare readonly report?: unknown;
 
   constructor(code: RootfsErrorCode | (string & {}), message: string, details: SystemDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -86,6 +91,7 @@ export class RootfsError extends Error {
     if (details.syscall !== undefined) this.syscall = details.syscall;
     if (details.path !== undefined) this.path = details.path;
     if (details.dest !== undefined) this.dest = details.dest;
+    if (details.report !== undefined) this.report = details.report;
   }
 }
 

@@ -27,13 +27,13 @@ export class Failures {
   }
 
   /**
-   * Throws a single failure as it is. Of several it names all, with the code of the first and an AggregateError as
-   * cause.
+   * Throws a single failure with its own code and message. Of several it names all, with the code of the first and an
+   * AggregateError as cause. The error has the `report` of what was done.
    */
-  throwIfAny(): void {
+  throwIfAny(report?: unknown): void {
     const [first] = this.#all;
     if (first === undefined) return;
-    if (this.#all.length === 1) throw first.error;
+    if (this.#all.length === 1) throw withReport(first.error, report);
     const errors = this.#all.map(({ error }) => error);
     const paths = this.#all.slice(0, PATHS_NAMED).map(({ path }) => path);
     const more = this.#all.length - paths.length;
@@ -42,7 +42,13 @@ export class Failures {
     throw new RootfsError(
       code,
       `${this.#task.what}: ${errors.length} failures, all else is done: ${named}. The first: ${message}`,
-      { path: path ?? first.path, cause: new AggregateError(errors, `${errors.length} failures`) },
+      { path: path ?? first.path, cause: new AggregateError(errors, `${errors.length} failures`), report },
     );
   }
+}
+
+function withReport(error: RootfsError, report: unknown): RootfsError {
+  if (report === undefined) return error;
+  const { code, message, errno, syscall, path, dest } = error;
+  return new RootfsError(code, message, { errno, syscall, path, dest, cause: error.cause ?? error, report });
 }

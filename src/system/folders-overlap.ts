@@ -1,7 +1,7 @@
 // The folders of templates, clones and snapshots must be separate. In a common folder a stack would look like a slot,
 // and releasing it would remove a template.
 import { realpath, stat } from 'node:fs/promises';
-import { basename, dirname, join, normalize } from 'node:path';
+import { basename, dirname, join, normalize, relative } from 'node:path';
 import { failedWith, RootfsError } from './errors.js';
 
 export interface Folders {
@@ -13,6 +13,9 @@ export interface Folders {
 
 /** Our own folder in each of them. No stack and no slot can have a name that starts with a dot. */
 export const STATE_FOLDER = '.microvm-rootfs';
+
+/** How the names of a slot's files begin. */
+const SLOT_FILES = 'rootfs.ext4';
 
 /** Compares the paths only. Does no I/O. Throws `FOLDERS_OVERLAP`. */
 export function refuseOverlap(folders: Folders): void {
@@ -28,17 +31,44 @@ export async function refuseOverlapOnDisk(folders: Folders): Promise<void> {
   }
 }
 
+/**
+ * Throws `FOLDERS_OVERLAP` if a new file would be taken for a template, a slot, a part of one or a snapshot. Further
+ * files in the folder of a slot are its user's own matter.
+ */
+export async function refuseAmongOurs(path: string, folders: Folders): Promise<void> {
+  const all = named(folders);
+  const [folder = '', ...ours] = await Promise.all(
+    [dirname(path), ...all.map((each) => each.path)].map(realPathOfWhatIsThere),
+  );
+  for (const [i, { name, path: given }] of all.entries()) {
+    const outer = ours[i] as string;
+    if (!isWithin(folder, outer)) continue;
+    const [first, second, ...deeper] = relative(outer, join(folder, basename(path))).split('/');
+    const isOfSlot = name === 'clonesDir' && first !== STATE_FOLDER && second !== undefined;
+    if (isOfSlot && (deeper.length > 0 || !second.startsWith(SLOT_FILES))) continue;
+    throw new RootfsError(
+      'FOLDERS_OVERLAP',
+      `${path} lies in ${name} (${given}), where it would be taken for one of ours: choose a place outside`,
+      { path, dest: given },
+    );
+  }
+}
+
 interface Named {
   readonly name: keyof Folders;
   readonly path: string;
 }
 
-/** Every pair, in both orders. */
-function pairs(folders: Folders): [Named, Named][] {
-  const named = (['templateDir', 'clonesDir', 'snapshotsDir'] as const)
+function named(folders: Folders): Named[] {
+  return (['templateDir', 'clonesDir', 'snapshotsDir'] as const)
     .map((name) => ({ name, path: folders[name] }))
     .filter((folder): folder is Named => folder.path !== undefined);
-  return named.flatMap((a) => named.filter((b) => b !== a).map((b): [Named, Named] => [a, b]));
+}
+
+/** Every pair, in both orders. */
+function pairs(folders: Folders): [Named, Named][] {
+  const all = named(folders);
+  return all.flatMap((a) => all.filter((b) => b !== a).map((b): [Named, Named] => [a, b]));
 }
 
 /** Snapshots may be in our own folder inside the clones folder, which is their default place. */

@@ -56,7 +56,7 @@ export async function collectGarbage(
     throw asRootfsError(task.what, error);
   }
   if (report.released.length > 0) folder.sweepInBackground();
-  failures.throwIfAny();
+  failures.throwIfAny(report);
   return report;
 }
 

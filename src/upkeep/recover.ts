@@ -94,17 +94,17 @@ export async function recover(
     }
     const isThere = !(await isMissing(folder.path));
     const sealedRemoved = isThere
-      ? await failures.attempt(`${folder.statePath}/sealed`, () => sealed.images.collect())
+      ? await failures.attempt(`${folder.statePath}/sealed`, () => sealed.images.collect(failures))
       : 0;
     const pooledRemoved = isThere
-      ? await failures.attempt(`${folder.statePath}/pool`, () => pool.collect())
+      ? await failures.attempt(`${folder.statePath}/pool`, () => pool.collect(failures))
       : 0;
     let stagingRemoved = 0;
     let trashRemoved = 0;
     for (const each of [folder, ...others]) {
-      // Create nothing where nothing existed.
-      if (await isMissing(each.statePath)) continue;
       await failures.attempt(each.path, async () => {
+        // Create nothing where nothing existed.
+        if (await isMissing(each.statePath)) return;
         try {
           const swept = await each.sweep(signal);
           stagingRemoved += swept.stagingRemoved;
@@ -117,8 +117,7 @@ export async function recover(
       });
     }
     task.checkAborted();
-    failures.throwIfAny();
-    return {
+    const report = {
       stagingRemoved,
       trashRemoved,
       sealedRemoved: sealedRemoved ?? 0,
@@ -130,6 +129,8 @@ export async function recover(
       settledSlots,
       notSwept,
     };
+    failures.throwIfAny(report);
+    return report;
   } catch (error) {
     throw asRootfsError(task.what, error);
   }

@@ -76,8 +76,10 @@ export async function usage(
   try {
     await accounts.addTemplates(templates);
     await accounts.addOurImages(folder, names);
-    await accounts.addSlots(listSlots(folder, names, signal));
-    return { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
+    await accounts.addSlots(folder.path, listSlots(folder, names, signal));
+    const report = { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
+    accounts.failures.throwIfAny(report);
+    return report;
   } catch (error) {
     throw asRootfsError(task.what, error);
   } finally {
@@ -88,14 +90,14 @@ export async function usage(
 /** One account per stack, and the total. */
 class Accounts {
   readonly #task: Task;
-  readonly #failures: Failures;
+  readonly failures: Failures;
   readonly #whole = native().newDiskUsage();
   readonly #scattered: ScatteredSlot[] = [];
   readonly #accounts = new Map<string | undefined, Account>();
 
   constructor(task: Task) {
     this.#task = task;
-    this.#failures = new Failures(task);
+    this.failures = new Failures(task);
   }
 
   async addTemplates(templates: ReadonlyMap<string, Template | undefined>): Promise<void> {
@@ -116,17 +118,18 @@ class Accounts {
     }
   }
 
-  async addSlots(slots: AsyncIterable<SlotInfo>): Promise<void> {
-    for await (const slot of slots) {
-      const account = this.#of(slot.stack);
-      account.slots++;
-      if (account.unmeasured.push(slot) === BATCH) await this.#flush(account);
-    }
+  async addSlots(path: string, slots: AsyncIterable<SlotInfo>): Promise<void> {
+    await this.failures.attempt(path, async () => {
+      for await (const slot of slots) {
+        const account = this.#of(slot.stack);
+        account.slots++;
+        if (account.unmeasured.push(slot) === BATCH) await this.#flush(account);
+      }
+    });
     for (const account of this.#accounts.values()) await this.#flush(account);
   }
 
   async report(): Promise<Omit<UsageReport, 'filesystem'>> {
-    this.#failures.throwIfAny();
     const stacks: StackUsage[] = [];
     let total = 0;
     for (const [stack, { diskUsage, slots, templateBytes, aloneBytes }] of this.#accounts) {
@@ -180,7 +183,7 @@ class Accounts {
       // It was released, or taken from the pool, after it was listed.
       if (isSystemError(blocks) && failedWith(blocks, 'ENOENT')) continue;
       if (isSystemError(blocks)) {
-        await this.#failures.attempt(paths[i] ?? '', () => Promise.reject(blocks));
+        await this.failures.attempt(paths[i] ?? '', () => Promise.reject(blocks));
         continue;
       }
       sum.aloneBytes += blocks.aloneBytes;
@@ -191,10 +194,13 @@ class Accounts {
   }
 }
 
-/** Images only: the pool's records are files. */
+/** Of a sealed image or a ready slot: it begins with the digest of the template. */
+const IMAGE_NAME = /^[0-9a-f]{64}-/;
+
+/** Images only: the pool has records beside them, and anybody may have put something there. */
 async function namesIn(path: string): Promise<string[]> {
   try {
-    return (await readdir(path)).filter((name) => !name.endsWith('.json'));
+    return (await readdir(path)).filter((name) => IMAGE_NAME.test(name) && !name.endsWith('.json'));
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return [];
     throw error;

@@ -98,14 +98,15 @@ export async function verify(
       if (found !== undefined && found !== expected) differences.push({ kind, path, expected, found });
     }
     onProgress?.({ bytesDone: bytesTotal, bytesTotal });
-    failures.throwIfAny();
     const count = (kind: Difference['kind']) => read.filter((check) => check.kind === kind).length;
-    return {
+    const report = {
       templates: count('template'),
       sealedImages: count('sealed image'),
       clones: count('clone'),
       differences,
     };
+    failures.throwIfAny(report);
+    return report;
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
@@ -173,7 +174,9 @@ async function clones(
   const checks: Check[] = [];
   for await (const slot of slotNames(folder.path)) {
     const path = `${folder.path}/${slot}`;
-    const state = await failures.attempt(path, () => folder.use(({ handle }) => inspectSlot(handle, slot)));
+    const state = await failures.attempt(path, () =>
+      folder.use(({ handle }) => inspectSlot(handle, slot), 'no-staging'),
+    );
     if (state === undefined) continue;
     const stamp = parseStamp(state.stamp);
     const unshared = state.image?.regular && state.image.identity.links === 1 && !state.sharesExtents;

@@ -1,12 +1,14 @@
 // What each command does, and the documents that it prints: their keys are a promise (docs/cli.md).
+import { spawn } from 'node:child_process';
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { exitOf } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { dumpSuperblock, MiB } from '../fixtures/images.js';
-import { cli, cliError, cliJson } from './run-cli.js';
+import { cli, cliEnvironment, cliError, cliJson, MAIN } from './run-cli.js';
 
 const CLONE_KEYS = [
   'vmId',
@@ -53,6 +55,18 @@ test('stacks lists the templates', async () => {
       '',
     ].join('\n'),
   );
+});
+
+test('bytes that are no UTF-8 are refused: two VMs would have one id', async () => {
+  const host = await hostWithTemplate();
+  const { code, stderr, stdout } = await exitOf(
+    spawn('sh', ['-c', `exec "$0" "$1" clone "$(printf 'vm\\377')" debian`, process.execPath, MAIN], {
+      env: cliEnvironment(host),
+    }),
+  );
+  expect([code, stdout]).toEqual([2, '']);
+  expect(stderr).toContain('is not UTF-8');
+  expect(await host.slotNames()).toEqual([]);
 });
 
 test('stacks says so where there are none', async () => {

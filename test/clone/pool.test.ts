@@ -1,15 +1,16 @@
 // Ready slots: handed out by a rename, shared between processes, never of a template that has changed.
+import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
-import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { faultsOf, MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
-import { lacksRoot } from '../fixtures/tools.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const OLD = pattern(MiB, 1);
 const NEW = pattern(MiB, 2);
@@ -50,6 +51,18 @@ describeEachFilesystem((filesystem) => {
     const durable = await host.registry.cloneForVm('vm-2', 'debian', { ...WRITABLE, durable: true });
     expect([mode.pooled, durable.pooled]).toEqual([false, false]);
     expect(await readySlots(host)).toHaveLength(1);
+  });
+
+  test('a count of 0 discards those of all processes, and only of that kind', async () => {
+    const host = await prewarmed(filesystem.path, 2);
+    await host.registry.prewarm('debian', { count: 1, mode: 0o640 });
+    const other = host.anotherRegistry();
+    await other.prewarm('debian', { count: 0 });
+    expect(await readySlots(host)).toHaveLength(1);
+    // Of which the first process still has the names.
+    const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(clone).toMatchObject({ pooled: false, reused: false });
+    await other.close();
   });
 
   test('without a count the template is sealed, or packed, and the pool stays as it is', async () => {
@@ -336,4 +349,26 @@ test('what cannot be kept ready is refused with the reason', async () => {
   await rejection(prewarm('debian', { count: 1, sizeBytes: MiB - 1 }), 'SHRINK_REFUSED');
   await rejection(prewarm('debian', { count: 1, signal: AbortSignal.abort() }), 'ABORT_ERR');
   expect(await host.slotNames()).toEqual([]);
+});
+
+test('a ready slot that cannot be taken keeps no VM from a slot', async ({ skip }) => {
+  const reason = filesystemNamed('XFS').missing ?? lacksRoot() ?? lacks('chattr');
+  if (reason !== undefined) skip(reason);
+  const host = await prewarmed(filesystemNamed('XFS').path, 4);
+  const pool = join(host.clonesDir, '.microvm-rootfs/pool');
+  const ready = (await readySlots(host)).map((name) => join(pool, name));
+  execFileSync('chattr', ['+i', ...ready]);
+  try {
+    const clones = [
+      await host.registry.cloneForVm('a', 'debian', WRITABLE),
+      await host.registry.cloneForVm('b/c', 'debian', WRITABLE),
+      host.registry.cloneForVmSync('d', 'debian', WRITABLE),
+      ...(await host.registry.cloneMany([{ vmId: 'e', stack: 'debian', options: WRITABLE }])).map((result) =>
+        result.status === 'fulfilled' ? result.value : undefined,
+      ),
+    ];
+    for (const clone of clones) expect(clone).toMatchObject({ pooled: false, reused: false });
+  } finally {
+    execFileSync('chattr', ['-i', ...ready]);
+  }
 });

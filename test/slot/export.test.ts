@@ -14,7 +14,9 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
+import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -132,6 +134,32 @@ test('owner and mode are the jailed VMM’s', async ({ skip }) => {
   const { host, jail } = await hostWithSlot(inject('scratch'));
   await host.registry.exportTo('vm', join(jail, 'disk'), { owner: { uid: 4711, gid: 4712 }, mode: 0o600 });
   expect(await stat(join(jail, 'disk'))).toMatchObject({ uid: 4711, gid: 4712 });
+});
+
+test('a place where it would be a template, a slot or a part of one is FOLDERS_OVERLAP', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  await mkdir(join(host.templateDir, 'evil'));
+  await mkdir(join(host.clonesDir, 'vm-9'));
+  await symlink(host.templateDir, join(jail, 'templates'));
+  const snapshots = join(host.root, 'snapshots');
+  await mkdir(snapshots);
+  const registry = new RootfsRegistry({ ...host.registry.config, snapshotsDir: snapshots });
+  for (const path of [
+    join(host.templateDir, 'evil/rootfs.ext4'),
+    join(jail, 'templates/evil/rootfs.ext4'),
+    join(host.clonesDir, 'vm-8'),
+    join(host.clonesDir, 'vm-9/rootfs.ext4'),
+    join(host.clonesDir, 'vm/rootfs.ext4.stack'),
+    join(host.clonesDir, '.microvm-rootfs/disk'),
+    join(snapshots, 'disk'),
+  ]) {
+    const { message } = await rejection(registry.exportTo('vm', path), 'FOLDERS_OVERLAP');
+    expect(message).toContain(path);
+    expect(await exists(path)).toBe(false);
+  }
+  // A further file of the slot's user.
+  await registry.exportTo('vm', join(host.clonesDir, 'vm/backup'));
+  await registry.close();
 });
 
 test('a path that is taken, be it by a link to nothing: FILE_EXISTS, and both files stay', async () => {

@@ -132,6 +132,13 @@ describe('a read-only disk', () => {
       const registry = host.anotherRegistry();
       await rejection(registry.cloneForVm('vm-1', 'debian', WRITABLE), 'EROFS');
       await rejection(registry.release('earlier'), 'EROFS');
+      // What is there can be looked at.
+      const listed = [];
+      for await (const { rawId } of registry.slots()) listed.push(rawId);
+      expect(listed).toEqual(['earlier']);
+      expect(await registry.slot('earlier')).toMatchObject({ health: 'whole' });
+      expect(await registry.usage()).toMatchObject({ slots: 1 });
+      expect(await registry.verify({ clones: true })).toMatchObject({ clones: 1, differences: [] });
       const elsewhere = host.anotherRegistry({ clonesDir: writable.clonesDir });
       const clone = await elsewhere.cloneForVm('vm-1', 'debian', { writable: false });
       expect(await sha256Of(clone.path)).toBe(clone.sourceSha256);

@@ -1,8 +1,10 @@
 // One thing that cannot be read or removed keeps no upkeep from all else.
 import { execFileSync } from 'node:child_process';
-import { readFile, truncate } from 'node:fs/promises';
+import { mkdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
+import type { GcReport, RecoverReport } from '../../src/index.js';
+import { cli } from '../cli/run-cli.js';
 import { exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -32,8 +34,10 @@ describeEachFilesystem(
       if (reason !== undefined) skip(reason);
       const host = await hostWithSlots(filesystem.path);
       makeImmutable(host.slot('vm-2').path);
-      const { message } = await rejection(host.registry.gc({ keep: ['vm-4'] }), 'EPERM');
+      const { message, report } = await rejection(host.registry.gc({ keep: ['vm-4'] }), 'EPERM');
       expect(message).toContain(host.slot('vm-2').path);
+      const { released } = report as GcReport;
+      expect([...released].sort()).toEqual(['vm-1', 'vm-3']);
       expect(await host.slotNames()).toEqual(['vm-2', 'vm-4']);
     });
 
@@ -43,8 +47,10 @@ describeEachFilesystem(
       const host = await hostWithSlots(filesystem.path);
       for (const id of ['vm-1', 'vm-2', 'vm-3']) await truncate(host.slot(id).stamp, 0);
       makeImmutable(host.slot('vm-2').path);
-      const { message } = await rejection(host.registry.recover(), 'EPERM');
+      const { message, report } = await rejection(host.registry.recover(), 'EPERM');
       expect(message).toContain(host.slot('vm-2').path);
+      const { tornSlots } = report as RecoverReport;
+      expect([...tornSlots].sort()).toEqual(['vm-1', 'vm-3']);
       expect(await host.slotNames()).toEqual(['vm-2', 'vm-4']);
     });
 
@@ -65,7 +71,8 @@ describeEachFilesystem(
       const templates = stacks.flatMap((stack) => ['-P', host.template(stack)]);
       const exit = await runChild(
         `const registry = new lib.RootfsRegistry(args);
-         console.log(await registry.${name}().then(() => 'no error', ({ code, message }) => code + ' ' + message));
+         console.log(await registry.${name}().then(() => 'no error', ({ code, message, report }) =>
+           code + ' ' + message + JSON.stringify(report)));
          await registry.close();`,
         { templateDir, clonesDir },
         {
@@ -86,8 +93,38 @@ describeEachFilesystem(
       expect(exit.stderr).toBe('');
       expect(exit.stdout).toMatch(/^EIO /);
       expect(exit.stdout).toContain(host.template('alpine'));
+      expect(exit.stdout).toMatch(name === 'verify' ? /"templates":\d,.*"differences":\[\]/ : /"slots":3,/);
       const calls = (await readFile(log, 'utf8')).split('\n').filter((line) => line.includes(`${call}(`));
       for (const stack of stacks) expect(calls.join('\n')).toContain(host.template(stack));
+    });
+
+    test('the command prints what was done, then the error', async ({ skip }) => {
+      const reason = lacksRoot() ?? lacks('chattr');
+      if (reason !== undefined) skip(reason);
+      const host = await hostWithSlots(filesystem.path);
+      makeImmutable(host.slot('vm-2').path);
+      const { code, stdout, stderr } = await cli(host, ['gc', '--keep', 'vm-4', '--yes', '--json']);
+      expect(JSON.parse(stdout).released.sort()).toEqual(['vm-1', 'vm-3']);
+      expect(JSON.parse(stderr).error).toMatchObject({ code: 'EPERM' });
+      expect(code).not.toBe(0);
+    });
+
+    test('a strange entry among our own files hides nothing', async () => {
+      const host = await hostWithSlots(filesystem.path);
+      await host.registry.prewarm('debian', { count: 2 });
+      await host.registry.snapshotSlot('vm-1', 'good');
+      const state = join(host.clonesDir, '.microvm-rootfs');
+      for (const place of ['sealed', 'pool']) await writeFile(join(state, place, 'a file'), 'x');
+      await mkdir(join(state, 'snapshots', 'aaa', 'SHA256SUMS'), { recursive: true });
+      expect(await host.registry.usage()).toMatchObject({ slots: 4 });
+      expect(await host.registry.readySlots()).toMatchObject([{ count: 2 }]);
+      const names: string[] = [];
+      try {
+        for await (const { name } of host.registry.snapshots()) names.push(name);
+      } catch {
+        // It tells of the folder in place of a manifest.
+      }
+      expect(names).toEqual(['good']);
     });
 
     test('close closes all else, and names what failed', async ({ skip }) => {

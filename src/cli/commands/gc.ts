@@ -2,8 +2,9 @@ import type { Command } from 'commander';
 import { type GcReport, RootfsError } from '../../index.js';
 import { type ListedId, namedIn, readIdList } from '../id-list.js';
 import { count, table } from '../output.js';
-import { inSession, type Session } from '../session.js';
+import { inSession, reported, type Session } from '../session.js';
 import { nameOfInput } from '../text-input.js';
+import { readable } from './ls.js';
 
 interface GcFlags {
   readonly keep?: string[];
@@ -41,8 +42,11 @@ Examples:
         const { registry, output, signal } = session;
         const dryRun = flags.yes !== true;
         const keep = await idsToKeep(session, flags);
-        const report = await session.during('looking at clones', () => registry.gc({ keep, dryRun, signal }));
+        const { report, throwIfFailed } = await reported(
+          session.during('looking at clones', () => registry.gc({ keep, dryRun, signal })),
+        );
         output.print({ dryRun, ...report }, () => text(report, dryRun));
+        throwIfFailed();
       }),
     );
 }
@@ -78,8 +82,10 @@ async function matched(
   lists: readonly List[],
   allowNoMatch: boolean,
 ): Promise<string[]> {
-  const existing: string[] = [];
-  for await (const { rawId } of registry.slots({ signal })) existing.push(rawId);
+  // What cannot be read stays, and the collection tells of it.
+  const { slots } = await readable(registry.slots({ signal }));
+  signal.throwIfAborted();
+  const existing = slots.map(({ rawId }) => rawId);
   const all = lists.flatMap(({ ids }) => ids);
   const named = namedIn(all, existing);
   for (const { name, ids } of lists) {

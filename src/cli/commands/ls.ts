@@ -49,7 +49,9 @@ Examples:
 }
 
 /** What cannot be read is thrown behind all others, which are printed. */
-async function readable(slots: AsyncIterable<SlotInfo>): Promise<{ slots: SlotInfo[]; failure?: unknown }> {
+export async function readable(
+  slots: AsyncIterable<SlotInfo>,
+): Promise<{ slots: SlotInfo[]; failure?: unknown }> {
   const found: SlotInfo[] = [];
   try {
     for await (const slot of slots) found.push(slot);

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { RecoverReport } from '../../index.js';
 import { details } from '../output.js';
-import { inSession } from '../session.js';
+import { inSession, reported } from '../session.js';
 
 export function addRecover(program: Command): void {
   program
@@ -20,8 +20,11 @@ Example:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const report = await session.during('recovering', () => registry.recover({ signal }));
+        const { report, throwIfFailed } = await reported(
+          session.during('recovering', () => registry.recover({ signal })),
+        );
         output.print(report, () => text(report));
+        throwIfFailed();
       }),
     );
 }

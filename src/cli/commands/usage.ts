@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { UsageReport } from '../../index.js';
 import { count, table } from '../output.js';
-import { inSession } from '../session.js';
+import { inSession, reported } from '../session.js';
 import { formatSize } from '../sizes.js';
 
 export function addUsage(program: Command): void {
@@ -21,8 +21,11 @@ Example:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const usage = await session.during('measuring', () => registry.usage({ signal }));
-        output.print(usage, () => text(usage));
+        const { report, throwIfFailed } = await reported(
+          session.during('measuring', () => registry.usage({ signal })),
+        );
+        output.print(report, () => text(report));
+        throwIfFailed();
       }),
     );
 }

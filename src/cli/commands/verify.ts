@@ -3,7 +3,7 @@ import type { Snapshot, VerifyReport } from '../../index.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
 import { Told } from '../report-error.js';
-import { inSession, type Session } from '../session.js';
+import { inSession, reported, type Session } from '../session.js';
 
 interface VerifyFlags {
   readonly withClones?: boolean;
@@ -34,10 +34,11 @@ Examples:
         const { registry, output, signal } = session;
         if (names.length > 0) return verifySnapshots(session, names);
         const clones = flags.withClones === true;
-        const report = await session.during('verifying', (onProgress) =>
-          registry.verify({ clones, signal, onProgress }),
+        const { report, throwIfFailed } = await reported(
+          session.during('verifying', (onProgress) => registry.verify({ clones, signal, onProgress })),
         );
         output.print(report, () => text(report));
+        throwIfFailed();
         if (report.differences.length > 0) throw new Told(EXIT.failed);
       }),
     );
