@@ -52,7 +52,7 @@ import {
 } from './system/arguments.js';
 import { Background } from './system/background.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
-import { asRootfsError, RootfsError } from './system/errors.js';
+import { asRootfsError, closedError, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { Failures } from './system/failures.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
@@ -137,6 +137,7 @@ export class RootfsRegistry {
   readonly #snapshotPulls: PullFolder;
   readonly #chunks: KnownChunks;
   readonly #disks: KnownDisks;
+  #isClosed = false;
   readonly #digests: DigestStore;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
@@ -289,6 +290,7 @@ export class RootfsRegistry {
    * has to be computed first.
    */
   async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
+    this.#requireOpen();
     const located = this.#catalog.located(name);
     requireKnownKeys('options', options, ['force', 'signal']);
     const force = optionalBoolean('force', options.force) ?? false;
@@ -458,6 +460,7 @@ export class RootfsRegistry {
    * call {@link prewarm} beforehand.
    */
   cloneForVmSync(vmId: string, stack: string, options: CloneOptions = {}): VmRootfs {
+    this.#requireOpen();
     const request = this.#request(vmId, stack, options);
     return tracedSync(aboutClone(request), () => this.#cloner.cloneSync(request));
   }
@@ -493,7 +496,7 @@ export class RootfsRegistry {
   /**
    * Keeps `count` ready slots of a stack from now on, so that a clone with the same size, owner and mode is only a
    * rename (`pooled: true`). The pool is refilled in the background when half of it is gone. Without `count` the
-   * template is only hashed and sealed. With `count: 0` a pool that this registry kept is given up as well. Resolves
+   * template is only hashed and sealed. With `count: 0` such ready slots are discarded, of all processes. Resolves
    * when the slots are ready. Where clones are copies, each ready slot takes the space of a copy.
    *
    * Rejects like {@link cloneForVmWithSize}.
@@ -535,12 +538,19 @@ export class RootfsRegistry {
    * packed. The channel `microvm-rootfs:packing` of `node:diagnostics_channel` tells what became of each that was.
    */
   async sealedImages(): Promise<SealedImageInfo[]> {
+    this.#requireOpen();
     return this.#sealed.images.list();
   }
 
   /** Returns the ready slots in the pool, of all processes, sorted by stack and size. */
   async readySlots(): Promise<ReadySlots[]> {
+    this.#requireOpen();
     return readySlots(this.#folder);
+  }
+
+  /** For calls that may come to an answer without the clones folder, which knows by itself. */
+  #requireOpen(): void {
+    if (this.#isClosed) throw closedError();
   }
 
   /** Removes what was made from an earlier state of a template, unless a VM has it. */
@@ -605,6 +615,7 @@ export class RootfsRegistry {
    * with `refuseInUse`, `SLOT_IN_USE`.
    */
   async release(vmId: string, options: ReleaseOptions = {}): Promise<boolean> {
+    this.#requireOpen();
     const vm = parseVmId(vmId);
     requireKnownKeys('options', options, ['durable', 'refuseInUse']);
     optionalBoolean('durable', options.durable);
@@ -619,6 +630,7 @@ export class RootfsRegistry {
    * call rejects with the first such error once everything else is done.
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
+    this.#requireOpen();
     const { recover } = await import('./upkeep/recover.js');
     const signal = signalOf('recovering the clones folder', options);
     try {
@@ -654,6 +666,7 @@ export class RootfsRegistry {
    * Rejects with `INVALID_ARGUMENT` and `INVALID_VM_ID`, before anything is released.
    */
   async gc(options: GcOptions): Promise<GcReport> {
+    this.#requireOpen();
     requireKnownKeys('options', options, ['keep', 'dryRun', 'signal']);
     const { keep } = options;
     if (typeof keep !== 'object' || keep === null || !(Symbol.iterator in keep)) {
@@ -675,6 +688,7 @@ export class RootfsRegistry {
    * nothing.
    */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    this.#requireOpen();
     requireKnownKeys('options', options, ['clones', 'signal', 'onProgress']);
     optionalBoolean('clones', options.clones);
     optionalFunction('onProgress', options.onProgress);
@@ -692,6 +706,7 @@ export class RootfsRegistry {
    * @example for await (const { rawId, stack, sizeBytes } of registry.slots()) console.log(rawId, stack, sizeBytes);
    */
   async *slots(options: Abortable = {}): AsyncGenerator<SlotInfo, void, undefined> {
+    this.#requireOpen();
     const signal = signalOf(`listing slots in ${this.config.clonesDir}`, options);
     yield* listSlots(this.#folder, this.#names, signal, this.#templateBytes);
   }
@@ -712,6 +727,7 @@ export class RootfsRegistry {
    * about 10 µs per image, and more for images with many extents.
    */
   async usage(options: Abortable = {}): Promise<UsageReport> {
+    this.#requireOpen();
     const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
     const { usage } = await import('./upkeep/usage.js');
     return usage(this.#folder, this.#names, await this.#catalog.templates(signal), signal);
@@ -796,6 +812,7 @@ export class RootfsRegistry {
 
   /** Yields the complete snapshots, in no particular order. Reads only their manifests. */
   async *snapshots(): AsyncGenerator<Snapshot, void, undefined> {
+    this.#requireOpen();
     yield* this.#snapshots.list();
   }
 
@@ -804,6 +821,7 @@ export class RootfsRegistry {
    * `SNAPSHOT_NOT_FOUND` and `INVALID_SNAPSHOT_NAME`.
    */
   async verifySnapshot(name: string, options: HashOptions = {}): Promise<Snapshot> {
+    this.#requireOpen();
     requireKnownKeys('options', options, ['signal', 'onProgress']);
     optionalFunction('onProgress', options.onProgress);
     const signal = optionalSignal(`verifying snapshot ${name}`, options.signal);
@@ -848,6 +866,7 @@ export class RootfsRegistry {
    * snapshot.
    */
   async removeSnapshot(name: string): Promise<boolean> {
+    this.#requireOpen();
     return this.#snapshots.remove(name);
   }
 
@@ -861,6 +880,7 @@ export class RootfsRegistry {
 
   /** Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#pool.close();
     this.#sealed.packer.stop();
     const failures: unknown[] = [];

@@ -15,9 +15,9 @@ const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/;
 const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>]+/;
 
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
-export async function readIdList(path: string): Promise<ListedId[]> {
+export async function readIdList(path: string, signal?: AbortSignal): Promise<ListedId[]> {
   const name = nameOfInput(path);
-  return (await readText(path))
+  return (await readText(path, signal))
     .split(LINE_END)
     .map((line, i) => ({ id: visible(line), where: `line ${i + 1} of ${name}` }))
     .filter(({ id }) => id !== '')

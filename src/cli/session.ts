@@ -1,5 +1,5 @@
 // What every command gets: a registry on the configured folders, the output, and a signal that ends it.
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { type RootfsConfig, RootfsError, RootfsRegistry } from '../index.js';
 import { type ConfigFlags, effectiveConfig } from './config-file.js';
@@ -74,6 +74,7 @@ export async function inSession(command: Command, work: (session: Session) => Pr
     const session = new Session(await effectiveConfig(flags, process.env), flags, interruption.signal);
     const { templateDir, clonesDir } = session.config;
     const missing = [templateDir, clonesDir].filter((path) => !existsSync(path));
+    warnOfRoot([templateDir, clonesDir]);
     const worked = await settled(work(session));
     // A misspelt folder would otherwise go unnoticed.
     if (worked.status === 'fulfilled')
@@ -83,6 +84,21 @@ export async function inSession(command: Command, work: (session: Session) => Pr
     for (const outcome of [worked, closed]) if (outcome.status === 'rejected') throw outcome.reason;
   } finally {
     interruption.dispose();
+  }
+}
+
+/** What root makes in another user's folder is root's, and that user's own process cannot change it. */
+function warnOfRoot(folders: readonly string[]): void {
+  if (process.geteuid?.() !== 0) return;
+  for (const path of folders) {
+    const uid = statSync(path, { throwIfNoEntry: false })?.uid ?? 0;
+    if (uid === 0) continue;
+    process.emitWarning(
+      `${path} belongs to user ${uid}, and what root makes in it is root's: that user's own program may not be able ` +
+        `to change or remove it. Run this as that user: setpriv --reuid ${uid}, or sudo -u '#${uid}'`,
+      { code: 'MICROVM_ROOTFS_ROOT' },
+    );
+    return;
   }
 }
 

@@ -1,5 +1,6 @@
 // Reads text from people and other programs: settings and lists of ids. Refuses what it can't decode for certain.
 import { readFile } from 'node:fs/promises';
+import { addAbortSignal } from 'node:stream';
 import { buffer as bytesOf } from 'node:stream/consumers';
 import { RootfsError } from '../index.js';
 
@@ -12,14 +13,19 @@ export function nameOfInput(path: string): string {
  * The text of a file; `-` is standard input. UTF-8, or UTF-16 with a byte-order mark. Throws `INVALID_ARGUMENT` for
  * anything else, and the system's code if the file can't be read.
  */
-export async function readText(path: string): Promise<string> {
-  return decode(nameOfInput(path), path === '-' ? await bytesOf(process.stdin) : await read(path));
+export async function readText(path: string, signal?: AbortSignal): Promise<string> {
+  return decode(nameOfInput(path), path === '-' ? await readInput(signal) : await read(path, signal));
 }
 
-async function read(path: string): Promise<Buffer> {
+function readInput(signal: AbortSignal | undefined): Promise<Buffer> {
+  return bytesOf(signal === undefined ? process.stdin : addAbortSignal(signal, process.stdin));
+}
+
+async function read(path: string, signal: AbortSignal | undefined): Promise<Buffer> {
   try {
-    return await readFile(path);
+    return await readFile(path, { ...(signal === undefined ? {} : { signal }) });
   } catch (error) {
+    signal?.throwIfAborted();
     const { code, errno, syscall } = error as NodeJS.ErrnoException;
     throw new RootfsError(code ?? 'EIO', `reading ${path}: ${(error as Error).message}`, {
       errno,

@@ -6,7 +6,7 @@ import { access, chmod, mkdir, rename, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
-import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
+import { asRootfsError, closedError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { STATE_FOLDER } from '../system/folders-overlap.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
@@ -262,7 +262,7 @@ export class ManagedFolder {
   }
 
   #ensureOpen(): OpenFolder | Promise<OpenFolder> {
-    if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
+    if (this.#closed) throw closedError();
     if (this.#open !== undefined) return this.#open;
     this.#opening ??= this.#beforeOpened()
       .then(() => openFolder(this.path, this.#what))

@@ -95,6 +95,10 @@ export class RootfsError extends Error {
   }
 }
 
+export function closedError(): RootfsError {
+  return new RootfsError('CLOSED', 'the registry was closed: make a new one');
+}
+
 /** The error of a call that its signal ended. */
 export function abortError(what: string, signal: AbortSignal): RootfsError {
   return new RootfsError('ABORT_ERR', `${what} was aborted`, { cause: signal.reason });

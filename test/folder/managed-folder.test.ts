@@ -5,6 +5,7 @@ import { mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/pr
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import type { RootfsRegistry } from '../../src/index.js';
 import { type ChildOptions, exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
@@ -131,6 +132,21 @@ describe('close()', () => {
     await rejection(host.registry.prewarm('debian', { count: 1 }), 'CLOSED');
     await rejection(host.registry.release('vm-0'), 'CLOSED');
     await rejection(host.registry.recover(), 'CLOSED');
+    const calls: readonly ((registry: RootfsRegistry) => Promise<unknown>)[] = [
+      (registry) => registry.removeStack('nothing'),
+      (registry) => registry.sealedImages(),
+      (registry) => registry.readySlots(),
+      (registry) => registry.release('nothing'),
+      (registry) => registry.gc({ keep: [] }),
+      (registry) => registry.verify(),
+      (registry) => registry.usage(),
+      (registry) => registry.slots().next(),
+      (registry) => registry.snapshots().next(),
+      (registry) => registry.verifySnapshot('nothing'),
+      (registry) => registry.removeSnapshot('nothing'),
+      async (registry) => registry.cloneForVmSync('vm-1', 'debian', WRITABLE),
+    ];
+    for (const call of calls) await rejection(call(host.registry), 'CLOSED');
     const [one] = await host.registry.cloneMany([{ vmId: 'vm-1', stack: 'debian', options: WRITABLE }]);
     expect(one).toMatchObject({ status: 'rejected', reason: { code: 'CLOSED' } });
     expect(await sessions(host)).toEqual([]);

@@ -182,6 +182,18 @@ test('a folder of another user hides no slot: it is told of when all others were
   expect(listing.code).not.toBe(0);
 });
 
+test('the command warns root of folders that belong to another user', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  await mkdir(host.clonesDir, { recursive: true });
+  expect((await cli(host, ['ls'])).stderr).toBe('');
+  await chown(host.clonesDir, 4711, 4711);
+  const { code, stderr } = await cli(host, ['ls']);
+  expect(stderr).toContain(`${host.clonesDir} belongs to user 4711`);
+  expect(code).toBe(0);
+});
+
 /** A folder that this user may write to, and in which the clones folder is still to be made. */
 async function folderFor(host: Host, uid: number): Promise<string> {
   const folder = `${host.root}/of-${uid}`;

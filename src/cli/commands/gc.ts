@@ -67,7 +67,8 @@ async function idsToKeep(session: Session, flags: GcFlags): Promise<string[]> {
   const lists: List[] = [];
   if (keep !== undefined)
     lists.push({ name: '--keep', ids: keep.map((id) => ({ id, where: 'an id of --keep' })) });
-  if (keepFile !== undefined) lists.push({ name: nameOfInput(keepFile), ids: await readIdList(keepFile) });
+  if (keepFile !== undefined)
+    lists.push({ name: nameOfInput(keepFile), ids: await readIdList(keepFile, session.signal) });
   return matched(session, lists, flags.allowNoMatch === true);
 }
 
