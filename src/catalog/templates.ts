@@ -287,6 +287,12 @@ async function open(path: string, round = 1): Promise<OpenedSource | undefined> 
         },
       );
     }
+    if (failedWith(error, 'ELOOP') || failedWith(error, 'ENAMETOOLONG')) {
+      throw new RootfsError('TEMPLATE_INVALID', `template ${path} is a link that leads nowhere; remove it`, {
+        path,
+        cause: error,
+      });
+    }
     throw asRootfsError(`opening template ${path}`, error);
   }
 }

@@ -28,6 +28,13 @@ test('skipped: folders without an image, plain files, dot-folders, undecodable n
   await mkdir(join(host.templateDir, 'image-is-a-folder', 'rootfs.ext4'), { recursive: true });
   await mkdir(join(host.templateDir, 'dangling'));
   await symlink('nowhere', host.template('dangling'));
+  for (const [name, target] of [
+    ['loop', 'rootfs.ext4'],
+    ['long', 'x'.repeat(300)],
+  ] as const) {
+    await mkdir(join(host.templateDir, name));
+    await symlink(target, host.template(name));
+  }
   expect((await host.registry.stacks()).map(({ name }) => name)).toEqual(['debian']);
 });
 

@@ -1,12 +1,13 @@
 // Processes that are not let do or see all that the kernel has: what is only an optimisation never fails a call.
 import { execFileSync } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
-import { MiB } from '../fixtures/images.js';
+import { MiB, pattern } from '../fixtures/images.js';
 import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
@@ -98,4 +99,31 @@ test('doctor says what it can without /proc', async ({ skip }) => {
     },
   );
   expect(JSON.parse(printed.toString())).toBeDefined();
+});
+
+test("without the id of this boot a copied slot is no one's to judge: it is refused, and stays", async ({
+  skip,
+}) => {
+  const reason = filesystemNamed('ext4').missing ?? lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed('ext4').path);
+  await host.addTemplate('debian', pattern(MiB));
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  await host.registry.drain();
+  // As a process of this boot leaves it that has not flushed it yet.
+  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'ascii')).trim();
+  await writeFile(join(host.slot('vm-1').path, 'rootfs.ext4.unsettled'), boot);
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     const told = (call) => call.then(() => 'no error', ({ code }) => code);
+     const { tornSlots } = await registry.recover();
+     console.log(tornSlots.length, await told(registry.cloneForVm('vm-1', 'debian', { writable: true })));
+     await registry.close();`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { under: NO_PROC },
+  );
+  expect([stdout, stderr]).toEqual(['0 SLOT_TORN\n', '']);
+  expect(await host.slotNames()).toEqual(['vm-1']);
+  expect((await host.anotherRegistry().recover()).tornSlots).toEqual([]);
+  expect((await host.registry.slot('vm-1'))?.health).toBe('whole');
 });

@@ -27,15 +27,19 @@ Examples:
       inSession(command, async (session) => {
         const { output, signal } = session;
         const files: Hashed[] = [];
-        for (const path of paths) {
-          const sha256 = await session.during(`hashing ${path}`, (onProgress) =>
-            hashFile(path, { signal, onProgress }),
-          );
-          const file = { path, sha256, sizeBytes: (await stat(path)).size };
-          files.push(file);
-          output.line(() => line(file));
+        try {
+          for (const path of paths) {
+            const sha256 = await session.during(`hashing ${path}`, (onProgress) =>
+              hashFile(path, { signal, onProgress }),
+            );
+            const file = { path, sha256, sizeBytes: (await stat(path)).size };
+            files.push(file);
+            output.line(() => line(file));
+          }
+        } finally {
+          // What was hashed is told, too, if a later file cannot be.
+          if (files.length > 0) output.print({ files }, () => '');
         }
-        output.print({ files }, () => '');
       }),
     );
 }
