@@ -9,7 +9,7 @@ import { readdir, stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
-import { failedWith } from '../system/errors.js';
+import { asRootfsError, failedWith } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
@@ -143,8 +143,12 @@ export class SealedFolder {
   async list(): Promise<SealedImageInfo[]> {
     if (await isMissing(this.path)) return [];
     const images: SealedImageInfo[] = [];
-    const failures = new Failures(new Task(`listing sealed images in ${this.path}`, undefined));
-    for (const key of await readdir(this.path)) {
+    const task = new Task(`listing sealed images in ${this.path}`, undefined);
+    const failures = new Failures(task);
+    const keys = await readdir(this.path).catch((error) => {
+      throw asRootfsError(task.what, error);
+    });
+    for (const key of keys) {
       const parts = partsOf(key);
       const path = `${this.path}/${key}`;
       const record = parts && (await failures.attempt(path, () => readRecord(path)));

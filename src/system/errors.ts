@@ -79,7 +79,8 @@ export class RootfsError extends Error {
   declare readonly path?: string;
   declare readonly dest?: string;
   /**
-   * What `gc`, `recover`, `verify` and `usage` have done or found all the same: what they resolve to otherwise.
+   * What `gc`, `recover`, `verify`, `usage`, `readySlots` and `sealedImages` have done or found although something
+   * failed: what they resolve to otherwise.
    */
   declare readonly report?: unknown;
 

@@ -93,9 +93,10 @@ export async function verify(
         check.found ?? (await failures.attempt(check.path, () => whatItIs(task, check, e2fsckBin, progress)));
       const { kind, path, expected, sizeBytes } = check;
       before += sizeBytes;
-      if (found === IN_USE) continue;
+      // Undefined: it could not be read.
+      if (found === IN_USE || found === undefined) continue;
       read.push(check);
-      if (found !== undefined && found !== expected) differences.push({ kind, path, expected, found });
+      if (found !== expected) differences.push({ kind, path, expected, found });
     }
     onProgress?.({ bytesDone: bytesTotal, bytesTotal });
     const count = (kind: Difference['kind']) => read.filter((check) => check.kind === kind).length;
