@@ -196,7 +196,8 @@ export class Pool {
         if (await isWhole(join(this.#path, name), line.key)) {
           line.ready.push(name);
         } else {
-          await this.#discard(folder.handle, name);
+          // What is of no use, and cannot be removed either, keeps nobody from filling the pool: recover() tells of it.
+          await this.#discard(folder.handle, name).catch(() => {});
           this.#folder.sweepInBackground();
         }
       }

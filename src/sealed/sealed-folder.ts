@@ -118,7 +118,8 @@ export class SealedFolder {
     for (const key of await readdir(this.path)) {
       const parts = partsOf(key);
       const path = `${this.path}/${key}`;
-      const record = parts === undefined ? undefined : await readRecord(path);
+      // One that cannot be read counts for nothing, and keeps the others within the budget.
+      const record = parts && (await readRecord(path).catch(() => undefined));
       if (parts === undefined || record === undefined) continue;
       if (!parts.packed && record.template.sizeBytes === parts.sizeBytes) continue;
       await this.#touchIfUsed(parts.sha256, parts.sizeBytes, path);

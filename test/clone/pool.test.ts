@@ -372,3 +372,21 @@ test('a ready slot that cannot be taken keeps no VM from a slot', async ({ skip 
     execFileSync('chattr', ['-i', ...ready]);
   }
 });
+
+test('what is of no use and cannot be removed keeps nobody from filling the pool', async ({ skip }) => {
+  const reason = filesystemNamed('XFS').missing ?? lacksRoot() ?? lacks('chattr');
+  if (reason !== undefined) skip(reason);
+  const host = await prewarmed(filesystemNamed('XFS').path, 1);
+  const [ready] = await readySlots(host);
+  const path = join(host.clonesDir, '.microvm-rootfs/pool', ready as string);
+  await truncate(join(path, 'rootfs.ext4.sha256'), 0);
+  execFileSync('chattr', ['+i', path]);
+  try {
+    const other = host.anotherRegistry();
+    await other.prewarm('debian', { count: 2 });
+    expect(await other.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ pooled: true });
+    await other.close();
+  } finally {
+    execFileSync('chattr', ['-i', path]);
+  }
+});
