@@ -107,8 +107,11 @@ function requireKind({ reference, isWanted }: ArtifactRequest, artifact: Artifac
 function describeKind({ artifactType, layers }: Artifact, { repository }: Reference): string {
   if (artifactType === STACK_TYPE) return 'a stack, not a snapshot: pull it with pullStack';
   if (artifactType === SNAPSHOT_TYPE) return 'a snapshot, not a stack: pull it with pullSnapshot';
+  const type = artifactType || 'unknown';
+  if (layers.length === 1)
+    return `of type ${type}, no snapshot: if its layer is a disk, pull it with pullStack`;
   return (
-    `of type ${artifactType || 'unknown'}, with ${layers.length} layers: no stack, no snapshot, no single disk; ` +
+    `of type ${type}, with ${layers.length} layers: no stack, no snapshot, no single disk; ` +
     `for a container image use publishStack('${repository}', 'docker://…')`
   );
 }
