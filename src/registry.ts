@@ -52,7 +52,7 @@ import {
 } from './system/arguments.js';
 import { Background } from './system/background.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
-import { asRootfsError, closedError, RootfsError } from './system/errors.js';
+import { asRootfsError, closedError, hasCode, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { Failures } from './system/failures.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
@@ -520,14 +520,18 @@ export class RootfsRegistry {
     const make: MakeReady = (key, prefix) =>
       this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
     for (let round = 1; ; round++) {
-      const template = await this.#cloner.warmUp(request, pack ?? false);
-      if (count === undefined) return;
-      const key = poolKey(request, template);
+      let template: Template | undefined;
       try {
+        template = await this.#cloner.warmUp(request, pack ?? false);
+        if (count === undefined) return;
+        const key = poolKey(request, template);
         return await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
       } catch (error) {
-        // Ready slots of a template that was replaced meanwhile serve nobody.
-        if (round < PREWARM_ROUNDS && (await isOutdated(template))) continue;
+        // It was replaced before it was sealed, or while the pool was filled: ready slots of it would serve nobody.
+        const wasReplaced =
+          template === undefined ? hasCode(error, 'TEMPLATE_CHANGED') : await isOutdated(template);
+        if (round < PREWARM_ROUNDS && wasReplaced) continue;
+        if (template === undefined) throw error;
         throw asRootfsError(`making ready slots of ${request.templatePath}`, error);
       }
     }

@@ -274,6 +274,8 @@ Napi::Value fork_slot(const Napi::CallbackInfo& info) {
   Napi::Object object = info[5].As<Napi::Object>();
   ForkRequest request = {to_string(info[1]),
                          to_string(info[2]),
+                         to_string(info[6]),
+                         info[7].IsUndefined() ? 0 : to_size(info[7]),
                          {to_string(info[3]), to_string(info[4]), ""},
                          to_owner_and_mode(object),
                          to_bool(object.Get("durable"))};

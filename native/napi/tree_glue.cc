@@ -60,6 +60,7 @@ class ReadFacts {
   Napi::Value result(Napi::Env env) {
     Napi::ArrayBuffer numbers = Napi::ArrayBuffer::New(env, facts_.size() * kNumbers * sizeof(int64_t));
     Napi::Array texts = Napi::Array::New(env, facts_.size());
+    if (numbers.IsEmpty() || texts.IsEmpty()) return {};  // a worker that is being ended
     auto* next = static_cast<int64_t*>(numbers.Data());
     for (uint32_t i = 0; i < facts_.size(); i++) {
       const FileFacts& facts = facts_[i];

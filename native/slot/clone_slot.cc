@@ -29,7 +29,8 @@ Error siblings_unchanged(const SlotPlan& plan, bool* unchanged) {
   for (const ExpectedFile& file : plan.siblings) {
     FileInfo info;
     Error error = look_at(file.path, &info, unchanged);
-    *unchanged = *unchanged && info.identity.same_state(file.identity);
+    // With the ctime: a second name must not hide that somebody wrote to it.
+    *unchanged = *unchanged && info.identity.unchanged(file.identity);
     if (!*unchanged) return error;
   }
   return {};
@@ -50,12 +51,13 @@ Error mark_stamp(int folder_fd, const std::string& path) {
 
 // A ready slot that needs a file with its raw id gets it in this session's folder, where nobody else can take the slot
 // meanwhile. The raw id is flushed: the stamp may have reached the disk long ago, without its mark.
-Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) {
+Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable, bool* taken_out) {
   const std::string taken = managed.next_name();
   const std::string path = join(managed.session_path(), taken);
   Fd folder;
   Error error = rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.session_fd(),
                                       taken.c_str(), join(managed.place_path(Place::kPool), name.ready), path);
+  *taken_out = error.ok();
   if (!error.ok()) return error;
   error = open_folder_at(managed.session_fd(), taken.c_str(), path, &folder);
   if (error.ok()) error = mark_stamp(folder.get(), path);
@@ -70,12 +72,13 @@ Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable) 
 // immutable, or another user's) must not keep the VM from a slot that is made for it.
 Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable, CloneStatus* status, bool* taken) {
   if (name.ready.empty()) return {};
+  bool taken_out = false;
   Error error = !name.raw_id.empty()
-                    ? take_and_name(managed, name, durable)
+                    ? take_and_name(managed, name, durable, &taken_out)
                     : rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.clones_fd(),
                                             name.slot.c_str(), join(managed.place_path(Place::kPool), name.ready),
                                             managed.slot_path(name.slot));
-  if (!error.ok() && !error.is(EEXIST)) return {};
+  if (!error.ok() && !error.is(EEXIST)) return taken_out ? error : Error();
   *taken = true;
   *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
   return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()).after_change() : Error();

@@ -1,6 +1,7 @@
 #include "slot/file_copy.h"
 
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "system/errno_policy.h"
@@ -36,7 +37,12 @@ Error FileCopy::create() {
 }
 
 Error FileCopy::create_with_hidden_name() {
-  temporary_ = "." + name_ + "." + decimal(static_cast<uint64_t>(getpid())) + ".tmp";
+  // Neither as long as the name may be, nor what a killed process with this one's id has left.
+  uint64_t random = 0;
+  if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
+    return Error::last("getrandom", dest_);
+  }
+  temporary_ = ".microvm-rootfs-" + hexadecimal(random) + ".tmp";
   Error error = create_file_at(folder_->fd(), temporary_.c_str(), 0600, join(folder_->path(), temporary_), &file_);
   if (!error.ok()) temporary_.clear();
   return error;

@@ -12,9 +12,12 @@ bool is_digest(const std::string& text) {
 bool is_absent(const SmallFile& file) { return file.state == SmallFile::State::kAbsent; }
 
 // Whether the slot has exactly the files that this library gives a slot. TypeScript judges every other slot.
-bool is_plain(const SlotState& slot, const std::string& raw_id) {
+bool is_plain(const SlotState& slot, const ForkRequest& request) {
+  const std::string& raw_id = request.from_raw_id;
   const bool own_id = is_absent(slot.raw_id) == raw_id.empty() && slot.raw_id.contents == raw_id;
-  const bool own_size = is_absent(slot.size_stamp) || slot.size_stamp.contents == decimal(slot.image.identity.size);
+  const bool own_size = is_absent(slot.size_stamp) ? slot.stamp.contents == request.template_sha256 &&
+                                                         slot.image.identity.size == request.template_size
+                                                   : slot.size_stamp.contents == decimal(slot.image.identity.size);
   return own_id && own_size && slot.image.is_regular() && is_digest(slot.stamp.contents) &&
          is_absent(slot.new_size_stamp) && is_absent(slot.unsettled) && slot.stack.state != SmallFile::State::kUnusable;
 }
@@ -24,7 +27,7 @@ bool is_plain(const SlotState& slot, const std::string& raw_id) {
 Error fork_slot(const Ref<ManagedFolder>& managed, const ForkRequest& request, SlotState* parent, CloneStatus* status) {
   *status = CloneStatus::kCopyNeeded;
   Error error = read_slot(*managed, request.from, Look::kStamps, parent);
-  if (!error.ok() || !is_plain(*parent, request.from_raw_id)) return error;
+  if (!error.ok() || !is_plain(*parent, request)) return error;
   SlotPlan plan;
   plan.template_path = join(managed->slot_path(request.from), kImage);
   Ref<Source> image;

@@ -14,6 +14,10 @@ namespace microvm {
 struct ForkRequest {
   std::string from;
   std::string from_raw_id;  // if sanitising changed it
+  // The digest of the parent's template, and its size, which an image without a size stamp must have. Without them one
+  // trip is not enough for such an image.
+  std::string template_sha256;
+  uint64_t template_size = 0;
   SlotName name;
   OwnerAndMode owner_and_mode;
   bool durable = false;

@@ -7,6 +7,7 @@
 #include "slot/take_out.h"
 #include "system/errno_policy.h"
 #include "system/file.h"
+#include "system/guarded_folder.h"
 #include "system/lock.h"
 #include "system/reflink.h"
 #include "system/rename.h"
@@ -16,11 +17,18 @@ namespace microvm {
 namespace {
 
 constexpr const char* kSpare = "spare";
+constexpr int kRounds = 100;
 
 // A budget of 0 does not say whether the folder is gone: it may have run out just then.
 bool is_gone(int folder_fd, const char* name) {
   FileInfo info;
   return stat_at(folder_fd, name, Follow::kNo, name, &info).is(ENOENT);
+}
+
+// Whether the open folder still has this name.
+bool has_name(int fd, int folder_fd, const char* name) {
+  FileInfo info;
+  return stat_fd(fd, name, &info).ok() && is_named(folder_fd, name, info.identity);
 }
 
 }  // namespace
@@ -94,7 +102,11 @@ Error ManagedFolder::borrow_spare(Error no_space) {
 
 Error ManagedFolder::lock_spare() {
   Error error = open_folder_at(state_.get(), kSpare, spare_path_, &spare_);
-  return error.ok() ? try_lock(spare_.get(), spare_path_) : error;
+  if (error.ok()) error = try_lock(spare_.get(), spare_path_);
+  if (error.ok() && !has_name(spare_.get(), state_.get(), kSpare)) {
+    error = Error::of(ENOENT, "openat", spare_path_);
+  }
+  return error;
 }
 
 Error ManagedFolder::empty_spare() {
@@ -110,8 +122,14 @@ Error ManagedFolder::empty_spare() {
   return reader.error();
 }
 
+bool ManagedFolder::is_session_there() const {
+  const bool is_spare = session_path_ == spare_path_;
+  return is_spare ? has_name(session_.get(), state_.get(), kSpare)
+                  : has_name(session_.get(), staging_.get(), session_name_.c_str());
+}
+
 Error ManagedFolder::make_session() {
-  for (;;) {
+  for (int round = 1;; round++) {
     uint64_t random = 0;
     if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
       return Error::last("getrandom", staging_path_);
@@ -119,7 +137,8 @@ Error ManagedFolder::make_session() {
     session_name_ = hexadecimal(static_cast<uint64_t>(getpid())) + '-' + hexadecimal(random);
     session_path_ = join(staging_path_, session_name_);
     Error error = make_folder_at(staging_.get(), session_name_.c_str(), 0700, session_path_, &session_);
-    if (error.is(ENOENT)) continue;  // swept between mkdir and open
+    // Swept between mkdir and open; or staging itself was removed.
+    if (error.is(ENOENT) && round < kRounds) continue;
     if (error.ok()) error = lock(session_.get(), session_path_);
     if (!error.ok()) return error;
     FileInfo ours;
@@ -255,8 +274,9 @@ Error ManagedFolder::leave() {
   Error error = put_back_strays(*this, session_.get(), session_path_);
   if (!error.ok() || session_path_ == spare_path_) return error;
   // The first session to end leaves its folder as the spare one, for a session that starts without space for its own.
+  // One that is there stays: another process may be working in it.
   FolderReader reader(session_.get(), session_path_);
-  if (reader.next() == nullptr &&
+  if (reader.next() == nullptr && is_gone(state_.get(), kSpare) &&
       rename_folder_to_free(staging_.get(), session_name_.c_str(), state_.get(), kSpare, session_path_, spare_path_)
           .ok()) {
     return {};

@@ -69,6 +69,8 @@ class ManagedFolder final : public Shared {
 
   // False on a disk that is too full for a session of our own: then slots can be looked at and released, no more.
   bool has_session() const { return static_cast<bool>(session_); }
+  // False if somebody removed its folder, while it is open.
+  bool is_session_there() const;
 
   // A name that no other object of this session has.
   std::string next_name();

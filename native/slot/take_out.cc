@@ -82,6 +82,8 @@ Error rename_to_trash(ManagedFolder& managed, const std::string& slot, const Ide
   if (!managed.has_session()) return Error::of(ENOSPC, "renameat2", managed.slot_path(slot));
   const std::string taken = record_of(managed, slot, expected);
   Error error = take_out(managed, Place::kTop, slot, taken);
+  // The slot is gone, unless it is our own folder that was removed.
+  if (error.is(ENOENT) && !managed.is_session_there()) return error;
   // The second: another process took the slot out by mistake, and is about to put it back.
   if (error.is(ENOENT) || error.is(EEXIST)) return {};
   return error.ok() ? trash_if_meant(managed, slot, taken, expected, trashed) : error;

@@ -38,7 +38,8 @@ bool adopt_project(int from_fd, const char* name, int to_fd) {
     FileInfo kind;
     const bool regular =
         open_file_at(fd.get(), file, file, &inner).ok() && stat_fd(inner.get(), file, &kind).ok() && kind.is_regular();
-    if (regular) (void)set_project(inner.get(), to, false);
+    // A file with other names may be a template. The rename needs the folder's project only.
+    if (regular && kind.identity.links == 1) (void)set_project(inner.get(), to, false);
   }
   return set_project(fd.get(), to, true);
 }

@@ -352,6 +352,9 @@ export interface NativeAddon {
     slot: string,
     rawId: string | undefined,
     options: Pick<SlotPlan, 'owner' | 'mode' | 'durable'>,
+    /** The digest and the size of the template, which an image without a size stamp must have. */
+    templateSha256: string | undefined,
+    templateBytes: number | undefined,
   ): Promise<NativeFork>;
   /** `sha256` is there when a packed copy is done. */
   copyStep(

@@ -107,6 +107,8 @@ export class Catalog {
 
   /** Null if there is no such stack, undefined if its digest is not known. Reads no template. */
   async digestNow(stack: string): Promise<string | null | undefined> {
+    // What a slot says of its stack may be anything.
+    if (!isStackName(stack)) return undefined;
     const path = this.templatePath(parseStackName(stack));
     const known = (await this.#templates.known([path], undefined)).get(path);
     if (known !== undefined) return known.sha256;

@@ -130,12 +130,19 @@ export class Templates {
     const { source, filesystem } = opened;
     const { identity } = opened.info;
     const file: LocatedFile = { path, identity, filesystem };
-    const known = this.#current(file) ?? (await this.#learnt([file]))[0];
+    const task = new Task(`hashing template ${path}`, signal);
+    let known: Template | undefined;
+    try {
+      known = this.#current(file) ?? (await this.#learnt([file]))[0];
+      if (known === undefined) task.checkAborted();
+    } catch (error) {
+      native().dispose(source);
+      throw error;
+    }
     if (known !== undefined) {
       this.#keepOpen(path, source);
       return known;
     }
-    const task = new Task(`hashing template ${path}`, signal);
     // Another file under the same path has another digest.
     const { device, inode, sizeBytes, mtimeNs, ctimeNs } = identity;
     const key = `${device} ${inode} ${sizeBytes} ${mtimeNs} ${ctimeNs} ${path}`;

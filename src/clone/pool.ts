@@ -45,7 +45,8 @@ const RECORD_BYTES_LIMIT = 64 * 1024;
 const STAMP_BYTES_LIMIT = 128;
 
 interface Line {
-  readonly key: PoolKey;
+  /** Its template as it was last seen: the same bytes may have been put in its place. */
+  key: PoolKey;
   readonly prefix: string;
   readonly ready: string[];
   /** Names on disk that this process knows, including those it has taken. */
@@ -109,6 +110,7 @@ export class Pool {
   take(key: PoolKey): string | undefined {
     const line = this.#lineOf(key);
     if (line === undefined) return undefined;
+    line.key = key;
     const name = line.ready.pop();
     if (line.ready.length < line.count * LOW_MARK && line.filling === undefined) {
       const what = `filling the pool of ${key.template.path}`;
@@ -186,7 +188,11 @@ export class Pool {
       const there = new Set(await readdir(this.#path));
       const { template } = line.key;
       const record = recordName(template.sha256, tagOf(template.path));
-      if (!there.has(record)) await writeRecord(folder, join(this.#path, record), template);
+      const known = there.has(record)
+        ? await readPoolRecord(join(this.#path, record)).catch(() => undefined)
+        : undefined;
+      if (known === undefined || !(await isWanted(known)))
+        await writeRecord(folder, join(this.#path, record), template);
       // Forget those that another process took. One that this process takes meanwhile stays taken.
       const left = line.ready.filter((name) => there.has(name));
       line.ready.splice(0, line.ready.length, ...left);

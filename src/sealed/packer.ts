@@ -10,7 +10,7 @@ import { traced } from '../system/events.js';
 import { Task } from '../system/task.js';
 import type { SealedImage } from './open-images.js';
 import { type PackOutcome, packImage } from './pack-image.js';
-import { keyOf, partsOf, readRecord } from './seal-record.js';
+import { isSealed, keyOf, partsOf, readRecord } from './seal-record.js';
 import { openImage, type SealedFolder, sealedImage } from './sealed-folder.js';
 
 /** Published on the channel `microvm-rootfs:packing` for each packing decision about a sealed image. */
@@ -65,14 +65,14 @@ export class Packer {
     const task = new Task(`packing ${path}`, signal);
     return this.#folder.use(async (folder) => {
       const opened = await openImage(path);
-      const record = await readRecord(path);
-      // Another process may have packed it meanwhile.
-      if (opened === undefined || record === undefined) {
-        if (opened !== undefined) native().dispose(opened.source);
-        this.#sealed.open.close(parts.sha256, parts.sizeBytes);
-        return 'changed';
-      }
       try {
+        const record = await readRecord(path);
+        // Another process may have packed it meanwhile. One that somebody wrote to must not be sealed again.
+        if (opened === undefined || record === undefined || !isSealed(record, key, opened.info.identity)) {
+          this.#sealed.open.close(parts.sha256, parts.sizeBytes);
+          if (opened !== undefined && record !== undefined) await this.#sealed.discard(folder, key);
+          return 'changed';
+        }
         const image = sealedImage(key, false, opened, record);
         const dataBytes = opened.info.blocks * 512;
         const few = (image.extents ?? 0) <= FEW_EXTENTS;
@@ -89,7 +89,7 @@ export class Packer {
         await this.#sealed.keepBudget(folder, keyOf(parts.sha256, parts.sizeBytes, 'packed'));
         return outcome;
       } finally {
-        native().dispose(opened.source);
+        if (opened !== undefined) native().dispose(opened.source);
       }
     });
   }

@@ -34,7 +34,7 @@ export async function sealTemplate(
   known: string | undefined,
 ): Promise<Sealed> {
   const { identity } = info;
-  const outcome = await stage(task, folder, { source, identity, sealed: false });
+  const outcome = await inTurn(task, () => stage(folder, { source, identity, sealed: false }));
   try {
     // The digest is of the bytes in the sealed image, whatever happens to the template.
     const sha256 =
@@ -54,16 +54,24 @@ export async function sealTemplate(
   }
 }
 
-/** Makes, checks and publishes a grown variant of a sealed image. */
+/**
+ * Makes, checks and publishes a grown variant of a sealed image. Undefined if another process has published it, or the
+ * sealed image was closed while this waited for its turn.
+ */
 export async function sealGrown(
   task: Task,
   folder: OpenFolder,
-  base: CloneSource,
+  openBase: () => CloneSource | undefined,
   template: Template,
   sizeBytes: number,
   programs: GrowPrograms,
 ): Promise<SealRecord | undefined> {
-  const outcome = await stage(task, folder, base, { mode: 0o600, unhashed: true });
+  const outcome = await inTurn(task, async () => {
+    // Asked for now: many images at once close each other while they wait.
+    const base = openBase();
+    return base && stage(folder, base, { mode: 0o600, unhashed: true });
+  });
+  if (outcome === undefined) return undefined;
   const { staged, imagePath } = outcome;
   try {
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
@@ -79,24 +87,21 @@ export async function sealGrown(
   }
 }
 
-/** Reflinks if possible. Otherwise starts a copy, which packs and hashes on the way. */
+/** Reflinks if possible. Otherwise starts a copy, which packs and hashes on the way. In the task's turn. */
 function stage(
-  task: Task,
   folder: OpenFolder,
   { source, identity }: CloneSource,
   { mode = SEALED_MODE, unhashed = false } = {},
 ): Promise<Staged> {
-  return inTurn(task, () =>
-    native().stageImage(folder.handle, source, {
-      sidecars: [],
-      expected: identity,
-      rungs: RUNG.reflink | RUNG.copy,
-      packed: true,
-      unhashed,
-      mode,
-      durable: false,
-    }),
-  );
+  return native().stageImage(folder.handle, source, {
+    sidecars: [],
+    expected: identity,
+    rungs: RUNG.reflink | RUNG.copy,
+    packed: true,
+    unhashed,
+    mode,
+    durable: false,
+  });
 }
 
 /**

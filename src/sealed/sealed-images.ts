@@ -54,7 +54,8 @@ export class SealedImages {
   async ensure(template: Template, sizeBytes: number, signal: AbortSignal | undefined): Promise<SealedImage> {
     const { sha256, path } = template;
     const task = new Task(`sealing ${path} at ${sizeBytes} bytes`, signal);
-    return this.#sealing.join(keyOf(sha256, sizeBytes), task, (shared) =>
+    // Not with another path that has the same bytes: if that goes, this one is still there.
+    return this.#sealing.join(`${keyOf(sha256, sizeBytes)} ${path}`, task, (shared) =>
       this.#folder.use(async (folder) => {
         const open = this.images.open.get(sha256, sizeBytes);
         if (open !== undefined) return open;
@@ -106,13 +107,15 @@ export class SealedImages {
   ): Promise<SealedImage | undefined> {
     const { path, sha256 } = template;
     if (sizeBytes !== template.identity.sizeBytes) {
-      const base = await this.ensure(template, template.identity.sizeBytes, task.signal);
-      const record = await sealGrown(task, folder, base, template, sizeBytes, this.#programs);
+      const baseBytes = template.identity.sizeBytes;
+      await this.ensure(template, baseBytes, task.signal);
+      const openBase = () => this.images.open.get(sha256, baseBytes);
+      const record = await sealGrown(task, folder, openBase, template, sizeBytes, this.#programs);
       const grown =
         (await this.images.openNew(record)) ?? (await this.images.openSealed(folder, sha256, sizeBytes));
       if (grown === undefined) {
         // Another process may have removed the image that it was made from, which is open here.
-        this.images.open.close(sha256, template.identity.sizeBytes);
+        this.images.open.close(sha256, baseBytes);
         return undefined;
       }
       this.#background.start(`keeping the budget of ${this.images.path}`, () =>

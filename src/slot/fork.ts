@@ -5,6 +5,7 @@ import { type FileInfo, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn } from '../image/extents.js';
+import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, hasCode } from '../system/errors.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
@@ -59,6 +60,7 @@ async function forkUnwritten(
         const storedStack = state.stack || undefined;
         const stack = storedStack ?? (await names.firstWith(sourceSha256));
         const descent = { sourceSha256, sizeStamp, stack, storedStack };
+        if (sizeStamp === undefined) rememberParent(folder, from, sourceSha256, identity.sizeBytes);
         try {
           return await newSlot(task, folder, open, image, vm, descent, options);
         } catch (error) {
@@ -73,28 +75,56 @@ async function forkUnwritten(
   }
 }
 
+interface Parent {
+  readonly sha256: string;
+  readonly sizeBytes: number;
+}
+
+const PARENTS_LIMIT = 1024;
+
+/** Slots that were forked and had the size of their template, by folder name: the next fork is one trip. */
+const parents = new WeakMap<ManagedFolder, Map<string, Parent>>();
+
+function rememberParent(folder: ManagedFolder, { safe }: VmId, sha256: string, sizeBytes: number): void {
+  const known = parents.get(folder) ?? new Map<string, Parent>();
+  parents.set(folder, known);
+  known.set(safe, { sha256, sizeBytes });
+  dropOldest(known, PARENTS_LIMIT);
+}
+
 /** Undefined, with nothing created, unless the parent is clearly complete and can be reflinked. */
 async function forkInOneTrip(
   task: Task,
   { folder, names, from, vm, options }: Fork,
 ): Promise<DerivedRootfs | undefined> {
   const path = imagePath(folder, vm);
-  const [{ status, parent }, scattered] = await folder.use(({ handle }) =>
+  const parent = parents.get(folder)?.get(from.safe);
+  const [{ status, parent: now }, scattered] = await folder.use(({ handle }) =>
     reflinkInTurn(
       task,
-      () => native().forkSlot(handle, from.safe, rawIdToStore(from), vm.safe, rawIdToStore(vm), options),
+      () =>
+        native().forkSlot(
+          handle,
+          from.safe,
+          rawIdToStore(from),
+          vm.safe,
+          rawIdToStore(vm),
+          options,
+          parent?.sha256,
+          parent?.sizeBytes,
+        ),
       ({ status }) => (status === 'created' ? path : undefined),
     ),
   );
   if (status === 'exists') throw slotExistsError(task.what, folder, vm);
   if (status !== 'created') return undefined;
-  const sourceSha256 = parseStamp(parent.stamp) as string;
+  const sourceSha256 = parseStamp(now.stamp) as string;
   return {
     vmId: vm.safe,
-    stack: parent.stack || (await names.firstWith(sourceSha256)),
+    stack: now.stack || (await names.firstWith(sourceSha256)),
     path,
     sourceSha256,
-    sizeBytes: (parent.image as FileInfo).identity.sizeBytes,
+    sizeBytes: (now.image as FileInfo).identity.sizeBytes,
     strategy: 'reflink',
     attempts: [],
     ...scattered,

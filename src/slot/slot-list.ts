@@ -30,7 +30,7 @@ export async function* listSlots(
 ): AsyncGenerator<SlotInfo, void, undefined> {
   const task = new Task(`listing slots in ${folder.path}`, signal);
   const known = { names: stackNames, templateBytes };
-  const templates = new Map<string | undefined, SlotTemplate>();
+  const templates = new Map<string, SlotTemplate>();
   const failures = new Failures(task);
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
@@ -65,7 +65,7 @@ async function readBatch(
   folder: ManagedFolder,
   names: readonly string[],
   known: KnownTemplates,
-  templates: Map<string | undefined, SlotTemplate>,
+  templates: Map<string, SlotTemplate>,
   failures: Failures,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
@@ -77,9 +77,10 @@ async function readBatch(
       continue;
     }
     const sha256 = parseStamp(state.stamp);
-    // Once per digest: a promise per slot would double the time.
-    const template = templates.get(sha256) ?? (await templateOf(state, known));
-    templates.set(sha256, template);
+    // Once per stack: a promise per slot would double the time.
+    const key = `${sha256} ${state.stack ?? ''}`;
+    const template = templates.get(key) ?? (await templateOf(state, known));
+    templates.set(key, template);
     const info = slotInfo(folder.path, names[i] as string, state, template);
     if (info !== undefined) infos.push(info);
   }

@@ -1,4 +1,6 @@
 // Finding and running the programs that make, check, grow and unpack images.
+
+import type { ChildProcess } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
@@ -135,6 +137,8 @@ async function runNow(
       ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });
+    // A thread of the pool reads what it writes, and process.exit() waits for that thread: it would wait for ever.
+    if (elsewhere !== undefined) killAtExit(child);
     const output = { stdout: '', stderr: '' };
     const { stdout, stderr } = child as { stdout: Readable | null; stderr: Readable };
     const gather = (name: 'stdout' | 'stderr', stream: Readable) =>
@@ -171,6 +175,21 @@ async function runNow(
       else reject(failure);
     });
   });
+}
+
+const killedAtExit = new Set<ChildProcess>();
+
+function killAtExit(child: ChildProcess): void {
+  if (killedAtExit.size === 0) process.on('exit', killAll);
+  killedAtExit.add(child);
+  child.on('close', () => {
+    killedAtExit.delete(child);
+    if (killedAtExit.size === 0) process.off('exit', killAll);
+  });
+}
+
+function killAll(): void {
+  for (const child of killedAtExit) child.kill('SIGKILL');
 }
 
 /** Node's stream to a program that has ended. */

@@ -1,7 +1,9 @@
 import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -131,4 +133,27 @@ test('an abort ends listing', async () => {
   await host.addTemplate('debian', 'debian');
   await rejection(host.registry.stacks({ signal: AbortSignal.abort() }), 'ABORT_ERR');
   await rejection(host.registry.stack('debian', { signal: AbortSignal.abort() }), 'ABORT_ERR');
+});
+
+test('a slot that tells a stack of no legal name is looked at all the same', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  await writeFile(join(host.slot('vm-1').path, 'rootfs.ext4.stack'), '../etc');
+  expect(await host.registry.slot('vm-1')).toMatchObject({ vmId: 'vm-1', health: 'whole' });
+});
+
+test('of two stacks with the same bytes, one that goes takes no clone of the other along', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  for (let round = 0; round < 12; round++) {
+    const bytes = `${round}`.repeat(30_000);
+    for (const name of ['a', 'b']) await host.addTemplate(`${name}-${round}`, bytes);
+    const clones = ['a', 'b'].map((name) =>
+      host.registry.cloneForVm(`vm-${name}-${round}`, `${name}-${round}`, { writable: true }),
+    );
+    await sleep(round / 4);
+    await rm(host.template(`a-${round}`));
+    const [, other] = await Promise.allSettled(clones);
+    expect(other).toMatchObject({ status: 'fulfilled' });
+  }
 });

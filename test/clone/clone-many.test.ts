@@ -62,7 +62,7 @@ describeEachFilesystem((filesystem) => {
     thrown(() => host.registry.cloneForVmSync('vm-4', 'debian', options), 'NOT_WARM');
     expect(await host.slotNames()).toEqual(['vm-1', 'vm-2']);
     await host.registry.close();
-    thrown(() => host.registry.cloneForVmSync('vm-5', 'debian', options), 'NOT_WARM');
+    thrown(() => host.registry.cloneForVmSync('vm-5', 'debian', options), 'CLOSED');
   });
 });
 

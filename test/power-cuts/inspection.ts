@@ -78,7 +78,8 @@ export class Inspection {
   /** A release that was not flushed can be undone by the cut: then the slot is whole, and of its earlier stack. */
   async #isBack(safeId: string, possible: ReadonlySet<string>, outcome: unknown): Promise<boolean> {
     if (!(outcome instanceof RootfsError) || outcome.code !== 'STAMP_MISMATCH') return false;
-    const state = await this.#stateOf(safeId);
+    // Of the stack that it is of now, or of the only one whose slots are grown.
+    const state = (await this.#stateOf(safeId)) ?? (await this.#stateOf(safeId, 'ext4'));
     expect(state, `${safeId}: ${outcome.message}`).toBeDefined();
     expect([...possible], outcome.message).toContain(keyOf(state as DiskState));
     return true;

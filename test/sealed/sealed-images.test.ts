@@ -378,3 +378,22 @@ test('on a full disk a template is sealed and cloned all the same', async ({ ski
     workspace.dispose();
   }
 });
+
+test('a sealed image that somebody wrote to is not packed, and so not made valid again', async ({ skip }) => {
+  const xfs = filesystemNamed('XFS');
+  if (xfs.missing !== undefined) skip(xfs.missing);
+  const host = await Host.in(xfs.path);
+  await host.addExt4Template('debian', 16 * MiB);
+  const sizeBytes = 32 * MiB;
+  await host.registry.cloneForVmWithSize('vm-1', 'debian', sizeBytes);
+  const grown = (await host.registry.sealedImages()).find((image) => image.grown);
+  const path = grown?.path as string;
+  await chmod(path, 0o600);
+  const file = await open(path, 'r+');
+  await file.write('written by somebody', 9 * MiB);
+  await file.close();
+  await chmod(path, 0o444);
+  await host.registry.prewarm('debian', { sizeBytes, pack: true });
+  const clone = await host.registry.cloneForVmWithSize('vm-2', 'debian', sizeBytes);
+  expect((await readFile(clone.path)).includes('written by somebody')).toBe(false);
+});

@@ -1,6 +1,6 @@
 // New slots from those of other VMs.
 import { execFileSync } from 'node:child_process';
-import { open, readFile, stat, writeFile } from 'node:fs/promises';
+import { open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -137,4 +137,17 @@ test('a durable fork is flushed, and a hundred at once of one parent are a hundr
   const forks = await Promise.all(ids.map((id) => host.registry.forkSlot('parent', id)));
   expect(new Set(forks.map(({ strategy }) => strategy))).toEqual(new Set(['reflink']));
   expect(await host.slotNames()).toHaveLength(102);
+});
+
+test('a parent that is shorter or longer than its template is torn, however often it was forked before', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addTemplate('debian', 'debian'.repeat(20_000));
+  const { path } = await host.registry.cloneForVm('parent', 'debian', WRITABLE);
+  for (const id of ['a', 'b']) await host.registry.forkSlot('parent', id);
+  for (const sizeBytes of [4096, 10 * MiB]) {
+    await truncate(path, sizeBytes);
+    for (const registry of [host.registry, host.anotherRegistry()])
+      await rejection(registry.forkSlot('parent', 'c'), 'SLOT_TORN');
+  }
+  expect(await host.slotNames()).toEqual(['a', 'b', 'parent']);
 });

@@ -1,10 +1,11 @@
 // A restore is a clone: what was verified once is not read again while the files are the same.
+import { execFileSync } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { chmod, readFile, rename, writeFile } from 'node:fs/promises';
+import { chmod, link, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { KiB, MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -90,3 +91,24 @@ describeEachFilesystem(
   },
   ({ name }) => ['XFS', 'btrfs', 'ext4'].includes(name),
 );
+
+test('a second name does not hide that somebody wrote to a file of the snapshot', async ({ skip }) => {
+  const xfs = filesystemNamed('XFS');
+  if (xfs.missing !== undefined) skip(xfs.missing);
+  const host = await Host.in(xfs.path);
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  const memory = join(host.root, 'memory');
+  await writeFile(memory, Buffer.alloc(65_536, 7));
+  await host.registry.snapshotSlot('vm-1', 'paused', { with: [memory] });
+  await host.registry.restoreSnapshot('paused', 'vm-2');
+  const file = join(host.clonesDir, '.microvm-rootfs/snapshots/paused/memory');
+  // As by a backup, cp -al.
+  await link(file, join(host.root, 'backup'));
+  await writeFile(join(host.root, 'times'), '');
+  execFileSync('touch', ['--reference', file, join(host.root, 'times')]);
+  await chmod(file, 0o600);
+  await writeFile(file, Buffer.alloc(65_536, 8));
+  execFileSync('touch', ['--reference', join(host.root, 'times'), file]);
+  await rejection(host.registry.restoreSnapshot('paused', 'vm-3'), 'SNAPSHOT_CORRUPT');
+});

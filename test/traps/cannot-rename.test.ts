@@ -158,3 +158,17 @@ test('where upper and lower case are one, a VM never gets, grows, forks or relea
   expect(await host.registry.gc({ keep: ['vm-1'] })).toMatchObject({ released: [] });
   expect(await host.registry.release('vm-1')).toBe(true);
 });
+
+test('a project id of the clones folder never gets on a template, as a hardlink would carry it', async ({
+  skip,
+}) => {
+  const reason = lacksRoot() ?? lacks('mkfs.xfs', 'chattr');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(newWorkspace().disk('xfs', ['mkfs.xfs', '-q', '-f', '-m', 'reflink=0']));
+  const template = await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: false });
+  execFileSync('chattr', ['-p', '42', '+P', host.clonesDir]);
+  const clone = await host.registry.cloneForVm('vm-2', 'debian', { writable: false });
+  expect(clone.sharesTemplateInode).toBe(true);
+  expect(execFileSync('lsattr', ['-p', template], { encoding: 'utf8' })).toMatch(/^ *0 /);
+});
