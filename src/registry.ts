@@ -773,8 +773,8 @@ export class RootfsRegistry {
    * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's
    * image.
    *
-   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `FOLDERS_OVERLAP` (a place where it would be taken for a template, a slot
-   * or a snapshot), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
+   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `FOLDERS_OVERLAP` (a place where it would be taken for a template, a
+   * slot or a snapshot), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async exportTo(
     vmId: string,

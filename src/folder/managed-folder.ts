@@ -25,7 +25,10 @@ export interface OpenFolder {
 // In the background a sweep rests half of the time, so that clones get the disk.
 const SWEEP_REST_MS_LIMIT = 50;
 
-/** On a disk that is full or read-only there may be no folder in staging. Slots can be looked at and released without one. */
+/**
+ * On a disk that is full or read-only there may be no folder in staging. Slots can be looked at without one, and on a
+ * full disk released.
+ */
 export type Needs = 'staging' | 'no-staging';
 
 // If the folder is replaced more often than this, something is wrong.
@@ -306,15 +309,10 @@ async function noStagingError(what: string, path: string): Promise<RootfsError> 
     () => false,
     (error) => failedWith(error, 'EROFS'),
   );
-  const [code, why] = isReadOnly
-    ? ([
-        'EROFS',
-        'its file system is mounted read-only: the kernel log tells whether the disk failed',
-      ] as const)
-    : ([
-        'ENOSPC',
-        'the disk or the quota is full. Release slots, which works all the same, or make room',
-      ] as const);
+  const code = isReadOnly ? 'EROFS' : 'ENOSPC';
+  const why = isReadOnly
+    ? 'its file system is mounted read-only: the kernel log tells whether the disk failed'
+    : 'the disk or the quota is full. Release slots, which works all the same, or make room';
   return new RootfsError(code, `opening the ${what} ${path}: ${why}`, {
     errno: -constants.errno[code],
     syscall: 'mkdir',

@@ -17,14 +17,17 @@ export async function readOwnFile(path: string, limitBytes: number): Promise<str
   }
 }
 
+let writes = 0;
+
 /**
  * Readers in any process, even after a power cut, find either the old contents or the new. `folder` belongs to this
  * process and is on the same file system.
  */
-export async function replaceOwnFile(path: string, text: string, folder: string): Promise<void> {
-  const temporary = join(folder, basename(path));
+export async function replaceOwnFile(path: string, contents: string | Buffer, folder: string): Promise<void> {
+  // Two callers at once may replace one file.
+  const temporary = join(folder, `${basename(path)}-${++writes}`);
   try {
-    await writeFile(temporary, text, { mode: 0o600, flush: true });
+    await writeFile(temporary, contents, { mode: 0o600, flush: true });
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {}); // goes with its folder

@@ -1,10 +1,9 @@
 // Files of our own folder in the catalog that only save work: what cannot be kept, or is gone, is found out again.
 
-import { mkdir, readdir, rename, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-
-let writes = 0;
+import { replaceOwnFile } from '../folder/state-files.js';
 
 export class KeptFiles {
   readonly #folder: ManagedFolder;
@@ -21,18 +20,11 @@ export class KeptFiles {
   }
 
   /** Never rejects. */
-  async put(name: string, content: Buffer | string): Promise<void> {
+  async put(name: string, contents: string | Buffer): Promise<void> {
     await this.#folder
       .use(async ({ sessionPath }) => {
-        const temporary = join(sessionPath, `kept-${++writes}`);
         await mkdir(this.#path, { recursive: true, mode: 0o700 });
-        try {
-          await writeFile(temporary, content, { mode: 0o600, flush: true });
-          await rename(temporary, this.pathOf(name));
-        } catch (error) {
-          await this.#folder.discard(temporary);
-          throw error;
-        }
+        await replaceOwnFile(this.pathOf(name), contents, sessionPath);
       })
       .catch(() => {});
   }

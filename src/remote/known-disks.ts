@@ -1,8 +1,8 @@
 // Which image a layer of another tool has become: <folder>/.microvm-rootfs/disks/<SHA-256 of the layer>. It saves
 // fetching the layer again.
 
-import { readFile } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { readOwnFile } from '../folder/state-files.js';
 import { IMAGE_FORMATS, type ImageFormat } from '../publish/image-format.js';
 import type { Blob } from './blob-reader.js';
 import { KeptFiles } from './kept-files.js';
@@ -15,6 +15,8 @@ export interface KnownDisk {
   /** Of the layer. */
   readonly format: ImageFormat;
 }
+
+const RECORD_BYTES_LIMIT = 256;
 
 export class KnownDisks {
   readonly #files: KeptFiles;
@@ -45,8 +47,8 @@ export class KnownDisks {
   }
 
   async #read(name: string): Promise<KnownDisk | undefined> {
-    const text = await readFile(this.#files.pathOf(name), 'latin1').catch(() => '');
-    const [sha256 = '', formatName, expectedSha256 = ''] = text.split('\n');
+    const text = await readOwnFile(this.#files.pathOf(name), RECORD_BYTES_LIMIT).catch(() => undefined);
+    const [sha256 = '', formatName, expectedSha256 = ''] = (text ?? '').split('\n');
     const format = IMAGE_FORMATS.find((each) => each === formatName);
     if (!isSha256(sha256) || format === undefined) return undefined;
     return { sha256, format, expectedSha256: isSha256(expectedSha256) ? expectedSha256 : undefined };

@@ -1,5 +1,5 @@
-// Disks that other tools have put into a registry, as the only layer of an artifact: by `oras push`, for podman machine,
-// for KubeVirt. The layer is the disk: raw, compressed, or a qcow2.
+// Disks that other tools have put into a registry, as the only layer of an artifact: by `oras push`, for podman machine
+// or for KubeVirt. The layer is the disk: raw, compressed, or a qcow2.
 
 import { chmod, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

@@ -83,8 +83,8 @@ export interface PulledStack extends PublishedStack {
   /** Bytes of blobs that came over the network. */
   readonly downloadedBytes: number;
   /**
-   * Bytes of the image that were taken from local templates, or from an interrupted pull; of a single disk, bytes of its
-   * layer.
+   * Bytes of the image that were taken from local templates, or from an interrupted pull; of a single disk, bytes of
+   * its layer.
    */
   readonly reusedBytes: number;
   /** Whether the stack had this image already. */

@@ -73,7 +73,7 @@ async function readBatch(
   const infos: SlotInfo[] = [];
   for (const [i, state] of states.entries()) {
     if (isSystemError(state)) {
-      await failures.attempt(`${folder.path}/${names[i]}`, () => Promise.reject(state));
+      failures.add(`${folder.path}/${names[i]}`, state);
       continue;
     }
     const sha256 = parseStamp(state.stamp);

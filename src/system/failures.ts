@@ -18,12 +18,17 @@ export class Failures {
     try {
       return await work();
     } catch (error) {
-      this.#task.checkAborted();
-      const failure = asRootfsError(this.#task.what, error);
-      if (!(failure instanceof RootfsError)) throw failure;
-      this.#all.push({ path, error: failure });
+      this.add(path, error);
       return undefined;
     }
+  }
+
+  /** The same for an error that was returned. */
+  add(path: string, error: unknown): void {
+    this.#task.checkAborted();
+    const failure = asRootfsError(this.#task.what, error);
+    if (!(failure instanceof RootfsError)) throw failure;
+    this.#all.push({ path, error: failure });
   }
 
   /**

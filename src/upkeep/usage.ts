@@ -183,7 +183,7 @@ class Accounts {
       // It was released, or taken from the pool, after it was listed.
       if (isSystemError(blocks) && failedWith(blocks, 'ENOENT')) continue;
       if (isSystemError(blocks)) {
-        await this.failures.attempt(paths[i] ?? '', () => Promise.reject(blocks));
+        this.failures.add(paths[i] ?? '', blocks);
         continue;
       }
       sum.aloneBytes += blocks.aloneBytes;
