@@ -18,15 +18,21 @@ namespace {
 
 class ReceiveChunks {
  public:
-  ReceiveChunks(Ref<Pipe> pipe, Fd image, std::string path, std::vector<Chunk> chunks)
-      : pipe_(std::move(pipe)), image_(std::move(image)), path_(std::move(path)), chunks_(std::move(chunks)) {}
+  ReceiveChunks(Ref<Pipe> pipe, Fd image, std::string path, size_t skip, std::vector<Chunk> chunks,
+                std::string end_mark)
+      : pipe_(std::move(pipe)),
+        image_(std::move(image)),
+        path_(std::move(path)),
+        skip_(skip),
+        chunks_(std::move(chunks)),
+        end_mark_(std::move(end_mark)) {}
 
-  Error run() { return receive_chunks(pipe_->read_end(), image_.get(), path_, chunks_, &received_); }
+  Error run() { return receive_chunks(pipe_->read_end(), image_.get(), path_, skip_, chunks_, end_mark_, &received_); }
 
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("written", static_cast<double>(received_.written));
-    object.Set("hasMore", received_.has_more);
+    object.Set("isWhole", received_.is_whole);
     return object;
   }
 
@@ -34,7 +40,9 @@ class ReceiveChunks {
   Ref<Pipe> pipe_;
   Fd image_;
   std::string path_;
+  size_t skip_;
   std::vector<Chunk> chunks_;
+  std::string end_mark_;
   ReceivedChunks received_;
 };
 
@@ -104,9 +112,10 @@ Napi::Value receive_chunks(const Napi::CallbackInfo& info) {
   const std::string path = to_string(info[2]);
   Fd image;
   if (!own_image(env, info[1], path, &image)) return {};
-  return Job<ReceiveChunks>::start(env, "microvm:receiveChunks",
-                                   ReceiveChunks(std::move(pipe), std::move(image), path,
-                                                 to_chunks(info[3].As<Napi::Float64Array>(), to_string(info[4]))));
+  return Job<ReceiveChunks>::start(
+      env, "microvm:receiveChunks",
+      ReceiveChunks(std::move(pipe), std::move(image), path, info[3].As<Napi::Number>().Uint32Value(),
+                    to_chunks(info[4].As<Napi::Float64Array>(), to_string(info[5])), to_string(info[6])));
 }
 
 Napi::Value reserve_ranges(const Napi::CallbackInfo& info) {

@@ -41,15 +41,17 @@ void start_writing(int image, const Chunk& first, const Chunk& last) {
 
 }  // namespace
 
-Error receive_chunks(int pipe, int image, std::string_view path, const std::vector<Chunk>& chunks,
-                     ReceivedChunks* received) {
-  size_t longest = 1;
+Error receive_chunks(int pipe, int image, std::string_view path, size_t skip, const std::vector<Chunk>& chunks,
+                     std::string_view end_mark, ReceivedChunks* received) {
+  size_t longest = std::max(skip, end_mark.size());
   for (const Chunk& chunk : chunks) longest = std::max<size_t>(longest, chunk.length);
   Buffer buffer = allocate(longest);
   if (!buffer) return Error::of(ENOMEM, "malloc", path);
   size_t count = 0;
+  Error error = read_from(pipe, buffer.get(), skip, path, &count);
+  if (!error.ok()) return error;
   for (const Chunk& chunk : chunks) {
-    Error error = read_from(pipe, buffer.get(), chunk.length, path, &count);
+    error = read_from(pipe, buffer.get(), chunk.length, path, &count);
     if (!error.ok()) return error;
     if (count < chunk.length || !has_digest(buffer.get(), count, chunk.sha256)) return {};
     error = write_all_at(image, buffer.get(), count, chunk.offset, path);
@@ -57,8 +59,8 @@ Error receive_chunks(int pipe, int image, std::string_view path, const std::vect
     received->written++;
   }
   if (!chunks.empty()) start_writing(image, chunks.front(), chunks.back());
-  Error error = read_from(pipe, buffer.get(), 1, path, &count);
-  received->has_more = count > 0;
+  error = read_from(pipe, buffer.get(), end_mark.size(), path, &count);
+  received->is_whole = error.ok() && std::string_view(buffer.get(), count) == end_mark;
   return error;
 }
 

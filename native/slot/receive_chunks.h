@@ -1,5 +1,6 @@
 // Chunks of an image, as a program writes them to a pipe one after the other. Each is compared with its SHA-256 before
-// it is written to its place in the image.
+// it is written to its place in the image. Behind the last one stands a mark that nobody could foresee: without it,
+// what a chunk holds too much would be taken for the next one's.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,12 @@ struct Chunk {
 struct ReceivedChunks {
   // All before the first that is missing, cut off or has another digest.
   size_t written = 0;
-  // The output goes on behind the last chunk.
-  bool has_more = false;
+  // The end mark comes right behind the last of them.
+  bool is_whole = false;
 };
 
-Error receive_chunks(int pipe, int image, std::string_view path, const std::vector<Chunk>& chunks,
-                     ReceivedChunks* received);
+// `skip` bytes come before the first chunk.
+Error receive_chunks(int pipe, int image, std::string_view path, size_t skip, const std::vector<Chunk>& chunks,
+                     std::string_view end_mark, ReceivedChunks* received);
 
 }  // namespace microvm

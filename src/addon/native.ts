@@ -280,17 +280,19 @@ export interface NativeAddon {
   /** When the program has it: the output ends only when nobody else could write. */
   closeWriteEnd(pipe: NativePipe): void;
   /**
-   * Reads chunks of an image, one after the other, and writes each to its place if it has its SHA-256: `places` has the
-   * offset and the length of each, `sha256s` their digests in hex. `written` counts the chunks before the first that is
-   * missing or wrong. `hasMore`: something comes after the last.
+   * Reads chunks of an image that come after `skipBytes`, and writes each to its place if it has its SHA-256: `places`
+   * has the offset and the length of each, `sha256s` their digests in hex. `written` counts the chunks before the first
+   * that is missing or wrong. `isWhole`: the mark comes right behind the last.
    */
   receiveChunks(
     pipe: NativePipe,
     imageFd: number,
     path: string,
+    skipBytes: number,
     places: Float64Array,
     sha256s: string,
-  ): Promise<{ written: number; hasMore: boolean }>;
+    endMark: string,
+  ): Promise<{ written: number; isWhole: boolean }>;
   /**
    * Reserves blocks for ranges of an image: the start and the end of each. All, or none if the disk is full: then they
    * are holes. Does nothing where the file system cannot.

@@ -10,7 +10,8 @@ import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import type { ChunkList } from './chunk-list.js';
-import { fetchPacks, type LocatedPack } from './fetch-pack.js';
+import { withZstd } from './decompressor.js';
+import { fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
 import { fetchLists, type PackedFile, type Reading } from './packed-file.js';
@@ -42,9 +43,6 @@ export interface Assembled {
 
 /** For packs that are being fetched. */
 const MEMORY_BYTES = 32 * 1024 * 1024;
-/** Of packs that are fetched and decompressed together: bytes on the wire, and in the image. */
-const GROUP_LIMITS = { fetched: 8 * 1024 * 1024, written: 64 * 1024 * 1024 };
-
 /** Writes the images into `folder`. Their chunks are verified, each image as a whole is not. */
 export async function assembleImages(
   task: Task,
@@ -108,59 +106,19 @@ async function fetchMissing(
   layers: readonly Layer[],
   { path, file, list, missing }: Assembly,
   { reader, pace, readOptions }: Parts,
-  onFetched: (bytes: number) => void,
+  onWritten: (bytes: number) => void,
 ): Promise<void> {
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
-  const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer }));
-  const groups = grouped(list, packs, missing);
-  const largest = Math.max(1, ...groups.map(({ fetchedBytes }) => fetchedBytes));
+  const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer, bytes: 0 }));
+  for (const each of packs)
+    for (let chunk = each.pack.first; chunk < each.pack.end; chunk++)
+      if (missing.has(chunk)) each.bytes += list.frameBytes(chunk);
+  const wanted = packs.filter(({ bytes }) => bytes > 0);
+  const largest = Math.max(1, ...wanted.map(({ bytes }) => bytes));
   const image = { fd: file.fd, path };
-  await pace.forEach(
-    task,
-    groups,
-    (each, group) =>
-      fetchPacks(
-        each,
-        reader,
-        pace,
-        { list, packs: group.packs, wanted: missing, image, onWritten: onFetched },
-        readOptions,
-      ),
-    Math.floor(MEMORY_BYTES / largest),
-  );
-}
-
-interface Group {
-  readonly packs: LocatedPack[];
-  /** What is missing of them, compressed and not. */
-  fetchedBytes: number;
-  writtenBytes: number;
-}
-
-/** Packs of which something is missing: neighbours together, as far as {@link GROUP_LIMITS} allow it. */
-function grouped(list: ChunkList, packs: readonly LocatedPack[], missing: ReadonlySet<number>): Group[] {
-  const groups: Group[] = [];
-  for (const each of packs) {
-    let fetched = 0;
-    let written = 0;
-    for (let chunk = each.pack.first; chunk < each.pack.end; chunk++) {
-      if (!missing.has(chunk)) continue;
-      fetched += list.frameBytes(chunk);
-      written += list.length(chunk);
-    }
-    if (written === 0) continue;
-    const last = groups.at(-1);
-    const isRoom =
-      last !== undefined &&
-      last.fetchedBytes + fetched <= GROUP_LIMITS.fetched &&
-      last.writtenBytes + written <= GROUP_LIMITS.written;
-    if (isRoom) {
-      last.packs.push(each);
-      last.fetchedBytes += fetched;
-      last.writtenBytes += written;
-    } else groups.push({ packs: [each], fetchedBytes: fetched, writtenBytes: written });
-  }
-  return groups;
+  const fetch = (each: Task, { pack, layer }: (typeof wanted)[number]) =>
+    fetchPack(each, reader, pace, { list, pack, layer, wanted: missing, image, onWritten }, readOptions);
+  await withZstd(() => pace.forEach(task, wanted, fetch, Math.floor(MEMORY_BYTES / largest)));
 }
 
 function missingBytes(assemblies: readonly Assembly[]): number {

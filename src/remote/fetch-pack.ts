@@ -1,28 +1,25 @@
-// Fetches the chunks of some packs that this host lacks. zstd decompresses them, and each is compared with its digest
-// before it is written. Packs share a zstd: to start one takes as long as to decompress a pack or two.
+// Fetches the chunks of a pack that this host lacks. zstd decompresses them, and each is compared with its digest before
+// it is written.
 
 import { createHash } from 'node:crypto';
-import { type NativePipe, native } from '../addon/native.js';
+import { native } from '../addon/native.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import { digestOf } from './artifact.js';
 import { type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
 import type { ChunkList, Pack } from './chunk-list.js';
-import { decompress } from './frames.js';
+import { decompress, type Output } from './decompressor.js';
+import { isOneFrame } from './frames.js';
 import type { Pace } from './retry.js';
 
 export interface PackRequest {
   readonly list: ChunkList;
-  readonly packs: readonly LocatedPack[];
+  readonly pack: Pack;
+  readonly layer: Layer;
   /** Ascending. A chunk leaves the set when it is written. */
   readonly wanted: Set<number>;
   readonly image: OpenImage;
   readonly onWritten: (bytes: number) => void;
-}
-
-export interface LocatedPack {
-  readonly pack: Pack;
-  readonly layer: Layer;
 }
 
 export interface OpenImage {
@@ -35,7 +32,6 @@ interface Frame {
   readonly chunk: number;
   readonly start: number;
   readonly end: number;
-  readonly layer: Layer;
 }
 
 interface Run {
@@ -47,19 +43,14 @@ interface Run {
 const GAP_LIMIT = 64 * 1024;
 /** From this share on a pack is fetched whole, in one request. */
 const WHOLE_SHARE = 0.75;
+/** Decompressed and written in one go: a pack of a large image would keep others from zstd, and from a thread. */
+const SLICE_BYTES = 16 * 1024 * 1024;
 
 /** What came is not what the manifest or the index promise. */
-class WrongBytes extends Error {
-  readonly layer: Layer;
-
-  constructor(layer: Layer, message: string) {
-    super(message);
-    this.layer = layer;
-  }
-}
+class WrongBytes extends Error {}
 
 /** Wrong bytes are fetched once more, from the origin. Rejects with `DIGEST_MISMATCH`, or the reader's codes. */
-export async function fetchPacks(
+export async function fetchPack(
   task: Task,
   reader: BlobReader,
   pace: Pace,
@@ -71,7 +62,7 @@ export async function fetchPacks(
       return await fetchOnce(task, reader, pace, request, { ...options, fromOrigin });
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
-      if (fromOrigin) throw wrongBlob(error.layer, error);
+      if (fromOrigin) throw wrongBlob(request.layer, error);
     }
   }
 }
@@ -80,56 +71,85 @@ async function fetchOnce(
   task: Task,
   reader: BlobReader,
   pace: Pace,
-  { list, packs, wanted, image, onWritten }: PackRequest,
+  request: PackRequest,
   options: ReadOptions,
 ): Promise<void> {
-  // Fetched before zstd starts: a program that waits for the network would keep others from their turn.
-  const missing = packs.map((each) => framesOf(list, each).filter(({ chunk }) => wanted.has(chunk)));
-  const fetched: Buffer[][] = packs.map(() => []);
-  await pace.forEach(task, packs.entries(), (each, [i, { layer }]) =>
-    pace.request(async () => {
-      for await (const part of wantedBytes(each, reader, layer, missing[i] as Frame[], options))
-        fetched[i]?.push(part);
-    }),
-  );
-  const frames = missing.flat();
-  const bytes = fetched.flat();
-  const last = frames.at(-1);
-  if (last === undefined) return;
-  const isDone = await decompress(task, bytes, image.path, async (pipe) => {
-    const { written, hasMore } = await receive(pipe, image, list, frames);
-    for (const { chunk } of frames.slice(0, written)) {
+  const missing = framesOf(request).filter(({ chunk }) => request.wanted.has(chunk));
+  const fetched = Buffer.allocUnsafeSlow(missing.reduce((sum, { start, end }) => sum + end - start, 0));
+  // Before zstd gets them: a program that waits for the network would keep others from their turn.
+  await pace.request(() => fetchFrames(task, reader, request.layer, missing, fetched, options));
+  let at = 0;
+  for (const frames of slicesOf(missing, request.list)) {
+    const start = at;
+    for (const { chunk, start: from, end } of frames) {
+      const length = end - from;
+      if (!isOneFrame(fetched.subarray(at, at + length)))
+        throw new WrongBytes(`chunk ${chunk} is no zstd frame`);
+      at += length;
+    }
+    await writeChunks(task, request, frames, fetched.subarray(start, at));
+  }
+}
+
+async function writeChunks(
+  task: Task,
+  { list, wanted, image, onWritten }: PackRequest,
+  frames: readonly Frame[],
+  bytes: Buffer,
+): Promise<void> {
+  const isWhole = await decompress(task, bytes, image.path, async (output) => {
+    const received = await receive(output, image, list, frames);
+    for (const { chunk } of frames.slice(0, received.written)) {
       wanted.delete(chunk);
       onWritten(list.length(chunk));
     }
-    const wrong = frames[written];
-    if (wrong !== undefined)
-      throw new WrongBytes(wrong.layer, `chunk ${wrong.chunk} has another digest, or is cut off`);
-    if (hasMore) throw new WrongBytes(last.layer, 'it decompresses to more than its chunks');
+    return received.isWhole;
   });
-  if (!isDone) throw new WrongBytes(last.layer, 'it is damaged');
+  if (isWhole) return;
+  const wrong = frames.find(({ chunk }) => wanted.has(chunk));
+  throw new WrongBytes(
+    wrong === undefined
+      ? 'it decompresses to more than its chunks'
+      : `chunk ${wrong.chunk} is damaged, or has another digest`,
+  );
 }
 
-function framesOf(list: ChunkList, { pack, layer }: LocatedPack): Frame[] {
+function framesOf({ list, pack }: PackRequest): Frame[] {
   const frames: Frame[] = [];
   let start = 0;
   for (let chunk = pack.first; chunk < pack.end; chunk++) {
     const end = start + list.frameBytes(chunk);
-    frames.push({ chunk, start, end, layer });
+    frames.push({ chunk, start, end });
     start = end;
   }
   return frames;
 }
 
-/** The bytes of these frames, without what lies between them. */
-async function* wantedBytes(
+function* slicesOf(frames: readonly Frame[], list: ChunkList): Generator<Frame[], void, undefined> {
+  let slice: Frame[] = [];
+  let bytes = 0;
+  for (const frame of frames) {
+    slice.push(frame);
+    bytes += list.length(frame.chunk);
+    if (bytes < SLICE_BYTES) continue;
+    yield slice;
+    slice = [];
+    bytes = 0;
+  }
+  if (slice.length > 0) yield slice;
+}
+
+/** The bytes of these frames, one behind the other, without what lies between them. */
+async function fetchFrames(
   task: Task,
   reader: BlobReader,
   layer: Layer,
   frames: readonly Frame[],
+  fetched: Buffer,
   options: ReadOptions,
-): AsyncGenerator<Buffer, void, undefined> {
+): Promise<void> {
   let next = 0;
+  let at = 0;
   for (const run of runsOf(frames, layer.size)) {
     // A registry may have sent the whole pack in answer to an earlier range.
     if (next === frames.length || (frames[next] as Frame).start >= run.end) continue;
@@ -139,13 +159,18 @@ async function* wantedBytes(
       if (isWhole) hash.update(bytes);
       const end = start + bytes.length;
       for (let frame = frames[next]; frame !== undefined && frame.start < end; frame = frames[next]) {
-        yield bytes.subarray(Math.max(0, frame.start - start), frame.end - start);
+        at += bytes.copy(
+          fetched,
+          at,
+          Math.max(0, frame.start - start),
+          Math.min(bytes.length, frame.end - start),
+        );
         if (frame.end > end) break;
         next++;
       }
     }
     if (isWhole && `sha256:${hash.digest('hex')}` !== layer.digest)
-      throw new WrongBytes(layer, 'it has another digest');
+      throw new WrongBytes('it has another digest');
   }
 }
 
@@ -163,14 +188,14 @@ function runsOf(frames: readonly Frame[], packBytes: number): Run[] {
 
 /** On another thread, which never holds more than one chunk, whatever the frames decompress to. */
 function receive(
-  pipe: NativePipe,
+  { pipe, skipBytes, endMark }: Output,
   { fd, path }: OpenImage,
   list: ChunkList,
   frames: readonly Frame[],
-): Promise<{ written: number; hasMore: boolean }> {
+): Promise<{ written: number; isWhole: boolean }> {
   const places = Float64Array.from(frames.flatMap(({ chunk }) => [list.offset(chunk), list.length(chunk)]));
   const sha256s = frames.map(({ chunk }) => list.sha256(chunk).toString('hex')).join('');
-  return native().receiveChunks(pipe, fd, path, places, sha256s);
+  return native().receiveChunks(pipe, fd, path, skipBytes, places, sha256s, endMark);
 }
 
 /** A whole blob that fits into memory, compared with its digest. */

@@ -1,15 +1,13 @@
-// zstd frames, one for each chunk. The zstd program makes and reads them, so that a fault in a decoder stays in its own
-// process. Frames of zeros are written by hand. Format: RFC 8878.
+// zstd frames, one for each chunk. The zstd program makes them; those of zeros are written by hand. Format: RFC 8878.
 
-import type { Readable, Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { type NativePipe, native } from '../addon/native.js';
+import type { Readable } from 'node:stream';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 
-const ZSTD = { name: 'zstd', package: 'zstd', notFound: 'PROGRAM_NOT_FOUND' } as const;
+export const ZSTD = { name: 'zstd', package: 'zstd', notFound: 'PROGRAM_NOT_FOUND' } as const;
 const MAGIC = 0xfd2fb528;
+const SKIPPED_MAGIC = 0x184d2a50;
 const BLOCK_LIMIT = 128 * 1024;
 const RAW = 0;
 const RLE = 1;
@@ -29,6 +27,40 @@ export function zeroFrame(length: number): Buffer {
     blocks.push(block(RLE, size, left === 0));
   }
   return Buffer.concat([head, ...blocks]);
+}
+
+/** A frame of a few bytes, as they are. */
+export function rawFrame(bytes: Buffer): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUInt32LE(MAGIC, 0);
+  // A single segment with its content size, no checksum, no dictionary.
+  head.writeUInt8(0b0010_0000, 4);
+  head.writeUInt8(bytes.length, 5);
+  head.writeUIntLE((bytes.length << 3) | (RAW << 1) | 1, 6, 3);
+  return Buffer.concat([head, bytes]);
+}
+
+/** What decoders pass over. */
+export function skippedFrame(length: number): Buffer {
+  const frame = Buffer.alloc(8 + length);
+  frame.writeUInt32LE(SKIPPED_MAGIC, 0);
+  frame.writeUInt32LE(length, 4);
+  return frame;
+}
+
+/**
+ * Whether this is one frame from the first byte to the last, as its heads and those of its blocks say. Only then will a
+ * decoder not take what comes behind it for a part of it.
+ */
+export function isOneFrame(bytes: Buffer): boolean {
+  if (bytes.length < 9 || bytes.readUInt32LE(0) !== MAGIC) return false;
+  const checksumBytes = (bytes.readUInt8(4) & 4) === 0 ? 0 : 4;
+  for (let at = headLength(bytes); at + 3 <= bytes.length; ) {
+    const { contentBytes, isLast } = readBlockHead(bytes, at);
+    at += 3 + contentBytes;
+    if (isLast) return at + checksumBytes === bytes.length;
+  }
+  return false;
 }
 
 /** With its one byte, a zero. */
@@ -86,11 +118,10 @@ export class FrameLengths {
 
   #readBlock(): boolean {
     if (this.#pending.length < 3) return false;
-    const head = this.#pending.readUIntLE(0, 3);
-    const type = (head >> 1) & 3;
+    const { contentBytes, isLast } = readBlockHead(this.#pending, 0);
     this.#pass(3);
-    this.#skip = type === RLE ? 1 : head >>> 3;
-    if ((head & 1) !== 0) this.#state = 'last';
+    this.#skip = contentBytes;
+    if (isLast) this.#state = 'last';
     return true;
   }
 
@@ -100,14 +131,20 @@ export class FrameLengths {
   }
 }
 
-/** Of frames as {@link compress} makes them: without checksum and dictionary. */
+function readBlockHead(bytes: Buffer, at: number): { contentBytes: number; isLast: boolean } {
+  const head = bytes.readUIntLE(at, 3);
+  const type = (head >> 1) & 3;
+  return { contentBytes: type === RLE ? 1 : head >>> 3, isLast: (head & 1) !== 0 };
+}
+
 function headLength(bytes: Buffer): number {
   if (bytes.readUInt32LE(0) !== MAGIC) throw new Error('this is no zstd frame');
   const descriptor = bytes.readUInt8(4);
   const isSingle = (descriptor & 0x20) !== 0;
   const sizeFlag = descriptor >> 6;
   const sizeBytes = sizeFlag === 0 ? (isSingle ? 1 : 0) : 2 ** sizeFlag;
-  return 5 + (isSingle ? 0 : 1) + sizeBytes;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3] as number;
+  return 5 + (isSingle ? 0 : 1) + dictionaryBytes + sizeBytes;
 }
 
 /** Compresses files to one frame each, in order. The same version of zstd always gives the same bytes. */
@@ -121,50 +158,6 @@ export async function compress(
   const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
   const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, { cwd, drain });
   if (exit.status !== 0) throw programFailed('PROGRAM_FAILED', ZSTD.name, cwd, exit);
-}
-
-// A frame of ours needs half a MiB.
-const MEMORY = '--memory=8MiB';
-
-// Other words about memory are about a frame that asks for more than it may have.
-const NO_MEMORY = /not enough memory|Cannot allocate memory/i;
-
-/**
- * `take` reads what the frames hold. False if the frames are damaged. Rejects with what `take` rejects with, or with
- * `PROGRAM_FAILED` if zstd came to its end before that of the frames: then they are not at fault. `path` is used in
- * messages.
- */
-export async function decompress(
-  task: Task,
-  frames: readonly Buffer[],
-  path: string,
-  take: (pipe: NativePipe) => Promise<void>,
-): Promise<boolean> {
-  const { pipe, writeFd } = native().newPipe();
-  let failure: unknown;
-  const read = async () => {
-    native().closeWriteEnd(pipe);
-    try {
-      await take(pipe);
-    } catch (error) {
-      failure = error;
-    } finally {
-      // zstd ends when it writes to a pipe that nobody reads.
-      native().dispose(pipe);
-    }
-  };
-  // zstd ends as soon as it meets damaged data. Whoever reads its output notices that.
-  const feed = (stdin: Writable) => pipeline(frames, stdin).catch(() => {});
-  try {
-    const output = { fd: writeFd, read };
-    const exit = await runInstalled(ZSTD, ['-d', '-c', '-q', MEMORY], task.signal, { feed, output });
-    const isKilled = exit.signal !== null && exit.signal !== 'SIGPIPE';
-    if (isKilled || NO_MEMORY.test(exit.stderr)) throw programFailed('PROGRAM_FAILED', ZSTD.name, path, exit);
-    if (failure !== undefined) throw failure;
-    return exit.status === 0;
-  } finally {
-    native().dispose(pipe);
-  }
 }
 
 export function requireLevel(level: unknown): number {

@@ -76,6 +76,8 @@ export interface RunOptions {
   readonly feed?: (stdin: Writable) => Promise<void>;
   /** Reads the program's whole output, which is then not in {@link Exit}. */
   readonly drain?: (stdout: Readable) => Promise<void>;
+  /** It waits for what it is fed, perhaps for long: others do not wait for their turn until it ends. */
+  readonly outOfTurn?: boolean;
   /** Where the program writes its output instead. `read` is called as soon as it has started. */
   readonly output?: { readonly fd: number; readonly read: () => Promise<void> };
 }
@@ -107,12 +109,13 @@ function turnsOf(program: string): Turns {
  * with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with what `feed` or `drain` rejected
  * with. In the last two cases the program is killed.
  */
-export function run(
+export async function run(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
   options: RunOptions = {},
 ): Promise<Exit> {
+  if (options.outOfTurn) return runNow(program, args, signal, options);
   const task = new Task(`running ${program}`, signal);
   return turnsOf(program).run(task, () => runNow(program, args, signal, options));
 }
