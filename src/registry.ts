@@ -519,13 +519,19 @@ export class RootfsRegistry {
     const { signal, ...lasting } = options;
     const make: MakeReady = (key, prefix) =>
       this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
+    const { sizeBytes, owner, mode } = request;
+    const id = JSON.stringify([sizeBytes, owner?.uid, owner?.gid, mode]);
     for (let round = 1; ; round++) {
       let template: Template | undefined;
       try {
         template = await this.#cloner.warmUp(request, pack ?? false);
         if (count === undefined) return;
         const key = poolKey(request, template);
-        return await this.#pool.keep(key, count, signal, make, () => this.prewarm(stack, lasting));
+        return await this.#pool.keep(
+          key,
+          { id, count, make, renew: () => this.prewarm(stack, lasting) },
+          signal,
+        );
       } catch (error) {
         // It was replaced before it was sealed, or while the pool was filled: ready slots of it would serve nobody.
         const wasReplaced =

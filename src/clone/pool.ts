@@ -38,6 +38,16 @@ export interface PoolKey extends OwnerAndMode {
 /** Makes one ready slot of this kind, and returns the name that {@link readyName} gave it. */
 export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
 
+/** What a caller asked for. It outlives the template that the ready slots are of. */
+export interface Wish {
+  /** The same for the same size, owner and mode, as they were asked for. */
+  readonly id: string;
+  readonly count: number;
+  readonly make: MakeReady;
+  /** Asks for the same again, of the template as it is now. */
+  readonly renew: () => Promise<void>;
+}
+
 /** The low mark: below this share of the requested count the pool is refilled. */
 const LOW_MARK = 0.5;
 
@@ -51,10 +61,12 @@ interface Line {
   readonly ready: string[];
   /** Names on disk that this process knows, including those it has taken. */
   readonly seen: Set<string>;
-  readonly count: number;
-  readonly make: MakeReady;
-  /** Prewarms the same for the template as it is now. */
-  readonly renew: () => Promise<void>;
+  readonly wish: Wish;
+  /** Its template has changed, or is gone: nobody takes from it. The next clone of that path renews it. */
+  isStale: boolean;
+  /** The digest of the template for which the last clone did that: what failed for it would fail for each clone. */
+  renewedFor: string | undefined;
+  /** Also while it is renewed. */
   filling: Promise<void> | undefined;
 }
 
@@ -72,21 +84,17 @@ export class Pool {
   }
 
   /**
-   * Keeps `count` ready slots of this kind from now on. With 0, keeps no more and discards those that are there,
-   * whichever process made them. Resolves when they are ready. `renew` is called if the template changes.
+   * Keeps `wish.count` ready slots of this kind from now on, whatever becomes of the template. With 0, keeps no more and
+   * discards those that are there, whichever process made them. Resolves when they are ready.
    */
-  async keep(
-    key: PoolKey,
-    count: number,
-    signal: AbortSignal | undefined,
-    make: MakeReady,
-    renew: () => Promise<void>,
-  ): Promise<void> {
+  async keep(key: PoolKey, wish: Wish, signal: AbortSignal | undefined): Promise<void> {
     const before = this.#lineOf(key);
     const { ready, seen } = before ?? { ready: [], seen: new Set<string>() };
-    if (before !== undefined) this.#remove(before);
+    const { path } = key.template;
+    const others = this.#linesOf(path).filter((line) => line !== before && line.wish.id !== wish.id);
+    this.#setLines(path, others);
     const prefix = prefixOf(key);
-    if (count === 0) {
+    if (wish.count === 0) {
       await this.#folder.use(async ({ handle }) => {
         for (const name of await readdir(this.#path))
           if (name.startsWith(prefix)) await this.#discard(handle, name);
@@ -94,8 +102,17 @@ export class Pool {
       });
       return;
     }
-    const line: Line = { key, prefix, ready, seen, count, make, renew, filling: undefined };
-    this.#lines.set(key.template.path, [...(this.#lines.get(key.template.path) ?? []), line]);
+    const line: Line = {
+      key,
+      prefix,
+      ready,
+      seen,
+      wish,
+      isStale: false,
+      renewedFor: undefined,
+      filling: undefined,
+    };
+    this.#setLines(path, [...others, line]);
     line.filling = this.#fill(line, signal).finally(() => {
       line.filling = undefined;
     });
@@ -108,12 +125,18 @@ export class Pool {
 
   /** The name of a ready slot, to be taken by a rename. A caller that does not take it gives it back. */
   take(key: PoolKey): string | undefined {
+    const { path, sha256 } = key.template;
+    for (const stale of this.#linesOf(path)) {
+      if (!stale.isStale || stale.renewedFor === sha256 || stale.filling !== undefined) continue;
+      stale.renewedFor = sha256;
+      this.#renew(stale);
+    }
     const line = this.#lineOf(key);
     if (line === undefined) return undefined;
     line.key = key;
     const name = line.ready.pop();
-    if (line.ready.length < line.count * LOW_MARK && line.filling === undefined) {
-      const what = `filling the pool of ${key.template.path}`;
+    if (line.ready.length < line.wish.count * LOW_MARK && line.filling === undefined) {
+      const what = `filling the pool of ${path}`;
       line.filling = this.#background
         .start(what, () => this.#fill(line, undefined))
         .finally(() => {
@@ -129,10 +152,11 @@ export class Pool {
 
   /** The template changed: its ready slots are discarded, and made again unless the template is `gone`. */
   drop({ path, sha256 }: Template, gone: boolean): void {
-    for (const line of this.#lines.get(path) ?? []) {
+    for (const line of this.#linesOf(path)) {
       if (line.key.template.sha256 !== sha256) continue;
-      this.#remove(line);
-      if (!gone) this.#background.start(`filling the pool of ${path}`, line.renew);
+      line.isStale = true;
+      line.filling = undefined;
+      if (!gone) this.#renew(line);
     }
     if (this.#folder.opened === undefined) return;
     this.#background.start(`emptying the pool of ${path}`, () =>
@@ -209,9 +233,9 @@ export class Pool {
       }
       for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
     });
-    while (line.ready.length < line.count && this.#lineOf(line.key) === line) {
+    while (line.ready.length < line.wish.count && this.#lineOf(line.key) === line) {
       new Task(`filling the pool of ${line.key.template.path}`, signal).checkAborted();
-      const name = await line.make(line.key, line.prefix);
+      const name = await line.wish.make(line.key, line.prefix);
       // Another fill may already have found it on disk.
       if (line.seen.has(name)) continue;
       line.seen.add(name);
@@ -219,21 +243,34 @@ export class Pool {
     }
   }
 
-  #lineOf(wanted: PoolKey): Line | undefined {
-    const { template, grownTo } = wanted;
-    return this.#lines
-      .get(template.path)
-      ?.find(
-        ({ key }) =>
-          key.template.sha256 === template.sha256 && key.grownTo === grownTo && sameOwnerAndMode(key, wanted),
-      );
+  /** A renewal that fails, as when the template is replaced once more meanwhile, is tried again by the next clone. */
+  #renew(line: Line): void {
+    const filling = this.#background
+      .start(`filling the pool of ${line.key.template.path}`, line.wish.renew)
+      .finally(() => {
+        if (line.filling === filling) line.filling = undefined;
+      });
+    line.filling = filling;
   }
 
-  #remove(line: Line): void {
-    const { path } = line.key.template;
-    const others = (this.#lines.get(path) ?? []).filter((other) => other !== line);
-    if (others.length > 0) this.#lines.set(path, others);
-    else this.#lines.delete(path);
+  #linesOf(templatePath: string): readonly Line[] {
+    return this.#lines.get(templatePath) ?? [];
+  }
+
+  #setLines(templatePath: string, lines: Line[]): void {
+    if (lines.length > 0) this.#lines.set(templatePath, lines);
+    else this.#lines.delete(templatePath);
+  }
+
+  #lineOf(wanted: PoolKey): Line | undefined {
+    const { template, grownTo } = wanted;
+    return this.#linesOf(template.path).find(
+      ({ key, isStale }) =>
+        !isStale &&
+        key.template.sha256 === template.sha256 &&
+        key.grownTo === grownTo &&
+        sameOwnerAndMode(key, wanted),
+    );
   }
 }
 

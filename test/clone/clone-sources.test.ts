@@ -177,13 +177,8 @@ test('a ready slot is taken once, by the request that it was made for, and can b
   const key = { template, grownTo: undefined, owner: undefined, mode: undefined };
   const name = `${template.sha256}-ready`;
   let made = 0;
-  await pool.keep(
-    key,
-    1,
-    undefined,
-    async () => (made++ === 0 ? name : `${name}-${made}`),
-    async () => {},
-  );
+  const make = async () => (made++ === 0 ? name : `${name}-${made}`);
+  await pool.keep(key, { id: 'any', count: 1, make, renew: async () => {} }, undefined);
   const other = await prepare(request('vm', 'debian', { mode: 0o640 }), true, undefined);
   isPrepared(other);
   expect(other.ready).toBeUndefined();

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, inject, test } from 'vitest';
+import { expect, inject, onTestFinished, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
@@ -290,6 +290,42 @@ test('a template whose change is first seen by stack(), or that is gone, has no 
   expect(await host.registry.stack('debian')).toBeUndefined();
   await host.registry.drain();
   expect(await readySlots(host)).toEqual([]);
+});
+
+test('a stack that goes and comes back has its pool again', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  await rm(host.template('debian'));
+  await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'STACK_NOT_FOUND');
+  await host.registry.drain();
+  await host.addTemplate('debian', NEW);
+  expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ pooled: false });
+  await host.registry.drain();
+  expect(await readySlots(host)).toHaveLength(2);
+  expect(await host.registry.cloneForVm('vm-2', 'debian', WRITABLE)).toMatchObject({ pooled: true });
+});
+
+test('a pool whose renewal fails is renewed by the next clone, once for each template', async () => {
+  const host = await Host.in(inject('scratch'));
+  const size = { sizeBytes: 24 * MiB };
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.prewarm('debian', { count: 2, ...size });
+  const warnings: string[] = [];
+  const listen = ({ message }: Error) => warnings.push(message);
+  process.on('warning', listen);
+  onTestFinished(() => void process.off('warning', listen));
+  // Larger than what was asked for.
+  await host.addExt4Template('debian', 32 * MiB);
+  for (let i = 0; i < 5; i++) {
+    await host.registry.cloneForVm(`vm-${i}`, 'debian', WRITABLE);
+    await host.registry.drain();
+  }
+  expect(warnings.length).toBeLessThanOrEqual(2);
+  expect(await readySlots(host)).toEqual([]);
+  await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.cloneForVm('vm-5', 'debian', WRITABLE);
+  await host.registry.drain();
+  const clone = await host.registry.cloneForVm('vm-6', 'debian', { ...WRITABLE, ...size });
+  expect(clone).toMatchObject({ pooled: true, ...size });
 });
 
 test('a ready slot that its clone could not take is there for the next', async () => {
