@@ -18,6 +18,9 @@ import { hashUnchanged, sameTemplate, type Template, templateChangedError } from
 // Node raises the descriptor limit only to the system's maximum, often 4,096.
 const OPEN_LIMIT = 512;
 
+// Of templates that are gone by now, most are never asked for again.
+const KNOWN_LIMIT = 100_000;
+
 // Paths per native call: less than a millisecond of work.
 const BATCH = 256;
 
@@ -75,7 +78,12 @@ export class Templates {
     const batches = Array.from({ length: Math.ceil(paths.length / BATCH) }, (_, i) =>
       paths.slice(i * BATCH, (i + 1) * BATCH),
     );
-    const look = (batch: readonly string[] | undefined) => batch && native().identities(batch);
+    const look = (batch: readonly string[] | undefined) => {
+      const identities = batch && native().identities(batch);
+      // One that nobody waits for, because this rejects before, must not end the process.
+      identities?.catch(() => {});
+      return identities;
+    };
     let ahead = look(batches[0]);
     for (const [i, batch] of batches.entries()) {
       const identities = (await ahead) ?? [];
@@ -230,7 +238,10 @@ export class Templates {
     this.#known.delete(path);
     if (this.#closed) return fresh;
     this.#known.set(path, fresh);
+    dropOldest(this.#known, KNOWN_LIMIT, ({ path: oldest }) => this.#letGo(oldest));
+    this.#sizes.delete(fresh.sha256);
     this.#sizes.set(fresh.sha256, fresh.identity.sizeBytes);
+    dropOldest(this.#sizes, KNOWN_LIMIT);
     // The descriptor belongs to the file that had the path before.
     if (before !== undefined) this.#letGo(path);
     if (before !== undefined && !sameFile(before.identity, fresh.identity)) void this.#digests.forget(before);

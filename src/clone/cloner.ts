@@ -146,15 +146,21 @@ export class Cloner {
   ): Promise<PromiseSettledResult<VmRootfs>[]> {
     const alone = requests.map((request) => () => this.clone(request));
     const together: { index: number; prepared: PreparedClone }[] = [];
-    const outcomes = await lanes.run(async () => {
-      requests.forEach((request, index) => {
-        const prepared = request.signal?.aborted ? undefined : this.#tryPrepare(folder, request);
-        if (prepared === undefined || takesLong(folder, prepared)) return;
-        if (prepared.growTo === undefined || prepared.ready !== undefined) together.push({ index, prepared });
+    const outcomes = await lanes
+      .run(async () => {
+        requests.forEach((request, index) => {
+          const prepared = request.signal?.aborted ? undefined : this.#tryPrepare(folder, request);
+          if (prepared === undefined || takesLong(folder, prepared)) return;
+          if (prepared.growTo === undefined || prepared.ready !== undefined)
+            together.push({ index, prepared });
+        });
+        const clones = together.map(({ prepared }) => oneTrip(prepared));
+        return clones.length === 0 ? [] : native().cloneSlots(folder.handle, clones);
+      })
+      .catch((error) => {
+        for (const { prepared } of together) this.#sources.giveBack(prepared);
+        throw error;
       });
-      const clones = together.map(({ prepared }) => oneTrip(prepared));
-      return clones.length === 0 ? [] : native().cloneSlots(folder.handle, clones);
-    });
     together.forEach(({ index, prepared }, i) => {
       alone[index] = () => this.#finishOne(folder, prepared, outcomes[i] as CloneOutcome | SystemError);
     });

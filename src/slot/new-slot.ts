@@ -89,8 +89,7 @@ export async function newSlot(
         ? native().cloneFile(handle, plan, vm.safe, rawId)
         : native().cloneSlot(handle, source, plan, vm.safe, rawId, undefined),
     (made) => (made === 'reflinked' ? path : undefined),
-  );
-  native().dispose(plan);
+  ).finally(() => native().dispose(plan));
   const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
     vmId: vm.safe,
     stack: descent.stack,

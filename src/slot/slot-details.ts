@@ -57,8 +57,7 @@ export async function slotDetails(
     const diskUsage = native().newDiskUsage();
     const [blocks] = await inTurn(new Task(`measuring ${info.path}`, undefined), () =>
       native().measureFiles(diskUsage, [info.path]),
-    );
-    native().dispose(diskUsage);
+    ).finally(() => native().dispose(diskUsage));
     const { aloneBytes, sharedBytes, extents } =
       blocks === undefined || isSystemError(blocks)
         ? { aloneBytes: 0, sharedBytes: 0, extents: undefined }

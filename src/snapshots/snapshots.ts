@@ -130,6 +130,8 @@ export class Snapshots {
         withSources(image, others, (sources) =>
           this.folder.inWorkFolder('snapshot', async (staged) => {
             const copies = await copyAll(task, sources, staged);
+            // The slot can be released and grown while the copies are hashed.
+            for (const { source } of sources) native().dispose(source);
             const files = await describeCopies({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
             await publish(staged, path, formatManifest(record));

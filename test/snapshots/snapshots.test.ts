@@ -195,6 +195,20 @@ test('a memory file that is written to meanwhile, and an abort: nothing is left'
   expect(await staged(join(host.clonesDir, '.microvm-rootfs', 'snapshots'))).toEqual([]);
 });
 
+test('while the copies are hashed, the slot is not in use any more', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  const { registry } = host;
+  await host.addExt4Template('debian', 64 * MiB);
+  await registry.cloneForVm('vm-1', 'debian', { writable: true });
+  let released: Promise<boolean> | undefined;
+  const onProgress = () => {
+    released ??= registry.release('vm-1');
+  };
+  const snapshot = await registry.snapshotSlot('vm-1', 'snap', { onProgress });
+  expect(await released).toBe(true);
+  expect(await registry.verifySnapshot(snapshot.name)).toMatchObject({ name: 'snap' });
+});
+
 test('of two that make one snapshot at once, one does', async () => {
   const { host } = await paused(inject('scratch'));
   const [a, b] = await Promise.allSettled([
