@@ -7,12 +7,13 @@
 // is there or not. All processes share the records, and reading one takes a single system call. Each has a check, so
 // that nothing else is taken for one.
 
-import { mkdir, readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
+import { readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { makeFolders } from '../system/make-folders.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
 import { DigestsFile } from './digests-file.js';
 
@@ -164,7 +165,7 @@ export class DigestStore {
       await symlink(line, path);
     } catch (error) {
       if (failedWith(error, 'ENOENT')) {
-        await mkdir(this.#path, { recursive: true, mode: 0o700 });
+        await makeFolders(this.#path, { mode: 0o700 });
         await this.#replace(line, path);
       } else if (failedWith(error, 'EEXIST')) {
         await this.#replace(line, path);

@@ -4,11 +4,12 @@
 //
 //   <clonesDir>/.microvm-rootfs/stacks/<sha256>   a symbolic link whose target is the stack's name; one
 //                                                 call creates it if there is none
-import { mkdir, readlink, symlink } from 'node:fs/promises';
+import { readlink, symlink } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { failedWith } from '../system/errors.js';
 import { flush } from '../system/flush.js';
+import { makeFolders } from '../system/make-folders.js';
 
 const KNOWN_LIMIT = 10_000;
 
@@ -42,7 +43,7 @@ export class StackNames {
     let first = await this.firstWith(sha256);
     if (first === undefined) {
       try {
-        await mkdir(this.#path, { recursive: true, mode: 0o700 });
+        await makeFolders(this.#path, { mode: 0o700 });
         await symlink(stack, `${this.#path}/${sha256}`).catch(unlessThere);
         // Flushed, so that no durable slot survives without it.
         await flush(this.#path);

@@ -1,7 +1,8 @@
 // Measures how long a clone and `cp` take, in a temporary folder on the file system in question.
-import { mkdir, open, rm } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
+import { makeFolders } from '../system/make-folders.js';
 import { run } from '../system/programs.js';
 import { withScratch } from './scratch.js';
 
@@ -30,7 +31,7 @@ export async function measureCloneSpeed(folder: string, options: SpeedOptions): 
     const { imageBytes, sealing, signal } = options;
     const templateDir = join(scratch, 'templates');
     const template = join(templateDir, STACK, TEMPLATE_ROOTFS_FILE);
-    await mkdir(dirname(template), { recursive: true });
+    await makeFolders(dirname(template));
     await writeImage(template, imageBytes, signal);
     const registry = new RootfsRegistry({ templateDir, clonesDir: join(scratch, 'clones'), sealing });
     try {

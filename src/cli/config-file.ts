@@ -41,13 +41,17 @@ const PATH_FLAGS = ['templates', 'clones', 'snapshots', 'config', 'resize2fs', '
 const FOLDERS = ['templateDir', 'clonesDir', 'snapshotsDir'] as const;
 
 /** Throws `CONFIG_INVALID` for a file that cannot be read or holds what it should not. */
-export async function effectiveConfig(flags: ConfigFlags, env: Environment): Promise<Settings> {
+export async function effectiveConfig(
+  flags: ConfigFlags,
+  env: Environment,
+  signal?: AbortSignal,
+): Promise<Settings> {
   for (const name of PATH_FLAGS) {
     // As of a variable of a shell that is not set. An empty path would be the working folder.
     if (flags[name] === '')
       throw new RootfsError('INVALID_ARGUMENT', `--${name} is empty: give a path, or leave it out`);
   }
-  const file = await configOfFile(flags.config ?? (env.MICROVM_ROOTFS_CONFIG || undefined));
+  const file = await configOfFile(flags.config ?? (env.MICROVM_ROOTFS_CONFIG || undefined), signal);
   const config: Settings = { ...file, ...environmentOverrides(env), ...flagOverrides(flags) };
   const folder = (key: (typeof FOLDERS)[number], path: string) => ({ [key]: absolutePath(key, path) });
   return {
@@ -70,12 +74,13 @@ function flagOverrides(flags: ConfigFlags): Settings {
   };
 }
 
-async function configOfFile(named: string | undefined): Promise<Settings> {
+async function configOfFile(named: string | undefined, signal?: AbortSignal): Promise<Settings> {
   const path = named ?? DEFAULT_CONFIG_FILE;
   let text: string;
   try {
-    text = await readText(path);
+    text = await readText(path, signal);
   } catch (error) {
+    if (signal?.aborted) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     if (missing && named === undefined) return {};
     throw invalid(path, missing ? 'there is no such file' : (error as Error).message, error);

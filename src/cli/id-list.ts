@@ -11,8 +11,9 @@ export interface ListedId {
 // Everything that editors show as a line break.
 const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/;
 
-// What can surround an id in JSON, CSV or a commented list.
-const AROUND_IDS = /[\s"'`,;:|=#()[\]{}<>]+/;
+// What an id does not go on with: "vm-1", vm-1 # comment, microvm@vm-1.service and /srv/vm-1/disk hold the id vm-1, and
+// vm-10 and web-vm-1 do not.
+const BESIDE_IDS = /[^\p{L}\p{N}\p{M}_-]/u;
 
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
 export async function readIdList(path: string, signal?: AbortSignal): Promise<ListedId[]> {
@@ -27,7 +28,8 @@ export async function readIdList(path: string, signal?: AbortSignal): Promise<Li
 /**
  * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
  * and characters that nobody sees do not count. Throws `INVALID_ARGUMENT` for a listed id that names no VM but contains
- * the name of one that is not on the list, or differs from it only in case: `"vm-1",`, `vm-1 # the first`, `VM-1`.
+ * the name of one that is not on the list, or differs from it only in case or in `_` for `-`: `"vm-1",`, `VM-1`,
+ * `vm-1 # the first`, `vm-1.service`.
  */
 export function namedIn(list: readonly ListedId[], existing: Iterable<string>): Set<string> {
   const rawIds = [...existing];
@@ -40,21 +42,37 @@ export function namedIn(list: readonly ListedId[], existing: Iterable<string>): 
     if (found === undefined) unmatched.push(listed);
     else for (const rawId of found) named.add(rawId);
   }
-  const inAnyCase = new Map(rawIds.map((rawId) => [visible(rawId).toLowerCase(), rawId]));
+  const meant = new Map(rawIds.filter((rawId) => !named.has(rawId)).map((rawId) => [folded(rawId), rawId]));
   for (const { id, where } of unmatched) {
-    const parts = [visible(id), ...visible(id).split(AROUND_IDS)];
-    // An id may hold a slash, and a line may be the path of a slot.
-    for (const part of [...parts, ...parts.flatMap((each) => each.split('/'))]) {
-      const meant = inAnyCase.get(part.toLowerCase());
-      if (meant === undefined || named.has(meant)) continue;
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
-        `${where} is ${JSON.stringify(id)}, which no VM is called, but it may mean the VM ${JSON.stringify(meant)}: ` +
-          'write one id per line, and nothing else',
-      );
-    }
+    const within = idWithin(folded(id), meant);
+    if (within === undefined) continue;
+    throw new RootfsError(
+      'INVALID_ARGUMENT',
+      `${where} is ${JSON.stringify(id)}, which no VM is called, but it may mean the VM ${JSON.stringify(within)}: ` +
+        'write one id per line, and nothing else',
+    );
   }
   return named;
+}
+
+/** The VM whose id stands within the text. An id may itself hold a slash or a dot. */
+function idWithin(text: string, meant: ReadonlyMap<string, string>): string | undefined {
+  const longest = Math.max(0, ...[...meant.keys()].map(({ length }) => length));
+  const edges = new Set([0, text.length]);
+  for (let i = 0; i < text.length; i++) if (BESIDE_IDS.test(text[i] as string)) edges.add(i).add(i + 1);
+  const places = [...edges].sort((a, b) => a - b);
+  for (const [i, start] of places.entries()) {
+    for (let k = i + 1; k < places.length && (places[k] as number) - start <= longest; k++) {
+      const found = meant.get(text.slice(start, places[k]));
+      if (found !== undefined) return found;
+    }
+  }
+  return undefined;
+}
+
+/** What people take for the same, without looking closely. */
+function folded(text: string): string {
+  return visible(text).toLowerCase().replaceAll('_', '-');
 }
 
 /** A text as people see it: one Unicode form, no invisible characters, no space around it. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 // Their names contain a dot, which no slot's name does.
 const PREFIX = '.microvm-rootfs-scratch-';
-const OWN_FOLDER = '.microvm-rootfs';
+export const OWN_FOLDER = '.microvm-rootfs';
 
 export async function withScratch<T>(folder: string, work: (scratch: string) => Promise<T>): Promise<T> {
   const own = join(folder, OWN_FOLDER);

@@ -30,6 +30,11 @@ export class Session {
     return this.registry.config;
   }
 
+  /** For a command that has nothing to tell of a folder that is not there: it may be misspelt, or not mounted. */
+  tellIfMissing(folder: string): void {
+    if (!existsSync(folder)) this.output.aside(`there is no folder ${folder}`);
+  }
+
   /** Work that may take long, with a line on the terminal while it does. */
   async during<T>(
     label: string,
@@ -71,7 +76,8 @@ export async function inSession(command: Command, work: (session: Session) => Pr
   const flags: GlobalFlags = command.optsWithGlobals();
   const interruption = new Interruption();
   try {
-    const session = new Session(await effectiveConfig(flags, process.env), flags, interruption.signal);
+    const { signal } = interruption;
+    const session = new Session(await effectiveConfig(flags, process.env, signal), flags, signal);
     const { templateDir, clonesDir } = session.config;
     const missing = [templateDir, clonesDir].filter((path) => !existsSync(path));
     warnOfRoot([templateDir, clonesDir]);

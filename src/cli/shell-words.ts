@@ -8,3 +8,9 @@ export function asRoot(...words: readonly string[]): string {
   const command = words.map(shellWord).join(' ');
   return process.geteuid?.() === 0 ? command : `sudo ${command}`;
 }
+
+/** A command for people to copy, to run as another user. */
+export function asUser(uid: number, ...words: readonly string[]): string {
+  const command = words.map(shellWord).join(' ');
+  return uid === 0 ? `sudo ${command}` : `sudo -u '#${uid}' ${command}`;
+}

@@ -1,8 +1,11 @@
 // Reads text from people and other programs: settings and lists of ids. Refuses what it can't decode for certain.
-import { readFile } from 'node:fs/promises';
-import { addAbortSignal } from 'node:stream';
+import { constants, openSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { addAbortSignal, type Readable } from 'node:stream';
 import { buffer as bytesOf } from 'node:stream/consumers';
 import { RootfsError } from '../index.js';
+import { abortError } from '../system/errors.js';
 
 /** Where text comes from, for messages. */
 export function nameOfInput(path: string): string {
@@ -14,18 +17,29 @@ export function nameOfInput(path: string): string {
  * anything else, and the system's code if the file can't be read.
  */
 export async function readText(path: string, signal?: AbortSignal): Promise<string> {
-  return decode(nameOfInput(path), path === '-' ? await readInput(signal) : await read(path, signal));
+  return decode(nameOfInput(path), await read(path, signal));
 }
 
-function readInput(signal: AbortSignal | undefined): Promise<Buffer> {
-  return bytesOf(signal === undefined ? process.stdin : addAbortSignal(signal, process.stdin));
+function readStream(stream: Readable, signal: AbortSignal | undefined): Promise<Buffer> {
+  return bytesOf(signal === undefined ? stream : addAbortSignal(signal, stream));
 }
+
+/** Whoever is to write may come later. */
+function openFifo(path: string): Socket {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  return new Socket({ fd, readable: true, writable: false });
+}
+
+const STANDARD_INPUT = new Set(['-', '/dev/stdin', '/dev/fd/0', '/proc/self/fd/0']);
 
 async function read(path: string, signal: AbortSignal | undefined): Promise<Buffer> {
   try {
+    if (STANDARD_INPUT.has(path)) return await readStream(process.stdin, signal);
+    // A thread that waits for a writer could not be interrupted.
+    if ((await stat(path)).isFIFO()) return await readStream(openFifo(path), signal);
     return await readFile(path, { ...(signal === undefined ? {} : { signal }) });
   } catch (error) {
-    signal?.throwIfAborted();
+    if (signal?.aborted) throw abortError(`reading ${nameOfInput(path)}`, signal);
     const { code, errno, syscall } = error as NodeJS.ErrnoException;
     throw new RootfsError(code ?? 'EIO', `reading ${path}: ${(error as Error).message}`, {
       errno,

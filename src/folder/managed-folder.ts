@@ -9,6 +9,7 @@ import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, closedError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { STATE_FOLDER } from '../system/folders-overlap.js';
 import { inTurn } from '../system/long-work.js';
+import { makeFolders } from '../system/make-folders.js';
 import { Task } from '../system/task.js';
 import { Settling, settleSlots } from './settling.js';
 import { type SweepReport, sweepFolder } from './sweep-folder.js';
@@ -320,15 +321,8 @@ async function noStagingError(what: string, path: string): Promise<RootfsError> 
   });
 }
 
-/** Creates the parents only if one is missing: with `recursive`, Node reports a full disk as ENOENT. */
 async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path);
-  } catch (error) {
-    if (failedWith(error, 'EEXIST')) return;
-    if (!failedWith(error, 'ENOENT')) throw error;
-    if ((await mkdir(path, { recursive: true })) === undefined) return;
-  }
+  if ((await makeFolders(path)) === undefined) return;
   // Independent of the umask: VMMs reach their disks through this path.
   await chmod(path, 0o755);
 }

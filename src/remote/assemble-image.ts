@@ -2,11 +2,12 @@
 // the rest from the registry. An image is that of a disk or of a VM's memory.
 
 import { constants as files } from 'node:fs';
-import { chmod, mkdir, open } from 'node:fs/promises';
+import { chmod, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import { isMissing } from '../system/is-missing.js';
+import { makeFolders } from '../system/make-folders.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import type { ChunkList } from './chunk-list.js';
@@ -59,7 +60,7 @@ export async function assembleImages(
     const { reusedBytes, fetchedBytes } = done;
     parts.onProgress?.({ step, bytesDone: reusedBytes + fetchedBytes, bytesTotal, reusedBytes });
   };
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makeFolders(folder, { mode: 0o700 });
   const assemblies: Assembly[] = [];
   try {
     for (const [i, { name }] of images.entries()) {

@@ -1,9 +1,10 @@
 // Files of our own folder in the catalog that only save work: what cannot be kept, or is gone, is found out again.
 
-import { mkdir, readdir, unlink } from 'node:fs/promises';
+import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { replaceOwnFile } from '../folder/state-files.js';
+import { makeFolders } from '../system/make-folders.js';
 
 export class KeptFiles {
   readonly #folder: ManagedFolder;
@@ -23,7 +24,7 @@ export class KeptFiles {
   async put(name: string, contents: string | Buffer): Promise<void> {
     await this.#folder
       .use(async ({ sessionPath }) => {
-        await mkdir(this.#path, { recursive: true, mode: 0o700 });
+        await makeFolders(this.#path, { mode: 0o700 });
         await replaceOwnFile(this.pathOf(name), contents, sessionPath);
       })
       .catch(() => {});

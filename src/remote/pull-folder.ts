@@ -1,13 +1,14 @@
 // Where partial pulls lie: pulls/<manifest digest>/ in our own folder of the catalog, or of the folder of snapshots.
 // One process at a time works on one.
 
-import { mkdir, readdir, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { withLock } from '../folder/folder-lock.js';
 import { ManagedFolder } from '../folder/managed-folder.js';
 import { hasCode } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { makeFolders } from '../system/make-folders.js';
 import type { Task } from '../system/task.js';
 
 const KEPT_MS = 7 * 24 * 3600 * 1000;
@@ -25,7 +26,7 @@ export class PullFolder {
     const { name, path } = this.#located(digest);
     return this.#folder.use(async ({ handle }) => {
       for (let isHeld = false; ; ) {
-        await mkdir(path, { recursive: true, mode: 0o700 });
+        await makeFolders(path, { mode: 0o700 });
         try {
           const result = await withLock(task, handle, name, () => {
             isHeld = true;

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { EXIT } from '../../src/cli/exit-codes.js';
 import { exitOf } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256Of } from '../fixtures/files.js';
@@ -295,4 +296,33 @@ test('bench measures in the clones folder and leaves nothing there', async () =>
     /^Clone +.* by reflink$/m,
   );
   expect(await host.slotNames()).toEqual([]);
+});
+
+test('a folder that is misspelt is told of, and nothing passes for checked', async () => {
+  const host = await Host.in();
+  const nowhere = `${host.root}/nowhere`;
+  const folders = { templateDir: `${nowhere}-either`, clonesDir: nowhere };
+  for (const words of [['gc', '--keep', 'vm-1'], ['pool'], ['snapshots'], ['usage']]) {
+    const { code, stderr } = await cli(folders, words);
+    expect([words[0], code, stderr]).toEqual([
+      words[0],
+      0,
+      `microvm-rootfs: there is no folder ${nowhere}\n`,
+    ]);
+  }
+  expect((await cli(folders, ['verify'])).code).toBe(EXIT.notFound);
+});
+
+test('options that do not go together, and numbers of no sense, are wrong use', async () => {
+  const host = await Host.in();
+  for (const words of [
+    ['grow', '--image', '/tmp/x', '16M', '--stack', 'a'],
+    ['verify', '--with-clones', 'snap'],
+    ['export', 'vm-1', `${host.root}/new/`],
+    ['bench', '--rounds', '0'],
+  ]) {
+    const { code, stderr } = await cli(host, words);
+    expect([words[0], code]).toEqual([words[0], EXIT.usage]);
+    expect(stderr).not.toBe('');
+  }
 });

@@ -57,8 +57,27 @@ test.each([
   '# a/b is retired',
   './vm-1',
   '/srv/clones/vm-1/',
+  'vm-1.service',
+  'microvm@vm-1.service',
+  'vm_1',
+  'vm-1\\n',
+  'the disk a/b.img',
 ])('a line that is no id but may mean one is refused: %s', (line) => {
   thrown(() => namedIn(listed('vm-12', line), VMS), 'INVALID_ARGUMENT');
+});
+
+test('a line of another id that goes on before or behind is let be', () => {
+  expect([
+    ...namedIn(listed('vm-1', 'a/b', 'vm-22', 'web-vm-2', 'vm-2-old', 'vm-2x'), ['vm-1', 'a/b', 'vm-2']),
+  ]).toEqual(['vm-1', 'a/b']);
+});
+
+test('a list of a whole cluster in one line takes no time', () => {
+  const line = JSON.stringify(Array.from({ length: 20_000 }, (_, i) => `other-${i}`));
+  const existing = Array.from({ length: 5000 }, (_, i) => `vm-${i}`);
+  const started = process.cpuUsage();
+  expect([...namedIn(listed('vm-1', line), existing)]).toEqual(['vm-1']);
+  expect(process.cpuUsage(started).user).toBeLessThan(5_000_000);
 });
 
 test('a line that means no VM of this host is let be, as one that says twice what is kept', () => {

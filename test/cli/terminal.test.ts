@@ -1,5 +1,6 @@
 // On a terminal: progress for what takes long, and Ctrl-C.
-import { readdir, readlink } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { readdir, readlink, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { progressText } from '../../src/cli/progress.js';
@@ -76,6 +77,39 @@ test.each([
   expect(stderr).toMatch(/^microvm-rootfs: ABORT_ERR: .*\n$/);
   expect(await host.slotNames()).toEqual([]);
   expect(await host.leftovers()).toEqual([]);
+});
+
+test.each([
+  ['gc', '--keep-file', 'FIFO'],
+  ['--config', 'FIFO', 'ls'],
+])('SIGTERM ends %s %s while it waits for who writes to a pipe', async (...words) => {
+  const host = await Host.in();
+  const fifo = `${host.root}/fifo`;
+  execFileSync('mkfifo', [fifo]);
+  const child = startCli(
+    host,
+    words.map((word) => (word === 'FIFO' ? fifo : word)),
+  );
+  const exit = exitOf(child);
+  await opened(child.pid as number, fifo);
+  child.kill('SIGTERM');
+  const { code, stderr } = await exit;
+  expect(code).toBe(143);
+  expect(stderr).toMatch(/^microvm-rootfs: ABORT_ERR: reading .*fifo.*\n$/);
+});
+
+test('a list comes through a pipe with a name, however late', async () => {
+  const host = await Host.in();
+  await host.addTemplate('a', 'x');
+  for (const vmId of ['vm-1', 'vm-2']) await host.registry.cloneForVm(vmId, 'a', { writable: true });
+  const fifo = `${host.root}/fifo`;
+  execFileSync('mkfifo', [fifo]);
+  const child = startCli(host, ['gc', '--keep-file', fifo, '--json']);
+  const exit = exitOf(child);
+  await opened(child.pid as number, fifo);
+  await sleep(100);
+  await writeFile(fifo, 'vm-1\n');
+  expect(JSON.parse((await exit).stdout)).toMatchObject({ released: ['vm-2'] });
 });
 
 /** When a process has a file open. */

@@ -9,6 +9,7 @@
 //   text           neither code nor a command
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, normalize } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -151,10 +152,33 @@ test('docs/cli.md tells of every command', () => {
   for (const name of names) if (name !== 'help') expect(table).toMatch(new RegExp(`[|,] \`${name}[ \`]`));
 });
 
-test('docs/troubleshooting.md tells of every code that the library has, and of no other', () => {
+function errorCodes(): string[] {
   const union =
     /export type RootfsErrorCode =([^;]+);/.exec(readFileSync('src/system/errors.ts', 'utf8'))?.[1] ?? '';
-  const codes = [...union.matchAll(/'([A-Z0-9_]+)'/g)].map(([, code]) => code);
+  return [...union.matchAll(/'([A-Z0-9_]+)'/g)].map(([, code = '']) => code);
+}
+
+test('docs/cli.md has the exit status of every code that the library has', () => {
+  const table = readFileSync('docs/cli.md', 'utf8').split('\n## Exit status')[1]?.split('\n## ')[0] ?? '';
+  const told = new Set([...table.matchAll(/`([A-Z0-9_]+)`/g)].map(([, code = '']) => code));
+  expect(errorCodes().filter((code) => !told.has(code))).toEqual([]);
+});
+
+test('docs/troubleshooting.md tells of every warning', async () => {
+  const sources = await readdir('src', { recursive: true });
+  const codes = sources
+    .filter((name) => name.endsWith('.ts'))
+    .flatMap((name) => [
+      ...readFileSync(join('src', name), 'utf8').matchAll(/code: '(MICROVM_ROOTFS_[A-Z_]+)'/g),
+    ])
+    .map(([, code = '']) => code);
+  expect(codes.length).toBeGreaterThan(8);
+  const text = readFileSync('docs/troubleshooting.md', 'utf8');
+  expect(codes.filter((code) => !text.includes(`a warning \`${code}\``))).toEqual([]);
+});
+
+test('docs/troubleshooting.md tells of every code that the library has, and of no other', () => {
+  const codes = errorCodes();
   const text = readFileSync('docs/troubleshooting.md', 'utf8').split('\n## The system’s codes')[0] ?? '';
   const told = [...text.matchAll(/^\| `([A-Z0-9_]+)` \|/gm)].map(([, code]) => code);
   expect(codes.length).toBeGreaterThan(30);

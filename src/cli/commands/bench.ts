@@ -1,5 +1,5 @@
-import { mkdir } from 'node:fs/promises';
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
+import { makeFolders } from '../../system/make-folders.js';
 import { parseCount } from '../clone-flags.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { details } from '../output.js';
@@ -12,12 +12,18 @@ interface BenchFlags {
   readonly rounds: number;
 }
 
+function parseRounds(text: string): number {
+  const rounds = parseCount(text);
+  if (rounds === 0) throw new InvalidArgumentError('Give at least 1.');
+  return rounds;
+}
+
 export function addBench(program: Command): void {
   program
     .command('bench')
     .description('Measure a clone beside cp, in the clones folder.')
     .option('--size <size>', "the image's size", parseSize, 64 * 1024 * 1024)
-    .option('--rounds <number>', 'how many of each', parseCount, 20)
+    .option('--rounds <number>', 'how many of each', parseRounds, 20)
     .addHelpText(
       'after',
       `
@@ -31,7 +37,7 @@ Example:
     .action(({ size, rounds }: BenchFlags, command: Command) =>
       inSession(command, async (session) => {
         const { output, signal, config } = session;
-        await mkdir(config.clonesDir, { recursive: true });
+        await makeFolders(config.clonesDir);
         const speed = await session.during('measuring', () =>
           measureCloneSpeed(config.clonesDir, { imageBytes: size, rounds, sealing: config.sealing, signal }),
         );

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { RootfsError } from '../../index.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { leftText } from '../clone-text.js';
 import { details } from '../output.js';
@@ -21,6 +22,12 @@ Example:
     )
     .action((vm: string, path: string, flags: CopyFlags, command: Command) =>
       inSession(command, async (session) => {
+        // It means a folder, which is not what would be made.
+        if (path.endsWith('/'))
+          throw new RootfsError(
+            'INVALID_ARGUMENT',
+            `${path} ends in a slash: give the path of the file itself`,
+          );
         const { registry, output, signal } = session;
         const exported = await session.during(`exporting the clone of ${vm}`, () =>
           registry.exportTo(vm, resolve(path), { ...copyOptions(flags), signal }),

@@ -46,6 +46,7 @@ Examples:
           session.during('looking at clones', () => registry.gc({ keep, dryRun, signal })),
         );
         output.print({ dryRun, ...report }, () => text(report, dryRun));
+        session.tellIfMissing(registry.config.clonesDir);
         throwIfFailed();
       }),
     );

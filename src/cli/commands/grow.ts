@@ -28,11 +28,15 @@ Examples:
   microvm-rootfs grow --image ./rootfs.ext4 2G`,
     )
     .action((target: string, size: number, flags: GrowFlags, command: Command) =>
-      inSession(command, (session) =>
-        flags.image
-          ? growImage(session, resolve(target), size)
-          : growSlot(session, target, size, flags.stack),
-      ),
+      inSession(command, async (session) => {
+        if (!flags.image) return growSlot(session, target, size, flags.stack);
+        if (flags.stack !== undefined)
+          throw new RootfsError(
+            'INVALID_ARGUMENT',
+            '--stack does not go with --image: leave one of them out',
+          );
+        return growImage(session, resolve(target), size);
+      }),
     );
 }
 

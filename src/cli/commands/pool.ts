@@ -16,7 +16,8 @@ Example:
   microvm-rootfs pool`,
     )
     .action((_flags: object, command: Command) =>
-      inSession(command, async ({ registry, output }) => {
+      inSession(command, async (session) => {
+        const { registry, output } = session;
         const readySlots = await registry.readySlots();
         output.print({ readySlots }, () =>
           table(
@@ -34,6 +35,7 @@ Example:
             'No ready slots.',
           ),
         );
+        session.tellIfMissing(registry.config.clonesDir);
       }),
     );
 }

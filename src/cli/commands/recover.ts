@@ -24,6 +24,7 @@ Example:
           session.during('recovering', () => registry.recover({ signal })),
         );
         output.print(report, () => text(report));
+        session.tellIfMissing(registry.config.clonesDir);
         throwIfFailed();
       }),
     );

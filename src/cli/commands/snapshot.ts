@@ -47,7 +47,8 @@ export function addSnapshots(program: Command): void {
       '\nJSON: { "snapshots": [as "snapshot" has them, without "strategies"] }\n\nExample:\n  microvm-rootfs snapshots',
     )
     .action((_flags: object, command: Command) =>
-      inSession(command, async ({ registry, output }) => {
+      inSession(command, async (session) => {
+        const { registry, output } = session;
         const snapshots: Snapshot[] = [];
         for await (const snapshot of registry.snapshots()) snapshots.push(snapshot);
         snapshots.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -64,6 +65,7 @@ export function addSnapshots(program: Command): void {
             'No snapshots.',
           ),
         );
+        session.tellIfMissing(session.config.snapshotsDir ?? session.config.clonesDir);
       }),
     );
 }

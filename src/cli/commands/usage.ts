@@ -25,6 +25,7 @@ Example:
           session.during('measuring', () => registry.usage({ signal })),
         );
         output.print(report, () => text(report));
+        session.tellIfMissing(registry.config.clonesDir);
         throwIfFailed();
       }),
     );

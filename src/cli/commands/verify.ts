@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import type { Snapshot, VerifyReport } from '../../index.js';
+import { RootfsError, type Snapshot, type VerifyReport } from '../../index.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
 import { Told } from '../report-error.js';
@@ -32,8 +33,16 @@ Examples:
     .action((names: string[], flags: VerifyFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        if (names.length > 0) return verifySnapshots(session, names);
         const clones = flags.withClones === true;
+        if (names.length > 0) {
+          if (clones)
+            throw new RootfsError('INVALID_ARGUMENT', '--with-clones does not go with names of snapshots');
+          return verifySnapshots(session, names);
+        }
+        const { templateDir } = session.config;
+        // A check of nothing must not look like one that passed.
+        if (!existsSync(templateDir))
+          throw new RootfsError('ENOENT', `there is no folder ${templateDir}: correct --templates`);
         const { report, throwIfFailed } = await reported(
           session.during('verifying', (onProgress) => registry.verify({ clones, signal, onProgress })),
         );

@@ -6,8 +6,8 @@ import { hasLeases } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { fileSystemType, nearestExisting } from '../mounts.js';
-import { leftScratch, withScratch } from '../scratch.js';
-import { asRoot } from '../shell-words.js';
+import { leftScratch, OWN_FOLDER, withScratch } from '../scratch.js';
+import { asRoot, asUser } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
 import { type Finding, fail, ok, warn } from './finding.js';
@@ -36,11 +36,22 @@ export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): P
     const fix = asRoot('mv', folder, `${folder}.old`);
     return { findings: [fail('clones', `${folder} is no folder`, fix)], reflinks: false };
   }
+  const own = join(folder, OWN_FOLDER);
+  const ours = await stat(own).catch(() => undefined);
   if (!(await isWritableFolder(folder))) {
     const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
-    const fix = `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
+    const { uid } = await stat(folder);
+    // Of a folder in use, everything else would still be its owner's.
+    const isTaken = folder === clonesDir && (uid !== 0 || ours !== undefined);
+    const fix = isTaken
+      ? asUser(uid, 'microvm-rootfs', 'doctor')
+      : `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
     const why = `${clonesDir} on ${type}${missing}: it cannot be written to by this user, so nothing was tried`;
     return { findings: [fail('clones', why, fix)], reflinks: false };
+  }
+  if (ours !== undefined && !(await isWritableFolder(own))) {
+    const why = `${own} belongs to user ${ours.uid}, and this user cannot write to it, so nothing was tried`;
+    return { findings: [fail('clones', why, asUser(ours.uid, 'microvm-rootfs', 'doctor'))], reflinks: false };
   }
   const findings = [
     ok('clones', `${clonesDir} on ${type}${missing}`),

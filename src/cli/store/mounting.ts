@@ -1,8 +1,9 @@
 // Mounts and unmounts a store's file system.
-import { mkdir, mkdtemp, readdir, rmdir } from 'node:fs/promises';
+import { mkdtemp, readdir, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { makeFolders } from '../../system/make-folders.js';
 import { mountedOn } from '../mounts.js';
 import { forbidDiscard, mountOfImage } from './find-store.js';
 import { imageFile } from './image-file.js';
@@ -34,7 +35,7 @@ export async function requireFreeMountPoint(folder: string): Promise<void> {
 
 /** With those above it. What was made is taken back if something fails later. */
 export async function makeMountPoint(folder: string, undo: Undo): Promise<void> {
-  const first = await mkdir(folder, { recursive: true });
+  const first = await makeFolders(folder);
   if (first === undefined) return;
   undo.add(async () => {
     for (let made = folder; ; made = dirname(made)) {

@@ -1,7 +1,8 @@
 // systemd units that check a store and mount it at boot.
-import { mkdir, unlink, writeFile } from 'node:fs/promises';
+import { unlink, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { makeFolders } from '../../system/make-folders.js';
 import { findProgram } from '../../system/programs.js';
 import { imageFile } from './image-file.js';
 import { kindOf } from './kinds.js';
@@ -76,7 +77,7 @@ TimeoutStartSec=infinity
 export async function installUnits(units: readonly Unit[], folder: string): Promise<string[]> {
   requireRoot('installing units');
   return allOrNothing(async (undo) => {
-    await mkdir(folder, { recursive: true });
+    await makeFolders(folder);
     const paths: string[] = [];
     for (const { name, text } of units) {
       const path = join(folder, name);

@@ -1,0 +1,52 @@
+// Making a folder and those above it: the modes, several at once, and where nothing can be made.
+import { execFileSync } from 'node:child_process';
+import { mkdir, readdir, rmdir, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeEach, expect, inject, onTestFinished, test } from 'vitest';
+import { makeFolders } from '../../src/system/make-folders.js';
+import { Host } from '../fixtures/host.js';
+import { lacksRoot } from '../fixtures/tools.js';
+
+let root: string;
+
+beforeEach(async () => {
+  ({ root } = await Host.in(inject('scratch')));
+});
+
+test('the first that was made is told, each has the mode, and what is there stays', async () => {
+  const first = join(root, 'a');
+  expect(await makeFolders(join(root, 'a/b/c'), { mode: 0o700 })).toBe(first);
+  expect(((await stat(first)).mode & 0o777).toString(8)).toBe('700');
+  expect(await makeFolders(join(root, 'a/b/c'))).toBeUndefined();
+  expect(await makeFolders(join(root, 'a/b/d'))).toBe(join(root, 'a/b/d'));
+});
+
+test('many at once make one', async () => {
+  const paths = Array.from({ length: 50 }, (_, i) => join(root, `x/y/z/${i % 5}`));
+  const made = await Promise.all(paths.map((path) => makeFolders(path)));
+  expect(await readdir(join(root, 'x/y/z'))).toHaveLength(5);
+  expect(made.filter((path) => path === join(root, 'x'))).not.toEqual([]);
+});
+
+test('a file and a dangling link in the way are refused, a link to a folder is not', async () => {
+  await writeFile(join(root, 'file'), '');
+  await symlink('nowhere', join(root, 'dangling'));
+  await mkdir(join(root, 'real'));
+  await symlink('real', join(root, 'link'));
+  await expect(makeFolders(join(root, 'file'))).rejects.toMatchObject({ code: 'EEXIST' });
+  await expect(makeFolders(join(root, 'file/sub'))).rejects.toMatchObject({ code: 'ENOTDIR' });
+  await expect(makeFolders(join(root, 'dangling/sub'))).rejects.toMatchObject({ code: 'ENOENT' });
+  expect(await makeFolders(join(root, 'link'))).toBeUndefined();
+});
+
+test('where the parent is there, but nothing can be made in it, it fails at once', async ({ skip }) => {
+  await expect(makeFolders('/proc/microvm/rootfs')).rejects.toMatchObject({ code: 'ENOENT' });
+  const missing = lacksRoot();
+  if (missing !== undefined) skip(missing);
+  const [source, mounted] = [join(root, 'source'), join(root, 'mounted')];
+  for (const path of [source, mounted]) await mkdir(path);
+  execFileSync('mount', ['--bind', source, mounted]);
+  onTestFinished(() => void execFileSync('umount', [mounted]));
+  await rmdir(source);
+  await expect(makeFolders(join(mounted, 'a/b'))).rejects.toMatchObject({ code: 'ENOENT' });
+});
