@@ -32,7 +32,13 @@ const PROGRAMS: Readonly<Record<'zstd' | 'xz', Decompressor>> = {
     name: 'zstd',
     package: 'zstd',
     notFound: 'PROGRAM_NOT_FOUND',
-    args: (maxWindowBytes) => ['--decompress', '--stdout', '--quiet', `--memory=${maxWindowBytes}`],
+    args: (maxWindowBytes) => [
+      '--decompress',
+      '--stdout',
+      '--quiet',
+      // The largest window that zstd has.
+      `--memory=${Math.min(maxWindowBytes, 2 ** 31)}`,
+    ],
   },
   xz: {
     name: 'xz',

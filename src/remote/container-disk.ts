@@ -20,7 +20,7 @@ export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<bo
   const start = isGzip ? await inflateStart(head) : head;
   if (!looksLikeTar(start.subarray(0, TAR_BLOCK_BYTES))) return false;
   try {
-    for await (const member of readMembers(endless(start), Number.MAX_SAFE_INTEGER, () => {}))
+    for await (const member of readMembers(endless(start), Number.POSITIVE_INFINITY, () => {}))
       if (!isFolder(member)) return !isDisk(member);
   } catch (error) {
     // The whole of it will tell.

@@ -34,17 +34,18 @@ export class TarDamaged extends Error {}
 // Read size. Headers of small files are close together.
 const WINDOW_BYTES = 128 * 1024;
 
-// Limit for a name or the pax records of one file: Linux allows 64 KiB of attribute names per file and 64 KiB per
-// value.
-const META_LIMIT = 64 * 1024 * 1024;
+// Limit for a name or the pax records of one file. Maps of sparse files are the longest that mean something.
+const META_LIMIT = 16 * 1024 * 1024;
 /** Of the path of a member, from the root: deeper than any limit of depth that makes sense. */
 const PATH_LIMIT = 1024 * 1024;
 /** Of a symbolic link: PATH_MAX of Linux, without the NUL. */
 const LINK_LIMIT = 4095;
+/** In all files of a tar: each takes memory, and a block of the image. */
 const SPARSE_PARTS_LIMIT = 1_000_000;
 
 // Programs that write global records write one or two. Each member is looked for in all of them.
 const GLOBAL_RECORDS_LIMIT = 100;
+const GLOBAL_BYTES_LIMIT = 64 * 1024;
 
 /** Records that are read. A tar may have any number of others, such as comments. */
 const READ_RECORD =
@@ -55,20 +56,24 @@ export interface TarBytes {
   read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>;
 }
 
-/** `onNoEnd` is called if the tar ends after a member without an end marker. Throws {@link TarDamaged}. */
+/**
+ * `sizeBytes` is infinite where only the start is there. `onOddEnd` is called with what is wrong with the end of a tar
+ * whose members are whole. Throws {@link TarDamaged}.
+ */
 export function readMembers(
   bytes: TarBytes,
   sizeBytes: number,
-  onNoEnd: () => void,
+  onOddEnd: (why: string) => void,
 ): AsyncGenerator<TarMember> {
-  return new TarReader(bytes, sizeBytes, onNoEnd).members();
+  return new TarReader(bytes, sizeBytes, onOddEnd).members();
 }
 
 class TarReader {
   readonly #bytes: TarBytes;
   readonly #size: number;
-  readonly #onNoEnd: () => void;
+  readonly #onOddEnd: (why: string) => void;
   #at = 0;
+  #sparseParts = 0;
   #window: Buffer = Buffer.alloc(0);
   #windowAt = 0;
   // Records for all following members, and records for the next member only.
@@ -79,26 +84,44 @@ class TarReader {
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
 
-  constructor(bytes: TarBytes, size: number, onNoEnd: () => void) {
+  constructor(bytes: TarBytes, size: number, onOddEnd: (why: string) => void) {
     this.#bytes = bytes;
     this.#size = size;
-    this.#onNoEnd = onNoEnd;
+    this.#onOddEnd = onOddEnd;
   }
 
   async *members(): AsyncGenerator<TarMember> {
     for (;;) {
       // Not every program writes the two zero blocks at the end.
       if (this.#at === this.#size && this.#at > 0) {
-        this.#onNoEnd();
+        this.#onOddEnd('has no mark of its end: if the program that made it writes one, it was cut off');
         return;
       }
       const block = await this.#take(TAR_BLOCK_BYTES);
-      if (isZeroBlock(block)) return;
+      if (isZeroBlock(block)) return this.#readEnd();
       const header = parseHeader(block);
       if (header === undefined)
         throw new TarDamaged(`has no header of a tar at byte ${this.#at - TAR_BLOCK_BYTES}`);
       const member = await this.#member(header);
       if (member !== undefined) yield member;
+    }
+  }
+
+  /** After the first block of zeros. What other programs leave out from here on must not be left out in silence. */
+  async #readEnd(): Promise<void> {
+    if (this.#size === Number.POSITIVE_INFINITY) return;
+    for (let blocks = 1; this.#at + TAR_BLOCK_BYTES <= this.#size; blocks++) {
+      const at = this.#at;
+      const block = await this.#take(TAR_BLOCK_BYTES);
+      if (isZeroBlock(block)) continue;
+      if (blocks === 1)
+        throw new TarDamaged(`has a block of zeros before byte ${at}, where a member should begin`);
+      if (parseHeader(block) !== undefined)
+        throw new TarDamaged(
+          `goes on at byte ${at}, behind its end: make one of such tars with tar --concatenate, or publish each`,
+        );
+      this.#onOddEnd(`has more behind its end, at byte ${at}, which is left out`);
+      return;
     }
   }
 
@@ -119,8 +142,7 @@ class TarReader {
       case 'g':
         this.#isPax = true;
         for (const record of this.#records(await this.#meta(header))) this.#global.set(record.key, record);
-        if (this.#global.size > GLOBAL_RECORDS_LIMIT)
-          throw new TarDamaged(`has more than ${GLOBAL_RECORDS_LIMIT} pax records for all of its files`);
+        this.#limitGlobal();
         return undefined;
       // A volume label.
       case 'V':
@@ -134,6 +156,15 @@ class TarReader {
         return member;
       }
     }
+  }
+
+  #limitGlobal(): void {
+    const records = [...this.#global.values()];
+    const bytes = records.reduce((sum, { value }) => sum + value.length, 0);
+    if (records.length > GLOBAL_RECORDS_LIMIT || bytes > GLOBAL_BYTES_LIMIT)
+      throw new TarDamaged(
+        `has more than ${GLOBAL_RECORDS_LIMIT} pax records, or ${GLOBAL_BYTES_LIMIT} bytes, for all of its files`,
+      );
   }
 
   async #ordinary(header: TarHeader, pax: readonly PaxRecord[]): Promise<TarMember> {
@@ -203,6 +234,8 @@ class TarReader {
       sizeBytes = header.sparse.realBytes;
     } else if (number('GNU.sparse.major') === 1) parts = await this.#sparseInContents(stored);
     else parts = sparseInPax(pax);
+    this.#sparseParts += parts?.length ?? 0;
+    if (this.#sparseParts > SPARSE_PARTS_LIMIT) throw tooManyParts();
     if (!isLength(sizeBytes)) throw new TarDamaged('has a sparse file without a size');
     // GNU's old map is between header and contents. The pax 1.0 map is in the contents.
     const map = header.sparse === undefined ? this.#at - before : 0;
@@ -218,7 +251,7 @@ class TarReader {
       const next = parseMoreSparse(await this.#take(TAR_BLOCK_BYTES));
       parts.push(...next.parts);
       more = next.hasMore;
-      if (parts.length > SPARSE_PARTS_LIMIT) throw new TarDamaged('has a sparse file of too many parts');
+      if (parts.length > SPARSE_PARTS_LIMIT) throw tooManyParts();
     }
     return parts;
   }
@@ -238,8 +271,7 @@ class TarReader {
         throw new TarDamaged('has a sparse file whose map is no list of numbers');
       numbers.push(...lines);
       const count = Number(numbers[0] ?? 0);
-      if (!(isLength(count) && count <= SPARSE_PARTS_LIMIT))
-        throw new TarDamaged('has a sparse file of too many parts');
+      if (!(isLength(count) && count <= SPARSE_PARTS_LIMIT)) throw tooManyParts();
       wanted = 1 + 2 * count;
     }
     return pairUp(numbers.slice(1, wanted));
@@ -302,6 +334,10 @@ function cutOff(): TarDamaged {
   return new TarDamaged('was cut off: it ends within a member');
 }
 
+function tooManyParts(): TarDamaged {
+  return new TarDamaged(`has sparse files of more than ${SPARSE_PARTS_LIMIT} parts`);
+}
+
 function withoutNul(bytes: Buffer): Buffer {
   const end = bytes.indexOf(0);
   return end < 0 ? bytes : bytes.subarray(0, end);
@@ -310,7 +346,10 @@ function withoutNul(bytes: Buffer): Buffer {
 /** GNU formats 0.0 and 0.1. Undefined if the file is not sparse. */
 function sparseInPax(pax: readonly PaxRecord[]): SparsePart[] | undefined {
   const map = pax.findLast(({ key }) => key === 'GNU.sparse.map')?.value.toString('latin1');
-  if (map !== undefined) return pairUp(map === '' ? [] : map.split(','));
+  if (map !== undefined) {
+    const numbers = map === '' ? [] : map.split(',', 2 * SPARSE_PARTS_LIMIT + 2);
+    return pairUp(numbers);
+  }
   const numbers = pax
     .filter(({ key }) => key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes')
     .map(({ value }) => value.toString('latin1'));

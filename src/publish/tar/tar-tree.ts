@@ -49,6 +49,9 @@ const LINKS_FOLLOWED = 40;
 // Shared by all files that have none.
 const NO_ATTRIBUTES: readonly Attribute[] = [];
 
+/** XATTR_SIZE_MAX of Linux. */
+const ATTRIBUTE_LIMIT = 64 * 1024;
+
 const PASSWORD_FILE_LIMIT = 4 * 1024 * 1024;
 
 interface TarSource {
@@ -86,6 +89,7 @@ class TarTree {
   readonly #count: TreeCount;
   readonly #root: FolderNode;
   readonly #source: TarSource;
+  #hasMembers = false;
   readonly #withAcls: { readonly node: FileFacts; readonly member: TarMember }[] = [];
 
   constructor(file: FileHandle, reading: TarReading) {
@@ -100,7 +104,7 @@ class TarTree {
     try {
       let turnBegan = performance.now();
       const { size } = await this.#file.stat();
-      for await (const member of readMembers(this.#file, size, () => this.#warnOfNoEnd())) {
+      for await (const member of readMembers(this.#file, size, (why) => this.#warn(why))) {
         if (performance.now() - turnBegan > TURN_MS) {
           await nextTurn();
           this.#reading.checkAborted();
@@ -112,23 +116,26 @@ class TarTree {
       if (error instanceof TarDamaged) throw this.#refuse(error.message);
       throw error;
     }
+    if (!this.#hasMembers) throw this.#refuse('holds no file: is it a tar?');
     this.#refuseLayers();
     await this.#addAcls();
     return this.#root;
   }
 
-  #warnOfNoEnd(): void {
-    process.emitWarning(
-      `${this.#reading.source} has no mark of its end: if the program that made it writes one, it was cut off`,
-      { code: 'MICROVM_ROOTFS_TAR' },
-    );
+  #warn(why: string): void {
+    process.emitWarning(`${this.#reading.source} ${why}`, { code: 'MICROVM_ROOTFS_TAR' });
   }
 
   #add(member: TarMember): void {
+    this.#hasMembers = true;
+    if (member.path.length === 0) throw this.#refuse('has a member without a name');
     const names = this.#namesOf(member.path, 'a member');
     const name = names.pop();
     // The image has its own root folder.
     if (name === undefined) return;
+    // An empty file, as the OCI image specification has it.
+    if (name.startsWith('.wh.') && member.sizeBytes === 0 && /^[0\0]$/.test(member.type))
+      throw this.#whiteout('of a container image', member);
     this.#count.add(names.length + 1);
     const folder = this.#folderAt(names, member);
     const before = folder.children.get(name);
@@ -169,6 +176,8 @@ class TarTree {
       case '1':
         return this.#linked(member);
       case '2':
+        if (member.linkTarget.length === 0 || member.linkTarget.includes(0))
+          throw this.#refuse(`has a symbolic link to nothing, or to a name with NUL, ${shown(member)}`);
         return {
           mode: 0o777,
           uid,
@@ -182,11 +191,7 @@ class TarTree {
       case '3':
       case '4': {
         const { major, minor } = member;
-        if (type === '3' && major === 0 && minor === 0)
-          throw this.#refuse(
-            `has a whiteout of overlayfs, ${shown(member)}: it is a layer; publish the whole, as docker ` +
-              'export gives it',
-          );
+        if (type === '3' && major === 0 && minor === 0) throw this.#whiteout('of overlayfs', member);
         return { ...facts, kind: type === '3' ? 'character device' : 'block device', major, minor };
       }
       case '6':
@@ -196,6 +201,13 @@ class TarTree {
           `has a member of the unknown type "${type}", ${shown(member)}: make the tar with tar --format=posix`,
         );
     }
+  }
+
+  /** It hides a file of a layer below. */
+  #whiteout(whose: string, member: TarMember): RootfsError {
+    return this.#refuse(
+      `has a whiteout ${whose}, ${shown(member)}: it is a layer; publish the whole, as docker export gives it`,
+    );
   }
 
   /** The file that a hard link refers to. */
@@ -219,10 +231,15 @@ class TarTree {
     if (member.pax.length === 0) return NO_ATTRIBUTES;
     const byName = new Map<string, Buffer>();
     for (const { key, value } of member.pax) {
-      if (key.startsWith('SCHILY.xattr.')) byName.set(unescapeKey(key.slice(13)), value);
+      if (key.startsWith('SCHILY.xattr.')) byName.set(unescapeGnu(key.slice(13)), value);
       else if (key.startsWith('LIBARCHIVE.xattr.'))
-        byName.set(unescapeKey(key.slice(17)), Buffer.from(value.toString('latin1'), 'base64'));
+        byName.set(unescapeAll(key.slice(17)), Buffer.from(value.toString('latin1'), 'base64'));
     }
+    for (const [name, { length }] of byName)
+      if (length > ATTRIBUTE_LIMIT)
+        throw this.#refuse(
+          `has ${shown(member)} with the attribute ${name} of ${length} bytes: Linux has 64 KiB`,
+        );
     return ofTheTree([...byName].map(([name, value]) => ({ name, value })));
   }
 
@@ -342,7 +359,11 @@ function shown({ path }: TarMember): string {
   return showPath(path.toString('latin1')).slice(0, 200);
 }
 
-/** GNU tar writes `=` and `%` in names as `%3D` and `%25`. libarchive escapes more characters. */
-function unescapeKey(key: string): string {
-  return key.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
+/** GNU tar writes `=` and `%` so. Others escape nothing under this key. */
+function unescapeGnu(name: string): string {
+  return name.replace(/%(3D|25)/g, (_, hex) => (hex === '25' ? '%' : '='));
+}
+
+function unescapeAll(name: string): string {
+  return name.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
 }

@@ -5,9 +5,9 @@ import { MiB, pattern } from '../../fixtures/images.js';
 import { Random } from '../../fixtures/random.js';
 import { type Member, makeTar } from '../../fixtures/tars.js';
 
-async function membersOf(tar: Buffer, onNoEnd = () => {}): Promise<TarMember[]> {
+async function membersOf(tar: Buffer, onOddEnd: (why: string) => void = () => {}): Promise<TarMember[]> {
   const members: TarMember[] = [];
-  for await (const member of readMembers(await openFileOf(tar), tar.length, onNoEnd)) members.push(member);
+  for await (const member of readMembers(await openFileOf(tar), tar.length, onOddEnd)) members.push(member);
   return members;
 }
 
@@ -25,6 +25,38 @@ async function damaged(members: readonly Member[], words = /./): Promise<void> {
   expect((error as Error).message).toMatch(words);
   expect(performance.now() - started).toBeLessThan(10_000);
 }
+
+test('a header that was lost is told, and so is what comes behind the end', async () => {
+  const [a, b] = [makeTar([{ path: 'a' }, { path: 'b' }]), makeTar([{ path: 'c' }])];
+  const refused = async (tar: Buffer) => (await membersOf(tar).catch((error: Error) => error)) as Error;
+  const lost = Buffer.from(a).fill(0, 0, 512);
+  expect((await refused(lost)).message).toMatch(/block of zeros before byte 512/);
+  expect((await refused(Buffer.concat([a, Buffer.alloc(10_240), b]))).message).toMatch(
+    /byte 12288.*--concatenate/,
+  );
+  const told: string[] = [];
+  const odd = Buffer.concat([a, Buffer.alloc(5000, 'x')]);
+  expect(await membersOf(odd, (why) => told.push(why))).toHaveLength(2);
+  expect(told).toEqual([expect.stringMatching(/more behind its end, at byte 2048/)]);
+  // As programs end a tar: one block, two, or up to a whole record, and a part of one.
+  for (const zeros of [-512, 0, 8192, 8192 + 100])
+    expect(
+      await membersOf(zeros < 0 ? a.subarray(0, zeros) : Buffer.concat([a, Buffer.alloc(zeros)]), (why) =>
+        told.push(why),
+      ),
+    ).toHaveLength(2);
+  expect(told).toHaveLength(1);
+});
+
+test('many sparse files together have no more parts than one may have', async () => {
+  const map = Buffer.from(Array.from({ length: 300_000 }, (_, i) => `${2 * i},1`).join(','));
+  const pax = { 'GNU.sparse.map': map, 'GNU.sparse.size': '1000000' };
+  const contents = Buffer.alloc(300_000);
+  const member = (path: string) => ({ path, pax, contents });
+  await damaged(['a', 'b', 'c', 'd'].map(member), /1000000 parts/);
+  const numbers = { 'GNU.sparse.map': Buffer.alloc(8 * MiB, '1,'), 'GNU.sparse.size': '1' };
+  await damaged([{ path: 'a', pax: numbers }], /parts/);
+});
 
 /** Its bytes, by its segments. */
 function contentsOf(tar: Buffer, { sizeBytes, segments }: TarMember): Buffer {

@@ -79,3 +79,48 @@ test('of several values for one attribute the last counts, whichever program’s
     }),
   ).toEqual([{ name: 'user.a=b', value: Buffer.from('second') }]);
 });
+
+test.each<[what: string, words: RegExp, members: Member[]]>([
+  ['without members', /holds no file/, []],
+  [
+    'with a whiteout of a container image',
+    /whiteout of a container image, .*etc\/.wh.passwd/,
+    [{ path: 'etc/.wh.passwd' }],
+  ],
+  ['with an opaque folder of a container image', /whiteout/, [{ path: 'etc/.wh..wh..opq' }]],
+  ['with a member without a name', /without a name/, [{ path: '', contents: Buffer.from('x') }]],
+  ['with a link to a name with NUL', /NUL, l/, [{ path: 'l', type: '2', pax: { linkpath: 'a\0b' } }]],
+  ['with a link to nothing', /to nothing/, [{ path: 'l', type: '2' }]],
+  [
+    'with a hard link to a name with NUL',
+    /does not allow/,
+    [{ path: 'l', type: '1', pax: { linkpath: 'a\0b' } }],
+  ],
+  [
+    'with an attribute longer than Linux has',
+    /attribute user.a of 70000 bytes/,
+    [{ path: 'file', pax: { 'SCHILY.xattr.user.a': Buffer.alloc(70_000, 'x') } }],
+  ],
+])('a tar %s is refused', async (_, words, members) => {
+  expect((await rejection(attributesOf(...members), 'IMAGE_INVALID')).message).toMatch(words);
+});
+
+test('a file that is merely named like a whiteout is a file', async () => {
+  expect(await attributesOf({ path: '.wh.y', contents: Buffer.from('white') }, { path: 'file' })).toEqual([]);
+});
+
+test('each program escapes names of attributes in its own way', async () => {
+  const attributes = await attributesOf({
+    path: 'file',
+    pax: {
+      'SCHILY.xattr.user.a%41b': '1',
+      'SCHILY.xattr.user.%3Dc%2541': '2',
+      'LIBARCHIVE.xattr.user.d%41': Buffer.from('3').toString('base64'),
+    },
+  });
+  expect(attributes.map(({ name, value }) => `${name}: ${value}`).sort()).toEqual([
+    'user.=c%41: 2',
+    'user.a%41b: 1',
+    'user.dA: 3',
+  ]);
+});
