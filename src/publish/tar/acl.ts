@@ -44,6 +44,25 @@ export function parseAcl(text: string, names: Names): Buffer | { readonly unknow
   return bytes;
 }
 
+/** Whether these bytes are an ACL in the kernel's form, as `setxattr` takes it. */
+export function isBinaryAcl(bytes: Buffer): boolean {
+  if (bytes.length < 4 || bytes.length % 8 !== 4 || bytes.readUInt32LE(0) !== VERSION) return false;
+  const entries: Entry[] = [];
+  for (let at = 4; at < bytes.length; at += 8)
+    entries.push({
+      tag: bytes.readUInt16LE(at),
+      permissions: bytes.readUInt16LE(at + 2),
+      id: bytes.readUInt32LE(at + 4),
+    });
+  const known: readonly number[] = Object.values(TAGS);
+  return (
+    entries.every(
+      ({ tag, permissions }, i) =>
+        known.includes(tag) && permissions <= 7 && tag >= (entries[i - 1]?.tag ?? 0),
+    ) && isComplete(entries)
+  );
+}
+
 /** As the kernel's posix_acl_valid has it. A guest gets EIO for a file with any other list. */
 function isComplete(entries: readonly Entry[]): boolean {
   const count = (...tags: number[]) => entries.filter(({ tag }) => tags.includes(tag)).length;

@@ -17,7 +17,7 @@ import {
   type TreeNode,
 } from '../tree/file-tree.js';
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
-import { type Names, parseAcl } from './acl.js';
+import { isBinaryAcl, type Names, parseAcl } from './acl.js';
 import { readMembers, TarDamaged, type TarMember } from './members.js';
 
 export interface TarReading {
@@ -235,6 +235,9 @@ class TarTree {
       else if (key.startsWith('LIBARCHIVE.xattr.'))
         byName.set(unescapeAll(key.slice(17)), Buffer.from(value.toString('latin1'), 'base64'));
     }
+    for (const [name, value] of byName)
+      if (/^system\.posix_acl_(access|default)$/.test(name) && !isBinaryAcl(value))
+        throw this.#refuse(`has a damaged access list at ${shown(member)}`);
     for (const [name, { length }] of byName)
       if (length > ATTRIBUTE_LIMIT)
         throw this.#refuse(

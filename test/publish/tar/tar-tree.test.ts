@@ -32,13 +32,13 @@ const idOf = ([attribute]: readonly Attribute[]) => attribute?.value.readUInt32L
 
 test('an access list that is there in words and in bytes is one attribute: the words count', async () => {
   const { pax } = allowed('7');
-  const bytes = Buffer.from('0200000001000600ffffffff', 'hex');
+  const bytes = acl(2, 1, 4, 32);
   const attributes = await attributesOf({
     path: 'file',
     pax: { 'SCHILY.xattr.system.posix_acl_access': bytes, 'SCHILY.xattr.user.x': 'x', ...pax },
   });
   expect(attributes.map(({ name }) => name).sort()).toEqual(['system.posix_acl_access', 'user.x']);
-  const long = Buffer.from(`02000000${'01000600ffffffff'.repeat(5)}`, 'hex');
+  const long = acl(2, 1, 2, 2, 4, 16, 32);
   const both = await attributesOf({
     path: 'file',
     pax: { 'SCHILY.xattr.system.posix_acl_access': long, ...pax },
@@ -80,6 +80,23 @@ test('of several values for one attribute the last counts, whichever program’s
   ).toEqual([{ name: 'user.a=b', value: Buffer.from('second') }]);
 });
 
+/** In the kernel's form. */
+function acl(version: number, ...tags: number[]): Buffer {
+  const bytes = Buffer.alloc(4 + 8 * tags.length);
+  bytes.writeUInt32LE(version, 0);
+  for (const [i, tag] of tags.entries()) bytes.writeUInt16LE(tag, 4 + 8 * i);
+  return bytes;
+}
+
+test('an access list in the form of the kernel is kept', async () => {
+  const value = acl(2, 1, 2, 4, 16, 32);
+  const attributes = await attributesOf({
+    path: 'file',
+    pax: { 'SCHILY.xattr.system.posix_acl_access': value },
+  });
+  expect(attributes).toEqual([{ name: 'system.posix_acl_access', value }]);
+});
+
 test.each<[what: string, words: RegExp, members: Member[]]>([
   ['without members', /holds no file/, []],
   [
@@ -88,6 +105,21 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
     [{ path: 'etc/.wh.passwd' }],
   ],
   ['with an opaque folder of a container image', /whiteout/, [{ path: 'etc/.wh..wh..opq' }]],
+  [
+    'with an access list of another version',
+    /damaged access list at file/,
+    [{ path: 'file', pax: { 'SCHILY.xattr.system.posix_acl_access': acl(1, 1, 4, 32) } }],
+  ],
+  [
+    'with an access list without others',
+    /damaged access list at file/,
+    [
+      {
+        path: 'file',
+        pax: { 'LIBARCHIVE.xattr.system.posix_acl_default': acl(2, 1, 4, 8).toString('base64') },
+      },
+    ],
+  ],
   ['with a member without a name', /without a name/, [{ path: '', contents: Buffer.from('x') }]],
   ['with a link to a name with NUL', /NUL, l/, [{ path: 'l', type: '2', pax: { linkpath: 'a\0b' } }]],
   ['with a link to nothing', /to nothing/, [{ path: 'l', type: '2' }]],
