@@ -31,6 +31,7 @@ const RUN_PROGRAMS = [
   'publish/decompress',
   'publish/make-ext4',
   'publish/qcow2',
+  'publish/skopeo-failure',
   'remote/credentials',
   'remote/frames',
 ];

@@ -20,11 +20,11 @@ export interface PublishProgress extends Progress {
 
 /** Limits on what a source may hold. The defaults fit any root filesystem. Lower them for untrusted sources. */
 export interface PublishLimits {
-  /** Maximum decompressed size of a compressed source or qcow2, in bytes. Default: 1 TiB. */
+  /** Maximum decompressed size of a compressed source, qcow2 or all layers of a container image. Default: 1 TiB. */
   readonly maxBytes?: number;
-  /** Maximum number of files, folders and links in a folder or tar. Default: 4,000,000. */
+  /** Maximum number of files, folders and links in a folder, tar or all layers. Default: 4,000,000. */
   readonly maxFiles?: number;
-  /** Maximum folder depth in a folder or tar. Default: 1,000. */
+  /** Maximum folder depth in a folder, tar or layer. Default: 1,000. */
   readonly maxDepth?: number;
   /** Maximum window memory for `zstd` or `xz`. Default: 2 GiB, the maximum of their formats. */
   readonly maxWindowBytes?: number;

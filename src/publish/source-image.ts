@@ -45,9 +45,6 @@ export interface StagedImage {
   readonly config: ImageConfig | undefined;
 }
 
-// Kernel time stamps can lag behind the clock by one tick.
-const TICK_MS = 100;
-
 /** The source value for standard input. */
 export const STANDARD_INPUT = '-';
 
@@ -95,11 +92,17 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
 async function stageContainer(staging: Staging): Promise<StagedImage> {
   const { task, source, workFolder, options, registries } = staging;
   if (options.format !== undefined) throw invalid('format is for files and folders', source);
-  const started = BigInt(Date.now() - TICK_MS) * 1_000_000n;
-  const unpacked = await unpackContainerImage(task, source, workFolder, options.platform, registries);
-  const { root } = await readFolder(unpacked.tree, { ...folderReading(staging), newFoldersSinceNs: started });
+  const request = {
+    source,
+    workFolder,
+    platform: options.platform,
+    registries,
+    limits: limitsOf(options.limits),
+  };
+  const { tree, config, newFoldersNs } = await unpackContainerImage(task, request);
+  const { root } = await readFolder(tree, { ...folderReading(staging), source, newFoldersNs });
   await stageTree(staging, root);
-  return { format: 'container', config: unpacked.config };
+  return { format: 'container', config };
 }
 
 /** Stores all input before processing it, because a qcow2 or tar may need its end first. */

@@ -231,14 +231,19 @@ export async function runInstalled(
   );
 }
 
-// Programs report a full disk only in words. The second text is tar's for a short write.
+// Programs report a full disk only in words. C begins them with a capital letter, Go does not. The second text is tar's
+// for a short write.
 const SYSTEM_WORDS = {
-  ENOSPC: /No space left on device|Wrote only \d+ of \d+ bytes/,
-  EDQUOT: /Disk quota exceeded/,
+  ENOSPC: /no space left on device|Wrote only \d+ of \d+ bytes/i,
+  EDQUOT: /disk quota exceeded/i,
 } as const;
 
 /** What programs say when this machine is at fault, not what they were given. */
-const OUR_FAULT = /Cannot allocate memory|Too many open files|Input\/output error|Permission denied/;
+const OUR_FAULT = new RegExp(
+  'cannot allocate memory|too many open files|input/output error|permission denied|operation not permitted|' +
+    'read-only file system',
+  'i',
+);
 
 /** Codes that say that what the program was given is at fault. */
 const BLAMES_INPUT: readonly RootfsErrorCode[] = ['IMAGE_INVALID', 'ARTIFACT_INVALID'];
@@ -256,8 +261,18 @@ export function programFailed(
 ): RootfsError {
   const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
   const said = exit.stderr.trim() || exit.stdout.trim();
-  const isOurFault = exit.status === null || OUR_FAULT.test(said);
-  const failed = isOurFault && BLAMES_INPUT.includes(code) ? 'PROGRAM_FAILED' : code;
-  const full = Object.entries(SYSTEM_WORDS).find(([, words]) => words.test(said))?.[0];
-  return new RootfsError(full ?? failed, `${program} ${how} on ${path}: ${said}${advice}`, { path });
+  const failed = isFaultOfThisMachine(exit) && BLAMES_INPUT.includes(code) ? 'PROGRAM_FAILED' : code;
+  return new RootfsError(codeOfFullDisk(said) ?? failed, `${program} ${how} on ${path}: ${said}${advice}`, {
+    path,
+  });
+}
+
+/** Whether the program was killed, or says that this machine is at fault. */
+export function isFaultOfThisMachine({ status, stderr, stdout }: Exit): boolean {
+  const said = stderr.trim() || stdout;
+  return status === null || OUR_FAULT.test(said) || codeOfFullDisk(said) !== undefined;
+}
+
+function codeOfFullDisk(said: string): string | undefined {
+  return Object.entries(SYSTEM_WORDS).find(([, words]) => words.test(said))?.[0];
 }

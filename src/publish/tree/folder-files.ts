@@ -1,28 +1,59 @@
 // The files of a folder while it is read as a tree. All of them are in memory at once, so each is small.
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { RootfsError } from '../../system/errors.js';
+import { failedWith, RootfsError } from '../../system/errors.js';
 import type { FileContent, Segment, TreeNode } from './file-tree.js';
 
 const READ_ONLY = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/** How messages name the tree and what is in it. */
+export interface TreeName {
+  readonly source: string;
+  show(path: string): string;
+}
+
+export function changedWhileRead({ source, show }: TreeName, path: string, cause?: unknown): RootfsError {
+  return new RootfsError(
+    'SOURCE_CHANGED',
+    `${show(path)} changed while it was read: publish what nobody is writing to`,
+    { path: source, cause },
+  );
+}
+
+/** For reading what was there a moment ago: a file that is gone, or is of another kind by now, was changed. */
+export async function readingOf<T>(name: TreeName, path: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'ELOOP'].some((code) => failedWith(error, code)))
+      throw changedWhileRead(name, path, error);
+    if (!failedWith(error, 'ENAMETOOLONG')) throw error;
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `${name.source} holds files whose paths have more bytes than Linux takes in one call (4,095): publish a ` +
+        'tar of it',
+      { path: name.source, cause: error },
+    );
+  }
+}
+
 /** The contents of a file of a folder. */
 export class FolderFile implements FileContent {
   readonly sizeBytes: number;
-  readonly #source: string;
+  readonly #name: TreeName;
   readonly #path: string;
   readonly #inode: bigint;
   /** Undefined if it is all data. */
   readonly #ranges: readonly Segment[] | undefined;
 
   constructor(
-    source: string,
+    name: TreeName,
     path: string,
     sizeBytes: number,
     inode: bigint,
     ranges: readonly Segment[] | undefined,
   ) {
-    this.#source = source;
+    this.#name = name;
     this.#path = path;
     this.sizeBytes = sizeBytes;
     this.#inode = inode;
@@ -38,15 +69,11 @@ export class FolderFile implements FileContent {
   }
 
   endedEarly(): Error {
-    return new RootfsError(
-      'SOURCE_CHANGED',
-      `${bytesOf(this.#path).toString('utf8')} changed while it was read: publish what nobody is writing to`,
-      { path: this.#source },
-    );
+    return changedWhileRead(this.#name, this.#path);
   }
 
   async open<T>(work: (source: FileHandle) => Promise<T>): Promise<T> {
-    const file = await open(bytesOf(this.#path), READ_ONLY);
+    const file = await readingOf(this.#name, this.#path, open(bytesOf(this.#path), READ_ONLY));
     try {
       if ((await file.stat({ bigint: true })).ino !== this.#inode) throw this.endedEarly();
       return await work(file);

@@ -12,9 +12,10 @@ import {
   type FileFacts,
   type FolderNode,
   type Segment,
+  showPath,
   type TreeNode,
 } from './file-tree.js';
-import { bytesOf, FolderFile, LinkedFiles } from './folder-files.js';
+import { bytesOf, FolderFile, LinkedFiles, readingOf, type TreeName } from './folder-files.js';
 import { TreeCount, type TreeLimits } from './limits.js';
 import { mountsBelow } from './mounts.js';
 import { sortedNames } from './sorted-names.js';
@@ -33,8 +34,10 @@ export interface FolderReading {
   readonly includeMounts: boolean;
   /** The time of files without one of their own: mount points and new folders. */
   readonly otherTimeNs: bigint;
-  /** Folders with a later time were made while the tree was unpacked. */
-  readonly newFoldersSinceNs?: bigint;
+  /** Used in messages, with paths within it. Default: the folder's path. */
+  readonly source?: string;
+  /** Folders with a time between these were made by the program that unpacked the tree. */
+  readonly newFoldersNs?: { readonly from: bigint; readonly to: bigint };
   checkAborted(): void;
 }
 
@@ -88,8 +91,14 @@ export async function markOfFolder(path: string, reading: FolderReading): Promis
 async function read(path: string, reading: FolderReading, keepsNodes: boolean): Promise<FolderTree> {
   const top = (await realpath(path)).replace(/\/$/, '');
   const mounts = reading.includeMounts ? new Set<string>() : await mountsBelow(top);
-  const reader = new FolderReader(reading, path, mounts, keepsNodes);
-  return reader.read(Buffer.from(top).toString('latin1'));
+  const topBytes = Buffer.from(top).toString('latin1');
+  const reader = new FolderReader(reading, nameOf(path, topBytes, reading.source), mounts, keepsNodes);
+  return reader.read(topBytes);
+}
+
+function nameOf(path: string, top: string, source: string | undefined): TreeName {
+  if (source === undefined) return { source: path, show: showPath };
+  return { source, show: (at) => `${showPath(at.slice(top.length)) || '/'} in ${source}` };
 }
 
 interface PendingFolder {
@@ -101,7 +110,7 @@ interface PendingFolder {
 
 class FolderReader {
   readonly #reading: FolderReading;
-  readonly #source: string;
+  readonly #name: TreeName;
   readonly #mounts: ReadonlySet<string> | undefined;
   readonly #keepsNodes: boolean;
   readonly #count: TreeCount;
@@ -113,15 +122,15 @@ class FolderReader {
 
   constructor(
     reading: FolderReading,
-    source: string,
+    name: TreeName,
     mounts: ReadonlySet<string> | undefined,
     keepsNodes: boolean,
   ) {
     this.#reading = reading;
-    this.#source = source;
+    this.#name = name;
     this.#mounts = mounts;
     this.#keepsNodes = keepsNodes;
-    this.#count = new TreeCount(source, reading.limits);
+    this.#count = new TreeCount(name.source, reading.limits);
   }
 
   async read(top: string): Promise<FolderTree> {
@@ -136,10 +145,8 @@ class FolderReader {
 
   async #namesIn(path: string, depth: number): Promise<string[]> {
     const names: string[] = [];
-    const folder = await opendir(bytesOf(path === '' ? '/' : path), {
-      encoding: 'buffer' as BufferEncoding,
-      bufferSize: NAMES_AT_ONCE,
-    });
+    const options = { encoding: 'buffer' as BufferEncoding, bufferSize: NAMES_AT_ONCE };
+    const folder = await readingOf(this.#name, path, opendir(bytesOf(path === '' ? '/' : path), options));
     for await (const entry of folder) {
       names.push((entry.name as unknown as Buffer).toString('latin1'));
       this.#count.add(depth + 1);
@@ -153,7 +160,7 @@ class FolderReader {
     for (let at = 0; at < names.length; at += BATCH) {
       this.#reading.checkAborted();
       const batch = names.slice(at, at + BATCH);
-      const rows = await readRows(batch.map((name) => prefix + name));
+      const rows = await readingOf(this.#name, path, readRows(batch.map((name) => prefix + name)));
       const marks = [this.#mark, path];
       for (const [i, name] of batch.entries()) {
         const row = rows[i] as Row;
@@ -165,11 +172,15 @@ class FolderReader {
         }
         marks.push(name, row.state);
         if (this.#keepsNodes)
-          node.children.set(name, this.#nodeOf(row, await rangesOf(at, row), at, depth + 1));
+          node.children.set(name, this.#nodeOf(row, await this.#rangesOf(at, row), at, depth + 1));
         else if (row.kind === 'folder') this.#pending.push({ path: at, node, depth: depth + 1 });
       }
       this.#mark = native().sha256(marks.join('\n'));
     }
+  }
+
+  #rangesOf(path: string, row: Row): Promise<Segment[] | undefined> {
+    return readingOf(this.#name, path, rangesOf(path, row));
   }
 
   #nodeOf(row: Row, ranges: readonly Segment[] | undefined, path: string, depth: number): TreeNode {
@@ -199,9 +210,9 @@ class FolderReader {
         if (kind === 'character device' && row.major === 0 && row.minor === 0)
           throw new RootfsError(
             'IMAGE_INVALID',
-            `${this.#show(path)} is a whiteout of overlayfs, which hides a file of a lower layer: mount the ` +
+            `${this.#name.show(path)} is a whiteout of overlayfs, which hides a file of a lower layer: mount the ` +
               'overlay and publish the merged folder',
-            { path: this.#show(path) },
+            { path: this.#name.show(path) },
           );
         return { ...facts, kind, major: row.major, minor: row.minor };
       default:
@@ -211,8 +222,8 @@ class FolderReader {
 
   /** An archive need not list its folders. Those have whatever this host gives to a new one. */
   #factsOfFolder({ mode, uid, gid, mtimeNs, attributes }: FileFacts): FileFacts {
-    const { newFoldersSinceNs, otherTimeNs } = this.#reading;
-    const isNew = newFoldersSinceNs !== undefined && mtimeNs >= newFoldersSinceNs;
+    const { newFoldersNs, otherTimeNs } = this.#reading;
+    const isNew = newFoldersNs !== undefined && mtimeNs >= newFoldersNs.from && mtimeNs <= newFoldersNs.to;
     return isNew
       ? { mode: 0o755, uid: 0, gid: 0, mtimeNs: otherTimeNs, attributes: [] }
       : { mode, uid, gid, mtimeNs, attributes };
@@ -225,18 +236,14 @@ class FolderReader {
 
   /** The folder below a mount is hidden, so it gets the same facts on every host. */
   #emptyMount(path: string, kind: TreeNode['kind']): TreeNode {
-    this.#found.push(this.#show(path));
+    this.#found.push(this.#name.show(path));
     const facts = { uid: 0, gid: 0, mtimeNs: this.#reading.otherTimeNs, attributes: [] };
     if (kind === 'folder') return { ...facts, mode: 0o755, kind, children: new Children<TreeNode>() };
     return { ...facts, mode: 0o644, kind: 'file', content: EMPTY };
   }
 
   #contentOf(path: string, { sizeBytes, inode }: Row, ranges: readonly Segment[] | undefined): FileContent {
-    return sizeBytes === 0 ? EMPTY : new FolderFile(this.#source, path, sizeBytes, inode, ranges);
-  }
-
-  #show(path: string): string {
-    return bytesOf(path).toString('utf8');
+    return sizeBytes === 0 ? EMPTY : new FolderFile(this.#name, path, sizeBytes, inode, ranges);
   }
 }
 

@@ -1,0 +1,98 @@
+// Who is to blame if a container image cannot be had: this machine, the registry, or the reference.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { skopeoFailed } from '../../src/publish/skopeo-failure.js';
+import { Host } from '../fixtures/host.js';
+import { KiB, MiB, pattern } from '../fixtures/images.js';
+import { makeLayout } from '../fixtures/oci-layout.js';
+import { rejection } from '../fixtures/rejection.js';
+import { makeTar } from '../fixtures/tars.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+import { newWorkspace } from '../fixtures/workspace.js';
+
+const missing = lacksRoot() ?? lacks('skopeo', 'umoci');
+const GUEST = process.arch === 'arm64' ? 'arm64' : 'amd64';
+
+describe('skopeo fails', () => {
+  test.each([
+    // This machine's, in Go's words.
+    ['committing the finished image: write oci/oci-layout: no space left on device', 'ENOSPC'],
+    ['writing blob: write oci/oci-put-blob1: disk quota exceeded', 'EDQUOT'],
+    ['initializing destination oci:oci:image: mkdir oci/blobs: operation not permitted', 'PROGRAM_FAILED'],
+    ['open /run/containers/0/auth.json: permission denied', 'PROGRAM_FAILED'],
+    ['open oci/index.json: too many open files', 'PROGRAM_FAILED'],
+    ['read oci/blobs/sha256/00: input/output error', 'PROGRAM_FAILED'],
+    ['fork/exec /usr/bin/x: cannot allocate memory', 'PROGRAM_FAILED'],
+    ['exec: "gpg": executable file not found in $PATH', 'REGISTRY_FAILED'],
+    ["skopeo: /lib/libc.so.6: version `GLIBC_2.38' not found (required by skopeo)", 'REGISTRY_FAILED'],
+    // The registry's.
+    [
+      'reading manifest 1 in r.io/a: denied: requested access to the resource is denied',
+      'REGISTRY_UNAUTHORIZED',
+    ],
+    [
+      'reading manifest 1 in r.io/a: denied: Permission denied for "1" from request "/v2/"',
+      'REGISTRY_UNAUTHORIZED',
+    ],
+    ['requested access to the resource is denied', 'REGISTRY_UNAUTHORIZED'],
+    ['unable to retrieve auth token: invalid username/password: unauthorized', 'REGISTRY_UNAUTHORIZED'],
+    ['reading manifest 1 in r.io/a: unauthorized: authentication required', 'REGISTRY_UNAUTHORIZED'],
+    ['reading manifest 1 in r.io/a: manifest unknown: manifest unknown', 'REGISTRY_NOT_FOUND'],
+    ['reading manifest 1 in r.io/a: name unknown: repository not found', 'REGISTRY_NOT_FOUND'],
+    ['reading manifest 1 in r.io/a: toomanyrequests: You have reached your limit', 'REGISTRY_BUSY'],
+    ['Get "https://r.io/v2/": dial tcp 127.0.0.1:1: connect: connection refused', 'REGISTRY_FAILED'],
+  ])('%s: %s', (words, code) => {
+    const stderr = `time="2026-11-29T15:55:12Z" level=fatal msg="${words}"\n`;
+    const error = skopeoFailed('skopeo', 'docker://r.io/a:1', {
+      status: 1,
+      signal: null,
+      stdout: '',
+      stderr,
+    });
+    expect(error.code).toBe(code);
+    expect(error.message).toContain(words);
+    if (/^E|^PROGRAM/.test(code)) expect(error.message).not.toMatch(/registry runs|log in|check its name/);
+  });
+
+  test('killed, of which no registry is to blame', () => {
+    const exit = { status: null, signal: 'SIGKILL' as const, stdout: '', stderr: '' };
+    expect(skopeoFailed('skopeo', 'docker://r.io/a:1', exit).code).toBe('PROGRAM_FAILED');
+  });
+});
+
+describe.skipIf(missing !== undefined)(`a full disk${missing === undefined ? '' : ` (${missing})`}`, () => {
+  test.each([
+    ['skopeo', pattern(MiB)],
+    ['umoci', Buffer.alloc(700 * KiB, 'is small when compressed')],
+  ])('is ENOSPC when %s meets it', async (program, contents) => {
+    const host = await Host.in();
+    const layout = join(host.root, 'layout');
+    const layer = makeTar([{ path: 'file', contents }]);
+    await makeLayout(layout, [{ layers: [layer], architecture: GUEST }]);
+    const small = newWorkspace().mount('small', ['-t', 'tmpfs', '-o', `size=${MiB}`, 'tmpfs']);
+    const registry = host.anotherRegistry({ templateDir: join(small, 'templates') });
+    const error = await rejection(registry.publishStack('new', `oci:${layout}`), 'ENOSPC');
+    expect(error.message).toContain(program);
+  });
+
+  test.each([
+    ['open /tree/etc/shadow: permission denied', 'PROGRAM_FAILED'],
+    ['lsetxattr /tree/bin/ping: operation not permitted', 'PROGRAM_FAILED'],
+    ['unpack layer: read tar: unexpected EOF', 'ARTIFACT_INVALID'],
+  ])('and other words of umoci: %s', async (words, code) => {
+    const host = await Host.in();
+    const layout = join(host.root, 'layout');
+    await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
+    const bin = join(host.root, 'bin');
+    await mkdir(bin);
+    await writeFile(join(bin, 'umoci'), `#!/bin/sh\necho '${words}' >&2; exit 1\n`, { mode: 0o755 });
+    const { PATH } = process.env;
+    process.env.PATH = `${bin}:${PATH}`;
+    try {
+      await rejection(host.registry.publishStack('new', `oci:${layout}`), code);
+    } finally {
+      process.env.PATH = PATH;
+    }
+  });
+});

@@ -1,0 +1,135 @@
+// The layers of container images: how they are compressed, how much they may hold, and what folders keep.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { exists } from '../fixtures/files.js';
+import { Host } from '../fixtures/host.js';
+import { KiB, MiB, readInside, run } from '../fixtures/images.js';
+import { type ImageSpec, makeLayout } from '../fixtures/oci-layout.js';
+import { rejection } from '../fixtures/rejection.js';
+import { makeTar } from '../fixtures/tars.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+
+const missing = lacksRoot() ?? lacks('skopeo', 'umoci', 'mke2fs', 'debugfs', 'zstd');
+const GUEST = process.arch === 'arm64' ? 'arm64' : 'amd64';
+
+type Layers = ImageSpec['layers'];
+
+async function layoutIn(host: Host, layers: Layers, compression?: ImageSpec['compression'], name = 'layout') {
+  const path = join(host.root, name);
+  await makeLayout(path, [{ layers, architecture: GUEST, compression }]);
+  return `oci:${path}`;
+}
+
+async function statInside(host: Host, stack: string, path: string): Promise<string> {
+  return (await run('debugfs', ['-R', `stat ${path}`, host.template(stack)])).stdout;
+}
+
+describe.skipIf(missing !== undefined)(
+  `layers of a container image${missing === undefined ? '' : ` (${missing})`}`,
+  () => {
+    test('compressed with zstd give the image that they give compressed with gzip, or not at all', async () => {
+      const host = await Host.in();
+      // The second layer twice: what was decompressed for the first time serves again.
+      const layers = [
+        'mkdir -p a/b; echo one > a/b/file; head -c 300000 /dev/zero > zeros',
+        'rm -rf x',
+        'rm -rf x',
+      ];
+      const digests = new Set<string>();
+      for (const compression of ['zstd', 'gzip', undefined] as const) {
+        const name = `${compression}`;
+        const source = await layoutIn(host, layers, compression, name);
+        digests.add((await host.registry.publishStack(name, source)).sha256);
+      }
+      expect(digests.size).toBe(1);
+      expect(await readInside(host.template('zstd'), '/a/b/file')).toBe('one\n');
+    });
+
+    test.each(['gzip', 'zstd'] as const)(
+      'that are damaged within %s are refused by name',
+      async (compression) => {
+        const host = await Host.in();
+        const source = await layoutIn(host, [Buffer.alloc(4 * KiB, 1)], compression);
+        const { message } = await rejection(host.registry.publishStack('new', source), 'ARTIFACT_INVALID');
+        expect(message).toContain(`${source} has a damaged layer`);
+        expect(await exists(dirname(host.template('new')))).toBe(false);
+      },
+    );
+
+    test('list folders of any time, which keep it, their owners and modes', async () => {
+      const host = await Host.in();
+      const year2040 = 2_208_988_800;
+      const now = Math.floor(Date.now() / 1000);
+      const layer = makeTar([
+        { path: 'future/', type: '5', mtime: `${year2040}`, mode: 0o700, owner: [7, 8] },
+        { path: 'future/file' },
+        { path: 'today/', type: '5', mtime: `${now}`, mode: 0o750, owner: [9, 10] },
+        { path: 'unlisted/file' },
+      ]);
+      await host.registry.publishStack('app', await layoutIn(host, [layer], 'gzip'));
+      const future = await statInside(host, 'app', '/future');
+      expect(future).toMatch(/Mode: +0700 .*\n.*\nUser: +7 +Group: +8 /);
+      // debugfs tells seconds as 32 bits.
+      expect(future).toContain(`mtime: 0x${year2040.toString(16)}`);
+      const today = await statInside(host, 'app', '/today');
+      expect(today).toMatch(/Mode: +0750 .*\n.*\nUser: +9 +Group: +10 /);
+      expect(today).toContain(`mtime: 0x${now.toString(16)}`);
+      const unlisted = await statInside(host, 'app', '/unlisted');
+      expect(unlisted).toMatch(/Mode: +0755 .*\n.*\nUser: +0 +Group: +0 /);
+      expect(unlisted).toContain('mtime: 0x12cea600');
+    });
+
+    const bytes = (length: number) => makeTar([{ path: 'large', contents: Buffer.alloc(length) }]);
+    const sparse = makeTar([
+      {
+        path: 'sparse',
+        pax: { 'GNU.sparse.size': `${64 * MiB}`, 'GNU.sparse.numblocks': '0', 'GNU.sparse.map': '' },
+      },
+    ]);
+    test.each<[string, Layers, object, string]>([
+      ['bytes in one layer', [bytes(5 * MiB)], { maxBytes: 4 * MiB }, 'limits.maxBytes'],
+      ['bytes in all layers', [bytes(3 * MiB), bytes(3 * MiB)], { maxBytes: 4 * MiB }, 'limits.maxBytes'],
+      ['bytes in a sparse file', [sparse], { maxBytes: 4 * MiB }, 'limits.maxBytes'],
+      ['files', ['touch a b c', 'touch d e f'], { maxFiles: 6 }, 'limits.maxFiles'],
+      ['folders in each other', ['mkdir -p a/b/c'], { maxDepth: 2 }, 'limits.maxDepth'],
+    ])(
+      'with more %s than allowed are refused before they are unpacked',
+      async (_, layers, limits, option) => {
+        const host = await Host.in();
+        await withoutUmoci(host, async () => {
+          for (const compression of [undefined, 'gzip', 'zstd'] as const) {
+            const source = await layoutIn(host, layers, compression, `layout-${compression}`);
+            const call = host.registry.publishStack('new', source, { limits });
+            const { message } = await rejection(call, 'SOURCE_TOO_LARGE');
+            expect(message).toContain(option);
+            expect(message).toContain(`${source} `);
+          }
+        });
+        expect(await host.stagedInCatalog()).toEqual([]);
+      },
+    );
+
+    test('that hold what cannot be published are named by reference, not by where they were unpacked', async () => {
+      const host = await Host.in();
+      const source = await layoutIn(host, ['mkdir lib; mknod lib/gone c 0 0']);
+      const { message } = await rejection(host.registry.publishStack('new', source), 'IMAGE_INVALID');
+      expect(message).toContain(`/lib/gone in ${source} is a whiteout`);
+      expect(message).not.toContain('staging');
+    });
+  },
+);
+
+/** With a umoci that fails with another code. */
+async function withoutUmoci(host: Host, work: () => Promise<void>): Promise<void> {
+  const bin = join(host.root, 'bin');
+  await mkdir(bin);
+  await writeFile(join(bin, 'umoci'), '#!/bin/sh\necho was run >&2; exit 1\n', { mode: 0o755 });
+  const { PATH } = process.env;
+  process.env.PATH = `${bin}:${PATH}`;
+  try {
+    await work();
+  } finally {
+    process.env.PATH = PATH;
+  }
+}
