@@ -1,9 +1,9 @@
 // What a container image says about how to start it: kept beside the template that was made of it.
 
-import { readdir, rename, unlink } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { readOwnFile } from '../folder/state-files.js';
-import { asRootfsError, failedWith } from '../system/errors.js';
+import { asRootfsError } from '../system/errors.js';
 
 /** How the author of a container image wants it to be started. The names are those of the OCI image specification. */
 export interface ImageConfig {
@@ -62,27 +62,20 @@ export function parseImageConfig(value: unknown): ImageConfig | undefined {
   return config as ImageConfig;
 }
 
-/** Moves the staged config to the image that is about to take its place. One of the same image is replaced. */
-export async function placeImageConfig(staged: string, folder: string): Promise<void> {
-  for (const name of await configsIn(staged)) await rename(join(staged, name), join(folder, name));
-}
-
 /**
  * Removes the configs of images that the folder does not hold any more. `keep` is the digest of the image that it
  * holds.
  */
-export async function removeImageConfigs(templatePath: string, keep?: string): Promise<void> {
+export async function removeImageConfigs(templatePath: string, keep: string): Promise<void> {
   const folder = dirname(templatePath);
-  const kept = keep === undefined ? undefined : basename(imageConfigPath(templatePath, keep));
-  for (const name of await configsIn(folder)) {
-    if (name === kept) continue;
-    await unlink(join(folder, name)).catch((error) => {
-      if (!failedWith(error, 'ENOENT')) throw error;
-    });
+  const kept = basename(imageConfigPath(templatePath, keep));
+  for (const name of await imageConfigsIn(folder)) {
+    if (name !== kept) await rm(join(folder, name), { force: true });
   }
 }
 
-async function configsIn(folder: string): Promise<string[]> {
+/** The names of all configs in a folder. */
+export async function imageConfigsIn(folder: string): Promise<string[]> {
   return (await readdir(folder)).filter((name) => NAME.test(name));
 }
 

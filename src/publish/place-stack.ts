@@ -5,7 +5,7 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type NativeFolder, type NativeGuardedFolder, native } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
-import { placeImageConfig, removeImageConfigs } from '../catalog/image-config.js';
+import { imageConfigsIn, removeImageConfigs } from '../catalog/image-config.js';
 import { withLock } from '../folder/folder-lock.js';
 import { copyFile } from '../image/file-copy.js';
 import { failedWith, RootfsError } from '../system/errors.js';
@@ -34,8 +34,9 @@ export async function placeStack(
     const replaced = await withLock(task, handle, name, async () => {
       const had = !(await isMissing(image));
       if (had && !replace) throw stackExists(image);
-      await placeImageConfig(staged, stackFolder);
-      await moveImage(task, join(staged, TEMPLATE_ROOTFS_FILE), image);
+      // The config first: it belongs to its image alone, so none ever lacks its own.
+      for (const file of [...(await imageConfigsIn(staged)), TEMPLATE_ROOTFS_FILE])
+        await moveFile(task, join(staged, file), stackFolder, file);
       await flush(stackFolder);
       await removeImageConfigs(image, sha256);
       return had;
@@ -44,24 +45,26 @@ export async function placeStack(
   }
 }
 
-// Name of the temporary image in the stack's own folder.
-const INCOMING = `.${TEMPLATE_ROOTFS_FILE}.incoming`;
+/** Name of a temporary file in the stack's own folder, made under its lock. */
+export const INCOMING = `.${TEMPLATE_ROOTFS_FILE}.incoming`;
 
 /**
- * If a stack's folder has its own project id or is in another subvolume, no file can be renamed into it from outside.
- * There the image is first copied or reflinked into the folder. The next call removes what a crash leaves behind.
+ * If a stack's folder has its own project id, is in another subvolume or is a mount point, no file can be renamed into
+ * it from outside. There the file is first copied or reflinked into the folder. The next call removes what a crash
+ * leaves behind.
  */
-async function moveImage(task: Task, from: string, image: string): Promise<void> {
+async function moveFile(task: Task, from: string, stackFolder: string, name: string): Promise<void> {
+  const to = join(stackFolder, name);
   try {
-    return await rename(from, image);
+    return await rename(from, to);
   } catch (error) {
     if (!failedWith(error, 'EXDEV')) throw error;
   }
-  const incoming = join(image, '..', INCOMING);
+  const incoming = join(stackFolder, INCOMING);
   await rm(incoming, { force: true });
   try {
-    await copyInto(task, from, join(image, '..'), INCOMING);
-    await rename(incoming, image);
+    await copyInto(task, from, stackFolder, INCOMING);
+    await rename(incoming, to);
   } catch (error) {
     await rm(incoming, { force: true });
     throw error;
@@ -99,12 +102,12 @@ export function stackExists(image: string): RootfsError {
   );
 }
 
-/** False if a non-empty folder has the name. An empty folder is replaced. */
+/** False if a non-empty folder or a mount point has the name. An empty folder is replaced. */
 async function placeFolder(staged: string, stackFolder: string): Promise<boolean> {
   try {
     await rename(staged, stackFolder);
   } catch (error) {
-    if (failedWith(error, 'ENOTEMPTY') || failedWith(error, 'EEXIST')) return false;
+    if (['ENOTEMPTY', 'EEXIST', 'EBUSY'].some((code) => failedWith(error, code))) return false;
     if (!failedWith(error, 'ENOTDIR')) throw error;
     throw new RootfsError(
       'TEMPLATE_INVALID',

@@ -1,11 +1,11 @@
 // Removes a stack from the catalog.
 
-import { rmdir, unlink } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { rm, rmdir, unlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { sameImage } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { refuseOtherSpelling, type StackName } from '../catalog/catalog.js';
-import { removeImageConfigs } from '../catalog/image-config.js';
+import { imageConfigsIn } from '../catalog/image-config.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { Template } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
@@ -16,6 +16,7 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
+import { INCOMING } from './place-stack.js';
 
 // More would fill the screen.
 const IDS_SHOWN = 5;
@@ -47,12 +48,17 @@ export async function removeStack(
     }
     const removed = await catalog.use(({ handle }) =>
       withLock(task, handle, name, async () => {
+        if (await isMissing(templatePath)) return false;
+        const folder = dirname(templatePath);
+        // Listed while the image keeps the folder: once that is empty, another publisher can put its own in its place
+        // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.
+        const others = [...(await imageConfigsIn(folder)), INCOMING];
         if (!(await removeImage(templatePath, template))) return false;
         // Looking again makes the registry forget it and what was made from it. FUSE does not remove a folder while a
         // file in it is open.
         await templates.look(templatePath, undefined).catch(() => undefined);
-        await removeImageConfigs(templatePath);
-        await removeFolder(dirname(templatePath));
+        for (const name of others) await rm(join(folder, name), { force: true });
+        await removeFolder(folder);
         return true;
       }),
     );
@@ -108,12 +114,12 @@ async function removeImage(templatePath: string, template: Template | undefined)
   return true;
 }
 
-/** Keeps the folder if it holds other files, or if another process is publishing the next image. */
+/** Keeps the folder if it is a mount point or holds other files, such as the next image of another process. */
 async function removeFolder(folder: string): Promise<void> {
   try {
     await rmdir(folder);
   } catch (error) {
-    if (['ENOTEMPTY', 'EEXIST', 'ENOENT'].some((code) => failedWith(error, code))) return;
+    if (['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY'].some((code) => failedWith(error, code))) return;
     throw error;
   }
   await flush(dirname(folder));

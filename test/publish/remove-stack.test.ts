@@ -1,6 +1,8 @@
-import { mkdir, open, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
+import { imageConfigPath } from '../../src/catalog/image-config.js';
+import { runChild } from '../fixtures/child.js';
 import { exists, readRange, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -85,4 +87,38 @@ test('what the registry knew and had made of it goes: the next image of that nam
   await host.addTemplate('debian', 'second');
   const { path } = await host.registry.cloneForVm('vm', 'debian', { writable: true });
   expect((await readRange(path, 0, 100)).toString()).toBe('second');
+});
+
+test('an image that another publisher puts there meanwhile keeps its config', async () => {
+  const host = await Host.in();
+  const path = await host.addTemplate('debian', 'old');
+  const next = join(host.root, 'next');
+  await mkdir(next);
+  await writeFile(join(next, 'rootfs.ext4'), 'new');
+  const digest = await sha256Of(join(next, 'rootfs.ext4'));
+  await writeFile(imageConfigPath(join(next, 'rootfs.ext4'), digest), '{"user":"new"}');
+  const { stdout, stderr } = await runChild(
+    `const fs = require('node:fs/promises');
+     const unlink = fs.unlink;
+     fs.unlink = async (path) => {
+       await unlink(path);
+       if (path === args.path) await fs.rename(args.next, require('node:path').dirname(path));
+     };
+     const registry = new lib.RootfsRegistry(args.config);
+     console.log(await registry.removeStack('debian'));
+     await registry.close();`,
+    { config: host.registry.config, path, next },
+  );
+  expect(stderr).toBe('');
+  expect(stdout).toBe('true\n');
+  expect((await host.registry.stack('debian'))?.image).toEqual({ user: 'new' });
+});
+
+test('what a killed publisher left goes with it, and configs of any image', async () => {
+  const host = await Host.in();
+  const path = await host.addTemplate('debian', 'debian');
+  await writeFile(join(dirname(path), '.rootfs.ext4.incoming'), 'half of an image');
+  await writeFile(imageConfigPath(path, 'a'.repeat(64)), '{}');
+  expect(await host.registry.removeStack('debian')).toBe(true);
+  expect(await readdir(host.templateDir)).not.toContain('debian');
 });
