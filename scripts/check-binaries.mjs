@@ -57,6 +57,7 @@ const ALLOWED = new Set([
   'lgetxattr',
   'linkat',
   'llistxattr',
+  'lremovexattr',
   'lseek',
   'malloc',
   'memchr',

@@ -22,7 +22,14 @@ const FROM_THE_TOP = [
 ];
 
 // The command is a program of its own: it uses the library as its users do, and what only a program needs.
-const CLI_USES = ['index', 'system/programs', 'system/config', 'system/errno-names', 'addon/host-facts'];
+const CLI_USES = [
+  'index',
+  'system/programs',
+  'system/config',
+  'system/errno-names',
+  'system/make-folders',
+  'addon/host-facts',
+];
 
 // All by way of system/programs.ts. Outside the command line, no other file may start a program.
 const RUN_PROGRAMS = [
@@ -33,6 +40,7 @@ const RUN_PROGRAMS = [
   'publish/qcow2',
   'publish/skopeo-failure',
   'remote/credentials',
+  'remote/decompressor',
   'remote/frames',
 ];
 

@@ -70,6 +70,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("flushSlot", microvm::flush_slot);
   add("settleSlots", microvm::settle_slots);
   add("releaseSlot", microvm::release_slot);
+  add("removeDefaultAcl", microvm::remove_default_acl);
   add("fileFacts", microvm::file_facts);
   add("readSmallFiles", microvm::read_small_files);
   add("dataRanges", microvm::file_data_ranges);

@@ -158,6 +158,11 @@ class FindData {
 
 }  // namespace
 
+Napi::Value remove_default_acl(const Napi::CallbackInfo& info) {
+  return start_silent(info.Env(), "microvm:removeDefaultAcl",
+                      [folder = to_string(info[0])] { return remove_default_acl(folder); });
+}
+
 Napi::Value file_facts(const Napi::CallbackInfo& info) {
   return Job<ReadFacts>::start(info.Env(), "microvm:fileFacts", ReadFacts(to_paths(info[0])));
 }

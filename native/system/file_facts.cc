@@ -58,6 +58,11 @@ Error read_target(const std::string& path, std::string* target) {
 
 }  // namespace
 
+Error remove_default_acl(const std::string& folder) {
+  if (lremovexattr(folder.c_str(), "system.posix_acl_default") == 0) return {};
+  return has_none(errno) ? Error() : Error::last("lremovexattr", folder);
+}
+
 Error read_facts(const std::string& path, FileFacts* facts) {
   Error error = stat_at(AT_FDCWD, path.c_str(), Follow::kNo, path, &facts->info);
   if (!error.ok()) return error;

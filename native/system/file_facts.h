@@ -23,6 +23,9 @@ struct FileFacts {
   std::vector<Attribute> attributes;
 };
 
+// What is made in the folder from now on has the mode that it is made with, and no access list.
+Error remove_default_acl(const std::string& folder);
+
 // Never through a symbolic link. A file system without attributes has none.
 Error read_facts(const std::string& path, FileFacts* facts);
 

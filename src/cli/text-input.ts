@@ -5,7 +5,6 @@ import { Socket } from 'node:net';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { buffer as bytesOf } from 'node:stream/consumers';
 import { RootfsError } from '../index.js';
-import { abortError } from '../system/errors.js';
 
 /** Where text comes from, for messages. */
 export function nameOfInput(path: string): string {
@@ -39,7 +38,10 @@ async function read(path: string, signal: AbortSignal | undefined): Promise<Buff
     if ((await stat(path)).isFIFO()) return await readStream(openFifo(path), signal);
     return await readFile(path, { ...(signal === undefined ? {} : { signal }) });
   } catch (error) {
-    if (signal?.aborted) throw abortError(`reading ${nameOfInput(path)}`, signal);
+    if (signal?.aborted)
+      throw new RootfsError('ABORT_ERR', `reading ${nameOfInput(path)} was aborted`, {
+        cause: signal.reason,
+      });
     const { code, errno, syscall } = error as NodeJS.ErrnoException;
     throw new RootfsError(code ?? 'EIO', `reading ${path}: ${(error as Error).message}`, {
       errno,

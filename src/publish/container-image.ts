@@ -3,6 +3,7 @@
 
 import { mkdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
@@ -61,6 +62,8 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
     });
   requirePlatform(config, wanted, source);
   await prepareLayers(task, image, { source, layout, workFolder, limits });
+  // The catalog's folder may give an access list to all that is made in it. It is not the image's, and umoci fails on it.
+  await native().removeDefaultAcl(workFolder);
   const from = await fileTimeNs(workFolder);
   const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
   const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder, usualUmask: true });

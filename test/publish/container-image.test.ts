@@ -87,6 +87,24 @@ describe.skipIf(missing !== undefined)(
       expect((await host.registry.publishStack('two', `oci:${layout}-2:other`)).sha256).toBe(sha256);
     });
 
+    test('is the same in a catalog that gives an access list to what is made in it', async () => {
+      const host = await Host.in();
+      const layout = await layoutIn(host, [{ layers: [BASE, SECOND], architecture: GUEST }]);
+      const { sha256 } = await host.registry.publishStack('one', `oci:${layout}`);
+      const entries = [
+        '01000700ffffffff',
+        '02000700d2040000',
+        '04000500ffffffff',
+        '10000700ffffffff',
+        '20000500ffffffff',
+      ];
+      const acl = ['-n', 'system.posix_acl_default', '-v', `0x02000000${entries.join('')}`];
+      const other = await Host.in();
+      await mkdir(other.templateDir, { recursive: true });
+      await run('setfattr', [...acl, other.templateDir]);
+      expect((await other.registry.publishStack('one', `oci:${layout}`)).sha256).toBe(sha256);
+    });
+
     test('keeps hardlinks within a layer, and a file that a later layer changes is its own', async () => {
       const host = await Host.in();
       const layers = ['echo x > a; ln a b; ln a c', 'echo y > c'];
