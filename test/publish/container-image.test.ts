@@ -105,6 +105,23 @@ describe.skipIf(missing !== undefined)(
       expect((await other.registry.publishStack('one', `oci:${layout}`)).sha256).toBe(sha256);
     });
 
+    test('is found in a folder with a colon in its name, and by a tag with one', async () => {
+      const host = await Host.in();
+      const path = join(host.root, 'a:b', 'c');
+      const images = ['latest', 'v1', 'example.org/app/it:v2'].map((tag) => ({
+        layers: [`echo ${tag} > tag`],
+        architecture: GUEST,
+        tag,
+      }));
+      await makeLayout(path, images);
+      for (const tag of ['latest', 'v1', 'example.org/app/it:v2']) {
+        await host.registry.publishStack('app', `oci:${path}:${tag}`, { replace: true });
+        expect(await readInside(host.template('app'), '/tag')).toBe(`${tag}\n`);
+      }
+      const call = host.registry.publishStack('new', `oci:${join(host.root, 'a:missing')}:v1`);
+      expect((await rejection(call, 'ENOENT')).message).toContain('a:missing/index.json');
+    });
+
     test('keeps hardlinks within a layer, and a file that a later layer changes is its own', async () => {
       const host = await Host.in();
       const layers = ['echo x > a; ln a b; ln a c', 'echo y > c'];

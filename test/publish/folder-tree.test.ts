@@ -1,16 +1,25 @@
-// The mark of a folder, by which publishing tells that somebody wrote to it.
-import { appendFile, chmod, link, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
+// The mark of a folder, by which publishing tells that somebody wrote to it, and folders that cannot be read as a tree.
+import { execFile } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
+import { appendFile, chmod, link, mkdir, open, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { DEFAULT_LIMITS } from '../../src/publish/publish-options.js';
-import { markOfFolder } from '../../src/publish/tree/folder-tree.js';
+import type { FileNode } from '../../src/publish/tree/file-tree.js';
+import { markOfFolder, readFolder } from '../../src/publish/tree/folder-tree.js';
+import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { KiB } from '../fixtures/images.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+
+const execute = promisify(execFile);
 
 const READING = { limits: DEFAULT_LIMITS, includeMounts: false, otherTimeNs: 0n, checkAborted: () => {} };
 
-async function newFolder(path: string): Promise<string> {
+async function newFolder(path?: string): Promise<string> {
   const { root } = await Host.in(path);
   const folder = join(root, 'tree');
   await mkdir(join(folder, 'etc'), { recursive: true });
@@ -59,3 +68,83 @@ async function overwrite(path: string): Promise<void> {
   await file.utimes(atime, mtime);
   await file.close();
 }
+
+/** Runs `change` at the `at`-th of the points where the reading can be aborted. */
+function changing(at: number, change: () => void) {
+  let points = 0;
+  return {
+    ...READING,
+    checkAborted: () => {
+      if (++points === at) change();
+    },
+  };
+}
+
+test('a file that goes between its name and its facts makes it a changed source', async () => {
+  const folder = await newFolder();
+  const reading = changing(1, () => rmSync(join(folder, 'etc'), { recursive: true }));
+  expect((await rejection(readFolder(folder, reading), 'SOURCE_CHANGED')).message).toContain(folder);
+});
+
+test.each([
+  ['goes', () => {}],
+  ['becomes a file', (path: string) => writeFileSync(path, '')],
+])('a folder that %s before it is read makes it a changed source', async (_, replace) => {
+  const folder = await newFolder();
+  // Folders are read last to first: `etc` is left when `late` is read.
+  await mkdir(join(folder, 'late'));
+  await writeFile(join(folder, 'late/file'), '');
+  const etc = join(folder, 'etc');
+  const reading = changing(2, () => {
+    rmSync(etc, { recursive: true });
+    replace(etc);
+  });
+  expect((await rejection(markOfFolder(folder, reading), 'SOURCE_CHANGED')).message).toContain(etc);
+});
+
+test('a file that goes, or becomes a link, before its bytes are read makes it a changed source', async () => {
+  const folder = await newFolder();
+  const path = join(folder, 'file');
+  await writeFile(path, 'contents');
+  const { root } = await readFolder(folder, READING);
+  const { content } = root.children.get('file') as FileNode;
+  await rm(path);
+  await rejection(
+    content.open(async () => {}),
+    'SOURCE_CHANGED',
+  );
+  await symlink('/etc/hostname', path);
+  await rejection(
+    content.open(async () => {}),
+    'SOURCE_CHANGED',
+  );
+});
+
+test('a path of more bytes than Linux takes is refused, and a tar advised', async () => {
+  const folder = await newFolder();
+  const body = `process.chdir(args.folder);
+    for (let i = 0; i < 20; i++) {
+      require('node:fs').mkdirSync('d'.repeat(255));
+      process.chdir('d'.repeat(255));
+    }`;
+  expect(await runChild(body, { folder })).toMatchObject({ code: 0 });
+  const { message } = await rejection(readFolder(folder, READING), 'IMAGE_INVALID');
+  expect(message).toMatch(new RegExp(`^${folder} .*4,095.* tar`));
+  await execute('rm', ['-rf', folder]);
+});
+
+const missing = lacksRoot() ?? lacks('setfattr');
+
+test.skipIf(missing !== undefined).each([
+  ['trusted.overlay.opaque', 'y', 'etc'],
+  ['trusted.overlay.redirect', '/usr', 'etc'],
+  ['user.overlay.whiteout', 'y', 'etc/hosts'],
+  ['trusted.overlay.metacopy', '', 'etc/hosts'],
+])('a file with %s is of an overlay, and refused', async (name, value, path) => {
+  const folder = await newFolder();
+  await execute('setfattr', ['-n', name, '-v', value, join(folder, path)]);
+  const { message } = await rejection(readFolder(folder, READING), 'IMAGE_INVALID');
+  expect(message).toContain(`${join(folder, path)} has a mark of overlayfs`);
+  // An opaque folder itself is whole: it hides what is below it.
+  if (path === 'etc') await readFolder(join(folder, path), READING);
+});

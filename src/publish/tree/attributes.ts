@@ -27,6 +27,14 @@ export function ofTheTree(attributes: readonly Attribute[]): Attribute[] {
   );
 }
 
+// Marks of overlayfs on the files of its upper folder: what they hide or leave to the lower layers is not in it.
+const OF_AN_UPPER_FOLDER = /^(trusted|user)\.overlay\.(whiteout|opaque|redirect|metacopy)$/;
+
+/** Whether overlayfs has marked the file as one that means something only with the layers below. */
+export function isOfUpperFolder(attributes: readonly Attribute[]): boolean {
+  return attributes.some(({ name }) => OF_AN_UPPER_FOLDER.test(name));
+}
+
 /** An ACL with only owner, group and others is the same as the mode, and filesystems drop it. */
 function isPlainMode(acl: Buffer): boolean {
   return acl.length <= ACL_HEADER_BYTES + 3 * ACL_ENTRY_BYTES;

@@ -2,11 +2,9 @@
 import { opendir, realpath } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
 import { RootfsError } from '../../system/errors.js';
-import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
-import { ofTheTree } from './attributes.js';
 import { Children } from './children.js';
+import { type FileRow, rangesOf, readRows } from './file-rows.js';
 import {
-  type Attribute,
   EMPTY,
   type FileContent,
   type FileFacts,
@@ -45,40 +43,10 @@ export interface FolderReading {
 const BATCH = 128;
 const NAMES_AT_ONCE = 256;
 
-const TYPE_MASK = 0xf000;
-const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
-  4096: 'fifo',
-  8192: 'character device',
-  16384: 'folder',
-  24576: 'block device',
-  32768: 'file',
-  40960: 'symlink',
-  49152: 'socket',
-};
-
-// Shared by all files that have none.
-const NO_ATTRIBUTES: readonly Attribute[] = [];
-const NO_BYTES = Buffer.alloc(0);
-
-/** One row of the addon's facts about a file. */
-const NUMBERS = 13;
-const BLOCKS = 4;
-
-interface Row {
-  readonly kind: TreeNode['kind'];
-  readonly facts: FileFacts;
-  readonly sizeBytes: number;
-  readonly blocks: number;
-  readonly device: bigint;
-  readonly inode: bigint;
-  readonly major: number;
-  readonly minor: number;
-  readonly target: Buffer;
-  /** Feeds the mark of the tree. */
-  readonly state: string;
-}
-
-/** Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, or a system error code. */
+/**
+ * Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, `SOURCE_CHANGED` if files go meanwhile, or
+ * a system error code.
+ */
 export function readFolder(path: string, reading: FolderReading): Promise<FolderTree> {
   return read(path, reading, true);
 }
@@ -135,8 +103,12 @@ class FolderReader {
 
   async read(top: string): Promise<FolderTree> {
     const [own] = await readRows([top === '' ? '/' : top]);
-    this.#device = (own as Row).device;
-    const root: FolderNode = { ...(own as Row).facts, kind: 'folder', children: new Children<TreeNode>() };
+    this.#device = (own as FileRow).device;
+    const root: FolderNode = {
+      ...(own as FileRow).facts,
+      kind: 'folder',
+      children: new Children<TreeNode>(),
+    };
     this.#pending.push({ path: top, node: root, depth: 0 });
     for (let folder = this.#pending.pop(); folder !== undefined; folder = this.#pending.pop())
       await this.#readFolder(folder);
@@ -146,7 +118,7 @@ class FolderReader {
   async #namesIn(path: string, depth: number): Promise<string[]> {
     const names: string[] = [];
     const options = { encoding: 'buffer' as BufferEncoding, bufferSize: NAMES_AT_ONCE };
-    const folder = await readingOf(this.#name, path, opendir(bytesOf(path === '' ? '/' : path), options));
+    const folder = await opendir(bytesOf(path === '' ? '/' : path), options);
     for await (const entry of folder) {
       names.push((entry.name as unknown as Buffer).toString('latin1'));
       this.#count.add(depth + 1);
@@ -155,7 +127,7 @@ class FolderReader {
   }
 
   async #readFolder({ path, node, depth }: PendingFolder): Promise<void> {
-    const names = await this.#namesIn(path, depth);
+    const names = await readingOf(this.#name, path, this.#namesIn(path, depth));
     const prefix = `${path}/`;
     for (let at = 0; at < names.length; at += BATCH) {
       this.#reading.checkAborted();
@@ -163,7 +135,7 @@ class FolderReader {
       const rows = await readingOf(this.#name, path, readRows(batch.map((name) => prefix + name)));
       const marks = [this.#mark, path];
       for (const [i, name] of batch.entries()) {
-        const row = rows[i] as Row;
+        const row = rows[i] as FileRow;
         const at = prefix + name;
         if (this.#isMount(at, row)) {
           marks.push(name, 'mount');
@@ -179,11 +151,11 @@ class FolderReader {
     }
   }
 
-  #rangesOf(path: string, row: Row): Promise<Segment[] | undefined> {
+  #rangesOf(path: string, row: FileRow): Promise<Segment[] | undefined> {
     return readingOf(this.#name, path, rangesOf(path, row));
   }
 
-  #nodeOf(row: Row, ranges: readonly Segment[] | undefined, path: string, depth: number): TreeNode {
+  #nodeOf(row: FileRow, ranges: readonly Segment[] | undefined, path: string, depth: number): TreeNode {
     const known = row.kind === 'folder' ? undefined : this.#linked.get(row);
     if (known !== undefined) return known;
     const node = this.#newNode(row, ranges, path);
@@ -192,10 +164,11 @@ class FolderReader {
     return node;
   }
 
-  #newNode(row: Row, ranges: readonly Segment[] | undefined, path: string): TreeNode {
+  #newNode(row: FileRow, ranges: readonly Segment[] | undefined, path: string): TreeNode {
     const { kind, facts } = row;
     const { mode, uid, gid, mtimeNs, attributes } = facts;
     const planned = undefined;
+    this.#refuseUpperFolder(row, path);
     switch (kind) {
       case 'folder':
         return { ...this.#factsOfFolder(facts), planned, kind, children: new Children<TreeNode>() };
@@ -207,17 +180,25 @@ class FolderReader {
         return { mode: 0o777, uid, gid, mtimeNs, attributes, planned, kind, target: row.target };
       case 'character device':
       case 'block device':
-        if (kind === 'character device' && row.major === 0 && row.minor === 0)
-          throw new RootfsError(
-            'IMAGE_INVALID',
-            `${this.#name.show(path)} is a whiteout of overlayfs, which hides a file of a lower layer: mount the ` +
-              'overlay and publish the merged folder',
-            { path: this.#name.show(path) },
-          );
         return { ...facts, kind, major: row.major, minor: row.minor };
       default:
         return { ...facts, kind };
     }
+  }
+
+  #refuseUpperFolder({ kind, major, minor, isOfUpperFolder }: FileRow, path: string): void {
+    const isWhiteout = kind === 'character device' && major === 0 && minor === 0;
+    // In the layers of a container image they are of the host that made the image.
+    const isMarked = isOfUpperFolder && this.#reading.newFoldersNs === undefined;
+    if (!isWhiteout && !isMarked) return;
+    const what = isWhiteout
+      ? 'is a whiteout of overlayfs, which hides a file of a lower layer'
+      : 'has a mark of overlayfs, which hides or needs files of a lower layer';
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `${this.#name.show(path)} ${what}: mount the overlay and publish the merged folder`,
+      { path: this.#name.show(path) },
+    );
   }
 
   /** An archive need not list its folders. Those have whatever this host gives to a new one. */
@@ -229,7 +210,7 @@ class FolderReader {
       : { mode, uid, gid, mtimeNs, attributes };
   }
 
-  #isMount(path: string, row: Row): boolean {
+  #isMount(path: string, row: FileRow): boolean {
     if (this.#reading.includeMounts) return false;
     return this.#mounts === undefined ? row.device !== this.#device : this.#mounts.has(path);
   }
@@ -242,57 +223,11 @@ class FolderReader {
     return { ...facts, mode: 0o644, kind: 'file', content: EMPTY };
   }
 
-  #contentOf(path: string, { sizeBytes, inode }: Row, ranges: readonly Segment[] | undefined): FileContent {
+  #contentOf(
+    path: string,
+    { sizeBytes, inode }: FileRow,
+    ranges: readonly Segment[] | undefined,
+  ): FileContent {
     return sizeBytes === 0 ? EMPTY : new FolderFile(this.#name, path, sizeBytes, inode, ranges);
   }
-}
-
-async function readRows(paths: readonly string[]): Promise<Row[]> {
-  const [numbers, texts] = await native().fileFacts(paths.map(bytesOf));
-  const all = new BigInt64Array(numbers);
-  return paths.map((_, i) => rowOf(all.subarray(i * NUMBERS, (i + 1) * NUMBERS), texts[i] ?? []));
-}
-
-function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[]): Row {
-  const at = (i: number) => numbers[i] as bigint;
-  const mode = Number(at(0));
-  return {
-    kind: KINDS[mode & TYPE_MASK] as TreeNode['kind'],
-    facts: {
-      mode: mode & 0o7777,
-      uid: Number(at(1)),
-      gid: Number(at(2)),
-      mtimeNs: at(5) * 1_000_000_000n + at(6),
-      attributes: attributes.length === 0 ? NO_ATTRIBUTES : ofTheTree(pairs(attributes)),
-    },
-    sizeBytes: Number(at(3)),
-    blocks: Number(at(BLOCKS)),
-    device: at(9),
-    inode: at(10),
-    major: Number(at(11)),
-    minor: Number(at(12)),
-    target: target ?? NO_BYTES,
-    // A new name outside the tree does not change the tree, so the link count is left out; nor does a file system that
-    // lays out what was written earlier, so the blocks are.
-    state: numbers.filter((_, i) => i !== BLOCKS).join(' '),
-  };
-}
-
-function pairs(attributes: readonly Buffer[]): Attribute[] {
-  const list: Attribute[] = [];
-  for (let i = 0; i + 1 < attributes.length; i += 2)
-    list.push({ name: (attributes[i] as Buffer).toString('latin1'), value: attributes[i + 1] as Buffer });
-  return list;
-}
-
-/** Where a large file holds data. Undefined if it is all data, or small: its holes are found when it is read. */
-async function rangesOf(path: string, { kind, sizeBytes, blocks }: Row): Promise<Segment[] | undefined> {
-  if (kind !== 'file' || sizeBytes <= SCAN_ABOVE_BYTES || blocks * 512 >= sizeBytes) return undefined;
-  const ends = await native().dataRanges(bytesOf(path), sizeBytes);
-  const segments: Segment[] = [];
-  for (let i = 0; i + 1 < ends.length; i += 2) {
-    const [at, end] = [ends[i] as number, ends[i + 1] as number];
-    segments.push({ at, length: end - at, from: at });
-  }
-  return segments;
 }

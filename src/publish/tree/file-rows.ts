@@ -1,0 +1,97 @@
+// The facts of the files of a folder, many in one call.
+import { native } from '../../addon/native.js';
+import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
+import { isOfUpperFolder, ofTheTree } from './attributes.js';
+import type { Attribute, FileFacts, Segment, TreeNode } from './file-tree.js';
+import { bytesOf } from './folder-files.js';
+
+const TYPE_MASK = 0xf000;
+const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
+  4096: 'fifo',
+  8192: 'character device',
+  16384: 'folder',
+  24576: 'block device',
+  32768: 'file',
+  40960: 'symlink',
+  49152: 'socket',
+};
+
+// Shared by all files that have none.
+const NO_ATTRIBUTES: readonly Attribute[] = [];
+const NO_BYTES = Buffer.alloc(0);
+
+// How many numbers the addon gives for each file, and which of them is the blocks.
+const NUMBERS = 13;
+const BLOCKS = 4;
+
+/** The facts of a file, and what they say of where it lies. */
+export interface FileRow {
+  readonly kind: TreeNode['kind'];
+  readonly facts: FileFacts;
+  readonly isOfUpperFolder: boolean;
+  readonly sizeBytes: number;
+  readonly blocks: number;
+  readonly device: bigint;
+  readonly inode: bigint;
+  readonly major: number;
+  readonly minor: number;
+  readonly target: Buffer;
+  /** Feeds the mark of the tree. */
+  readonly state: string;
+}
+
+/** The facts of many files, in one call. */
+export async function readRows(paths: readonly string[]): Promise<FileRow[]> {
+  const [numbers, texts] = await native().fileFacts(paths.map(bytesOf));
+  const all = new BigInt64Array(numbers);
+  return paths.map((_, i) => rowOf(all.subarray(i * NUMBERS, (i + 1) * NUMBERS), texts[i] ?? []));
+}
+
+function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[]): FileRow {
+  const at = (i: number) => numbers[i] as bigint;
+  const all = attributes.length === 0 ? NO_ATTRIBUTES : pairs(attributes);
+  const mode = Number(at(0));
+  return {
+    kind: KINDS[mode & TYPE_MASK] as TreeNode['kind'],
+    facts: {
+      mode: mode & 0o7777,
+      uid: Number(at(1)),
+      gid: Number(at(2)),
+      mtimeNs: at(5) * 1_000_000_000n + at(6),
+      attributes: all.length === 0 ? NO_ATTRIBUTES : ofTheTree(all),
+    },
+    isOfUpperFolder: isOfUpperFolder(all),
+    sizeBytes: Number(at(3)),
+    blocks: Number(at(BLOCKS)),
+    device: at(9),
+    inode: at(10),
+    major: Number(at(11)),
+    minor: Number(at(12)),
+    target: target ?? NO_BYTES,
+    // A new name outside the tree does not change the tree, so the link count is left out; nor does a file system that
+    // lays out what was written earlier, so the blocks are.
+    state: numbers.filter((_, i) => i !== BLOCKS).join(' '),
+  };
+}
+
+function pairs(attributes: readonly Buffer[]): Attribute[] {
+  const list: Attribute[] = [];
+  for (let i = 0; i + 1 < attributes.length; i += 2)
+    list.push({ name: (attributes[i] as Buffer).toString('latin1'), value: attributes[i + 1] as Buffer });
+  return list;
+}
+
+/** Where a large file holds data. Undefined if it is all data, or small: its holes are found when it is read. */
+export async function rangesOf(
+  path: string,
+  { kind, sizeBytes, blocks }: FileRow,
+): Promise<Segment[] | undefined> {
+  if (kind !== 'file' || sizeBytes <= SCAN_ABOVE_BYTES || blocks * 512 >= sizeBytes) return undefined;
+  const ends = await native().dataRanges(bytesOf(path), sizeBytes);
+  const segments: Segment[] = [];
+  for (let i = 0; i + 1 < ends.length; i += 2) {
+    const [at, end] = [ends[i] as number, ends[i + 1] as number];
+    segments.push({ at, length: end - at, from: at });
+  }
+  return segments;
+}
