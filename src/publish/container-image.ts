@@ -10,6 +10,7 @@ import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import { prepareLayers } from './container-layers.js';
+import { countLayers } from './count-layers.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
 import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
@@ -61,15 +62,37 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
       throw notAnImage(source, error);
     });
   requirePlatform(config, wanted, source);
-  await prepareLayers(task, image, { source, layout, workFolder, limits });
+  const layers = await prepareLayers(task, image, { source, layout, workFolder, limits });
   // The catalog's folder may give an access list to all that is made in it. It is not the image's, and umoci fails on it.
   await native().removeDefaultAcl(workFolder);
   const from = await fileTimeNs(workFolder);
+  await unpackWithin(task, source, workFolder, (each) => countLayers(each, source, layers, limits));
+  const newFoldersNs = { from, to: await fileTimeNs(workFolder) };
+  return { tree: join(workFolder, 'tree'), config, newFoldersNs };
+}
+
+/** `count` ends umoci if the layers hold too much. What it finds wrong with them explains more than umoci does. */
+async function unpackWithin(
+  task: Task,
+  source: string,
+  workFolder: string,
+  count: (task: Task) => Promise<void>,
+): Promise<void> {
+  const refused = new AbortController();
+  const signals = task.signal === undefined ? [refused.signal] : [refused.signal, task.signal];
+  const counting = count(task).catch((error: unknown) => {
+    refused.abort(error);
+    throw error;
+  });
+  const unpacking = unpack(task.endedBy(AbortSignal.any(signals)), source, workFolder);
+  for (const outcome of await Promise.allSettled([counting, unpacking]))
+    if (outcome.status === 'rejected') throw outcome.reason;
+}
+
+async function unpack(task: Task, source: string, workFolder: string): Promise<void> {
   const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
   const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder, usualUmask: true });
   if (exit.status !== 0) throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
-  const newFoldersNs = { from, to: await fileTimeNs(workFolder) };
-  return { tree: join(workFolder, 'tree'), config, newFoldersNs };
 }
 
 /** The time that the file system gives to what is written now. A server's clock can differ from this host's. */

@@ -1,17 +1,15 @@
-// Decompresses the layers of a fetched container image and holds them to the limits, before umoci unpacks them. umoci
-// has no limits of its own, and knows neither zstd nor xz.
+// Decompresses the layers of a fetched container image that umoci cannot: it knows neither zstd nor xz.
 
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
+import type { LayerFile } from './count-layers.js';
 import { decompress } from './decompress.js';
 import { blobPath, type FetchedImage, type Json, writeManifest } from './fetched-layout.js';
 import { type Compression, formatOf, isCompression } from './image-format.js';
 import type { PublishLimits } from './publish-options.js';
-import { readMembers, TarDamaged } from './tar/members.js';
-import { TreeCount, tooLarge } from './tree/limits.js';
+import { tooLarge } from './tree/limits.js';
 
 export interface LayersRequest {
   readonly source: string;
@@ -23,34 +21,30 @@ export interface LayersRequest {
 const PLAIN_LAYER = 'application/vnd.oci.image.layer.v1.tar';
 const LAYER = /^application\/vnd\.oci\.image\.layer\./;
 
-/** How many members to read between turns of the event loop. */
-const MEMBERS_AT_ONCE = 1000;
-
-/** Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
+/** Returns the files of the layers. Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
 export async function prepareLayers(
   task: Task,
   { manifest, config }: FetchedImage,
   request: LayersRequest,
-): Promise<void> {
+): Promise<readonly LayerFile[]> {
   const layers = new Layers(task, request);
   // Damaged is what does not have the shape of a manifest as well.
   const plain = await layers.prepare(listOf(manifest.layers), listOf(config.rootfs?.diff_ids));
   await writeManifest(request.layout, { ...manifest, layers: plain });
+  return layers.files;
 }
 
 class Layers {
   readonly #task: Task;
   readonly #request: LayersRequest;
-  readonly #count: TreeCount;
+  readonly files: LayerFile[] = [];
   /** By digest: a layer may be listed more than once. */
   readonly #decompressed = new Map<string, Json>();
-  #tarBytes = 0;
-  #fileBytes = 0;
+  #decompressedBytes = 0;
 
   constructor(task: Task, request: LayersRequest) {
     this.#task = task;
     this.#request = request;
-    this.#count = new TreeCount(request.source, request.limits);
   }
 
   async prepare(layers: readonly Json[], diffIds: readonly Json[]): Promise<Json[]> {
@@ -68,7 +62,8 @@ class Layers {
     const known = this.#decompressed.get(layer.digest);
     const plain = known ?? (await this.#plainOf(layer, diffId));
     this.#decompressed.set(layer.digest, plain);
-    await this.#countMembers(blobPath(layout, plain.digest));
+    const path = blobPath(layout, plain.digest);
+    this.files.push({ path, isGzip: (await formatOf(path)) === 'gzip' });
     return plain;
   }
 
@@ -77,7 +72,7 @@ class Layers {
     const { layout, workFolder, source } = this.#request;
     const path = blobPath(layout, layer.digest);
     const format = await formatOf(path);
-    if (!isCompression(format)) return layer;
+    if (!isCompression(format) || format === 'gzip') return layer;
     if (!/^sha256:[0-9a-f]{64}$/.test(String(diffId)))
       throw invalid(source, `is no container image: its config has no SHA-256 of layer ${layer.digest}`);
     const dest = join(workFolder, 'layer');
@@ -85,12 +80,13 @@ class Layers {
     await rm(path);
     await rename(dest, blobPath(layout, diffId));
     const { size } = await stat(blobPath(layout, diffId));
+    this.#decompressedBytes += size;
     return { ...layer, mediaType: PLAIN_LAYER, digest: diffId, size };
   }
 
   async #decompress(format: Compression, path: string, dest: string): Promise<void> {
     const { source, limits } = this.#request;
-    const maxBytes = limits.maxBytes - this.#tarBytes;
+    const maxBytes = limits.maxBytes - this.#decompressedBytes;
     const request = {
       format,
       path,
@@ -104,44 +100,9 @@ class Layers {
     } catch (error) {
       if (hasCode(error, 'IMAGE_INVALID')) throw invalid(source, `has a damaged layer: ${error.message}`);
       if (hasCode(error, 'SOURCE_TOO_LARGE') && /limits\.maxBytes/.test(error.message))
-        throw this.#tooLarge();
+        throw tooLarge(source, `has layers of more than ${limits.maxBytes} bytes`, 'limits.maxBytes');
       throw error;
     }
-  }
-
-  /** Reads the headers alone. A sparse file may be far longer than the tar that it is in. */
-  async #countMembers(path: string): Promise<void> {
-    const { size } = await stat(path);
-    this.#addBytes(size, 0);
-    if (size === 0) return;
-    const file = await open(path, 'r');
-    try {
-      let members = 0;
-      for await (const member of readMembers(file, size, () => {})) {
-        const names = member.path.toString('latin1').split('/');
-        this.#count.add(names.filter((name) => name !== '' && name !== '.').length);
-        this.#addBytes(0, member.sizeBytes);
-        if (++members % MEMBERS_AT_ONCE !== 0) continue;
-        this.#task.checkAborted();
-        await nextTurn();
-      }
-    } catch (error) {
-      if (!(error instanceof TarDamaged)) throw error;
-      throw invalid(this.#request.source, `has a damaged layer: it ${error.message}`);
-    } finally {
-      await file.close();
-    }
-  }
-
-  #addBytes(tarBytes: number, fileBytes: number): void {
-    this.#tarBytes += tarBytes;
-    this.#fileBytes += fileBytes;
-    if (Math.max(this.#tarBytes, this.#fileBytes) > this.#request.limits.maxBytes) throw this.#tooLarge();
-  }
-
-  #tooLarge(): RootfsError {
-    const { source, limits } = this.#request;
-    return tooLarge(source, `has layers of more than ${limits.maxBytes} bytes`, 'limits.maxBytes');
   }
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { skopeoFailed } from '../../src/publish/skopeo-failure.js';
 import { Host } from '../fixtures/host.js';
-import { KiB, MiB, pattern } from '../fixtures/images.js';
+import { MiB, pattern } from '../fixtures/images.js';
 import { makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
@@ -64,7 +64,7 @@ describe('skopeo fails', () => {
 describe.skipIf(missing !== undefined)(`a full disk${missing === undefined ? '' : ` (${missing})`}`, () => {
   test.each([
     ['skopeo', pattern(MiB)],
-    ['umoci', Buffer.alloc(700 * KiB, 'is small when compressed')],
+    ['umoci', Buffer.alloc(2 * MiB, 'is small when compressed')],
   ])('is ENOSPC when %s meets it', async (program, contents) => {
     const host = await Host.in();
     const layout = join(host.root, 'layout');

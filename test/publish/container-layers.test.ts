@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
-import { KiB, MiB, readInside, run } from '../fixtures/images.js';
+import { KiB, MiB, pattern, readInside, run } from '../fixtures/images.js';
 import { type ImageSpec, makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
@@ -93,22 +93,41 @@ describe.skipIf(missing !== undefined)(
       ['bytes in a sparse file', [sparse], { maxBytes: 4 * MiB }, 'limits.maxBytes'],
       ['files', ['touch a b c', 'touch d e f'], { maxFiles: 6 }, 'limits.maxFiles'],
       ['folders in each other', ['mkdir -p a/b/c'], { maxDepth: 2 }, 'limits.maxDepth'],
-    ])(
-      'with more %s than allowed are refused before they are unpacked',
-      async (_, layers, limits, option) => {
-        const host = await Host.in();
-        await withoutUmoci(host, async () => {
-          for (const compression of [undefined, 'gzip', 'zstd'] as const) {
-            const source = await layoutIn(host, layers, compression, `layout-${compression}`);
-            const call = host.registry.publishStack('new', source, { limits });
-            const { message } = await rejection(call, 'SOURCE_TOO_LARGE');
-            expect(message).toContain(option);
-            expect(message).toContain(`${source} `);
-          }
-        });
-        expect(await host.stagedInCatalog()).toEqual([]);
-      },
-    );
+    ])('with more %s than allowed end umoci', async (_, layers, limits, option) => {
+      const host = await Host.in();
+      await withEndlessUmoci(host, async () => {
+        for (const compression of [undefined, 'gzip', 'zstd'] as const) {
+          const source = await layoutIn(host, layers, compression, `layout-${compression}`);
+          const call = host.registry.publishStack('new', source, { limits });
+          const { message } = await rejection(call, 'SOURCE_TOO_LARGE');
+          expect(message).toContain(option);
+          expect(message).toContain(`${source} `);
+        }
+      });
+      expect(await host.stagedInCatalog()).toEqual([]);
+    });
+
+    test('without the padding behind the last file, as umoci insert leaves them, are published', async () => {
+      const host = await Host.in();
+      const whole = makeTar([{ path: 'file', contents: Buffer.from('not padded') }]);
+      const source = await layoutIn(host, [whole.subarray(0, 512 + 10)], 'gzip');
+      await host.registry.publishStack('app', source);
+      expect(await readInside(host.template('app'), '/file')).toBe('not padded');
+    });
+
+    test('of tens of megabytes, in many pieces, are counted to their end', async () => {
+      const host = await Host.in();
+      const members = Array.from({ length: 3000 }, (_, i) => ({
+        path: `${i}`,
+        contents: pattern(1000 + 17 * i, i),
+      }));
+      const source = await layoutIn(host, [makeTar(members)], 'gzip');
+      await rejection(
+        host.registry.publishStack('new', source, { limits: { maxFiles: 2999 } }),
+        'SOURCE_TOO_LARGE',
+      );
+      await host.registry.publishStack('app', source, { limits: { maxFiles: 3000 } });
+    });
 
     test('that hold what cannot be published are named by reference, not by where they were unpacked', async () => {
       const host = await Host.in();
@@ -120,11 +139,11 @@ describe.skipIf(missing !== undefined)(
   },
 );
 
-/** With a umoci that fails with another code. */
-async function withoutUmoci(host: Host, work: () => Promise<void>): Promise<void> {
+/** With a umoci that unpacks for ever. */
+async function withEndlessUmoci(host: Host, work: () => Promise<void>): Promise<void> {
   const bin = join(host.root, 'bin');
   await mkdir(bin);
-  await writeFile(join(bin, 'umoci'), '#!/bin/sh\necho was run >&2; exit 1\n', { mode: 0o755 });
+  await writeFile(join(bin, 'umoci'), '#!/bin/sh\nexec sleep 600\n', { mode: 0o755 });
   const { PATH } = process.env;
   process.env.PATH = `${bin}:${PATH}`;
   try {

@@ -31,8 +31,11 @@ export interface TarMember {
 /** What is wrong with the tar, worded to follow its name. */
 export class TarDamaged extends Error {}
 
+/** It ends too early. */
+export class TarCutOff extends TarDamaged {}
+
 // Read size. Headers of small files are close together.
-const WINDOW_BYTES = 128 * 1024;
+export const WINDOW_BYTES = 128 * 1024;
 
 // Limit for a name or the pax records of one file. Maps of sparse files are the longest that mean something.
 const META_LIMIT = 16 * 1024 * 1024;
@@ -306,12 +309,11 @@ class TarReader {
     if (from < 0 || from + length > this.#window.length) {
       const wanted = Math.min(Math.max(WINDOW_BYTES, length), this.#size - this.#at);
       const window = Buffer.allocUnsafe(wanted);
-      for (let done = 0; done < wanted; ) {
-        const { bytesRead } = await this.#bytes.read(window, done, wanted - done, this.#at + done);
-        if (bytesRead === 0) throw cutOff();
-        done += bytesRead;
-      }
-      this.#window = window;
+      let done = 0;
+      for (let bytesRead = -1; done < wanted && bytesRead !== 0; done += bytesRead)
+        ({ bytesRead } = await this.#bytes.read(window, done, wanted - done, this.#at + done));
+      if (done < length) throw cutOff();
+      this.#window = window.subarray(0, done);
       this.#windowAt = this.#at;
     }
     const start = this.#at - this.#windowAt;
@@ -330,8 +332,8 @@ function isLength(value: number): boolean {
 /** Regular files, including old dialects, and the folder lists of GNU tar's incremental backups. */
 const HAS_CONTENTS = /^[0\0 7SD]$/;
 
-function cutOff(): TarDamaged {
-  return new TarDamaged('was cut off: it ends within a member');
+function cutOff(): TarCutOff {
+  return new TarCutOff('was cut off: it ends within a member');
 }
 
 function tooManyParts(): TarDamaged {

@@ -1,0 +1,163 @@
+// Holds the layers of a container image to the limits while umoci, which has none, unpacks them. Only headers are
+// looked at.
+
+import { createReadStream } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
+import { pipeline, type Readable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { createGunzip } from 'node:zlib';
+import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
+import type { PublishLimits } from './publish-options.js';
+import { readMembers, type TarBytes, TarCutOff, TarDamaged, WINDOW_BYTES } from './tar/members.js';
+import { TreeCount, tooLarge } from './tree/limits.js';
+
+/** A tar, perhaps in gzip. */
+export interface LayerFile {
+  readonly path: string;
+  readonly isGzip: boolean;
+}
+
+/** How many members to read between turns of the event loop. */
+const MEMBERS_AT_ONCE = 1000;
+
+const CHUNK_BYTES = 256 * 1024;
+
+/** Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
+export async function countLayers(
+  task: Task,
+  source: string,
+  layers: readonly LayerFile[],
+  limits: Required<PublishLimits>,
+): Promise<void> {
+  const count = new LayerCount(task, source, limits);
+  for (const layer of layers) await count.add(layer);
+}
+
+class LayerCount {
+  readonly #task: Task;
+  readonly #source: string;
+  readonly #maxBytes: number;
+  readonly #tree: TreeCount;
+  #tarBytes = 0;
+  #fileBytes = 0;
+
+  constructor(task: Task, source: string, limits: Required<PublishLimits>) {
+    this.#task = task;
+    this.#source = source;
+    this.#maxBytes = limits.maxBytes;
+    this.#tree = new TreeCount(source, limits);
+  }
+
+  async add({ path, isGzip }: LayerFile): Promise<void> {
+    try {
+      if (isGzip) await this.#addCompressed(path);
+      else await this.#addPlain(path);
+    } catch (error) {
+      // `umoci insert` leaves out the padding behind the last file. umoci tells whether more is missing.
+      if (error instanceof TarCutOff) return;
+      const isDamaged = error instanceof TarDamaged || isOfZlib(error);
+      if (!isDamaged) throw error;
+      const why = error instanceof TarDamaged ? `it ${error.message}` : (error as Error).message;
+      throw new RootfsError('ARTIFACT_INVALID', `${this.#source} has a damaged layer: ${why}`, {
+        path: this.#source,
+        cause: error,
+      });
+    }
+  }
+
+  async #addPlain(path: string): Promise<void> {
+    const { size } = await stat(path);
+    this.#addBytes(size, 0);
+    if (size === 0) return;
+    const file = await open(path, 'r');
+    try {
+      await this.#addMembers(file, size);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #addCompressed(path: string): Promise<void> {
+    const gunzip = createGunzip({ chunkSize: CHUNK_BYTES });
+    // An error of either ends the reading of the output.
+    pipeline(createReadStream(path, { highWaterMark: CHUNK_BYTES }), gunzip, () => {});
+    try {
+      const bytes = new StreamBytes(gunzip, (count) => this.#addBytes(count, 0));
+      await this.#addMembers(bytes, Number.POSITIVE_INFINITY);
+    } finally {
+      gunzip.destroy();
+    }
+  }
+
+  /** A sparse file may be far longer than the tar that it is in. */
+  async #addMembers(bytes: TarBytes, sizeBytes: number): Promise<void> {
+    let members = 0;
+    for await (const member of readMembers(bytes, sizeBytes, () => {})) {
+      const names = member.path.toString('latin1').split('/');
+      this.#tree.add(names.filter((name) => name !== '' && name !== '.').length);
+      this.#addBytes(0, member.sizeBytes);
+      if (++members % MEMBERS_AT_ONCE !== 0) continue;
+      this.#task.checkAborted();
+      await nextTurn();
+    }
+  }
+
+  #addBytes(tarBytes: number, fileBytes: number): void {
+    this.#task.checkAborted();
+    this.#tarBytes += tarBytes;
+    this.#fileBytes += fileBytes;
+    if (Math.max(this.#tarBytes, this.#fileBytes) <= this.#maxBytes) return;
+    throw tooLarge(this.#source, `has layers of more than ${this.#maxBytes} bytes`, 'limits.maxBytes');
+  }
+}
+
+function isOfZlib(error: unknown): boolean {
+  const { code } = error as { code?: unknown };
+  return typeof code === 'string' && code.startsWith('Z_');
+}
+
+/** A stream, of which a tar's reader goes back by less than its window. */
+class StreamBytes implements TarBytes {
+  readonly #stream: AsyncIterator<Buffer>;
+  readonly #onBytes: (count: number) => void;
+  #kept: Buffer[] = [];
+  /** Where they begin and end. */
+  #from = 0;
+  #to = 0;
+
+  constructor(stream: Readable, onBytes: (count: number) => void) {
+    this.#stream = stream[Symbol.asyncIterator]();
+    this.#onBytes = onBytes;
+  }
+
+  async read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ bytesRead: number }> {
+    while (position >= this.#to) if (!(await this.#readMore())) return { bytesRead: 0 };
+    let at = this.#from;
+    for (const part of this.#kept) {
+      if (position < at + part.length)
+        return { bytesRead: part.copy(buffer, offset, position - at, position - at + length) };
+      at += part.length;
+    }
+    return { bytesRead: 0 };
+  }
+
+  async #readMore(): Promise<boolean> {
+    const { done, value } = await this.#stream.next();
+    if (done) return false;
+    this.#onBytes(value.length);
+    this.#kept.push(value);
+    this.#to += value.length;
+    for (let first = this.#kept[0]; first !== undefined; first = this.#kept[0]) {
+      if (this.#from + first.length > this.#to - value.length - WINDOW_BYTES) break;
+      this.#from += first.length;
+      this.#kept.shift();
+    }
+    return true;
+  }
+}
