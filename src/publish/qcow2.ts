@@ -10,6 +10,7 @@ import { tooLarge } from './tree/limits.js';
 const QEMU_IMG = { name: 'qemu-img', package: 'qemu-utils', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
 // From QEMU's docs/interop/qcow2.rst.
+const MAGIC = 'QFI\xfb';
 const HEADER_BYTES = 104;
 const INCOMPAT_CORRUPT = 2n;
 const INCOMPAT_EXTERNAL_DATA = 4n;
@@ -17,6 +18,7 @@ const INCOMPAT_EXTENDED_L2 = 16n;
 const OFFSET_BITS = 0x00ff_ffff_ffff_fe00n;
 const COMPRESSED = 1n << 62n;
 const READS_AS_ZEROS = 1n;
+const SUBCLUSTERS = 32;
 
 const PIECE_BYTES = 64 * 1024;
 
@@ -42,6 +44,8 @@ export async function convertQcow2(
 async function requirePublishable(path: string, source: string, maxBytes: number): Promise<void> {
   const header = await readBytes(path, 0, HEADER_BYTES);
   const refuse = (why: string) => new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
+  if (header.toString('latin1', 0, 4) !== MAGIC)
+    throw refuse('is no qcow2 image: leave the format out, and it is found out');
   if (header.length < 72) throw refuse('is no qcow2 image: it ends within its header');
   const version = header.readUInt32BE(4);
   if (version < 2)
@@ -65,6 +69,7 @@ async function requirePublishable(path: string, source: string, maxBytes: number
 
 /** Where the tables lie that tell where the clusters of the disk are. */
 interface Layout {
+  readonly diskBytes: number;
   readonly clusterBytes: number;
   /** Of an entry in a table of the second level: with subclusters it is twice as long. */
   readonly entryBytes: number;
@@ -95,9 +100,11 @@ async function layoutOf(file: FileHandle): Promise<Layout | undefined> {
   const isExtended =
     header.readUInt32BE(4) >= 3 && (header.readBigUInt64BE(72) & INCOMPAT_EXTENDED_L2) !== 0n;
   const entryBytes = isExtended ? 16 : 8;
-  const clusters = Number(header.readBigUInt64BE(24)) / clusterBytes;
+  const diskBytes = Number(header.readBigUInt64BE(24));
+  const clusters = diskBytes / clusterBytes;
   const tables = Math.min(header.readUInt32BE(36), Math.ceil((clusters * entryBytes) / clusterBytes));
   return {
+    diskBytes,
     clusterBytes,
     entryBytes,
     firstLevel: { at: Number(header.readBigUInt64BE(40)), bytes: tables * 8 },
@@ -107,28 +114,36 @@ async function layoutOf(file: FileHandle): Promise<Layout | undefined> {
 async function isWhole(task: Task, file: FileHandle, layout: Layout): Promise<boolean> {
   const { size } = await file.stat();
   const { at, bytes } = layout.firstLevel;
+  const { clusterBytes, entryBytes } = layout;
+  let diskAt = 0;
   for await (const tables of piecesOf(file, at, bytes)) {
     if (tables === undefined) return false;
     for (let i = 0; i < tables.length; i += 8) {
       const tableAt = Number(tables.readBigUInt64BE(i) & OFFSET_BITS);
       task.checkAborted();
-      if (tableAt !== 0 && !(await hasData(file, size, layout, tableAt))) return false;
+      if (tableAt !== 0 && !(await hasData(file, size, layout, tableAt, diskAt))) return false;
+      diskAt += (clusterBytes / entryBytes) * clusterBytes;
     }
   }
   return true;
 }
 
-/** Whether the file has the clusters of a table of the second level. */
+/** Whether the file has the clusters of a table of the second level, the first of which is at `from` of the disk. */
 async function hasData(
   file: FileHandle,
   size: number,
-  { clusterBytes, entryBytes }: Layout,
+  { diskBytes, clusterBytes, entryBytes }: Layout,
   tableAt: number,
+  from: number,
 ): Promise<boolean> {
+  let diskAt = from;
   for await (const entries of piecesOf(file, tableAt, clusterBytes)) {
     if (entries === undefined) return false;
-    for (let i = 0; i < entries.length; i += entryBytes)
-      if (dataAt(entries, i, entryBytes) >= size) return false;
+    for (let i = 0; i < entries.length; i += entryBytes, diskAt += clusterBytes) {
+      // Of the last cluster, what lies behind the end of the disk is nobody's.
+      const usedBytes = Math.min(clusterBytes, diskBytes - diskAt);
+      if (dataEnd(entries, i, entryBytes, clusterBytes, usedBytes) > size) return false;
+    }
   }
   return true;
 }
@@ -141,10 +156,18 @@ async function* piecesOf(file: FileHandle, at: number, bytes: number): AsyncGene
   }
 }
 
-/** Where a cluster's data begins in the file; 0 if it has none, or is compressed: qemu-img fails for half of one. */
-function dataAt(table: Buffer, at: number, entryBytes: number): number {
+/** Where a cluster's data ends in the file; 0 if it has none, or is compressed: qemu-img fails for half of one. */
+function dataEnd(
+  table: Buffer,
+  at: number,
+  entryBytes: number,
+  clusterBytes: number,
+  usedBytes: number,
+): number {
   const entry = table.readBigUInt64BE(at);
-  if ((entry & COMPRESSED) !== 0n) return 0;
-  const isZero = entryBytes === 16 ? table.readUInt32BE(at + 12) === 0 : (entry & READS_AS_ZEROS) !== 0n;
-  return isZero ? 0 : Number(entry & OFFSET_BITS);
+  const start = Number(entry & OFFSET_BITS);
+  if ((entry & COMPRESSED) !== 0n || start === 0) return 0;
+  if (entryBytes === 8) return (entry & READS_AS_ZEROS) !== 0n ? 0 : start + usedBytes;
+  const allocated = SUBCLUSTERS - Math.clz32(table.readUInt32BE(at + 12));
+  return allocated === 0 ? 0 : start + Math.min((allocated * clusterBytes) / SUBCLUSTERS, usedBytes);
 }
