@@ -502,6 +502,10 @@ export class RootfsRegistry {
    * Rejects like {@link cloneForVmWithSize}.
    */
   async prewarm(stack: string, options: PrewarmOptions = {}): Promise<void> {
+    await this.#prewarm(stack, options, () => true);
+  }
+
+  async #prewarm(stack: string, options: PrewarmOptions, isWanted: () => boolean): Promise<void> {
     requireKnownKeys('options', options, [
       'count',
       'sizeBytes',
@@ -525,11 +529,11 @@ export class RootfsRegistry {
       let template: Template | undefined;
       try {
         template = await this.#cloner.warmUp(request, pack ?? false);
-        if (count === undefined) return;
+        if (count === undefined || !isWanted()) return;
         const key = poolKey(request, template);
         return await this.#pool.keep(
           key,
-          { id, count, make, renew: () => this.prewarm(stack, lasting) },
+          { id, count, make, renew: (isStillWanted) => this.#prewarm(stack, lasting, isStillWanted) },
           signal,
         );
       } catch (error) {

@@ -24,6 +24,7 @@ import {
   parseStamp,
 } from '../slot/stamps.js';
 import type { Background } from '../system/background.js';
+import { RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
@@ -44,12 +45,15 @@ export interface Wish {
   readonly id: string;
   readonly count: number;
   readonly make: MakeReady;
-  /** Asks for the same again, of the template as it is now. */
-  readonly renew: () => Promise<void>;
+  /** Asks for the same again, of the template as it is now, unless nobody wants it any more by then. */
+  readonly renew: (isWanted: () => boolean) => Promise<void>;
 }
 
 /** The low mark: below this share of the requested count the pool is refilled. */
 const LOW_MARK = 0.5;
+
+/** After a full disk, for instance. */
+const RENEW_AGAIN_MS = 1000;
 
 const RECORD_BYTES_LIMIT = 64 * 1024;
 const STAMP_BYTES_LIMIT = 128;
@@ -66,6 +70,8 @@ interface Line {
   isStale: boolean;
   /** The digest of the template for which the last clone did that: what failed for it would fail for each clone. */
   renewedFor: string | undefined;
+  /** When it can be tried again for the same template. */
+  renewAgainAtMs: number;
   /** Also while it is renewed. */
   filling: Promise<void> | undefined;
 }
@@ -110,6 +116,7 @@ export class Pool {
       wish,
       isStale: false,
       renewedFor: undefined,
+      renewAgainAtMs: 0,
       filling: undefined,
     };
     this.#setLines(path, [...others, line]);
@@ -127,7 +134,8 @@ export class Pool {
   take(key: PoolKey): string | undefined {
     const { path, sha256 } = key.template;
     for (const stale of this.#linesOf(path)) {
-      if (!stale.isStale || stale.renewedFor === sha256 || stale.filling !== undefined) continue;
+      if (!stale.isStale || stale.filling !== undefined) continue;
+      if (stale.renewedFor === sha256 && performance.now() < stale.renewAgainAtMs) continue;
       stale.renewedFor = sha256;
       this.#renew(stale);
     }
@@ -236,6 +244,11 @@ export class Pool {
     while (line.ready.length < line.wish.count && this.#lineOf(line.key) === line) {
       new Task(`filling the pool of ${line.key.template.path}`, signal).checkAborted();
       const name = await line.wish.make(line.key, line.prefix);
+      // It was given up meanwhile, and its folder emptied.
+      if (this.#lineOf(line.key) === undefined) {
+        await this.#folder.use(({ handle }) => this.#discard(handle, name)).catch(() => {}); // recover() removes it
+        return;
+      }
       // Another fill may already have found it on disk.
       if (line.seen.has(name)) continue;
       line.seen.add(name);
@@ -246,7 +259,15 @@ export class Pool {
   /** A renewal that fails, as when the template is replaced once more meanwhile, is tried again by the next clone. */
   #renew(line: Line): void {
     const filling = this.#background
-      .start(`filling the pool of ${line.key.template.path}`, line.wish.renew)
+      .start(`filling the pool of ${line.key.template.path}`, async () => {
+        // The caller may have asked for something else meanwhile.
+        const isWanted = () => this.#linesOf(line.key.template.path).includes(line);
+        await line.wish.renew(isWanted).catch((error: unknown) => {
+          const mayPass = error instanceof RootfsError && error.errno !== undefined;
+          line.renewAgainAtMs = mayPass ? performance.now() + RENEW_AGAIN_MS : Number.POSITIVE_INFINITY;
+          throw error;
+        });
+      })
       .finally(() => {
         if (line.filling === filling) line.filling = undefined;
       });

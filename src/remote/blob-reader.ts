@@ -25,6 +25,11 @@ export interface ReadOptions {
   readonly fromOrigin?: boolean;
 }
 
+/** Less than this is no progress: an answer of a byte each would never end. */
+const PROGRESS_BYTES = 64 * 1024;
+/** For the end of a body whose bytes have all come. */
+const ENDING_MS = 200;
+
 /** What is still to come. */
 interface Rest {
   position: number;
@@ -88,8 +93,8 @@ async function* readFrom(
       if (rest.position >= rest.end && !task.signal?.aborted) return;
       const failure = passing(task, source, error);
       if (failure.isBusy) options.onBusy?.();
-      // An answer that brought bytes was no failed try.
-      tries = rest.position > before ? 1 : tries + 1;
+      // An answer that brought so much was no failed try.
+      tries = rest.position - before >= PROGRESS_BYTES ? 1 : tries + 1;
       if (tries >= triesOf(failure, source.isMirror)) throw failure.error;
       await pause(task, failure, tries);
     }
@@ -97,27 +102,35 @@ async function* readFrom(
 }
 
 async function* partsOf(
-  { start, body }: BlobStream,
+  stream: BlobStream,
   blob: Blob,
   rest: Rest,
   { onBytes }: ReadOptions,
 ): AsyncGenerator<BlobPart, void, undefined> {
+  const { start, body } = stream;
   if (start < rest.position && rest.isUntouched) {
     rest.position = start;
     rest.end = blob.size;
   }
   let at = start;
-  for await (const bytes of body) {
-    onBytes?.(bytes.length);
-    const useful = bytes.subarray(Math.max(0, rest.position - at), Math.max(0, rest.end - at));
-    at += bytes.length;
-    if (useful.length > 0) {
-      rest.isUntouched = false;
-      rest.position += useful.length;
-      yield { start: rest.position - useful.length, bytes: useful };
+  let ending: NodeJS.Timeout | undefined;
+  try {
+    for await (const bytes of body) {
+      onBytes?.(bytes.length);
+      const useful = bytes.subarray(Math.max(0, rest.position - at), Math.max(0, rest.end - at));
+      at += bytes.length;
+      if (useful.length > 0) {
+        rest.isUntouched = false;
+        rest.position += useful.length;
+        yield { start: rest.position - useful.length, bytes: useful };
+      }
+      if (rest.position < rest.end) continue;
+      // A body that is read to its end leaves its connection to the next request. If there is more, that costs more.
+      if (at - rest.end > DISCARD_LIMIT) return;
+      ending ??= setTimeout(() => stream.close(), ENDING_MS);
     }
-    // A body that is read to its end leaves its connection to the next request.
-    if (at - rest.end > DISCARD_LIMIT) return;
+  } finally {
+    clearTimeout(ending);
   }
   if (rest.position < rest.end) throw new Transient(cutOff(blob, rest), false);
 }

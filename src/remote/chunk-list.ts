@@ -10,6 +10,9 @@ const ZERO_FLAG = 0x8000_0000;
 
 /** The longest chunk of data. A chunk of zeros may be longer. */
 export const CHUNK_LIMIT = 512 * 1024;
+/** Ours have no less. Millions of tiny ones would take memory and time without end. */
+const AVERAGE_LIMIT = 4096;
+const FEW_CHUNKS = 1000;
 export const ZERO_CHUNK_LIMIT = 64 * 1024 * 1024;
 
 export interface Chunk {
@@ -150,6 +153,9 @@ function readOffsets(bytes: Buffer, chunksAt: number, count: number): Float64Arr
       throw invalid(`chunk ${i} has ${length} bytes`);
     offsets[i + 1] = (offsets[i] as number) + length;
   }
+  const sizeBytes = offsets[count] as number;
+  if (count > FEW_CHUNKS && sizeBytes / count < AVERAGE_LIMIT)
+    throw invalid(`it has ${count} chunks for ${sizeBytes} bytes`);
   return offsets;
 }
 

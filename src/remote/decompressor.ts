@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { type NativePipe, native } from '../addon/native.js';
-import { type Exit, programFailed, runInstalled } from '../system/programs.js';
+import { type Exit, isFaultOfThisMachine, programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { CHUNK_LIMIT } from './chunk-list.js';
@@ -109,6 +109,7 @@ class Zstd {
   ): Promise<boolean> {
     const endMark = randomBytes(8).toString('hex');
     const kill = () => this.#killing.abort();
+    task.checkAborted();
     task.signal?.addEventListener('abort', kill, { once: true });
     try {
       for (const part of [frames, rawFrame(Buffer.from(endMark)), PUSH]) this.#stdin.write(part);
@@ -116,8 +117,8 @@ class Zstd {
       this.#skipBytes = PUSHED_BYTES;
       if (isWhole) return true;
       const exit = await this.end();
-      const isKilled = exit.signal !== null && exit.signal !== 'SIGPIPE';
-      if (isKilled || NO_MEMORY.test(exit.stderr))
+      const isOurFault = exit.signal !== 'SIGPIPE' && isFaultOfThisMachine(exit);
+      if (isOurFault || NO_MEMORY.test(exit.stderr))
         throw programFailed('PROGRAM_FAILED', ZSTD.name, path, exit);
       return false;
     } catch (error) {

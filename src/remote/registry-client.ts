@@ -179,10 +179,10 @@ export class RegistryClient {
   /** Logs in if the registry asks for it. After an upload the caller tries again with the new login. */
   async #ask(task: Task, question: Question, canRepeat = true): Promise<Answer> {
     for (let renewals = 0; ; renewals++) {
-      const isOwn = question.url.origin === this.#base.origin;
-      const authorization = isOwn ? this.#authorization.header : undefined;
+      const authorization = this.#isOwn(question.url) ? this.#authorization.header : undefined;
       const answer = await this.#transport.ask(task, { ...question, authorization });
-      if (answer.status !== 401 || !isOwn) return answer;
+      // Storage that the registry redirects to has no say in where its login goes.
+      if (answer.status !== 401 || !this.#isOwn(answer.url)) return answer;
       await discard(answer);
       if (renewals === 2) throw this.#unauthorized(answer, 'it accepts none of the stored logins');
       await this.#authorization.answer(task, answer.headers['www-authenticate'], authorization);
@@ -190,11 +190,16 @@ export class RegistryClient {
     }
   }
 
+  #isOwn(url: URL): boolean {
+    return url.origin === this.#base.origin;
+  }
+
   async #expect(answer: Answer, status: number): Promise<void> {
     if (answer.status === status) return;
     const said = await readAll(answer, 64 * 1024).catch(() => Buffer.alloc(0));
     const why = `status ${answer.status}${told(said)}`;
-    if (answer.status === 401 || answer.status === 403) throw this.#unauthorized(answer, why);
+    const isRefused = answer.status === 401 || answer.status === 403;
+    if (isRefused && this.#isOwn(answer.url)) throw this.#unauthorized(answer, why);
     if (answer.status === 404)
       throw new RootfsError(
         'REGISTRY_NOT_FOUND',
@@ -209,7 +214,9 @@ export class RegistryClient {
       throw new Transient(error, true, retryAfterMs(answer.headers['retry-after']));
     }
     const error = failed(answer.url, why);
-    throw answer.status >= 500 || answer.status === 408 ? new Transient(error, false) : error;
+    // The registry gives a new address for what storage refuses.
+    const mayPass = answer.status >= 500 || answer.status === 408 || isRefused;
+    throw mayPass ? new Transient(error, false) : error;
   }
 
   #unauthorized({ url }: Answer, why: string): RootfsError {

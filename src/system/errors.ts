@@ -105,6 +105,8 @@ export function abortError(what: string, signal: AbortSignal): RootfsError {
   return new RootfsError('ABORT_ERR', `${what} was aborted`, { cause: signal.reason });
 }
 
+const NO_PROCESS = 'no more processes are allowed here: raise the limit (ulimit -u, pids.max)';
+
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'check who owns the folder and what this process may do',
   EAGAIN: 'another process holds a lease on the file (fcntl F_SETLEASE): stop that process',
@@ -184,7 +186,8 @@ export function asRootfsError(what: string, error: unknown): unknown {
   const notDurable = error.changeMade
     ? 'it is done, but not flushed: a power cut can undo it; the same call flushes it again'
     : undefined;
-  const message = [failure, notDurable, ADVICE[code]].filter((part) => part !== undefined).join('; ');
+  const advice = code === 'EAGAIN' && error.syscall.startsWith('spawn') ? NO_PROCESS : ADVICE[code];
+  const message = [failure, notDurable, advice].filter((part) => part !== undefined).join('; ');
   return new RootfsError(code, message, {
     ...pick(error),
     cause: error instanceof Error ? error : undefined,

@@ -140,6 +140,14 @@ async function runNow(
       ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });
+    let failure: unknown;
+    child.on('error', (error) => {
+      failure ??= signal?.aborted ? abortError(`running ${program}`, signal) : error;
+      // Without a process there is no `close` to wait for.
+      if (child.pid === undefined) reject(failure);
+    });
+    // It has no streams either if there are no descriptors left.
+    if (child.pid === undefined) return;
     // A thread of the pool reads what it writes, and process.exit() waits for that thread: it would wait for ever.
     if (elsewhere !== undefined) killAtExit(child);
     const output = { stdout: '', stderr: '' };
@@ -153,7 +161,6 @@ async function runNow(
     // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
     // error that nobody listens to would end this process.
     child.stdin?.on('error', () => {});
-    let failure: unknown;
     const streams = [
       feed?.(child.stdin as Writable),
       stdout === null ? undefined : drain?.(stdout),
@@ -167,11 +174,6 @@ async function runNow(
         child.kill('SIGKILL');
       }),
     );
-    child.on('error', (error) => {
-      failure ??= signal?.aborted ? abortError(`running ${program}`, signal) : error;
-      // Without a process there is no `close` to wait for.
-      if (child.pid === undefined) reject(failure);
-    });
     child.on('close', async (status, killedBy) => {
       await Promise.all(streaming);
       if (failure === undefined) resolve({ status, signal: killedBy, ...output });
@@ -241,7 +243,8 @@ const SYSTEM_WORDS = {
 /** What programs say when this machine is at fault, not what they were given. */
 const OUR_FAULT = new RegExp(
   'cannot allocate memory|too many open files|input/output error|permission denied|operation not permitted|' +
-    'read-only file system',
+    'read-only file system|resource temporarily unavailable|failed creating i/o thread pool|' +
+    'error while loading shared libraries',
   'i',
 );
 

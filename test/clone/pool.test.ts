@@ -426,3 +426,30 @@ test('what is of no use and cannot be removed keeps nobody from filling the pool
     execFileSync('chattr', ['-i', path]);
   }
 });
+
+test('whoever asks for another count while a pool is renewed gets that one', async () => {
+  for (const count of [0, 1]) {
+    const host = await prewarmed(inject('scratch'), 5);
+    await host.addTemplate('debian', NEW);
+    await host.registry.stack('debian');
+    await host.registry.prewarm('debian', { count });
+    await host.registry.drain();
+    expect(await readySlots(host), `${count}`).toHaveLength(count);
+    for (let i = 0; i < 3; i++) await host.registry.cloneForVm(`vm-${i}`, 'debian', WRITABLE);
+    await host.registry.drain();
+    expect((await readySlots(host)).length).toBe(count);
+  }
+});
+
+test('a count of 0 while the pool is filled leaves no ready slot behind', async () => {
+  for (let round = 0; round < 5; round++) {
+    const host = await Host.in(inject('scratch'));
+    await host.addTemplate('debian', OLD);
+    const filling = host.registry.prewarm('debian', { count: 50 });
+    await sleep(10 * round);
+    await host.registry.prewarm('debian', { count: 0 });
+    await filling;
+    await host.registry.drain();
+    expect(await readySlots(host)).toEqual([]);
+  }
+});

@@ -101,6 +101,14 @@ test('a list that is cut off, longer, or of another format is refused', () => {
   thrown(() => ChunkList.parse(other), 'ARTIFACT_INVALID');
 });
 
+test('millions of chunks of a byte each are refused', () => {
+  const tiny = (count: number) =>
+    ChunkList.build(Array.from({ length: count }, () => ({ length: 1, sha256: digest(1), frameBytes: 1 })))
+      .bytes;
+  thrown(() => ChunkList.parse(tiny(2000)), 'ARTIFACT_INVALID');
+  expect(ChunkList.parse(tiny(1000)).count).toBe(1000);
+});
+
 test('counts that would need terabytes are refused by the length of the list, at once', () => {
   const bytes = Buffer.alloc(64);
   bytes.write('MVRFIDX1');

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -113,4 +114,16 @@ test('a program that ends before it has read its input is no failure of this pro
     const feed = async (stdin: NodeJS.WritableStream) => void stdin.end('x'.repeat(1 << 20));
     expect(await run(program, [], undefined, { feed })).toMatchObject({ status: 0, stdout: 'done\n' });
   }
+});
+
+test('a program that cannot start, for want of descriptors, is an error of its call', async () => {
+  const script = `
+    const { closeSync, openSync } = require('node:fs');
+    const { run } = require('./dist/system/programs.js');
+    const open = [];
+    try { for (;;) open.push(openSync('/dev/null', 'r')); } catch {}
+    closeSync(open.pop());
+    run('/bin/true', [], undefined).then(() => console.log('ran'), ({ code }) => console.log(code));`;
+  const limited = ['-c', 'ulimit -n 100; exec "$0" -e "$1"', process.execPath, script];
+  expect(execFileSync('sh', limited, { encoding: 'utf8' })).toBe('EMFILE\n');
 });

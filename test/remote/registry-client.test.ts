@@ -1,0 +1,94 @@
+// Storage that a registry redirects to gets no login, and cannot say where the registry's login is to go.
+import { writeFile } from 'node:fs/promises';
+import http from 'node:http';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, onTestFinished, test } from 'vitest';
+import { BlobReader } from '../../src/remote/blob-reader.js';
+import { RegistryClient } from '../../src/remote/registry-client.js';
+import { Transient } from '../../src/remote/retry.js';
+import { Transport } from '../../src/remote/transport.js';
+import { RootfsError } from '../../src/system/errors.js';
+import { Task } from '../../src/system/task.js';
+import { Host } from '../fixtures/host.js';
+
+const task = new Task('asking', undefined);
+const DIGEST = `sha256:${'0'.repeat(64)}`;
+
+async function serve(handler: http.RequestListener): Promise<string> {
+  const server = http.createServer(handler);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void server.close());
+  return `127.0.0.1:${(server.address() as { port: number }).port}`;
+}
+
+/** Of a registry that redirects blobs, and for which a login is stored. */
+async function clientOf(registry: string, others: readonly string[] = []): Promise<RegistryClient> {
+  const file = join((await Host.in()).root, 'auth.json');
+  const auth = Buffer.from('alice:secret').toString('base64');
+  await writeFile(file, JSON.stringify({ auths: { [registry]: { auth } } }));
+  const { REGISTRY_AUTH_FILE: before } = process.env;
+  process.env.REGISTRY_AUTH_FILE = file;
+  onTestFinished(() => {
+    if (before === undefined) delete process.env.REGISTRY_AUTH_FILE;
+    else process.env.REGISTRY_AUTH_FILE = before;
+  });
+  const settings = Object.fromEntries([registry, ...others].map((host) => [host, { insecure: true }]));
+  const transport = new Transport(settings);
+  onTestFinished(() => transport.close());
+  return new RegistryClient(transport, settings, registry, 'a/b', 'pull');
+}
+
+test.each([401, 403])('storage that answers %i is not asked again with a login', async (status) => {
+  const asked: string[] = [];
+  const storage = await serve((request, response) => {
+    asked.push(`${request.url} ${request.headers.authorization}`);
+    const realm = `Bearer realm="http://${request.headers.host}/token",service="x"`;
+    response.writeHead(status, { 'www-authenticate': realm }).end();
+  });
+  const registry = await serve((_, response) => {
+    response.writeHead(307, { location: `http://${storage}/blob` }).end();
+  });
+  const client = await clientOf(registry, [storage]);
+  const error = await client.openBlob(task, DIGEST, 0, 10, 10).catch((reason: unknown) => reason);
+  expect(asked).toEqual(['/blob undefined']);
+  // The registry gives another address when it is asked again.
+  expect(error).toBeInstanceOf(Transient);
+  expect((error as Transient).error.code).toBe('REGISTRY_FAILED');
+});
+
+test('answers of one byte each come to an end', { timeout: 120_000 }, async () => {
+  let requests = 0;
+  const registry = await serve((request, response) => {
+    requests++;
+    const from = Number(/bytes=(\d+)-/.exec(request.headers.range ?? 'bytes=0-')?.[1]);
+    const headers = { 'content-range': `bytes ${from}-9999/10000`, 'content-length': `${10_000 - from}` };
+    response.writeHead(from === 0 && request.headers.range === undefined ? 200 : 206, headers);
+    response.write('x', () => response.destroy());
+  });
+  const reader = new BlobReader([await clientOf(registry)]);
+  const read = async () => {
+    for await (const _ of reader.read(task, { digest: DIGEST, size: 10_000 }, 0, 10_000));
+  };
+  const error = await read().catch((reason: unknown) => reason);
+  expect(error).toBeInstanceOf(RootfsError);
+  expect(requests).toBeLessThan(10);
+});
+
+test('a body that does not end when all of it has come is not waited for', async () => {
+  const registry = await serve(async (_, response) => {
+    response.writeHead(206, { 'content-range': 'bytes 0-9/10' });
+    response.write('0123456789');
+    for (let i = 0; i < 100 && !response.destroyed; i++) {
+      await sleep(100);
+      response.write('x');
+    }
+    response.end();
+  });
+  const reader = new BlobReader([await clientOf(registry)]);
+  const started = performance.now();
+  const parts: Buffer[] = [];
+  for await (const { bytes } of reader.read(task, { digest: DIGEST, size: 10 }, 0, 10)) parts.push(bytes);
+  expect(Buffer.concat(parts).toString()).toBe('0123456789');
+  expect(performance.now() - started).toBeLessThan(5000);
+});
