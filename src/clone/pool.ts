@@ -90,8 +90,8 @@ export class Pool {
   }
 
   /**
-   * Keeps `wish.count` ready slots of this kind from now on, whatever becomes of the template. With 0, keeps no more and
-   * discards those that are there, whichever process made them. Resolves when they are ready.
+   * Keeps `wish.count` ready slots of this kind from now on, whatever becomes of the template. With 0, keeps no more
+   * and discards those that are there, whichever process made them. Resolves when they are ready.
    */
   async keep(key: PoolKey, wish: Wish, signal: AbortSignal | undefined): Promise<void> {
     const before = this.#lineOf(key);
@@ -161,7 +161,7 @@ export class Pool {
   /** The template changed: its ready slots are discarded, and made again unless the template is `gone`. */
   drop({ path, sha256 }: Template, gone: boolean): void {
     for (const line of this.#linesOf(path)) {
-      if (line.key.template.sha256 !== sha256) continue;
+      if (line.isStale || line.key.template.sha256 !== sha256) continue;
       line.isStale = true;
       line.filling = undefined;
       if (!gone) this.#renew(line);

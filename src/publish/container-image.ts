@@ -63,7 +63,8 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
     });
   requirePlatform(config, wanted, source);
   const layers = await prepareLayers(task, image, { source, layout, workFolder, limits });
-  // The catalog's folder may give an access list to all that is made in it. It is not the image's, and umoci fails on it.
+  // The catalog's folder may give an access list to all that is made in it. It is not the image's, and umoci fails on
+  // it.
   await native().removeDefaultAcl(workFolder);
   const from = await fileTimeNs(workFolder);
   await unpackWithin(task, source, workFolder, (each) => countLayers(each, source, layers, limits));

@@ -1,5 +1,5 @@
-// Fetches the chunks of a pack that this host lacks. zstd decompresses them, and each is compared with its digest before
-// it is written.
+// Fetches the chunks of a pack that this host lacks. zstd decompresses them, and each is compared with its digest
+// before it is written.
 
 import { createHash } from 'node:crypto';
 import { native } from '../addon/native.js';

@@ -1,5 +1,5 @@
-// Pulls a stack from a registry into the catalog. Only chunks that this host lacks are fetched. A disk of another tool is
-// fetched whole.
+// Pulls a stack from a registry into the catalog. Only chunks that this host lacks are fetched. A disk of another tool
+// is fetched whole.
 
 import { chmod } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

@@ -3,9 +3,9 @@ import { dirname } from 'node:path';
 import { failedWith } from './errors.js';
 
 /**
- * Makes a folder, and those above it that are missing. Returns the first that was made. Node's own `recursive` tries for
- * ever where nothing can be made although the parent is there, as in a folder that was removed while it is mounted, and
- * reports a full disk as ENOENT.
+ * Makes a folder, and those above it that are missing. Returns the first that was made. Node's own `recursive` tries
+ * for ever where nothing can be made although the parent is there, as in a folder that was removed while it is mounted,
+ * and reports a full disk as ENOENT.
  */
 export async function makeFolders(
   path: string,

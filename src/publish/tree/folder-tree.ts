@@ -44,8 +44,8 @@ const BATCH = 128;
 const NAMES_AT_ONCE = 256;
 
 /**
- * Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, `SOURCE_CHANGED` if files go meanwhile, or
- * a system error code.
+ * Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, `SOURCE_CHANGED` if files go meanwhile,
+ * or a system error code.
  */
 export function readFolder(path: string, reading: FolderReading): Promise<FolderTree> {
   return read(path, reading, true);
