@@ -445,8 +445,9 @@ test('a count of 0 while the pool is filled leaves no ready slot behind', async 
   for (let round = 0; round < 5; round++) {
     const host = await Host.in(inject('scratch'));
     await host.addTemplate('debian', OLD);
-    const filling = host.registry.prewarm('debian', { count: 50 });
-    await sleep(10 * round);
+    const filling = host.registry.prewarm('debian', { count: 500 });
+    while ((await readySlots(host).catch(() => [])).length === 0) await sleep(1);
+    await sleep(round);
     await host.registry.prewarm('debian', { count: 0 });
     await filling;
     await host.registry.drain();
