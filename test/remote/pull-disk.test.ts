@@ -40,7 +40,7 @@ async function setting(): Promise<Setting> {
     const to = join(host.root, 'made');
     execFileSync(
       program,
-      args.map((arg) => arg.replace('FROM', path).replace('TO', to)),
+      args.map((arg) => arg.replace(/\b(FROM|TO)\b/g, (name) => (name === 'TO' ? to : path))),
     );
     return readFile(to);
   };
