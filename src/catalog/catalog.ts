@@ -1,9 +1,9 @@
-import { setMaxListeners } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { otherSpelling } from '../folder/spelling.js';
 import { isPath, isWellFormed, show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
+import { eitherSignal } from '../system/either-signal.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { type ImageConfig, readImageConfig } from './image-config.js';
@@ -146,8 +146,7 @@ export class Catalog {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const failure = new AbortController();
-    const either = AbortSignal.any(signal === undefined ? [failure.signal] : [failure.signal, signal]);
-    setMaxListeners(0, either);
+    const either = eitherSignal(failure.signal, signal);
     let next = 0;
     const look = async () => {
       for (let i = next++; i < names.length; i = next++) {

@@ -132,7 +132,7 @@ export class DigestStore {
       return await native().readLinks(this.#path, names);
     } catch (error) {
       // Without the records, templates are hashed again. An unreadable folder is reported when slots are made.
-      if (['EACCES', 'ENOTDIR', 'ELOOP'].some((code) => failedWith(error, code))) return [];
+      if (failedWith(error, 'EACCES', 'ENOTDIR', 'ELOOP')) return [];
       throw asRootfsError(`reading ${this.#path}`, error);
     }
   }

@@ -49,7 +49,7 @@ async function load(path: string): Promise<Map<string, Entry>> {
     return new Map(entries.map((entry) => [keyOf(entry.identity), entry]));
   } catch (error) {
     // Without it, templates are hashed again.
-    if (failedWith(error, 'EACCES') || failedWith(error, 'EIO')) return new Map();
+    if (failedWith(error, 'EACCES', 'EIO')) return new Map();
     throw asRootfsError(`reading ${path}`, error);
   }
 }

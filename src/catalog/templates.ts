@@ -305,7 +305,7 @@ async function open(path: string, round = 1): Promise<OpenedSource | undefined> 
         },
       );
     }
-    if (failedWith(error, 'ELOOP') || failedWith(error, 'ENAMETOOLONG')) {
+    if (failedWith(error, 'ELOOP', 'ENAMETOOLONG')) {
       throw new RootfsError('TEMPLATE_INVALID', `template ${path} is a link that leads nowhere; remove it`, {
         path,
         cause: error,

@@ -341,7 +341,7 @@ async function openFolder(path: string, what: string): Promise<OpenFolder> {
   try {
     return await openOrMake(path);
   } catch (error) {
-    if (failedWith(error, 'EEXIST') || failedWith(error, 'ENOTDIR') || failedWith(error, 'ELOOP')) {
+    if (failedWith(error, 'EEXIST', 'ENOTDIR', 'ELOOP')) {
       throw new RootfsError(
         'CLONES_DIR_INVALID',
         `${path}, or ${STATE_FOLDER} in it, is not a folder: move it away`,

@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events';
 import {
   optionalFunction,
   optionalSignal,
@@ -6,6 +5,7 @@ import {
   requirePath,
   show,
 } from '../system/arguments.js';
+import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { type HashOptions, hashFile } from './hash.js';
@@ -35,9 +35,7 @@ export async function allOrNone<T>(
   start: (either: AbortSignal) => readonly Promise<T>[],
 ): Promise<T[]> {
   const failure = new AbortController();
-  const either = AbortSignal.any(signal === undefined ? [failure.signal] : [failure.signal, signal]);
-  // Each job waits for it.
-  setMaxListeners(0, either);
+  const either = eitherSignal(failure.signal, signal);
   let first: { readonly error: unknown } | undefined;
   const jobs = start(either).map((job) =>
     job.catch((error: unknown) => {

@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { RegistrySettings } from '../system/config.js';
+import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
@@ -80,12 +81,11 @@ async function unpackWithin(
   count: (task: Task) => Promise<void>,
 ): Promise<void> {
   const refused = new AbortController();
-  const signals = task.signal === undefined ? [refused.signal] : [refused.signal, task.signal];
   const counting = count(task).catch((error: unknown) => {
     refused.abort(error);
     throw error;
   });
-  const unpacking = unpack(task.endedBy(AbortSignal.any(signals)), source, workFolder);
+  const unpacking = unpack(task.endedBy(eitherSignal(refused.signal, task.signal)), source, workFolder);
   for (const outcome of await Promise.allSettled([counting, unpacking]))
     if (outcome.status === 'rejected') throw outcome.reason;
 }

@@ -4,12 +4,11 @@ import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import type { LayerFile } from './count-layers.js';
+import { damagedLayer, type LayerFile, layersTooLarge } from './count-layers.js';
 import { decompress } from './decompress.js';
 import { blobPath, type FetchedImage, type Json, writeManifest } from './fetched-layout.js';
 import { type Compression, formatOf, isCompression } from './image-format.js';
 import type { PublishLimits } from './publish-options.js';
-import { tooLarge } from './tree/limits.js';
 
 export interface LayersRequest {
   readonly source: string;
@@ -74,7 +73,11 @@ class Layers {
     const format = await formatOf(path);
     if (!isCompression(format) || format === 'gzip') return layer;
     if (!/^sha256:[0-9a-f]{64}$/.test(String(diffId)))
-      throw invalid(source, `is no container image: its config has no SHA-256 of layer ${layer.digest}`);
+      throw new RootfsError(
+        'ARTIFACT_INVALID',
+        `${source} is no container image: its config has no SHA-256 of layer ${layer.digest}`,
+        { path: source },
+      );
     const dest = join(workFolder, 'layer');
     await this.#decompress(format, path, dest);
     await rm(path);
@@ -98,9 +101,9 @@ class Layers {
     try {
       await decompress(this.#task, request, () => {});
     } catch (error) {
-      if (hasCode(error, 'IMAGE_INVALID')) throw invalid(source, `has a damaged layer: ${error.message}`);
+      if (hasCode(error, 'IMAGE_INVALID')) throw damagedLayer(source, error.message, error);
       if (hasCode(error, 'SOURCE_TOO_LARGE') && /limits\.maxBytes/.test(error.message))
-        throw tooLarge(source, `has layers of more than ${limits.maxBytes} bytes`, 'limits.maxBytes');
+        throw layersTooLarge(source, limits.maxBytes);
       throw error;
     }
   }
@@ -108,8 +111,4 @@ class Layers {
 
 function listOf(value: Json): readonly Json[] {
   return Array.isArray(value) ? value : [];
-}
-
-function invalid(source: string, why: string): RootfsError {
-  return new RootfsError('ARTIFACT_INVALID', `${source} ${why}`, { path: source });
 }

@@ -8,6 +8,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createGunzip } from 'node:zlib';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
+import { isOfZlib } from './decompress.js';
 import type { PublishLimits } from './publish-options.js';
 import { readMembers, type TarBytes, TarCutOff, TarDamaged, WINDOW_BYTES } from './tar/members.js';
 import { TreeCount, tooLarge } from './tree/limits.js';
@@ -56,13 +57,8 @@ class LayerCount {
     } catch (error) {
       // `umoci insert` leaves out the padding behind the last file. umoci tells whether more is missing.
       if (error instanceof TarCutOff) return;
-      const isDamaged = error instanceof TarDamaged || isOfZlib(error);
-      if (!isDamaged) throw error;
-      const why = error instanceof TarDamaged ? `it ${error.message}` : (error as Error).message;
-      throw new RootfsError('ARTIFACT_INVALID', `${this.#source} has a damaged layer: ${why}`, {
-        path: this.#source,
-        cause: error,
-      });
+      if (error instanceof TarDamaged) throw damagedLayer(this.#source, `it ${error.message}`, error);
+      throw isOfZlib(error) ? damagedLayer(this.#source, error.message, error) : error;
     }
   }
 
@@ -108,13 +104,19 @@ class LayerCount {
     this.#tarBytes += tarBytes;
     this.#fileBytes += fileBytes;
     if (Math.max(this.#tarBytes, this.#fileBytes) <= this.#maxBytes) return;
-    throw tooLarge(this.#source, `has layers of more than ${this.#maxBytes} bytes`, 'limits.maxBytes');
+    throw layersTooLarge(this.#source, this.#maxBytes);
   }
 }
 
-function isOfZlib(error: unknown): boolean {
-  const { code } = error as { code?: unknown };
-  return typeof code === 'string' && code.startsWith('Z_');
+export function damagedLayer(source: string, why: string, cause: Error): RootfsError {
+  return new RootfsError('ARTIFACT_INVALID', `${source} has a damaged layer: ${why}`, {
+    path: source,
+    cause,
+  });
+}
+
+export function layersTooLarge(source: string, maxBytes: number): RootfsError {
+  return tooLarge(source, `has layers of more than ${maxBytes} bytes`, 'limits.maxBytes');
 }
 
 /** A stream, of which a tar's reader goes back by less than its window. */

@@ -5,7 +5,7 @@ import { createReadStream } from 'node:fs';
 import type { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
-import { isSystemError, RootfsError } from '../system/errors.js';
+import { RootfsError } from '../system/errors.js';
 import { type Program, programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
@@ -124,8 +124,7 @@ async function inflate(
   } catch (error) {
     // zlib stops reading at the padding after the last member, and the pipeline takes that for an abort.
     if (isDone && !signal?.aborted) return;
-    // zlib's own errors also have an errno, but no system call.
-    if (isSystemError(error) || !(error as { code?: string }).code?.startsWith('Z_')) throw error;
+    if (!isOfZlib(error)) throw error;
     throw new RootfsError(
       'IMAGE_INVALID',
       `${path} is damaged or was cut off, it cannot be decompressed: ${(error as Error).message}`,
@@ -154,4 +153,9 @@ async function runProgram(
       'limits.maxWindowBytes',
     );
   throw programFailed('IMAGE_INVALID', program.name, path, exit);
+}
+
+/** Whether it says that data in gzip is damaged. It has an errno of zlib's own, but no system call. */
+export function isOfZlib(error: unknown): error is Error {
+  return error instanceof Error && 'code' in error && `${error.code}`.startsWith('Z_');
 }

@@ -107,7 +107,7 @@ async function placeFolder(staged: string, stackFolder: string): Promise<boolean
   try {
     await rename(staged, stackFolder);
   } catch (error) {
-    if (['ENOTEMPTY', 'EEXIST', 'EBUSY'].some((code) => failedWith(error, code))) return false;
+    if (failedWith(error, 'ENOTEMPTY', 'EEXIST', 'EBUSY')) return false;
     if (!failedWith(error, 'ENOTDIR')) throw error;
     throw new RootfsError(
       'TEMPLATE_INVALID',

@@ -119,7 +119,7 @@ async function removeFolder(folder: string): Promise<void> {
   try {
     await rmdir(folder);
   } catch (error) {
-    if (['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY'].some((code) => failedWith(error, code))) return;
+    if (failedWith(error, 'ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY')) return;
     throw error;
   }
   await flush(dirname(folder));

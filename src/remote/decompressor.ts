@@ -23,7 +23,7 @@ export interface Output {
 const MEMORY = '--memory=8MiB';
 
 // Other words about memory are about a frame that asks for more than it may have.
-const NO_MEMORY = /not enough memory|Cannot allocate memory/i;
+const NO_MEMORY = /not enough memory/i;
 
 // Behind the mark, so that all before it comes out: zstd looks at its input when it has filled a buffer of 128 KiB and
 // a few bytes, and keeps up to 4 KiB of its output until there is more. Who expects a chunk and gets a shorter one does
@@ -49,8 +49,8 @@ export async function withZstd<T>(work: () => Promise<T>): Promise<T> {
 
 /**
  * Within {@link withZstd}. Each frame must be whole, by its heads. `take` returns whether the mark came where it
- * should, and so does this. Rejects with what `take` rejects with, or with `PROGRAM_FAILED` if zstd came to its end before that
- * of the frames: then they are not at fault. `path` is used in messages.
+ * should, and so does this. Rejects with what `take` rejects with, or with `PROGRAM_FAILED` if zstd came to its end
+ * before that of the frames: then they are not at fault. `path` is used in messages.
  */
 export async function decompress(
   task: Task,

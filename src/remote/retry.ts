@@ -1,6 +1,6 @@
 // Tries again after a pause that doubles, or that the registry asks for, with fewer requests at once.
-import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { eitherSignal } from '../system/either-signal.js';
 import { abortError, type RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
@@ -108,11 +108,7 @@ export class Pace {
     atMost = Number.POSITIVE_INFINITY,
   ): Promise<void> {
     const failure = new AbortController();
-    const signals = task.signal === undefined ? [failure.signal] : [failure.signal, task.signal];
-    const signal = AbortSignal.any(signals);
-    // Each job waits for it more than once.
-    setMaxListeners(0, signal);
-    const either = task.endedBy(signal);
+    const either = task.endedBy(eitherSignal(failure.signal, task.signal));
     const running = new Set<Promise<void>>();
     let failed: { readonly error: unknown } | undefined;
     const fail = (error: unknown) => {

@@ -215,8 +215,7 @@ export async function openImage(folder: string): Promise<OpenedSource | undefine
   try {
     return await native().openSource(`${folder}/rootfs.ext4`);
   } catch (error) {
-    if (failedWith(error, 'ENOENT') || failedWith(error, 'ENOTDIR') || failedWith(error, 'EINVAL'))
-      return undefined;
+    if (failedWith(error, 'ENOENT', 'ENOTDIR', 'EINVAL')) return undefined;
     throw error;
   }
 }

@@ -49,7 +49,7 @@ export async function imageInUse(slotPath: string): Promise<SlotUse> {
   } catch (error) {
     // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
     if (failedWith(error, 'EAGAIN')) return 'in-use';
-    if (failedWith(error, 'ENOENT') || failedWith(error, 'EINVAL')) return 'unused';
+    if (failedWith(error, 'ENOENT', 'EINVAL')) return 'unused';
     throw asRootfsError(`checking whether ${slotPath} is in use`, error);
   }
 }

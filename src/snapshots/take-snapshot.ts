@@ -125,7 +125,7 @@ export async function publish(staged: string, path: string, manifest: string): P
   try {
     await rename(staged, path);
   } catch (error) {
-    throw failedWith(error, 'ENOTEMPTY') || failedWith(error, 'EEXIST') ? snapshotExistsError(path) : error;
+    throw failedWith(error, 'ENOTEMPTY', 'EEXIST') ? snapshotExistsError(path) : error;
   }
 }
 

@@ -158,8 +158,8 @@ export function isSystemError(error: unknown): error is SystemError {
 }
 
 /** Whether the system failed with this code (`'ENOENT'`, …). */
-export function failedWith(error: unknown, code: string): boolean {
-  return isSystemError(error) && errnoName(error.errno) === code;
+export function failedWith(error: unknown, ...codes: readonly string[]): boolean {
+  return isSystemError(error) && codes.includes(errnoName(error.errno));
 }
 
 /** Whether it is an error of this library with this code. */
@@ -169,12 +169,12 @@ export function hasCode(error: unknown, code: RootfsErrorCode): error is RootfsE
 
 /** Whether there is no space left, on the disk or in a quota. */
 export function isFull(error: unknown): error is SystemError {
-  return failedWith(error, 'ENOSPC') || failedWith(error, 'EDQUOT');
+  return failedWith(error, 'ENOSPC', 'EDQUOT');
 }
 
 /** Whether this process may not write there: it lacks the right, or the file system is read-only. */
 export function mayNotWrite(error: unknown): boolean {
-  return ['EACCES', 'EPERM', 'EROFS'].some((code) => failedWith(error, code));
+  return failedWith(error, 'EACCES', 'EPERM', 'EROFS');
 }
 
 /** Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged. */

@@ -121,7 +121,7 @@ async function fileId(path: string): Promise<string | undefined> {
 
 /** A folder that this process cannot read is reported when it is used. */
 function isAway(error: unknown): boolean {
-  return ['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP'].some((code) => failedWith(error, code));
+  return failedWith(error, 'ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP');
 }
 
 function overlapError(inner: Named, outer: Named): RootfsError {

@@ -1,6 +1,7 @@
-import { lstat, mkdir, stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedWith } from './errors.js';
+import { isMissing } from './is-missing.js';
 
 /**
  * Makes a folder, and those above it that are missing. Returns the first that was made. Node's own `recursive` tries
@@ -17,7 +18,7 @@ export async function makeFolders(
     const parent = dirname(path);
     if (!failedWith(error, 'ENOENT') || parent === path) throw error;
     // Another process may have made it meanwhile.
-    const first = (await isThere(parent)) ? undefined : await makeFolders(parent, options);
+    const first = (await isMissing(parent)) ? await makeFolders(parent, options) : undefined;
     return (await makeOne(path, options)) ? (first ?? path) : first;
   }
 }
@@ -36,14 +37,6 @@ async function makeOne(path: string, options: { readonly mode?: number }): Promi
 async function isFolder(path: string): Promise<boolean> {
   return stat(path).then(
     (found) => found.isDirectory(),
-    () => false,
-  );
-}
-
-/** Also a dangling link: nothing can be made in place of it. */
-async function isThere(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => true,
     () => false,
   );
 }

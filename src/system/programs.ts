@@ -109,7 +109,7 @@ function turnsOf(program: string): Turns {
  * with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with what `feed` or `drain` rejected
  * with. In the last two cases the program is killed.
  */
-export async function run(
+export function run(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
@@ -221,7 +221,7 @@ export async function runInstalled(
     if (found !== undefined) return await run(found, args, signal, options);
   } catch (error) {
     // The same for a script without its interpreter and a file that is not a program.
-    const notStarted = ['ENOENT', 'EACCES', 'ENOEXEC'].some((code) => failedWith(error, code));
+    const notStarted = failedWith(error, 'ENOENT', 'EACCES', 'ENOEXEC');
     if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
   }
   const remedy = program.name.includes('/') ? 'correct the path, or install' : 'install';

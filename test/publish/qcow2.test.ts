@@ -27,11 +27,21 @@ interface Disk {
 }
 
 /** A raw disk with holes, and a qcow2 of it. */
-async function disk(...options: readonly string[]): Promise<Disk> {
+function disk(...options: readonly string[]): Promise<Disk> {
+  const content = { 0: pattern(4 * KiB), [2 * MiB]: pattern(64 * KiB, 2) };
+  return diskOf((raw) => writeSparse(raw, SIZE, content), options);
+}
+
+/** The same without holes. */
+function fullDisk(...options: readonly string[]): Promise<Disk> {
+  return diskOf((raw) => writeFile(raw, pattern(SIZE)), options);
+}
+
+async function diskOf(write: (raw: string) => Promise<void>, options: readonly string[]): Promise<Disk> {
   const { root } = await Host.in(inject('scratch'));
   const raw = join(root, 'raw');
   const qcow2 = join(root, 'qcow2');
-  await writeSparse(raw, SIZE, { 0: pattern(4 * KiB), [2 * MiB]: pattern(64 * KiB, 2) });
+  await write(raw);
   await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, raw, qcow2]);
   return { raw, qcow2, out: join(root, 'out') };
 }
@@ -140,19 +150,13 @@ test.each([
   ['with sub-clusters', ['-o', 'extended_l2=on,cluster_size=128k']],
   ['with compressed clusters', ['-c']],
 ])('a qcow2 %s that was cut off anywhere is refused, not filled up with zeros', async (_, options) => {
-  const { root } = await Host.in(inject('scratch'));
-  const [raw, qcow2, out] = ['raw', 'qcow2', 'out'].map((name) => join(root, name)) as [
-    string,
-    string,
-    string,
-  ];
-  await writeFile(raw, pattern(SIZE));
-  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, raw, qcow2]);
+  const made = await fullDisk(...options);
+  const { raw, qcow2, out } = made;
   const whole = await readFile(qcow2);
   for (let part = 1; part < 16; part++) {
     const length = Math.floor((whole.length * part) / 16);
     await writeFile(qcow2, whole.subarray(0, length));
-    const failure = await convert({ raw, qcow2, out }).catch((error: unknown) => error);
+    const failure = await convert(made).catch((error: unknown) => error);
     // What lies behind the end of the disk in its last cluster is not needed.
     if (failure === undefined && options.includes('cluster_size=2M')) {
       expect(await sha256Of(out)).toBe(await sha256Of(raw));
@@ -162,31 +166,22 @@ test.each([
     expect(failure, `${part} of 16 parts`).toMatchObject({ code: 'IMAGE_INVALID' });
   }
   await writeFile(qcow2, whole);
-  await convert({ raw, qcow2, out });
+  await convert(made);
   expect(await sha256Of(out)).toBe(await sha256Of(raw));
 });
 
 test.each([[], ['-o', 'extended_l2=on,cluster_size=128k']])(
   'a qcow2 that lacks the last bytes of its last data is refused %j',
   async (...options) => {
-    const { root } = await Host.in(inject('scratch'));
-    const [raw, qcow2, out] = ['raw', 'qcow2', 'out'].map((name) => join(root, name)) as [
-      string,
-      string,
-      string,
-    ];
-    await writeFile(raw, pattern(SIZE));
-    await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, raw, qcow2]);
-    await truncate(qcow2, (await stat(qcow2)).size - 512);
-    await rejection(convert({ raw, qcow2, out }), 'IMAGE_INVALID');
+    const made = await fullDisk(...options);
+    await truncate(made.qcow2, (await stat(made.qcow2)).size - 512);
+    await rejection(convert(made), 'IMAGE_INVALID');
   },
 );
 
 test('what is said to be a qcow2, and is none, is told as such', async () => {
-  const { root } = await Host.in(inject('scratch'));
-  const [raw, qcow2, out] = ['raw', 'raw', 'out'].map((name) => join(root, name)) as [string, string, string];
-  await writeFile(raw, pattern(SIZE));
-  const { message } = await rejection(convert({ raw, qcow2, out }), 'IMAGE_INVALID');
+  const made = await fullDisk();
+  const { message } = await rejection(convert({ ...made, qcow2: made.raw }), 'IMAGE_INVALID');
   expect(message).toContain('is no qcow2 image: leave the format out');
 });
 

@@ -25,8 +25,7 @@ export async function readingOf<T>(name: TreeName, path: string, work: Promise<T
   try {
     return await work;
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'ELOOP'].some((code) => failedWith(error, code)))
-      throw changedWhileRead(name, path, error);
+    if (failedWith(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) throw changedWhileRead(name, path, error);
     if (!failedWith(error, 'ENAMETOOLONG')) throw error;
     throw new RootfsError(
       'IMAGE_INVALID',
