@@ -45,7 +45,7 @@ async function requirePublishable(path: string, source: string, maxBytes: number
   const header = await readBytes(path, 0, HEADER_BYTES);
   const refuse = (why: string) => new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
   if (header.toString('latin1', 0, 4) !== MAGIC)
-    throw refuse('is no qcow2 image: leave the format out, and it is found out');
+    throw refuse('is no qcow2 image: leave the format out, and it is detected');
   if (header.length < 72) throw refuse('is no qcow2 image: it ends within its header');
   const version = header.readUInt32BE(4);
   if (version < 2)

@@ -118,7 +118,9 @@ class TarReader {
       const block = await this.#take(TAR_BLOCK_BYTES);
       if (isZeroBlock(block)) continue;
       if (blocks === 1)
-        throw new TarDamaged(`has a block of zeros before byte ${at}, where a member should begin`);
+        throw new TarDamaged(
+          `has a block of zeros before byte ${at}, where a member should begin: it was damaged, get it again`,
+        );
       if (parseHeader(block) !== undefined)
         throw new TarDamaged(
           `goes on at byte ${at}, behind its end: make one of such tars with tar --concatenate, or publish each`,
