@@ -44,17 +44,19 @@ export function addRuns(runs: BlockRun[], blocks: Buffer, first: number): void {
   }
 }
 
-/** The blocks that the segments touch. Two segments may share a block. */
-function spansOf(segments: readonly Segment[]): BlockRun[] {
-  const spans: BlockRun[] = [];
+/** The blocks that the segments touch, one run at a time. Two segments may share a block. */
+function* spansOf(segments: readonly Segment[]): Iterable<BlockRun> {
+  let last: BlockRun | undefined;
   for (const { at, length } of segments) {
     if (length === 0) continue;
     const first = Math.floor(at / BLOCK_BYTES);
     const end = Math.ceil((at + length) / BLOCK_BYTES);
-    const last = spans.at(-1);
-    if (last !== undefined && last.first + last.count >= first)
-      spans[spans.length - 1] = { first: last.first, count: Math.max(last.count, end - last.first) };
-    else spans.push({ first, count: end - first });
+    if (last !== undefined && last.first + last.count >= first) {
+      last = { first: last.first, count: Math.max(last.count, end - last.first) };
+      continue;
+    }
+    if (last !== undefined) yield last;
+    last = { first, count: end - first };
   }
-  return spans;
+  if (last !== undefined) yield last;
 }

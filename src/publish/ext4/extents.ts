@@ -1,4 +1,5 @@
 // Maps a file's blocks to filesystem blocks: up to four extents in the inode, more in a tree of blocks.
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32c } from '../../image/crc32c.js';
 import { BLOCK_BYTES, INODE } from './layout.js';
 
@@ -18,11 +19,14 @@ const IN_BLOCK = Math.floor((BLOCK_BYTES - ENTRY_BYTES - 4) / ENTRY_BYTES);
 /** The most blocks that one extent can hold. */
 export const EXTENT_BLOCKS_LIMIT = 32_768;
 
-/** A tree entry: an extent at the lowest level, a block of entries above it. */
-interface Entry {
+/** A block of entries of the level below. */
+interface Index {
   readonly logical: number;
-  readonly bytes: Buffer;
+  readonly physical: number;
 }
+
+/** How many blocks of a tree to encode before yielding to the event loop: about a millisecond. */
+const SLICE = 32;
 
 export interface ExtentTree {
   /** The 60 bytes in the inode. */
@@ -48,10 +52,10 @@ export async function encodeExtents(
   allocate: () => Promise<number>,
 ): Promise<ExtentTree> {
   const blocks: { block: number; bytes: Buffer }[] = [];
-  let entries: Entry[] = extents.map((extent) => ({ logical: extent.logical, bytes: encodeExtent(extent) }));
+  let entries: readonly (Extent | Index)[] = extents;
   let depth = 0;
   for (; entries.length > IN_INODE; depth++) {
-    const above: Entry[] = [];
+    const above: Index[] = [];
     for (let i = 0; i < entries.length; i += IN_BLOCK) {
       const part = entries.slice(i, i + IN_BLOCK);
       const block = await allocate();
@@ -59,10 +63,8 @@ export async function encodeExtents(
       const checksumAt = ENTRY_BYTES * (IN_BLOCK + 1);
       bytes.writeUInt32LE(crc32c(inodeSeed, bytes.subarray(0, checksumAt)), checksumAt);
       blocks.push({ block, bytes });
-      above.push({
-        logical: (part[0] as Entry).logical,
-        bytes: encodeIndex((part[0] as Entry).logical, block),
-      });
+      above.push({ logical: (part[0] as Index).logical, physical: block });
+      if (blocks.length % SLICE === 0) await nextTurn();
     }
     entries = above;
   }
@@ -84,29 +86,36 @@ export function readInodeExtents(inode: Buffer): Extent[] {
   });
 }
 
-function encodeLevel(entries: readonly Entry[], limit: number, depth: number, length: number): Buffer {
+/** Written in place: a buffer for each of a million entries would hold the event loop for seconds. */
+function encodeLevel(
+  entries: readonly (Extent | Index)[],
+  limit: number,
+  depth: number,
+  length: number,
+): Buffer {
   const bytes = Buffer.alloc(length);
   bytes.writeUInt16LE(MAGIC, 0);
   bytes.writeUInt16LE(entries.length, 2);
   bytes.writeUInt16LE(limit, 4);
   bytes.writeUInt16LE(depth, 6);
-  for (const [i, entry] of entries.entries()) entry.bytes.copy(bytes, ENTRY_BYTES * (i + 1));
+  let at = ENTRY_BYTES;
+  for (const entry of entries) {
+    if ('count' in entry) writeExtent(bytes, at, entry);
+    else writeIndex(bytes, at, entry);
+    at += ENTRY_BYTES;
+  }
   return bytes;
 }
 
-function encodeExtent({ logical, physical, count }: Extent): Buffer {
-  const bytes = Buffer.alloc(ENTRY_BYTES);
-  bytes.writeUInt32LE(logical, 0);
-  bytes.writeUInt16LE(count, 4);
-  bytes.writeUInt16LE(Math.floor(physical / 2 ** 32), 6);
-  bytes.writeUInt32LE(physical % 2 ** 32, 8);
-  return bytes;
+function writeExtent(bytes: Buffer, at: number, { logical, physical, count }: Extent): void {
+  bytes.writeUInt32LE(logical, at);
+  bytes.writeUInt16LE(count, at + 4);
+  bytes.writeUInt16LE(Math.floor(physical / 2 ** 32), at + 6);
+  bytes.writeUInt32LE(physical % 2 ** 32, at + 8);
 }
 
-function encodeIndex(logical: number, block: number): Buffer {
-  const bytes = Buffer.alloc(ENTRY_BYTES);
-  bytes.writeUInt32LE(logical, 0);
-  bytes.writeUInt32LE(block % 2 ** 32, 4);
-  bytes.writeUInt16LE(Math.floor(block / 2 ** 32), 8);
-  return bytes;
+function writeIndex(bytes: Buffer, at: number, { logical, physical }: Index): void {
+  bytes.writeUInt32LE(logical, at);
+  bytes.writeUInt32LE(physical % 2 ** 32, at + 4);
+  bytes.writeUInt16LE(Math.floor(physical / 2 ** 32), at + 8);
 }

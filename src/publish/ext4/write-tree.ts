@@ -23,6 +23,9 @@ import { LOST_AND_FOUND, type PlannedFile, type TreePlan } from './tree-plan.js'
 
 const COPY_BLOCKS = 256;
 
+/** How many runs of a file to place before yielding to the event loop. */
+const PLACE_SLICE = 1024;
+
 /**
  * `image` holds an empty filesystem made by make-ext4.ts. `rootTimeNs` is the time of the root folder, which is not
  * part of the tree. Rejects with {@link FilesystemFull} if the tree does not fit.
@@ -185,7 +188,8 @@ class TreeWriter {
 
   async #place(runs: readonly BlockRun[]): Promise<Extent[]> {
     const extents: Extent[] = [];
-    for (const { first, count } of runs) {
+    for (const [i, { first, count }] of runs.entries()) {
+      if (i % PLACE_SLICE === PLACE_SLICE - 1) await nextTurn();
       let logical = first;
       for (const run of await this.#groups.allocate(count)) {
         for (let done = 0; done < run.count; done += EXTENT_BLOCKS_LIMIT) {
