@@ -10,7 +10,8 @@ import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { isOfZlib } from './decompress.js';
 import type { PublishLimits } from './publish-options.js';
-import { readMembers, type TarBytes, TarCutOff, TarDamaged, WINDOW_BYTES } from './tar/members.js';
+import { readMembers, type TarBytes, WINDOW_BYTES } from './tar/members.js';
+import { TarCutOff, TarDamaged } from './tar/tar-damaged.js';
 import { TreeCount, tooLarge } from './tree/limits.js';
 
 /** A tar, perhaps in gzip. */
@@ -89,7 +90,8 @@ class LayerCount {
   /** A sparse file may be far longer than the tar that it is in. */
   async #addMembers(bytes: TarBytes, sizeBytes: number): Promise<void> {
     let members = 0;
-    for await (const member of readMembers(bytes, sizeBytes, () => {})) {
+    const checkAborted = () => this.#task.checkAborted();
+    for await (const member of readMembers(bytes, sizeBytes, { checkAborted })) {
       const names = member.path.toString('latin1').split('/');
       this.#tree.add(names.filter((name) => name !== '' && name !== '.').length);
       this.#addBytes(0, member.sizeBytes);

@@ -15,6 +15,7 @@ import { SparseFile, type SparseFileOptions } from './sparse-file.js';
 import { tooLarge } from './tree/limits.js';
 
 const CHUNK_BYTES = 1024 * 1024;
+const ZEROS = Buffer.alloc(CHUNK_BYTES);
 
 // Each takes up to two threads for a few milliseconds at a time. A turn among copies and hashes would be lost for the
 // minutes that a large image takes.
@@ -84,8 +85,10 @@ export function decompress(
             throw tooLarge(source, `holds more than ${limits.maxBytes} bytes`, 'limits.maxBytes');
         }
       };
-      if (format === 'gzip') await inflate(source, bytes(), sink, task.signal);
-      else await runProgram(PROGRAMS[format], source, limits.maxWindowBytes, bytes, sink, task.signal);
+      if (format === 'gzip') {
+        const end = await inflate(source, bytes(), sink, task.signal);
+        await requireZeros(task, path, source, end);
+      } else await runProgram(PROGRAMS[format], source, limits.maxWindowBytes, bytes, sink, task.signal);
       await file.finish();
     } catch (error) {
       task.checkAborted();
@@ -107,13 +110,14 @@ async function* counted(source: Readable, onRead: (bytesDone: number) => void): 
   }
 }
 
+/** Resolves to where the padding behind the last member begins. */
 async function inflate(
   path: string,
   source: AsyncIterable<Buffer>,
   sink: Sink,
   signal: AbortSignal | undefined,
-): Promise<void> {
-  const gunzip: Transform = zlib.createGunzip({ chunkSize: CHUNK_BYTES });
+): Promise<number> {
+  const gunzip: Transform & zlib.Zlib = zlib.createGunzip({ chunkSize: CHUNK_BYTES });
   let isDone = false;
   const receive = async (chunks: AsyncIterable<Buffer>) => {
     await sink(chunks);
@@ -121,15 +125,34 @@ async function inflate(
   };
   try {
     await pipeline(source, gunzip, receive, ...(signal === undefined ? [] : [{ signal }]));
+    return gunzip.bytesWritten;
   } catch (error) {
     // zlib stops reading at the padding after the last member, and the pipeline takes that for an abort.
-    if (isDone && !signal?.aborted) return;
+    if (isDone && !signal?.aborted) return gunzip.bytesWritten;
     if (!isOfZlib(error)) throw error;
     throw new RootfsError(
       'IMAGE_INVALID',
       `${path} is damaged or was cut off, it cannot be decompressed: ${(error as Error).message}`,
       { path, cause: error },
     );
+  }
+}
+
+/** zlib passes over all that follows a zero, and gzip over what is no padding with a warning alone. */
+async function requireZeros(task: Task, path: string, source: string, start: number): Promise<void> {
+  let at = start;
+  for await (const chunk of createReadStream(path, { start, highWaterMark: CHUNK_BYTES })) {
+    task.checkAborted();
+    const bytes = chunk as Buffer;
+    const data = ZEROS.equals(bytes) ? -1 : bytes.findIndex((byte) => byte !== 0);
+    if (data >= 0)
+      throw new RootfsError(
+        'IMAGE_INVALID',
+        `${source} has data behind the zeros that follow its end, at byte ${at + data}: cut it off there, or remove ` +
+          'the zeros if it belongs to the image',
+        { path: source },
+      );
+    at += bytes.length;
   }
 }
 

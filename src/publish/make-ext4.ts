@@ -10,6 +10,7 @@ import { BLOCK_BYTES, INODE_BYTES } from './ext4/layout.js';
 import { planTree, type TreePlan } from './ext4/tree-plan.js';
 import { writeTree } from './ext4/write-tree.js';
 import type { FolderNode } from './tree/file-tree.js';
+import { tooLarge } from './tree/limits.js';
 
 export { BLOCK_BYTES };
 
@@ -46,16 +47,22 @@ export interface TreeImage {
   /** Path of the new image. It must not exist. */
   readonly image: string;
   readonly sizeBytes: number | undefined;
+  /** What the files may take, of an untrusted source: a byte of a sparse file takes a block. */
+  readonly maxBytes?: number | undefined;
   readonly mke2fsBin: string;
 }
 
 /**
- * Rejects with `IMAGE_INVALID` for what ext4 cannot hold, `MKE2FS_FAILED`, `MKE2FS_NOT_FOUND`, or a system error code.
+ * Rejects with `IMAGE_INVALID` for what ext4 cannot hold, `MKE2FS_FAILED`, `MKE2FS_NOT_FOUND`, `SOURCE_TOO_LARGE`, or a
+ * system error code.
  */
 export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
-  const { root, source, image, mke2fsBin } = request;
+  const { root, source, image, maxBytes = Number.POSITIVE_INFINITY, mke2fsBin } = request;
   const checkAborted = () => task.checkAborted();
   const plan = await planTree(root, source, checkAborted);
+  const filesBytes = plan.blocks * BLOCK_BYTES;
+  if (filesBytes > maxBytes)
+    throw tooLarge(source, `holds files that take ${filesBytes} bytes of an image`, 'limits.maxBytes');
   const sizeBytes = request.sizeBytes ?? sizeFor(plan);
   await makeEmpty(task, image, plan, sizeBytes, mke2fsBin);
   try {
@@ -65,7 +72,7 @@ export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
     throw new RootfsError(
       'MKE2FS_FAILED',
       `${source} does not fit into the ${sizeBytes} bytes that sizeBytes asks for: its files take ` +
-        `${plan.blocks * BLOCK_BYTES} bytes, and the file system its own. ` +
+        `${filesBytes} bytes, and the file system its own. ` +
         `Leave sizeBytes out, or give ${sizeFor(plan)}`,
       { path: source },
     );

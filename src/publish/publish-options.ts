@@ -20,7 +20,10 @@ export interface PublishProgress extends Progress {
 
 /** Limits on what a source may hold. The defaults fit any root filesystem. Lower them for untrusted sources. */
 export interface PublishLimits {
-  /** Maximum decompressed size of a compressed source, qcow2 or all layers of a container image. Default: 1 TiB. */
+  /**
+   * Maximum decompressed size of a compressed source, qcow2 or all layers of a container image, and of the blocks that
+   * the files of a tar take in the image, in bytes. Default: 1 TiB.
+   */
   readonly maxBytes?: number;
   /** Maximum number of files, folders and links in a folder, tar or all layers. Default: 4,000,000. */
   readonly maxFiles?: number;

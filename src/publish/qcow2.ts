@@ -1,6 +1,8 @@
 // Converts a qcow2 image to a raw one with qemu-img.
 import { type FileHandle, open } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { promisify } from 'node:util';
+import * as zlib from 'node:zlib';
 import { readBytes, readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
@@ -19,8 +21,11 @@ const OFFSET_BITS = 0x00ff_ffff_ffff_fe00n;
 const COMPRESSED = 1n << 62n;
 const READS_AS_ZEROS = 1n;
 const SUBCLUSTERS = 32;
+const SECTOR_BYTES = 512;
 
 const PIECE_BYTES = 64 * 1024;
+
+const inflateRaw = promisify<Buffer, zlib.ZlibOptions, Buffer>(zlib.inflateRaw);
 
 /**
  * Rejects with `IMAGE_INVALID` unless the image is intact and stored in this one file. `source` is used in messages.
@@ -70,6 +75,7 @@ async function requirePublishable(path: string, source: string, maxBytes: number
 /** Where the tables lie that tell where the clusters of the disk are. */
 interface Layout {
   readonly diskBytes: number;
+  readonly clusterBits: number;
   readonly clusterBytes: number;
   /** Of an entry in a table of the second level: with subclusters it is twice as long. */
   readonly entryBytes: number;
@@ -81,7 +87,8 @@ async function requireWhole(task: Task, path: string, source: string): Promise<v
   const file = await open(path, 'r');
   try {
     const layout = await layoutOf(file);
-    if (layout === undefined || (await isWhole(task, file, layout))) return;
+    if (layout === undefined || (await new Clusters(file, (await file.stat()).size, layout).areWhole(task)))
+      return;
     throw new RootfsError('IMAGE_INVALID', `${source} was cut off: its data lies behind its end`, {
       path: source,
     });
@@ -101,73 +108,103 @@ async function layoutOf(file: FileHandle): Promise<Layout | undefined> {
     header.readUInt32BE(4) >= 3 && (header.readBigUInt64BE(72) & INCOMPAT_EXTENDED_L2) !== 0n;
   const entryBytes = isExtended ? 16 : 8;
   const diskBytes = Number(header.readBigUInt64BE(24));
-  const clusters = diskBytes / clusterBytes;
-  const tables = Math.min(header.readUInt32BE(36), Math.ceil((clusters * entryBytes) / clusterBytes));
+  const tables = Math.min(
+    header.readUInt32BE(36),
+    Math.ceil(((diskBytes / clusterBytes) * entryBytes) / clusterBytes),
+  );
   return {
     diskBytes,
+    clusterBits,
     clusterBytes,
     entryBytes,
     firstLevel: { at: Number(header.readBigUInt64BE(40)), bytes: tables * 8 },
   };
 }
 
-async function isWhole(task: Task, file: FileHandle, layout: Layout): Promise<boolean> {
-  const { size } = await file.stat();
-  const { at, bytes } = layout.firstLevel;
-  const { clusterBytes, entryBytes } = layout;
-  let diskAt = 0;
-  for await (const tables of piecesOf(file, at, bytes)) {
-    if (tables === undefined) return false;
-    for (let i = 0; i < tables.length; i += 8) {
-      const tableAt = Number(tables.readBigUInt64BE(i) & OFFSET_BITS);
-      task.checkAborted();
-      if (tableAt !== 0 && !(await hasData(file, size, layout, tableAt, diskAt))) return false;
-      diskAt += (clusterBytes / entryBytes) * clusterBytes;
+class Clusters {
+  readonly #file: FileHandle;
+  readonly #size: number;
+  readonly #layout: Layout;
+  /** The compressed cluster that lies last in the file, and ends in its last sector. */
+  #lastCompressedAt = 0;
+
+  constructor(file: FileHandle, size: number, layout: Layout) {
+    this.#file = file;
+    this.#size = size;
+    this.#layout = layout;
+  }
+
+  /** Whether the file has all of them. */
+  async areWhole(task: Task): Promise<boolean> {
+    const { firstLevel, clusterBytes, entryBytes } = this.#layout;
+    const tableCovers = (clusterBytes / entryBytes) * clusterBytes;
+    let diskAt = 0;
+    for await (const tables of this.#piecesOf(firstLevel.at, firstLevel.bytes)) {
+      if (tables === undefined) return false;
+      for (let i = 0; i < tables.length; i += 8, diskAt += tableCovers) {
+        const tableAt = Number(tables.readBigUInt64BE(i) & OFFSET_BITS);
+        task.checkAborted();
+        if (tableAt !== 0 && !(await this.#hasData(tableAt, diskAt))) return false;
+      }
+    }
+    return this.#lastCompressedAt === 0 || this.#inflates(this.#lastCompressedAt);
+  }
+
+  /** Whether the file has the clusters of a table of the second level, the first of which is at `from` of the disk. */
+  async #hasData(tableAt: number, from: number): Promise<boolean> {
+    const { clusterBytes, entryBytes } = this.#layout;
+    let diskAt = from;
+    for await (const entries of this.#piecesOf(tableAt, clusterBytes)) {
+      if (entries === undefined) return false;
+      for (let i = 0; i < entries.length; i += entryBytes, diskAt += clusterBytes)
+        if (!this.#isHeld(entries, i, diskAt)) return false;
+    }
+    return true;
+  }
+
+  #isHeld(table: Buffer, at: number, diskAt: number): boolean {
+    const { diskBytes, clusterBytes, entryBytes } = this.#layout;
+    const entry = table.readBigUInt64BE(at);
+    if ((entry & COMPRESSED) !== 0n) return this.#isCompressedHeld(entry);
+    const start = Number(entry & OFFSET_BITS);
+    if (start === 0) return true;
+    // Of the last cluster, what lies behind the end of the disk is nobody's.
+    const used = Math.min(clusterBytes, diskBytes - diskAt);
+    if (entryBytes === 8) return (entry & READS_AS_ZEROS) !== 0n || start + used <= this.#size;
+    const allocated = SUBCLUSTERS - Math.clz32(table.readUInt32BE(at + 12));
+    return start + Math.min((allocated * clusterBytes) / SUBCLUSTERS, used) <= this.#size;
+  }
+
+  /** Its length is known in sectors only, and a file may end within the last of them. */
+  #isCompressedHeld(entry: bigint): boolean {
+    const offsetBits = BigInt(62 - (this.#layout.clusterBits - 8));
+    const start = Number(BigInt.asUintN(Number(offsetBits), entry));
+    const more = Number(BigInt.asUintN(62, entry) >> offsetBits);
+    const lastSector = Math.floor(start / SECTOR_BYTES + more) * SECTOR_BYTES;
+    if (lastSector + SECTOR_BYTES > this.#size && start > this.#lastCompressedAt)
+      this.#lastCompressedAt = start;
+    return Math.max(start, lastSector) < this.#size;
+  }
+
+  /** qemu-img takes the zeros behind the end of a file for compressed data, and often finds some. */
+  async #inflates(at: number): Promise<boolean> {
+    const { clusterBytes } = this.#layout;
+    const bytes = Buffer.alloc(Math.min(clusterBytes, this.#size - at));
+    await readFully(this.#file, bytes, at);
+    try {
+      await inflateRaw(bytes, { maxOutputLength: clusterBytes });
+      return true;
+    } catch (error) {
+      // The rest is for qemu-img to find: other damage, and zstd, which tells of an end that is missing.
+      return (error as { code?: string }).code !== 'Z_BUF_ERROR';
     }
   }
-  return true;
-}
 
-/** Whether the file has the clusters of a table of the second level, the first of which is at `from` of the disk. */
-async function hasData(
-  file: FileHandle,
-  size: number,
-  { diskBytes, clusterBytes, entryBytes }: Layout,
-  tableAt: number,
-  from: number,
-): Promise<boolean> {
-  let diskAt = from;
-  for await (const entries of piecesOf(file, tableAt, clusterBytes)) {
-    if (entries === undefined) return false;
-    for (let i = 0; i < entries.length; i += entryBytes, diskAt += clusterBytes) {
-      // Of the last cluster, what lies behind the end of the disk is nobody's.
-      const usedBytes = Math.min(clusterBytes, diskBytes - diskAt);
-      if (dataEnd(entries, i, entryBytes, clusterBytes, usedBytes) > size) return false;
+  /** A table, in pieces that hold the event loop for a millisecond. Undefined where the file ends. */
+  async *#piecesOf(at: number, bytes: number): AsyncGenerator<Buffer | undefined> {
+    for (let done = 0; done < bytes; done += PIECE_BYTES) {
+      const piece = Buffer.alloc(Math.min(PIECE_BYTES, bytes - done));
+      yield (await readFully(this.#file, piece, at + done)) === piece.length ? piece : undefined;
     }
   }
-  return true;
-}
-
-/** A table, in pieces that hold the event loop for a millisecond. Undefined where the file ends. */
-async function* piecesOf(file: FileHandle, at: number, bytes: number): AsyncGenerator<Buffer | undefined> {
-  for (let done = 0; done < bytes; done += PIECE_BYTES) {
-    const piece = Buffer.alloc(Math.min(PIECE_BYTES, bytes - done));
-    yield (await readFully(file, piece, at + done)) === piece.length ? piece : undefined;
-  }
-}
-
-/** Where a cluster's data ends in the file; 0 if it has none, or is compressed: qemu-img fails for half of one. */
-function dataEnd(
-  table: Buffer,
-  at: number,
-  entryBytes: number,
-  clusterBytes: number,
-  usedBytes: number,
-): number {
-  const entry = table.readBigUInt64BE(at);
-  const start = Number(entry & OFFSET_BITS);
-  if ((entry & COMPRESSED) !== 0n || start === 0) return 0;
-  if (entryBytes === 8) return (entry & READS_AS_ZEROS) !== 0n ? 0 : start + usedBytes;
-  const allocated = SUBCLUSTERS - Math.clz32(table.readUInt32BE(at + 12));
-  return allocated === 0 ? 0 : start + Math.min((allocated * clusterBytes) / SUBCLUSTERS, usedBytes);
 }

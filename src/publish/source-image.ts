@@ -188,7 +188,7 @@ async function stagePlain(
         otherTimeNs: FIXED_TIME_NS,
         checkAborted: () => staging.task.checkAborted(),
       };
-      await withTarTree(path, reading, (root) => stageTree(staging, root));
+      await withTarTree(path, reading, (root) => stageTree(staging, root, reading.limits.maxBytes));
     }
   }
 }
@@ -251,8 +251,12 @@ function warnOfMounts(mounts: readonly string[]): void {
   );
 }
 
-function stageTree({ task, source, image, mke2fsBin, options }: Staging, root: FolderNode): Promise<void> {
-  return makeExt4(task, { root, source, image, sizeBytes: options.sizeBytes, mke2fsBin });
+function stageTree(
+  { task, source, image, mke2fsBin, options }: Staging,
+  root: FolderNode,
+  maxBytes?: number,
+): Promise<void> {
+  return makeExt4(task, { root, source, image, sizeBytes: options.sizeBytes, maxBytes, mke2fsBin });
 }
 
 /** Filling gaps saves extents, and only reflinks pay for those. */

@@ -4,7 +4,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { constants, createGunzip } from 'node:zlib';
 import { SparseFile, type SparseFileOptions } from '../publish/sparse-file.js';
 import { looksLikeTar, TAR_BLOCK_BYTES } from '../publish/tar/header.js';
-import { readMembers, type TarBytes, TarDamaged, type TarMember } from '../publish/tar/members.js';
+import { isFolder, readMembers, type TarBytes, type TarMember } from '../publish/tar/members.js';
+import { TarDamaged } from '../publish/tar/tar-damaged.js';
 import { tooLarge } from '../publish/tree/limits.js';
 import type { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -20,7 +21,7 @@ export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<bo
   const start = isGzip ? await inflateStart(head) : head;
   if (!looksLikeTar(start.subarray(0, TAR_BLOCK_BYTES))) return false;
   try {
-    for await (const member of readMembers(endless(start), Number.POSITIVE_INFINITY, () => {}))
+    for await (const member of readMembers(endless(start), Number.POSITIVE_INFINITY))
       if (!isFolder(member)) return !isDisk(member);
   } catch (error) {
     // The whole of it will tell.
@@ -54,8 +55,9 @@ export async function extractDisk(
 
 async function onlyDisk(task: Task, file: FileHandle, source: string): Promise<TarMember> {
   let disk: TarMember | undefined;
-  for await (const member of readMembers(file, (await file.stat()).size, () => {})) {
-    task.checkAborted();
+  const checkAborted = () => task.checkAborted();
+  for await (const member of readMembers(file, (await file.stat()).size, { checkAborted })) {
+    checkAborted();
     if (isFolder(member)) continue;
     if (disk !== undefined || !isDisk(member)) throw holdsFiles(source);
     disk = member;
@@ -89,10 +91,6 @@ async function copyMember(
   } finally {
     await copy.close();
   }
-}
-
-function isFolder({ type, path }: TarMember): boolean {
-  return type === '5' || path.at(-1) === '/'.charCodeAt(0);
 }
 
 function isDisk({ type, path }: TarMember): boolean {

@@ -8,8 +8,9 @@ import { DEFAULT_LIMITS } from '../../src/publish/publish-options.js';
 import { Task } from '../../src/system/task.js';
 import { allocatedBytes } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
-import { KiB, MiB, pattern } from '../fixtures/images.js';
+import { KiB, MiB, pattern, run } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { lacks } from '../fixtures/tools.js';
 
 async function decompressed(bytes: Buffer, maxBytes = DEFAULT_LIMITS.maxBytes): Promise<string> {
   const { root } = await Host.in();
@@ -56,4 +57,29 @@ test('what holds more than the limit ends there', async () => {
   const bomb = gzipSync(Buffer.alloc(64 * MiB));
   const { message } = await rejection(decompressed(bomb, MiB), 'SOURCE_TOO_LARGE');
   expect(message).toContain('limits.maxBytes');
+});
+
+test('a member behind zeros is not dropped: gzip itself warns of it', async () => {
+  const [first, second] = [gzipSync(pattern(KiB)), gzipSync(pattern(KiB, 2))];
+  for (const zeros of [1, 512, 3 * MiB]) {
+    const both = Buffer.concat([first, Buffer.alloc(zeros), second]);
+    const { message } = await rejection(decompressed(both), 'IMAGE_INVALID');
+    expect(message).toContain(`at byte ${first.length + zeros}`);
+  }
+});
+
+test('a limit of memory beyond what zstd takes is no limit', async ({ skip }) => {
+  const missing = lacks('zstd');
+  if (missing !== undefined) skip(missing);
+  const { root } = await Host.in();
+  const [path, source] = [join(root, 'source.zst'), join(root, 'source')];
+  await writeFile(source, pattern(KiB));
+  await run('zstd', ['-q', source, '-o', path]);
+  for (const maxWindowBytes of [2 ** 32, 2 ** 33, Number.MAX_SAFE_INTEGER]) {
+    const dest = join(root, `${maxWindowBytes}`);
+    const limits = { ...DEFAULT_LIMITS, maxWindowBytes };
+    const request = { format: 'zstd', path, source, dest, limits, sparse: { fillGaps: false } } as const;
+    await decompress(new Task('decompressing', undefined), request, () => {});
+    expect((await readFile(dest)).equals(pattern(KiB))).toBe(true);
+  }
 });

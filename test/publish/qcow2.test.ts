@@ -37,6 +37,11 @@ function fullDisk(...options: readonly string[]): Promise<Disk> {
   return diskOf((raw) => writeFile(raw, pattern(SIZE)), options);
 }
 
+/** What gets smaller: qemu-img compresses no cluster that does not. */
+function words(length: number): Buffer {
+  return Buffer.from(pattern(length).map((byte) => 97 + (byte & 15)));
+}
+
 async function diskOf(write: (raw: string) => Promise<void>, options: readonly string[]): Promise<Disk> {
   const { root } = await Host.in(inject('scratch'));
   const raw = join(root, 'raw');
@@ -178,6 +183,49 @@ test.each([[], ['-o', 'extended_l2=on,cluster_size=128k']])(
     await rejection(convert(made), 'IMAGE_INVALID');
   },
 );
+
+test.each([
+  ['', 0],
+  ['whose disk ends within a cluster', 1_000_448],
+])(
+  'a qcow2 with compressed clusters %s that lacks the end of its last one is refused, or whole',
+  async (_, odd) => {
+    const made = await diskOf((raw) => writeFile(raw, words(odd || 192 * KiB)), ['-c']);
+    const { raw, qcow2, out } = made;
+    const whole = await readFile(qcow2);
+    const cuts = [...Array.from({ length: 31 }, (_, i) => 16 * (i + 1)), 512, 600, 4096];
+    for (const cut of cuts) {
+      await writeFile(qcow2, whole.subarray(0, whole.length - cut));
+      const failure = await convert(made).catch((error: unknown) => error);
+      if (failure === undefined) {
+        expect(cut).toBeLessThan(512);
+        expect(await sha256Of(out), `${cut} bytes`).toBe(await sha256Of(raw));
+        await rm(out);
+      } else expect(failure, `${cut} bytes`).toMatchObject({ code: 'IMAGE_INVALID' });
+    }
+  },
+);
+
+test.each([
+  ['of metadata', 'preallocation=metadata'],
+  ['with falloc', 'preallocation=falloc'],
+  ['of large clusters', 'preallocation=metadata,cluster_size=2M'],
+  ['of no clusters', 'cluster_size=2M'],
+  ['with sub-clusters', 'extended_l2=on,cluster_size=128k'],
+])('a disk of an odd size, preallocated %s, with a few blocks written, is whole', async (_, options) => {
+  const { root } = await Host.in(inject('scratch'));
+  const qcow2 = join(root, 'qcow2');
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, qcow2, '10485248']);
+  for (const command of [
+    'write 0 4k',
+    'write 5M 4k',
+    'write -z 1M 64k',
+    'discard 5M 64k',
+    'write 10481152 4k',
+  ])
+    await run('qemu-io', ['-f', 'qcow2', '-c', command, qcow2]);
+  await convert({ raw: qcow2, qcow2, out: join(root, 'out') });
+});
 
 test('what is said to be a qcow2, and is none, is told as such', async () => {
   const made = await fullDisk();

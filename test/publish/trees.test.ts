@@ -1,6 +1,6 @@
 // What is hard to keep of a tree: it is in the image, or the error names the file.
 import { execFile } from 'node:child_process';
-import { mkdir, open, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, open, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
@@ -186,6 +186,19 @@ describe('a tree is refused, by the name of the file, for', () => {
     expect(await faultsOf(host.template('tar'))).toBe('');
   });
 
+  test('more blocks than limits.maxBytes: a byte of a sparse file takes one', async () => {
+    const host = await Host.in();
+    const parts = 2000;
+    const map = Array.from({ length: parts }, (_, i) => `${i * 4096},1`).join();
+    const pax = { 'GNU.sparse.size': `${parts * 4096}`, 'GNU.sparse.map': map };
+    const members = [{ path: 'file', contents: Buffer.alloc(parts, 'x'), pax }];
+    const limits = { maxBytes: 4 * MiB };
+    const { message } = await rejection(publishTar(host, members, { limits }), 'SOURCE_TOO_LARGE');
+    expect(message).toContain('limits.maxBytes');
+    await publishTar(host, members, { limits: { maxBytes: 16 * MiB } });
+    expect(await faultsOf(host.template('tar'))).toBe('');
+  });
+
   test('more than its limits', async () => {
     const host = await Host.in();
     const deep: Member[] = [{ path: 'deep', pax: { path: `${'d/'.repeat(2000)}f` } }];
@@ -221,7 +234,7 @@ describe('the image of a tree', () => {
     await writeFile(at('etc/hostname'), 'microvm\n');
     await writeFile(at('sparse'), 'head');
     await truncate(at('sparse'), 3 * MiB);
-    await (await open(at('sparse'), 'a')).appendFile('tail').catch(() => {});
+    await appendFile(at('sparse'), 'tail');
     await execute('find', [tree, '-exec', 'touch', '-d', '@1600000000', '{}', '+']);
     const { sha256 } = await host.registry.publishStack('tree', tree);
     const path = join(host.root, 'dialect.tar');

@@ -1,7 +1,7 @@
 // Plans a tree in a filesystem: an inode number for each file, and the number of blocks. Rejects what ext4 cannot hold.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsError } from '../../system/errors.js';
-import type { FolderNode, PlannedInode, TreeNode } from '../tree/file-tree.js';
+import type { Attribute, FolderNode, PlannedInode, TreeNode } from '../tree/file-tree.js';
 import { showPath } from '../tree/file-tree.js';
 import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
@@ -135,15 +135,24 @@ function requireHeld(from: string, path: string, node: TreeNode): AttributePlan 
     throw refuse(`is a symbolic link whose target has ${node.target.length} bytes, and ext4 holds 1 to 4095`);
   if (node.kind === 'file' && node.content.sizeBytes > FILE_BYTES_LIMIT)
     throw refuse('is longer than the 16 TiB that a file of ext4 can have: remove it or cut it off');
-  const attributes = planAttributes(node.attributes);
-  if (attributes === undefined) {
-    const sizes = node.attributes.map(({ name, value }) => `${name} (${value.length} bytes)`).join(', ');
-    throw refuse(
-      `has extended attributes that do not fit into ext4, which has one block of ${BLOCK_BYTES} bytes for all of ` +
-        `a file's: ${sizes}; remove what is not needed with setfattr -x`,
-    );
-  }
-  return attributes;
+  return requireAttributes(from, path, node.attributes);
+}
+
+/** Throws `IMAGE_INVALID` if they are more than ext4 can hold. */
+export function requireAttributes(
+  from: string,
+  path: string,
+  attributes: readonly Attribute[],
+): AttributePlan {
+  const plan = planAttributes(attributes);
+  if (plan !== undefined) return plan;
+  const sizes = attributes.map(({ name, value }) => `${name} (${value.length} bytes)`).join(', ');
+  throw cannotHold(
+    from,
+    path,
+    `has extended attributes that do not fit into ext4, which has one block of ${BLOCK_BYTES} bytes for all of ` +
+      `a file's: ${sizes}; remove what is not needed with setfattr -x`,
+  );
 }
 
 function isBelow(limit: number, value: number): boolean {

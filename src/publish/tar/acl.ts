@@ -57,8 +57,11 @@ export function isBinaryAcl(bytes: Buffer): boolean {
   const known: readonly number[] = Object.values(TAGS);
   return (
     entries.every(
-      ({ tag, permissions }, i) =>
-        known.includes(tag) && permissions <= 7 && tag >= (entries[i - 1]?.tag ?? 0),
+      ({ tag, permissions, id }, i) =>
+        known.includes(tag) &&
+        permissions <= 7 &&
+        tag >= (entries[i - 1]?.tag ?? 0) &&
+        !((tag === TAGS.user || tag === TAGS.group) && id === NO_ID),
     ) && isComplete(entries)
   );
 }

@@ -1,15 +1,11 @@
 // Reads the members of a tar: combines each header with what precedes it (long names, pax records) and what follows it
 // (sparse maps).
-import type { Segment } from '../tree/file-tree.js';
-import {
-  isZeroBlock,
-  parseHeader,
-  parseMoreSparse,
-  type SparsePart,
-  TAR_BLOCK_BYTES,
-  type TarHeader,
-} from './header.js';
+import { type Segment, showPath } from '../tree/file-tree.js';
+import { isZeroBlock, parseHeader, TAR_BLOCK_BYTES, type TarHeader } from './header.js';
+import { Pause } from './pause.js';
 import { type PaxRecord, parsePax, parsePaxTime } from './pax.js';
+import { PartCount, readOldSparse, readSparseInContents, readSparseInPax, SparseMap } from './sparse-map.js';
+import { TarCutOff, TarDamaged } from './tar-damaged.js';
 
 export interface TarMember {
   readonly path: Buffer;
@@ -26,13 +22,20 @@ export interface TarMember {
   readonly segments: readonly Segment[];
   /** Includes extended attributes and ACLs. */
   readonly pax: readonly PaxRecord[];
+  /** The first of `pax`, which are for all members. The same array until there are others. */
+  readonly global: readonly PaxRecord[];
 }
 
-/** What is wrong with the tar, worded to follow its name. */
-export class TarDamaged extends Error {}
+const SLASH = 0x2f;
 
-/** It ends too early. */
-export class TarCutOff extends TarDamaged {}
+export function isFolder({ type, path }: TarMember): boolean {
+  return type === '5' || type === 'D' || (/^[0\0]$/.test(type) && path.at(-1) === SLASH);
+}
+
+/** Its path in a message. */
+export function shown({ path }: TarMember): string {
+  return showPath(path.toString('latin1')).slice(0, 200);
+}
 
 // Read size. Headers of small files are close together.
 export const WINDOW_BYTES = 128 * 1024;
@@ -43,12 +46,12 @@ const META_LIMIT = 16 * 1024 * 1024;
 const PATH_LIMIT = 1024 * 1024;
 /** Of a symbolic link: PATH_MAX of Linux, without the NUL. */
 const LINK_LIMIT = 4095;
-/** In all files of a tar: each takes memory, and a block of the image. */
-const SPARSE_PARTS_LIMIT = 1_000_000;
 
 // Programs that write global records write one or two. Each member is looked for in all of them.
 const GLOBAL_RECORDS_LIMIT = 100;
 const GLOBAL_BYTES_LIMIT = 64 * 1024;
+
+const PAUSE_BLOCKS = 4096;
 
 /** Records that are read. A tar may have any number of others, such as comments. */
 const READ_RECORD =
@@ -59,38 +62,47 @@ export interface TarBytes {
   read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>;
 }
 
+export interface TarWatch {
+  /** Called with what is wrong with the end of a tar whose members are whole. */
+  readonly onOddEnd?: (why: string) => void;
+  /** Called within long work. */
+  readonly checkAborted?: () => void;
+}
+
 /**
- * `sizeBytes` is infinite where only the start is there. `onOddEnd` is called with what is wrong with the end of a tar
- * whose members are whole. Throws {@link TarDamaged}.
+ * `sizeBytes` is infinite where only the start is there. Throws {@link TarDamaged}, or what `checkAborted` does.
  */
 export function readMembers(
   bytes: TarBytes,
   sizeBytes: number,
-  onOddEnd: (why: string) => void,
+  watch: TarWatch = {},
 ): AsyncGenerator<TarMember> {
-  return new TarReader(bytes, sizeBytes, onOddEnd).members();
+  return new TarReader(bytes, sizeBytes, watch).members();
 }
 
 class TarReader {
   readonly #bytes: TarBytes;
   readonly #size: number;
   readonly #onOddEnd: (why: string) => void;
+  readonly #pause: Pause;
+  readonly #parts = new PartCount();
   #at = 0;
-  #sparseParts = 0;
   #window: Buffer = Buffer.alloc(0);
   #windowAt = 0;
   // Records for all following members, and records for the next member only.
-  readonly #global = new Map<string, PaxRecord>();
+  readonly #globalByKey = new Map<string, PaxRecord>();
+  #global: readonly PaxRecord[] = [];
   #pax: PaxRecord[] = [];
   /** Pax came before, whether or not with a record that is read. */
   #isPax = false;
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
 
-  constructor(bytes: TarBytes, size: number, onOddEnd: (why: string) => void) {
+  constructor(bytes: TarBytes, size: number, { onOddEnd = () => {}, checkAborted = () => {} }: TarWatch) {
     this.#bytes = bytes;
     this.#size = size;
     this.#onOddEnd = onOddEnd;
+    this.#pause = new Pause(checkAborted);
   }
 
   async *members(): AsyncGenerator<TarMember> {
@@ -116,6 +128,7 @@ class TarReader {
     for (let blocks = 1; this.#at + TAR_BLOCK_BYTES <= this.#size; blocks++) {
       const at = this.#at;
       const block = await this.#take(TAR_BLOCK_BYTES);
+      if (blocks % PAUSE_BLOCKS === 0) await this.#pause.ifDue();
       if (isZeroBlock(block)) continue;
       if (blocks === 1)
         throw new TarDamaged(
@@ -146,15 +159,15 @@ class TarReader {
         return undefined;
       case 'g':
         this.#isPax = true;
-        for (const record of this.#records(await this.#meta(header))) this.#global.set(record.key, record);
-        this.#limitGlobal();
+        this.#addGlobal(this.#records(await this.#meta(header)));
         return undefined;
       // A volume label.
       case 'V':
         await this.#skip(header.sizeBytes);
         return undefined;
       default: {
-        const member = await this.#ordinary(header, [...this.#global.values(), ...this.#pax]);
+        const pax = this.#global.length === 0 ? this.#pax : [...this.#global, ...this.#pax];
+        const member = await this.#ordinary(header, pax);
         this.#pax = [];
         this.#longPath = undefined;
         this.#longTarget = undefined;
@@ -163,10 +176,12 @@ class TarReader {
     }
   }
 
-  #limitGlobal(): void {
-    const records = [...this.#global.values()];
-    const bytes = records.reduce((sum, { value }) => sum + value.length, 0);
-    if (records.length > GLOBAL_RECORDS_LIMIT || bytes > GLOBAL_BYTES_LIMIT)
+  #addGlobal(records: readonly PaxRecord[]): void {
+    if (records.length === 0) return;
+    for (const record of records) this.#globalByKey.set(record.key, record);
+    this.#global = [...this.#globalByKey.values()];
+    const bytes = this.#global.reduce((sum, { value }) => sum + value.length, 0);
+    if (this.#global.length > GLOBAL_RECORDS_LIMIT || bytes > GLOBAL_BYTES_LIMIT)
       throw new TarDamaged(
         `has more than ${GLOBAL_RECORDS_LIMIT} pax records, or ${GLOBAL_BYTES_LIMIT} bytes, for all of its files`,
       );
@@ -215,6 +230,7 @@ class TarReader {
       sizeBytes,
       segments,
       pax,
+      global: this.#global,
     };
   }
 
@@ -224,7 +240,7 @@ class TarReader {
     stored: number,
     pax: readonly PaxRecord[],
     number: (key: string) => number | undefined,
-  ): Promise<{ sizeBytes: number; segments: Segment[] }> {
+  ): Promise<{ sizeBytes: number; segments: readonly Segment[] }> {
     if (!HAS_CONTENTS.test(header.type)) {
       // Links and devices have no contents, whatever their header says. The exception is pax hard links, which may have
       // some.
@@ -232,54 +248,27 @@ class TarReader {
       return { sizeBytes: 0, segments: [] };
     }
     const before = this.#at;
-    let parts: SparsePart[] | undefined;
+    const map = new SparseMap(this.#parts);
+    const take = (length: number) => this.#take(length);
     let sizeBytes = number('GNU.sparse.realsize') ?? number('GNU.sparse.size') ?? stored;
+    let storedBytes = stored;
     if (header.sparse !== undefined) {
-      parts = await this.#oldSparse(header.sparse);
+      // GNU's old map is between header and contents.
+      await readOldSparse(map, header.sparse, take);
       sizeBytes = header.sparse.realBytes;
-    } else if (number('GNU.sparse.major') === 1) parts = await this.#sparseInContents(stored);
-    else parts = sparseInPax(pax);
-    this.#sparseParts += parts?.length ?? 0;
-    if (this.#sparseParts > SPARSE_PARTS_LIMIT) throw tooManyParts();
+    } else if (number('GNU.sparse.major') === 1) {
+      await readSparseInContents(map, stored, take, this.#pause);
+      storedBytes -= this.#at - before;
+    } else if (!(await readSparseInPax(map, pax, this.#pause))) {
+      await this.#skip(stored);
+      if (!isLength(sizeBytes) || stored > sizeBytes)
+        throw new TarDamaged('has a file longer than its own size');
+      return { sizeBytes, segments: stored === 0 ? [] : [{ at: 0, length: stored, from: before }] };
+    }
     if (!isLength(sizeBytes)) throw new TarDamaged('has a sparse file without a size');
-    // GNU's old map is between header and contents. The pax 1.0 map is in the contents.
-    const map = header.sparse === undefined ? this.#at - before : 0;
     const from = this.#at;
-    await this.#skip(stored - map);
-    parts ??= [{ at: 0, length: stored }];
-    return { sizeBytes, segments: segmentsOf(parts, from, stored - map, sizeBytes) };
-  }
-
-  async #oldSparse(sparse: NonNullable<TarHeader['sparse']>): Promise<SparsePart[]> {
-    const parts = [...sparse.parts];
-    for (let more = sparse.hasMore; more; ) {
-      const next = parseMoreSparse(await this.#take(TAR_BLOCK_BYTES));
-      parts.push(...next.parts);
-      more = next.hasMore;
-      if (parts.length > SPARSE_PARTS_LIMIT) throw tooManyParts();
-    }
-    return parts;
-  }
-
-  /**
-   * Parses lines of decimal numbers, padded to a whole block: the number of parts, then the start and length of each.
-   */
-  async #sparseInContents(stored: number): Promise<SparsePart[]> {
-    const numbers: string[] = [];
-    let cut = '';
-    let wanted = 1;
-    for (let left = stored; numbers.length < wanted; left -= TAR_BLOCK_BYTES) {
-      if (left < TAR_BLOCK_BYTES) throw new TarDamaged('has a sparse file whose map does not end');
-      const lines = (cut + (await this.#take(TAR_BLOCK_BYTES)).toString('latin1')).split('\n');
-      cut = lines.pop() as string;
-      if (cut.length > NUMBER_LIMIT)
-        throw new TarDamaged('has a sparse file whose map is no list of numbers');
-      numbers.push(...lines);
-      const count = Number(numbers[0] ?? 0);
-      if (!(isLength(count) && count <= SPARSE_PARTS_LIMIT)) throw tooManyParts();
-      wanted = 1 + 2 * count;
-    }
-    return pairUp(numbers.slice(1, wanted));
+    await this.#skip(storedBytes);
+    return { sizeBytes, segments: await map.segments(from, storedBytes, sizeBytes, this.#pause) };
   }
 
   #records(bytes: Buffer): PaxRecord[] {
@@ -324,9 +313,6 @@ class TarReader {
   }
 }
 
-// Digits of the largest number, in a line that ends in the next block. (The padding of the last block has no lines.)
-const NUMBER_LIMIT = TAR_BLOCK_BYTES;
-
 function isLength(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
 }
@@ -338,52 +324,7 @@ function cutOff(): TarCutOff {
   return new TarCutOff('was cut off: it ends within a member');
 }
 
-function tooManyParts(): TarDamaged {
-  return new TarDamaged(`has sparse files of more than ${SPARSE_PARTS_LIMIT} parts`);
-}
-
 function withoutNul(bytes: Buffer): Buffer {
   const end = bytes.indexOf(0);
   return end < 0 ? bytes : bytes.subarray(0, end);
-}
-
-/** GNU formats 0.0 and 0.1. Undefined if the file is not sparse. */
-function sparseInPax(pax: readonly PaxRecord[]): SparsePart[] | undefined {
-  const map = pax.findLast(({ key }) => key === 'GNU.sparse.map')?.value.toString('latin1');
-  if (map !== undefined) {
-    const numbers = map === '' ? [] : map.split(',', 2 * SPARSE_PARTS_LIMIT + 2);
-    return pairUp(numbers);
-  }
-  const numbers = pax
-    .filter(({ key }) => key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes')
-    .map(({ value }) => value.toString('latin1'));
-  return numbers.length === 0 ? undefined : pairUp(numbers);
-}
-
-function pairUp(numbers: readonly string[]): SparsePart[] {
-  const parts: SparsePart[] = [];
-  for (let i = 0; i + 1 < numbers.length; i += 2)
-    parts.push({ at: Number(numbers[i]), length: Number(numbers[i + 1]) });
-  return parts;
-}
-
-function segmentsOf(
-  parts: readonly SparsePart[],
-  from: number,
-  stored: number,
-  sizeBytes: number,
-): Segment[] {
-  const segments: Segment[] = [];
-  let end = 0;
-  let done = 0;
-  for (const { at, length } of parts) {
-    if (!(Number.isSafeInteger(at) && Number.isSafeInteger(length) && at >= end && length >= 0))
-      throw new TarDamaged('has a sparse file whose parts are not in order');
-    end = at + length;
-    if (length > 0) segments.push({ at, length, from: from + done });
-    done += length;
-  }
-  if (end > sizeBytes || done > stored)
-    throw new TarDamaged('has a sparse file with more data than its length');
-  return segments;
 }

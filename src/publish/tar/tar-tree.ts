@@ -1,15 +1,11 @@
 // Reads a tar of a root filesystem as a tree. Nothing is unpacked, so no name can lead outside the tree.
 
 import { type FileHandle, open } from 'node:fs/promises';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { RootfsError } from '../../system/errors.js';
-import { ofTheTree } from '../tree/attributes.js';
+import type { RootfsError } from '../../system/errors.js';
 import { Children } from '../tree/children.js';
 import {
-  type Attribute,
   EMPTY,
   type FileContent,
-  type FileFacts,
   type FolderNode,
   readContent,
   type Segment,
@@ -17,8 +13,10 @@ import {
   type TreeNode,
 } from '../tree/file-tree.js';
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
-import { isBinaryAcl, type Names, parseAcl } from './acl.js';
-import { readMembers, TarDamaged, type TarMember } from './members.js';
+import { isFolder, readMembers, shown, type TarMember } from './members.js';
+import { Pause } from './pause.js';
+import { refused, TarAttributes } from './tar-attributes.js';
+import { TarDamaged } from './tar-damaged.js';
 
 export interface TarReading {
   /** The source, used in messages. `path` may be a decompressed copy. */
@@ -45,12 +43,6 @@ export async function withTarTree<T>(
 
 // How many links to follow on the way to one member.
 const LINKS_FOLLOWED = 40;
-
-// Shared by all files that have none.
-const NO_ATTRIBUTES: readonly Attribute[] = [];
-
-/** XATTR_SIZE_MAX of Linux. */
-const ATTRIBUTE_LIMIT = 64 * 1024;
 
 const PASSWORD_FILE_LIMIT = 4 * 1024 * 1024;
 
@@ -80,36 +72,35 @@ class TarFile implements FileContent {
   }
 }
 
-/** The event loop is not held for longer. */
-const TURN_MS = 4;
-
 class TarTree {
   readonly #file: FileHandle;
   readonly #reading: TarReading;
   readonly #count: TreeCount;
   readonly #root: FolderNode;
   readonly #source: TarSource;
+  readonly #pause: Pause;
+  readonly #attributes: TarAttributes;
   #hasMembers = false;
-  readonly #withAcls: { readonly node: FileFacts; readonly member: TarMember }[] = [];
 
   constructor(file: FileHandle, reading: TarReading) {
     this.#file = file;
     this.#reading = reading;
     this.#count = new TreeCount(reading.source, reading.limits);
+    this.#pause = new Pause(() => reading.checkAborted());
+    this.#attributes = new TarAttributes(reading.source, this.#pause);
     this.#root = this.#newFolder();
     this.#source = { file, cutOff: () => this.#refuse('was cut off') };
   }
 
   async read(): Promise<FolderNode> {
     try {
-      let turnBegan = performance.now();
       const { size } = await this.#file.stat();
-      for await (const member of readMembers(this.#file, size, (why) => this.#warn(why))) {
-        if (performance.now() - turnBegan > TURN_MS) {
-          await nextTurn();
-          this.#reading.checkAborted();
-          turnBegan = performance.now();
-        }
+      const watch = {
+        onOddEnd: (why: string) => this.#warn(why),
+        checkAborted: () => this.#reading.checkAborted(),
+      };
+      for await (const member of readMembers(this.#file, size, watch)) {
+        await this.#pause.ifDue();
         this.#add(member);
       }
     } catch (error) {
@@ -118,7 +109,11 @@ class TarTree {
     }
     if (!this.#hasMembers) throw this.#refuse('holds no file: is it a tar?');
     this.#refuseLayers();
-    await this.#addAcls();
+    if (this.#attributes.needNames)
+      await this.#attributes.resolveAcls({
+        users: await this.#idsIn('passwd'),
+        groups: await this.#idsIn('group'),
+      });
     return this.#root;
   }
 
@@ -143,17 +138,16 @@ class TarTree {
     if (before?.kind === 'folder' && node.kind !== 'folder' && before.children.size > 0)
       throw this.#refuse(`has ${shown(member)} twice: as a folder with files in it, and as a ${node.kind}`);
     folder.children.set(name, node);
-    if (member.pax.some(({ key }) => key.startsWith('SCHILY.acl.')) && member.type !== '1')
-      this.#withAcls.push({ node, member });
+    this.#attributes.addAcls(member, node);
   }
 
   #nodeOf(member: TarMember, before: TreeNode | undefined): TreeNode {
     const { type, mode, uid, gid, mtimeNs } = member;
-    const attributes = this.#attributesOf(member);
+    if (type === '1') return this.#linked(member);
+    const attributes = this.#attributes.of(member);
     const facts = { mode, uid, gid, mtimeNs, attributes };
     const planned = undefined;
-    const isFolder = type === '5' || type === 'D' || (/^[0\0]$/.test(type) && member.path.at(-1) === SLASH);
-    if (isFolder) {
+    if (isFolder(member)) {
       const children = before?.kind === 'folder' ? before.children : new Children<TreeNode>();
       return { ...facts, kind: 'folder', children };
     }
@@ -173,8 +167,6 @@ class TarTree {
           kind: 'file',
           content: this.#contentOf(member),
         };
-      case '1':
-        return this.#linked(member);
       case '2':
         if (member.linkTarget.length === 0 || member.linkTarget.includes(0))
           throw this.#refuse(`has a symbolic link to nothing, or to a name with NUL, ${shown(member)}`);
@@ -225,25 +217,6 @@ class TarTree {
 
   #contentOf({ sizeBytes, segments }: TarMember): FileContent {
     return sizeBytes === 0 ? EMPTY : new TarFile(sizeBytes, segments, this.#source);
-  }
-
-  #attributesOf(member: TarMember): readonly Attribute[] {
-    if (member.pax.length === 0) return NO_ATTRIBUTES;
-    const byName = new Map<string, Buffer>();
-    for (const { key, value } of member.pax) {
-      if (key.startsWith('SCHILY.xattr.')) byName.set(unescapeGnu(key.slice(13)), value);
-      else if (key.startsWith('LIBARCHIVE.xattr.'))
-        byName.set(unescapeAll(key.slice(17)), Buffer.from(value.toString('latin1'), 'base64'));
-    }
-    for (const [name, value] of byName)
-      if (/^system\.posix_acl_(access|default)$/.test(name) && !isBinaryAcl(value))
-        throw this.#refuse(`has a damaged access list at ${shown(member)}`);
-    for (const [name, { length }] of byName)
-      if (length > ATTRIBUTE_LIMIT)
-        throw this.#refuse(
-          `has ${shown(member)} with the attribute ${name} of ${length} bytes: Linux has 64 KiB`,
-        );
-    return ofTheTree([...byName].map(([name, value]) => ({ name, value })));
   }
 
   /** Splits a path. A leading slash and `.` are ignored. */
@@ -311,29 +284,6 @@ class TarTree {
       );
   }
 
-  /** Resolved last, because names in ACLs refer to the tree's own users and groups. */
-  async #addAcls(): Promise<void> {
-    if (this.#withAcls.length === 0) return;
-    const names: Names = { users: await this.#idsIn('passwd'), groups: await this.#idsIn('group') };
-    for (const { node, member } of this.#withAcls) {
-      const added: Attribute[] = [];
-      for (const { key, value } of member.pax) {
-        if (!/^SCHILY\.acl\.(access|default)$/.test(key) || value.length === 0) continue;
-        const acl = parseAcl(value.toString('utf8'), names);
-        if (acl === undefined) throw this.#refuse(`has a damaged access list at ${shown(member)}`);
-        if (!Buffer.isBuffer(acl))
-          throw this.#refuse(
-            `has an access list at ${shown(member)} for "${acl.unknownName}", whom the tar's own /etc/passwd ` +
-              'and /etc/group do not know: make the tar with --numeric-owner, or without --acls',
-          );
-        added.push({ name: `system.posix_acl_${key.slice(11)}`, value: acl });
-      }
-      // Some programs write an ACL in both ways.
-      const others = node.attributes.filter(({ name }) => added.every((acl) => acl.name !== name));
-      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...others, ...added]);
-    }
-  }
-
   /** Parses a file in /etc with lines of `name:password:id:…`. */
   async #idsIn(name: string): Promise<ReadonlyMap<string, number>> {
     const etc = this.#root.children.get('etc');
@@ -351,22 +301,6 @@ class TarTree {
   }
 
   #refuse(why: string): RootfsError {
-    const { source } = this.#reading;
-    return new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
+    return refused(this.#reading.source, why);
   }
-}
-
-const SLASH = 0x2f;
-
-function shown({ path }: TarMember): string {
-  return showPath(path.toString('latin1')).slice(0, 200);
-}
-
-/** GNU tar writes `=` and `%` so. Others escape nothing under this key. */
-function unescapeGnu(name: string): string {
-  return name.replace(/%(3D|25)/g, (_, hex) => (hex === '25' ? '%' : '='));
-}
-
-function unescapeAll(name: string): string {
-  return name.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
 }

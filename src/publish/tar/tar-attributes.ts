@@ -1,0 +1,172 @@
+// The extended attributes and ACLs of a tar's members, which programs write as pax records in three ways.
+import { RootfsError } from '../../system/errors.js';
+import { requireAttributes } from '../ext4/tree-plan.js';
+import { ofTheTree } from '../tree/attributes.js';
+import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
+import { isBinaryAcl, type Names, parseAcl } from './acl.js';
+import { isFolder, shown, type TarMember } from './members.js';
+import type { Pause } from './pause.js';
+import type { PaxRecord } from './pax.js';
+
+// Shared by all files that have none.
+const NO_ATTRIBUTES: readonly Attribute[] = [];
+
+// All that are in words are kept until the end. ext4 holds 500 entries.
+const ACL_TEXT_LIMIT = 64 * 1024;
+const ACL_TEXT = /^SCHILY\.acl\.(access|default)$/;
+const ACL_HEADER_BYTES = 4;
+const DEFAULT_ACL = 'system.posix_acl_default';
+const ACL_NAMES = ['system.posix_acl_access', DEFAULT_ACL];
+
+/** What all members have of a global header. */
+interface Shared {
+  readonly byName: ReadonlyMap<string, Attribute>;
+  readonly attributes: readonly Attribute[];
+}
+
+interface Pending {
+  readonly node: FileFacts;
+  readonly path: string;
+  readonly isFolder: boolean;
+  readonly acls: readonly PaxRecord[];
+}
+
+export class TarAttributes {
+  readonly #source: string;
+  readonly #pause: Pause;
+  readonly #pending: Pending[] = [];
+  // Decoded once, not for each of millions of members.
+  readonly #shared = new WeakMap<readonly PaxRecord[], Shared>();
+
+  constructor(source: string, pause: Pause) {
+    this.#source = source;
+    this.#pause = pause;
+  }
+
+  /** Those that need no names of users. */
+  of(member: TarMember): readonly Attribute[] {
+    const { pax, global } = member;
+    if (pax.length === 0) return NO_ATTRIBUTES;
+    const shared = this.#sharedOf(global);
+    const own = decode(pax.slice(global.length));
+    const acls = aclsOf(member);
+    const byName = own.size === 0 && acls.length === 0 ? shared.byName : new Map([...shared.byName, ...own]);
+    if (byName.size === 0) return NO_ATTRIBUTES;
+    // Some programs write an ACL in both ways.
+    if (byName instanceof Map && acls.length > 0) for (const { key } of acls) byName.delete(nameOfAcl(key));
+    for (const name of ACL_NAMES) this.#requireAcl(member, name, byName.get(name)?.value);
+    const attributes = byName === shared.byName ? shared.attributes : kept(byName);
+    // Now, because they are kept in memory until all is planned.
+    requireAttributes(this.#source, pathOf(member), attributes);
+    return attributes;
+  }
+
+  addAcls(member: TarMember, node: FileFacts): void {
+    const acls = member.type === '1' ? [] : aclsOf(member);
+    if (acls.length > 0) this.#pending.push({ node, path: shown(member), isFolder: isFolder(member), acls });
+  }
+
+  get needNames(): boolean {
+    return this.#pending.length > 0;
+  }
+
+  /** Resolved last, because names in ACLs refer to the tree's own users and groups. */
+  async resolveAcls(names: Names): Promise<void> {
+    for (const { node, path, isFolder, acls } of this.#pending) {
+      await this.#pause.ifDue();
+      const added = acls.map(({ key, value }): Attribute => {
+        const name = nameOfAcl(key);
+        const acl = value.length > ACL_TEXT_LIMIT ? undefined : parseAcl(value.toString('utf8'), names);
+        if (acl === undefined) throw this.#refuse(`has a damaged access list at ${path}`);
+        if (!Buffer.isBuffer(acl))
+          throw this.#refuse(
+            `has an access list at ${path} for "${acl.unknownName}", whom the tar's own /etc/passwd ` +
+              'and /etc/group do not know: make the tar with --numeric-owner, or without --acls',
+          );
+        if (name === DEFAULT_ACL && !isFolder) throw this.#noDefaultAcl(path);
+        return { name, value: acl };
+      });
+      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...node.attributes, ...added]);
+    }
+  }
+
+  #sharedOf(global: readonly PaxRecord[]): Shared {
+    const known = this.#shared.get(global);
+    if (known !== undefined) return known;
+    const byName = decode(global);
+    const shared = { byName, attributes: kept(byName) };
+    this.#shared.set(global, shared);
+    return shared;
+  }
+
+  #requireAcl(member: TarMember, name: string, value: Buffer | undefined): void {
+    if (value === undefined || isEmptyAcl(value)) return;
+    if (!isBinaryAcl(value)) throw this.#refuse(`has a damaged access list at ${shown(member)}`);
+    if (name === DEFAULT_ACL && !isFolder(member)) throw this.#noDefaultAcl(shown(member));
+  }
+
+  /** setxattr(2) gives EACCES for it. */
+  #noDefaultAcl(path: string): RootfsError {
+    return this.#refuse(
+      `has a default access list at ${path}, which is no folder: only a folder can have one`,
+    );
+  }
+
+  #refuse(why: string): RootfsError {
+    return refused(this.#source, why);
+  }
+}
+
+/** The error for what is wrong with a tar. */
+export function refused(source: string, why: string): RootfsError {
+  return new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
+}
+
+function pathOf({ path }: TarMember): string {
+  return `/${showPath(path.toString('latin1')).replace(/^[./]+|\/+$/g, '')}`;
+}
+
+/** Those in words, the last of each kind. */
+function aclsOf({ pax }: TarMember): PaxRecord[] {
+  const byKey = new Map<string, PaxRecord>();
+  for (const record of pax) if (ACL_TEXT.test(record.key)) byKey.set(record.key, record);
+  return [...byKey.values()].filter(({ value }) => value.length > 0);
+}
+
+function nameOfAcl(key: string): string {
+  return `system.posix_acl_${key.slice('SCHILY.acl.'.length)}`;
+}
+
+function kept(byName: ReadonlyMap<string, Attribute>): Attribute[] {
+  const present = [...byName.values()].filter(
+    ({ name, value }) => !(ACL_NAMES.includes(name) && isEmptyAcl(value)),
+  );
+  return ofTheTree(present);
+}
+
+/** setxattr(2) takes one without entries as none. */
+function isEmptyAcl(acl: Buffer): boolean {
+  return acl.length === 0 || acl.length === ACL_HEADER_BYTES;
+}
+
+/** By name. Of several values the last counts, whichever program's way it is written in. */
+function decode(records: readonly PaxRecord[]): Map<string, Attribute> {
+  const byName = new Map<string, Attribute>();
+  for (const { key, value } of records) {
+    const attribute = attributeOf(key, value);
+    if (attribute !== undefined) byName.set(attribute.name, attribute);
+  }
+  return byName;
+}
+
+/** GNU tar writes `=` and `%` in names as `%3D` and `%25`, and no other escape. libarchive's own are those of URLs. */
+function attributeOf(key: string, value: Buffer): Attribute | undefined {
+  if (key.startsWith('SCHILY.xattr.')) return { name: unescapeKey(key.slice(13), /%(3D|25)/g), value };
+  if (!key.startsWith('LIBARCHIVE.xattr.')) return undefined;
+  const name = unescapeKey(key.slice(17), /%([0-9A-Fa-f]{2})/g);
+  return { name, value: Buffer.from(value.toString('latin1'), 'base64') };
+}
+
+function unescapeKey(key: string, escapes: RegExp): string {
+  return key.replace(escapes, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
