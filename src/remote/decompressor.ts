@@ -59,11 +59,20 @@ export async function decompress(
   take: (output: Output) => Promise<boolean>,
 ): Promise<boolean> {
   return turns.run(task, async () => {
-    const zstd = idle.pop() ?? (await Zstd.start());
+    const zstd = (await idleZstd()) ?? (await Zstd.start());
     const isWhole = await zstd.decompress(task, frames, path, take);
     if (isWhole) idle.push(zstd);
     return isWhole;
   });
+}
+
+/** Whoever killed one that waited, such as the OOM killer, ends no pull by that. */
+async function idleZstd(): Promise<Zstd | undefined> {
+  for (let zstd = idle.pop(); zstd !== undefined; zstd = idle.pop()) {
+    if (!zstd.hasExited) return zstd;
+    await zstd.end().catch(() => {}); // it waited: nobody misses what it had to say
+  }
+  return undefined;
 }
 
 class Zstd {
@@ -72,6 +81,7 @@ class Zstd {
   readonly #exit: Promise<Exit>;
   readonly #killing: AbortController;
   #skipBytes = 0;
+  #hasExited = false;
 
   /** Rejects with `PROGRAM_NOT_FOUND`. */
   static start(): Promise<Zstd> {
@@ -98,6 +108,14 @@ class Zstd {
     this.#stdin = stdin;
     this.#exit = exit;
     this.#killing = killing;
+    const onExit = () => {
+      this.#hasExited = true;
+    };
+    exit.then(onExit, onExit);
+  }
+
+  get hasExited(): boolean {
+    return this.#hasExited;
   }
 
   /** Unless it returns true, the program has ended. */
