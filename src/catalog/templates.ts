@@ -1,19 +1,18 @@
 // Caches templates: the digest of each, the file state that the digest is valid for, and an open descriptor of that
 // file.
 
-import { lstat } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameFile, sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
 import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
-import { hasWholeSeconds, msUntilTimesTell } from './file-times.js';
-import { hashUnchanged, sameTemplate, type Template, templateChangedError } from './template.js';
+import { hasWholeSeconds } from './file-times.js';
+import { isReplaced, openTemplate, whenTimesTell } from './open-template.js';
+import { hashUnchanged, sameTemplate, type Template } from './template.js';
 
 // Node raises the descriptor limit only to the system's maximum, often 4,096.
 const OPEN_LIMIT = 512;
@@ -23,9 +22,6 @@ const KNOWN_LIMIT = 100_000;
 
 // Paths per native call: less than a millisecond of work.
 const BATCH = 256;
-
-// A template that changes more often than this is being written to.
-const SETTLING_ROUNDS = 3;
 
 // Each is lost to a process that replaces the template at the same moment.
 const ROUNDS = 8;
@@ -115,7 +111,7 @@ export class Templates {
   ): Promise<Template | undefined> {
     for (let round = 1; ; round++) {
       this.#refuseClosed();
-      const opened = await open(path);
+      const opened = await openTemplate(path);
       if (opened === undefined) {
         this.#forget(path);
         return undefined;
@@ -274,73 +270,9 @@ export class Templates {
   }
 }
 
-async function open(path: string, round = 1): Promise<OpenedSource | undefined> {
-  try {
-    return await native().openSource(path);
-  } catch (error) {
-    if (failedWith(error, 'ENOTDIR')) return undefined;
-    if (failedWith(error, 'ENOENT')) {
-      const there = await lstat(path).catch(() => undefined);
-      if (there === undefined) return undefined;
-      if (!there.isSymbolicLink()) {
-        if (round < ROUNDS) return open(path, round + 1);
-        throw templateChangedError(path, 'keeps being replaced while it is opened');
-      }
-      throw new RootfsError(
-        'TEMPLATE_INVALID',
-        `template ${path} is a symbolic link to nothing; mend or remove it`,
-        {
-          path,
-          cause: error,
-        },
-      );
-    }
-    if (failedWith(error, 'EINVAL')) {
-      throw new RootfsError(
-        'TEMPLATE_INVALID',
-        `template ${path} is not a regular file; put the image itself there`,
-        {
-          path,
-          cause: error,
-        },
-      );
-    }
-    if (failedWith(error, 'ELOOP', 'ENAMETOOLONG')) {
-      throw new RootfsError('TEMPLATE_INVALID', `template ${path} is a link that leads nowhere; remove it`, {
-        path,
-        cause: error,
-      });
-    }
-    throw asRootfsError(`opening template ${path}`, error);
-  }
-}
-
-/**
- * Waits until any later write to the template gets a new timestamp, and returns the template's state then. {@link
- * unchanged} cannot see a write before that, so no digest may be computed from earlier reads.
- */
-async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Promise<OpenedSource> {
-  const { source, filesystem } = opened;
-  let { info } = opened;
-  for (let round = 0; round < SETTLING_ROUNDS; round++) {
-    const waitMs = msUntilTimesTell(info.identity, filesystem);
-    if (waitMs === 0) return { ...opened, info };
-    await sleep(waitMs);
-    task.checkAborted();
-    ({ info } = await native().checkSource(source));
-  }
-  throw templateChangedError(path, 'keeps changing');
-}
-
 /** What was replaced as it should be, by a rename, needs only another look. */
 class Replaced extends Error {
   constructor(readonly refusal: unknown) {
     super();
   }
-}
-
-/** Of an open file: whether the path names another by now, or none. */
-async function isReplaced({ path, identity }: LocatedFile): Promise<boolean> {
-  const [now] = await native().identities([path]);
-  return now === undefined || !sameFile(now, identity);
 }
