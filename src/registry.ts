@@ -196,6 +196,7 @@ export class RootfsRegistry {
    * template is read in full for that. Rejects with `TEMPLATE_CHANGED` if a template is being written to.
    */
   async stacks(options: Abortable = {}): Promise<StackInfo[]> {
+    this.#requireOpen();
     return this.#catalog.stacks(signalOf('listing stacks', options));
   }
 
@@ -204,6 +205,7 @@ export class RootfsRegistry {
    * `INVALID_STACK_NAME`, `TEMPLATE_INVALID` (not a regular file) and `TEMPLATE_CHANGED` (being written to).
    */
   async stack(name: string, options: Abortable = {}): Promise<StackInfo | undefined> {
+    this.#requireOpen();
     return this.#catalog.stack(parseStackName(name), signalOf(`looking at stack ${name}`, options));
   }
 
@@ -239,6 +241,7 @@ export class RootfsRegistry {
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });
    */
   async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
+    this.#requireOpen();
     const located = this.#catalog.located(name);
     const { isPath } = await import('./publish/publish.js');
     const { parsePublishOptions } = await import('./publish/publish-options.js');
@@ -268,6 +271,7 @@ export class RootfsRegistry {
    * `VM_ID_COLLISION`, `SLOT_BUSY`.
    */
   async commitSlot(vmId: string, name: string, options: CommitOptions = {}): Promise<PublishedStack> {
+    this.#requireOpen();
     const vm = parseVmId(vmId);
     const located = this.#catalog.located(name);
     requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
@@ -318,6 +322,7 @@ export class RootfsRegistry {
    * await registry.pushStack('debian-12', 'registry.example/templates/debian-12:2026-11');
    */
   async pushStack(name: string, reference: string, options: PushOptions = {}): Promise<PushedStack> {
+    this.#requireOpen();
     const located = this.#catalog.located(name);
     const { parsePushOptions } = await import('./remote/transfer-options.js');
     const { pushStack } = await import('./remote/push-stack.js');
@@ -349,6 +354,7 @@ export class RootfsRegistry {
    * await registry.pullStack('registry.example/templates/debian-12:2026-11', { replace: true });
    */
   async pullStack(reference: string, options: PullOptions = {}): Promise<PulledStack> {
+    this.#requireOpen();
     const { parsePullOptions } = await import('./remote/transfer-options.js');
     const { pullStack } = await import('./remote/pull-stack.js');
     const { task, name, ...parsed } = parsePullOptions(reference, options);
@@ -382,6 +388,7 @@ export class RootfsRegistry {
    * });
    */
   async pushSnapshot(name: string, reference: string, options: PushOptions = {}): Promise<PushedSnapshot> {
+    this.#requireOpen();
     const path = this.#snapshots.pathOf(name);
     const { parsePushOptions } = await import('./remote/transfer-options.js');
     const { pushSnapshot } = await import('./remote/push-snapshot.js');
@@ -406,6 +413,7 @@ export class RootfsRegistry {
    * await registry.restoreSnapshot('moved', 'vm-1');
    */
   async pullSnapshot(reference: string, options: PullSnapshotOptions = {}): Promise<PulledSnapshot> {
+    this.#requireOpen();
     const { parsePullSnapshotOptions } = await import('./remote/snapshot-options.js');
     const { pullSnapshot } = await import('./remote/pull-snapshot.js');
     const { task, ...parsed } = parsePullSnapshotOptions(reference, options);
@@ -427,6 +435,7 @@ export class RootfsRegistry {
    * `REGISTRY_BUSY`, `ARTIFACT_INVALID`, `DIGEST_MISMATCH`.
    */
   async inspectReference(reference: string, options: InspectOptions = {}): Promise<RemoteArtifact> {
+    this.#requireOpen();
     const { parseInspectOptions } = await import('./remote/transfer-options.js');
     const { inspectReference } = await import('./remote/inspect-reference.js');
     const { task, platform, ...parsed } = parseInspectOptions(reference, options);
@@ -447,6 +456,7 @@ export class RootfsRegistry {
    * replaced).
    */
   async cloneForVm(vmId: string, stack: string, options: CloneOptions = {}): Promise<VmRootfs> {
+    this.#requireOpen();
     const request = this.#request(vmId, stack, options);
     return traced(aboutClone(request), () => this.#cloner.clone(request));
   }
@@ -470,6 +480,7 @@ export class RootfsRegistry {
    * request that fails or is invalid does not affect the others.
    */
   async cloneMany(requests: readonly CloneManyRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    this.#requireOpen();
     if (!Array.isArray(requests))
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     const results: PromiseSettledResult<VmRootfs>[] = [];
@@ -502,6 +513,7 @@ export class RootfsRegistry {
    * Rejects like {@link cloneForVmWithSize}.
    */
   async prewarm(stack: string, options: PrewarmOptions = {}): Promise<void> {
+    this.#requireOpen();
     await this.#prewarm(stack, options, () => true);
   }
 
@@ -601,6 +613,7 @@ export class RootfsRegistry {
     targetBytes: number,
     options: CloneOptions = {},
   ): Promise<VmRootfs> {
+    this.#requireOpen();
     const sizeBytes = requireSizeBytes('targetBytes', targetBytes);
     requireKnownKeys('options', options, CLONE_OPTION_KEYS);
     if (options.sizeBytes !== undefined && options.sizeBytes !== sizeBytes) {
@@ -614,6 +627,7 @@ export class RootfsRegistry {
 
   /** {@link resizeExt4Image} with the programs of this registry's configuration. */
   async resizeExt4Image(path: string, targetBytes: number, options: Abortable = {}): Promise<void> {
+    this.#requireOpen();
     const { resize2fsBin, e2fsckBin } = this.config;
     requireKnownKeys('options', options, ['signal']);
     const programs: ResizeOptions = { resize2fsBin, e2fsckBin };
@@ -669,6 +683,7 @@ export class RootfsRegistry {
    * unreadable).
    */
   async slotInUse(vmId: string): Promise<SlotUse> {
+    this.#requireOpen();
     return slotInUse(this.#folder, parseVmId(vmId));
   }
 
@@ -698,8 +713,8 @@ export class RootfsRegistry {
 
   /**
    * Reads templates and sealed images again, and with `clones` also the clones that share no blocks. Reports each one
-   * that no longer holds the bytes of its digest. Templates whose digest is not known yet are not read. Changes
-   * nothing.
+   * that no longer holds the bytes of its digest. Templates whose digest is not known, or was of another state of the
+   * file, cannot be compared: `templatesNotRead` names them. Changes nothing.
    */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     this.#requireOpen();
@@ -708,7 +723,10 @@ export class RootfsRegistry {
     optionalFunction('onProgress', options.onProgress);
     const signal = optionalSignal(`verifying ${this.config.clonesDir}`, options.signal);
     const { verify } = await import('./upkeep/verify.js');
-    return verify(this.#folder, await this.#catalog.known(signal), this.config.e2fsckBin, options);
+    const catalog = new Map<string, Template | undefined>();
+    for (const [name, template] of await this.#catalog.templates(signal))
+      catalog.set(this.#catalog.templatePath(name), template);
+    return verify(this.#folder, catalog, this.config.e2fsckBin, options);
   }
 
   /**
@@ -732,6 +750,7 @@ export class RootfsRegistry {
    * Rejects with `INVALID_VM_ID`, `VM_ID_COLLISION`, `SLOT_TORN` (its raw id is unreadable).
    */
   async slot(vmId: string): Promise<SlotDetails | undefined> {
+    this.#requireOpen();
     const digestNow: DigestNow = (stack) => this.#catalog.digestNow(stack);
     return slotDetails(this.#folder, this.#names, digestNow, this.#templateBytes, parseVmId(vmId));
   }
@@ -757,6 +776,7 @@ export class RootfsRegistry {
    * new slot), `SOURCE_CHANGED` (the parent was written to meanwhile), `SLOT_IN_USE` (with `refuseInUse`), `SLOT_BUSY`.
    */
   async forkSlot(fromVmId: string, vmId: string, options: ForkOptions = {}): Promise<DerivedRootfs> {
+    this.#requireOpen();
     const from = parseVmId(fromVmId);
     const vm = parseVmId(vmId);
     const copy = parseCopyOptions(`forking ${from.safe} to ${vm.safe}`, options, 'refuseInUse');
@@ -791,6 +811,7 @@ export class RootfsRegistry {
     path: string,
     options: Omit<ForkOptions, 'refuseInUse'> = {},
   ): Promise<ExportedImage> {
+    this.#requireOpen();
     const vm = parseVmId(vmId);
     const dest = absolutePath('path', path);
     const copy = parseCopyOptions(`exporting ${vm.safe} to ${dest}`, options);
@@ -810,6 +831,7 @@ export class RootfsRegistry {
    * {@link forkSlot} that concern the parent.
    */
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
+    this.#requireOpen();
     const vm = parseVmId(vmId);
     requireKnownKeys('options', options, ['with', 'refuseInUse', 'signal', 'onProgress']);
     const { with: others = [], onProgress } = options;
@@ -850,6 +872,7 @@ export class RootfsRegistry {
    * Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `INVALID_VM_ID`.
    */
   async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
+    this.#requireOpen();
     const vm = parseVmId(vmId);
     const copy = parseCopyOptions(`restoring snapshot ${name} to ${vm.safe}`, options, 'onProgress');
     optionalFunction('onProgress', options.onProgress);
@@ -865,6 +888,7 @@ export class RootfsRegistry {
   async restoreMany(
     requests: readonly RestoreManyRequest[],
   ): Promise<PromiseSettledResult<RestoredRootfs>[]> {
+    this.#requireOpen();
     if (!Array.isArray(requests))
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     return Promise.allSettled(

@@ -160,6 +160,21 @@ describe('closing', () => {
     await host.registry.close();
   });
 
+  test('each method of a closed registry says so, whatever its arguments', async () => {
+    const { registry } = await Host.in();
+    await registry.close();
+    type Method = (...args: unknown[]) => unknown;
+    const methods = registry as unknown as Record<string, Method>;
+    const names = Object.getOwnPropertyNames(RootfsRegistry.prototype);
+    for (const name of names.filter((each) => !['constructor', 'drain', 'close'].includes(each))) {
+      const call = async () => {
+        const made = methods[name]?.('vm-1', 'debian', 1024);
+        return Symbol.asyncIterator in Object(made) ? (made as AsyncGenerator).next() : made;
+      };
+      expect(await call().catch(({ code }) => code), name).toBe('CLOSED');
+    }
+  });
+
   test('leaves no staging folder behind', async () => {
     const host = await Host.in();
     await host.addTemplate('debian', 'debian');

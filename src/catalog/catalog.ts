@@ -99,7 +99,7 @@ export class Catalog {
   }
 
   /** The template of each folder that has an image: those whose digest is known, undefined for the others. */
-  async templates(signal: AbortSignal | undefined): Promise<Map<string, Template | undefined>> {
+  async templates(signal: AbortSignal | undefined): Promise<Map<StackName, Template | undefined>> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
     return new Map(names.map((name) => [name, known.get(this.templatePath(name))]));

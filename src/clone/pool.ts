@@ -24,7 +24,7 @@ import {
   parseStamp,
 } from '../slot/stamps.js';
 import type { Background } from '../system/background.js';
-import { RootfsError } from '../system/errors.js';
+import { closedError, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
@@ -82,6 +82,7 @@ export class Pool {
   readonly #path: string;
   /** By template path. */
   readonly #lines = new Map<string, Line[]>();
+  #isClosed = false;
 
   constructor(folder: ManagedFolder, background: Background) {
     this.#folder = folder;
@@ -123,7 +124,15 @@ export class Pool {
     line.filling = this.#fill(line, signal).finally(() => {
       line.filling = undefined;
     });
-    await line.filling;
+    try {
+      await line.filling;
+    } catch (error) {
+      // Who gives a wish up gets what was wished before.
+      if (signal?.aborted && this.#lineOf(key) === line)
+        this.#setLines(path, [...others, ...(before === undefined ? [] : [before])]);
+      throw error;
+    }
+    if (this.#isClosed) throw closedError();
   }
 
   get isEmpty(): boolean {
@@ -206,6 +215,7 @@ export class Pool {
 
   /** Stops filling. Ready slots stay for the next process. */
   close(): void {
+    this.#isClosed = true;
     this.#lines.clear();
   }
 

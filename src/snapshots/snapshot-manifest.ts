@@ -8,6 +8,11 @@ export const SNAPSHOT_MANIFEST_FILE = 'SHA256SUMS';
 // Far more than any snapshot needs.
 export const MANIFEST_BYTES_LIMIT = 1024 * 1024;
 
+/** What a file adds beside its name, twice: a digest, a length, and what separates them. */
+const LINE_BYTES = 128;
+/** At most: a VM's id, a stack's name, a digest and a date. */
+const HEAD_BYTES = 8192;
+
 const HEAD = '# microvm-rootfs snapshot ';
 const VERSION = 1;
 
@@ -57,6 +62,15 @@ export function unfitName(names: readonly string[]): string | undefined {
   });
 }
 
+/** Whether a manifest with these names can be read again, whatever else it says. */
+export function fitInManifest(names: readonly string[]): boolean {
+  const bytes = names.reduce(
+    (sum, name) => sum + Buffer.byteLength(name) + Buffer.byteLength(JSON.stringify(name)) + LINE_BYTES,
+    HEAD_BYTES,
+  );
+  return bytes <= MANIFEST_BYTES_LIMIT;
+}
+
 /** Whether the name is valid for a file, and `sha256sum` writes it without escaping. */
 export function isPlainName(name: string): boolean {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is refused
@@ -79,7 +93,7 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
     );
     const files: SnapshotFile[] = [];
     for (const line of lines) {
-      const [, sha256, name] = /^([0-9a-f]{64}) {2}(.+)$/.exec(line) ?? [];
+      const [, sha256, name] = /^([0-9a-f]{64}) {2}(.+)$/s.exec(line) ?? [];
       if (sha256 === undefined || name === undefined || !isPlainName(name)) return undefined;
       const sizeBytes = Object.hasOwn(sizes, name) ? sizes[name] : undefined;
       if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0) return undefined;

@@ -29,6 +29,7 @@ import {
 import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, show } from '../system/arguments.js';
+import { eitherSignal } from '../system/either-signal.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flush } from '../system/flush.js';
@@ -96,6 +97,8 @@ export class Snapshots {
 
   readonly #verified: VerifiedSnapshots;
   readonly #verifying = new SingleFlight<VerifiedSnapshot>();
+  /** The callbacks of those who wait for one. */
+  readonly #reports = new Map<string, Set<(progress: Progress) => void>>();
 
   constructor(
     folder: ManagedFolder,
@@ -276,11 +279,7 @@ export class Snapshots {
       let verified = this.#verified.remembered(path);
       if (verified === undefined) await this.#refuseOtherSpelling(name);
       for (let round = 0; round < ROUNDS; round++) {
-        verified ??= await this.#verifying.join(path, task, (shared) =>
-          withSnapshot(path, ({ record, sources }) =>
-            this.#verified.verify(path, record, sources, { task: shared, onProgress }),
-          ),
-        );
+        verified ??= await this.#verifyOnce(path, { task, onProgress });
         const restored = await this.#cloneDisk(task, verified, vm, options).catch(unlessChanged);
         if (restored !== undefined) return restored;
         // Another process removed the snapshot, or took it again: look at what is there now.
@@ -290,6 +289,36 @@ export class Snapshots {
       throw sourceChangedError(task.what);
     } catch (error) {
       throw asRootfsError(task.what, error);
+    }
+  }
+
+  /** Once for all who ask at the same time. What the callback of one throws ends that call alone. */
+  async #verifyOnce(path: string, { task, onProgress }: Watched): Promise<VerifiedSnapshot> {
+    const thrown = new AbortController();
+    const report = (progress: Progress) => {
+      try {
+        onProgress?.(progress);
+      } catch (error) {
+        thrown.abort(error);
+      }
+    };
+    const reports = this.#reports.get(path) ?? new Set();
+    this.#reports.set(path, reports.add(report));
+    try {
+      const own = task.endedBy(eitherSignal(thrown.signal, task.signal));
+      return await this.#verifying.join(path, own, (shared) => {
+        const reportAll = (progress: Progress) => {
+          for (const each of reports) each(progress);
+        };
+        return withSnapshot(path, ({ record, sources }) =>
+          this.#verified.verify(path, record, sources, { task: shared, onProgress: reportAll }),
+        );
+      });
+    } catch (error) {
+      throw thrown.signal.aborted ? thrown.signal.reason : error;
+    } finally {
+      reports.delete(report);
+      if (reports.size === 0) this.#reports.delete(path);
     }
   }
 

@@ -13,7 +13,7 @@ import { failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { hashAll, type Watched } from './snapshot-files.js';
-import { SNAPSHOT_MANIFEST_FILE, type SnapshotFile, unfitName } from './snapshot-manifest.js';
+import { fitInManifest, SNAPSHOT_MANIFEST_FILE, type SnapshotFile, unfitName } from './snapshot-manifest.js';
 
 /** An open file that goes into the snapshot. */
 export interface SnapshotSource {
@@ -29,7 +29,13 @@ const READ_ONLY = { owner: undefined, mode: 0o400 };
 
 /** Throws `INVALID_ARGUMENT` if the files cannot share one folder with each other and the disk. */
 export function requireNames(others: readonly string[]): void {
-  const wrong = unfitName([CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))]);
+  const names = [CLONE_ROOTFS_FILE, ...others.map((file) => basename(file))];
+  if (!fitInManifest(names))
+    throw new RootfsError(
+      'INVALID_ARGUMENT',
+      `a snapshot cannot hold ${names.length} files with names of that length: put them into an archive`,
+    );
+  const wrong = unfitName(names);
   if (wrong === undefined) return;
   throw new RootfsError(
     'INVALID_ARGUMENT',

@@ -80,7 +80,7 @@ export class RootfsError extends Error {
   declare readonly dest?: string;
   /**
    * What `gc`, `recover`, `verify`, `usage`, `readySlots` and `sealedImages` have done or found although something
-   * failed: what they resolve to otherwise.
+   * failed: what they resolve to otherwise. Of `gc` and `recover` that were aborted: what was done until then.
    */
   declare readonly report?: unknown;
 
@@ -192,6 +192,13 @@ export function asRootfsError(what: string, error: unknown): unknown {
     ...pick(error),
     cause: error instanceof Error ? error : undefined,
   });
+}
+
+/** The same error with what was done in spite of it. */
+export function withReport(error: unknown, report: unknown): unknown {
+  if (!(error instanceof RootfsError) || report === undefined) return error;
+  const { code, message, errno, syscall, path, dest } = error;
+  return new RootfsError(code, message, { errno, syscall, path, dest, cause: error.cause ?? error, report });
 }
 
 function pick(error: SystemError): SystemDetails {

@@ -99,14 +99,21 @@ export async function tracedMany<T>(
     if (result.status === 'fulfilled') told(event, result.value);
     else event.error = result.reason;
     if (result.status === 'rejected') channel.error.publish(event);
+    channel.asyncStart.publish(event);
     channel.asyncEnd.publish(event);
   }
   return results;
 }
 
 // Channels of Node 20 have no `hasSubscribers` of their own.
-function isWatched({ start, end, asyncEnd, error }: Channel): boolean {
-  return start.hasSubscribers || end.hasSubscribers || asyncEnd.hasSubscribers || error.hasSubscribers;
+function isWatched({ start, end, asyncStart, asyncEnd, error }: Channel): boolean {
+  return (
+    start.hasSubscribers ||
+    end.hasSubscribers ||
+    asyncStart.hasSubscribers ||
+    asyncEnd.hasSubscribers ||
+    error.hasSubscribers
+  );
 }
 
 function told<T>(event: OperationEvent, result: T): T {

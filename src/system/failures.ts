@@ -1,6 +1,6 @@
 // One failure stops no upkeep: the rest is done, and what failed is reported in the end.
 
-import { asRootfsError, RootfsError } from './errors.js';
+import { asRootfsError, RootfsError, withReport } from './errors.js';
 import type { Task } from './task.js';
 
 const PATHS_NAMED = 10;
@@ -50,10 +50,4 @@ export class Failures {
       { path: path ?? first.path, cause: new AggregateError(errors, `${errors.length} failures`), report },
     );
   }
-}
-
-function withReport(error: RootfsError, report: unknown): RootfsError {
-  if (report === undefined) return error;
-  const { code, message, errno, syscall, path, dest } = error;
-  return new RootfsError(code, message, { errno, syscall, path, dest, cause: error.cause ?? error, report });
 }

@@ -6,7 +6,7 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
-import { asRootfsError } from '../system/errors.js';
+import { asRootfsError, withReport } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { Task } from '../system/task.js';
 
@@ -53,9 +53,11 @@ export async function collectGarbage(
       await failures.attempt(`${folder.path}/${slot}`, () => collect(slot));
     }
   } catch (error) {
-    throw asRootfsError(task.what, error);
+    const failure = asRootfsError(task.what, error);
+    throw report.released.length > 0 ? withReport(failure, report) : failure;
+  } finally {
+    if (report.released.length > 0) folder.sweepInBackground();
   }
-  if (report.released.length > 0) folder.sweepInBackground();
   failures.throwIfAny(report);
   return report;
 }

@@ -10,7 +10,7 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
-import { asRootfsError, mayNotWrite } from '../system/errors.js';
+import { asRootfsError, mayNotWrite, withReport } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
@@ -48,24 +48,30 @@ export async function recover(
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
   const task = new Task(`recovering ${folder.path}`, signal);
-  const tornSlots: string[] = [];
-  const tornInUse: string[] = [];
-  const settledSlots: string[] = [];
-  const unstamped: string[] = [];
-  const unknown: string[] = [];
+  const report = {
+    stagingRemoved: 0,
+    trashRemoved: 0,
+    sealedRemoved: 0,
+    pooledRemoved: 0,
+    tornSlots: [] as string[],
+    tornInUse: [] as string[],
+    unstamped: [] as string[],
+    unknown: [] as string[],
+    settledSlots: [] as string[],
+    notSwept: [] as string[],
+  };
   const unsettled: string[] = [];
-  const notSwept: string[] = [];
   const failures = new Failures(task);
   const look = (slot: string, round = 1): Promise<void> =>
     folder.use(async ({ handle }) => {
       let state = await inspectSlot(handle, slot);
       if (typeof state.newSizeStamp === 'string') {
         await finishCutOffGrow(handle, slot, signal);
-        settledSlots.push(slot);
+        report.settledSlots.push(slot);
         state = await inspectSlot(handle, slot);
       }
-      if (isUnstamped(state)) unstamped.push(slot);
-      if (unknownStamp(state) !== undefined) unknown.push(slot);
+      if (isUnstamped(state)) report.unstamped.push(slot);
+      if (unknownStamp(state) !== undefined) report.unknown.push(slot);
       if (!isTorn(state, templateBytes)) {
         // The process that copied it may have been killed before the flush.
         if (state.unsettled !== undefined) unsettled.push(slot);
@@ -75,8 +81,8 @@ export async function recover(
       const { status } = await releaseUnlessBusy(handle, request);
       // Something in its folder changed: perhaps its flush in the background has just ended.
       if (status === 'absent' && round < ROUNDS) return look(slot, round + 1);
-      if (status === 'released') tornSlots.push(slot);
-      if (status === 'in-use') tornInUse.push(slot);
+      if (status === 'released') report.tornSlots.push(slot);
+      if (status === 'in-use') report.tornInUse.push(slot);
     }, 'no-staging');
   try {
     await failures.attempt(folder.path, async () => {
@@ -93,45 +99,37 @@ export async function recover(
       );
     }
     const isThere = !(await isMissing(folder.path));
-    const sealedRemoved = isThere
-      ? await failures.attempt(`${folder.statePath}/sealed`, () => sealed.images.collect(failures))
-      : 0;
-    const pooledRemoved = isThere
-      ? await failures.attempt(`${folder.statePath}/pool`, () => pool.collect(failures))
-      : 0;
-    let stagingRemoved = 0;
-    let trashRemoved = 0;
+    if (isThere) {
+      const { statePath } = folder;
+      report.sealedRemoved =
+        (await failures.attempt(`${statePath}/sealed`, () => sealed.images.collect(failures))) ?? 0;
+      report.pooledRemoved = (await failures.attempt(`${statePath}/pool`, () => pool.collect(failures))) ?? 0;
+    }
     for (const each of [folder, ...others]) {
       await failures.attempt(each.path, async () => {
         // Create nothing where nothing existed.
         if (await isMissing(each.statePath)) return;
         try {
           const swept = await each.sweep(signal);
-          stagingRemoved += swept.stagingRemoved;
-          trashRemoved += swept.trashRemoved;
+          report.stagingRemoved += swept.stagingRemoved;
+          report.trashRemoved += swept.trashRemoved;
         } catch (error) {
           // A catalog that is read-only or owned by another user is not ours to clean up.
           if (each === folder || !mayNotWrite(error)) throw error;
-          notSwept.push(each.path);
+          report.notSwept.push(each.path);
         }
       });
     }
     task.checkAborted();
-    const report = {
-      stagingRemoved,
-      trashRemoved,
-      sealedRemoved: sealedRemoved ?? 0,
-      pooledRemoved: pooledRemoved ?? 0,
-      tornSlots,
-      tornInUse,
-      unstamped,
-      unknown,
-      settledSlots,
-      notSwept,
-    };
     failures.throwIfAny(report);
     return report;
   } catch (error) {
-    throw asRootfsError(task.what, error);
+    // Aborted before the trash was emptied.
+    if (report.tornSlots.length > 0) folder.sweepInBackground();
+    const failure = asRootfsError(task.what, error);
+    const isAnythingDone = Object.values(report).some(
+      (done) => (Array.isArray(done) ? done.length : done) > 0,
+    );
+    throw isAnythingDone ? withReport(failure, report) : failure;
   }
 }

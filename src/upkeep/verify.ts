@@ -1,6 +1,6 @@
 // Reads everything again to verify that templates, sealed images and clones still match their digests.
 
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -40,6 +40,8 @@ export interface VerifyReport {
   readonly templates: number;
   readonly sealedImages: number;
   readonly clones: number;
+  /** Paths of templates that were not read: the digest of the file as it is now is not known. */
+  readonly templatesNotRead: readonly string[];
   readonly differences: readonly Difference[];
 }
 
@@ -59,16 +61,21 @@ const CLEAN = 'unchanged since it was sealed, and a clean filesystem';
 /** Found of a clone that a VM opened after all. */
 const IN_USE = 'in use';
 
+/** `catalog` has the template for each path, undefined if its digest is not known or there is no file. */
 export async function verify(
   folder: ManagedFolder,
-  templates: readonly Template[],
+  catalog: ReadonlyMap<string, Template | undefined>,
   e2fsckBin: string,
   options: VerifyOptions,
 ): Promise<VerifyReport> {
   const { onProgress } = options;
   const task = new Task(`verifying ${folder.path}`, options.signal);
   const failures = new Failures(task);
+  const templates = [...catalog.values()].filter((template) => template !== undefined);
+  const templatesNotRead: string[] = [];
   try {
+    for (const [path, template] of catalog)
+      if (template === undefined && (await isFile(path))) templatesNotRead.push(path);
     const checks = templates.map(
       ({ path, sha256, identity }): Check => ({
         kind: 'template',
@@ -104,6 +111,7 @@ export async function verify(
       templates: count('template'),
       sealedImages: count('sealed image'),
       clones: count('clone'),
+      templatesNotRead,
       differences,
     };
     failures.throwIfAny(report);
@@ -111,6 +119,11 @@ export async function verify(
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
+}
+
+async function isFile(path: string): Promise<boolean> {
+  const info = await stat(path).catch(() => undefined);
+  return info?.isFile() ?? false;
 }
 
 async function whatItIs(

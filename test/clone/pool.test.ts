@@ -350,6 +350,24 @@ test('how a ready slot was made is told, also without sealed images', async () =
   expect(pooled.strategy).toBe(plain.strategy);
 });
 
+test('a prewarm that was cut off by close() says so', async () => {
+  const host = await prewarmed(inject('scratch'), 1);
+  const filling = rejection(host.registry.prewarm('debian', { count: 100_000 }), 'CLOSED');
+  await sleep(20);
+  await host.registry.close();
+  await filling;
+});
+
+test('after a prewarm that was aborted the pool is kept as before', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  const signal = AbortSignal.timeout(50);
+  await rejection(host.registry.prewarm('debian', { count: 100_000, signal }), 'ABORT_ERR');
+  const made = (await readySlots(host)).length;
+  for (let i = 0; i < 3; i++) await host.registry.cloneForVm(`vm-${i}`, 'debian', WRITABLE);
+  await host.registry.drain();
+  expect((await readySlots(host)).length).toBeLessThanOrEqual(made);
+});
+
 test('an abort ends the filling, and count 0 gives the pool up', async () => {
   const host = await prewarmed(inject('scratch'), 3);
   await rejection(

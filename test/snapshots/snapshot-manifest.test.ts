@@ -2,8 +2,10 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import {
+  fitInManifest,
   formatManifest,
   isPlainName,
+  MANIFEST_BYTES_LIMIT,
   parseManifest,
   type SnapshotRecord,
 } from '../../src/snapshots/snapshot-manifest.js';
@@ -46,6 +48,22 @@ test('what is written is read again, whatever the ids and names', () => {
       expect(parseManifest(formatManifest(one))).toEqual(one);
     }),
   );
+});
+
+test('names that fit in, however they are written, make a manifest that is read again', () => {
+  const name = '"\u2028';
+  const fits = (count: number) =>
+    fitInManifest(Array.from({ length: count }, (_, i) => `${i}${name.repeat(30)}`));
+  let count = 1;
+  while (fits(count + 1)) count++;
+  const files = Array.from({ length: count }, (_, i) => ({
+    name: `${i}${name.repeat(30)}`,
+    sizeBytes: Number.MAX_SAFE_INTEGER,
+    sha256: SHA256,
+  }));
+  const text = formatManifest({ ...RECORD, vmId: '\u0001'.repeat(255), stack: '"'.repeat(255), files });
+  expect(Buffer.byteLength(text)).toBeLessThanOrEqual(MANIFEST_BYTES_LIMIT);
+  expect(parseManifest(text)?.files).toHaveLength(count);
 });
 
 test('a manifest that is cut off anywhere, or has a line too many, is none', () => {

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdir, open, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
-import type { Progress, Snapshot } from '../../src/index.js';
+import { type Progress, RootfsRegistry, type Snapshot } from '../../src/index.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
@@ -172,6 +172,45 @@ test('refused before anything is made: names, doubles, what is no file, what is 
   const snapshotsDir = join(host.clonesDir, '.microvm-rootfs', 'snapshots');
   expect((await readdir(snapshotsDir)).filter((name) => !name.startsWith('.'))).toEqual(['snap']);
   expect(await staged(snapshotsDir)).toEqual([]);
+});
+
+test('a name with a line separator is kept; more names than a manifest can hold are refused at once', async () => {
+  const { host } = await paused(inject('scratch'));
+  const { registry } = host;
+  const odd = join(host.root, 'memory\u2028of\u2029vm');
+  await writeFile(odd, 'm');
+  await registry.snapshotSlot('vm/1', 'odd', { with: [odd] });
+  expect((await registry.restoreSnapshot('odd', 'vm-2')).files).toHaveLength(1);
+  expect((await listed(host)).map(({ name }) => name)).toEqual(['odd']);
+  const many = Array.from({ length: 2600 }, (_, i) => join(host.root, `${i}`.padStart(196, 'x')));
+  const { message } = await rejection(
+    registry.snapshotSlot('vm/1', 'many', { with: many }),
+    'INVALID_ARGUMENT',
+  );
+  expect(message).toContain('2601 files');
+});
+
+test('what the callback of one restore throws ends that one alone, and none is called after its end', async () => {
+  const { host, memory } = await paused(inject('scratch'));
+  const { registry } = host;
+  await registry.snapshotSlot('vm/1', 'snap', { with: [memory] });
+  await registry.close();
+  const fresh = new RootfsRegistry(registry.config);
+  const calls = { thrower: 0, patient: 0 };
+  const onProgress = () => {
+    calls.thrower++;
+    throw new Error('mine');
+  };
+  const [thrower, silent, patient] = await Promise.allSettled([
+    fresh.restoreSnapshot('snap', 'vm-2', { onProgress }),
+    fresh.restoreSnapshot('snap', 'vm-3'),
+    fresh.restoreSnapshot('snap', 'vm-4', { onProgress: () => calls.patient++ }),
+  ]);
+  expect(thrower).toMatchObject({ status: 'rejected', reason: { message: 'mine' } });
+  expect([silent?.status, patient?.status]).toEqual(['fulfilled', 'fulfilled']);
+  expect(calls.thrower).toBe(1);
+  expect(calls.patient).toBeGreaterThan(1);
+  await fresh.close();
 });
 
 test('a memory file that is written to meanwhile, and an abort: nothing is left', async () => {

@@ -84,6 +84,21 @@ test('each operation is told once, with its time, strategy and bytes, or its err
   for (const { durationMs } of events) expect(durationMs).toBeGreaterThan(0);
 });
 
+test('who subscribes to asyncStart alone is told as well', async () => {
+  const told: string[] = [];
+  const name = 'tracing:microvm-rootfs:clone:asyncStart';
+  const see = (message: unknown) => told.push((message as OperationEvent).vmId ?? '');
+  subscribe(name, see);
+  onTestFinished(() => void unsubscribe(name, see));
+  const { registry } = await Host.in(filesystemNamed('XFS').path).then(async (host) => {
+    await host.addExt4Template('debian', 16 * MiB);
+    return host;
+  });
+  await registry.cloneForVm('a', 'debian');
+  await registry.cloneMany([{ vmId: 'b', stack: 'debian' }]);
+  expect(told).toEqual(['a', 'b']);
+});
+
 test('OpenTelemetry’s SDK scrapes counts, histograms and bytes, until it is told to stop', async () => {
   const exporter = new PrometheusExporter({ port: 0, preventServerStart: true });
   const provider = new MeterProvider({ readers: [exporter] });

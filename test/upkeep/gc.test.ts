@@ -2,6 +2,7 @@
 import { mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import type { GcReport } from '../../src/index.js';
 import { exists, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -72,4 +73,20 @@ test('without a clones folder there is nothing to do, and none is made', async (
   const host = await Host.in();
   expect(await host.registry.gc({ keep: [] })).toEqual({ released: [], inUse: [], unknown: [] });
   expect(await exists(host.clonesDir)).toBe(false);
+});
+
+test('an abort tells what was released until then, and the space comes back', async () => {
+  const ids = Array.from({ length: 30 }, (_, i) => `vm-${i}`);
+  const host = await hostWithSlots(...ids);
+  const ending = new AbortController();
+  const watching = setInterval(async () => {
+    if ((await host.slotNames()).length < ids.length) ending.abort();
+  });
+  const error = await rejection(host.registry.gc({ keep: [], signal: ending.signal }), 'ABORT_ERR').finally(
+    () => clearInterval(watching),
+  );
+  const left = await host.slotNames();
+  expect((error.report as GcReport).released).toHaveLength(ids.length - left.length);
+  await host.registry.drain();
+  expect(await host.leftovers()).toEqual([]);
 });

@@ -2,6 +2,7 @@ import { chmod, chown, mkdir, open, readdir, readFile, rm, truncate, writeFile }
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import type { RecoverReport } from '../../src/index.js';
 import { printed, runChild, startChild } from '../fixtures/child.js';
 import { exists, snapshot, walk } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -288,9 +289,23 @@ describe('what other processes left in staging', () => {
   });
 });
 
-test('an abort ends it', async () => {
-  const host = await hostWithSlots('vm-1');
-  await rejection(host.registry.recover({ signal: AbortSignal.abort() }), 'ABORT_ERR');
+test('an abort ends it, and tells what was removed until then', async () => {
+  const ids = Array.from({ length: 30 }, (_, i) => `vm-${i}`);
+  const host = await hostWithSlots(...ids);
+  expect((await rejection(host.registry.recover({ signal: AbortSignal.abort() }), 'ABORT_ERR')).report).toBe(
+    undefined,
+  );
+  for (const id of ids) await truncate(host.slot(id).stamp, 0);
+  const ending = new AbortController();
+  const watching = setInterval(async () => {
+    if ((await host.slotNames()).length < ids.length) ending.abort();
+  });
+  const { report } = await rejection(host.registry.recover({ signal: ending.signal }), 'ABORT_ERR').finally(
+    () => clearInterval(watching),
+  );
+  expect((report as RecoverReport).tornSlots).toHaveLength(ids.length - (await host.slotNames()).length);
+  await host.registry.drain();
+  expect(await host.leftovers()).toEqual([]);
 });
 
 test('half-made stacks and snapshots of dead processes go as well, and nothing is made where there were none', async () => {

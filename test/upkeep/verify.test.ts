@@ -1,5 +1,5 @@
 // Reading everything again: rot is found and named, and what only looks like it is not.
-import { chmod, open, readdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
@@ -43,6 +43,7 @@ describeEachFilesystem((filesystem) => {
       templates: 1,
       sealedImages: filesystem.reflinks ? 1 : 0,
       clones: filesystem.reflinks ? 0 : 1,
+      templatesNotRead: [],
       differences: [],
     });
     expect(seen.at(-1)).toBe(1);
@@ -115,4 +116,16 @@ test('wrong arguments, and an abort', async () => {
     await rejection(host.registry.verify(options as never), 'INVALID_ARGUMENT');
   await rejection(host.registry.verify({ signal: AbortSignal.abort() }), 'ABORT_ERR');
   expect(await exists(host.clonesDir)).toBe(false);
+});
+
+test('a template that was changed, or that nobody looked at, is named as not read', async () => {
+  const host = await Host.in();
+  const path = await host.addTemplate('debian', BYTES);
+  await host.addTemplate('new', BYTES);
+  await mkdir(join(host.templateDir, 'lost+found'));
+  await host.registry.stack('debian');
+  await rot(path);
+  const { templates, templatesNotRead } = await host.registry.verify();
+  expect(templates).toBe(0);
+  expect([...templatesNotRead].sort()).toEqual([host.template('debian'), host.template('new')].sort());
 });
