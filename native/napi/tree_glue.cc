@@ -45,7 +45,7 @@ struct SplitTime {
 // Numbers of all files in one array, which is quicker than an object for each.
 class ReadFacts {
  public:
-  static constexpr size_t kNumbers = 13;
+  static constexpr size_t kNumbers = 14;
 
   explicit ReadFacts(std::vector<std::string> paths) : paths_(std::move(paths)), facts_(paths_.size()) {}
 
@@ -79,7 +79,8 @@ class ReadFacts {
                                      static_cast<int64_t>(info.identity.device),
                                      static_cast<int64_t>(info.identity.inode),
                                      info.device_major,
-                                     info.device_minor};
+                                     info.device_minor,
+                                     static_cast<int64_t>(info.identity.links)};
       std::memcpy(next, row, sizeof row);
       next += kNumbers;
       if (facts.target.empty() && facts.attributes.empty()) continue;

@@ -257,7 +257,7 @@ export interface NativeAddon {
   /** What is made in the folder from now on has the mode that it is made with, and no access list. */
   removeDefaultAcl(folder: string): Promise<void>;
   /**
-   * Of files of a tree, by the bytes of their paths: thirteen numbers each, and for some a symbolic link's target (or
+   * Of files of a tree, by the bytes of their paths: fourteen numbers each, and for some a symbolic link's target (or
    * nothing) with the names and values of extended attributes. Never through a symbolic link. See
    * publish/tree/folder-tree.ts.
    *

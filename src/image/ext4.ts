@@ -10,6 +10,8 @@ const STATE_CLEAN = 0x1;
 const STATE_ERRORS = 0x2;
 const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_64BIT = 0x80;
+const COMPAT_HAS_JOURNAL = 0x4;
+const RO_COMPAT_BIGALLOC = 0x200;
 const RO_COMPAT_METADATA_CSUM = 0x400;
 const CHECKSUM_OFFSET = 0x3fc;
 
@@ -28,6 +30,10 @@ export interface Ext4Superblock {
   readonly needsCheck: boolean;
   /** The superblock matches its checksum, or has none. A write that failed half-way leaves one that does not match. */
   readonly checksumMatches: boolean;
+  /** Blocks are counted in clusters of many. */
+  readonly isBigalloc: boolean;
+  /** Its journal is on another device. */
+  readonly hasOtherJournal: boolean;
   /** When it was last mounted or written to, in seconds since the epoch. */
   readonly lastUsedS: number;
 }
@@ -61,6 +67,7 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
   const lastMount = bytes.readUInt32LE(0x2c);
   const lastCheck = bytes.readUInt32LE(0x40);
   const lastWrite = bytes.readUInt32LE(0x30);
+  const journalInode = bytes.readUInt32LE(0xe0);
   return {
     sizeBytes: blocks * blockSize,
     blockSize,
@@ -74,6 +81,8 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
     checksumMatches:
       (bytes.readUInt32LE(0x64) & RO_COMPAT_METADATA_CSUM) === 0 ||
       bytes.readUInt32LE(CHECKSUM_OFFSET) === crc32c(0xffff_ffff, bytes.subarray(0, CHECKSUM_OFFSET)),
+    isBigalloc: (bytes.readUInt32LE(0x64) & RO_COMPAT_BIGALLOC) !== 0,
+    hasOtherJournal: (bytes.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0 && journalInode === 0,
     lastUsedS: Math.max(lastMount, lastWrite),
   };
 }

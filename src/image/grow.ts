@@ -124,8 +124,9 @@ async function growNow(
 ): Promise<void> {
   const superblock = await readSuperblock(path);
   const timeS = Math.max(1, superblock?.lastUsedS ?? 1);
+  const check = { env: { E2FSCK_TIME: `${timeS}` } };
   if (superblock?.needsCheck || superblock?.checksumMatches === false)
-    await checkFilesystem(path, programs.e2fsckBin, signal, { E2FSCK_TIME: `${timeS}` });
+    await checkFilesystem(path, programs.e2fsckBin, signal, check);
   // needsGrowing has refused to shrink it. Without a size, resize2fs uses the file's length.
   await truncate(path, targetBytes);
   const firstStep = superblock && stepBefore(superblock, targetBytes);
@@ -137,6 +138,8 @@ async function growNow(
   // resize2fs truncates the file where its file system ends, at a whole block.
   await truncate(path, targetBytes);
   if (superblock !== undefined) await requireGrown(path, targetBytes);
+  // resize2fs 1.47 refuses bigalloc unless forced, and then counts clusters of the last group wrong.
+  if (superblock?.isBigalloc) await checkFilesystem(path, programs.e2fsckBin, signal, check);
 }
 
 function fills(superblock: Ext4Superblock, fileBytes: number): boolean {
@@ -190,16 +193,22 @@ async function resize2fs(
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit, advice);
 }
 
+export interface CheckOptions {
+  /** What the image is called in messages. Default: its path. */
+  readonly name?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** Replays the journal and makes safe repairs, in the caller's own copy of an image. */
 export async function checkFilesystem(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  env: Readonly<Record<string, string>> = {},
+  { name = path, env = {} }: CheckOptions = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, env);
   // A bit mask: 1 means "errors corrected", 2 "reboot if mounted", every other bit a failure. Null: killed by a signal.
-  if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit);
+  if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit, name);
 }
 
 /** Checks without changing anything, before many clones are made from an image. */
@@ -207,9 +216,10 @@ export async function checkFilesystemClean(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
+  { name = path }: CheckOptions = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
-  if (exit.status !== 0) throw checkFailed(program, path, exit);
+  if (exit.status !== 0) throw checkFailed(program, path, exit, name);
 }
 
 /** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
@@ -222,17 +232,18 @@ const DAMAGE_BITS = 4 | 8;
 const FINDINGS_SHOWN = 8;
 
 /** The error holds e2fsck's findings, which it writes to stdout; stderr holds only its version. */
-function checkFailed(program: string, path: string, exit: Exit): RootfsError {
-  const lines = `${exit.stdout}\n${exit.stderr}`.split('\n').map((line) => line.trim());
+function checkFailed(program: string, path: string, exit: Exit, name: string): RootfsError {
+  const text = `${exit.stdout}\n${exit.stderr}`.replaceAll(path, name);
+  const lines = text.split('\n').map((line) => line.trim());
   const findings = lines.filter(
     (line) => line !== '' && !/^(Pass \d|e2fsck \d|.*: \d+\/\d+ files )/.test(line),
   );
   const shown = findings.slice(0, FINDINGS_SHOWN).join('; ');
   const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
   const output = { stdout: '', stderr: `${shown}${more}` };
-  const error = programFailed('E2FSCK_FAILED', program, path, { ...exit, ...output });
+  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output });
   const isDamage = exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
-  return isDamage ? new DamageFound(error.code, error.message, { path }) : error;
+  return isDamage ? new DamageFound(error.code, error.message, { path: name }) : error;
 }
 
 function runFromE2fsprogs(

@@ -34,11 +34,11 @@ export async function finishImage(
     if (expectedSha256 !== undefined) await hashExpected();
     // Keep the last-use time fixed, so that the same image always has the same bytes.
     const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
-    await checkFilesystem(image, e2fsckBin, task.signal, env);
+    await checkFilesystem(image, e2fsckBin, task.signal, { name: source, env });
   }
   const [sha256] = await allOf([
     needsCheck ? hash() : hashExpected(),
-    checkFilesystemClean(image, e2fsckBin, task.signal),
+    checkFilesystemClean(image, e2fsckBin, task.signal, { name: source }),
     flush(image),
   ]);
   await chmod(image, mode);
@@ -65,6 +65,14 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
       'TEMPLATE_CORRUPT',
       `the filesystem in ${source} says it has ${superblock.sizeBytes} bytes, but the image has ${size}: ` +
         'it was cut off; get it again',
+      { path: source },
+    );
+  }
+  if (superblock.hasOtherJournal) {
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `the filesystem in ${source} has its journal on another device: move it inside with tune2fs -O ^has_journal ` +
+        'and tune2fs -j, on the host that has both',
       { path: source },
     );
   }

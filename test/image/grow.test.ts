@@ -61,6 +61,18 @@ describe('resizeExt4Image', () => {
     expect(await readInside(image, '/etc/blob')).toBe(blob);
   });
 
+  test.each([
+    [64, 700],
+    [256, 512],
+    [256, 2048],
+  ])('clusters of many blocks (bigalloc), from %i to %i MiB, are counted right', async (from, to) => {
+    const { host } = await rig();
+    const path = join(host.root, 'bigalloc.ext4');
+    await makeExt4Image(path, from * MiB, ['-O', 'bigalloc', '-C', '65536']);
+    await resizeExt4Image(path, to * MiB);
+    expect(await faultsOf(path)).toBe('');
+  });
+
   test('runs resize2fs -f -- path', async () => {
     const { image, script } = await rig();
     const program = await script('resize2fs', 'exec /usr/sbin/resize2fs "$@"');

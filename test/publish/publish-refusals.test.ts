@@ -91,7 +91,18 @@ describe('refused', () => {
     const { source, refused } = await rig();
     await damage(source);
     expect(await faultsOf(source)).not.toBe('');
-    await refused('E2FSCK_FAILED');
+    const message = await refused('E2FSCK_FAILED');
+    expect(message).toContain(source);
+    expect(message).not.toContain('staging');
+  });
+
+  test('an image whose journal is on another device', async () => {
+    const { source, refused } = await rig();
+    // The number of the inode that has it.
+    const image = await open(source, 'r+');
+    await image.write(Buffer.alloc(4), 0, 4, 1024 + 0xe0);
+    await image.close();
+    expect(await refused('IMAGE_INVALID')).toContain('its journal on another device');
   });
 
   test.each([

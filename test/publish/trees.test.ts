@@ -1,5 +1,6 @@
 // What is hard to keep of a tree: it is in the image, or the error names the file.
 import { execFile } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { appendFile, mkdir, open, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -116,6 +117,37 @@ describe('a tree keeps', () => {
     expect(await readInside(host.template('tree'), '/many/last')).toBe('last\n');
     await run('debugfs', ['-R', `dump /scattered ${join(host.root, 'out')}`, host.template('tree')]);
     expect((await readFile(join(host.root, 'out'))).equals(await readFile(at('scattered')))).toBe(true);
+  });
+
+  test('two files of one inode number that are not linked, as a FUSE file system of several shows them', async ({
+    skip,
+  }) => {
+    const missing = lacksRoot() ?? lacks('fuse-overlayfs');
+    if (missing !== undefined) skip(missing);
+    const { host } = await newTree();
+    const workspace = newWorkspace();
+    const contents = { passwd: 'names\n', shadow: 'secrets\n' };
+    const layers = Object.entries(contents).map(([name, text]) => {
+      const layer = workspace.disk(name, ['mke2fs', '-q', '-F', '-t', 'ext4']);
+      mkdirSync(join(layer, 'etc'));
+      writeFileSync(join(layer, 'etc', name), text, { mode: name === 'shadow' ? 0o600 : 0o644 });
+      return layer;
+    });
+    const options = `lowerdir=${layers.join(':')}`;
+    const merged = workspace.fuse('merged', (folder) => ['fuse-overlayfs', '-f', '-o', options, folder]);
+    const [one, other] = await Promise.all(
+      Object.keys(contents).map((name) => stat(join(merged, 'etc', name))),
+    );
+    expect(one?.ino).toBe(other?.ino);
+    await host.registry.publishStack('tree', merged);
+    const image = host.template('tree');
+    for (const [name, text] of Object.entries(contents))
+      expect(await readInside(image, `/etc/${name}`)).toBe(text);
+    expect(await statsInside(host, 'tree', '%h %a', ['etc/passwd', 'etc/shadow'])).toEqual([
+      '1 644',
+      '1 600',
+    ]);
+    expect(await faultsOf(image)).toBe('');
   });
 
   test('a lost+found of its own with what is in it', async () => {

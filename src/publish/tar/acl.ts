@@ -66,6 +66,16 @@ export function isBinaryAcl(bytes: Buffer): boolean {
   );
 }
 
+/** The mode of a file with this access list, as setxattr makes it: its group's bits are those of the mask. */
+export function modeWith(acl: Buffer, mode: number): number {
+  const permissionsOf = new Map<number, number>();
+  for (let at = 4; at < acl.length; at += 8)
+    permissionsOf.set(acl.readUInt16LE(at), acl.readUInt16LE(at + 2));
+  const bits = (tag: number) => permissionsOf.get(tag) ?? 0;
+  const group = permissionsOf.has(TAGS.mask) ? bits(TAGS.mask) : bits(TAGS.owningGroup);
+  return (mode & 0o7000) | (bits(TAGS.owner) << 6) | (group << 3) | bits(TAGS.other);
+}
+
 /** As the kernel's posix_acl_valid has it. A guest gets EIO for a file with any other list. */
 function isComplete(entries: readonly Entry[]): boolean {
   const count = (...tags: number[]) => entries.filter(({ tag }) => tags.includes(tag)).length;

@@ -3,7 +3,7 @@ import { RootfsError } from '../../system/errors.js';
 import { requireAttributes } from '../ext4/tree-plan.js';
 import { ofTheTree } from '../tree/attributes.js';
 import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
-import { isBinaryAcl, type Names, parseAcl } from './acl.js';
+import { isBinaryAcl, modeWith, type Names, parseAcl } from './acl.js';
 import { isFolder, shown, type TarMember } from './members.js';
 import type { Pause } from './pause.js';
 import type { PaxRecord } from './pax.js';
@@ -15,8 +15,9 @@ const NO_ATTRIBUTES: readonly Attribute[] = [];
 const ACL_TEXT_LIMIT = 64 * 1024;
 const ACL_TEXT = /^SCHILY\.acl\.(access|default)$/;
 const ACL_HEADER_BYTES = 4;
+const ACCESS_ACL = 'system.posix_acl_access';
 const DEFAULT_ACL = 'system.posix_acl_default';
-const ACL_NAMES = ['system.posix_acl_access', DEFAULT_ACL];
+const ACL_NAMES = [ACCESS_ACL, DEFAULT_ACL];
 
 /** What all members have of a global header. */
 interface Shared {
@@ -43,26 +44,27 @@ export class TarAttributes {
     this.#pause = pause;
   }
 
-  /** Those that need no names of users. */
-  of(member: TarMember): readonly Attribute[] {
-    const { pax, global } = member;
-    if (pax.length === 0) return NO_ATTRIBUTES;
+  /** Those that need no names of users, and the mode: programs differ in whether it has the mask of an ACL. */
+  of(member: TarMember): Pick<FileFacts, 'attributes' | 'mode'> {
+    const { pax, global, mode } = member;
+    if (pax.length === 0) return { attributes: NO_ATTRIBUTES, mode };
     const shared = this.#sharedOf(global);
     const own = decode(pax.slice(global.length));
     const acls = aclsOf(member);
     const byName = own.size === 0 && acls.length === 0 ? shared.byName : new Map([...shared.byName, ...own]);
-    if (byName.size === 0) return NO_ATTRIBUTES;
+    if (byName.size === 0) return { attributes: NO_ATTRIBUTES, mode };
     // Some programs write an ACL in both ways.
     if (byName instanceof Map && acls.length > 0) for (const { key } of acls) byName.delete(nameOfAcl(key));
     for (const name of ACL_NAMES) this.#requireAcl(member, name, byName.get(name)?.value);
     const attributes = byName === shared.byName ? shared.attributes : kept(byName);
     // Now, because they are kept in memory until all is planned.
     requireAttributes(this.#source, pathOf(member), attributes);
-    return attributes;
+    const acl = byName.get(ACCESS_ACL)?.value;
+    return { attributes, mode: acl === undefined || isEmptyAcl(acl) ? mode : modeWith(acl, mode) };
   }
 
   addAcls(member: TarMember, node: FileFacts): void {
-    const acls = member.type === '1' ? [] : aclsOf(member);
+    const acls = /^[12]$/.test(member.type) ? [] : aclsOf(member);
     if (acls.length > 0) this.#pending.push({ node, path: shown(member), isFolder: isFolder(member), acls });
   }
 
@@ -86,7 +88,10 @@ export class TarAttributes {
         if (name === DEFAULT_ACL && !isFolder) throw this.#noDefaultAcl(path);
         return { name, value: acl };
       });
-      (node as { attributes: readonly Attribute[] }).attributes = ofTheTree([...node.attributes, ...added]);
+      const changing = node as { attributes: readonly Attribute[]; mode: number };
+      changing.attributes = ofTheTree([...node.attributes, ...added]);
+      const acl = added.find(({ name }) => name === ACCESS_ACL)?.value;
+      if (acl !== undefined) changing.mode = modeWith(acl, node.mode);
     }
   }
 

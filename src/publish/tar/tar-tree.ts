@@ -142,9 +142,9 @@ class TarTree {
   }
 
   #nodeOf(member: TarMember, before: TreeNode | undefined): TreeNode {
-    const { type, mode, uid, gid, mtimeNs } = member;
+    const { type, uid, gid, mtimeNs } = member;
     if (type === '1') return this.#linked(member);
-    const attributes = this.#attributes.of(member);
+    const { attributes, mode } = this.#attributes.of(member);
     const facts = { mode, uid, gid, mtimeNs, attributes };
     const planned = undefined;
     if (isFolder(member)) {

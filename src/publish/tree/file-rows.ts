@@ -20,9 +20,10 @@ const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
 const NO_ATTRIBUTES: readonly Attribute[] = [];
 const NO_BYTES = Buffer.alloc(0);
 
-// How many numbers the addon gives for each file, and which of them is the blocks.
-const NUMBERS = 13;
+// How many numbers the addon gives for each file, and which of them are the blocks and the names.
+const NUMBERS = 14;
 const BLOCKS = 4;
+const LINKS = 13;
 
 /** The facts of a file, and what they say of where it lies. */
 export interface FileRow {
@@ -33,6 +34,8 @@ export interface FileRow {
   readonly blocks: number;
   readonly device: bigint;
   readonly inode: bigint;
+  /** Whether it has more names than one. */
+  readonly isLinked: boolean;
   readonly major: number;
   readonly minor: number;
   readonly target: Buffer;
@@ -65,12 +68,13 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
     blocks: Number(at(BLOCKS)),
     device: at(9),
     inode: at(10),
+    isLinked: at(LINKS) > 1n,
     major: Number(at(11)),
     minor: Number(at(12)),
     target: target ?? NO_BYTES,
-    // A new name outside the tree does not change the tree, so the link count is left out; nor does a file system that
-    // lays out what was written earlier, so the blocks are.
-    state: numbers.filter((_, i) => i !== BLOCKS).join(' '),
+    // A file system that lays out what was written earlier does not change the tree, so the blocks are left out. A name
+    // that is made or removed outside of it does not, either, but changes ctime, without which a write may not be seen.
+    state: numbers.filter((_, i) => i !== BLOCKS && i !== LINKS).join(' '),
   };
 }
 

@@ -156,11 +156,13 @@ class FolderReader {
   }
 
   #nodeOf(row: FileRow, ranges: readonly Segment[] | undefined, path: string, depth: number): TreeNode {
-    const known = row.kind === 'folder' ? undefined : this.#linked.get(row);
+    // In a FUSE file system of several, files that are not linked can have the same device and inode numbers.
+    const mayBeKnown = row.kind !== 'folder' && row.isLinked;
+    const known = mayBeKnown ? this.#linked.get(row) : undefined;
     if (known !== undefined) return known;
     const node = this.#newNode(row, ranges, path);
     if (node.kind === 'folder') this.#pending.push({ path, node, depth });
-    else this.#linked.add(row, node);
+    else if (mayBeKnown) this.#linked.add(row, node);
     return node;
   }
 

@@ -182,3 +182,19 @@ test('an attribute for all files is decoded once', async () => {
   expect(b?.map(({ name }) => name)).toEqual(['user.x', 'user.y']);
   expect(a?.[0]).toBe(b?.[0]);
 });
+
+test('an access list gives the mode that setxattr gives, whichever mode the program wrote', async () => {
+  const inWords = 'user::rw-,user:1234:rw-,group::---,mask::rw-,other::---';
+  const bytes = acl(2, 1, 2, 4, 16, 32);
+  for (const [i, permissions] of [6, 6, 0, 6, 0].entries()) bytes.writeUInt16LE(permissions, 4 + 8 * i + 2);
+  const modeOf = (member: Partial<Member>) =>
+    treeOf([{ path: 'file', ...member }], (root) => root.children.get('file')?.mode);
+  for (const mode of [0o600, 0o660, 0o4640]) {
+    const expected = (mode & 0o7000) | 0o660;
+    expect(await modeOf({ mode, pax: { 'SCHILY.acl.access': inWords } })).toBe(expected);
+    expect(await modeOf({ mode, pax: { 'SCHILY.xattr.system.posix_acl_access': bytes } })).toBe(expected);
+    expect(await modeOf({ mode, pax: { 'SCHILY.acl.access': 'user::rwx,group::r-x,other::--x' } })).toBe(
+      (mode & 0o7000) | 0o751,
+    );
+  }
+});
