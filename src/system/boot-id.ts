@@ -1,12 +1,19 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statfsSync } from 'node:fs';
+
+const PATH = '/proc/sys/kernel/random/boot_id';
+const PROC_SUPER_MAGIC = 0x9fa0;
 
 let known: string | undefined | null = null;
 
-/** Tells one boot of this machine from all others. Undefined where there is no /proc. */
+/**
+ * Tells one boot of this machine from all others. Undefined where there is no /proc, and where a file is mounted over
+ * the kernel's: systemd-nspawn and LXC give a container an id of its own, which changes with no boot.
+ */
 export function bootId(): string | undefined {
   if (known === null) {
     try {
-      known = readFileSync('/proc/sys/kernel/random/boot_id', 'ascii').trim() || undefined;
+      const isOfKernel = statfsSync(PATH).type === PROC_SUPER_MAGIC;
+      known = (isOfKernel && readFileSync(PATH, 'ascii').trim()) || undefined;
     } catch {
       known = undefined;
     }

@@ -62,6 +62,15 @@ async function hostOn(name: string, skip: (reason: string) => void): Promise<Hos
   return host;
 }
 
+// As systemd-nspawn and LXC do.
+const OTHER_BOOT_ID = [
+  'unshare',
+  '--mount',
+  'sh',
+  '-c',
+  'mount -t tmpfs tmpfs /mnt && cd /proc/sys/kernel/random && cat uuid >/mnt/id && mount --bind /mnt/id boot_id && ' +
+    'cd "$OLDPWD" && exec "$0" "$@"',
+];
 const NO_PROC = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs tmpfs /proc && exec "$0" "$@"'];
 
 describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
@@ -101,29 +110,33 @@ test('doctor says what it can without /proc', async ({ skip }) => {
   expect(JSON.parse(printed.toString())).toBeDefined();
 });
 
-test("without the id of this boot a copied slot is no one's to judge: it is refused, and stays", async ({
-  skip,
-}) => {
-  const reason = filesystemNamed('ext4').missing ?? lacksRoot();
-  if (reason !== undefined) skip(reason);
-  const host = await Host.in(filesystemNamed('ext4').path);
-  await host.addTemplate('debian', pattern(MiB));
-  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
-  await host.registry.drain();
-  // As a process of this boot leaves it that has not flushed it yet.
-  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'ascii')).trim();
-  await writeFile(join(host.slot('vm-1').path, 'rootfs.ext4.unsettled'), boot);
-  const { stdout, stderr } = await runChild(
-    `const registry = new lib.RootfsRegistry(args);
+test.for([
+  ['no id of this boot', NO_PROC],
+  ['an id that is its container’s own', OTHER_BOOT_ID],
+] as const)(
+  'with %s a copied slot is no one’s to judge: it is refused, and stays',
+  async ([, under], { skip }) => {
+    const reason = filesystemNamed('ext4').missing ?? lacksRoot();
+    if (reason !== undefined) skip(reason);
+    const host = await Host.in(filesystemNamed('ext4').path);
+    await host.addTemplate('debian', pattern(MiB));
+    await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+    await host.registry.drain();
+    // As a process of this boot leaves it that has not flushed it yet.
+    const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'ascii')).trim();
+    await writeFile(join(host.slot('vm-1').path, 'rootfs.ext4.unsettled'), boot);
+    const { stdout, stderr } = await runChild(
+      `const registry = new lib.RootfsRegistry(args);
      const told = (call) => call.then(() => 'no error', ({ code }) => code);
      const { tornSlots } = await registry.recover();
      console.log(tornSlots.length, await told(registry.cloneForVm('vm-1', 'debian', { writable: true })));
      await registry.close();`,
-    { templateDir: host.templateDir, clonesDir: host.clonesDir },
-    { under: NO_PROC },
-  );
-  expect([stdout, stderr]).toEqual(['0 SLOT_TORN\n', '']);
-  expect(await host.slotNames()).toEqual(['vm-1']);
-  expect((await host.anotherRegistry().recover()).tornSlots).toEqual([]);
-  expect((await host.registry.slot('vm-1'))?.health).toBe('whole');
-});
+      { templateDir: host.templateDir, clonesDir: host.clonesDir },
+      { under },
+    );
+    expect([stdout, stderr]).toEqual(['0 SLOT_TORN\n', '']);
+    expect(await host.slotNames()).toEqual(['vm-1']);
+    expect((await host.anotherRegistry().recover()).tornSlots).toEqual([]);
+    expect((await host.registry.slot('vm-1'))?.health).toBe('whole');
+  },
+);
