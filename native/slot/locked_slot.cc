@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "system/ext4.h"
 #include "system/file.h"
 #include "system/lease.h"
 #include "system/lock.h"
@@ -52,9 +53,16 @@ Error LockedSlot::finish_grow() {
   error = stat_at(fd, kImage, Follow::kNo, path_of(kImage), &image);
   const bool has_image = error.ok();  // a power cut on btrfs can bring back the stamp without the image
   if (!has_image && !error.is(ENOENT)) return error;
-  if (has_image && pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size)) {
-    return name_size_stamp();
+  bool grown =
+      has_image && pending.state == SmallFile::State::kPresent && pending.contents == decimal(image.identity.size);
+  // An image that is not yet the grown one can have that length: what grew it in place before was cut off.
+  if (grown && image.is_regular()) {
+    Fd file;
+    error = open_file_at(fd, kImage, path_of(kImage), &file);
+    if (error.ok()) error = may_fill(file.get(), path_of(kImage), image.identity.size, &grown);
+    if (!error.ok()) return error;
   }
+  if (grown) return name_size_stamp();
   return remove_file_at(fd, kNewSizeStamp, path_of(kNewSizeStamp));
 }
 

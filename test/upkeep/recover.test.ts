@@ -1,14 +1,26 @@
-import { chmod, chown, mkdir, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import { readSuperblock } from '../../src/image/ext4.js';
 import type { RecoverReport } from '../../src/index.js';
 import { printed, runChild, startChild } from '../fixtures/child.js';
 import { exists, snapshot, walk } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
-import { MiB } from '../fixtures/images.js';
+import { KiB, MiB } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
-import { lacksRoot } from '../fixtures/tools.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const WRITABLE = { writable: true } as const;
 
@@ -218,6 +230,43 @@ describe('a grow that was cut off while it was published', () => {
     expect(await exists(slot.sizeStamp)).toBe(false);
     expect(await host.registry.cloneForVm('vm-1', 'debian')).toMatchObject({ reused: true, sizeBytes: 6 });
   });
+
+  test('is undone if the image had that length before, without a file system of that length', async ({
+    skip,
+  }) => {
+    const missing = lacks('resize2fs');
+    if (missing !== undefined) skip(missing);
+    const host = await Host.in();
+    await host.addExt4Template('debian', 8 * MiB);
+    await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    const slot = host.slot('vm-1');
+    // A grow in place was cut off; then another one was, before it exchanged the images.
+    await truncate(slot.image, 64 * MiB);
+    await writeFile(slot.newSizeStamp, `${64 * MiB}`);
+    expect((await host.registry.recover()).settledSlots).toEqual(['vm-1']);
+    expect(await exists(slot.newSizeStamp)).toBe(false);
+    expect(await exists(slot.sizeStamp)).toBe(false);
+    await rejection(host.registry.cloneForVm('vm-1', 'debian'), 'SLOT_TORN');
+    await host.registry.cloneForVmWithSize('vm-1', 'debian', 64 * MiB, WRITABLE);
+    expect((await readSuperblock(slot.image))?.sizeBytes).toBe(64 * MiB);
+  });
+
+  // Of blocks of 1 KiB, a group has 8 MiB: resize2fs leaves out a last one that is too small for its own tables.
+  test.for([64 * MiB, 64 * MiB + 64 * KiB, 64 * MiB + 2 * KiB, 64 * MiB + 1234])(
+    'is completed if the image in place was grown to %i bytes',
+    async (sizeBytes, { skip }) => {
+      const missing = lacks('resize2fs');
+      if (missing !== undefined) skip(missing);
+      const host = await Host.in();
+      await host.addExt4Template('debian', 8 * MiB, ['-b', '1024']);
+      await host.registry.cloneForVmWithSize('vm-1', 'debian', sizeBytes, WRITABLE);
+      const slot = host.slot('vm-1');
+      await rename(slot.sizeStamp, slot.newSizeStamp);
+      expect((await host.registry.recover()).settledSlots).toEqual(['vm-1']);
+      expect(await readFile(slot.sizeStamp, 'utf8')).toBe(`${sizeBytes}`);
+      expect(await exists(slot.newSizeStamp)).toBe(false);
+    },
+  );
 
   test('is settled as well by the next clone of the slot', async () => {
     const host = await hostWithSlots('vm-1');

@@ -142,4 +142,56 @@ TEST(settling, "a size stamp that was not yet in place is put there if it tells 
   CHECK_OK(locked->finish_grow());
 }
 
+TEST(filled, "an image of the right length is not the grown one as long as its ext4 file system is shorter") {
+  Host host;
+  host.clone("vm");
+  Ref<LockedSlot> locked;
+  CHECK_OK(LockedSlot::open(host.managed, "vm", true, &locked));
+  const std::string pending = host.slot("vm") + '/' + microvm::kNewSizeStamp;
+  const std::string size = host.slot("vm") + '/' + microvm::kSizeStamp;
+  // Blocks of 4 KiB, groups of 1 MiB with 16 inodes of 256 bytes: tables and 50 blocks are more than the 7 that are
+  // left of 15 MiB and 28 KiB.
+  constexpr uint64_t kGroup = 256;
+  struct {
+    uint64_t length, blocks;
+    bool grown;
+  } const cases[] = {
+      {16 * kMiB, 16 * kGroup, true},
+      {16 * kMiB + 4095, 16 * kGroup, true},
+      {16 * kMiB, 16 * kGroup - 1, false},
+      {16 * kMiB, 2 * kGroup, false},
+      {16 * kMiB, 15 * kGroup, false},
+      {15 * kMiB + 28 * 1024, 15 * kGroup, true},
+      {15 * kMiB + 28 * 1024, 15 * kGroup - 1, false},
+      {16 * kMiB, 17 * kGroup, true},  // longer than its file: some other fault, and none of growing
+      {16 * kMiB, 0, true},            // no superblock
+  };
+  for (const auto& each : cases) {
+    std::string superblock(1024, '\0');
+    const auto put = [&](size_t offset, uint64_t value) {
+      for (size_t i = 0; i < 4; i++) superblock[offset + i] = static_cast<char>(value >> (8 * i));
+    };
+    put(0x04, each.blocks);
+    put(0x18, 2);
+    put(0x20, kGroup);
+    put(0x28, 16);
+    put(0x38, 0xef53);
+    put(0x58, 256);
+    write_file(host.image("vm"), std::string(1024, '\0') + superblock);
+    CHECK(truncate(host.image("vm").c_str(), static_cast<off_t>(each.length)) == 0);
+    write_file(pending, std::to_string(each.length));
+    CHECK_OK(locked->finish_grow());
+    CHECK(!exists(pending) && exists(size) == each.grown);
+    unlink(size.c_str());
+  }
+  // Cut short inside the superblock.
+  for (const uint64_t length : {1080, 1024, 0}) {
+    CHECK(truncate(host.image("vm").c_str(), static_cast<off_t>(length)) == 0);
+    write_file(pending, std::to_string(length));
+    CHECK_OK(locked->finish_grow());
+    CHECK(!exists(pending));
+    unlink(size.c_str());
+  }
+}
+
 }  // namespace
