@@ -95,13 +95,17 @@ class ProbeReflink {
 class SweepFolder {
  public:
   SweepFolder(Ref<ManagedFolder> managed, uint64_t budget) : managed_(std::move(managed)), budget_(budget) {}
-  Error run() { return managed_->sweep(budget_, &report_); }
+  Error run() {
+    first_error_ = managed_->sweep(budget_, &report_);
+    return {};
+  }
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("stagingRemoved", static_cast<double>(report_.staging_removed));
     object.Set("trashRemoved", static_cast<double>(report_.trash_removed));
     object.Set("more", report_.more);
     object.Set("stillOpen", report_.still_open);
+    if (!first_error_.ok()) object.Set("error", to_js(env, first_error_));
     return object;
   }
 
@@ -109,6 +113,7 @@ class SweepFolder {
   Ref<ManagedFolder> managed_;
   uint64_t budget_;
   SweepReport report_;
+  Error first_error_;
 };
 
 // Many in one trip, each with its state or its error.

@@ -53,7 +53,8 @@ class ManagedFolder final : public Shared {
   // Tried, not guessed from the file system's name. A fault of the disk is an error, not a no.
   Error probe_reflink(Reflinks* reflinks);
 
-  // Removes what dead processes left in staging, and all trash; about `budget` files and folders.
+  // Removes what dead processes left in staging, and all trash; about `budget` files and folders. The report is of use
+  // after an error too, which is the first: what cannot be removed keeps nothing else from being removed.
   Error sweep(uint64_t budget, SweepReport* report);
 
   // What lies in this session's folder goes to a place, or into trash, which anybody may empty. See take_out.h.

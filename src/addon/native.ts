@@ -316,12 +316,18 @@ export interface NativeAddon {
   closeFolder(handle: NativeFolder): Promise<void>;
   /**
    * Removes what dead sessions left in staging, and trash: about `budget` files. `stillOpen`: on FUSE or NFS something
-   * was still open.
+   * was still open. `error`: the first of what cannot be removed; the rest was, or there is `more`.
    */
   sweep(
     handle: NativeFolder,
     budget: number,
-  ): Promise<{ stagingRemoved: number; trashRemoved: number; more: boolean; stillOpen: boolean }>;
+  ): Promise<{
+    stagingRemoved: number;
+    trashRemoved: number;
+    more: boolean;
+    stillOpen: boolean;
+    error?: SystemError;
+  }>;
 
   /** Many in one trip, each with its state or its error. */
   inspectSlots(handle: NativeFolder, slots: readonly string[]): Promise<(SlotState | SystemError)[]>;

@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, native } from '../addon/native.js';
+import type { SystemError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
 
@@ -18,7 +19,10 @@ const SWEEP_BUDGET = 64;
 const STILL_OPEN_SWEEPS = 5;
 const STILL_OPEN_FIRST_REST_MS = 10;
 
-/** Sweeps a folder slice by slice, with a rest after each that is as long as the slice, at most `restLimitMs`. */
+/**
+ * Sweeps a folder slice by slice, with a rest after each that is as long as the slice, at most `restLimitMs`. Rejects
+ * at the end with the first error of what could not be removed; all else has been.
+ */
 export async function sweepFolder(
   task: Task,
   handle: NativeFolder,
@@ -26,16 +30,19 @@ export async function sweepFolder(
 ): Promise<SweepReport> {
   let stagingRemoved = 0;
   let trashRemoved = 0;
+  let firstError: SystemError | undefined;
   for (let more = true, stillOpenSweeps = 0; more; ) {
     const started = performance.now();
     const report = await inTurn(task, () => native().sweep(handle, SWEEP_BUDGET));
     stagingRemoved += report.stagingRemoved;
     trashRemoved += report.trashRemoved;
+    firstError ??= report.error;
     // FUSE closes files a moment after their last user has.
     const again = report.stillOpen && stillOpenSweeps < STILL_OPEN_SWEEPS;
     if (again) await sleep(STILL_OPEN_FIRST_REST_MS * 2 ** stillOpenSweeps++);
     more = report.more || again;
     if (more && restLimitMs > 0) await sleep(Math.min(restLimitMs, performance.now() - started));
   }
+  if (firstError !== undefined) throw firstError;
   return { stagingRemoved, trashRemoved };
 }
