@@ -147,6 +147,7 @@ Error stage_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
   outcome->strategy = staged->strategy();
   outcome->attempts = staged->attempts();
   if (!error.ok() || outcome->status == CloneStatus::kSharedInode) {
+    outcome->source_now = staged->source_now();
     staged->discard();
     return error;
   }

@@ -28,16 +28,14 @@ Error StagedSlot::build(CloneStatus* status) {
   bool done = false;
   if ((plan_.rungs & static_cast<unsigned>(Rung::kReflink)) != 0) error = try_reflink(&done);
   if (error.ok() && !done && (plan_.rungs & static_cast<unsigned>(Rung::kHardlink)) != 0) {
-    if (plan_.owner_and_mode.empty()) {
-      error = try_hardlink(&done);
-    } else {
-      bool possible = false;
-      error = same_device(&possible);
-      if (error.ok() && possible) {
-        *status = CloneStatus::kSharedInode;
-        return {};
-      }
-      attempts_.push_back({Rung::kHardlink, EXDEV});
+    error = try_hardlink(&done);
+    if (error.ok() && done && !plan_.owner_and_mode.empty()) {
+      // Only making the link tells whether it can be made: bind mounts, attributes and quotas of projects keep it from
+      // that as well. What is told of the template is its state with the link, as of any clone that is one.
+      bool unchanged = false;
+      error = source_unchanged(&unchanged);
+      if (error.ok()) *status = CloneStatus::kSharedInode;
+      return error;
     }
   }
   if (!error.ok()) return error;
@@ -133,13 +131,6 @@ Error StagedSlot::try_hardlink(bool* done) {
   // On overlayfs linking a file of the lower layer copies it up first, which can give it another inode.
   attempts_.push_back({Rung::kHardlink, EXDEV});
   return remove_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path());
-}
-
-Error StagedSlot::same_device(bool* same) const {
-  FileInfo folder;
-  Error error = stat_fd(managed_->session_fd(), managed_->session_path(), &folder);
-  *same = error.ok() && folder.identity.device == plan_.expected.device;
-  return error;
 }
 
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {

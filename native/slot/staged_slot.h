@@ -127,7 +127,6 @@ class StagedSlot final : public Shared {
   Error still_staged() const { return name_.empty() ? Error::of(EBADF, "open", path_) : Error(); }
   Error try_reflink(bool* done);
   Error try_hardlink(bool* done);
-  Error same_device(bool* same) const;
   Error open_to_others();
   Error create_image();
   Error check_image(uint64_t size);

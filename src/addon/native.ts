@@ -157,6 +157,8 @@ export interface Exists {
 }
 export interface NotCloned extends Built {
   readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
+  /** Of `shared-inode`: a hardlink of the source was made and removed, to see whether it can be made. */
+  readonly sourceNow?: Identity;
 }
 /**
  * The most frequent outcomes are a string, which is quicker than an object: created by the first rung, or taken from

@@ -7,6 +7,7 @@ import {
   inspectSlot,
   type NativeClone,
   type NativePlan,
+  type NotCloned,
   native,
   RUNG,
 } from '../addon/native.js';
@@ -302,6 +303,7 @@ export class Cloner {
       case 'source-changed':
         return this.#sources.sourceChanged(prepared);
       case 'shared-inode':
+        this.#noteSource(prepared, outcome);
         throw sharedInodeError(prepared.request);
     }
   }
@@ -315,7 +317,10 @@ export class Cloner {
       throw this.#notWarmError(request, 'it would have to be copied or grown');
     }
     this.#sources.giveBack(prepared);
-    if (outcome.status === 'shared-inode') throw sharedInodeError(request);
+    if (outcome.status === 'shared-inode') {
+      this.#noteSource(prepared, outcome);
+      throw sharedInodeError(request);
+    }
     if (outcome.status === 'exists') {
       const found = this.#existing.asItIs(request, template, outcome.existing);
       if (found !== undefined) return found;
@@ -336,9 +341,14 @@ export class Cloner {
     });
   }
 
+  /** A hardlink that came, or came and went, has changed the template's ctime and nothing else. */
+  #noteSource(prepared: PreparedClone, { sourceNow }: Created | NotCloned): void {
+    if (sourceNow !== undefined) this.#sources.sourceSeen(prepared, sourceNow);
+  }
+
   #created(prepared: PreparedClone, outcome: Created): VmRootfs {
     const { request, template } = prepared;
-    if (outcome.sourceNow !== undefined) this.#sources.sourceSeen(prepared, outcome.sourceNow);
+    this.#noteSource(prepared, outcome);
     if (outcome.strategy === 'hardlink') warnOfSharedInode(request, template);
     return builtRootfs(this.#folder, prepared, outcome);
   }

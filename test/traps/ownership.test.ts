@@ -1,4 +1,5 @@
 // Owner, mode and attributes of templates and clones.
+import { execFileSync } from 'node:child_process';
 import { chmod, chown, mkdir, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -10,6 +11,7 @@ import { Host } from '../fixtures/host.js';
 import { MiB, pattern, run } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
 const WRITABLE = { writable: true } as const;
 
@@ -56,10 +58,50 @@ test('an immutable template cannot be hardlinked: a copy, and attempts says why'
         { strategy: 'hardlink', code: 'EPERM' },
       ],
     });
+    // Nor would owner or mode change it.
+    const owned = await host.registry.cloneForVm('vm-2', 'debian', { owner: { uid: 1234, gid: 1234 } });
+    expect(owned).toMatchObject({ strategy: 'copy', attempts: clone.attempts });
+    expect((await stat(owned.path)).uid).toBe(1234);
     expect(await sha256Of(clone.path)).toBe(clone.sourceSha256);
   } finally {
     await run('chattr', ['-i', template]);
   }
+});
+
+test('templates on a bind mount of the same disk cannot be hardlinked: owner and mode are those of a copy', async ({
+  skip,
+}) => {
+  const ext4 = filesystemNamed('ext4');
+  const reason = ext4.missing ?? lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(ext4.path);
+  await host.addTemplate('debian', pattern(MiB));
+  const owner = { uid: 1234, gid: 1234 };
+  execFileSync('mount', ['--bind', host.templateDir, host.templateDir]);
+  try {
+    const mounted = host.anotherRegistry();
+    for (const [id, options] of Object.entries({ plain: {}, owned: { owner }, moded: { mode: 0o640 } })) {
+      expect(await mounted.cloneForVm(id, 'debian', options)).toMatchObject({
+        strategy: 'copy',
+        attempts: [
+          { strategy: 'reflink', code: 'ENOTSUP' },
+          { strategy: 'hardlink', code: 'EXDEV' },
+        ],
+      });
+    }
+    await mounted.close();
+  } finally {
+    execFileSync('umount', [host.templateDir]);
+  }
+  // Now it could be the template, which a refusal leaves as it is, and known.
+  const before = await snapshot(host.templateDir);
+  await rejection(host.registry.cloneForVm('vm-1', 'debian', { owner }), 'SHARED_INODE');
+  let hashed = 0;
+  whileHashing(() => hashed++);
+  for (let i = 0; i < 3; i++)
+    await rejection(host.registry.cloneForVm('vm-1', 'debian', { owner }), 'SHARED_INODE');
+  expect(hashed).toBe(0);
+  expect(await snapshot(host.templateDir)).toEqual(before);
 });
 
 test('an immutable template is reflinked like any other, and its clone is not immutable', async ({
