@@ -17,10 +17,12 @@ const SETTLING_ROUNDS = 3;
 
 /** Undefined if there is none. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code. */
 export async function openTemplate(path: string, round = 1): Promise<OpenedSource | undefined> {
-  const invalid = (why: string, cause: unknown) =>
+  const invalid = (why: string, cause?: unknown) =>
     new RootfsError('TEMPLATE_INVALID', `template ${path} ${why}`, { path, cause });
   try {
-    return await native().openSource(path);
+    const opened = await native().openSource(path);
+    if (opened.info.identity.sizeBytes > 0) return opened;
+    native().dispose(opened.source);
   } catch (error) {
     if (failedWith(error, 'ENOTDIR')) return undefined;
     if (failedWith(error, 'ENOENT')) {
@@ -36,6 +38,8 @@ export async function openTemplate(path: string, round = 1): Promise<OpenedSourc
       throw invalid('is a link that leads nowhere; remove it', error);
     throw asRootfsError(`opening template ${path}`, error);
   }
+  // Its slots could not be told from torn ones.
+  throw invalid('is empty; put the image itself there');
 }
 
 /**

@@ -94,6 +94,23 @@ test('a stack by name whose image is no regular file says so', async () => {
   );
 });
 
+test('an empty image is no template, whichever way it is asked for', async () => {
+  const host = await Host.in();
+  const path = await host.addTemplate('debian', '');
+  const { registry } = host;
+  const WRITABLE = { writable: true } as const;
+  for (const call of [
+    () => registry.stack('debian'),
+    () => registry.cloneForVm('vm-1', 'debian', WRITABLE),
+    () => registry.cloneForVmWithSize('vm-1', 'debian', 1 << 20, WRITABLE),
+    () => registry.prewarm('debian', { count: 1 }),
+  ])
+    expect((await rejection(call(), 'TEMPLATE_INVALID')).path).toBe(path);
+  const [one] = await registry.cloneMany([{ vmId: 'vm-1', stack: 'debian', options: WRITABLE }]);
+  expect(one).toMatchObject({ status: 'rejected', reason: { code: 'TEMPLATE_INVALID' } });
+  expect(await host.slotNames()).toEqual([]);
+});
+
 test('a name too long for a folder is refused', async () => {
   const host = await Host.in();
   await rejection(host.registry.stack('s'.repeat(300)), 'INVALID_STACK_NAME');

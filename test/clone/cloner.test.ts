@@ -220,18 +220,6 @@ test('a template that was touched but has the same bytes has the same stamp', as
   expect(await sha256Of(other.path)).toBe(other.sourceSha256);
 });
 
-test('an empty template is cloned like any other', async () => {
-  const host = await hostWithTemplate('');
-  expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({
-    sizeBytes: 0,
-    reused: false,
-  });
-  expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({
-    sizeBytes: 0,
-    reused: true,
-  });
-});
-
 test('an abort before anything is done leaves nothing', async () => {
   const host = await hostWithTemplate();
   await rejection(host.registry.cloneForVm('vm-1', 'debian', { signal: AbortSignal.abort() }), 'ABORT_ERR');
