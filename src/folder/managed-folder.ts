@@ -2,7 +2,7 @@
 // first needed, opened again if it was moved or replaced, and swept in the background.
 
 import { constants as files } from 'node:fs';
-import { access, chmod, mkdir, rename, rm } from 'node:fs/promises';
+import { access, mkdir, rename, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
@@ -321,18 +321,13 @@ async function noStagingError(what: string, path: string): Promise<RootfsError> 
   });
 }
 
-async function makeFolder(path: string): Promise<void> {
-  if ((await makeFolders(path)) === undefined) return;
-  // Independent of the umask: VMMs reach their disks through this path.
-  await chmod(path, 0o755);
-}
-
 async function openOrMake(path: string): Promise<OpenFolder> {
   try {
     return await native().openFolder(path);
   } catch (error) {
     if (!failedWith(error, 'ENOENT')) throw error;
-    await makeFolder(path);
+    // VMMs reach their disks through this path.
+    await makeFolders(path, { whateverUmask: 0o755 });
     return await native().openFolder(path);
   }
 }

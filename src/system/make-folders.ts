@@ -1,17 +1,20 @@
-import { mkdir, stat } from 'node:fs/promises';
+import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedWith } from './errors.js';
 import { isMissing } from './is-missing.js';
 
+interface MakeOptions {
+  readonly mode?: number;
+  readonly whateverUmask?: number;
+}
+
 /**
  * Makes a folder, and those above it that are missing. Returns the first that was made. Node's own `recursive` tries
  * for ever where nothing can be made although the parent is there, as in a folder that was removed while it is mounted,
- * and reports a full disk as ENOENT.
+ * and reports a full disk as ENOENT. Each that was made gets the mode `whateverUmask`, if that is given: a umask and a
+ * default ACL take rights away from those whom the folder is for.
  */
-export async function makeFolders(
-  path: string,
-  options: { readonly mode?: number } = {},
-): Promise<string | undefined> {
+export async function makeFolders(path: string, options: MakeOptions = {}): Promise<string | undefined> {
   try {
     return (await makeOne(path, options)) ? path : undefined;
   } catch (error) {
@@ -24,9 +27,10 @@ export async function makeFolders(
 }
 
 /** False if it is there. */
-async function makeOne(path: string, options: { readonly mode?: number }): Promise<boolean> {
+async function makeOne(path: string, { mode, whateverUmask }: MakeOptions): Promise<boolean> {
   try {
-    await mkdir(path, options);
+    await mkdir(path, whateverUmask ?? mode);
+    if (whateverUmask !== undefined) await chmod(path, whateverUmask);
     return true;
   } catch (error) {
     if (!failedWith(error, 'EEXIST') || !(await isFolder(path))) throw error;

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { appendFile, mkdir, open, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
@@ -345,18 +345,24 @@ describe('the image of a tree', () => {
 test('a slot that is made under umask 077 can be reached by its VMM', async () => {
   const host = await Host.in();
   await host.addTemplate('debian', 'contents');
+  const above = join(host.root, 'srv');
+  const clonesDir = join(above, 'microvm', 'vms');
   const { stderr } = await runChild(
     `process.umask(0o077);
      const registry = new lib.RootfsRegistry(args.config);
      await registry.cloneForVm('vm', 'debian', { writable: true });
      await registry.close();`,
-    { config: host.registry.config },
+    { config: { ...host.registry.config, clonesDir } },
   );
   expect(stderr).toBe('');
   const modes = await Promise.all(
-    [host.clonesDir, host.slot('vm').path, host.slot('vm').stamp].map(
-      async (path) => (await stat(path)).mode & 0o777,
-    ),
+    [
+      above,
+      dirname(clonesDir),
+      clonesDir,
+      join(clonesDir, 'vm'),
+      join(clonesDir, 'vm/rootfs.ext4.sha256'),
+    ].map(async (path) => (await stat(path)).mode & 0o777),
   );
-  expect(modes).toEqual([0o755, 0o755, 0o644]);
+  expect(modes).toEqual([0o755, 0o755, 0o755, 0o755, 0o644]);
 });

@@ -1,6 +1,6 @@
 // Making a folder and those above it: the modes, several at once, and where nothing can be made.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, rmdir, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rmdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, inject, onTestFinished, test } from 'vitest';
 import { makeFolders } from '../../src/system/make-folders.js';
@@ -19,6 +19,21 @@ test('the first that was made is told, each has the mode, and what is there stay
   expect(((await stat(first)).mode & 0o777).toString(8)).toBe('700');
   expect(await makeFolders(join(root, 'a/b/c'))).toBeUndefined();
   expect(await makeFolders(join(root, 'a/b/d'))).toBe(join(root, 'a/b/d'));
+});
+
+test('whatever the umask, each that was made has the mode, and what was there keeps its own', async () => {
+  await mkdir(join(root, 'there'));
+  await chmod(join(root, 'there'), 0o711);
+  const umask = process.umask(0o077);
+  try {
+    await makeFolders(join(root, 'there/a/b/c'), { whateverUmask: 0o755 });
+  } finally {
+    process.umask(umask);
+  }
+  const modes = ['there', 'there/a', 'there/a/b', 'there/a/b/c'].map(
+    async (path) => (await stat(join(root, path))).mode & 0o777,
+  );
+  expect(await Promise.all(modes)).toEqual([0o711, 0o755, 0o755, 0o755]);
 });
 
 test('many at once make one', async () => {
