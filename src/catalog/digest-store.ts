@@ -8,7 +8,6 @@
 // that nothing else is taken for one.
 
 import { readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
@@ -16,6 +15,7 @@ import { isMissing } from '../system/is-missing.js';
 import { makeFolders } from '../system/make-folders.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
 import { DigestsFile } from './digests-file.js';
+import { isCatalogAway } from './template-record.js';
 
 // Records per native call: a few milliseconds of work.
 const BATCH = 256;
@@ -114,7 +114,7 @@ export class DigestStore {
     if (record === undefined) return false;
     const { path } = record;
     if (path === '') return true;
-    if (now === undefined) return isMissing(dirname(dirname(path)));
+    if (now === undefined) return isCatalogAway(path, undefined);
     return recordNameOf({ path, identity: now, filesystem: now.filesystem }) === name;
   }
 

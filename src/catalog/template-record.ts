@@ -1,5 +1,5 @@
 // Records which template something in our folder was made from, so that it can be removed when the template is gone.
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
@@ -15,6 +15,21 @@ export interface FileState {
 export interface TemplateRecord {
   readonly templatePath: string;
   readonly template: FileState;
+  /** The inode of the folder of templates. Versions before 0.2 do not record it. */
+  readonly catalogInode?: string;
+}
+
+export async function recordTemplate(templatePath: string, template: Identity): Promise<TemplateRecord> {
+  const catalog = await stat(catalogOf(templatePath), { bigint: true }).catch(() => undefined);
+  return {
+    templatePath,
+    template: stateOf(template),
+    ...(catalog === undefined ? {} : { catalogInode: `${catalog.ino}` }),
+  };
+}
+
+function catalogOf(templatePath: string): string {
+  return dirname(dirname(templatePath));
 }
 
 export function stateOf({ inode, sizeBytes, mtimeNs }: Identity): FileState {
@@ -26,10 +41,8 @@ export function isFileState({ inode, sizeBytes, mtimeNs }: FileState): boolean {
   return typeof inode === 'string' && Number.isSafeInteger(sizeBytes) && typeof mtimeNs === 'string';
 }
 
-/**
- * Whether the template is unchanged. Also true while the folder of templates is missing, since it may not be mounted.
- */
-export async function isWanted({ templatePath, template }: TemplateRecord): Promise<boolean> {
+/** Whether the template is unchanged. Also true while {@link isCatalogAway}. */
+export async function isWanted({ templatePath, template, catalogInode }: TemplateRecord): Promise<boolean> {
   try {
     const now = await stat(templatePath, { bigint: true });
     return (
@@ -42,9 +55,21 @@ export async function isWanted({ templatePath, template }: TemplateRecord): Prom
     if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR'))
       throw asRootfsError(`looking at template ${templatePath}`, error);
   }
+  return isCatalogAway(templatePath, catalogInode);
+}
+
+/**
+ * Whether the folder of templates may not be mounted: it is missing; or it holds no stack, and is another folder than
+ * it was, or it is not known which one it was. For what is left of a disk that was unmounted is its empty mount point.
+ */
+export async function isCatalogAway(
+  templatePath: string,
+  catalogInode: string | undefined,
+): Promise<boolean> {
+  const catalog = catalogOf(templatePath);
   try {
-    await stat(dirname(dirname(templatePath)));
-    return false;
+    if (`${(await stat(catalog, { bigint: true })).ino}` === catalogInode) return false;
+    return (await readdir(catalog)).every((name) => name.startsWith('.'));
   } catch {
     return true;
   }

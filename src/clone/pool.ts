@@ -12,7 +12,7 @@ import { lstat, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
-import { isFileState, isWanted, stateOf, type TemplateRecord } from '../catalog/template-record.js';
+import { isFileState, isWanted, recordTemplate, type TemplateRecord } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { readOwnFile, replaceOwnFile } from '../folder/state-files.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
@@ -342,7 +342,7 @@ function recordName(sha256: string, tag: string): string {
 }
 
 async function writeRecord(folder: OpenFolder, file: string, { path, identity }: Template): Promise<void> {
-  const record: TemplateRecord = { templatePath: path, template: stateOf(identity) };
+  const record = await recordTemplate(path, identity);
   await replaceOwnFile(file, `${JSON.stringify(record)}\n`, folder.sessionPath);
 }
 

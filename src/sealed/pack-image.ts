@@ -50,8 +50,9 @@ export async function packImage(
     sawCopy(dataBytes, performance.now() - started);
     if (!isGrown && sha256 !== record.sha256) return 'changed';
     if (!(await gains(imagePath, image.extents))) return 'no-gain';
-    const { templatePath, template, sizeBytes } = record;
-    const whole = { templatePath, template, sha256: record.sha256, sizeBytes };
+    const { templatePath, template, catalogInode, sizeBytes } = record;
+    const of = { templatePath, template, ...(catalogInode === undefined ? {} : { catalogInode }) };
+    const whole = { ...of, sha256: record.sha256, sizeBytes };
     const published = await publish(task, { staged, imagePath }, whole, { flushed: true }, 'packed');
     return published === 'source-changed' ? 'changed' : 'packed';
   } catch (error) {

@@ -6,7 +6,7 @@
 import { chmod } from 'node:fs/promises';
 import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } from '../addon/native.js';
 import { type Template, templateChangedError } from '../catalog/template.js';
-import { stateOf } from '../catalog/template-record.js';
+import { recordTemplate, stateOf, type TemplateRecord } from '../catalog/template-record.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { extentCount } from '../image/extents.js';
 import { checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';
@@ -44,7 +44,7 @@ export async function sealTemplate(
     if (sha256 === undefined || (known !== undefined && sha256 !== known))
       throw templateChangedError(path, 'changed while it was sealed');
     const { sizeBytes } = identity;
-    const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
+    const record = { ...(await recordTemplate(path, identity)), sha256, sizeBytes };
     const isCopy = outcome.strategy === 'copy';
     const published = await publish(task, outcome, record, { flushed: isCopy, sharesAll: !isCopy });
     if (published === 'source-changed') throw templateChangedError(path, 'changed while it was sealed');
@@ -79,7 +79,7 @@ export async function sealGrown(
     await checkFilesystemClean(imagePath, programs.e2fsckBin, task.signal);
     await chmod(imagePath, SEALED_MODE);
     const { path, identity, sha256 } = template;
-    const record = { templatePath: path, template: stateOf(identity), sha256, sizeBytes };
+    const record = { ...(await recordTemplate(path, identity)), sha256, sizeBytes };
     const published = await publish(task, outcome, record, { flushed: true });
     return typeof published === 'string' ? undefined : published;
   } finally {
@@ -111,7 +111,7 @@ function stage(
 export async function publish(
   task: Task,
   { staged, imagePath }: { readonly staged: NativeStagedSlot; readonly imagePath: string },
-  record: Pick<SealRecord, 'templatePath' | 'template' | 'sha256' | 'sizeBytes'>,
+  record: TemplateRecord & Pick<SealRecord, 'sha256' | 'sizeBytes'>,
   { flushed, sharesAll = false }: { flushed: boolean; sharesAll?: boolean },
   packing: PackState = 'plain',
 ): Promise<SealRecord | 'exists' | 'source-changed'> {

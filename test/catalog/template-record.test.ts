@@ -3,7 +3,13 @@ import { mkdir, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { native } from '../../src/addon/native.js';
-import { isFileState, isWanted, stateOf, type TemplateRecord } from '../../src/catalog/template-record.js';
+import {
+  isFileState,
+  isWanted,
+  recordTemplate,
+  stateOf,
+  type TemplateRecord,
+} from '../../src/catalog/template-record.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
 
@@ -11,11 +17,8 @@ async function recorded(): Promise<TemplateRecord & { folder: string }> {
   const host = await Host.in(inject('scratch'));
   const templatePath = await host.addTemplate('debian', 'bytes');
   const [identity] = await native().identities([templatePath]);
-  return {
-    templatePath,
-    template: stateOf(identity as NonNullable<typeof identity>),
-    folder: host.templateDir,
-  };
+  const record = await recordTemplate(templatePath, identity as NonNullable<typeof identity>);
+  return { ...record, folder: host.templateDir };
 }
 
 test('a template is wanted as long as it is the same file with the same length and time', async () => {
@@ -35,6 +38,22 @@ test.each<[string, (record: { templatePath: string; folder: string }) => Promise
   ['was removed', ({ templatePath }) => rm(templatePath), false],
   ['was removed with its stack', ({ templatePath }) => rm(dirname(templatePath), { recursive: true }), false],
   ['lies in a folder of templates that is away', ({ folder }) => rename(folder, `${folder}.away`), true],
+  [
+    'lies on a disk that is unmounted, whose empty mount point is left',
+    async ({ folder }) => {
+      await rename(folder, `${folder}.away`);
+      await mkdir(join(folder, '.microvm-rootfs'), { recursive: true });
+    },
+    true,
+  ],
+  [
+    'lies in a folder of templates in whose place there is another one, with other stacks',
+    async ({ folder }) => {
+      await rename(folder, `${folder}.away`);
+      await mkdir(join(folder, 'alpine'), { recursive: true });
+    },
+    false,
+  ],
   [
     'lies where a file has the name of its stack',
     async ({ templatePath }) => {
@@ -71,6 +90,14 @@ test.each<[string, (record: { templatePath: string; folder: string }) => Promise
   const record = await recorded();
   await change(record);
   expect(await isWanted(record)).toBe(wanted);
+});
+
+test('the record of an earlier version does not tell an emptied folder of templates from one that is away', async () => {
+  const { templatePath, template, folder } = await recorded();
+  await rm(dirname(templatePath), { recursive: true });
+  expect(await isWanted({ templatePath, template })).toBe(true);
+  await mkdir(join(folder, 'alpine'));
+  expect(await isWanted({ templatePath, template })).toBe(false);
 });
 
 test('a template that cannot be looked at is no template that is gone', async () => {

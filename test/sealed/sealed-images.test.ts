@@ -269,7 +269,13 @@ describeEachFilesystem(
       const clone = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
       await rename(host.templateDir, `${host.templateDir}.away`);
       expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(0);
+      // An empty mount point is no folder of templates without templates.
       await mkdir(host.templateDir);
+      await rejection(host.registry.cloneForVm('vm-2', 'debian', WRITABLE), 'STACK_NOT_FOUND');
+      await host.registry.drain();
+      expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(0);
+      expect(await sealed(host)).toHaveLength(1);
+      await host.addTemplate('alpine', 'another');
       expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(1);
       expect(await sealed(host)).toEqual([]);
       expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
