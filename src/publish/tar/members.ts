@@ -55,7 +55,10 @@ const PAUSE_BLOCKS = 4096;
 
 /** Records that are read. A tar may have any number of others, such as comments. */
 const READ_RECORD =
-  /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.sparse\.|^SCHILY\.(xattr|acl)\.|^LIBARCHIVE\.xattr\./;
+  /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.(sparse\.|volume\.offset$)|^SCHILY\.(xattr|acl)\.|^LIBARCHIVE\.xattr\./;
+
+/** Its first file began in the volume before. `GNU.volume.label` says nothing of the kind. */
+const LATER_VOLUME = 'GNU.volume.offset';
 
 /** What a tar is read from, such as a `FileHandle`. */
 export interface TarBytes {
@@ -165,6 +168,9 @@ class TarReader {
       case 'V':
         await this.#skip(header.sizeBytes);
         return undefined;
+      // The rest of a file that began in the volume before.
+      case 'M':
+        throw laterVolume();
       default: {
         const pax = this.#global.length === 0 ? this.#pax : [...this.#global, ...this.#pax];
         const member = await this.#ordinary(header, pax);
@@ -274,6 +280,7 @@ class TarReader {
   #records(bytes: Buffer): PaxRecord[] {
     const records = parsePax(bytes, READ_RECORD);
     if (records === undefined) throw new TarDamaged(`has a damaged pax header before byte ${this.#at}`);
+    if (records.some(({ key }) => key === LATER_VOLUME)) throw laterVolume();
     return records;
   }
 
@@ -319,6 +326,13 @@ function isLength(value: number): boolean {
 
 /** Regular files, including old dialects, and the folder lists of GNU tar's incremental backups. */
 const HAS_CONTENTS = /^[0\0 7SD]$/;
+
+function laterVolume(): TarDamaged {
+  return new TarDamaged(
+    'is one volume of several: join them with tar --extract --multi-volume --file FIRST --file SECOND, and so on, ' +
+      'and publish the folder',
+  );
+}
 
 function cutOff(): TarCutOff {
   return new TarCutOff('was cut off: it ends within a member');

@@ -1,7 +1,10 @@
-import { expect, test } from 'vitest';
+import { execFileSync } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, inject, test } from 'vitest';
 import { readMembers, type TarMember } from '../../../src/publish/tar/members.js';
 import { TarDamaged } from '../../../src/publish/tar/tar-damaged.js';
-import { openFileOf } from '../../fixtures/host.js';
+import { Host, openFileOf } from '../../fixtures/host.js';
 import { MiB, pattern } from '../../fixtures/images.js';
 import { Random } from '../../fixtures/random.js';
 import { type Member, makeTar } from '../../fixtures/tars.js';
@@ -136,6 +139,39 @@ test('records of pax are of the next member, or of all that follow; the last of 
   expect([second?.uid, second?.gid]).toEqual([2000, 55]);
   expect([third?.uid, third?.mtimeNs, third?.linkTarget.toString()]).toEqual([2000, 1_500_000_000n, 'x']);
 });
+
+test.each(['posix', 'gnu'])(
+  'a later volume of a tar, as tar --format=%s makes it, is told',
+  async (format) => {
+    const { root } = await Host.in(inject('scratch'));
+    const at = (name: string) => join(root, name);
+    await mkdir(at('tree'));
+    for (const name of ['a', 'b']) await writeFile(at(`tree/${name}`), pattern(100_000));
+    const volumes = ['1', '2', '3'].flatMap((name) => ['--file', at(name)]);
+    const create = [
+      '--create',
+      '--directory',
+      at('tree'),
+      `--format=${format}`,
+      '--tape-length=90',
+      'a',
+      'b',
+    ];
+    execFileSync('tar', [...create, '--multi-volume', ...volumes]);
+    for (const name of ['2', '3'])
+      await expect(membersOf(await readFile(at(name)))).rejects.toThrow(
+        /^is one volume of several: join them/,
+      );
+    // What the message says to do.
+    await mkdir(at('joined'));
+    execFileSync('tar', ['--extract', '--directory', at('joined'), '--multi-volume', ...volumes]);
+    expect(await readFile(at('joined/b'))).toEqual(pattern(100_000));
+    // A label is of a single one, too.
+    const label = ['--label=root', `--format=${format}`, '--directory', at('tree')];
+    execFileSync('tar', ['--create', '--file', at('whole'), ...label, 'a', 'b']);
+    expect(await membersOf(await readFile(at('whole')))).toHaveLength(2);
+  },
+);
 
 test('names of any length come before their member, and count for that one alone', async () => {
   const long = 'n'.repeat(1000);
