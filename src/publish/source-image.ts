@@ -23,6 +23,7 @@ import { withTarTree } from './tar/tar-tree.js';
 import type { FolderNode } from './tree/file-tree.js';
 import { type FolderReading, markOfFolder, readFolder } from './tree/folder-tree.js';
 import { tooLarge } from './tree/limits.js';
+import { refuseOtherTree } from './tree/other-trees.js';
 
 export interface Staging {
   readonly task: Task;
@@ -227,6 +228,7 @@ async function stageFolder(staging: Staging): Promise<void> {
   if (inside) throw invalid(`${source} holds the catalog itself: publish another folder`, source);
   const reading = folderReading(staging);
   const { root, mark, mounts } = await readFolder(source, reading);
+  refuseOtherTree(source, root, 'folder');
   if (mounts.length > 0) warnOfMounts(mounts);
   await stageTree(staging, root);
   if ((await markOfFolder(source, reading)) !== mark)

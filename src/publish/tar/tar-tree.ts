@@ -13,6 +13,7 @@ import {
   type TreeNode,
 } from '../tree/file-tree.js';
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
+import { refuseOtherTree } from '../tree/other-trees.js';
 import { isFolder, readMembers, shown, type TarMember } from './members.js';
 import { Pause } from './pause.js';
 import { refused, TarAttributes } from './tar-attributes.js';
@@ -108,7 +109,7 @@ class TarTree {
       throw error;
     }
     if (!this.#hasMembers) throw this.#refuse('holds no file: is it a tar?');
-    this.#refuseLayers();
+    refuseOtherTree(this.#reading.source, this.#root, 'tar');
     if (this.#attributes.needNames)
       await this.#attributes.resolveAcls({
         users: await this.#idsIn('passwd'),
@@ -270,18 +271,6 @@ class TarTree {
       attributes: [],
       children: new Children<TreeNode>(),
     };
-  }
-
-  /** Detects the output of `docker save`, skopeo and others: layers, not a root filesystem. */
-  #refuseLayers(): void {
-    const { children } = this.#root;
-    const isImage =
-      children.has('oci-layout') || (children.has('manifest.json') && children.has('repositories'));
-    if (isImage && !children.has('etc') && !children.has('bin') && !children.has('usr'))
-      throw this.#refuse(
-        'is a container image with layers, not a root file system: publish what docker export "$(docker ' +
-          'create IMAGE)" gives',
-      );
   }
 
   /** Parses a file in /etc with lines of `name:password:id:…`. */
