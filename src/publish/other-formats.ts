@@ -18,6 +18,14 @@ const MAKE_EXT4 = 'mount it and publish the folder, or a tar of it';
 const UNPACK = (how: string) => `unpack it with ${how} and publish the folder`;
 const FETCH = 'fetch the image itself';
 
+/** Those of distributions have a partition table as well, to start from a USB stick. */
+const ISO: Other = {
+  offset: 0x8001,
+  magic: 'CD001',
+  name: 'an ISO 9660 image, as of a CD',
+  remedy: `${MAKE_EXT4}; if it is of a live system, unpack the squashfs in it with unsquashfs and publish that folder`,
+};
+
 const OTHERS: readonly Other[] = [
   { offset: 0, magic: 'BZh', name: 'compressed with bzip2', remedy: DECOMPRESS('bzip2') },
   { offset: 0, magic: '\x04\x22\x4d\x18', name: 'compressed with lz4', remedy: DECOMPRESS('lz4') },
@@ -42,7 +50,12 @@ const OTHERS: readonly Other[] = [
   { offset: 0, magic: 'QED\0', name: 'a QED disk image', remedy: CONVERT('qed') },
   { offset: 0, magic: 'WithoutFreeSpace', name: 'a Parallels disk image', remedy: CONVERT('parallels') },
   { offset: 0, magic: 'WithouFreSpacExt', name: 'a Parallels disk image', remedy: CONVERT('parallels') },
-  { offset: 0x8001, magic: 'CD001', name: 'an ISO 9660 image, as of a CD', remedy: MAKE_EXT4 },
+  {
+    offset: 0,
+    magic: '\x3a\xff\x26\xed',
+    name: 'an Android sparse image',
+    remedy: 'convert it with simg2img and publish what that writes',
+  },
   { offset: 0, magic: 'hsqs', name: 'a squashfs image', remedy: UNPACK('unsquashfs') },
   { offset: 1024, magic: '\xe2\xe1\xf5\xe0', name: 'an EROFS image', remedy: MAKE_EXT4 },
   { offset: 0, magic: 'XFSB', name: 'an XFS image', remedy: MAKE_EXT4 },
@@ -110,7 +123,7 @@ export async function describeOther(path: string): Promise<{ name: string; remed
   if (head.every((byte) => byte === 0)) return { name: 'all zeros at its start', remedy: FETCH };
   const data = await firstBytesAfterSkippable(path, head);
   return (
-    partitioned(head) ??
+    (startsWith(head, ISO.offset, ISO.magic) ? ISO : partitioned(head)) ??
     OTHERS.find(({ offset, magic }) => startsWith(offset === 0 ? data : head, offset, magic)) ??
     (await fixedVhd(path, size))
   );

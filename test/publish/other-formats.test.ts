@@ -127,6 +127,29 @@ test('a partition table is told from the boot sector of a file system, which end
   }
 });
 
+test('an ISO image with partitions, as distributions make them, is an ISO image all the same', async () => {
+  const path = join(await newFolder(), 'iso');
+  const iso = Buffer.alloc(70_000);
+  iso.write('CD001', 0x8001);
+  const gpt = Buffer.from(iso);
+  gpt.write('EFI PART', 512);
+  const mbr = Buffer.from(iso);
+  mbr.set([0x80, 0, 0, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], 446);
+  mbr.writeUInt16LE(0xaa55, 510);
+  for (const bytes of [iso, gpt, mbr]) {
+    await writeFile(path, bytes);
+    const { name, remedy } = (await describeOther(path)) ?? {};
+    expect(name).toBe('an ISO 9660 image, as of a CD');
+    expect(remedy).toMatch(/mount it and publish the folder.*unsquashfs/);
+  }
+});
+
+test('a sparse image of Android is told, with the program that converts it', async () => {
+  const bytes = pattern(8192);
+  bytes.writeUInt32LE(0xed26ff3a, 0);
+  expect(await described(bytes)).toBe('an Android sparse image');
+});
+
 test('frames to skip are passed, as many as a program would write, and the length of one may lie', async () => {
   const frame = (data: number, length = data) => {
     const bytes = Buffer.alloc(8 + data);
