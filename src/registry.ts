@@ -249,6 +249,7 @@ export class RootfsRegistry {
     const request = {
       ...located,
       source: isPath(source) ? absolutePath('source', source) : source,
+      given: source,
       options: parsed,
     };
     return traced({ operation: 'publish', stack: name, path: source }, () => this.#publish(request));

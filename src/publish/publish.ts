@@ -13,6 +13,7 @@ import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import { isContainerImage } from './container-image.js';
 import { finishStack } from './finish-stack.js';
+import { missingSource } from './other-references.js';
 import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 import { STANDARD_INPUT, stageImage } from './source-image.js';
@@ -30,6 +31,8 @@ export interface PublishRequest {
   readonly name: StackName;
   readonly templatePath: string;
   readonly source: string;
+  /** As the caller wrote it. Default: `source`. */
+  readonly given?: string;
   /** A raw image that the caller has open: published whatever its path names by now. */
   readonly opened?: OpenedSource;
   /** Mode of the template. Default: 0o444. */
@@ -49,13 +52,16 @@ export async function publishStack(
   programs: PublishPrograms,
   request: PublishRequest,
 ): Promise<PublishedStack> {
-  const { name, source, opened, templatePath, options } = request;
+  const { name, source, given = source, opened, templatePath, options } = request;
   const task = new Task(`publishing ${source} as ${name}`, options.signal);
   try {
     // Fail at once rather than after minutes of work, and create nothing for a missing source.
     await refuseOtherSpelling(templatePath);
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
-    if (opened === undefined && isPath(source)) await stat(source);
+    if (opened === undefined && isPath(source))
+      await stat(source).catch((error: unknown) => {
+        throw missingSource(given, error);
+      });
     const isFirst = await isMissing(folder.path);
     return await folder.inWorkFolder('publish', async (workFolder, open) => {
       if (isFirst) await flush(dirname(folder.path));

@@ -1,10 +1,11 @@
 // What is not published: the catalog stays as it was, and nothing is left in staging.
 import { execFile } from 'node:child_process';
-import { mkdir, open, readFile, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readFile, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import type { PublishOptions } from '../../src/index.js';
+import { cli } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
 import { exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -185,11 +186,40 @@ describe('refused', () => {
     expect(message).toContain('sizeBytes');
   });
 
+  test.each([
+    ['docker-archive:saved.tar', 'REFERENCE_INVALID', 'skopeo copy docker-archive:saved.tar oci:DIR'],
+    ['oci-archive:/srv/saved.tar', 'REFERENCE_INVALID', 'skopeo copy oci-archive:/srv/saved.tar oci:DIR'],
+    ['dir:/srv/image', 'REFERENCE_INVALID', 'skopeo copy dir:/srv/image oci:DIR'],
+    ['docker-daemon:debian:12', 'REFERENCE_INVALID', 'publish oci:DIR'],
+    ['containers-storage:debian:12', 'REFERENCE_INVALID', 'publish oci:DIR'],
+    ['debian:12', 'ENOENT', 'publish docker://debian:12'],
+    ['docker:debian:12', 'ENOENT', 'publish docker://debian:12'],
+    ['localhost:5000/team/web:1.2-x', 'ENOENT', 'publish docker://localhost:5000/team/web:1.2-x'],
+  ])('%s, which is the name of a container image', async (source, code, advice) => {
+    const { host, refused } = await rig();
+    expect(await refused(code, {}, source)).toContain(advice);
+    expect((await cli(host, ['publish', 'new', source])).stderr).toContain(advice);
+  });
+
+  test('a path that is not there gets no advice for container images, and a file of such a name is read', async () => {
+    const { host, source, refused } = await rig();
+    for (const path of ['/srv/none/debian:12', './debian:12', 'none/image.tar'])
+      expect(await refused('ENOENT', {}, path)).not.toContain('docker://');
+    const { stdout, stderr } = await runChild(
+      `process.chdir(args.root);
+       const registry = new lib.RootfsRegistry(args.config);
+       for (const source of args.sources) await registry.publishStack('new', source, { replace: true });
+       console.log((await registry.stack('new')).name);
+       await registry.close();`,
+      { config: host.registry.config, root: host.root, sources: await named(host, source) },
+    );
+    expect([stdout, stderr]).toEqual(['new\n', '']);
+  });
+
   test('a source that is not there, or is neither file nor folder', async () => {
     const { host, refused } = await rig();
     await refused('ENOENT', {}, join(host.root, 'nothing'));
-    await execute('mkfifo', [join(host.root, 'fifo')]);
-    await refused('INVALID_ARGUMENT', {}, join(host.root, 'fifo'));
+    await refused('INVALID_ARGUMENT', {}, '/dev/null');
   });
 
   test('a source that somebody has open for writing', async () => {
@@ -338,6 +368,13 @@ test('a full disk: its code, and nothing left', async ({ skip }) => {
   expect(await free()).toBe(before);
   expect(await sha256Of(small.template('fits'))).toBe(await sha256Of(source));
 });
+
+/** Copies with names like those of container images. */
+async function named(host: Host, source: string): Promise<string[]> {
+  const names = ['debian:12', 'docker-archive:image'];
+  for (const name of names) await copyFile(source, join(host.root, name));
+  return names;
+}
 
 /** Where a part of the first group lies, in bytes. */
 async function blockOf(image: string, part: string): Promise<number> {

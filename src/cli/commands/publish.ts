@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageFormat, PublishedStack } from '../../index.js';
 import { details } from '../output.js';
@@ -51,7 +50,7 @@ Examples:
         const { registry, output, signal } = session;
         const { replace, sha256, size, format, platform, includeMounts } = flags;
         const stack = await session.during(`publishing ${name}`, (onProgress) =>
-          registry.publishStack(name, located(source), {
+          registry.publishStack(name, source, {
             ...(replace ? { replace } : {}),
             ...(sha256 === undefined ? {} : { expectedSha256: sha256 }),
             ...(size === undefined ? {} : { sizeBytes: size }),
@@ -84,11 +83,6 @@ export function stackFacts({
     Size: formatSize(sizeBytes),
     'SHA-256': sha256,
   };
-}
-
-/** A path, unless it says that it is none. */
-function located(source: string): string {
-  return source === '-' || /^(docker:\/\/|oci:)/.test(source) ? source : resolve(source);
 }
 
 export function parseDigest(text: string): string {
