@@ -1,8 +1,9 @@
 // Turns any source into a raw image in a work folder.
 
+import { createReadStream, fstatSync, type Stats } from 'node:fs';
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
-import { addAbortSignal } from 'node:stream';
+import { addAbortSignal, type Readable } from 'node:stream';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
@@ -115,7 +116,8 @@ async function stageInput(staging: Staging): Promise<ImageFormat> {
   const path = join(workFolder, 'input');
   const file = await SparseFile.create(path, sparseOptions(staging));
   const { maxBytes } = limitsOf(options.limits);
-  const input = task.signal === undefined ? process.stdin : addAbortSignal(task.signal, process.stdin);
+  const stream = standardInput();
+  const input = task.signal === undefined ? stream : addAbortSignal(task.signal, stream);
   let bytesDone = 0;
   try {
     for await (const chunk of input) {
@@ -137,6 +139,12 @@ async function stageInput(staging: Staging): Promise<ImageFormat> {
   if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, path, undefined);
   else await stageCompressed(staging, format, path, bytesDone);
   return format;
+}
+
+/** Of a block device `process.stdin` reads nothing. */
+function standardInput(): Readable {
+  const isDevice = fstatSync(0).isBlockDevice();
+  return isDevice ? createReadStream('/dev/stdin', { fd: 0, autoClose: false }) : process.stdin;
 }
 
 async function stageCompressed(
@@ -295,8 +303,20 @@ async function openSource(path: string): Promise<OpenedSource> {
     return await native().openSource(path);
   } catch (error) {
     if (!failedWith(error, 'EINVAL')) throw error;
-    throw invalid(`${path} is neither a regular file nor a folder`, path);
+    throw invalid(`${path} is ${kindOf(await stat(path), path)}`, path);
   }
+}
+
+/** Of no regular file, with the way to publish it. */
+function kindOf(stats: Stats, path: string): string {
+  // The shell's <(…) and what is piped into this process are there for it alone.
+  const isOwn = /^\/dev\/(fd\/|stdin$)|^\/proc\/(self|\d+)\/fd\//.test(path);
+  const isPipe = stats.isFIFO() || (isOwn && stats.isSocket());
+  if (!isPipe && !stats.isBlockDevice()) return 'neither a regular file nor a folder';
+  return (
+    `${isPipe ? 'a pipe' : 'a device'}, not a regular file: publish it as standard input, with the source - ` +
+    `(${isOwn ? 'COMMAND | microvm-rootfs publish NAME -' : `microvm-rootfs publish NAME - < ${path}`})`
+  );
 }
 
 function sourceChangedError(path: string, how: string): RootfsError {

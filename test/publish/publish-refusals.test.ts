@@ -1,9 +1,9 @@
 // What is not published: the catalog stays as it was, and nothing is left in staging.
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { copyFile, mkdir, open, readFile, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import type { PublishOptions } from '../../src/index.js';
 import { cli } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
@@ -11,7 +11,7 @@ import { exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { faultsOf, MiB, makeExt4Image, pattern, run } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
-import { lacks } from '../fixtures/tools.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 
 const execute = promisify(execFile);
@@ -220,6 +220,25 @@ describe('refused', () => {
     const { host, refused } = await rig();
     await refused('ENOENT', {}, join(host.root, 'nothing'));
     await refused('INVALID_ARGUMENT', {}, '/dev/null');
+  });
+
+  test('a pipe or a device by its name, but not as standard input', async ({ skip }) => {
+    const { host, source, refused } = await rig();
+    const fifo = join(host.root, 'fifo');
+    await execute('mkfifo', [fifo]);
+    expect(await refused('INVALID_ARGUMENT', {}, fifo)).toContain(`publish NAME - < ${fifo}`);
+    const shell = async (words: string, name: string, ...args: string[]) =>
+      cli(host, ['publish', name, ...args], { under: ['bash', '-c', `"$@" ${words}`, 'bash'] });
+    const { stderr } = await shell(`<(cat ${source})`, 'own');
+    expect(stderr).toMatch(/is a pipe, .*COMMAND \| microvm-rootfs publish NAME -\)/);
+    expect((await shell('/dev/stdin', 'own')).stderr).toContain('COMMAND |');
+    const missing = lacksRoot();
+    if (missing !== undefined) skip(missing);
+    const device = (await execute('losetup', ['--find', '--show', '--read-only', source])).stdout.trim();
+    onTestFinished(() => void execFileSync('losetup', ['--detach', device]));
+    expect(await refused('INVALID_ARGUMENT', {}, device)).toContain(`publish NAME - < ${device}`);
+    expect(await shell(`< ${device}`, 'device', '-')).toMatchObject({ stderr: '' });
+    expect(await sha256Of(host.template('device'))).toBe(await sha256Of(source));
   });
 
   test('a source that somebody has open for writing', async () => {
