@@ -11,25 +11,46 @@ interface Folders {
   readonly clonesDir: string;
 }
 
-/** Where no name of ours fits, the scripts offer file names. */
+/**
+ * Where no name of ours fits, the scripts offer file names. A name is data: no script lets its shell expand one, as bash
+ * does with the words of `compgen -W`.
+ */
 const SCRIPTS: Readonly<Record<Shell, string>> = {
   bash: `_microvm_rootfs() {
-  local words=("\${COMP_WORDS[@]:1:COMP_CWORD}")
-  local IFS=$'\\n'
-  COMPREPLY=($(compgen -W "$(${NAME} __complete -- "\${words[@]}" 2>/dev/null)" -- "\${COMP_WORDS[COMP_CWORD]}"))
+  local word=\${COMP_WORDS[COMP_CWORD]} words=("\${COMP_WORDS[@]:1:COMP_CWORD}") found=() name quoted
+  # The word may be quoted, so names are compared here, as they would be typed.
+  [[ $word == -* ]] || words[COMP_CWORD-1]=
+  COMPREPLY=()
+  mapfile -t found < <(${NAME} __complete -- "\${words[@]}" 2>/dev/null)
+  for name in "\${found[@]}"; do
+    case $word in
+      # After a quote, what is offered goes between quotes as it is.
+      [\\'\\"]*)
+        if [[ $name != *[!A-Za-z0-9\\ ._,:@%+=/-]* && $name == "\${word:1}"* ]]; then COMPREPLY+=("$name"); fi
+        ;;
+      *)
+        printf -v quoted %q "$name"
+        if [[ $quoted == "$word"* ]]; then COMPREPLY+=("$quoted"); fi
+        ;;
+    esac
+  done
 }
 complete -o default -F _microvm_rootfs ${NAME}
 `,
   zsh: `#compdef ${NAME}
 _microvm_rootfs() {
   local -a found
-  found=(\${(f)"$(${NAME} __complete -- "\${(@)words[2,CURRENT]}" 2>/dev/null)"})
+  # PREFIX is the word before the cursor, without a quote that is still open.
+  found=(\${(f)"$(${NAME} __complete -- "\${(@Q)words[2,CURRENT-1]}" "\${(Q)PREFIX}" 2>/dev/null)"})
   if (( \${#found} )); then compadd -a found; else _files; fi
 }
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _microvm_rootfs "$@"; else compdef _microvm_rootfs ${NAME}; fi
 `,
   fish: `function __microvm_rootfs_complete
-  set -l found (${NAME} __complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
+  set -l typed (commandline -ct)
+  # Without its quotes. A quote that is still open cannot be undone, only left out.
+  set -l word (string unescape -- "$typed"); or set word (string replace -r '^["\\']' '' -- "$typed")
+  set -l found (${NAME} __complete -- (commandline -opc)[2..] "$word" 2>/dev/null)
   if count $found >/dev/null
     printf '%s\\n' $found
   else
@@ -106,9 +127,13 @@ async function namesFor(command: Command, position: number, folders: Folders): P
 async function foldersIn(path: string): Promise<string[]> {
   try {
     const entries = await readdir(path, { withFileTypes: true });
-    return entries
-      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
-      .map(({ name }) => name);
+    return (
+      entries
+        .filter((entry) => entry.isDirectory())
+        .map(({ name }) => name)
+        // The scripts read one name a line, and the command would take `-x` for an option.
+        .filter((name) => !/^[.-]|\p{Cc}/u.test(name))
+    );
   } catch {
     return [];
   }

@@ -1,6 +1,6 @@
 // Completion as a shell asks for it.
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, symlink, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { Host } from '../fixtures/host.js';
@@ -66,7 +66,7 @@ test('zsh does, sourced or as a function on $fpath', async ({ skip }) => {
   // Only in zsh's own editor is there a compadd: this one prints what it is given.
   const complete = `
     compadd() { shift; print -l -- \${(P)1} }
-    words=(microvm-rootfs clone vm-1 deb) CURRENT=4
+    words=(microvm-rootfs clone vm-1 deb) CURRENT=4 PREFIX=deb
     echo $_comps[microvm-rootfs]; $_comps[microvm-rootfs]`;
   const sourced = `autoload -U compinit; compinit -u -D; source <(microvm-rootfs completion zsh)`;
   expect(await inShell(host, 'zsh', ['-fc', sourced + complete])).toBe('_microvm_rootfs\ndebian-12\n');
@@ -87,4 +87,67 @@ test('fish does, and offers files where nothing of ours fits', async ({ skip }) 
     complete -C 'microvm-rootfs clone vm-1 '
     complete -C 'microvm-rootfs hash mem'`;
   expect(await inShell(host, 'fish', ['-c', script])).toBe('debian-12\nmemory.snap\n');
+});
+
+/** Names of folders that a shell would run, split or unquote, if they were more than data to it. */
+const HOSTILE = ['$(touch pwned)', '`touch pwned`', "it's", 'my disk'];
+
+async function hostOfHostileNames(): Promise<Host> {
+  const host = await Host.in();
+  for (const name of [...HOSTILE, '--force', 'two\nlines'])
+    await mkdir(join(host.templateDir, name), { recursive: true });
+  return host;
+}
+
+test('names that are options, or more than a line, are not offered', async () => {
+  expect(await completed(await hostOfHostileNames(), 'rm-stack', '')).toEqual([...HOSTILE].sort());
+});
+
+test.each([
+  ['', String.raw`\$\(touch\ pwned\) \`touch\ pwned\` it\'s my\ disk`],
+  ['my', String.raw`my\ disk`],
+  [String.raw`my\ d`, String.raw`my\ disk`],
+  ["'my d", 'my disk'],
+  ['"my', 'my disk'],
+  ["'it", ''],
+  [String.raw`\$`, String.raw`\$\(touch\ pwned\)`],
+])('bash runs no name of a folder, and quotes what it offers for <%s>', async (typed, offered) => {
+  const host = await hostOfHostileNames();
+  const script = `
+    source <(microvm-rootfs completion bash)
+    COMP_WORDS=(microvm-rootfs rm-stack "$0") COMP_CWORD=2
+    _microvm_rootfs
+    echo "\${COMPREPLY[*]}"`;
+  expect(await inShell(host, 'bash', ['-c', script, typed])).toBe(`${offered}\n`);
+  expect(await readdir(host.root)).not.toContain('pwned');
+});
+
+test.for<[string, string[]]>([
+  ['', [...HOSTILE].sort()],
+  [String.raw`my\ d`, ['my disk']],
+  ["'my", ['my disk']],
+])('zsh runs no name of a folder for <%s>', async ([typed, offered], { skip }) => {
+  const missing = lacksShell('zsh');
+  if (missing) skip(missing);
+  const host = await hostOfHostileNames();
+  const script = `
+    compadd() { shift; print -rl -- \${(P)1} }
+    autoload -U compinit; compinit -u -D; source <(microvm-rootfs completion zsh)
+    words=(microvm-rootfs rm-stack "$1") CURRENT=3 PREFIX=\${1#[\\']}
+    _microvm_rootfs`;
+  expect((await inShell(host, 'zsh', ['-fc', script, 'zsh', typed])).trim().split('\n')).toEqual(offered);
+  expect(await readdir(host.root)).not.toContain('pwned');
+});
+
+test.for<[string, string[]]>([
+  ['', [...HOSTILE].sort()],
+  [String.raw`my\ d`, ['my disk']],
+  ["'my", ['my disk']],
+])('fish runs no name of a folder for <%s>', async ([typed, offered], { skip }) => {
+  const missing = lacksShell('fish');
+  if (missing) skip(missing);
+  const host = await hostOfHostileNames();
+  const script = `source (microvm-rootfs completion fish | psub); complete -C "microvm-rootfs rm-stack $argv"`;
+  expect((await inShell(host, 'fish', ['-c', script, typed])).trim().split('\n').sort()).toEqual(offered);
+  expect(await readdir(host.root)).not.toContain('pwned');
 });
