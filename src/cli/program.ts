@@ -96,7 +96,21 @@ export function buildProgram(): Command {
     addCompletion,
   ];
   for (const add of commands) add(program);
+  refuseRepeats(program);
   return program;
+}
+
+/** Of two values one would be lost in silence: a list of VMs to keep, say, or the folder that was meant. */
+function refuseRepeats(command: Command): void {
+  for (const option of command.options) {
+    if (option.variadic || option.isBoolean()) continue;
+    let given = false;
+    command.on(`option:${option.name()}`, () => {
+      if (given) command.error(`error: option '${option.flags}' is given twice`);
+      given = true;
+    });
+  }
+  command.commands.forEach(refuseRepeats);
 }
 
 function version(): string {

@@ -185,6 +185,23 @@ test('gc tells what it would release, and with --yes releases it', async () => {
   expect(await host.slotNames()).toEqual(['vm-3']);
 });
 
+test('gc keeps the VMs of every list that it is given', async () => {
+  const host = await hostWithTemplate();
+  for (const vm of ['vm-1', 'vm-2', 'vm-3', 'vm-4', 'vm-5'])
+    await cliJson(host, ['clone', vm, 'debian', '--writable']);
+  for (const vm of ['vm-1', 'vm-2', 'vm-9']) await writeFile(join(host.root, vm), `${vm}\n`);
+  const lists = ['--keep', 'vm-3', '--keep-file', 'vm-1', '--keep-file', 'vm-2', '--keep', 'vm-4'];
+  // Each must name somebody here, not just one of them.
+  const stale = ['gc', '--yes', ...lists, '--keep-file', 'vm-9'];
+  expect(await cliError(host, stale, { cwd: host.root })).toBe('INVALID_ARGUMENT 2');
+  const twice = ['gc', '--yes', ...lists, '--keep-file', '-', '-', '/dev/stdin'];
+  expect(await cliError(host, twice, { cwd: host.root, input: 'vm-5\n' })).toBe('INVALID_ARGUMENT 2');
+  expect(await cliJson(host, ['gc', '--yes', ...lists], { cwd: host.root })).toMatchObject({
+    released: ['vm-5'],
+  });
+  expect((await host.slotNames()).sort()).toEqual(['vm-1', 'vm-2', 'vm-3', 'vm-4']);
+});
+
 test('gc does nothing unless it is told what to keep', async () => {
   const host = await hostWithTemplate();
   await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);

@@ -1,8 +1,9 @@
 // Wrong use, help, and what the shell sees of each kind of failure.
 import { spawnSync } from 'node:child_process';
+import type { EventEmitter } from 'node:events';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Command } from 'commander';
+import type { Command, Option } from 'commander';
 import { expect, test } from 'vitest';
 import { buildProgram } from '../../src/cli/program.js';
 import { exitOf } from '../fixtures/child.js';
@@ -25,6 +26,11 @@ test.each([
     ['clone', 'a', 'b', '--writable', '--read-only'],
     /cannot be used with/,
   ],
+  [
+    'an option given twice',
+    ['clone', 'a', 'b', '--size', '1G', '--size', '2G'],
+    /'--size <size>' is given twice/,
+  ],
   ['a missing option', ['store', 'create', '/x'], /required option '--size <size>' not specified/],
 ])('%s is wrong use, in one line and without a stack', async (_what, args, words) => {
   const { code, stdout, stderr } = await cli(undefined, args);
@@ -37,6 +43,31 @@ test.each([
   expect(stderr).not.toMatch(/^ +at /m);
   expect(await cliError(undefined, args)).toBe('USAGE 2');
 });
+
+test('every option that has one value is refused when it is given twice, and every flag is not', () => {
+  const given = (command: Command): [Command, Option][] => [
+    ...command.options.map((option): [Command, Option] => [command, option]),
+    ...command.commands.flatMap(given),
+  ];
+  const program = buildProgram();
+  for (const [command, option] of given(program)) {
+    const twice = () => {
+      for (let i = 0; i < 2; i++)
+        (command as unknown as EventEmitter).emit(`option:${option.name()}`, VALUES[option.name()] ?? '1');
+    };
+    if (option.name() === 'version') continue;
+    if (option.variadic || option.isBoolean()) twice();
+    else expect(twice, `${command.name()} ${option.flags}`).toThrow(/given twice/);
+  }
+});
+
+const VALUES: Readonly<Record<string, string>> = {
+  fs: 'xfs',
+  format: 'raw',
+  mode: '0640',
+  owner: '1:1',
+  sha256: 'a'.repeat(64),
+};
 
 test('a folder that is made, or is not there, is told: it may be misspelt', async () => {
   const host = await Host.in(filesystemNamed('XFS').path);

@@ -8,7 +8,7 @@ import { readable } from './ls.js';
 
 interface GcFlags {
   readonly keep?: string[];
-  readonly keepFile?: string;
+  readonly keepFile?: string[];
   readonly keepNone?: boolean;
   readonly allowNoMatch?: boolean;
   readonly yes?: boolean;
@@ -19,7 +19,7 @@ export function addGc(program: Command): void {
     .command('gc')
     .description('Release every clone whose VM is not on the list. Without --yes it only says which.')
     .option('--keep <vm...>', 'VMs that keep their clones')
-    .option('--keep-file <file>', 'a list of them, one id a line; - is standard input')
+    .option('--keep-file <file...>', 'lists of them, one id a line; - is standard input')
     .option('--keep-none', 'release all')
     .option('--allow-no-match', 'go on if no VM on the list has a clone')
     .option('--yes', 'really release them')
@@ -68,8 +68,9 @@ async function idsToKeep(session: Session, flags: GcFlags): Promise<string[]> {
   const lists: List[] = [];
   if (keep !== undefined)
     lists.push({ name: '--keep', ids: keep.map((id) => ({ id, where: 'an id of --keep' })) });
-  if (keepFile !== undefined)
-    lists.push({ name: nameOfInput(keepFile), ids: await readIdList(keepFile, session.signal) });
+  // Standard input can be read only once.
+  for (const file of new Set(keepFile))
+    lists.push({ name: nameOfInput(file), ids: await readIdList(file, session.signal) });
   return matched(session, lists, flags.allowNoMatch === true);
 }
 
