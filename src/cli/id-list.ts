@@ -1,5 +1,6 @@
 // Reads lists of VM ids. What a person sees on a line counts. A line that could mean another VM is refused.
 import { RootfsError } from '../index.js';
+import { Breather } from './breather.js';
 import { nameOfInput, readText } from './text-input.js';
 
 /** An id of a list, and where it stands, for messages. */
@@ -9,7 +10,7 @@ export interface ListedId {
 }
 
 // Everything that editors show as a line break.
-const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/;
+const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/g;
 
 // What an id does not go on with: "vm-1", vm-1 # comment, microvm@vm-1.service and /srv/vm-1/disk hold the id vm-1, and
 // vm-10 and web-vm-1 do not.
@@ -18,33 +19,65 @@ const BESIDE_IDS = /[^\p{L}\p{N}\p{M}_-]/u;
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
 export async function readIdList(path: string, signal?: AbortSignal): Promise<ListedId[]> {
   const name = nameOfInput(path);
-  return (await readText(path, signal))
-    .split(LINE_END)
-    .map((line, i) => ({ id: visible(line), where: `line ${i + 1} of ${name}` }))
-    .filter(({ id }) => id !== '')
-    .map(requireNoControls);
+  const found: ListedId[] = [];
+  const breather = new Breather();
+  let number = 0;
+  for (const line of linesOf(await readText(path, signal))) {
+    if (breather.due) await breather.breath();
+    number++;
+    const id = visible(line);
+    if (id !== '') found.push(requireNoControls({ id, where: `line ${number} of ${name}` }));
+  }
+  return found;
+}
+
+function* linesOf(text: string): Generator<string> {
+  let start = 0;
+  for (const { index, 0: end } of text.matchAll(LINE_END)) {
+    yield text.slice(start, index);
+    start = index + end.length;
+  }
+  yield text.slice(start);
 }
 
 /**
  * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
- * and characters that nobody sees do not count. Throws `INVALID_ARGUMENT` for a listed id that names no VM but contains
- * the name of one that is not on the list, or differs from it only in case or in `_` for `-`: `"vm-1",`, `VM-1`,
- * `vm-1 # the first`, `vm-1.service`.
+ * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
+ * contains the name of one that is not on the list, or differs from it only in case or in `_` for `-`: `"vm-1",`,
+ * `VM-1`, `vm-1 # the first`, `vm-1.service`.
  */
-export function namedIn(list: readonly ListedId[], existing: Iterable<string>): Set<string> {
-  const rawIds = [...existing];
+export async function namedIn(
+  list: readonly ListedId[],
+  existing: ReadonlySet<string> | readonly string[],
+): Promise<Set<string>> {
+  const breather = new Breather();
   const byLooks = new Map<string, string[]>();
-  for (const rawId of rawIds) byLooks.set(visible(rawId), [...(byLooks.get(visible(rawId)) ?? []), rawId]);
+  for (const rawId of existing) {
+    if (breather.due) await breather.breath();
+    const looks = visible(rawId);
+    const alike = byLooks.get(looks);
+    if (alike === undefined) byLooks.set(looks, [rawId]);
+    else alike.push(rawId);
+  }
   const named = new Set<string>();
   const unmatched: ListedId[] = [];
   for (const listed of list) {
+    if (breather.due) await breather.breath();
     const found = byLooks.get(visible(listed.id));
     if (found === undefined) unmatched.push(listed);
     else for (const rawId of found) named.add(rawId);
   }
-  const meant = new Map(rawIds.filter((rawId) => !named.has(rawId)).map((rawId) => [folded(rawId), rawId]));
+  const meant = new Map<string, string>();
+  let longest = 0;
+  for (const rawId of unmatched.length === 0 ? [] : existing) {
+    if (breather.due) await breather.breath();
+    if (named.has(rawId)) continue;
+    const text = folded(rawId);
+    meant.set(text, rawId);
+    longest = Math.max(longest, text.length);
+  }
   for (const { id, where } of unmatched) {
-    const within = idWithin(folded(id), meant);
+    const within = await idWithin(folded(id), meant, longest, breather);
     if (within === undefined) continue;
     throw new RootfsError(
       'INVALID_ARGUMENT',
@@ -55,13 +88,26 @@ export function namedIn(list: readonly ListedId[], existing: Iterable<string>): 
   return named;
 }
 
-/** The VM whose id stands within the text. An id may itself hold a slash or a dot. */
-function idWithin(text: string, meant: ReadonlyMap<string, string>): string | undefined {
-  const longest = Math.max(0, ...[...meant.keys()].map(({ length }) => length));
-  const edges = new Set([0, text.length]);
-  for (let i = 0; i < text.length; i++) if (BESIDE_IDS.test(text[i] as string)) edges.add(i).add(i + 1);
-  const places = [...edges].sort((a, b) => a - b);
+/** The VM whose id, of `longest` letters at most, stands within the text. An id may itself hold a slash or a dot. */
+async function idWithin(
+  text: string,
+  meant: ReadonlyMap<string, string>,
+  longest: number,
+  breather: Breather,
+): Promise<string | undefined> {
+  const places = [0];
+  const add = (place: number) => {
+    if (places.at(-1) !== place) places.push(place);
+  };
+  for (let i = 0; i < text.length; i++) {
+    if (breather.due) await breather.breath();
+    if (!BESIDE_IDS.test(text[i] as string)) continue;
+    add(i);
+    add(i + 1);
+  }
+  add(text.length);
   for (const [i, start] of places.entries()) {
+    if (breather.due) await breather.breath();
     for (let k = i + 1; k < places.length && (places[k] as number) - start <= longest; k++) {
       const found = meant.get(text.slice(start, places[k]));
       if (found !== undefined) return found;

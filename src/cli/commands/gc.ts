@@ -90,7 +90,7 @@ async function matched(
   signal.throwIfAborted();
   const existing = slots.map(({ rawId }) => rawId);
   const all = lists.flatMap(({ ids }) => ids);
-  const named = namedIn(all, existing);
+  const named = await namedIn(all, existing);
   for (const { name, ids } of lists) {
     if (ids.length === 0) {
       throw new RootfsError(
@@ -98,7 +98,7 @@ async function matched(
         `${name} holds no id, so nothing is released. To release every clone, use --keep-none`,
       );
     }
-    if (allowNoMatch || existing.length === 0 || namedIn(ids, named).size > 0) continue;
+    if (allowNoMatch || existing.length === 0 || (await namedIn(ids, named)).size > 0) continue;
     throw new RootfsError(
       'INVALID_ARGUMENT',
       `no VM of ${name} has a clone in ${registry.config.clonesDir}, so nothing is released. ` +
