@@ -294,13 +294,20 @@ test('hash prints what sha256sum does, odd names too', async () => {
   });
 });
 
-test('hash prints those before the one that fails', async () => {
+test('hash prints those before and behind the ones that fail', async () => {
   const host = await Host.in();
   await writeFile(join(host.root, 'abc'), 'abc');
-  const { code, stdout, stderr } = await cli(host, ['hash', 'abc', 'none'], { cwd: host.root });
-  expect(stdout).toMatch(/^ba7816.* abc\n$/);
+  const { code, stdout, stderr } = await cli(host, ['hash', 'abc', 'none', './abc'], { cwd: host.root });
+  expect(stdout).toMatch(/^ba7816.* abc\nba7816.* .\/abc\n$/);
   expect(stderr).toMatch(/^microvm-rootfs: ENOENT: hashing none: .*\n$/);
   expect(code).toBe(3);
+  const several = await cli(host, ['hash', 'none', '.', 'abc', '--json'], { cwd: host.root });
+  expect(JSON.parse(several.stdout).files).toMatchObject([{ path: 'abc' }]);
+  expect(JSON.parse(several.stderr).error).toMatchObject({
+    code: 'ENOENT',
+    message: expect.stringMatching(/^2 failures, of none, \.; of none: hashing none: /),
+  });
+  expect(several.code).toBe(3);
 });
 
 test('bench measures in the clones folder and leaves nothing there', async () => {

@@ -1,12 +1,13 @@
 // The whole life of an image by the command line: published, cloned, listed, forked, kept, accounted for, removed.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
+import { lacksRoot } from '../fixtures/tools.js';
 import { cli, cliError, cliJson } from './run-cli.js';
 
 /** With and without reflink; the library's own tests go through all file systems. */
@@ -126,6 +127,71 @@ test('snapshots lie where they are told to', async () => {
   const env = { MICROVM_ROOTFS_SNAPSHOTS_DIR: elsewhere };
   expect((await cli(host, ['verify', 'a'], { env })).stdout).toBe('a: all as it was.\n');
   expect(await cliJson(host, ['snapshots'])).toEqual({ snapshots: [] });
+});
+
+/** A user that may read all but what belongs to root and is closed. */
+const NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'];
+
+test('what cannot be read hides no other snapshot, and what was verified is told', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await host.addExt4Template('debian', 16 * MiB);
+  await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);
+  const state = join(host.root, 'state');
+  await writeFile(state, 'paused');
+  const folders = join(host.clonesDir, '.microvm-rootfs', 'snapshots');
+  for (const name of ['s1', 's2', 's3']) await cliJson(host, ['snapshot', 'vm-1', name, state]);
+  execFileSync('truncate', ['-s1', join(folders, 's2', 'state')]);
+  const verified = await cli(host, ['verify', 'none', 's1', 's2', 's3', '--json']);
+  expect(JSON.parse(verified.stdout).snapshots).toMatchObject([{ name: 's1' }, { name: 's3' }]);
+  expect(JSON.parse(verified.stderr).error).toMatchObject({
+    code: 'SNAPSHOT_CORRUPT',
+    message: expect.stringMatching(/^2 failures, of none, s2; of s2: /),
+  });
+  expect(verified.code).toBe(1);
+  execFileSync('chown', ['-R', '65534', host.clonesDir, host.templateDir]);
+  execFileSync('chown', ['root', join(folders, 's1', 'SHA256SUMS')]);
+  await chmod(join(folders, 's1', 'SHA256SUMS'), 0);
+  const listed = await cli(host, ['snapshots', '--json'], { under: NOBODY });
+  expect(JSON.parse(listed.stdout).snapshots).toMatchObject([{ name: 's2' }, { name: 's3' }]);
+  expect([listed.code, JSON.parse(listed.stderr).error.code]).toEqual([5, 'EACCES']);
+});
+
+test('a kind of ready slots that cannot be read hides no other', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await host.addExt4Template('debian', 16 * MiB);
+  await cliJson(host, ['prewarm', 'debian', '--count', '2']);
+  const pool = join(host.clonesDir, '.microvm-rootfs', 'pool');
+  const [hidden = ''] = (await readdir(pool)).filter((name) => name.endsWith('.json'));
+  await host.addExt4Template('alpine', 8 * MiB);
+  await cliJson(host, ['prewarm', 'alpine', '--count', '1']);
+  execFileSync('chown', ['-R', '65534', host.clonesDir, host.templateDir]);
+  execFileSync('chown', ['root', join(pool, hidden)]);
+  await chmod(join(pool, hidden), 0);
+  const listed = await cli(host, ['pool', '--json'], { under: NOBODY });
+  expect(JSON.parse(listed.stdout).readySlots).toMatchObject([{ stack: 'alpine', count: 1 }]);
+  expect([listed.code, JSON.parse(listed.stderr).error.code]).toEqual([5, 'EACCES']);
+});
+
+test('gc releases nothing by a list while some clone cannot be read', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await Host.in();
+  await chmod(host.root, 0o755);
+  await host.addExt4Template('debian', 16 * MiB);
+  for (const vm of ['vm-1', 'vm-2', 'vm-3']) await cliJson(host, ['clone', vm, 'debian', '--writable']);
+  execFileSync('chown', ['-R', '65534', host.clonesDir, host.templateDir]);
+  const closed = join(host.clonesDir, 'vm-2');
+  execFileSync('chown', ['root', closed]);
+  await chmod(closed, 0);
+  const under = { under: NOBODY };
+  expect(await cliError(host, ['gc', '--keep', 'vm-1', '--yes'], under)).toBe('EACCES 5');
+  expect((await host.slotNames()).sort()).toEqual(['vm-1', 'vm-2', 'vm-3']);
+  // Without a list there is nothing to compare.
+  const all = await cli(host, ['gc', '--keep-none', '--yes', '--json'], under);
+  expect([all.code, JSON.parse(all.stdout).released.sort()]).toEqual([5, ['vm-1', 'vm-3']]);
 });
 
 test('pool lists what lies ready, by kind', async () => {

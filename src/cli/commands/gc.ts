@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 import { type GcReport, RootfsError } from '../../index.js';
 import { type ListedId, namedIn, readIdList } from '../id-list.js';
+import { listed } from '../listed.js';
 import { count, table } from '../output.js';
 import { inSession, reported, type Session } from '../session.js';
 import { nameOfInput } from '../text-input.js';
-import { readable } from './ls.js';
 
 interface GcFlags {
   readonly keep?: string[];
@@ -85,10 +85,10 @@ async function matched(
   lists: readonly List[],
   allowNoMatch: boolean,
 ): Promise<string[]> {
-  // What cannot be read stays, and the collection tells of it.
-  const { slots } = await readable(registry.slots({ signal }));
-  signal.throwIfAborted();
-  const existing = slots.map(({ rawId }) => rawId);
+  const { found, failure } = await listed(registry.slots({ signal }));
+  if (signal.aborted) throw failure ?? signal.reason;
+  if (failure !== undefined) throw incomplete(failure);
+  const existing = found.map(({ rawId }) => rawId);
   const all = lists.flatMap(({ ids }) => ids);
   const named = await namedIn(all, existing);
   for (const { name, ids } of lists) {
@@ -107,6 +107,14 @@ async function matched(
   }
   // A VM on the list may get its clone while this runs.
   return [...named, ...all.map(({ id }) => id)];
+}
+
+/** A VM that is listed in another spelling, and could not be compared now, might be read by the collection. */
+function incomplete(failure: unknown): unknown {
+  if (!(failure instanceof RootfsError)) return failure;
+  const { code, message, errno, syscall, path } = failure;
+  const why = `not all clones can be compared with the list, so nothing is released: ${message}`;
+  return new RootfsError(code, why, { errno, syscall, path, cause: failure });
 }
 
 function text({ released, inUse, unknown }: GcReport, dryRun: boolean): string {

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { hashFile } from '../../index.js';
+import { Attempts } from '../attempts.js';
 import { inSession } from '../session.js';
 
 interface Hashed {
@@ -27,19 +28,22 @@ Examples:
       inSession(command, async (session) => {
         const { output, signal } = session;
         const files: Hashed[] = [];
+        const attempts = new Attempts(signal);
         try {
-          for (const path of paths) {
-            const sha256 = await session.during(`hashing ${path}`, (onProgress) =>
-              hashFile(path, { signal, onProgress }),
-            );
-            const file = { path, sha256, sizeBytes: (await stat(path)).size };
-            files.push(file);
-            output.line(() => line(file));
-          }
+          for (const path of paths)
+            await attempts.attempt(path, async () => {
+              const sha256 = await session.during(`hashing ${path}`, (onProgress) =>
+                hashFile(path, { signal, onProgress }),
+              );
+              const file = { path, sha256, sizeBytes: (await stat(path)).size };
+              files.push(file);
+              output.line(() => line(file));
+            });
         } finally {
-          // What was hashed is told, too, if a later file cannot be.
+          // What was hashed is told, too, if some file cannot be.
           if (files.length > 0) output.print({ files }, () => '');
         }
+        attempts.throwIfAny();
       }),
     );
 }

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import type { SlotInfo } from '../../index.js';
+import { listed } from '../listed.js';
 import { table } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
@@ -22,8 +22,8 @@ Examples:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const { slots, failure } = await session.during('looking at clones', () =>
-          readable(registry.slots({ signal })),
+        const { found: slots, failure } = await session.during('looking at clones', () =>
+          listed(registry.slots({ signal })),
         );
         if (failure !== undefined && (signal.aborted || slots.length === 0)) throw failure;
         slots.sort((a, b) => (a.vmId < b.vmId ? -1 : 1));
@@ -46,17 +46,4 @@ Examples:
         if (failure !== undefined) throw failure;
       }),
     );
-}
-
-/** What cannot be read is thrown behind all others, which are printed. */
-export async function readable(
-  slots: AsyncIterable<SlotInfo>,
-): Promise<{ slots: SlotInfo[]; failure?: unknown }> {
-  const found: SlotInfo[] = [];
-  try {
-    for await (const slot of slots) found.push(slot);
-    return { slots: found };
-  } catch (failure) {
-    return { slots: found, failure };
-  }
 }

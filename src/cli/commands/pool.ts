@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { table } from '../output.js';
-import { inSession } from '../session.js';
+import { inSession, reported } from '../session.js';
 import { formatSize } from '../sizes.js';
 
 export function addPool(program: Command): void {
@@ -18,7 +18,8 @@ Example:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output } = session;
-        const readySlots = await registry.readySlots();
+        const { report: readySlots, throwIfFailed } = await reported(registry.readySlots());
+        if (readySlots.length === 0) throwIfFailed();
         output.print({ readySlots }, () =>
           table(
             readySlots,
@@ -36,6 +37,7 @@ Example:
           ),
         );
         session.tellIfMissing(registry.config.clonesDir);
+        throwIfFailed();
       }),
     );
 }

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { Snapshot } from '../../index.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
+import { listed } from '../listed.js';
 import { details, table } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
@@ -49,8 +50,8 @@ export function addSnapshots(program: Command): void {
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output } = session;
-        const snapshots: Snapshot[] = [];
-        for await (const snapshot of registry.snapshots()) snapshots.push(snapshot);
+        const { found: snapshots, failure } = await listed(registry.snapshots());
+        if (failure !== undefined && snapshots.length === 0) throw failure;
         snapshots.sort((a, b) => (a.name < b.name ? -1 : 1));
         output.print({ snapshots }, () =>
           table(
@@ -66,6 +67,7 @@ export function addSnapshots(program: Command): void {
           ),
         );
         session.tellIfMissing(session.config.snapshotsDir ?? session.config.clonesDir);
+        if (failure !== undefined) throw failure;
       }),
     );
 }

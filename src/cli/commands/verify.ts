@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { RootfsError, type Snapshot, type VerifyReport } from '../../index.js';
+import { Attempts } from '../attempts.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
 import { Told } from '../report-error.js';
@@ -24,7 +25,8 @@ export function addVerify(program: Command): void {
 Exit status 1 if something differs.
 
 JSON: { "templates", "sealedImages", "clones", "differences": [{ "kind", "path", "expected", "found" }] };
-of snapshots { "snapshots": [as "snapshots" has them] }, or the error SNAPSHOT_CORRUPT
+of snapshots { "snapshots": [as "snapshots" has them] }: those that are as they were. Of one that is
+not there is the error SNAPSHOT_CORRUPT, when all have been read
 
 Examples:
   microvm-rootfs verify
@@ -56,15 +58,20 @@ Examples:
 async function verifySnapshots(session: Session, names: string[]): Promise<void> {
   const { registry, output, signal } = session;
   const snapshots: Snapshot[] = [];
-  for (const name of names) {
-    snapshots.push(
-      await session.during(`verifying ${name}`, (onProgress) =>
-        registry.verifySnapshot(name, { signal, onProgress }),
-      ),
-    );
-    output.line(() => `${name}: all as it was.`);
+  const attempts = new Attempts(signal);
+  try {
+    for (const name of names)
+      await attempts.attempt(name, async () => {
+        const snapshot = await session.during(`verifying ${name}`, (onProgress) =>
+          registry.verifySnapshot(name, { signal, onProgress }),
+        );
+        snapshots.push(snapshot);
+        output.line(() => `${name}: all as it was.`);
+      });
+  } finally {
+    if (snapshots.length > 0) output.print({ snapshots }, () => '');
   }
-  output.print({ snapshots }, () => '');
+  attempts.throwIfAny('SNAPSHOT_CORRUPT');
 }
 
 function text({ templates, sealedImages, clones, differences }: VerifyReport): string {

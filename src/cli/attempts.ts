@@ -1,0 +1,35 @@
+// The same work for several things that were named: one that fails keeps none of the others from it.
+import { RootfsError } from '../index.js';
+
+export class Attempts {
+  readonly #signal: AbortSignal;
+  readonly #failures: { readonly name: string; readonly error: Error; readonly code: string }[] = [];
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  /** Keeps what the work fails with for {@link throwIfAny}. An abort, or a bug, ends all of it. */
+  async attempt(name: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (this.#signal.aborted || code === undefined) throw error;
+      this.#failures.push({ name, error: error as Error, code });
+    }
+  }
+
+  /** Throws a single failure as it is. Of several it names all, with the code of one of `gravest`, else of the first. */
+  throwIfAny(gravest?: string): void {
+    const first = this.#failures.find(({ code }) => code === gravest) ?? this.#failures[0];
+    if (first === undefined) return;
+    if (this.#failures.length === 1) throw first.error;
+    const names = this.#failures.map(({ name }) => name).join(', ');
+    throw new RootfsError(
+      first.code,
+      `${this.#failures.length} failures, of ${names}; of ${first.name}: ${first.error.message}`,
+      { cause: new AggregateError(this.#failures.map(({ error }) => error)) },
+    );
+  }
+}
