@@ -5,14 +5,16 @@ const POWERS = ['', 'K', 'M', 'G', 'T', 'P'];
 
 /** For an argument of a command: refused words are a usage error. */
 export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*(?:([KMGTP])(iB|B)?|B)?$/i.exec(text.trim());
+  const match = /^(\d+)(?:\.(\d+))?\s*(?:([KMGTP])(iB|B)?|B)?$/i.exec(text.trim());
   if (match === null) throw new InvalidArgumentError('A size is a number with a unit: 8G, 512MiB, 4096.');
-  const [, number, unit = '', suffix = ''] = match;
+  const [, whole = '', fraction = '', unit = '', suffix = ''] = match;
   const base = suffix.toUpperCase() === 'B' ? 1000 : 1024;
-  const bytes = Number(number) * base ** POWERS.indexOf(unit.toUpperCase());
-  if (!Number.isSafeInteger(bytes))
+  // Exactly: in floating point 1.001 * 1000 is no whole number.
+  const parts = BigInt(whole + fraction) * BigInt(base) ** BigInt(POWERS.indexOf(unit.toUpperCase()));
+  const perByte = 10n ** BigInt(fraction.length);
+  if (parts % perByte !== 0n || parts / perByte > Number.MAX_SAFE_INTEGER)
     throw new InvalidArgumentError('That is no whole number of bytes below 2^53.');
-  return bytes;
+  return Number(parts / perByte);
 }
 
 /** `8 GiB`, `7.5 GiB`, `4 KiB`, `12 B`: for people; JSON has bytes. */
