@@ -60,7 +60,13 @@ export function buildProgram(): Command {
     .addHelpText('after', AFTER_HELP)
     .configureHelp({ showGlobalOptions: true })
     // Errors are thrown, and printed in one place.
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({
+      outputError: () => {},
+      // Help that nobody asked for. With --json all lines on stderr are JSON.
+      writeErr: (text) => {
+        if (!program.opts().json) process.stderr.write(text);
+      },
+    })
     .exitOverride();
   const commands = [
     addDoctor,

@@ -26,9 +26,9 @@ export function reportError(error: unknown, style: ReportStyle, command: string)
   if (error instanceof Told) return error.exitCode;
   // Help and the version were asked for and printed.
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
-  // Without a command, help is printed on stderr.
-  if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage;
   const { json, verbose } = style;
+  // Without a command, help is printed on stderr.
+  if (error instanceof CommanderError && error.code === 'commander.help' && !json) return EXIT.usage;
   const text = json
     ? JSON.stringify({ error: document(error, verbose) })
     : lines(error, verbose, command).join('\n');
@@ -67,6 +67,8 @@ function messageOf(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   if (isSystemError(error) && message === error.syscall)
     return [error.syscall, error.path, error.dest].filter((part) => part).join(' ');
+  if (error instanceof CommanderError && error.code === 'commander.help')
+    return 'a command is missing: see --help';
   if (error instanceof CommanderError) return message.replace(/^error: /, '');
   // Node's own errors begin with the code.
   const code = `${codeOf(error)}: `;

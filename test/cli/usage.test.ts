@@ -98,6 +98,8 @@ test('without a command there is help on stderr', async () => {
   const { code, stdout, stderr } = await cli(undefined, []);
   expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
   expect(stderr).toMatch(/^Usage: microvm-rootfs/);
+  for (const words of [[], ['store'], ['help', 'colne']])
+    expect(await cliError(undefined, words)).toBe('USAGE 2');
 });
 
 test('every command has help with an example and the options that all share', {
