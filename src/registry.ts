@@ -245,7 +245,9 @@ export class RootfsRegistry {
     const located = this.#catalog.located(name);
     const { isPath } = await import('./publish/publish.js');
     const { parsePublishOptions } = await import('./publish/publish-options.js');
+    const { requireNoUserInfo } = await import('./publish/container-image.js');
     const parsed = parsePublishOptions(`publishing ${located.name}`, options);
+    requireNoUserInfo(source);
     const request = {
       ...located,
       source: isPath(source) ? absolutePath('source', source) : source,

@@ -2,14 +2,16 @@
 // applies its layers.
 
 import { mkdir, stat, symlink, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
+import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
+import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 import { prepareLayers } from './container-layers.js';
 import { countLayers } from './count-layers.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
@@ -36,6 +38,14 @@ export interface UnpackedImage {
 /** Matches `docker://…`, `oci:DIR` and `oci:DIR:TAG`. To pass a file whose name looks like that, write `./oci:…`. */
 export function isContainerImage(source: string): boolean {
   return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);
+}
+
+/** Throws `REFERENCE_INVALID`. Before the source is told to anybody, or to skopeo, whose words repeat it. */
+export function requireNoUserInfo(source: unknown): void {
+  if (typeof source !== 'string' || !source.startsWith('docker://')) return;
+  const hidden = userInfoHidden(source);
+  if (hidden !== undefined)
+    throw new RootfsError('REFERENCE_INVALID', `invalid source ${hidden}: ${NO_USER_INFO}`);
 }
 
 export interface ContainerRequest {
@@ -134,7 +144,7 @@ async function fetchImage(
 async function sourceForSkopeo(source: string, workFolder: string): Promise<string> {
   if (!source.startsWith('oci:')) return source;
   const { path, tag } = await partsOfLayout(source);
-  await symlink(resolve(path), join(workFolder, LINK));
+  await symlink(absolutePath('source', path), join(workFolder, LINK));
   return `oci:${LINK}${tag}`;
 }
 

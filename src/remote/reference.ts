@@ -2,6 +2,7 @@
 import { show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { isRegistryHost } from '../system/registry-settings.js';
+import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 
 export interface Reference {
   readonly host: string;
@@ -23,6 +24,8 @@ export function isDigest(value: unknown): value is string {
 /** Throws `REFERENCE_INVALID`. */
 export function parseReference(text: unknown): Reference {
   if (typeof text !== 'string') throw invalid(text, 'it must be a string');
+  const hidden = userInfoHidden(text);
+  if (hidden !== undefined) throw invalid(hidden, NO_USER_INFO);
   const [named = '', digest, ...more] = text.split('@');
   if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
     throw invalid(text, 'a digest is sha256: and 64 lower-case hex digits');

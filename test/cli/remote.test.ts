@@ -3,11 +3,37 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { hostFor, hostWithSnapshot, publishFiles } from '../fixtures/fleet.js';
+import { Host } from '../fixtures/host.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
 import { lacks } from '../fixtures/tools.js';
 import { cli, cliError, cliJson } from './run-cli.js';
 
 const missing = lacks('docker-registry', 'zstd', 'mke2fs');
+
+test('a password in a reference is not shown', async () => {
+  const host = await Host.in();
+  await host.addTemplate('web', 'x');
+  const reference = 'user:S3CRET@registry.invalid/x:1';
+  for (const words of [
+    ['remote', `https://${reference}`],
+    ['push', 'web', reference],
+    ['push', 'web', 'registry.invalid/x:1', '--base', reference],
+    ['push-snapshot', 'web', reference],
+    ['pull', reference],
+    ['pull-snapshot', reference],
+    ['publish', 'w', `docker://${reference}`],
+    ['publish', 'w', `docker://${reference}@sha256:${'a'.repeat(64)}`],
+  ]) {
+    const { code, stdout, stderr } = await cli(host, [...words, '--json', '--verbose']);
+    expect([words[0], code, stdout, JSON.parse(stderr).error.code]).toEqual([
+      words[0],
+      2,
+      '',
+      'REFERENCE_INVALID',
+    ]);
+    expect(stderr).not.toContain('S3CRET');
+  }
+});
 
 describe.skipIf(missing !== undefined)(
   `the command${missing === undefined ? '' : ` (${missing})`}`,

@@ -131,3 +131,15 @@ test('what is no string is shown as what it is, and a long one is cut', () => {
     false,
   ]);
 });
+
+test.each([
+  'https://user:S3CRET@registry.example/app:1',
+  'user:S3CRET@registry.example/app:1',
+  'user:S3/CRET@registry.example/app',
+  `user:S3CRET@registry.example/app@${DIGEST}`,
+  'user:S3CRET@sha256:x@registry.example/app',
+])('a password is refused, and not shown: %s', (text) => {
+  const error = thrown(() => parseReference(text), 'REFERENCE_INVALID');
+  expect(error.message).not.toContain('S3');
+  expect(error.message).toContain('@registry.example/app');
+});
