@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
 import { readBytes, readFully } from '../image/read-bytes.js';
+import { absolutePath } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
@@ -40,7 +41,7 @@ export async function convertQcow2(
   await requirePublishable(path, source, maxBytes);
   await requireWhole(task, path, source);
   // qemu-img could read a path without a leading slash as a protocol: `nbd:…`.
-  const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', resolve(path), resolve(dest)];
+  const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', absolutePath('source', path), resolve(dest)];
   const exit = await runInstalled(QEMU_IMG, args, task.signal);
   if (exit.status !== 0) throw programFailed('IMAGE_INVALID', QEMU_IMG.name, source, exit);
 }

@@ -2,7 +2,7 @@
 
 import { createReadStream, fstatSync, type Stats } from 'node:fs';
 import { realpath, rename, rm, stat } from 'node:fs/promises';
-import { join, resolve, sep } from 'node:path';
+import { join, sep } from 'node:path';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
@@ -10,6 +10,7 @@ import type { ImageConfig } from '../catalog/image-config.js';
 import { unchanged } from '../catalog/template.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { copyImage } from '../image/staged-copy.js';
+import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -286,7 +287,7 @@ async function unchangedSource<T>(path: string, work: (opened: OpenedSource) => 
       opened,
       async () => {
         const result = await work(opened);
-        const [now] = await native().identities([resolve(path)]);
+        const [now] = await native().identities([absolutePath('source', path)]);
         if (now === undefined || !sameState(now, opened.info.identity))
           throw sourceChangedError(path, 'was replaced while it was read');
         return result;

@@ -1,6 +1,6 @@
 // What each command does, and the documents that it prints: their keys are a promise (docs/cli.md).
 import { spawn } from 'node:child_process';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/exit-codes.js';
@@ -142,6 +142,40 @@ test('grow --image grows any image in place', async () => {
   });
   expect(grown).toEqual({ path, sizeBytes: 8 * MiB });
   expect((await dumpSuperblock(path)).blockCount).toBe((8 * MiB) / 1024);
+});
+
+test('.. behind a symbolic link leads where the kernel says', async () => {
+  const host = await hostWithTemplate();
+  const { root } = host;
+  for (const folder of ['A', 'B/sub']) await mkdir(join(root, folder), { recursive: true });
+  await symlink('../B/sub', join(root, 'A/link'));
+  for (const folder of ['A', 'B']) {
+    await copyFile(host.template('debian'), join(root, folder, 'img'));
+    await writeFile(join(root, folder, 'mem'), folder);
+  }
+  const cwd = { cwd: root };
+  await cliJson(host, ['grow', '--image', 'A/link/../img', '8M'], cwd);
+  expect([(await stat(join(root, 'A/img'))).size, (await stat(join(root, 'B/img'))).size]).toEqual([
+    4 * MiB,
+    8 * MiB,
+  ]);
+  expect(await cliJson(host, ['publish', 'of-b', 'A/link/../img'], cwd)).toMatchObject({
+    sizeBytes: 8 * MiB,
+  });
+  await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);
+  const { path } = await cliJson<{ path: string }>(host, ['snapshot', 'vm-1', 's', 'A/link/../mem'], cwd);
+  expect(await readFile(join(path, 'mem'), 'utf8')).toBe('B');
+  await cliJson(host, ['export', 'vm-1', 'A/link/../exported'], cwd);
+  expect([await exists(join(root, 'A/exported')), await exists(join(root, 'B/exported'))]).toEqual([
+    false,
+    true,
+  ]);
+  for (const words of [
+    ['grow', '--image', '', '8M'],
+    ['export', 'vm-1', ''],
+    ['publish', 'x', ''],
+  ])
+    expect(await cliError(host, words, cwd)).toBe('INVALID_ARGUMENT 2');
 });
 
 test('prewarm leaves ready slots that a scheduler finds', async () => {

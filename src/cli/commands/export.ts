@@ -1,6 +1,6 @@
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { RootfsError } from '../../index.js';
+import { absolutePath } from '../../system/config.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { leftText } from '../clone-text.js';
 import { details } from '../output.js';
@@ -30,7 +30,7 @@ Example:
           );
         const { registry, output, signal } = session;
         const exported = await session.during(`exporting the clone of ${vm}`, () =>
-          registry.exportTo(vm, resolve(path), { ...copyOptions(flags), signal }),
+          registry.exportTo(vm, absolutePath('path', path), { ...copyOptions(flags), signal }),
         );
         output.print(exported, () =>
           details({

@@ -1,6 +1,6 @@
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { RootfsError } from '../../index.js';
+import { absolutePath } from '../../system/config.js';
 import { cloneText } from '../clone-text.js';
 import { inSession, type Session } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
@@ -35,7 +35,7 @@ Examples:
             'INVALID_ARGUMENT',
             '--stack does not go with --image: leave one of them out',
           );
-        return growImage(session, resolve(target), size);
+        return growImage(session, absolutePath('the path of the image', target), size);
       }),
     );
 }

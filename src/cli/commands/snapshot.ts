@@ -1,6 +1,6 @@
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Snapshot } from '../../index.js';
+import { absolutePath } from '../../system/config.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
 import { listed } from '../listed.js';
@@ -29,7 +29,7 @@ Example:
         const { registry, output, signal } = session;
         const snapshot = await session.during(`keeping ${name}`, (onProgress) =>
           registry.snapshotSlot(vm, name, {
-            with: files.map((file) => resolve(file)),
+            with: files.map((file) => absolutePath('file', file)),
             signal,
             onProgress,
           }),

@@ -1,5 +1,5 @@
-import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { mountPath as resolve } from '../mount-path.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
