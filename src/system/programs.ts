@@ -80,6 +80,8 @@ export interface RunOptions {
   readonly outOfTurn?: boolean;
   /** Where the program writes its output instead. `read` is called as soon as it has started. */
   readonly output?: { readonly fd: number; readonly read: () => Promise<void> };
+  /** Ctrl-C on a terminal reaches all of a process group, and so not this program: only `signal` ends it. */
+  readonly ownGroup?: boolean;
 }
 
 // Node starts a program on the thread of the event loop, which takes milliseconds, and a program that works on a disk
@@ -124,7 +126,7 @@ async function runNow(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { cwd, usualUmask, env, feed, drain, output: elsewhere }: RunOptions,
+  { cwd, usualUmask, env, feed, drain, output: elsewhere, ownGroup = false }: RunOptions,
 ): Promise<Exit> {
   // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');
@@ -137,6 +139,7 @@ async function runNow(
     const child = spawn(file, given, {
       stdio: [feed === undefined ? 'ignore' : 'pipe', elsewhere?.fd ?? 'pipe', 'pipe'],
       env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
+      detached: ownGroup,
       ...(cwd === undefined ? {} : { cwd }),
       ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
     });

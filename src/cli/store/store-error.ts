@@ -1,6 +1,6 @@
 // Errors of stores.
 import { RootfsError } from '../../index.js';
-import { type Exit, findProgram, run } from '../../system/programs.js';
+import { type Exit, findProgram, type RunOptions, run } from '../../system/programs.js';
 
 const PACKAGES: Readonly<Record<string, string>> = {
   'mkfs.xfs': 'xfsprogs',
@@ -45,9 +45,24 @@ export async function tryProgram(
   name: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
+  options: RunOptions = {},
 ): Promise<{ exit: Exit }> {
   await requirePrograms(name);
-  return { exit: await run((await findProgram(name)) ?? name, args, signal) };
+  // Ctrl-C must not end a mount(8) half-way, nor look like a failure of the program.
+  const inOwnGroup = { ...options, ownGroup: true };
+  return { exit: await run((await findProgram(name)) ?? name, args, signal, inOwnGroup) };
+}
+
+/** Runs one that must not stop half-way: an abort is heeded when it has ended. */
+export async function runToItsEnd(
+  name: string,
+  args: readonly string[],
+  signal: AbortSignal,
+  path: string,
+): Promise<void> {
+  const { exit } = await tryProgram(name, args, undefined);
+  signal.throwIfAborted();
+  if (exit.status !== 0) throw programFailed(name, exit, path);
 }
 
 // These programs tell the kind of failure in words only.
