@@ -7,6 +7,8 @@ export interface Mount {
   /** `xfs`, `ext4`, … */
   readonly type: string;
   readonly source: string;
+  /** The folder of that file system which is seen there: not `/` for a bind mount of another. */
+  readonly root: string;
 }
 
 /** All mounts of this process's namespace; of several on one folder the last is the one that is seen. */
@@ -19,11 +21,21 @@ async function numberedMounts(): Promise<{ id: string; mount: Mount }[]> {
   return lines.flatMap((line) => {
     // Optional fields lie between the mount options and a lone dash: proc(5).
     const [left = '', right = ''] = line.split(' - ');
-    const [id = '', , , , mountPoint] = left.split(' ');
+    const [id = '', , , root = '', mountPoint] = left.split(' ');
     const [type = '', source = ''] = right.split(' ');
     return mountPoint === undefined
       ? []
-      : [{ id, mount: { mountPoint: decodeOctal(mountPoint), type, source: decodeOctal(source) } }];
+      : [
+          {
+            id,
+            mount: {
+              mountPoint: decodeOctal(mountPoint),
+              type,
+              source: decodeOctal(source),
+              root: decodeOctal(root),
+            },
+          },
+        ];
   });
 }
 

@@ -27,7 +27,7 @@ test.each(['plain', 'a b', 'tab\tand\nnewline', 'back\\slash', '\\040', 'größe
   async (name) => {
     const folder = join(await newFolder(), name);
     await mount(folder, `source of ${name}`);
-    const expected = { mountPoint: folder, type: 'tmpfs', source: `source of ${name}` };
+    const expected = { mountPoint: folder, type: 'tmpfs', source: `source of ${name}`, root: '/' };
     expect(await mountedOn(folder)).toEqual(expected);
     await mkdir(join(folder, 'below'));
     expect(await mountOf(join(folder, 'below'))).toEqual(expected);

@@ -1,7 +1,7 @@
 // Stores on real loop mounts: made, used, grown, checked, removed; and everything that may not happen to them.
 import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, open, readFile, rm, stat, statfs, symlink, unlink, writeFile } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import type { StoreKind } from '../../src/cli/store/kinds.js';
 import type { StoreStatus } from '../../src/cli/store/status.js';
@@ -13,6 +13,7 @@ import { MiB } from '../fixtures/images.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 import { cli, cliError, cliJson, startCli } from './run-cli.js';
+import { create, ext4Host, isMounted, type StoreHost, unmount, withProgram } from './store/store-host.js';
 
 const STATUS_KEYS = [
   'image',
@@ -30,32 +31,6 @@ beforeEach(({ skip }) => {
   const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mkfs.btrfs', 'mke2fs');
   if (missing) skip(missing);
 });
-
-/** A host whose clones lie on an ext4 with this much space, as most do. */
-async function ext4Host(bytes = 800 * MiB): Promise<Host & { image: string }> {
-  const disk = newWorkspace().disk('ext4', ['mke2fs', '-q', '-F', '-t', 'ext4', '-m', '0'], bytes);
-  const host = await Host.in(disk);
-  await host.addExt4Template('debian', 4 * MiB);
-  // Before the disk under it goes.
-  onTestFinished(() => unmount(host.clonesDir));
-  return Object.assign(host, { image: join(host.root, 'store.img') });
-}
-
-function unmount(folder: string): void {
-  try {
-    execFileSync('umount', [folder], { stdio: 'pipe' });
-  } catch {
-    // It was unmounted by the test.
-  }
-}
-
-function isMounted(folder: string): boolean {
-  return execFileSync('cat', ['/proc/self/mounts'], { encoding: 'utf8' }).includes(` ${folder} `);
-}
-
-async function create(host: Host & { image: string }, ...args: string[]): Promise<StoreStatus> {
-  return cliJson<StoreStatus>(host, ['store', 'create', host.image, '--size', '300M', ...args]);
-}
 
 describe.each<StoreKind>(['xfs', 'btrfs'])('%s', { timeout: 120_000 }, (fs) => {
   test('from creation to removal', async () => {
@@ -170,7 +145,7 @@ async function fillUp(folder: string): Promise<void> {
 }
 
 describe('nothing that is there is touched, and nothing is left of what is refused', () => {
-  test.each<[string, string, (host: Host & { image: string }) => Promise<unknown>, string[]]>([
+  test.each<[string, string, (host: StoreHost) => Promise<unknown>, string[]]>([
     ['a file that exists', 'STORE_EXISTS 4', (host) => writeFile(host.image, 'mine'), []],
     ['a link to nowhere', 'STORE_EXISTS 4', (host) => symlink(join(host.root, 'x'), host.image), []],
     [
@@ -228,14 +203,6 @@ describe('nothing that is there is touched, and nothing is left of what is refus
 });
 
 describe('a step that fails takes back those before it', () => {
-  /** A folder for PATH in which this program ends badly. */
-  async function failing(host: Host, program: string, script: string): Promise<string> {
-    const bin = join(host.root, 'bin');
-    await mkdir(bin);
-    await writeFile(join(bin, program), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-    return `${bin}${delimiter}${process.env.PATH}`;
-  }
-
   test.each([
     ['mkfs.xfs', 'echo no luck >&2; exit 1', 'STORE_FAILED 1'],
     ['mkfs.xfs', 'echo "write failed: No space left on device" >&2; exit 1', 'ENOSPC 5'],
@@ -243,7 +210,7 @@ describe('a step that fails takes back those before it', () => {
     ['fallocate', 'echo no luck >&2; exit 1', 'STORE_FAILED 1'],
   ])('%s: %s', async (program, script, error) => {
     const host = await ext4Host();
-    const PATH = await failing(host, program, script);
+    const PATH = await withProgram(host, program, script);
     const args = ['store', 'create', host.image, '--size', '300M', '--mount', join(host.root, 'a/b')];
     const before = await walk(host.root);
     expect(await cliError(host, args, { env: { PATH } })).toBe(error);
@@ -256,7 +223,7 @@ describe('a step that fails takes back those before it', () => {
       encoding: 'utf8',
     }).trim();
     const script = `for last; do :; done; exec ${real} -q -K -m reflink=0 "$last"`;
-    const PATH = await failing(host, 'mkfs.xfs', script);
+    const PATH = await withProgram(host, 'mkfs.xfs', script);
     const before = await walk(host.root);
     const args = ['store', 'create', host.image, '--size', '300M'];
     expect(await cliError(host, args, { env: { PATH } })).toBe('ENOTSUP 5');
@@ -266,7 +233,7 @@ describe('a step that fails takes back those before it', () => {
   test('Ctrl-C', async () => {
     const host = await ext4Host();
     const started = join(host.root, 'started');
-    const PATH = await failing(host, 'mkfs.xfs', `echo started > '${started}'; exec sleep 1000`);
+    const PATH = await withProgram(host, 'mkfs.xfs', `echo started > '${started}'; exec sleep 1000`);
     execFileSync('mkfifo', [started]);
     const before = await walk(host.root);
     const args = ['store', 'create', host.image, '--size', '300M'];
