@@ -2,29 +2,41 @@
 // repeated.
 import { RootfsError } from '../../index.js';
 import { formatSize } from '../sizes.js';
-import { mountOfImage } from './find-store.js';
+import { capacityOf, mountOfImage } from './find-store.js';
 import { extendImageFile, imageFile } from './image-file.js';
 import { KINDS } from './kinds.js';
+import { whileImageLocked } from './lock.js';
 import { type StoreStatus, statusOfImage } from './status.js';
 import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 
 export async function growStore(image: string, toBytes: number, signal: AbortSignal): Promise<StoreStatus> {
   requireRoot('growing a store');
-  const { sizeBytes, allocatedBytes } = await imageFile(image);
-  const mounted = await mountOfImage(image);
-  if (mounted === undefined)
-    throw new RootfsError('STORE_NOT_MOUNTED', `${image} is not mounted: store mount it first`, {
-      path: image,
-    });
-  if (toBytes < sizeBytes) {
-    const words = `${image} has ${formatSize(sizeBytes)}: making it ${formatSize(toBytes)} would lose data`;
-    throw new RootfsError('SHRINK_REFUSED', words, { path: image });
-  }
-  const [program, ...args] = KINDS[mounted.kind].grow;
-  await requirePrograms(program, 'losetup', 'fallocate');
-  // A store without reserved space stays so.
-  if (toBytes > sizeBytes) await extendImageFile(image, toBytes, allocatedBytes < sizeBytes, signal);
-  await runProgram('losetup', ['--set-capacity', mounted.device], undefined, image);
-  await runProgram(program, [...args, mounted.mountPoint], undefined, image);
-  return statusOfImage(image);
+  return whileImageLocked(image, signal, async (file) => {
+    const { sizeBytes, allocatedBytes } = await imageFile(image);
+    const mounted = await mountOfImage(image);
+    if (mounted === undefined)
+      throw new RootfsError('STORE_NOT_MOUNTED', `${image} is not mounted: store mount it first`, {
+        path: image,
+      });
+    if (toBytes < sizeBytes) {
+      const words = `${image} has ${formatSize(sizeBytes)}: making it ${formatSize(toBytes)} would lose data`;
+      throw new RootfsError('SHRINK_REFUSED', words, { path: image });
+    }
+    const { device, kind, mountPoint } = mounted;
+    const [program, ...args] = KINDS[kind].grow;
+    await requirePrograms(program, 'losetup', 'fallocate');
+    if (toBytes > sizeBytes) {
+      try {
+        // A store without reserved space stays so.
+        await extendImageFile(image, toBytes, allocatedBytes < sizeBytes, signal);
+      } catch (error) {
+        // Whoever knows nothing of the lock may have given the file system more of it meanwhile.
+        await file.truncate(Math.max(sizeBytes, await capacityOf(device)));
+        throw error;
+      }
+    }
+    await runProgram('losetup', ['--set-capacity', device], undefined, image);
+    await runProgram(program, [...args, mountPoint], undefined, image);
+    return statusOfImage(image);
+  });
 }

@@ -48,7 +48,7 @@ export async function writeInPlace(path: string, signal: AbortSignal): Promise<v
   await runProgram('chattr', ['+C', path], signal, path);
 }
 
-/** Makes the file longer; all of the new part is reserved unless `sparse`. After a failure it is as long as before. */
+/** Makes the file longer; all of the new part is reserved unless `sparse`. A failure may leave some of it. */
 export async function extendImageFile(
   path: string,
   toBytes: number,
@@ -58,12 +58,7 @@ export async function extendImageFile(
   const { sizeBytes } = await imageFile(path);
   if (sparse) return truncate(path, toBytes);
   await requireSpace(path, toBytes - sizeBytes);
-  try {
-    await reserve(path, sizeBytes, toBytes - sizeBytes, signal);
-  } catch (error) {
-    await truncate(path, sizeBytes);
-    throw error;
-  }
+  await reserve(path, sizeBytes, toBytes - sizeBytes, signal);
 }
 
 async function requireSpace(path: string, bytes: number): Promise<void> {

@@ -1,16 +1,51 @@
 // A store that others work with at the same moment, under this name or another.
 import { execFileSync } from 'node:child_process';
-import { link, mkdir, open } from 'node:fs/promises';
+import { link, mkdir, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, onTestFinished, test } from 'vitest';
+import { exitOf } from '../../fixtures/child.js';
 import { exists } from '../../fixtures/files.js';
+import { MiB } from '../../fixtures/images.js';
 import { lacks, lacksRoot } from '../../fixtures/tools.js';
-import { cliError, cliJson } from '../run-cli.js';
-import { create, ext4Host, unmount } from './store-host.js';
+import { cliError, cliJson, startCli } from '../run-cli.js';
+import { create, ext4Host, unmount, withProgram } from './store-host.js';
 
 beforeEach(({ skip }) => {
   const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs');
   if (missing) skip(missing);
+});
+
+const FULL_DISK = 'echo "fallocate: fallocate failed: No space left on device" >&2; exit 1';
+
+test('a grow that fails takes nothing from one that waited for it', { timeout: 60_000 }, async () => {
+  const host = await ext4Host();
+  await create(host);
+  const started = join(host.root, 'started');
+  execFileSync('mkfifo', [started]);
+  const PATH = await withProgram(host, 'fallocate', `echo started > '${started}'; sleep 1; ${FULL_DISK}`);
+  const failing = exitOf(startCli(host, ['store', 'grow', host.image, '600M'], { env: { PATH } }));
+  expect(await readFile(started, 'utf8')).toBe('started\n');
+  const grown = cliJson(host, ['store', 'grow', host.image, '400M']);
+  expect((await failing).code).toBe(5);
+  expect(await grown).toMatchObject({ sizeBytes: 400 * MiB });
+  expect((await stat(host.image)).size).toBe(400 * MiB);
+});
+
+test('a grow that fails leaves what the file system was given by hand meanwhile', async () => {
+  const host = await ext4Host();
+  const { device } = await create(host);
+  const byHand = `truncate --size 400M '${host.image}'; losetup --set-capacity ${device}`;
+  const PATH = await withProgram(host, 'fallocate', `${byHand}; ${FULL_DISK}`);
+  expect(await cliError(host, ['store', 'grow', host.image, '500M'], { env: { PATH } })).toBe('ENOSPC 5');
+  expect((await stat(host.image)).size).toBe(400 * MiB);
+});
+
+test('a grow that fails takes back what it had reserved itself', async () => {
+  const host = await ext4Host();
+  await create(host);
+  const PATH = await withProgram(host, 'fallocate', `truncate --size 350M '${host.image}'; ${FULL_DISK}`);
+  expect(await cliError(host, ['store', 'grow', host.image, '400M'], { env: { PATH } })).toBe('ENOSPC 5');
+  expect((await stat(host.image)).size).toBe(300 * MiB);
 });
 
 test('a mounted store is known by its other names', { timeout: 60_000 }, async () => {
