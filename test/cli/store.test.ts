@@ -180,6 +180,23 @@ describe('nothing that is there is touched, and nothing is left of what is refus
       expect(isMounted(host.clonesDir)).toBe(false);
   });
 
+  test('a folder that the image itself lies in, or is to lie in', async () => {
+    const host = await ext4Host();
+    const alias = join(host.root, 'alias');
+    await mkdir(host.clonesDir);
+    await symlink(host.clonesDir, alias);
+    for (const folder of [host.clonesDir, alias]) {
+      const args = ['store', 'create', join(folder, 'store.img'), '--size', '300M'];
+      expect(await cliError(host, args)).toBe('MOUNT_POINT_REFUSED 4');
+      expect(await walk(host.clonesDir)).toEqual([]);
+    }
+    await create(host, '--sparse');
+    unmount(host.clonesDir);
+    expect(await cliError(host, ['store', 'mount', host.image, '--mount', host.root])).toBe(
+      'MOUNT_POINT_REFUSED 4',
+    );
+  });
+
   test('no store is removed that is none, forced or not', async () => {
     const host = await ext4Host();
     await writeFile(host.image, 'my thesis');

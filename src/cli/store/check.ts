@@ -28,7 +28,7 @@ export async function checkStore(image: string, signal: AbortSignal): Promise<Ch
   };
   try {
     // A checker reports a journal that was not replayed as damage.
-    await withMounted(image, kind, [], async () => {});
+    await withMounted(image, kind, [], signal, async () => {});
   } catch (error) {
     if (error instanceof RootfsError && error.code === 'STORE_FAILED') throw damaged(error.message);
     throw error;

@@ -3,9 +3,10 @@ import { chmod, chown, constants, copyFile, rm, stat, unlink, writeFile } from '
 import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { formatSize } from '../sizes.js';
+import { requireUnmounted } from './find-store.js';
 import { createImageFile, extendImageFile, writeInPlace } from './image-file.js';
 import { KINDS, type StoreKind } from './kinds.js';
-import { makeMountPoint, mountStore, requireFreeMountPoint, unmount } from './mounting.js';
+import { makeMountPoint, mountStore, requireFreeMountPoint, requireOutside } from './mounting.js';
 import { type StoreStatus, statusOfImage } from './status.js';
 import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 import { allOrNothing } from './undo.js';
@@ -27,19 +28,22 @@ export async function createStore(store: NewStore, signal: AbortSignal): Promise
     throw new RootfsError('INVALID_ARGUMENT', `a store of ${formatSize(sizeBytes)} is too small: ${least}`);
   }
   const [program, ...args] = make;
-  await requirePrograms(program, 'fallocate', 'mount', 'umount');
+  await requirePrograms(program, 'fallocate', 'flock', 'mount', 'umount');
+  await requireOutside(image, mountPoint);
   await requireFreeMountPoint(mountPoint);
   await allOrNothing(async (undo) => {
     await createImageFile(image);
-    undo.add(() => unlink(image));
+    undo.add(async () => {
+      // What is written to a mounted store would be lost.
+      await requireUnmounted(image);
+      await unlink(image);
+    });
     await writeInPlace(image, signal);
     await extendImageFile(image, sizeBytes, sparse, signal);
     await runProgram(program, [...args, image], signal, image);
     await makeMountPoint(mountPoint, undo);
     const before = await stat(mountPoint);
-    signal.throwIfAborted();
-    await mountStore(image, kind, mountPoint, signal);
-    undo.add(() => unmount(mountPoint));
+    await mountStore(image, kind, mountPoint, undo, signal);
     // Keep the owner and mode of the folder.
     await chown(mountPoint, before.uid, before.gid);
     await chmod(mountPoint, before.mode & 0o7777);

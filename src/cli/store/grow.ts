@@ -11,6 +11,7 @@ import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 
 export async function growStore(image: string, toBytes: number, signal: AbortSignal): Promise<StoreStatus> {
   requireRoot('growing a store');
+  await requirePrograms('flock');
   return whileImageLocked(image, signal, async (file) => {
     const { sizeBytes, allocatedBytes } = await imageFile(image);
     const mounted = await mountOfImage(image);

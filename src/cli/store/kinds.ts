@@ -13,6 +13,8 @@ export interface KindOfStore {
   /** With the folder that it is mounted on to come after them. */
   readonly grow: readonly [string, ...string[]];
   readonly repair: string;
+  /** Of a mount for a look into it. */
+  readonly lookOptions: readonly string[];
   /** What marks such an image, and where. */
   readonly magic: { readonly text: string; readonly offset: number };
 }
@@ -26,6 +28,8 @@ export const KINDS: Readonly<Record<StoreKind, KindOfStore>> = {
     check: ['xfs_repair', '-f', '-n'],
     grow: ['xfs_growfs'],
     repair: 'xfs_repair -f',
+    // Otherwise a copy of a mounted store cannot be mounted.
+    lookOptions: ['nouuid'],
     magic: { text: 'XFSB', offset: 0 },
   },
   btrfs: {
@@ -35,6 +39,7 @@ export const KINDS: Readonly<Record<StoreKind, KindOfStore>> = {
     check: ['btrfs', 'check', '--readonly'],
     grow: ['btrfs', 'filesystem', 'resize', 'max'],
     repair: 'btrfs check --repair',
+    lookOptions: [],
     magic: { text: '_BHRfS_M', offset: 0x10040 },
   },
 };

@@ -1,14 +1,15 @@
 // Mounts and unmounts a store's file system.
-import { mkdtemp, readdir, rmdir } from 'node:fs/promises';
+import { mkdtemp, readdir, realpath, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { makeFolders } from '../../system/make-folders.js';
-import { mountedOn } from '../mounts.js';
-import { forbidDiscard, mountOfImage } from './find-store.js';
+import { mountedOn, nearestExisting } from '../mounts.js';
+import { forbidDiscard, loopDevicesOf, mountOfImage, requireUnmounted } from './find-store.js';
 import { imageFile } from './image-file.js';
-import type { StoreKind } from './kinds.js';
-import { runProgram } from './store-error.js';
+import { KINDS, type StoreKind } from './kinds.js';
+import { whileFolderLocked, whileImageLocked } from './lock.js';
+import { programFailed, runToItsEnd, tryProgram } from './store-error.js';
 import type { Undo } from './undo.js';
 
 /** Throws unless nothing would be hidden by a mount there. */
@@ -33,6 +34,19 @@ export async function requireFreeMountPoint(folder: string): Promise<void> {
   }
 }
 
+/** Throws if the image, which need not be there yet, would be hidden by its own mount. */
+export async function requireOutside(image: string, folder: string): Promise<void> {
+  const inside = await realpath(image).catch(async () =>
+    join(await nearestExisting(dirname(image)), basename(image)),
+  );
+  const hidden = await nearestExisting(folder);
+  // A folder that is not there yet holds nothing.
+  if (hidden !== (await realpath(folder).catch(() => undefined))) return;
+  if (!inside.startsWith(hidden === '/' ? '/' : `${hidden}/`)) return;
+  const why = `${image} lies in ${folder}, and would be hidden by its own mount: choose another place for one of them`;
+  throw new RootfsError('MOUNT_POINT_REFUSED', why, { path: folder });
+}
+
 /** With those above it. What was made is taken back if something fails later. */
 export async function makeMountPoint(folder: string, undo: Undo): Promise<void> {
   const first = await makeFolders(folder);
@@ -50,40 +64,78 @@ export function mountOptions(reserved: boolean): string {
   return `loop,${reserved ? 'nodiscard' : 'discard'}`;
 }
 
+/** Adds to `undo` what takes it back. Throws if anything is mounted there, or has the image, by now. */
 export async function mountStore(
   image: string,
   kind: StoreKind,
   folder: string,
+  undo: Undo,
+  signal: AbortSignal,
+): Promise<void> {
+  await whileImageLocked(image, signal, async () => {
+    await requireUnmounted(image);
+    await mountUnlocked(image, kind, folder, undo, signal);
+  });
+}
+
+/** For whoever has locked the image, and knows that it is not mounted. */
+export async function mountUnlocked(
+  image: string,
+  kind: StoreKind,
+  folder: string,
+  undo: Undo,
   signal: AbortSignal,
 ): Promise<void> {
   const { allocatedBytes, sizeBytes } = await imageFile(image);
   const reserved = allocatedBytes >= sizeBytes;
-  await runProgram('mount', ['-t', kind, '-o', mountOptions(reserved), image, folder], signal, image);
+  const args = ['-t', kind, '-o', mountOptions(reserved), image, folder];
+  await whileFolderLocked(folder, signal, async () => {
+    await requireFreeMountPoint(folder);
+    signal.throwIfAborted();
+    // Whatever becomes of mount(8), the kernel knows what it has done.
+    undo.add(async () => {
+      const devices = await loopDevicesOf(image);
+      const mounted = await mountedOn(folder);
+      if (mounted !== undefined && devices.includes(mounted.source)) await unmount(folder);
+    });
+    await runToItsEnd('mount', args, signal, image);
+  });
   if (!reserved) return;
   const mounted = await mountOfImage(image);
   if (mounted !== undefined) await forbidDiscard(mounted.device);
 }
 
+/** Not with the caller's signal: it must not stop half-way. Nor does it if somebody kills umount(8). */
 export async function unmount(folder: string): Promise<void> {
-  // Not with the caller's signal: it must not stop half-way.
-  await runProgram('umount', [folder], undefined, folder);
+  for (let tries = 1; ; tries++) {
+    const { exit } = await tryProgram('umount', [folder], undefined);
+    if (exit.status === 0) return;
+    if (exit.status !== null || tries === 3) throw programFailed('umount', exit, folder);
+    if ((await mountedOn(folder)) === undefined) return;
+  }
 }
 
-/** Runs `work` with the store on a folder of its own, for a look into it. */
+/**
+ * Runs `work` with the store on a folder of its own, for a look into it. It may be a copy of one that is mounted. An
+ * abort is heeded when it is mounted, and it is unmounted then.
+ */
 export async function withMounted<T>(
   image: string,
   kind: StoreKind,
   options: readonly string[],
+  signal: AbortSignal,
   work: (folder: string) => Promise<T>,
 ): Promise<T> {
+  signal.throwIfAborted();
   const folder = await mkdtemp(join(tmpdir(), 'microvm-rootfs-store-'));
   try {
-    const all = ['loop', 'nodiscard', ...options].join(',');
-    await runProgram('mount', ['-t', kind, '-o', all, image, folder], undefined, image);
+    const all = ['loop', 'nodiscard', ...KINDS[kind].lookOptions, ...options].join(',');
     try {
+      await runToItsEnd('mount', ['-t', kind, '-o', all, image, folder], signal, image);
       return await work(folder);
     } finally {
-      await unmount(folder);
+      // It may be mounted although mount(8) failed, or was killed.
+      if ((await mountedOn(folder)) !== undefined) await unmount(folder);
     }
   } finally {
     await rmdir(folder);

@@ -16,14 +16,16 @@ export async function removeStore(image: string, force: boolean): Promise<void> 
   const mounted = await mountOfImage(image);
   if (mounted === undefined) {
     await requireLetGo(image);
-    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], userDataIn));
+    if (!force)
+      requireEmpty(image, await withMounted(image, kind, ['ro'], new AbortController().signal, userDataIn));
   } else {
     if (!force) requireEmpty(image, await userDataIn(mounted.mountPoint));
     // The kernel refuses while a VM has an image open, even with --force.
     await unmount(mounted.mountPoint);
     // It may be mounted elsewhere as well, and a clone may have been made meanwhile.
     await requireUnmounted(image);
-    if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], userDataIn));
+    if (!force)
+      requireEmpty(image, await withMounted(image, kind, ['ro'], new AbortController().signal, userDataIn));
   }
   await unlink(image);
 }

@@ -8,7 +8,7 @@ import { exists } from '../../fixtures/files.js';
 import { MiB } from '../../fixtures/images.js';
 import { lacks, lacksRoot } from '../../fixtures/tools.js';
 import { cliError, cliJson, startCli } from '../run-cli.js';
-import { create, ext4Host, unmount, withProgram } from './store-host.js';
+import { create, ext4Host, isMounted, unmount, withProgram } from './store-host.js';
 
 beforeEach(({ skip }) => {
   const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs');
@@ -67,4 +67,21 @@ test('a mounted store is known by its other names', { timeout: 60_000 }, async (
   await inUse.close();
   expect(await exists(host.image)).toBe(true);
   expect(await cliJson(host, ['store', 'grow', linked, '400M'])).toMatchObject({ slots: 1 });
+});
+
+test('of several creates on one folder, one makes its store and the others nothing', async () => {
+  const host = await ext4Host();
+  const images = [1, 2, 3].map((number) => join(host.root, `${number}.img`));
+  const exits = await Promise.all(
+    images.map((image) =>
+      exitOf(startCli(host, ['store', 'create', image, '--size', '300M', '--sparse', '--json'])),
+    ),
+  );
+  expect(exits.map(({ code }) => code).sort()).toEqual([0, 4, 4]);
+  for (const { code, stderr } of exits)
+    if (code === 4) expect(JSON.parse(stderr).error.code).toBe('MOUNT_POINT_IN_USE');
+  const there = await Promise.all(images.map(exists));
+  expect(there.map((isThere) => (isThere ? 0 : 4))).toEqual(exits.map(({ code }) => code));
+  unmount(host.clonesDir);
+  expect(isMounted(host.clonesDir)).toBe(false);
 });
