@@ -1,15 +1,21 @@
 // Checks a store. The systemd unit does this at boot, before it mounts the store.
 import { RootfsError } from '../../index.js';
+import { isFaultOfThisMachine } from '../../system/programs.js';
 import { requireUnmounted } from './find-store.js';
 import { KINDS, kindOf, type StoreKind } from './kinds.js';
 import { withMounted } from './mounting.js';
-import { requirePrograms, requireRoot, tryProgram } from './store-error.js';
+import { programFailed, requirePrograms, requireRoot, tryProgram } from './store-error.js';
 
 export interface CheckedStore {
   readonly image: string;
   readonly fs: StoreKind;
   readonly clean: true;
 }
+
+// What mount(8) says of EUCLEAN and EBADMSG, which a file system returns for damage only.
+const DAMAGE = /structure needs cleaning|bad message/i;
+// Of EINVAL and EIO, which have other reasons as well: the checker knows.
+const PERHAPS_DAMAGE = /bad superblock|can't read superblock/i;
 
 /**
  * Throws `STORE_DAMAGED`. Changes nothing but what mounting does: the journal of a store that was not unmounted is
@@ -26,14 +32,25 @@ export async function checkStore(image: string, signal: AbortSignal): Promise<Ch
     const advice = `keep a copy, then try: ${repair} ${image}`;
     return new RootfsError('STORE_DAMAGED', `${image} is damaged: ${said}; ${advice}`, { path: image });
   };
-  try {
-    // A checker reports a journal that was not replayed as damage.
-    await withMounted(image, kind, [], signal, async () => {});
-  } catch (error) {
-    if (error instanceof RootfsError && error.code === 'STORE_FAILED') throw damaged(error.message);
-    throw error;
-  }
+  // A checker reports a journal that was not replayed as damage.
+  const notMounted = await failureOf(withMounted(image, kind, [], signal, async () => {}));
+  const isFailure = notMounted instanceof RootfsError && notMounted.code === 'STORE_FAILED';
+  if (isFailure && DAMAGE.test(notMounted.message)) throw damaged(notMounted.message);
+  if (notMounted !== undefined && !(isFailure && PERHAPS_DAMAGE.test(notMounted.message))) throw notMounted;
   const { exit } = await tryProgram(program, [...args, image], signal);
-  if (exit.status !== 0) throw damaged((exit.stderr || exit.stdout).trim().split('\n').slice(-3).join('; '));
+  if (exit.status !== 0) {
+    if (isFaultOfThisMachine(exit)) throw programFailed(program, exit, image);
+    // Of a file system that is in use, no checker can tell.
+    await requireUnmounted(image);
+    throw damaged((exit.stderr || exit.stdout).trim().split('\n').slice(-3).join('; '));
+  }
+  if (notMounted !== undefined) throw notMounted;
   return { image, fs: kind, clean: true };
+}
+
+function failureOf(work: Promise<void>): Promise<unknown> {
+  return work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
 }
