@@ -203,9 +203,9 @@ Example:
   sudo microvm-rootfs store rm /var/lib/microvm/store.img`,
     )
     .action((image: string, { force = false }: { force?: boolean }, command: Command) =>
-      inSession(command, async ({ output }) => {
+      inSession(command, async ({ output, signal }) => {
         const removed = resolve(image);
-        await removeStore(removed, force);
+        await removeStore(removed, force, signal);
         output.print({ removed }, () => `Removed ${removed}.`);
       }),
     );

@@ -1,45 +1,44 @@
 // Removes a store. Without force it must be empty.
 import { unlink } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { RootfsError } from '../../index.js';
-import { mountOfImage, requireUnmounted } from './find-store.js';
-import { imageFile } from './image-file.js';
+import { mountOfImage, mountsOfImage, requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';
-import { unmount, withMounted } from './mounting.js';
+import { whileImageLocked } from './lock.js';
+import { mountUnlocked, unmount, withMounted } from './mounting.js';
 import { userDataIn } from './status.js';
-import { requireRoot } from './store-error.js';
+import { requirePrograms, requireRoot } from './store-error.js';
+import { allOrNothing, Undo } from './undo.js';
 
-export async function removeStore(image: string, force: boolean): Promise<void> {
+export async function removeStore(image: string, force: boolean, signal: AbortSignal): Promise<void> {
   requireRoot('removing a store');
-  await imageFile(image);
-  const kind = await kindOf(image);
-  const mounted = await mountOfImage(image);
-  if (mounted === undefined) {
-    await requireLetGo(image);
-    if (!force)
-      requireEmpty(image, await withMounted(image, kind, ['ro'], new AbortController().signal, userDataIn));
-  } else {
-    if (!force) requireEmpty(image, await userDataIn(mounted.mountPoint));
-    // The kernel refuses while a VM has an image open, even with --force.
-    await unmount(mounted.mountPoint);
-    // It may be mounted elsewhere as well, and a clone may have been made meanwhile.
-    await requireUnmounted(image);
-    if (!force)
-      requireEmpty(image, await withMounted(image, kind, ['ro'], new AbortController().signal, userDataIn));
-  }
-  await unlink(image);
-}
-
-/** The kernel lets go of a loop device a moment after its last mount. */
-async function requireLetGo(image: string): Promise<void> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await requireUnmounted(image);
-    } catch (error) {
-      if (tries === 20) throw error;
-      await sleep(50);
-    }
-  }
+  await requirePrograms('flock', 'mount', 'umount');
+  await whileImageLocked(image, signal, () =>
+    allOrNothing(async (undo) => {
+      const kind = await kindOf(image);
+      const mounts = await mountsOfImage(image);
+      const [first, second] = mounts;
+      if (second !== undefined) {
+        const folders = mounts.map(({ mountPoint }) => mountPoint).join(' and on ');
+        const words = `${image} is mounted on ${folders}: unmount all but one`;
+        throw new RootfsError('STORE_IN_USE', words, { path: image });
+      }
+      if (first !== undefined) {
+        const { mountPoint } = first;
+        if (!force) requireEmpty(image, await userDataIn(mountPoint));
+        signal.throwIfAborted();
+        undo.add(async () => {
+          if ((await mountOfImage(image)) !== undefined) return;
+          await mountUnlocked(image, kind, mountPoint, new Undo(), new AbortController().signal);
+        });
+        // The kernel refuses while a VM has an image open, even with --force.
+        await unmount(mountPoint);
+      }
+      // Another mount namespace may have it as well, and a clone may have been made meanwhile.
+      await requireUnmounted(image);
+      if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], signal, userDataIn));
+      await unlink(image);
+    }),
+  );
 }
 
 function requireEmpty(image: string, entries: readonly string[]): void {

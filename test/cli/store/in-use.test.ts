@@ -1,9 +1,9 @@
 // A store that others work with at the same moment, under this name or another.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { link, mkdir, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, onTestFinished, test } from 'vitest';
-import { exitOf } from '../../fixtures/child.js';
+import { exitOf, printed } from '../../fixtures/child.js';
 import { exists } from '../../fixtures/files.js';
 import { MiB } from '../../fixtures/images.js';
 import { lacks, lacksRoot } from '../../fixtures/tools.js';
@@ -84,4 +84,35 @@ test('of several creates on one folder, one makes its store and the others nothi
   expect(there.map((isThere) => (isThere ? 0 : 4))).toEqual(exits.map(({ code }) => code));
   unmount(host.clonesDir);
   expect(isMounted(host.clonesDir)).toBe(false);
+});
+
+test('rm leaves a store that is mounted twice as it is', async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  const second = join(host.root, 'second');
+  await mkdir(second);
+  execFileSync('mount', ['--bind', host.clonesDir, second]);
+  onTestFinished(() => unmount(second));
+  for (const force of [[], ['--force']])
+    expect(await cliError(host, ['store', 'rm', host.image, ...force])).toBe('STORE_IN_USE 4');
+  expect([isMounted(host.clonesDir), isMounted(second)]).toEqual([true, true]);
+  unmount(second);
+  expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
+});
+
+test('rm waits for what looks at the loop device, as udev does, or mounts the store again', async () => {
+  const host = await ext4Host();
+  const { device } = await create(host, '--sparse');
+  const looksFor = async (seconds: number) => {
+    const looking = spawn('sh', ['-c', `exec <${device}; echo looking; exec sleep ${seconds}`]);
+    onTestFinished(() => void looking.kill());
+    await printed(looking, 'looking');
+    return looking;
+  };
+  const looking = await looksFor(60);
+  expect(await cliError(host, ['store', 'rm', host.image])).toBe('STORE_IN_USE 4');
+  expect(await cliJson(host, ['store', 'status'])).toMatchObject({ image: host.image });
+  looking.kill();
+  await looksFor(0.7);
+  expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
 });
