@@ -63,6 +63,21 @@ export class Templates {
     return template === undefined || source === undefined ? undefined : { template, source };
   }
 
+  /** What is known of a template, which may be closed. */
+  recalled(path: string): Template | undefined {
+    return this.#known.get(path);
+  }
+
+  /** Opens a template that was closed, if it is as it is known: {@link remembered} has it at once. Hashes nothing. */
+  async reopen(path: string): Promise<void> {
+    this.#refuseClosed();
+    const opened = await openTemplate(path);
+    if (opened === undefined) return;
+    const { source, info, filesystem } = opened;
+    if (this.#current({ path, identity: info.identity, filesystem }) === undefined) native().dispose(source);
+    else this.#keepOpen(path, source);
+  }
+
   /**
    * Returns the templates, by path, whose digest is known for the current state of the file. Neither opens nor reads
    * them.

@@ -2,6 +2,7 @@
 // After that, every clone is one trip to another thread.
 
 import type { Attempt } from '../addon/attempts.js';
+import { native } from '../addon/native.js';
 import { refuseOtherSpelling, stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import { hashUnchanged, isOutdated, isProven, type Template } from '../catalog/template.js';
@@ -58,8 +59,9 @@ export class CloneSources {
     const { template, source } = remembered;
     const grown = growsTo(request, template);
     let cloneSource: CloneSource | undefined;
-    if (this.#sealed !== undefined && folder.reflinks !== false && sealFailure === undefined) {
-      cloneSource = this.#sealed.images.open.get(template.sha256, grown ?? template.identity.sizeBytes);
+    const sealed = this.#sealsFor(folder, sealFailure);
+    if (sealed !== undefined) {
+      cloneSource = sealed.images.open.get(template.sha256, grown ?? template.identity.sizeBytes);
       if (cloneSource === undefined) return 'unsealed';
       if (!isProven(template)) {
         this.#templates.distrust(template.path);
@@ -79,6 +81,34 @@ export class CloneSources {
       growTo: cloneSource.sealed ? undefined : grown,
       attempts: sealFailure === undefined ? NONE : [sealFailure],
     };
+  }
+
+  /**
+   * Opens what was closed since it was looked at, as when more templates are cloned at once than can be open. Call
+   * {@link prepare} at once afterwards: it tells what is missing. Hashes and seals nothing, so it may be called in a
+   * turn.
+   */
+  async reopen(folder: OpenFolder, request: CloneRequest, sealFailure: Attempt | undefined): Promise<void> {
+    const template = this.#templates.recalled(request.templatePath);
+    if (template === undefined) return;
+    const images = this.#sealsFor(folder, sealFailure)?.images;
+    const sizeBytes = finalBytes(request, template);
+    const image =
+      images?.open.get(template.sha256, sizeBytes) === undefined
+        ? await images?.find(folder, template.sha256, sizeBytes)
+        : undefined;
+    // Kept only after this, so that other clones cannot close it meanwhile.
+    await this.#templates.reopen(template.path).finally(() => {
+      if (image === undefined) return;
+      if (images?.open.get(template.sha256, sizeBytes) === undefined)
+        images?.open.add(template.sha256, sizeBytes, image);
+      else native().dispose(image.source);
+    });
+  }
+
+  /** Undefined if the clone comes from the template itself. */
+  #sealsFor(folder: OpenFolder, sealFailure: Attempt | undefined): SealedImages | undefined {
+    return folder.reflinks !== false && sealFailure === undefined ? this.#sealed : undefined;
   }
 
   /** Whether the request can be prepared from memory, apart from sealing. */

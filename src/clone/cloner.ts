@@ -22,6 +22,7 @@ import type { SealedImages } from '../sealed/sealed-images.js';
 import { abortError, asRootfsError, isSystemError, RootfsError, type SystemError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import { CloneSources, type MissingStep } from './clone-sources.js';
 import { ExistingSlots } from './existing-slots.js';
@@ -39,6 +40,9 @@ const BATCH = 64;
 
 // All registries share the file system's locks and Node's threads.
 const lanes = new Lanes();
+
+// Each holds two descriptors that nobody counts.
+const reopening = new Turns(32);
 
 export class Cloner {
   readonly #folder: ManagedFolder;
@@ -69,7 +73,9 @@ export class Cloner {
         const looked = look ? await this.#sources.look(request) : undefined;
         const outcome = await this.#folder.use(async (folder) => {
           const prepared = this.#prepare(folder, request, sealFailure);
-          if (typeof prepared === 'string') return prepared;
+          // What was missing has been made by the second round. If it is missing again, other clones have closed it.
+          if (typeof prepared === 'string')
+            return round === 0 ? prepared : this.#cloneReopened(folder, request, sealFailure);
           // A flush takes as long as the disk likes.
           if (request.durable || takesLong(folder, prepared))
             return this.#cloneInTurn(folder, request, sealFailure);
@@ -100,13 +106,41 @@ export class Cloner {
     request: CloneRequest,
     sealFailure: Attempt | undefined,
   ): Promise<VmRootfs | MissingStep | 'again'> {
-    const ran = await inTurn(new Task(this.#what(request), request.signal), async () => {
-      const prepared = this.#prepare(folder, request, sealFailure);
-      return typeof prepared === 'string'
-        ? prepared
-        : { prepared, outcome: await this.#run(folder, prepared) };
+    const ran = await inTurn(this.#task(request), async () => {
+      const prepared = await this.#reopen(folder, request, sealFailure);
+      if (typeof prepared === 'string') return prepared;
+      return { prepared, outcome: await this.#run(folder, prepared) };
     });
     return typeof ran === 'string' ? ran : this.#handleOutcome(folder, ran.prepared, ran.outcome);
+  }
+
+  /** Of more templates than can be open at once, only so many are opened at a time that all of them get their turn. */
+  async #cloneReopened(
+    folder: OpenFolder,
+    request: CloneRequest,
+    sealFailure: Attempt | undefined,
+  ): Promise<VmRootfs | MissingStep | 'again'> {
+    if (request.durable) return this.#cloneInTurn(folder, request, sealFailure);
+    const ran = await reopening.run(this.#task(request), async () => {
+      const prepared = await this.#reopen(folder, request, sealFailure);
+      if (typeof prepared === 'string') return prepared;
+      if (takesLong(folder, prepared)) return 'long';
+      return { prepared, outcome: await this.#run(folder, prepared) };
+    });
+    if (ran === 'long') return this.#cloneInTurn(folder, request, sealFailure);
+    return typeof ran === 'string' ? ran : this.#handleOutcome(folder, ran.prepared, ran.outcome);
+  }
+
+  /** Do not await anything between this and the call into the addon: see {@link CloneSources.prepare}. */
+  async #reopen(
+    folder: OpenFolder,
+    request: CloneRequest,
+    sealFailure: Attempt | undefined,
+  ): Promise<PreparedClone | MissingStep> {
+    const prepared = this.#prepare(folder, request, sealFailure);
+    if (typeof prepared === 'object') return prepared;
+    await this.#sources.reopen(folder, request, sealFailure);
+    return this.#prepare(folder, request, sealFailure);
   }
 
   /** On the calling thread. Throws `NOT_WARM` if the clone needs more than one trip. */
@@ -214,7 +248,12 @@ export class Cloner {
   async makeReady(request: CloneRequest, key: PoolKey, prefix: string): Promise<string> {
     for (let round = 0; round < ROUNDS; round++) {
       const name = await this.#folder.use(async (folder) => {
-        const prepared = this.#sources.prepare(folder, request, false, undefined);
+        const prepare = () => this.#sources.prepare(folder, request, false, undefined);
+        let prepared = prepare();
+        if (typeof prepared === 'string' && round > 0) {
+          await reopening.run(this.#task(request), () => this.#sources.reopen(folder, request, undefined));
+          prepared = prepare();
+        }
         return typeof prepared === 'string'
           ? undefined
           : this.#staged.publishReady(folder, prepared, key, prefix);
@@ -223,6 +262,10 @@ export class Cloner {
       await this.#sources.warmUp(request);
     }
     throw templateChangedError(request.templatePath, 'keeps changing');
+  }
+
+  #task(request: CloneRequest): Task {
+    return new Task(this.#what(request), request.signal);
   }
 
   #what(request: CloneRequest): string {

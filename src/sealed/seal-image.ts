@@ -55,20 +55,20 @@ export async function sealTemplate(
 }
 
 /**
- * Makes, checks and publishes a grown variant of a sealed image. Undefined if another process has published it, or the
- * sealed image was closed while this waited for its turn.
+ * Makes, checks and publishes a grown variant of a sealed image. Undefined if another process has published it, or has
+ * removed the sealed image.
  */
 export async function sealGrown(
   task: Task,
   folder: OpenFolder,
-  openBase: () => CloneSource | undefined,
+  openBase: () => Promise<CloneSource | undefined>,
   template: Template,
   sizeBytes: number,
   programs: GrowPrograms,
 ): Promise<SealRecord | undefined> {
   const outcome = await inTurn(task, async () => {
     // Asked for now: many images at once close each other while they wait.
-    const base = openBase();
+    const base = await openBase();
     return base && stage(folder, base, { mode: 0o600, unhashed: true });
   });
   if (outcome === undefined) return undefined;

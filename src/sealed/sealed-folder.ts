@@ -76,12 +76,17 @@ export class SealedFolder {
 
   /** Returns the packed image if there is one, else the plain one. */
   async openSealed(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage | undefined> {
+    const image = await this.find(folder, sha256, sizeBytes);
+    if (image !== undefined) this.open.add(sha256, sizeBytes, image);
+    return image;
+  }
+
+  /** Opens the same image, which is then the caller's to keep or to close: nobody else knows of it. */
+  async find(folder: OpenFolder, sha256: string, sizeBytes: number): Promise<SealedImage | undefined> {
     // The plain image is removed while a packed one is published, so look for both again.
     for (const packing of ['packed', 'plain', 'packed'] as const) {
       const image = await this.#openOne(folder, keyOf(sha256, sizeBytes, packing), packing === 'packed');
-      if (image === undefined) continue;
-      this.open.add(sha256, sizeBytes, image);
-      return image;
+      if (image !== undefined) return image;
     }
     return undefined;
   }

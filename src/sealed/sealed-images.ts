@@ -109,7 +109,8 @@ export class SealedImages {
     if (sizeBytes !== template.identity.sizeBytes) {
       const baseBytes = template.identity.sizeBytes;
       await this.ensure(template, baseBytes, task.signal);
-      const openBase = () => this.images.open.get(sha256, baseBytes);
+      const openBase = async () =>
+        this.images.open.get(sha256, baseBytes) ?? this.images.openSealed(folder, sha256, baseBytes);
       const record = await sealGrown(task, folder, openBase, template, sizeBytes, this.#programs);
       const grown =
         (await this.images.openNew(record)) ?? (await this.images.openSealed(folder, sha256, sizeBytes));

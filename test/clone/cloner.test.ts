@@ -13,6 +13,7 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
@@ -235,4 +236,37 @@ test('an abort in the middle of a copy leaves nothing', async () => {
   await rejection(cloning, 'ABORT_ERR');
   expect(await host.slotNames()).toEqual([]);
   expect(await host.leftovers()).toEqual([]);
+});
+
+// 512 templates and 256 sealed images are kept open.
+describe.each([
+  ['durable', { durable: true }, {}],
+  ['without sealed images', {}, { sealing: 'off' }],
+  ['from sealed images', {}, {}],
+] as const)('more stacks at once than can be open, %s', (_what, options, config) => {
+  test('all get their clones, looked at for the first time and known', { timeout: 240_000 }, async ({
+    skip,
+  }) => {
+    const filesystem = filesystemNamed('XFS');
+    if (filesystem.missing !== undefined) skip(filesystem.missing);
+    const host = await Host.in(filesystem.path, config);
+    const names = Array.from({ length: 640 }, (_, i) => `stack-${i}`);
+    for (const name of names) await host.addTemplate(name, name);
+    for (const state of ['new', 'known']) {
+      const requests = names.map((stack) => ({
+        vmId: `${state}-${stack}`,
+        stack,
+        options: { ...WRITABLE, ...options },
+      }));
+      const clones =
+        state === 'new'
+          ? await host.registry.cloneMany(requests)
+          : await Promise.allSettled(
+              requests.map(({ vmId, stack, options }) => host.registry.cloneForVm(vmId, stack, options)),
+            );
+      expect(clones.filter(({ status }) => status === 'rejected')).toEqual([]);
+    }
+    for (const stack of ['stack-0', 'stack-639'])
+      expect(await readFile(host.slot(`known-${stack}`).image, 'utf8')).toBe(stack);
+  });
 });
