@@ -5,7 +5,13 @@ import type { Attempt } from '../addon/attempts.js';
 import { native } from '../addon/native.js';
 import { refuseOtherSpelling, stackNotFoundError } from '../catalog/catalog.js';
 import type { StackNames } from '../catalog/stack-names.js';
-import { hashUnchanged, isOutdated, isProven, type Template } from '../catalog/template.js';
+import {
+  hashUnchanged,
+  isOutdated,
+  isProven,
+  type Template,
+  templateChangedError,
+} from '../catalog/template.js';
 import type { DigestOf, Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { CloneSource } from '../sealed/clone-source.js';
@@ -17,6 +23,9 @@ import { type CloneRequest, growsTo, type PreparedClone, poolKey, Recipes } from
 import type { Pool } from './pool.js';
 
 const NONE: readonly Attempt[] = [];
+
+// Each is lost to a process that removes the template and puts it back at the same moment.
+const ROUNDS = 8;
 
 /** What must be done before a clone can be one trip: look at the template, or seal it. */
 export type MissingStep = 'template-changed' | 'unsealed';
@@ -132,13 +141,21 @@ export class CloneSources {
   }
 
   /** Looks at the template and seals it where possible, so that the next clone is one trip. */
-  async warmUp(request: CloneRequest): Promise<Template> {
-    const template = await this.look(request);
-    const sizeBytes = finalBytes(request, template);
-    if (this.#sealed !== undefined && (await this.#folder.reflinks())) {
-      await this.#sealed.ensure(template, sizeBytes, request.signal);
+  async warmUp(request: CloneRequest, pack = false): Promise<Template> {
+    for (let round = 1; ; round++) {
+      const template = await this.look(request);
+      const sizeBytes = finalBytes(request, template);
+      if (this.#sealed === undefined || !(await this.#folder.reflinks())) return template;
+      try {
+        if (pack) await this.#sealed.pack(template, sizeBytes, request.signal);
+        else await this.#sealed.ensure(template, sizeBytes, request.signal);
+        return template;
+      } catch (error) {
+        // It was removed since the look. The next one tells, unless it is back.
+        if (!isMissingAt(error, template.path)) throw error;
+        if (round === ROUNDS) throw templateChangedError(template.path, 'keeps being replaced');
+      }
     }
-    return template;
   }
 
   /**
@@ -184,12 +201,6 @@ export class CloneSources {
   /** After a clone by reflink: what it cost counts. */
   cloned({ cloneSource }: PreparedClone): void {
     if (isSealedImage(cloneSource)) this.#sealed?.packer.cloned(cloneSource);
-  }
-
-  /** Packs the sealed image that clones like the one asked for come from. */
-  async pack(request: CloneRequest, template: Template): Promise<void> {
-    if (this.#sealed === undefined || !(await this.#folder.reflinks())) return;
-    await this.#sealed.pack(template, finalBytes(request, template), request.signal);
   }
 
   /** Returns a ready slot that was not taken. If it is gone, the next caller that takes it finds out. */

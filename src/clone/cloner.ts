@@ -236,9 +236,7 @@ export class Cloner {
   /** Looks at the template and seals it where possible, so that the next clone is one trip. */
   async warmUp(request: CloneRequest, pack = false): Promise<Template> {
     try {
-      const template = await this.#sources.warmUp(request);
-      if (pack) await this.#sources.pack(request, template);
-      return template;
+      return await this.#sources.warmUp(request, pack);
     } catch (error) {
       throw asRootfsError(this.#what(request), error);
     }

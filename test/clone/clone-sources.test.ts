@@ -168,6 +168,38 @@ test('a template that goes, or is another, while it is sealed is looked at again
   await rm(away);
 });
 
+test('a template that is removed between the look and the sealing is no stack any more; one that is back is sealed', async ({
+  skip,
+}) => {
+  const { sources, request, templates, host } = await sourcesOn(skip, 'XFS');
+  const plain = request('vm', 'debian');
+  const template = await sources.look(request('vm', 'debian', { sizeBytes: 1 }));
+  const away = join(host.root, 'away');
+  const { look } = templates;
+  // What is sealed in the end needs its template no more.
+  for (const [comesBack, pack] of [
+    [false, false],
+    [false, true],
+    [true, false],
+  ]) {
+    let looks = 0;
+    templates.look = async (...args) => {
+      if (looks++ === 1 && comesBack) await rename(away, template.path);
+      const found = await look.apply(templates, args);
+      if (looks === 1) await rename(template.path, away);
+      return found;
+    };
+    const warmed = sources.warmUp(plain, pack);
+    if (comesBack) expect((await warmed).sha256).toBe(template.sha256);
+    else await rejection(warmed, 'STACK_NOT_FOUND');
+    expect(looks).toBe(2);
+    templates.look = look;
+    if (comesBack) continue;
+    await rename(away, template.path);
+    await look.call(templates, template.path, undefined);
+  }
+});
+
 test('a ready slot is taken once, by the request that it was made for, and can be given back', async ({
   skip,
 }) => {
