@@ -8,6 +8,7 @@
 // that nothing else is taken for one.
 
 import { readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
+import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
@@ -19,6 +20,11 @@ import { isCatalogAway } from './template-record.js';
 
 // Records per native call: a few milliseconds of work.
 const BATCH = 256;
+
+export interface KnownDigest {
+  readonly sha256: string;
+  readonly hashed: Identity;
+}
 
 export class DigestStore {
   readonly #folder: ManagedFolder;
@@ -38,22 +44,34 @@ export class DigestStore {
 
   /** The digest of each file, if known for its current state. */
   async get(files: readonly LocatedFile[]): Promise<(string | undefined)[]> {
+    return (await this.find(files, () => false)).map((found) => found?.sha256);
+  }
+
+  /**
+   * The same, each with the state that its bytes had the digest in. That can have another ctime where the file
+   * `mayBeLinked` since: see {@link canBeLinked}.
+   */
+  async find(
+    files: readonly LocatedFile[],
+    mayBeLinked: (file: LocatedFile) => boolean,
+  ): Promise<(KnownDigest | undefined)[]> {
     const names = files.map((file) => recordNameOf(file));
-    const digests = (await this.#read(names)).map((record, i) => {
-      const { identity } = files[i] as LocatedFile;
-      const same =
-        record?.sizeBytes === identity.sizeBytes &&
-        record.mtimeNs === identity.mtimeNs &&
-        record.ctimeNs === identity.ctimeNs;
-      return same ? record.sha256 : undefined;
+    const found = (await this.#read(names)).map((record, i) => {
+      const file = files[i] as LocatedFile;
+      const { identity } = file;
+      if (record?.sizeBytes !== identity.sizeBytes || record.mtimeNs !== identity.mtimeNs) return undefined;
+      const { sha256, ctimeNs } = record;
+      if (ctimeNs === identity.ctimeNs) return { sha256, hashed: identity };
+      return mayBeLinked(file) ? { sha256, hashed: { ...identity, ctimeNs } } : undefined;
     });
     for (const [i, file] of files.entries()) {
-      if (digests[i] !== undefined) continue;
+      if (found[i] !== undefined) continue;
       const sha256 = await this.#before.get(file);
-      if (sha256 !== undefined) await this.put(file, sha256);
-      digests[i] = sha256;
+      if (sha256 === undefined) continue;
+      await this.put(file, sha256);
+      found[i] = { sha256, hashed: file.identity };
     }
-    return digests;
+    return found;
   }
 
   /**
