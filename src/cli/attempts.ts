@@ -20,7 +20,7 @@ export class Attempts {
     }
   }
 
-  /** Throws a single failure as it is. Of several it names all, with the code of one of `gravest`, else of the first. */
+  /** Throws a single failure as it is. Of several it names all, with the code of `gravest` if it is one of them. */
   throwIfAny(gravest?: string): void {
     const first = this.#failures.find(({ code }) => code === gravest) ?? this.#failures[0];
     if (first === undefined) return;

@@ -6,7 +6,7 @@ const HELD_MS = 5;
 export class Breather {
   #since = performance.now();
 
-  /** Whether the event loop was held for long enough: then `await breath()`. A promise for each round would cost more. */
+  /** Whether the event loop was held for long: then `await breath()`. A promise for each round would cost more. */
   get due(): boolean {
     return performance.now() - this.#since > HELD_MS;
   }

@@ -12,8 +12,8 @@ interface Folders {
 }
 
 /**
- * Where no name of ours fits, the scripts offer file names. A name is data: no script lets its shell expand one, as bash
- * does with the words of `compgen -W`.
+ * Where no name of ours fits, the scripts offer file names. A name is data: no script lets its shell expand one, as
+ * bash does with the words of `compgen -W`.
  */
 const SCRIPTS: Readonly<Record<Shell, string>> = {
   bash: `_microvm_rootfs() {

@@ -3,7 +3,7 @@ import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { absolutePath } from '../system/config.js';
 
-/** An absolute path without `..`, which only the kernel can follow behind a symbolic link, and without stray slashes. */
+/** An absolute path without stray slashes and `..`, which only the kernel can follow behind a symbolic link. */
 export function mountPath(path: string): string {
   const absolute = absolutePath('path', path);
   const [climbing, rest = ''] = splitBehind(absolute);

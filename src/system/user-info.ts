@@ -9,5 +9,5 @@ export function userInfoHidden(text: string): string | undefined {
 }
 
 export const NO_USER_INFO =
-  'what stands before the @ is not shown, as it may hold a password. A reference has none: log in with docker, podman, ' +
-  'skopeo or oras';
+  'what stands before the @ is not shown, as it may hold a password. A reference has none: log in with docker, ' +
+  'podman, skopeo or oras';
