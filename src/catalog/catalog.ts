@@ -1,4 +1,3 @@
-import { readdir } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { otherSpelling } from '../folder/spelling.js';
 import { isPath, isWellFormed, show } from '../system/arguments.js';
@@ -6,6 +5,9 @@ import { dropOldest } from '../system/drop-oldest.js';
 import { eitherSignal } from '../system/either-signal.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { mapInSlices } from '../system/map-in-slices.js';
+import { rawNamesIn } from '../system/names-in.js';
+import { sortedNames } from '../system/sorted-names.js';
 import { type ImageConfig, readImageConfig } from './image-config.js';
 import type { Template } from './template.js';
 import type { Templates } from './templates.js';
@@ -102,7 +104,9 @@ export class Catalog {
   async templates(signal: AbortSignal | undefined): Promise<Map<StackName, Template | undefined>> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
-    return new Map(names.map((name) => [name, known.get(this.templatePath(name))]));
+    const templates = new Map<string, Template | undefined>();
+    await mapInSlices(names, (name) => templates.set(name, known.get(this.templatePath(name))));
+    return templates;
   }
 
   /** Null if there is no such stack, undefined if its digest is not known. Reads no template. */
@@ -126,7 +130,7 @@ export class Catalog {
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
-    const found: (StackInfo | undefined)[] = names.map((name) => {
+    const found: (StackInfo | undefined)[] = await mapInSlices(names, (name) => {
       const template = known.get(this.templatePath(name));
       return template === undefined ? undefined : stackInfo(name, template);
     });
@@ -134,8 +138,11 @@ export class Catalog {
     return found.filter((info) => info !== undefined);
   }
 
-  #knownAmong(names: readonly StackName[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
-    const paths = names.map((name) => this.templatePath(name));
+  async #knownAmong(
+    names: readonly StackName[],
+    signal: AbortSignal | undefined,
+  ): Promise<Map<string, Template>> {
+    const paths = await mapInSlices(names, (name) => this.templatePath(name));
     return this.#templates.known(paths, signal);
   }
 
@@ -186,20 +193,20 @@ export class Catalog {
 
   /** Names of all folders, sorted by their UTF-8 bytes; names that are not UTF-8 cannot be asked for. */
   async #names(): Promise<StackName[]> {
-    let entries: Buffer[];
-    try {
-      entries = await readdir(this.#templateDir, { encoding: 'buffer' });
-    } catch (error) {
-      if (failedWith(error, 'ENOENT')) return [];
+    const raw = await rawNamesIn(this.#templateDir).catch((error) => {
       throw asRootfsError(`listing templates in ${this.#templateDir}`, error);
-    }
-    return entries
-      .sort(Buffer.compare)
-      .filter((bytes) => bytes[0] !== 0x2e)
-      .map((bytes) => ({ bytes, name: bytes.toString('utf8') }))
-      .filter(({ bytes, name }) => Buffer.from(name, 'utf8').equals(bytes))
-      .map(({ name }) => name as StackName);
+    });
+    const names = await mapInSlices(await sortedNames(raw), nameOf);
+    return names.filter((name) => name !== undefined);
   }
+}
+
+/** Undefined for bytes that no stack can be asked for by. */
+function nameOf(raw: string): StackName | undefined {
+  if (raw.startsWith('.')) return undefined;
+  const bytes = Buffer.from(raw, 'latin1');
+  const name = bytes.toString('utf8');
+  return Buffer.from(name, 'utf8').equals(bytes) ? (name as StackName) : undefined;
 }
 
 /** Rejects with `STACK_NAME_COLLISION` if the stack's name is that of another on this disk. */

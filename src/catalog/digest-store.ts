@@ -7,13 +7,14 @@
 // is there or not. All processes share the records, and reading one takes a single system call. Each has a check, so
 // that nothing else is taken for one.
 
-import { readdir, rename, rm, symlink, unlink } from 'node:fs/promises';
+import { rename, rm, symlink, unlink } from 'node:fs/promises';
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { makeFolders } from '../system/make-folders.js';
+import { namesIn } from '../system/names-in.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
 import { DigestsFile } from './digests-file.js';
 import { isCatalogAway } from './template-record.js';
@@ -108,10 +109,7 @@ export class DigestStore {
   }
 
   async #collect(): Promise<void> {
-    const names = await readdir(this.#path).catch((error) => {
-      if (failedWith(error, 'ENOENT')) return [];
-      throw error;
-    });
+    const names = await namesIn(this.#path);
     for (let i = 0; i < names.length; i += BATCH) {
       const batch = names.slice(i, i + BATCH);
       const records = await this.#read(batch);

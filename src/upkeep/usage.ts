@@ -1,7 +1,8 @@
 // Measures what slots, templates and our own images hold on disk. Uses FIEMAP, and counts blocks shared by several
 // files once.
 
-import { readdir, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type NativeDiskUsage, native } from '../addon/native.js';
 import type { StackNames } from '../catalog/stack-names.js';
 import type { Template } from '../catalog/template.js';
@@ -14,12 +15,18 @@ import { asRootfsError, failedWith, isSystemError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
+import { mapInSlices } from '../system/map-in-slices.js';
+import { namesIn } from '../system/names-in.js';
+import { sortedNames } from '../system/sorted-names.js';
 import { Task } from '../system/task.js';
 
 // Files per native call: a few milliseconds of work.
 const BATCH = 64;
 
 const SCATTERED_LIMIT = 100;
+
+// Accounts that are made or closed at once: well below a millisecond of work.
+const SLICE = 256;
 
 export interface StackUsage {
   /** Undefined for slots and images of an unknown stack. */
@@ -83,7 +90,7 @@ export async function usage(
   } catch (error) {
     throw asRootfsError(task.what, error);
   } finally {
-    accounts.dispose();
+    await accounts.dispose();
   }
 }
 
@@ -101,8 +108,10 @@ class Accounts {
   }
 
   async addTemplates(templates: ReadonlyMap<string, Template | undefined>): Promise<void> {
+    let made = 0;
     for (const [stack, template] of templates) {
       const account = this.#of(stack);
+      if (++made % SLICE === 0) await nextTurn();
       if (template !== undefined)
         account.templateBytes = (await this.#addBlocks(account, [template.path])).bytes;
     }
@@ -112,6 +121,7 @@ class Accounts {
   async addOurImages({ statePath }: ManagedFolder, names: StackNames): Promise<void> {
     for (const place of ['sealed', 'pool']) {
       for (const name of await namesIn(`${statePath}/${place}`)) {
+        if (!isImageName(name)) continue;
         const account = this.#of(await names.firstWith(name.slice(0, 64)));
         await this.#addBlocks(account, [`${statePath}/${place}/${name}/${CLONE_ROOTFS_FILE}`]);
       }
@@ -142,13 +152,12 @@ class Accounts {
         totalBytes: await native().diskUsageTotal(diskUsage),
       });
     }
-    stacks.sort((a, b) => Buffer.compare(Buffer.from(a.stack ?? ''), Buffer.from(b.stack ?? '')));
     const totalBytes = await native().diskUsageTotal(this.#whole);
-    return { stacks, slots: total, totalBytes, scattered: this.#scattered };
+    return { stacks: await sortedStacks(stacks), slots: total, totalBytes, scattered: this.#scattered };
   }
 
-  dispose(): void {
-    for (const { diskUsage } of this.#accounts.values()) native().dispose(diskUsage);
+  async dispose(): Promise<void> {
+    await mapInSlices([...this.#accounts.values()], ({ diskUsage }) => native().dispose(diskUsage), SLICE);
     native().dispose(this.#whole);
   }
 
@@ -194,17 +203,22 @@ class Accounts {
   }
 }
 
-/** Of a sealed image or a ready slot: it begins with the digest of the template. */
-const IMAGE_NAME = /^[0-9a-f]{64}-/;
+/** By the bytes of their names. What is of no known stack comes first. */
+async function sortedStacks(stacks: readonly StackUsage[]): Promise<StackUsage[]> {
+  const byName = new Map<string, StackUsage>();
+  await mapInSlices(stacks, (usage) => {
+    const { stack } = usage;
+    byName.set(stack === undefined ? '' : `/${Buffer.from(stack).toString('latin1')}`, usage);
+  });
+  return mapInSlices(await sortedNames(byName.keys()), (name) => byName.get(name) as StackUsage);
+}
 
-/** Images only: the pool has records beside them, and anybody may have put something there. */
-async function namesIn(path: string): Promise<string[]> {
-  try {
-    return (await readdir(path)).filter((name) => IMAGE_NAME.test(name) && !name.endsWith('.json'));
-  } catch (error) {
-    if (failedWith(error, 'ENOENT')) return [];
-    throw error;
-  }
+/**
+ * Of a sealed image or a ready slot: it begins with the digest of the template. The pool has records beside them, and
+ * anybody may have put something there.
+ */
+function isImageName(name: string): boolean {
+  return /^[0-9a-f]{64}-/.test(name) && !name.endsWith('.json');
 }
 
 async function filesystemOf(path: string): Promise<UsageReport['filesystem']> {

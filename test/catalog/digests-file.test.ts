@@ -1,6 +1,7 @@
 // The file in which earlier versions kept digests: believed whole or not at all, and for the exact state of a file.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
 import { DigestsFile, parse } from '../../src/catalog/digests-file.js';
 import { sha256 } from '../fixtures/files.js';
@@ -79,19 +80,19 @@ test.each<[string, string]>([
   ['a digest in capital letters', fileOf([[...ROW.slice(0, 6), DIGEST.toUpperCase()]])],
   ['one bad row among good ones', fileOf([ROW, [...ROW.slice(0, 5), 1.5, DIGEST]])],
 ])('a file with %s is not believed, and no failure', async (_, text) => {
-  expect(parse(text)).toBeUndefined();
+  expect(await parse(text)).toBeUndefined();
   expect(await get(await digestsFile(text))).toBeUndefined();
 });
 
-test('one byte changed by chance, or the end missing, and nothing of the file is believed', () => {
+test('one byte changed by chance, or the end missing, and nothing of the file is believed', async () => {
   const text = fileOf([ROW, ['7', '43', ...ROW.slice(2)]]);
-  expect(parse(text)).toHaveLength(2);
+  expect((await parse(text))?.size).toBe(2);
   const random = new Random(131);
   for (let i = 0; i < 500; i++) {
     // The line break at the end is not needed.
     const at = random.below(text.length - 1);
     const harmed = random.chance(0.5) ? text.slice(0, at) : `${text.slice(0, at)}#${text.slice(at + 1)}`;
-    expect(parse(harmed), harmed).toBeUndefined();
+    expect(await parse(harmed), harmed).toBeUndefined();
   }
 });
 
@@ -103,4 +104,19 @@ test('no file, one that is too long, and one that comes later', async () => {
   expect(await get(new DigestsFile(path))).toBeUndefined();
   await writeFile(path, fileOf(many.slice(0, 10_000)));
   expect(await get(new DigestsFile(path))).toBe(DIGEST);
+});
+
+test('a long file is read in slices, in which every row counts', async () => {
+  const rows = Array.from({ length: 24_000 }, (_, i) => ['7', `${i}`, ...ROW.slice(2)]);
+  let turns = 0;
+  let done = false;
+  const turning = (async () => {
+    for (; !done; turns++) await nextTurn();
+  })();
+  const entries = await parse(fileOf(rows));
+  done = true;
+  await turning;
+  expect(entries?.size).toBe(rows.length);
+  expect(turns).toBeGreaterThan(50);
+  expect(await parse(fileOf([...rows, ROW.with(6, 'f')]))).toBeUndefined();
 });

@@ -1,9 +1,9 @@
 // Plans a tree in a filesystem: an inode number for each file, and the number of blocks. Rejects what ext4 cannot hold.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RootfsError } from '../../system/errors.js';
+import { sortedNames } from '../../system/sorted-names.js';
 import type { Attribute, FolderNode, PlannedInode, TreeNode } from '../tree/file-tree.js';
 import { showPath } from '../tree/file-tree.js';
-import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
 import { planAttributes } from './attribute-area.js';
 import { type BlockRun, runsOf, SCAN_ABOVE_BYTES } from './data-runs.js';

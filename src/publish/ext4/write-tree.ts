@@ -1,6 +1,7 @@
 // Writes a tree into an empty filesystem: contents in inode order, each file contiguous where there is room.
 import { type FileHandle, open } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { sortedNames } from '../../system/sorted-names.js';
 import {
   type FileContent,
   type FolderNode,
@@ -8,7 +9,6 @@ import {
   readContent,
   type TreeNode,
 } from '../tree/file-tree.js';
-import { sortedNames } from '../tree/sorted-names.js';
 import type { AttributePlan } from './attribute-area.js';
 import { encodeAttributeBlock, NO_ATTRIBUTES } from './attribute-area.js';
 import { addRuns, type BlockRun } from './data-runs.js';

@@ -2,6 +2,7 @@
 import { opendir, realpath } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
 import { RootfsError } from '../../system/errors.js';
+import { sortedNames } from '../../system/sorted-names.js';
 import { Children } from './children.js';
 import { type FileRow, rangesOf, readRows } from './file-rows.js';
 import {
@@ -16,7 +17,6 @@ import {
 import { bytesOf, FolderFile, LinkedFiles, readingOf, type TreeName } from './folder-files.js';
 import { TreeCount, type TreeLimits } from './limits.js';
 import { mountsBelow } from './mounts.js';
-import { sortedNames } from './sorted-names.js';
 
 export interface FolderTree {
   readonly root: FolderNode;
