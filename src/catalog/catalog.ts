@@ -104,7 +104,7 @@ export class Catalog {
   async templates(signal: AbortSignal | undefined): Promise<Map<StackName, Template | undefined>> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
-    const templates = new Map<string, Template | undefined>();
+    const templates = new Map<StackName, Template | undefined>();
     await mapInSlices(names, (name) => templates.set(name, known.get(this.templatePath(name))));
     return templates;
   }

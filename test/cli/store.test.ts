@@ -13,7 +13,15 @@ import { MiB } from '../fixtures/images.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 import { cli, cliError, cliJson, startCli } from './run-cli.js';
-import { create, ext4Host, isMounted, type StoreHost, unmount, withProgram } from './store/store-host.js';
+import {
+  create,
+  ext4Host,
+  isMounted,
+  type StoreHost,
+  sized,
+  unmount,
+  withProgram,
+} from './store/store-host.js';
 
 const STATUS_KEYS = [
   'image',
@@ -173,7 +181,7 @@ describe('nothing that is there is touched, and nothing is left of what is refus
     const before = await walk(host.root);
     const [size, mount, image = host.image] =
       args[0] === '--mount' ? ['--size=300M', '--mount=/x', args[2]] : [];
-    const wanted = size === undefined ? [image, '--size', '300M', ...args] : [image, size, mount as string];
+    const wanted = size === undefined ? [image, ...sized(args)] : [image, size, mount as string];
     expect(await cliError(host, ['store', 'create', ...wanted], { cwd: host.root })).toBe(error);
     expect(await walk(host.root)).toEqual(before);
     if (error.startsWith('STORE_EXISTS') && (await exists(join(host.root, 'x'))) === false)

@@ -25,8 +25,8 @@ export function addVerify(program: Command): void {
 Exit status 1 if something differs.
 
 JSON: { "templates", "sealedImages", "clones", "differences": [{ "kind", "path", "expected", "found" }] };
-of snapshots { "snapshots": [as "snapshots" has them] }: those that are as they were. Of one that is
-not there is the error SNAPSHOT_CORRUPT, when all have been read
+of snapshots { "snapshots": [as "snapshots" has them] } with those that are as they were; if one is
+not, the error SNAPSHOT_CORRUPT follows
 
 Examples:
   microvm-rootfs verify

@@ -34,7 +34,7 @@ export function isMounted(folder: string): boolean {
 }
 
 export async function create(host: StoreHost, ...args: string[]): Promise<StoreStatus> {
-  return cliJson<StoreStatus>(host, ['store', 'create', host.image, '--size', '300M', ...args]);
+  return cliJson<StoreStatus>(host, ['store', 'create', host.image, ...sized(args)]);
 }
 
 /** A PATH on which this script is found instead of a program. */
@@ -43,4 +43,9 @@ export async function withProgram(host: Host, program: string, script: string): 
   await mkdir(bin, { recursive: true });
   await writeFile(join(bin, program), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return `${bin}${delimiter}${process.env.PATH}`;
+}
+
+/** With a size, unless they have one. */
+export function sized(args: readonly string[]): string[] {
+  return args.includes('--size') ? [...args] : ['--size', '300M', ...args];
 }
