@@ -61,6 +61,7 @@ test.each<[what: string, paths: string[]]>([
   ['a program alone', ['app*']],
   ['a program beside a disk', ['app*', 'disk.img']],
   ['a program beside what images have', ['app*', 'manifest.json', 'data.tar']],
+  ['a program that runs a bundle', ['agent*', 'config.json', 'rootfs/']],
   ['a folder beside a disk', ['dev/', 'disk.img']],
   ['a folder beside a box', ['disk.img', 'metadata.json', 'start/']],
   ['files', ['manifest.json', 'config.json', 'data']],

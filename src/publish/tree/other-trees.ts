@@ -52,14 +52,13 @@ function throughLayout(reference: string): string {
   return `run skopeo copy ${reference} oci:DIR, and publish oci:DIR`;
 }
 
-/** And no program. */
 function holdsBlobs(children: Children<TreeNode>): boolean {
-  let found = false;
-  for (const [name, node] of few(children)) {
-    if (node.kind === 'file' && isProgram(node)) return false;
-    found ||= BLOB.test(name);
-  }
-  return found;
+  return !holdsProgram(children) && few(children).some(([name]) => BLOB.test(name));
+}
+
+/** It may be all that a guest needs. */
+function holdsProgram(children: Children<TreeNode>): boolean {
+  return few(children).some(([, node]) => node.kind === 'file' && isProgram(node));
 }
 
 function isProgram({ mode }: FileNode): boolean {
@@ -73,7 +72,7 @@ function few(children: Children<TreeNode>): [name: string, node: TreeNode][] {
 }
 
 function folderInside({ children }: FolderNode, origin: TreeOrigin): string | undefined {
-  if (children.get('rootfs')?.kind !== 'folder') return undefined;
+  if (children.get('rootfs')?.kind !== 'folder' || holdsProgram(children)) return undefined;
   const isLxd = children.has('metadata.yaml');
   if (!isLxd && !children.has('config.json')) return undefined;
   return (
@@ -90,7 +89,7 @@ function disks({ children }: FolderNode, origin: TreeOrigin): string | undefined
   }
   if (disk === undefined) return undefined;
   return (
-    `holds the image of a disk, as an OVA or a box of Vagrant does, and no root file system: ` +
+    'holds the image of a disk, as an OVA or a box of Vagrant does, and no root file system: ' +
     `${origin === 'tar' ? 'unpack it and ' : ''}publish ${showPath(disk)} itself`
   );
 }
