@@ -8,6 +8,7 @@ import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
 import { hasWholeSeconds } from './file-times.js';
@@ -25,6 +26,9 @@ const BATCH = 256;
 
 // Each is lost to a process that replaces the template at the same moment.
 const ROUNDS = 8;
+
+// Each holds a descriptor, also while it waits to hash.
+const looks = new Turns(128);
 
 interface Known extends LocatedFile {
   readonly sha256: string;
@@ -126,20 +130,27 @@ export class Templates {
     signal: AbortSignal | undefined,
     digestOf: DigestOf = hashUnchanged,
   ): Promise<Template | undefined> {
+    const task = new Task(`looking at template ${path}`, signal);
     for (let round = 1; ; round++) {
-      this.#refuseClosed();
-      const opened = await openTemplate(path);
-      if (opened === undefined) {
-        this.#forget(path);
-        return undefined;
-      }
       try {
-        return await this.#lookAt(path, opened, signal, digestOf);
+        return await looks.run(task, () => this.#lookOnce(path, signal, digestOf));
       } catch (error) {
         if (!(error instanceof Replaced)) throw error;
         if (round === ROUNDS) throw error.refusal;
       }
     }
+  }
+
+  async #lookOnce(
+    path: string,
+    signal: AbortSignal | undefined,
+    digestOf: DigestOf,
+  ): Promise<Template | undefined> {
+    this.#refuseClosed();
+    const opened = await openTemplate(path);
+    if (opened !== undefined) return this.#lookAt(path, opened, signal, digestOf);
+    this.#forget(path);
+    return undefined;
   }
 
   async #lookAt(
