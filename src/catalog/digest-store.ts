@@ -8,7 +8,6 @@
 // that nothing else is taken for one.
 
 import { rename, rm, symlink, unlink } from 'node:fs/promises';
-import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
@@ -21,11 +20,6 @@ import { isCatalogAway } from './template-record.js';
 
 // Records per native call: a few milliseconds of work.
 const BATCH = 256;
-
-export interface KnownDigest {
-  readonly sha256: string;
-  readonly hashed: Identity;
-}
 
 export class DigestStore {
   readonly #folder: ManagedFolder;
@@ -45,34 +39,22 @@ export class DigestStore {
 
   /** The digest of each file, if known for its current state. */
   async get(files: readonly LocatedFile[]): Promise<(string | undefined)[]> {
-    return (await this.find(files, () => false)).map((found) => found?.sha256);
-  }
-
-  /**
-   * The same, each with the state that its bytes had the digest in. That can have another ctime where the file
-   * `mayBeLinked` since: see {@link canBeLinked}.
-   */
-  async find(
-    files: readonly LocatedFile[],
-    mayBeLinked: (file: LocatedFile) => boolean,
-  ): Promise<(KnownDigest | undefined)[]> {
     const names = files.map((file) => recordNameOf(file));
-    const found = (await this.#read(names)).map((record, i) => {
-      const file = files[i] as LocatedFile;
-      const { identity } = file;
-      if (record?.sizeBytes !== identity.sizeBytes || record.mtimeNs !== identity.mtimeNs) return undefined;
-      const { sha256, ctimeNs } = record;
-      if (ctimeNs === identity.ctimeNs) return { sha256, hashed: identity };
-      return mayBeLinked(file) ? { sha256, hashed: { ...identity, ctimeNs } } : undefined;
+    const digests = (await this.#read(names)).map((record, i) => {
+      const { identity } = files[i] as LocatedFile;
+      const same =
+        record?.sizeBytes === identity.sizeBytes &&
+        record.mtimeNs === identity.mtimeNs &&
+        record.ctimeNs === identity.ctimeNs;
+      return same ? record.sha256 : undefined;
     });
     for (const [i, file] of files.entries()) {
-      if (found[i] !== undefined) continue;
+      if (digests[i] !== undefined) continue;
       const sha256 = await this.#before.get(file);
-      if (sha256 === undefined) continue;
-      await this.put(file, sha256);
-      found[i] = { sha256, hashed: file.identity };
+      if (sha256 !== undefined) await this.put(file, sha256);
+      digests[i] = sha256;
     }
-    return found;
+    return digests;
   }
 
   /**

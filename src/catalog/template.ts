@@ -6,8 +6,7 @@ import { native, type OpenedSource } from '../addon/native.js';
 import { hashSource } from '../image/hash.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import type { LocatedFile } from './digest-record.js';
-import { hasWholeSeconds, msUntilTimesTell } from './file-times.js';
+import { msUntilTimesTell } from './file-times.js';
 
 export interface Template {
   readonly path: string;
@@ -24,20 +23,8 @@ export interface Template {
  */
 export function sameTemplate(before: Identity, now: Identity, filesystem: string): boolean {
   if (!sameState(before, now)) return false;
-  return mayHoldLinks(filesystem) || before.ctimeNs === now.ctimeNs;
-}
-
-function mayHoldLinks(filesystem: string): boolean {
-  return !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
-}
-
-/**
- * Whether links may be all that changed the ctime of a file between two processes. A file with whole seconds for mtime
- * may have got that from a tool that gives it to every image, with whatever bytes.
- */
-export function canBeLinked({ identity, filesystem }: LocatedFile): boolean {
-  const { links, mtimeNs } = identity;
-  return links > 1 && filesystem !== '' && mayHoldLinks(filesystem) && !hasWholeSeconds({ ctimeNs: mtimeNs });
+  const linked = !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
+  return linked || before.ctimeNs === now.ctimeNs;
 }
 
 /**

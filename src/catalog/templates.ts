@@ -13,7 +13,7 @@ import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
 import { hasWholeSeconds } from './file-times.js';
 import { isReplaced, openTemplate, whenTimesTell } from './open-template.js';
-import { canBeLinked, hashUnchanged, sameTemplate, type Template } from './template.js';
+import { hashUnchanged, sameTemplate, type Template } from './template.js';
 
 // Node raises the descriptor limit only to the system's maximum, often 4,096.
 const OPEN_LIMIT = 512;
@@ -47,8 +47,6 @@ export class Templates {
   readonly #onChanged: OnChanged;
   readonly #known = new Map<string, Known>();
   readonly #sizes = new Map<string, number>();
-  /** Paths of templates that are not believed to have been linked alone. */
-  readonly #distrusted = new Set<string>();
   // The oldest are dropped first.
   readonly #open = new Map<string, NativeSource>();
   readonly #hashing = new SingleFlight<Known>();
@@ -187,7 +185,6 @@ export class Templates {
         await inTurn(shared, () => native().flushSource(source));
         const found = { ...file, identity: settled.info.identity };
         await this.#digests.put(found, sha256);
-        this.#distrusted.delete(path);
         const fresh = this.#remember({ ...found, sha256, hashed: found.identity });
         this.#keepOpen(path, source);
         return fresh;
@@ -215,7 +212,6 @@ export class Templates {
 
   /** Makes the next look hash the template again. */
   distrust(path: string): void {
-    this.#distrusted.add(path);
     this.#known.delete(path);
     this.#letGo(path);
   }
@@ -251,13 +247,10 @@ export class Templates {
   /** What was learned earlier, perhaps by another process. */
   async #learnt(files: readonly LocatedFile[]): Promise<Template[]> {
     if (files.length === 0) return [];
-    const digests = await this.#digests.find(
-      files,
-      (file) => canBeLinked(file) && !this.#distrusted.has(file.path),
-    );
+    const digests = await this.#digests.get(files);
     return files.flatMap((file, i) => {
-      const found = digests[i];
-      return found === undefined ? [] : [this.#remember({ ...file, ...found })];
+      const sha256 = digests[i];
+      return sha256 === undefined ? [] : [this.#remember({ ...file, sha256, hashed: file.identity })];
     });
   }
 
@@ -279,7 +272,6 @@ export class Templates {
   }
 
   #forget(path: string): void {
-    this.#distrusted.delete(path);
     const before = this.#known.get(path);
     if (before === undefined) return;
     this.#known.delete(path);
