@@ -51,7 +51,7 @@ const ALLOWED = new Set([
   'fstatfs',
   'fsync',
   'ftruncate',
-  'getauxval', // arm64: has the processor SHA-256?
+  'getauxval', // the size of a page; arm64: has the processor SHA-256?
   'getpid',
   'ioctl',
   'lgetxattr',

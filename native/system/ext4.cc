@@ -1,7 +1,7 @@
 // The kernel's Documentation/filesystems/ext4/super.rst has the layout.
 #include "system/ext4.h"
 
-#include <unistd.h>
+#include <sys/auxv.h>
 
 #include <algorithm>
 
@@ -68,7 +68,7 @@ Error may_fill(int image_fd, std::string_view path, uint64_t length, bool* fills
   const uint64_t wanted = length / superblock.block_size();
   const uint64_t blocks = superblock.blocks();
   // Without a size resize2fs rounds down to whole pages.
-  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) / superblock.block_size();
+  const uint64_t page = uint64_t{getauxval(AT_PAGESZ)} / superblock.block_size();
   if (blocks > wanted || wanted - blocks < std::max<uint64_t>(page, 1)) return {};
   // It ends at the end of a group, and what is left is too small for another.
   const uint64_t in_groups = blocks - std::min(blocks, superblock.first_block());

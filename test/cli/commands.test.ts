@@ -301,8 +301,11 @@ test('verify fails if something differs', async () => {
     templates: 1,
     sealedImages: 0,
     clones: 1,
+    templatesNotRead: [],
     differences: [],
   });
+  await host.addTemplate('new', 'new');
+  expect((await cli(host, ['verify'])).stdout).toContain(`Not read: ${host.template('new')}, `);
   const image = host.slot('vm-1').image;
   const bytes = await readFile(image);
   bytes.write('its guest was here', 1024 * 1024);
@@ -312,7 +315,7 @@ test('verify fails if something differs', async () => {
   const [difference] = JSON.parse(stdout).differences;
   expect(Object.keys(difference)).toEqual(['kind', 'path', 'expected', 'found']);
   expect(difference).toMatchObject({ kind: 'clone', path: image });
-  expect((await cli(host, ['verify', '--with-clones'])).stdout).toMatch(/1 clone: 1 difference\.\n$/);
+  expect((await cli(host, ['verify', '--with-clones'])).stdout).toMatch(/1 clone: 1 difference\.\n/);
 });
 
 test('hash prints what sha256sum does, odd names too', async () => {

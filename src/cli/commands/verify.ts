@@ -24,7 +24,8 @@ export function addVerify(program: Command): void {
       `
 Exit status 1 if something differs.
 
-JSON: { "templates", "sealedImages", "clones", "differences": [{ "kind", "path", "expected", "found" }] };
+JSON: { "templates", "sealedImages", "clones", "templatesNotRead": [paths],
+"differences": [{ "kind", "path", "expected", "found" }] };
 of snapshots { "snapshots": [as "snapshots" has them] } with those that are as they were; if one is
 not, the error SNAPSHOT_CORRUPT follows
 
@@ -74,16 +75,19 @@ async function verifySnapshots(session: Session, names: string[]): Promise<void>
   attempts.throwIfAny('SNAPSHOT_CORRUPT');
 }
 
-function text({ templates, sealedImages, clones, differences }: VerifyReport): string {
+function text({ templates, sealedImages, clones, templatesNotRead, differences }: VerifyReport): string {
+  const notRead = templatesNotRead.map(
+    (path) => `\nNot read: ${path}, whose digest as it is now is not known ("stacks" learns it).`,
+  );
   const read =
     `Read ${count(templates, 'template')}, ${count(sealedImages, 'sealed image')}, ` +
     `${count(clones, 'clone')}`;
-  if (differences.length === 0) return `${read}: all as they should be.`;
+  if (differences.length === 0) return `${read}: all as they should be.${notRead.join('')}`;
   const list = table(differences, [
     { title: 'KIND', of: ({ kind }) => kind },
     { title: 'PATH', of: ({ path }) => path },
     { title: 'EXPECTED', of: ({ expected }) => expected },
     { title: 'FOUND', of: ({ found }) => found },
   ]);
-  return `${list}\n${read}: ${count(differences.length, 'difference')}.`;
+  return `${list}\n${read}: ${count(differences.length, 'difference')}.${notRead.join('')}`;
 }
