@@ -483,7 +483,6 @@ export class RootfsRegistry {
    * request that fails or is invalid does not affect the others.
    */
   async cloneMany(requests: readonly CloneManyRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
-    this.#requireOpen();
     if (!Array.isArray(requests))
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     const results: PromiseSettledResult<VmRootfs>[] = [];
@@ -891,7 +890,6 @@ export class RootfsRegistry {
   async restoreMany(
     requests: readonly RestoreManyRequest[],
   ): Promise<PromiseSettledResult<RestoredRootfs>[]> {
-    this.#requireOpen();
     if (!Array.isArray(requests))
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     return Promise.allSettled(
@@ -919,7 +917,10 @@ export class RootfsRegistry {
     await this.#snapshots.drain();
   }
 
-  /** Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`. */
+  /**
+   * Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`, and so does each
+   * result of {@link cloneMany} and {@link restoreMany}.
+   */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#pool.close();

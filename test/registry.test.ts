@@ -166,13 +166,19 @@ describe('closing', () => {
     type Method = (...args: unknown[]) => unknown;
     const methods = registry as unknown as Record<string, Method>;
     const names = Object.getOwnPropertyNames(RootfsRegistry.prototype);
-    for (const name of names.filter((each) => !['constructor', 'drain', 'close'].includes(each))) {
+    const others = ['constructor', 'drain', 'close', 'cloneMany', 'restoreMany'];
+    for (const name of names.filter((each) => !others.includes(each))) {
       const call = async () => {
         const made = methods[name]?.('vm-1', 'debian', 1024);
         return Symbol.asyncIterator in Object(made) ? (made as AsyncGenerator).next() : made;
       };
       expect(await call().catch(({ code }) => code), name).toBe('CLOSED');
     }
+    const results = [
+      ...(await registry.cloneMany([{ vmId: 'vm-1', stack: 'debian' }])),
+      ...(await registry.restoreMany([{ snapshot: 'snap', vmId: 'vm-1' }])),
+    ];
+    expect(results).toMatchObject([{ reason: { code: 'CLOSED' } }, { reason: { code: 'CLOSED' } }]);
   });
 
   test('leaves no staging folder behind', async () => {

@@ -1,6 +1,6 @@
 // Reads lists of VM ids. What a person sees on a line counts. A line that could mean another VM is refused.
 import { RootfsError } from '../index.js';
-import { Breather } from './breather.js';
+import { Pause } from '../system/pause.js';
 import { nameOfInput, readText } from './text-input.js';
 
 /** An id of a list, and where it stands, for messages. */
@@ -20,10 +20,10 @@ const BESIDE_IDS = /[^\p{L}\p{N}\p{M}_-]/u;
 export async function readIdList(path: string, signal?: AbortSignal): Promise<ListedId[]> {
   const name = nameOfInput(path);
   const found: ListedId[] = [];
-  const breather = new Breather();
+  const pause = new Pause();
   let number = 0;
   for (const line of linesOf(await readText(path, signal))) {
-    if (breather.due) await breather.breath();
+    if (pause.isDue) await pause.take();
     number++;
     const id = visible(line);
     if (id !== '') found.push(requireNoControls({ id, where: `line ${number} of ${name}` }));
@@ -50,10 +50,10 @@ export async function namedIn(
   list: readonly ListedId[],
   existing: ReadonlySet<string> | readonly string[],
 ): Promise<Set<string>> {
-  const breather = new Breather();
+  const pause = new Pause();
   const byLooks = new Map<string, string[]>();
   for (const rawId of existing) {
-    if (breather.due) await breather.breath();
+    if (pause.isDue) await pause.take();
     const looks = visible(rawId);
     const alike = byLooks.get(looks);
     if (alike === undefined) byLooks.set(looks, [rawId]);
@@ -62,7 +62,7 @@ export async function namedIn(
   const named = new Set<string>();
   const unmatched: ListedId[] = [];
   for (const listed of list) {
-    if (breather.due) await breather.breath();
+    if (pause.isDue) await pause.take();
     const found = byLooks.get(visible(listed.id));
     if (found === undefined) unmatched.push(listed);
     else for (const rawId of found) named.add(rawId);
@@ -70,14 +70,14 @@ export async function namedIn(
   const meant = new Map<string, string>();
   let longest = 0;
   for (const rawId of unmatched.length === 0 ? [] : existing) {
-    if (breather.due) await breather.breath();
+    if (pause.isDue) await pause.take();
     if (named.has(rawId)) continue;
     const text = folded(rawId);
     meant.set(text, rawId);
     longest = Math.max(longest, text.length);
   }
   for (const { id, where } of unmatched) {
-    const within = await idWithin(folded(id), meant, longest, breather);
+    const within = await idWithin(folded(id), meant, longest, pause);
     if (within === undefined) continue;
     throw new RootfsError(
       'INVALID_ARGUMENT',
@@ -93,21 +93,21 @@ async function idWithin(
   text: string,
   meant: ReadonlyMap<string, string>,
   longest: number,
-  breather: Breather,
+  pause: Pause,
 ): Promise<string | undefined> {
   const places = [0];
   const add = (place: number) => {
     if (places.at(-1) !== place) places.push(place);
   };
   for (let i = 0; i < text.length; i++) {
-    if (breather.due) await breather.breath();
+    if (pause.isDue) await pause.take();
     if (!BESIDE_IDS.test(text[i] as string)) continue;
     add(i);
     add(i + 1);
   }
   add(text.length);
   for (const [i, start] of places.entries()) {
-    if (breather.due) await breather.breath();
+    if (pause.isDue) await pause.take();
     for (let k = i + 1; k < places.length && (places[k] as number) - start <= longest; k++) {
       const found = meant.get(text.slice(start, places[k]));
       if (found !== undefined) return found;

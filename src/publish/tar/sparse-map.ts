@@ -1,8 +1,9 @@
 // Reads where the data of a sparse file lies. GNU tar has written such maps in four ways: see "Storing Sparse Files" in
 // its manual.
+
+import type { Pause } from '../../system/pause.js';
 import type { Segment } from '../tree/file-tree.js';
 import { type OldSparse, parseMoreSparse, type SparsePart, TAR_BLOCK_BYTES } from './header.js';
-import type { Pause } from './pause.js';
 import type { PaxRecord } from './pax.js';
 import { TarDamaged } from './tar-damaged.js';
 

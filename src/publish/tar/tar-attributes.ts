@@ -1,11 +1,11 @@
 // The extended attributes and ACLs of a tar's members, which programs write as pax records in three ways.
 import { RootfsError } from '../../system/errors.js';
+import type { Pause } from '../../system/pause.js';
 import { requireAttributes } from '../ext4/tree-plan.js';
 import { ofTheTree } from '../tree/attributes.js';
 import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
 import { isBinaryAcl, modeWith, type Names, parseAcl } from './acl.js';
 import { isFolder, shown, type TarMember } from './members.js';
-import type { Pause } from './pause.js';
 import type { PaxRecord } from './pax.js';
 
 // Shared by all files that have none.

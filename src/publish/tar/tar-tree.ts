@@ -2,6 +2,7 @@
 
 import { type FileHandle, open } from 'node:fs/promises';
 import type { RootfsError } from '../../system/errors.js';
+import { Pause } from '../../system/pause.js';
 import { Children } from '../tree/children.js';
 import {
   EMPTY,
@@ -15,7 +16,6 @@ import {
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
 import { refuseOtherTree } from '../tree/other-trees.js';
 import { isFolder, readMembers, shown, type TarMember } from './members.js';
-import { Pause } from './pause.js';
 import { refused, TarAttributes } from './tar-attributes.js';
 import { TarDamaged } from './tar-damaged.js';
 

@@ -1,0 +1,30 @@
+// Lets the event loop go on within long loops.
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+/** The event loop is not held for longer. */
+const HELD_MS = 4;
+
+export class Pause {
+  readonly #checkAborted: () => void;
+  #since = performance.now();
+
+  constructor(checkAborted: () => void = () => {}) {
+    this.#checkAborted = checkAborted;
+  }
+
+  /** Whether to {@link take} one now. For loops of which each round is so short that a promise would cost more. */
+  get isDue(): boolean {
+    return performance.now() - this.#since > HELD_MS;
+  }
+
+  async take(): Promise<void> {
+    await nextTurn();
+    this.#checkAborted();
+    this.#since = performance.now();
+  }
+
+  /** To be called about once in a millisecond of work. */
+  async ifDue(): Promise<void> {
+    if (this.isDue) await this.take();
+  }
+}
