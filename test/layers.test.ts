@@ -28,6 +28,7 @@ const CLI_USES = [
   'system/config',
   'system/errno-names',
   'system/make-folders',
+  'system/pause',
   'addon/host-facts',
 ];
 
