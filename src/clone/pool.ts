@@ -254,8 +254,9 @@ export class Pool {
     while (line.ready.length < line.wish.count && this.#lineOf(line.key) === line) {
       new Task(`filling the pool of ${line.key.template.path}`, signal).checkAborted();
       const name = await line.wish.make(line.key, line.prefix);
-      // It was given up meanwhile, and its folder emptied.
-      if (this.#lineOf(line.key) === undefined) {
+      // It was given up meanwhile, and its folder emptied; or the caller wants fewer by now.
+      const now = this.#lineOf(line.key);
+      if (now === undefined || (now.ready.length >= now.wish.count && !line.seen.has(name))) {
         await this.#folder.use(({ handle }) => this.#discard(handle, name)).catch(() => {}); // recover() removes it
         return;
       }
