@@ -4,9 +4,9 @@
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import { pipeline, type Readable } from 'node:stream';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createGunzip } from 'node:zlib';
 import { RootfsError } from '../system/errors.js';
+import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import { isOfZlib } from './decompress.js';
 import type { PublishLimits } from './publish-options.js';
@@ -19,9 +19,6 @@ export interface LayerFile {
   readonly path: string;
   readonly isGzip: boolean;
 }
-
-/** How many members to read between turns of the event loop. */
-const MEMBERS_AT_ONCE = 1000;
 
 const CHUNK_BYTES = 256 * 1024;
 
@@ -89,15 +86,13 @@ class LayerCount {
 
   /** A sparse file may be far longer than the tar that it is in. */
   async #addMembers(bytes: TarBytes, sizeBytes: number): Promise<void> {
-    let members = 0;
     const checkAborted = () => this.#task.checkAborted();
+    const pause = new Pause(checkAborted);
     for await (const member of readMembers(bytes, sizeBytes, { checkAborted })) {
       const names = member.path.toString('latin1').split('/');
       this.#tree.add(names.filter((name) => name !== '' && name !== '.').length);
       this.#addBytes(0, member.sizeBytes);
-      if (++members % MEMBERS_AT_ONCE !== 0) continue;
-      this.#task.checkAborted();
-      await nextTurn();
+      await pause.ifDue();
     }
   }
 
