@@ -1,5 +1,5 @@
-// Publishes a folder as a template, gives disks to six VMs, and does the same with cp and resize2fs beside it. Run by `npm
-// run demo`.
+// Publishes a folder as a template, gives disks to six VMs, and does the same with cp and resize2fs beside it. Run by
+// `npm run demo`.
 const { execFile, spawnSync } = require('node:child_process');
 const { createHash, randomBytes } = require('node:crypto');
 const fs = require('node:fs');
