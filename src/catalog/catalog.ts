@@ -97,7 +97,8 @@ export class Catalog {
 
   /** All templates whose digest is known for the file as it is. */
   async known(signal: AbortSignal | undefined): Promise<Template[]> {
-    return [...(await this.#knownAmong(await this.#names(), signal)).values()];
+    const known = await this.#knownAmong(await this.#names(), signal);
+    return known.filter((template) => template !== undefined);
   }
 
   /** The template of each folder that has an image: those whose digest is known, undefined for the others. */
@@ -105,7 +106,7 @@ export class Catalog {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
     const templates = new Map<StackName, Template | undefined>();
-    await mapInSlices(names, (name) => templates.set(name, known.get(this.templatePath(name))));
+    await mapInSlices(names, (name, i) => templates.set(name, known[i]));
     return templates;
   }
 
@@ -114,7 +115,7 @@ export class Catalog {
     // What a slot says of its stack may be anything.
     if (!isStackName(stack)) return undefined;
     const path = this.templatePath(parseStackName(stack));
-    const known = (await this.#templates.known([path], undefined)).get(path);
+    const [known] = await this.#templates.known([path], undefined);
     if (known !== undefined) return known.sha256;
     return (await isMissing(path)) ? null : undefined;
   }
@@ -123,15 +124,15 @@ export class Catalog {
   async knownBytes(sha256: string, stack: string | undefined): Promise<number | undefined> {
     if (stack === undefined || !isStackName(stack)) return undefined;
     const path = this.templatePath(stack);
-    const known = (await this.#templates.known([path], undefined)).get(path);
+    const [known] = await this.#templates.known([path], undefined);
     return known?.sha256 === sha256 ? known.identity.sizeBytes : undefined;
   }
 
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
-    const found: (StackInfo | undefined)[] = await mapInSlices(names, (name) => {
-      const template = known.get(this.templatePath(name));
+    const found: (StackInfo | undefined)[] = await mapInSlices(names, (name, i) => {
+      const template = known[i];
       return template === undefined ? undefined : stackInfo(name, template);
     });
     await this.#lookAtRest(names, found, signal);
@@ -141,7 +142,7 @@ export class Catalog {
   async #knownAmong(
     names: readonly StackName[],
     signal: AbortSignal | undefined,
-  ): Promise<Map<string, Template>> {
+  ): Promise<(Template | undefined)[]> {
     const paths = await mapInSlices(names, (name) => this.templatePath(name));
     return this.#templates.known(paths, signal);
   }

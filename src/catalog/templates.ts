@@ -83,12 +83,12 @@ export class Templates {
   }
 
   /**
-   * Returns the templates, by path, whose digest is known for the current state of the file. Neither opens nor reads
-   * them.
+   * Returns for each path its template, if its digest is known for the current state of the file. Neither opens nor
+   * reads them.
    */
-  async known(paths: readonly string[], signal: AbortSignal | undefined): Promise<Map<string, Template>> {
+  async known(paths: readonly string[], signal: AbortSignal | undefined): Promise<(Template | undefined)[]> {
     this.#refuseClosed();
-    const found = new Map<string, Template>();
+    const found: (Template | undefined)[] = [];
     const task = new Task('looking at templates', signal);
     const batches = Array.from({ length: Math.ceil(paths.length / BATCH) }, (_, i) =>
       paths.slice(i * BATCH, (i + 1) * BATCH),
@@ -106,15 +106,18 @@ export class Templates {
       // Meanwhile this thread works on these.
       ahead = look(batches[i + 1]);
       const others: LocatedFile[] = [];
+      const places: number[] = [];
       for (const [k, path] of batch.entries()) {
         const identity = identities[k];
-        if (identity === undefined) continue;
-        const file = { path, identity, filesystem: identity.filesystem };
-        const template = this.#current(file);
-        if (template === undefined) others.push(file);
-        else found.set(path, template);
+        const file = identity && { path, identity, filesystem: identity.filesystem };
+        const template = file && this.#current(file);
+        const place = found.push(template) - 1;
+        if (file === undefined || template !== undefined) continue;
+        others.push(file);
+        places.push(place);
       }
-      for (const template of await this.#learnt(others)) found.set(template.path, template);
+      const learnt = await this.#learnt(others);
+      for (const [k, place] of places.entries()) found[place] = learnt[k];
     }
     return found;
   }
@@ -245,12 +248,13 @@ export class Templates {
   }
 
   /** What was learned earlier, perhaps by another process. */
-  async #learnt(files: readonly LocatedFile[]): Promise<Template[]> {
+  async #learnt(files: readonly LocatedFile[]): Promise<(Template | undefined)[]> {
     if (files.length === 0) return [];
     const digests = await this.#digests.get(files);
-    return files.flatMap((file, i) => {
+    return files.map(({ path, identity, filesystem }, i) => {
       const sha256 = digests[i];
-      return sha256 === undefined ? [] : [this.#remember({ ...file, sha256, hashed: file.identity })];
+      if (sha256 === undefined) return undefined;
+      return this.#remember({ path, identity, filesystem, sha256, hashed: identity });
     });
   }
 
