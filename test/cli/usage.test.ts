@@ -87,9 +87,10 @@ test('an error names the flags of the command, and what was done before it is to
   const host = await Host.in(filesystemNamed('XFS').path);
   await host.addTemplate('debian', 'bytes');
   await cliJson(host, ['clone', 'vm-1', 'debian']);
+  await cliJson(host, ['clone', 'vm-2', 'debian']);
   expect((await cli(host, ['rm-stack', 'debian'])).stderr).toMatch(/release it first, or give --force\n$/);
-  const { code, stdout, stderr } = await cli(host, ['release', 'vm-1', '']);
-  expect(stdout).toMatch(/^vm-1 +released$/m);
+  const { code, stdout, stderr } = await cli(host, ['release', 'vm-1', '', 'vm-2']);
+  expect(stdout).toMatch(/^vm-1 +released\nvm-2 +released$/m);
   expect(stderr).toContain('INVALID_VM_ID');
   expect(code).not.toBe(0);
 });

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
+import { Attempts } from '../attempts.js';
 import { table } from '../output.js';
 import { inSession } from '../session.js';
 
@@ -18,7 +19,7 @@ export function addRelease(program: Command): void {
     .addHelpText(
       'after',
       `
-The first that fails ends the command; those before it are released.
+One that fails keeps none of the others.
 
 JSON: { "released": [{ "vmId", "released" }] }; "released" is false where there was none
 
@@ -30,13 +31,16 @@ Examples:
       inSession(command, async ({ registry, output, signal }) => {
         const { refuseInUse = false, durable = false } = flags;
         const released: { vmId: string; released: boolean }[] = [];
+        const attempts = new Attempts(signal);
         try {
           for (const vmId of vms) {
             signal.throwIfAborted();
-            released.push({ vmId, released: await registry.release(vmId, { refuseInUse, durable }) });
+            await attempts.attempt(vmId, async () => {
+              released.push({ vmId, released: await registry.release(vmId, { refuseInUse, durable }) });
+            });
           }
         } finally {
-          // What was done is told also if the next one failed.
+          // What was done is told also if another one failed.
           if (released.length > 0)
             output.print({ released }, () =>
               table(released, [
@@ -45,6 +49,7 @@ Examples:
               ]),
             );
         }
+        attempts.throwIfAny();
         if (!existsSync(registry.config.clonesDir))
           output.aside(`there is no folder ${registry.config.clonesDir}`);
       }),
