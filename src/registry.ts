@@ -243,9 +243,8 @@ export class RootfsRegistry {
   async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
     this.#requireOpen();
     const located = this.#catalog.located(name);
-    const { isPath } = await import('./publish/publish.js');
     const { parsePublishOptions } = await import('./publish/publish-options.js');
-    const { requireNoUserInfo } = await import('./publish/container-image.js');
+    const { isPath, requireNoUserInfo } = await import('./publish/source-name.js');
     const parsed = parsePublishOptions(`publishing ${located.name}`, options);
     requireNoUserInfo(source);
     const request = {

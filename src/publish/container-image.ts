@@ -11,7 +11,6 @@ import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
 import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
-import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 import { prepareLayers } from './container-layers.js';
 import { countLayers } from './count-layers.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
@@ -33,19 +32,6 @@ export interface UnpackedImage {
   readonly config: ImageConfig;
   /** Folders that no layer lists have a time between these, when umoci ran. */
   readonly newFoldersNs: { readonly from: bigint; readonly to: bigint };
-}
-
-/** Matches `docker://…`, `oci:DIR` and `oci:DIR:TAG`. To pass a file whose name looks like that, write `./oci:…`. */
-export function isContainerImage(source: string): boolean {
-  return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);
-}
-
-/** Throws `REFERENCE_INVALID`. Before the source is told to anybody, or to skopeo, whose words repeat it. */
-export function requireNoUserInfo(source: unknown): void {
-  if (typeof source !== 'string' || !source.startsWith('docker://')) return;
-  const hidden = userInfoHidden(source);
-  if (hidden !== undefined)
-    throw new RootfsError('REFERENCE_INVALID', `invalid source ${hidden}: ${NO_USER_INFO}`);
 }
 
 export interface ContainerRequest {

@@ -9,17 +9,11 @@ import { FilesystemFull } from './ext4/groups.js';
 import { BLOCK_BYTES, INODE_BYTES } from './ext4/layout.js';
 import { planTree, type TreePlan } from './ext4/tree-plan.js';
 import { writeTree } from './ext4/write-tree.js';
-import type { FolderNode } from './tree/file-tree.js';
+import { FIXED_TIME_NS, type FolderNode } from './tree/file-tree.js';
 import { tooLarge } from './tree/limits.js';
-
-export { BLOCK_BYTES };
 
 const MiB = 1024 * 1024;
 const GiB = 1024 * MiB;
-
-/** 1980-01-01: the time of files that have none in the tree. */
-const FIXED_TIME_S = 315_532_800;
-export const FIXED_TIME_NS = BigInt(FIXED_TIME_S) * 1_000_000_000n;
 
 // Fixed, because all clones of a template share them anyway.
 const FILESYSTEM_UUID = '6d766d72-6f6f-4466-8000-000000000001';
@@ -112,7 +106,7 @@ async function makeEmpty(
   ];
   const mke2fs = { name: mke2fsBin, package: 'e2fsprogs', notFound: 'MKE2FS_NOT_FOUND' } as const;
   const exit = await runInstalled(mke2fs, args, signal, {
-    env: { E2FSPROGS_FAKE_TIME: `${FIXED_TIME_S}`, MKE2FS_CONFIG: '/dev/null' },
+    env: { E2FSPROGS_FAKE_TIME: `${FIXED_TIME_NS / 1_000_000_000n}`, MKE2FS_CONFIG: '/dev/null' },
   });
   if (exit.status !== 0) throw programFailed('MKE2FS_FAILED', mke2fsBin, image, exit);
 }

@@ -9,8 +9,8 @@ import {
 } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
+import { BLOCK_BYTES } from './ext4/layout.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
-import { BLOCK_BYTES } from './make-ext4.js';
 import { parsePlatform } from './platform.js';
 
 /** Bytes count for the current step: read from the source, or hashed from the image. */

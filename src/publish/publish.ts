@@ -11,12 +11,12 @@ import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
-import { isContainerImage } from './container-image.js';
 import { finishStack } from './finish-stack.js';
 import { missingSource } from './other-references.js';
 import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
-import { STANDARD_INPUT, stageImage } from './source-image.js';
+import { stageImage } from './source-image.js';
+import { isPath } from './source-name.js';
 
 export interface PublishPrograms {
   readonly mke2fsBin: string;
@@ -38,11 +38,6 @@ export interface PublishRequest {
   /** Mode of the template. Default: 0o444. */
   readonly mode?: number;
   readonly options: PublishOptions;
-}
-
-/** Whether a source is a file or folder, rather than a container image or standard input. */
-export function isPath(source: string): boolean {
-  return source !== STANDARD_INPUT && !isContainerImage(source);
 }
 
 /** `folder` is the catalog's own staging folder. */

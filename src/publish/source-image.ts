@@ -1,4 +1,5 @@
-// Turns any source into a raw image in a work folder.
+// Turns any source into a raw image in a work folder. What reads a kind of source is loaded when one comes: loading all
+// of it at once would hold the event loop for 30 ms.
 
 import { createReadStream, fstatSync, type Stats } from 'node:fs';
 import { realpath, rename, rm, stat } from 'node:fs/promises';
@@ -14,18 +15,13 @@ import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { isContainerImage, unpackContainerImage } from './container-image.js';
-import { decompress } from './decompress.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
-import { FIXED_TIME_NS, makeExt4 } from './make-ext4.js';
 import { limitsOf, type PublishOptions } from './publish-options.js';
-import { convertQcow2 } from './qcow2.js';
+import { isContainerImage, STANDARD_INPUT } from './source-name.js';
 import { SparseFile } from './sparse-file.js';
-import { withTarTree } from './tar/tar-tree.js';
-import type { FolderNode } from './tree/file-tree.js';
-import { type FolderReading, markOfFolder, readFolder } from './tree/folder-tree.js';
+import { FIXED_TIME_NS, type FolderNode } from './tree/file-tree.js';
+import type { FolderReading } from './tree/folder-tree.js';
 import { tooLarge } from './tree/limits.js';
-import { refuseOtherTree } from './tree/other-trees.js';
 
 export interface Staging {
   readonly task: Task;
@@ -47,9 +43,6 @@ export interface StagedImage {
   /** For container images only. */
   readonly config: ImageConfig | undefined;
 }
-
-/** The source value for standard input. */
-export const STANDARD_INPUT = '-';
 
 /**
  * Resolves to the format of the source. Rejects with `SOURCE_CHANGED` if it was written to meanwhile, `IMAGE_INVALID`,
@@ -102,7 +95,9 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
     registries,
     limits: limitsOf(options.limits),
   };
+  const { unpackContainerImage } = await import('./container-image.js');
   const { tree, config, newFoldersNs } = await unpackContainerImage(task, request);
+  const { readFolder } = await import('./tree/folder-tree.js');
   const { root } = await readFolder(tree, { ...folderReading(staging), source, newFoldersNs });
   await stageTree(staging, root);
   return { format: 'container', config };
@@ -164,6 +159,7 @@ async function stageCompressed(
     limits: limitsOf(options.limits),
     sparse: sparseOptions(staging),
   };
+  const { decompress } = await import('./decompress.js');
   await decompress(task, request, (bytesDone) =>
     options.onProgress?.({ step: 'read', bytesDone, bytesTotal: Math.max(bytesDone, bytesTotal) }),
   );
@@ -189,9 +185,12 @@ async function stagePlain(
   switch (format) {
     case 'raw':
       return opened === undefined ? rename(path, image) : stageRaw(staging, opened);
-    case 'qcow2':
+    case 'qcow2': {
+      const { convertQcow2 } = await import('./qcow2.js');
       return convertQcow2(staging.task, path, staging.source, image, limitsOf(options.limits).maxBytes);
+    }
     case 'tar': {
+      const { withTarTree } = await import('./tar/tar-tree.js');
       const reading = {
         source: staging.source,
         limits: limitsOf(options.limits),
@@ -235,6 +234,8 @@ async function stageFolder(staging: Staging): Promise<void> {
     `${(await realpath(source)).replace(/\/$/, '')}${sep}`,
   );
   if (inside) throw invalid(`${source} holds the catalog itself: publish another folder`, source);
+  const { markOfFolder, readFolder } = await import('./tree/folder-tree.js');
+  const { refuseOtherTree } = await import('./tree/other-trees.js');
   const reading = folderReading(staging);
   const { root, mark, mounts } = await readFolder(source, reading);
   refuseOtherTree(source, root, 'folder');
@@ -262,12 +263,13 @@ function warnOfMounts(mounts: readonly string[]): void {
   );
 }
 
-function stageTree(
+async function stageTree(
   { task, source, image, mke2fsBin, options }: Staging,
   root: FolderNode,
   maxBytes?: number,
 ): Promise<void> {
-  return makeExt4(task, { root, source, image, sizeBytes: options.sizeBytes, maxBytes, mke2fsBin });
+  const { makeExt4 } = await import('./make-ext4.js');
+  await makeExt4(task, { root, source, image, sizeBytes: options.sizeBytes, maxBytes, mke2fsBin });
 }
 
 /** Filling gaps saves extents, and only reflinks pay for those. */

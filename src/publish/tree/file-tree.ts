@@ -2,6 +2,9 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { Children } from './children.js';
 
+/** 1980-01-01: the time of files that have none in the tree. */
+export const FIXED_TIME_NS = 315_532_800_000_000_000n;
+
 export interface Attribute {
   readonly name: string;
   readonly value: Buffer;

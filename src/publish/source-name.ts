@@ -1,0 +1,24 @@
+// What the name of a source says: a path, a container image, or standard input.
+import { RootfsError } from '../system/errors.js';
+import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
+
+/** The source value for standard input. */
+export const STANDARD_INPUT = '-';
+
+/** Matches `docker://…`, `oci:DIR` and `oci:DIR:TAG`. To pass a file whose name looks like that, write `./oci:…`. */
+export function isContainerImage(source: string): boolean {
+  return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);
+}
+
+/** Whether a source is a file or folder. */
+export function isPath(source: string): boolean {
+  return source !== STANDARD_INPUT && !isContainerImage(source);
+}
+
+/** Throws `REFERENCE_INVALID`. Before the source is told to anybody, or to skopeo, whose words repeat it. */
+export function requireNoUserInfo(source: unknown): void {
+  if (typeof source !== 'string' || !source.startsWith('docker://')) return;
+  const hidden = userInfoHidden(source);
+  if (hidden !== undefined)
+    throw new RootfsError('REFERENCE_INVALID', `invalid source ${hidden}: ${NO_USER_INFO}`);
+}
