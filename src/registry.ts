@@ -1,6 +1,7 @@
-import { Catalog, parseStackName, type StackInfo, stackNotFoundError } from './catalog/catalog.js';
+import { Catalog, type StackInfo, stackNotFoundError } from './catalog/catalog.js';
 import { DigestStore } from './catalog/digest-store.js';
-import { StackNames } from './catalog/stack-names.js';
+import { parseStackName } from './catalog/stack-name.js';
+import { StacksByDigest } from './catalog/stacks-by-digest.js';
 import { isOutdated, type Template } from './catalog/template.js';
 import { Templates } from './catalog/templates.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from './clone/clone-options.js';
@@ -141,14 +142,14 @@ export class RootfsRegistry {
   readonly #digests: DigestStore;
   readonly #templates: Templates;
   readonly #catalog: Catalog;
-  readonly #names: StackNames;
+  readonly #stacks: StacksByDigest;
   readonly #snapshots: Snapshots;
   readonly #sealed: SealedImages;
   readonly #pool: Pool;
   readonly #cloner: Cloner;
   readonly #templateBytes: TemplateBytes = async (sha256, stack) =>
     this.#templates.sizeOf(sha256) ??
-    (await this.#catalog.knownBytes(sha256, stack ?? (await this.#names.firstWith(sha256))));
+    (await this.#catalog.knownBytes(sha256, stack ?? (await this.#stacks.firstWith(sha256))));
 
   /**
    * Does no I/O. Relative folders are of the folder that the process is in now. Throws `INVALID_ARGUMENT`, and
@@ -167,13 +168,13 @@ export class RootfsRegistry {
     this.#digests = new DigestStore(this.#folder);
     this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);
-    this.#names = new StackNames(this.#folder);
+    this.#stacks = new StacksByDigest(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
     this.#snapshots = new Snapshots(
       snapshotsFolder,
       this.#folder,
-      this.#names,
+      this.#stacks,
       this.#templateBytes,
       this.#digests,
     );
@@ -182,7 +183,7 @@ export class RootfsRegistry {
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
-    this.#cloner = new Cloner(this.#folder, this.#templates, this.#names, sealed, this.#pool, this.config);
+    this.#cloner = new Cloner(this.#folder, this.#templates, this.#stacks, sealed, this.#pool, this.config);
   }
 
   /** A registry configured by the environment: see {@link configFromEnv}. */
@@ -260,7 +261,7 @@ export class RootfsRegistry {
   async #publish(request: PublishRequest): Promise<PublishedStack> {
     const { publishStack } = await import('./publish/publish.js');
     const published = await publishStack(this.#catalogFolder, this.#templates, this.config, request);
-    if (this.#folder.opened !== undefined) await this.#names.record(published.sha256, request.name);
+    if (this.#folder.opened !== undefined) await this.#stacks.record(published.sha256, request.name);
     return published;
   }
 
@@ -302,7 +303,7 @@ export class RootfsRegistry {
     const force = optionalBoolean('force', options.force) ?? false;
     const signal = optionalSignal(`removing ${located.name}`, options.signal);
     const { removeStack } = await import('./publish/remove-stack.js');
-    return removeStack(this.#catalogFolder, this.#folder, this.#names, this.#templates, {
+    return removeStack(this.#catalogFolder, this.#folder, this.#stacks, this.#templates, {
       ...located,
       force,
       signal,
@@ -741,7 +742,7 @@ export class RootfsRegistry {
   async *slots(options: Abortable = {}): AsyncGenerator<SlotInfo, void, undefined> {
     this.#requireOpen();
     const signal = signalOf(`listing slots in ${this.config.clonesDir}`, options);
-    yield* listSlots(this.#folder, this.#names, signal, this.#templateBytes);
+    yield* listSlots(this.#folder, this.#stacks, signal, this.#templateBytes);
   }
 
   /**
@@ -753,7 +754,7 @@ export class RootfsRegistry {
   async slot(vmId: string): Promise<SlotDetails | undefined> {
     this.#requireOpen();
     const digestNow: DigestNow = (stack) => this.#catalog.digestNow(stack);
-    return slotDetails(this.#folder, this.#names, digestNow, this.#templateBytes, parseVmId(vmId));
+    return slotDetails(this.#folder, this.#stacks, digestNow, this.#templateBytes, parseVmId(vmId));
   }
 
   /**
@@ -764,7 +765,7 @@ export class RootfsRegistry {
     this.#requireOpen();
     const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
     const { usage } = await import('./upkeep/usage.js');
-    return usage(this.#folder, this.#names, await this.#catalog.templates(signal), signal);
+    return usage(this.#folder, this.#stacks, await this.#catalog.templates(signal), signal);
   }
 
   /**
@@ -785,7 +786,7 @@ export class RootfsRegistry {
     return traced({ operation: 'fork', vmId: vm.safe }, () =>
       forkSlot({
         folder: this.#folder,
-        names: this.#names,
+        stacks: this.#stacks,
         templateBytes: this.#templateBytes,
         from,
         vm,

@@ -3,8 +3,8 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseStackName } from '../src/catalog/catalog.js';
 import { parse } from '../src/catalog/digests-file.js';
+import { parseStackName } from '../src/catalog/stack-name.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from '../src/clone/clone-options.js';
 import { parseSuperblock } from '../src/image/ext4.js';
 import { parseRecord } from '../src/sealed/seal-record.js';

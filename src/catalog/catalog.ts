@@ -1,6 +1,6 @@
 import { basename, dirname } from 'node:path';
 import { otherSpelling } from '../folder/spelling.js';
-import { isPath, isWellFormed, show } from '../system/arguments.js';
+import { show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { eitherSignal } from '../system/either-signal.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
@@ -9,14 +9,12 @@ import { mapInSlices } from '../system/map-in-slices.js';
 import { rawNamesIn } from '../system/names-in.js';
 import { sortedNames } from '../system/sorted-names.js';
 import { type ImageConfig, readImageConfig } from './image-config.js';
+import { isStackName, parseStackName, type StackName } from './stack-name.js';
 import type { Template } from './template.js';
 import type { Templates } from './templates.js';
 
 /** A template's file name in its stack's folder. */
 export const TEMPLATE_ROOTFS_FILE = 'rootfs.ext4';
-
-/** A checked name of a stack: one path component. */
-export type StackName = string & { readonly StackName: unique symbol };
 
 /** A template in the catalog. */
 export interface StackInfo {
@@ -29,28 +27,10 @@ export interface StackInfo {
   readonly image?: ImageConfig;
 }
 
-// NAME_MAX of Linux.
-const NAME_BYTES_LIMIT = 255;
-
 const LOCATED_LIMIT = 4096;
 
 // Enough to keep the disk busy. Each holds a descriptor.
 const LOOKS_AT_ONCE = 16;
-
-/** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
-export function parseStackName(name: unknown): StackName {
-  if (isStackName(name)) return name;
-  throw new RootfsError(
-    'INVALID_STACK_NAME',
-    `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} ` +
-      'bytes, without "/", NUL or a leading dot',
-  );
-}
-
-function isStackName(name: unknown): name is StackName {
-  const isComponent = isPath(name) && !name.includes('/') && !name.startsWith('.') && isWellFormed(name);
-  return isComponent && Buffer.byteLength(name) <= NAME_BYTES_LIMIT;
-}
 
 export class Catalog {
   readonly #templateDir: string;

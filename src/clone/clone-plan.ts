@@ -2,8 +2,8 @@
 
 import type { Attempt } from '../addon/attempts.js';
 import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js';
-import type { StackName } from '../catalog/catalog.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StackName } from '../catalog/stack-name.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import { isProven, type Template } from '../catalog/template.js';
 import { shrinkRefusedError } from '../image/grow.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
@@ -37,7 +37,7 @@ export interface PreparedClone {
 /** What all clones with the same options and template have in common. */
 export interface Recipe extends OwnerAndMode {
   readonly plan: SlotPlan;
-  /** Stored in a file, if the digest alone does not identify the stack: see {@link StackNames}. */
+  /** Stored in a file, if the digest alone does not identify the stack: see {@link StacksByDigest}. */
   readonly stack: string | undefined;
   readonly sizeStamp: number | undefined;
   /** The plan as the addon has read it. Reading it once saves a tenth of each clone's time. */
@@ -50,10 +50,10 @@ const RECIPES_LIMIT = 64;
 export class Recipes {
   readonly #of = new WeakMap<Template, Recipe[]>();
 
-  readonly #names: StackNames;
+  readonly #stacks: StacksByDigest;
 
-  constructor(names: StackNames) {
-    this.#names = names;
+  constructor(stacks: StacksByDigest) {
+    this.#stacks = stacks;
   }
 
   for(
@@ -64,7 +64,7 @@ export class Recipes {
   ): Recipe {
     const { durable } = request;
     const mayShareInode = sharesInode(request, cloneSource, sizeStamp);
-    const stack = this.#names.stackToStore(template.sha256, request.stack);
+    const stack = this.#stacks.stackToStore(template.sha256, request.stack);
     const checked = checksCopy(request, template, cloneSource, sizeStamp);
     const rungs = checked ? RUNG.copy : RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
     const known = this.#of.get(template)?.find(

@@ -4,7 +4,7 @@
 import type { Attempt } from '../addon/attempts.js';
 import { native } from '../addon/native.js';
 import { refuseOtherSpelling, stackNotFoundError } from '../catalog/catalog.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import {
   hashUnchanged,
   isOutdated,
@@ -35,19 +35,19 @@ export class CloneSources {
   readonly #templates: Templates;
   readonly #sealed: SealedImages | undefined;
   readonly #pool: Pool;
-  readonly #names: StackNames;
+  readonly #stacks: StacksByDigest;
   readonly #recipes: Recipes;
 
   constructor(
     folder: ManagedFolder,
     templates: Templates,
-    names: StackNames,
+    stacks: StacksByDigest,
     sealed: SealedImages | undefined,
     pool: Pool,
   ) {
     this.#folder = folder;
-    this.#names = names;
-    this.#recipes = new Recipes(names);
+    this.#stacks = stacks;
+    this.#recipes = new Recipes(stacks);
     this.#templates = templates;
     this.#sealed = sealed;
     this.#pool = pool;
@@ -123,7 +123,7 @@ export class CloneSources {
   /** Whether the request can be prepared from memory, apart from sealing. */
   isKnown(request: CloneRequest): boolean {
     const remembered = this.#templates.remembered(request.templatePath);
-    return remembered !== undefined && this.#names.isKnown(remembered.template.sha256);
+    return remembered !== undefined && this.#stacks.isKnown(remembered.template.sha256);
   }
 
   /** Rejects with `STACK_NOT_FOUND`, and like {@link Templates.look}. */
@@ -134,7 +134,7 @@ export class CloneSources {
       refuseOtherSpelling(templatePath),
     ]);
     if (template !== undefined) {
-      await this.#folder.use(() => this.#names.record(template.sha256, stack));
+      await this.#folder.use(() => this.#stacks.record(template.sha256, stack));
       return template;
     }
     throw stackNotFoundError(stack, templatePath);

@@ -11,7 +11,7 @@ import {
   native,
   RUNG,
 } from '../addon/native.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import { type Template, templateChangedError } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
@@ -53,13 +53,13 @@ export class Cloner {
   constructor(
     folder: ManagedFolder,
     templates: Templates,
-    names: StackNames,
+    stacks: StacksByDigest,
     sealed: SealedImages | undefined,
     pool: Pool,
     programs: GrowPrograms,
   ) {
     this.#folder = folder;
-    this.#sources = new CloneSources(folder, templates, names, sealed, pool);
+    this.#sources = new CloneSources(folder, templates, stacks, sealed, pool);
     this.#existing = new ExistingSlots(folder, programs);
     this.#staged = new StagedClones(folder, this.#sources, this.#existing, programs);
   }

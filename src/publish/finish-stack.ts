@@ -3,8 +3,9 @@
 import { chmod, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { NativeFolder, OpenedSource } from '../addon/native.js';
-import { type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
+import type { StackName } from '../catalog/stack-name.js';
 import { hashUnchanged } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
 import { flush } from '../system/flush.js';

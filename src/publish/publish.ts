@@ -3,7 +3,8 @@
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
-import { refuseOtherSpelling, type StackName, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import { refuseOtherSpelling, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import type { StackName } from '../catalog/stack-name.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';

@@ -1,6 +1,7 @@
 // Which templates of this host a pull may take chunks from.
 
-import { type Catalog, parseStackName } from '../catalog/catalog.js';
+import type { Catalog } from '../catalog/catalog.js';
+import { parseStackName } from '../catalog/stack-name.js';
 import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';

@@ -1,7 +1,7 @@
 // The artifact of a snapshot: its manifest as a layer, and each file as packs with an index. A layer tells in an
 // annotation which file it belongs to. That name only has to be one of the manifest; it is never used as a path.
 
-import { parseStackName } from '../catalog/catalog.js';
+import { parseStackName } from '../catalog/stack-name.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { parseVmId } from '../slot/vm-id.js';
 import {

@@ -2,7 +2,7 @@
 
 import { sameContents } from '../addon/identity.js';
 import { type FileInfo, native } from '../addon/native.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn } from '../image/extents.js';
 import { dropOldest } from '../system/drop-oldest.js';
@@ -19,7 +19,7 @@ const ROUNDS = 16;
 
 export interface Fork {
   readonly folder: ManagedFolder;
-  readonly names: StackNames;
+  readonly stacks: StacksByDigest;
   readonly templateBytes: TemplateBytes;
   readonly from: VmId;
   readonly vm: VmId;
@@ -49,7 +49,7 @@ export async function forkSlot(fork: Fork): Promise<DerivedRootfs> {
  */
 async function forkUnwritten(
   task: Task,
-  { folder, names, templateBytes, from, vm, refuseInUse, options }: Fork,
+  { folder, stacks, templateBytes, from, vm, refuseInUse, options }: Fork,
 ): Promise<DerivedRootfs> {
   const request = { refuseInUse, templateBytes, signal: options.signal };
   let written = false;
@@ -58,7 +58,7 @@ async function forkUnwritten(
       return await withSlotImage(folder, from, request, async (image, open) => {
         const { identity, sourceSha256, sizeStamp, state } = image;
         const storedStack = state.stack || undefined;
-        const stack = storedStack ?? (await names.firstWith(sourceSha256));
+        const stack = storedStack ?? (await stacks.firstWith(sourceSha256));
         const descent = { sourceSha256, sizeStamp, stack, storedStack };
         if (sizeStamp === undefined) rememberParent(folder, from, sourceSha256, identity.sizeBytes);
         try {
@@ -95,7 +95,7 @@ function rememberParent(folder: ManagedFolder, { safe }: VmId, sha256: string, s
 /** Undefined, with nothing created, unless the parent is clearly complete and can be reflinked. */
 async function forkInOneTrip(
   task: Task,
-  { folder, names, from, vm, options }: Fork,
+  { folder, stacks, from, vm, options }: Fork,
 ): Promise<DerivedRootfs | undefined> {
   const path = imagePath(folder, vm);
   const parent = parents.get(folder)?.get(from.safe);
@@ -121,7 +121,7 @@ async function forkInOneTrip(
   const sourceSha256 = parseStamp(now.stamp) as string;
   return {
     vmId: vm.safe,
-    stack: now.stack || (await names.firstWith(sourceSha256)),
+    stack: now.stack || (await stacks.firstWith(sourceSha256)),
     path,
     sourceSha256,
     sizeBytes: (now.image as FileInfo).identity.sizeBytes,

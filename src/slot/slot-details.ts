@@ -1,7 +1,7 @@
 // Collects everything that can be told about one slot.
 
 import { inspectSlot, native } from '../addon/native.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
@@ -41,7 +41,7 @@ export type DigestNow = (stack: string) => Promise<string | null | undefined>;
 
 export async function slotDetails(
   folder: ManagedFolder,
-  names: StackNames,
+  stacks: StacksByDigest,
   digestNow: DigestNow,
   templateBytes: TemplateBytes,
   vm: VmId,
@@ -50,7 +50,7 @@ export async function slotDetails(
   try {
     if (await isMissing(path)) return undefined;
     const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
-    const template = await templateOf(state, { names, templateBytes });
+    const template = await templateOf(state, { stacks, templateBytes });
     const info = slotInfo(folder.path, vm.safe, state, template);
     if (info === undefined) return undefined;
     if (info.health === 'whole') requireOwnId(path, vm, state);

@@ -1,6 +1,6 @@
 // Describes a slot from its own files.
 import type { SlotFacts } from '../addon/native.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { TemplateBytes } from './slot-image.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
@@ -38,23 +38,23 @@ export interface SlotInfo {
 
 /** What is known, without reading it, of the template that a slot was cloned from. */
 export interface SlotTemplate {
-  /** See {@link StackNames}. */
+  /** See {@link StacksByDigest}. */
   readonly firstStack: string | undefined;
   readonly sizeBytes: number | undefined;
 }
 
 export interface KnownTemplates {
-  readonly names: StackNames;
+  readonly stacks: StacksByDigest;
   readonly templateBytes: TemplateBytes;
 }
 
 export async function templateOf(
   { stamp, stack }: SlotFacts,
-  { names, templateBytes }: KnownTemplates,
+  { stacks, templateBytes }: KnownTemplates,
 ): Promise<SlotTemplate> {
   const sha256 = parseStamp(stamp);
   if (sha256 === undefined) return { firstStack: undefined, sizeBytes: undefined };
-  const firstStack = await names.firstWith(sha256);
+  const firstStack = await stacks.firstWith(sha256);
   return { firstStack, sizeBytes: await templateBytes(sha256, stack || firstStack) };
 }
 

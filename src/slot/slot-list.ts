@@ -1,6 +1,6 @@
 // Lists slots in batches, since a folder may hold a hundred thousand of them.
 
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
@@ -24,12 +24,12 @@ const BATCHES_AT_ONCE = 3;
  */
 export async function* listSlots(
   folder: ManagedFolder,
-  stackNames: StackNames,
+  stacks: StacksByDigest,
   signal: AbortSignal | undefined,
   templateBytes: TemplateBytes = async () => undefined,
 ): AsyncGenerator<SlotInfo, void, undefined> {
   const task = new Task(`listing slots in ${folder.path}`, signal);
-  const known = { names: stackNames, templateBytes };
+  const known = { stacks, templateBytes };
   const templates = new Map<string, SlotTemplate>();
   const failures = new Failures(task);
   const reading: Promise<SlotInfo[]>[] = [];

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { otherSpelling } from '../folder/spelling.js';
 import { readOwnFile } from '../folder/state-files.js';
@@ -92,7 +92,7 @@ export class Snapshots {
   /** The folder of snapshots. It is opened like the clones folder: recovery removes what a crash leaves in staging. */
   readonly folder: ManagedFolder;
   readonly #clones: ManagedFolder;
-  readonly #names: StackNames;
+  readonly #stacks: StacksByDigest;
   readonly #templateBytes: TemplateBytes;
 
   readonly #verified: VerifiedSnapshots;
@@ -103,7 +103,7 @@ export class Snapshots {
   constructor(
     folder: ManagedFolder,
     clones: ManagedFolder,
-    names: StackNames,
+    stacks: StacksByDigest,
     templateBytes: TemplateBytes,
     digests: DigestStore,
   ) {
@@ -111,7 +111,7 @@ export class Snapshots {
     this.#verified = new VerifiedSnapshots(digests);
     this.folder = folder;
     this.#clones = clones;
-    this.#names = names;
+    this.#stacks = stacks;
   }
 
   async take(
@@ -156,7 +156,7 @@ export class Snapshots {
 
   async #recordOf(vm: VmId, image: SlotImage, files: readonly SnapshotFile[]): Promise<SnapshotRecord> {
     const { sourceSha256, sizeStamp, state } = image;
-    const stack = state.stack || (await this.#names.firstWith(sourceSha256));
+    const stack = state.stack || (await this.#stacks.firstWith(sourceSha256));
     return { vmId: vm.raw, stack, sourceSha256, sizeStamp, createdAt: new Date().toISOString(), files };
   }
 
@@ -332,8 +332,8 @@ export class Snapshots {
     const [disk, ...siblings] = files as [LocatedFile, ...LocatedFile[]];
     const from = { path: disk.path, source: undefined, identity: disk.identity, siblings };
     const made = await this.#clones.use(async (open) => {
-      if (stack !== undefined) await this.#names.record(sourceSha256, stack);
-      const storedStack = stack && this.#names.stackToStore(sourceSha256, stack);
+      if (stack !== undefined) await this.#stacks.record(sourceSha256, stack);
+      const storedStack = stack && this.#stacks.stackToStore(sourceSha256, stack);
       const descent = { sourceSha256, sizeStamp, stack, storedStack };
       return newSlot(task, this.#clones, open, from, vm, descent, options);
     });

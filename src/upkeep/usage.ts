@@ -4,7 +4,7 @@
 import { statfs } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type NativeDiskUsage, native } from '../addon/native.js';
-import type { StackNames } from '../catalog/stack-names.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { SCATTERED_EXTENTS } from '../image/extents.js';
@@ -74,7 +74,7 @@ interface Account {
 
 export async function usage(
   folder: ManagedFolder,
-  names: StackNames,
+  stacks: StacksByDigest,
   templates: ReadonlyMap<string, Template | undefined>,
   signal: AbortSignal | undefined,
 ): Promise<UsageReport> {
@@ -82,8 +82,8 @@ export async function usage(
   const accounts = new Accounts(task);
   try {
     await accounts.addTemplates(templates);
-    await accounts.addOurImages(folder, names);
-    await accounts.addSlots(folder.path, listSlots(folder, names, signal));
+    await accounts.addOurImages(folder, stacks);
+    await accounts.addSlots(folder.path, listSlots(folder, stacks, signal));
     const report = { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
     accounts.failures.throwIfAny(report);
     return report;
@@ -118,11 +118,11 @@ class Accounts {
   }
 
   /** Sealed images and ready slots. */
-  async addOurImages({ statePath }: ManagedFolder, names: StackNames): Promise<void> {
+  async addOurImages({ statePath }: ManagedFolder, stacks: StacksByDigest): Promise<void> {
     for (const place of ['sealed', 'pool']) {
       for (const name of await namesIn(`${statePath}/${place}`)) {
         if (!isImageName(name)) continue;
-        const account = this.#of(await names.firstWith(name.slice(0, 64)));
+        const account = this.#of(await stacks.firstWith(name.slice(0, 64)));
         await this.#addBlocks(account, [`${statePath}/${place}/${name}/${CLONE_ROOTFS_FILE}`]);
       }
     }

@@ -1,7 +1,7 @@
 // A slot as its own files describe it, whatever state they are in.
 import { expect, test } from 'vitest';
 import type { SlotFacts } from '../../src/addon/native.js';
-import type { StackNames } from '../../src/catalog/stack-names.js';
+import type { StacksByDigest } from '../../src/catalog/stacks-by-digest.js';
 import { slotInfo, templateOf } from '../../src/slot/slot-info.js';
 import { Random } from '../fixtures/random.js';
 
@@ -122,7 +122,7 @@ test('whatever is in its files, it is described without a failure', () => {
 test('the template of a slot is looked up by its stamp, and by the stack that it names', async () => {
   const asked: unknown[] = [];
   const known = {
-    names: { firstWith: async () => 'first' } as unknown as StackNames,
+    stacks: { firstWith: async () => 'first' } as unknown as StacksByDigest,
     templateBytes: async (...of: [string, string | undefined]) => {
       asked.push(of);
       return 4096;

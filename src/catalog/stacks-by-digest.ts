@@ -13,7 +13,7 @@ import { makeFolders } from '../system/make-folders.js';
 
 const KNOWN_LIMIT = 10_000;
 
-export class StackNames {
+export class StacksByDigest {
   readonly #path: string;
   /** Null if it could not be recorded. */
   readonly #first = new Map<string, string | null>();
