@@ -475,7 +475,7 @@ export class RootfsRegistry {
   cloneForVmSync(vmId: string, stack: string, options: CloneOptions = {}): VmRootfs {
     this.#requireOpen();
     const request = this.#request(vmId, stack, options);
-    return tracedSync(aboutClone(request), () => this.#cloner.cloneSync(request));
+    return tracedSync(aboutClone(request), () => this.#cloner.sync.clone(request));
   }
 
   /**
@@ -498,7 +498,7 @@ export class RootfsRegistry {
     const settled = await tracedMany(
       'clone',
       () => parsed.map(({ request }) => aboutClone(request)),
-      () => this.#cloner.cloneMany(parsed.map(({ request }) => request)),
+      () => this.#cloner.batches.clone(parsed.map(({ request }) => request)),
     );
     parsed.forEach(({ index }, i) => {
       results[index] = settled[i] as PromiseSettledResult<VmRootfs>;

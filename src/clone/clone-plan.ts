@@ -5,6 +5,7 @@ import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js
 import type { StackName } from '../catalog/stack-name.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import { isProven, type Template } from '../catalog/template.js';
+import type { OpenFolder } from '../folder/managed-folder.js';
 import { shrinkRefusedError } from '../image/grow.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { CloneSource } from '../sealed/clone-source.js';
@@ -17,6 +18,21 @@ export interface CloneRequest extends ParsedCloneOptions {
   readonly vm: VmId;
   readonly stack: StackName;
   readonly templatePath: string;
+}
+
+/** One try at a clone. */
+export interface CloneRound {
+  readonly folder: OpenFolder;
+  readonly request: CloneRequest;
+  /** Whether a ready slot will do. */
+  readonly fromPool: boolean;
+  /** Why the template could not be sealed: then the clone comes from the template itself. */
+  readonly sealFailure: Attempt | undefined;
+}
+
+/** Ready slots are not flushed, so they never serve a `durable` clone. */
+export function roundOf(folder: OpenFolder, request: CloneRequest, sealFailure?: Attempt): CloneRound {
+  return { folder, request, fromPool: !request.durable, sealFailure };
 }
 
 /** Everything that a clone needs for one trip. */

@@ -13,13 +13,20 @@ import {
   templateChangedError,
 } from '../catalog/template.js';
 import type { DigestOf, Templates } from '../catalog/templates.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { CloneSource } from '../sealed/clone-source.js';
 import { isSealedImage } from '../sealed/open-images.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { rawIdToStore } from '../slot/vm-id.js';
 import { errnoName, failedWith, isFull } from '../system/errors.js';
-import { type CloneRequest, growsTo, type PreparedClone, poolKey, Recipes } from './clone-plan.js';
+import {
+  type CloneRequest,
+  type CloneRound,
+  growsTo,
+  type PreparedClone,
+  poolKey,
+  Recipes,
+} from './clone-plan.js';
 import type { Pool } from './pool.js';
 
 const NONE: readonly Attempt[] = [];
@@ -57,18 +64,14 @@ export class CloneSources {
    * Collects what the request needs from memory. Do not await anything between this and the call into the addon, so
    * that no descriptor is closed in between. After a failed attempt to seal, the clone comes from the template itself.
    */
-  prepare(
-    folder: OpenFolder,
-    request: CloneRequest,
-    fromPool: boolean,
-    sealFailure: Attempt | undefined,
-  ): PreparedClone | MissingStep {
+  prepare(round: CloneRound): PreparedClone | MissingStep {
+    const { request, fromPool, sealFailure } = round;
     const remembered = this.#templates.remembered(request.templatePath);
     if (remembered === undefined) return 'template-changed';
     const { template, source } = remembered;
     const grown = growsTo(request, template);
     let cloneSource: CloneSource | undefined;
-    const sealed = this.#sealsFor(folder, sealFailure);
+    const sealed = this.#sealsFor(round);
     if (sealed !== undefined) {
       cloneSource = sealed.images.open.get(template.sha256, grown ?? template.identity.sizeBytes);
       if (cloneSource === undefined) return 'unsealed';
@@ -97,10 +100,11 @@ export class CloneSources {
    * {@link prepare} at once afterwards: it tells what is missing. Hashes and seals nothing, so it may be called in a
    * turn.
    */
-  async reopen(folder: OpenFolder, request: CloneRequest, sealFailure: Attempt | undefined): Promise<void> {
+  async reopen(round: CloneRound): Promise<void> {
+    const { folder, request } = round;
     const template = this.#templates.recalled(request.templatePath);
     if (template === undefined) return;
-    const images = this.#sealsFor(folder, sealFailure)?.images;
+    const images = this.#sealsFor(round)?.images;
     const sizeBytes = finalBytes(request, template);
     const image =
       images?.open.get(template.sha256, sizeBytes) === undefined
@@ -116,7 +120,7 @@ export class CloneSources {
   }
 
   /** Undefined if the clone comes from the template itself. */
-  #sealsFor(folder: OpenFolder, sealFailure: Attempt | undefined): SealedImages | undefined {
+  #sealsFor({ folder, sealFailure }: CloneRound): SealedImages | undefined {
     return folder.reflinks !== false && sealFailure === undefined ? this.#sealed : undefined;
   }
 

@@ -34,9 +34,9 @@ async function planned(): Promise<Planned> {
   const { source: opened } = parts.templates.remembered(path) as NonNullable<
     ReturnType<typeof parts.templates.remembered>
   >;
-  await parts.folder.use(() => parts.names.record(template.sha256, 'debian'));
+  await parts.folder.use(() => parts.stacks.record(template.sha256, 'debian'));
   const source = { source: opened, identity: template.identity, sealed: false };
-  const recipes = new Recipes(parts.names);
+  const recipes = new Recipes(parts.stacks);
   const recipe: Planned['recipe'] = (options = {}, change = {}, from = source) => {
     const of = Object.keys(change).length === 0 ? template : { ...template, ...change };
     const request = parts.request('vm', 'debian', options);

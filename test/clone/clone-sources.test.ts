@@ -2,6 +2,7 @@
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import type { CloneRequest, CloneRound } from '../../src/clone/clone-plan.js';
 import { CloneSources } from '../../src/clone/clone-sources.js';
 import { cloneParts } from '../fixtures/clone-parts.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
@@ -24,12 +25,10 @@ async function sourcesOn(skip: Skip, name: 'XFS' | 'ext4', sealing = true) {
   const host = await Host.in(filesystem.path);
   await host.addExt4Template('debian', SIZE);
   const parts = cloneParts(host);
-  const { folder, templates, names, sealed, pool } = parts;
-  const sources = new CloneSources(folder, templates, names, sealing ? sealed : undefined, pool);
-  const prepare: (
-    ...more: Parameters<typeof sources.prepare> extends [unknown, ...infer More] ? More : never
-  ) => Promise<ReturnType<typeof sources.prepare>> = (...more) =>
-    folder.use(async (open) => sources.prepare(open, ...more));
+  const { folder, templates, stacks, sealed, pool } = parts;
+  const sources = new CloneSources(folder, templates, stacks, sealing ? sealed : undefined, pool);
+  const prepare = (request: CloneRequest, fromPool: boolean, sealFailure: CloneRound['sealFailure']) =>
+    folder.use(async (open) => sources.prepare({ folder: open, request, fromPool, sealFailure }));
   return { host, ...parts, sources, prepare };
 }
 
@@ -95,7 +94,10 @@ test('for a clone that will be refused nothing is sealed', async ({ skip }) => {
   await rejection(sources.seal(small, template), 'SHRINK_REFUSED');
   await rejection(sources.warmUp(small), 'SHRINK_REFUSED');
   await folder.use(async (open) => {
-    thrown(() => sources.prepare(open, small, false, FULL), 'SHRINK_REFUSED');
+    thrown(
+      () => sources.prepare({ folder: open, request: small, fromPool: false, sealFailure: FULL }),
+      'SHRINK_REFUSED',
+    );
   });
   expect(await sealed.images.list()).toEqual([]);
 });

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { Task } from '../../src/system/task.js';
 import { Turns } from '../../src/system/turns.js';
@@ -28,4 +29,26 @@ test('while slices and whole jobs wait, they have every second turn each', async
   free();
   await Promise.all([busy, ...waiting]);
   expect(order).toEqual(['job 1', 'slice 1', 'job 2', 'slice 2', 'slice 3', 'slice 4']);
+});
+
+test('no more jobs run at once than were allowed, in the order in which they came, also after a failure', async () => {
+  const turns = new Turns(2);
+  const task = new Task('job', undefined);
+  const started: number[] = [];
+  let running = 0;
+  let most = 0;
+  const job = (i: number) =>
+    turns.run(task, async () => {
+      started.push(i);
+      most = Math.max(most, ++running);
+      await nextTurn();
+      running--;
+      if (i === 1) throw new Error('failed');
+      return i;
+    });
+  const settled = await Promise.allSettled([0, 1, 2, 3, 4, 5].map(job));
+  expect(settled.map(({ status }) => status === 'fulfilled')).toEqual([true, false, true, true, true, true]);
+  expect(started).toEqual([0, 1, 2, 3, 4, 5]);
+  expect(most).toBe(2);
+  expect(await turns.run(task, async () => 'free again')).toBe('free again');
 });

@@ -1,0 +1,108 @@
+// Makes many clones at once: warm ones share trips.
+
+import { availableParallelism } from 'node:os';
+import type { CloneOutcome } from '../addon/native.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { asRootfsError, isSystemError, type SystemError } from '../system/errors.js';
+import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
+import { type CloneRequest, type PreparedClone, roundOf } from './clone-plan.js';
+import type { CloneSources } from './clone-sources.js';
+import { type CloneTrips, takesLong } from './clone-trips.js';
+import { describeClone, type VmRootfs } from './vm-rootfs.js';
+
+// Requests per trip: a few milliseconds of work.
+const BATCH = 64;
+
+// Clones in one folder take the file system's locks, so threads beyond the number of processors only wait for each
+// other. One of Node's four threads is left to everybody else. All registries share both.
+const turns = new Turns(Math.min(availableParallelism(), 3));
+
+export class BatchCloner {
+  readonly #folder: ManagedFolder;
+  readonly #sources: CloneSources;
+  readonly #trips: CloneTrips;
+  readonly #cloneAlone: (request: CloneRequest) => Promise<VmRootfs>;
+
+  /** `cloneAlone` makes what cannot share a trip. */
+  constructor(
+    folder: ManagedFolder,
+    sources: CloneSources,
+    trips: CloneTrips,
+    cloneAlone: (request: CloneRequest) => Promise<VmRootfs>,
+  ) {
+    this.#folder = folder;
+    this.#sources = sources;
+    this.#trips = trips;
+    this.#cloneAlone = cloneAlone;
+  }
+
+  /** One settled result for each request, in order. */
+  async clone(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const batches: CloneRequest[][] = [];
+    for (let i = 0; i < requests.length; i += BATCH) batches.push(requests.slice(i, i + BATCH));
+    return (await Promise.all(batches.map((batch) => this.#cloneBatch(batch)))).flat();
+  }
+
+  #cloneBatch(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    if (this.#folder.opened === undefined)
+      return Promise.allSettled(requests.map((request) => this.#cloneAlone(request)));
+    return this.#folder.use((folder) => this.#cloneTogether(folder, requests));
+  }
+
+  async #cloneTogether(
+    folder: OpenFolder,
+    requests: readonly CloneRequest[],
+  ): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const rest = requests.map((request) => () => this.#cloneAlone(request));
+    const together: { index: number; prepared: PreparedClone }[] = [];
+    const task = new Task(`making clones in ${this.#folder.path}`, undefined);
+    const outcomes = await turns.run(task, () => {
+      for (const [index, request] of requests.entries()) {
+        const prepared = this.#prepareOneTrip(folder, request);
+        if (prepared !== undefined) together.push({ index, prepared });
+      }
+      return this.#trips.runMany(
+        folder,
+        together.map(({ prepared }) => prepared),
+      );
+    });
+    together.forEach(({ index, prepared }, i) => {
+      rest[index] = () => this.#finishOne(folder, prepared, outcomes[i] as CloneOutcome | SystemError);
+    });
+    return Promise.allSettled(rest.map((work) => work()));
+  }
+
+  /** Undefined if one short trip is not enough. Also for an invalid request: its own promise reports the error. */
+  #prepareOneTrip(folder: OpenFolder, request: CloneRequest): PreparedClone | undefined {
+    if (request.signal?.aborted) return undefined;
+    try {
+      const prepared = this.#sources.prepare(roundOf(folder, request));
+      if (typeof prepared === 'string' || takesLong(folder, prepared)) return undefined;
+      return prepared.growTo === undefined || prepared.ready !== undefined ? prepared : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #finishOne(
+    folder: OpenFolder,
+    prepared: PreparedClone,
+    outcome: CloneOutcome | SystemError,
+  ): Promise<VmRootfs> {
+    try {
+      if (isSystemError(outcome)) {
+        this.#sources.giveBack(prepared);
+        throw outcome;
+      }
+      const result = await this.#trips.finish(folder, prepared, outcome);
+      if (typeof result === 'object') return result;
+    } catch (error) {
+      if (!this.#folder.isStale(error)) {
+        this.#folder.sweepAfter(error);
+        throw asRootfsError(describeClone(this.#folder, prepared.request), error);
+      }
+    }
+    return this.#cloneAlone(prepared.request);
+  }
+}

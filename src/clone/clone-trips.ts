@@ -1,0 +1,156 @@
+// One trip into the addon: what it is asked, and what its outcome means.
+
+import {
+  type CloneOutcome,
+  type Created,
+  type NativeClone,
+  type NativePlan,
+  type NotCloned,
+  native,
+  RUNG,
+} from '../addon/native.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { QUICK_EXTENTS } from '../image/extents.js';
+import { isSealedImage } from '../sealed/open-images.js';
+import type { SystemError } from '../system/errors.js';
+import type { PreparedClone } from './clone-plan.js';
+import type { CloneSources, MissingStep } from './clone-sources.js';
+import type { ExistingSlots } from './existing-slots.js';
+import { readyStrategy } from './pool.js';
+import { sharedInodeError, warnOfSharedInode } from './shared-inode.js';
+import type { StagedClones } from './staged-clones.js';
+import { builtRootfs, describeClone, type VmRootfs, vmRootfs } from './vm-rootfs.js';
+
+type Made = 'reflinked' | 'pooled' | Created;
+
+export class CloneTrips {
+  readonly #folder: ManagedFolder;
+  readonly #sources: CloneSources;
+  readonly #existing: ExistingSlots;
+  readonly #staged: StagedClones;
+
+  constructor(folder: ManagedFolder, sources: CloneSources, existing: ExistingSlots, staged: StagedClones) {
+    this.#folder = folder;
+    this.#sources = sources;
+    this.#existing = existing;
+    this.#staged = staged;
+  }
+
+  async run({ handle }: OpenFolder, prepared: PreparedClone): Promise<CloneOutcome> {
+    const addon = native();
+    const clone = nativeClone(prepared, prepared.recipe.handle);
+    try {
+      return prepared.growTo === undefined
+        ? await addon.cloneSlot(handle, ...clone)
+        : await addon.stageSlot(handle, ...clone);
+    } catch (error) {
+      this.#sources.giveBack(prepared);
+      throw error;
+    }
+  }
+
+  /** All in one trip, each with its outcome or its error. */
+  async runMany(
+    { handle }: OpenFolder,
+    prepared: readonly PreparedClone[],
+  ): Promise<(CloneOutcome | SystemError)[]> {
+    if (prepared.length === 0) return [];
+    try {
+      return await native().cloneSlots(handle, prepared.map(toOneTrip));
+    } catch (error) {
+      for (const each of prepared) this.#sources.giveBack(each);
+      throw error;
+    }
+  }
+
+  /** On the calling thread. */
+  runSync({ handle }: OpenFolder, prepared: PreparedClone): CloneOutcome {
+    try {
+      return native().cloneSlotSync(handle, ...toOneTrip(prepared));
+    } catch (error) {
+      this.#sources.giveBack(prepared);
+      throw error;
+    }
+  }
+
+  /** Does what is left to do after the trip. `again`: the slot was released or changed meanwhile. */
+  async finish(
+    folder: OpenFolder,
+    prepared: PreparedClone,
+    outcome: CloneOutcome,
+  ): Promise<VmRootfs | MissingStep | 'again'> {
+    if (isMade(outcome)) return this.made(prepared, outcome);
+    if (!('staged' in outcome)) this.#sources.giveBack(prepared);
+    switch (outcome.status) {
+      case 'staged':
+      case 'copy-needed':
+        return this.#staged.finish(folder, prepared, outcome);
+      case 'exists': {
+        const { request, template } = prepared;
+        const what = describeClone(this.#folder, request);
+        return this.#existing.reuse(what, folder, request, template, outcome.existing);
+      }
+      case 'template-changed':
+        return 'template-changed';
+      case 'source-changed':
+        return this.#sources.sourceChanged(prepared);
+      case 'shared-inode':
+        return this.refuseSharedInode(prepared, outcome);
+    }
+  }
+
+  /** The clone that the trip made. */
+  made(prepared: PreparedClone, outcome: Made): VmRootfs {
+    if (outcome === 'reflinked' || outcome === 'pooled') return this.#madeInOneTrip(prepared, outcome);
+    const { request, template } = prepared;
+    this.#noteSource(prepared, outcome);
+    if (outcome.strategy === 'hardlink') warnOfSharedInode(request, template);
+    return builtRootfs(this.#folder, prepared, outcome);
+  }
+
+  refuseSharedInode(prepared: PreparedClone, outcome: NotCloned): never {
+    this.#noteSource(prepared, outcome);
+    throw sharedInodeError(prepared.request);
+  }
+
+  #madeInOneTrip(prepared: PreparedClone, how: 'reflinked' | 'pooled'): VmRootfs {
+    const { request, template, ready, attempts } = prepared;
+    if (how === 'reflinked') this.#sources.cloned(prepared);
+    return vmRootfs(this.#folder, request, template, {
+      sizeBytes: request.sizeBytes ?? template.identity.sizeBytes,
+      strategy: how === 'pooled' ? readyStrategy(ready ?? '') : 'reflink',
+      reused: false,
+      pooled: how === 'pooled',
+      attempts,
+    });
+  }
+
+  /** A hardlink that came, or came and went, has changed the template's ctime and nothing else. */
+  #noteSource(prepared: PreparedClone, { sourceNow }: Created | NotCloned): void {
+    if (sourceNow !== undefined) this.#sources.sourceSeen(prepared, sourceNow);
+  }
+}
+
+export function isMade(outcome: CloneOutcome): outcome is Made {
+  return typeof outcome === 'string' || outcome.status === 'created';
+}
+
+/** Whether the reflink may take milliseconds. A template that is not sealed may have any number of extents. */
+export function takesLong({ reflinks }: OpenFolder, { cloneSource, ready }: PreparedClone): boolean {
+  if (ready !== undefined) return false;
+  return isSealedImage(cloneSource) ? (cloneSource.extents ?? 0) > QUICK_EXTENTS : reflinks === true;
+}
+
+/**
+ * A clone that is published in the same trip. A clone that has to grow can only come from the pool. If its ready slot
+ * is gone, the addon starts a copy instead, which this trip does not publish.
+ */
+function toOneTrip(prepared: PreparedClone): NativeClone {
+  const { recipe, growTo } = prepared;
+  const plan = growTo === undefined ? recipe.handle : native().newPlan({ ...recipe.plan, rungs: RUNG.copy });
+  return nativeClone(prepared, plan);
+}
+
+function nativeClone({ cloneSource, request, rawId, ready }: PreparedClone, plan: NativePlan): NativeClone {
+  return [cloneSource.source, plan, request.vm.safe, rawId, ready];
+}
