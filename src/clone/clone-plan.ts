@@ -12,7 +12,7 @@ import type { CloneSource } from '../sealed/clone-source.js';
 import { sidecarsOf } from '../slot/stamps.js';
 import type { VmId } from '../slot/vm-id.js';
 import type { ParsedCloneOptions } from './clone-options.js';
-import type { PoolKey } from './pool.js';
+import type { PoolKey } from './pool-files.js';
 
 export interface CloneRequest extends ParsedCloneOptions {
   readonly vm: VmId;

@@ -16,7 +16,7 @@ import type { SystemError } from '../system/errors.js';
 import type { PreparedClone } from './clone-plan.js';
 import type { CloneSources, MissingStep } from './clone-sources.js';
 import type { ExistingSlots } from './existing-slots.js';
-import { readyStrategy } from './pool.js';
+import { readyStrategy } from './pool-files.js';
 import { sharedInodeError, warnOfSharedInode } from './shared-inode.js';
 import type { StagedClones } from './staged-clones.js';
 import { builtRootfs, describeClone, type VmRootfs, vmRootfs } from './vm-rootfs.js';

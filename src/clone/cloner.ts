@@ -18,7 +18,8 @@ import { CloneSources, type MissingStep } from './clone-sources.js';
 import { SyncCloner } from './clone-sync.js';
 import { CloneTrips, takesLong } from './clone-trips.js';
 import { ExistingSlots } from './existing-slots.js';
-import type { Pool, PoolKey } from './pool.js';
+import type { Pool } from './pool.js';
+import type { PoolKey } from './pool-files.js';
 import { StagedClones } from './staged-clones.js';
 import { describeClone, type VmRootfs } from './vm-rootfs.js';
 

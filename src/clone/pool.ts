@@ -1,46 +1,38 @@
 // Keeps ready slots in <clonesDir>/.microvm-rootfs/pool/. Handing one out is a rename.
 //
-//   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot that is no VM's yet
-//   pool/<sha256>-<template tag>.json                                      the template of such slots, for recover()
-//
 // All processes on the folder share them, and they survive a restart. They are not flushed, because that would cost
 // more than they save. So a ready slot of another process is checked before it is used, since a power cut may have
 // emptied it, and a `durable` clone never comes from here. Their names hold the template's digest, so that a changed
 // template finds none of them.
 
-import { lstat, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
-import { isFileState, isWanted, recordTemplate, type TemplateRecord } from '../catalog/template-record.js';
+import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
-import { readOwnFile, replaceOwnFile } from '../folder/state-files.js';
-import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
-import {
-  CLONE_ROOTFS_FILE,
-  CLONE_SIZE_STAMP_FILE,
-  CLONE_STAMP_FILE,
-  parseSizeStamp,
-  parseStamp,
-} from '../slot/stamps.js';
+import { sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { Background } from '../system/background.js';
 import { closedError, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
-import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import {
+  isOfTemplate,
+  isRecord,
+  isWhole,
+  type PoolKey,
+  prefixOf,
+  readPoolRecord,
+  recordNameOf,
+  recordOf,
+  writeRecord,
+} from './pool-files.js';
 
-/** What a ready slot is. Only a request for exactly this can take it. */
-export interface PoolKey extends OwnerAndMode {
-  readonly template: Template;
-  /** Undefined if it has the template's size. */
-  readonly grownTo: number | undefined;
-}
-
-/** Makes one ready slot of this kind, and returns the name that {@link readyName} gave it. */
+/** Makes one ready slot of this kind, and returns the name that `readyName` gave it. */
 export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
 
 /** What a caller asked for. It outlives the template that the ready slots are of. */
-export interface Wish {
+export interface PoolRequest {
   /** The same for the same size, owner and mode, as they were asked for. */
   readonly id: string;
   readonly count: number;
@@ -55,17 +47,15 @@ const LOW_MARK = 0.5;
 /** After a full disk, for instance. */
 const RENEW_AGAIN_MS = 1000;
 
-const RECORD_BYTES_LIMIT = 64 * 1024;
-const STAMP_BYTES_LIMIT = 128;
-
-interface Line {
+/** The ready slots that one request keeps. */
+interface PooledKind {
   /** Its template as it was last seen: the same bytes may have been put in its place. */
   key: PoolKey;
   readonly prefix: string;
   readonly ready: string[];
   /** Names on disk that this process knows, including those it has taken. */
   readonly seen: Set<string>;
-  readonly wish: Wish;
+  readonly request: PoolRequest;
   /** Its template has changed, or is gone: nobody takes from it. The next clone of that path renews it. */
   isStale: boolean;
   /** The digest of the template for which the last clone did that: what failed for it would fail for each clone. */
@@ -81,7 +71,7 @@ export class Pool {
   readonly #background: Background;
   readonly #path: string;
   /** By template path. */
-  readonly #lines = new Map<string, Line[]>();
+  readonly #kinds = new Map<string, PooledKind[]>();
   #isClosed = false;
 
   constructor(folder: ManagedFolder, background: Background) {
@@ -91,17 +81,17 @@ export class Pool {
   }
 
   /**
-   * Keeps `wish.count` ready slots of this kind from now on, whatever becomes of the template. With 0, keeps no more
+   * Keeps `request.count` ready slots of this kind from now on, whatever becomes of the template. With 0, keeps no more
    * and discards those that are there, whichever process made them. Resolves when they are ready.
    */
-  async keep(key: PoolKey, wish: Wish, signal: AbortSignal | undefined): Promise<void> {
-    const before = this.#lineOf(key);
+  async keep(key: PoolKey, request: PoolRequest, signal: AbortSignal | undefined): Promise<void> {
+    const before = this.#kindOf(key);
     const { ready, seen } = before ?? { ready: [], seen: new Set<string>() };
     const { path } = key.template;
-    const others = this.#linesOf(path).filter((line) => line !== before && line.wish.id !== wish.id);
-    this.#setLines(path, others);
+    const others = this.#kindsOf(path).filter((kind) => kind !== before && kind.request.id !== request.id);
+    this.#setKinds(path, others);
     const prefix = prefixOf(key);
-    if (wish.count === 0) {
+    if (request.count === 0) {
       await this.#folder.use(async ({ handle }) => {
         for (const name of await readdir(this.#path))
           if (name.startsWith(prefix)) await this.#discard(handle, name);
@@ -109,79 +99,78 @@ export class Pool {
       });
       return;
     }
-    const line: Line = {
+    const kind: PooledKind = {
       key,
       prefix,
       ready,
       seen,
-      wish,
+      request,
       isStale: false,
       renewedFor: undefined,
       renewAgainAtMs: 0,
       filling: undefined,
     };
-    this.#setLines(path, [...others, line]);
-    line.filling = this.#fill(line, signal).finally(() => {
-      line.filling = undefined;
+    this.#setKinds(path, [...others, kind]);
+    kind.filling = this.#fill(kind, signal).finally(() => {
+      kind.filling = undefined;
     });
     try {
-      await line.filling;
+      await kind.filling;
     } catch (error) {
-      // Who gives a wish up gets what was wished before.
-      if (signal?.aborted && this.#lineOf(key) === line)
-        this.#setLines(path, [...others, ...(before === undefined ? [] : [before])]);
+      // An aborted call restores the previous request.
+      if (signal?.aborted && this.#kindOf(key) === kind)
+        this.#setKinds(path, [...others, ...(before === undefined ? [] : [before])]);
       throw error;
     }
     if (this.#isClosed) throw closedError();
   }
 
   get isEmpty(): boolean {
-    return this.#lines.size === 0;
+    return this.#kinds.size === 0;
   }
 
   /** The name of a ready slot, to be taken by a rename. A caller that does not take it gives it back. */
   take(key: PoolKey): string | undefined {
     const { path, sha256 } = key.template;
-    for (const stale of this.#linesOf(path)) {
+    for (const stale of this.#kindsOf(path)) {
       if (!stale.isStale || stale.filling !== undefined) continue;
       if (stale.renewedFor === sha256 && performance.now() < stale.renewAgainAtMs) continue;
       stale.renewedFor = sha256;
       this.#renew(stale);
     }
-    const line = this.#lineOf(key);
-    if (line === undefined) return undefined;
-    line.key = key;
-    const name = line.ready.pop();
-    if (line.ready.length < line.wish.count * LOW_MARK && line.filling === undefined) {
+    const kind = this.#kindOf(key);
+    if (kind === undefined) return undefined;
+    kind.key = key;
+    const name = kind.ready.pop();
+    if (kind.ready.length < kind.request.count * LOW_MARK && kind.filling === undefined) {
       const what = `filling the pool of ${path}`;
-      line.filling = this.#background
-        .start(what, () => this.#fill(line, undefined))
+      kind.filling = this.#background
+        .start(what, () => this.#fill(kind, undefined))
         .finally(() => {
-          line.filling = undefined;
+          kind.filling = undefined;
         });
     }
     return name;
   }
 
   giveBack(key: PoolKey, name: string): void {
-    this.#lineOf(key)?.ready.push(name);
+    this.#kindOf(key)?.ready.push(name);
   }
 
   /** The template changed: its ready slots are discarded, and made again unless the template is `gone`. */
-  drop({ path, sha256 }: Template, gone: boolean): void {
-    for (const line of this.#linesOf(path)) {
-      if (line.isStale || line.key.template.sha256 !== sha256) continue;
-      line.isStale = true;
-      line.filling = undefined;
-      if (!gone) this.#renew(line);
+  drop(template: Template, gone: boolean): void {
+    const { path, sha256 } = template;
+    for (const kind of this.#kindsOf(path)) {
+      if (kind.isStale || kind.key.template.sha256 !== sha256) continue;
+      kind.isStale = true;
+      kind.filling = undefined;
+      if (!gone) this.#renew(kind);
     }
     if (this.#folder.opened === undefined) return;
     this.#background.start(`emptying the pool of ${path}`, () =>
       this.#folder.use(async ({ handle }) => {
-        const mark = `-${tagOf(path)}`;
-        for (const name of await readdir(this.#path)) {
-          if (name.startsWith(sha256) && name.includes(mark)) await this.#discard(handle, name);
-        }
+        for (const name of await readdir(this.#path))
+          if (isOfTemplate(name, template)) await this.#discard(handle, name);
         this.#folder.sweepInBackground();
       }),
     );
@@ -216,7 +205,7 @@ export class Pool {
   /** Stops filling. Ready slots stay for the next process. */
   close(): void {
     this.#isClosed = true;
-    this.#lines.clear();
+    this.#kinds.clear();
   }
 
   async #discard(handle: OpenFolder['handle'], name: string): Promise<void> {
@@ -225,153 +214,83 @@ export class Pool {
   }
 
   /** Ready slots on disk count, whichever process made them. */
-  async #fill(line: Line, signal: AbortSignal | undefined): Promise<void> {
+  async #fill(kind: PooledKind, signal: AbortSignal | undefined): Promise<void> {
     await this.#folder.use(async (folder) => {
       const there = new Set(await readdir(this.#path));
-      const { template } = line.key;
-      const record = recordName(template.sha256, tagOf(template.path));
+      const { template } = kind.key;
+      const record = recordNameOf(template);
       const known = there.has(record)
         ? await readPoolRecord(join(this.#path, record)).catch(() => undefined)
         : undefined;
       if (known === undefined || !(await isWanted(known)))
         await writeRecord(folder, join(this.#path, record), template);
       // Forget those that another process took. One that this process takes meanwhile stays taken.
-      const left = line.ready.filter((name) => there.has(name));
-      line.ready.splice(0, line.ready.length, ...left);
+      const left = kind.ready.filter((name) => there.has(name));
+      kind.ready.splice(0, kind.ready.length, ...left);
       for (const name of there) {
-        if (!name.startsWith(line.prefix) || line.seen.has(name)) continue;
-        line.seen.add(name);
-        if (await isWhole(join(this.#path, name), line.key)) {
-          line.ready.push(name);
+        if (!name.startsWith(kind.prefix) || kind.seen.has(name)) continue;
+        kind.seen.add(name);
+        if (await isWhole(join(this.#path, name), kind.key)) {
+          kind.ready.push(name);
         } else {
           // What is of no use, and cannot be removed either, keeps nobody from filling the pool: recover() tells of it.
           await this.#discard(folder.handle, name).catch(() => {});
           this.#folder.sweepInBackground();
         }
       }
-      for (const name of line.seen) if (!there.has(name)) line.seen.delete(name);
+      for (const name of kind.seen) if (!there.has(name)) kind.seen.delete(name);
     });
-    while (line.ready.length < line.wish.count && this.#lineOf(line.key) === line) {
-      new Task(`filling the pool of ${line.key.template.path}`, signal).checkAborted();
-      const name = await line.wish.make(line.key, line.prefix);
+    while (kind.ready.length < kind.request.count && this.#kindOf(kind.key) === kind) {
+      new Task(`filling the pool of ${kind.key.template.path}`, signal).checkAborted();
+      const name = await kind.request.make(kind.key, kind.prefix);
       // It was given up meanwhile, and its folder emptied; or the caller wants fewer by now.
-      const now = this.#lineOf(line.key);
-      if (now === undefined || (now.ready.length >= now.wish.count && !line.seen.has(name))) {
+      const now = this.#kindOf(kind.key);
+      if (now === undefined || (now.ready.length >= now.request.count && !kind.seen.has(name))) {
         await this.#folder.use(({ handle }) => this.#discard(handle, name)).catch(() => {}); // recover() removes it
         return;
       }
       // Another fill may already have found it on disk.
-      if (line.seen.has(name)) continue;
-      line.seen.add(name);
-      line.ready.push(name);
+      if (kind.seen.has(name)) continue;
+      kind.seen.add(name);
+      kind.ready.push(name);
     }
   }
 
   /** A renewal that fails, as when the template is replaced once more meanwhile, is tried again by the next clone. */
-  #renew(line: Line): void {
+  #renew(kind: PooledKind): void {
     const filling = this.#background
-      .start(`filling the pool of ${line.key.template.path}`, async () => {
+      .start(`filling the pool of ${kind.key.template.path}`, async () => {
         // The caller may have asked for something else meanwhile.
-        const isWanted = () => this.#linesOf(line.key.template.path).includes(line);
-        await line.wish.renew(isWanted).catch((error: unknown) => {
+        const isWanted = () => this.#kindsOf(kind.key.template.path).includes(kind);
+        await kind.request.renew(isWanted).catch((error: unknown) => {
           const mayPass = error instanceof RootfsError && error.errno !== undefined;
-          line.renewAgainAtMs = mayPass ? performance.now() + RENEW_AGAIN_MS : Number.POSITIVE_INFINITY;
+          kind.renewAgainAtMs = mayPass ? performance.now() + RENEW_AGAIN_MS : Number.POSITIVE_INFINITY;
           throw error;
         });
       })
       .finally(() => {
-        if (line.filling === filling) line.filling = undefined;
+        if (kind.filling === filling) kind.filling = undefined;
       });
-    line.filling = filling;
+    kind.filling = filling;
   }
 
-  #linesOf(templatePath: string): readonly Line[] {
-    return this.#lines.get(templatePath) ?? [];
+  #kindsOf(templatePath: string): readonly PooledKind[] {
+    return this.#kinds.get(templatePath) ?? [];
   }
 
-  #setLines(templatePath: string, lines: Line[]): void {
-    if (lines.length > 0) this.#lines.set(templatePath, lines);
-    else this.#lines.delete(templatePath);
+  #setKinds(templatePath: string, kinds: PooledKind[]): void {
+    if (kinds.length > 0) this.#kinds.set(templatePath, kinds);
+    else this.#kinds.delete(templatePath);
   }
 
-  #lineOf(wanted: PoolKey): Line | undefined {
+  #kindOf(wanted: PoolKey): PooledKind | undefined {
     const { template, grownTo } = wanted;
-    return this.#linesOf(template.path).find(
+    return this.#kindsOf(template.path).find(
       ({ key, isStale }) =>
         !isStale &&
         key.template.sha256 === template.sha256 &&
         key.grownTo === grownTo &&
         sameOwnerAndMode(key, wanted),
     );
-  }
-}
-
-/** At most 255 bytes, however long the template's path is. */
-function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
-  const parts = [template.sha256, grownTo ?? template.identity.sizeBytes];
-  if (owner !== undefined) parts.push(`o${owner.uid}.${owner.gid}`);
-  if (mode !== undefined) parts.push(`m${mode.toString(8)}`);
-  return `${parts.join('-')}-${tagOf(template.path)}-`;
-}
-
-function tagOf(templatePath: string): string {
-  return `t${native().sha256(templatePath).slice(0, 16)}`;
-}
-
-/** `unique` differs from that of any other ready slot of any process. */
-export function readyName(prefix: string, strategy: Strategy, unique: string): string {
-  return `${prefix}${strategy}-${unique}`;
-}
-
-/** How a ready slot was made. */
-export function readyStrategy(name: string): Strategy {
-  return name.includes('-reflink-') ? 'reflink' : 'copy';
-}
-
-function isRecord(name: string): boolean {
-  return name.endsWith('.json');
-}
-
-/** The name of the record without which a ready slot is discarded. */
-export function recordOf(name: string): string {
-  const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
-  return recordName(sha256, tag);
-}
-
-function recordName(sha256: string, tag: string): string {
-  return `${sha256}-${tag}.json`;
-}
-
-async function writeRecord(folder: OpenFolder, file: string, { path, identity }: Template): Promise<void> {
-  const record = await recordTemplate(path, identity);
-  await replaceOwnFile(file, `${JSON.stringify(record)}\n`, folder.sessionPath);
-}
-
-export async function readPoolRecord(path: string): Promise<TemplateRecord | undefined> {
-  const text = await readOwnFile(path, RECORD_BYTES_LIMIT);
-  try {
-    const record = JSON.parse(text ?? '') as TemplateRecord;
-    return typeof record.templatePath === 'string' && isFileState(record.template) ? record : undefined;
-  } catch {
-    return undefined; // garbage: what it is of is made anew
-  }
-}
-
-async function isWhole(path: string, { template, grownTo }: PoolKey): Promise<boolean> {
-  try {
-    const [stamp, sizeStamp, image] = await Promise.all([
-      readOwnFile(join(path, CLONE_STAMP_FILE), STAMP_BYTES_LIMIT),
-      readOwnFile(join(path, CLONE_SIZE_STAMP_FILE), STAMP_BYTES_LIMIT),
-      lstat(join(path, CLONE_ROOTFS_FILE)),
-    ]);
-    const sizeBytes = grownTo ?? template.identity.sizeBytes;
-    return (
-      parseStamp(stamp) === template.sha256 &&
-      parseSizeStamp(sizeStamp) === grownTo &&
-      image.isFile() &&
-      image.size === sizeBytes
-    );
-  } catch {
-    return false; // taken by another process meanwhile, or not whole: of no use either way
   }
 }

@@ -6,7 +6,7 @@ import type { Owner } from '../system/arguments.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { Task } from '../system/task.js';
-import { readPoolRecord, recordOf } from './pool.js';
+import { readPoolRecord, recordOf } from './pool-files.js';
 
 /** Ready slots of one kind: one stack, size, owner and mode. */
 export interface ReadySlots {

@@ -16,7 +16,7 @@ import { Task } from '../system/task.js';
 import type { PreparedClone } from './clone-plan.js';
 import type { CloneSources, MissingStep } from './clone-sources.js';
 import type { ExistingSlots } from './existing-slots.js';
-import { type PoolKey, readyName } from './pool.js';
+import { type PoolKey, readyName } from './pool-files.js';
 import { builtRootfs, describeClone, type VmRootfs } from './vm-rootfs.js';
 
 export class StagedClones {
