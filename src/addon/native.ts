@@ -89,7 +89,7 @@ export interface SlotFacts
 }
 
 /** Bytes of a file's blocks on disk. */
-export interface FileBlocks {
+interface FileBlocks {
   readonly aloneBytes: number;
   readonly sharedBytes: number;
   /** Undefined without FIEMAP. */
@@ -151,7 +151,7 @@ export interface Staged extends Built {
   readonly staged: NativeStagedSlot;
   readonly imagePath: string;
 }
-export interface Exists {
+interface Exists {
   readonly status: 'exists';
   readonly existing: SlotState;
 }
@@ -170,7 +170,7 @@ export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | 
  * Of a fork in one trip; `copy-needed` and `template-changed`: it takes more, and nothing was made. `parent` is whole
  * if it was made.
  */
-export interface NativeFork {
+interface NativeFork {
   readonly status: 'created' | 'exists' | 'source-changed' | 'template-changed' | 'copy-needed';
   readonly parent: SlotState;
 }

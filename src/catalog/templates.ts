@@ -40,7 +40,7 @@ interface Known extends LocatedFile {
 export type DigestOf = (task: Task, path: string, opened: OpenedSource) => Promise<string>;
 
 /** Called when a template has changed: its path has another file, or none. */
-export type OnChanged = (before: Template, gone: boolean) => void;
+type OnChanged = (before: Template, gone: boolean) => void;
 
 export class Templates {
   readonly #digests: DigestStore;

@@ -32,7 +32,7 @@ import {
 export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
 
 /** What a caller asked for. It outlives the template that the ready slots are of. */
-export interface PoolRequest {
+interface PoolRequest {
   /** The same for the same size, owner and mode, as they were asked for. */
   readonly id: string;
   readonly count: number;

@@ -18,12 +18,12 @@ export function sawCopy(bytes: number, durationMs: number): void {
 }
 
 /** Estimates how long packing will take. */
-export function packingMs(dataBytes: number): number {
+function packingMs(dataBytes: number): number {
   return dataBytes / bytesPerMs;
 }
 
 /** What the extents beyond the first few cost each clone. */
-export function extentsMs(extents: number | undefined, filesystem: string): number {
+function extentsMs(extents: number | undefined, filesystem: string): number {
   const ms = EXTENT_MS.find(([kind]) => filesystem.startsWith(kind))?.[1] ?? OTHER_EXTENT_MS;
   return Math.max(0, (extents ?? 0) - FEW_EXTENTS) * ms;
 }

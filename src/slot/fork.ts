@@ -17,7 +17,7 @@ import { rawIdToStore, type VmId } from './vm-id.js';
 // Each round is lost to a process that changes the parent at the same moment.
 const ROUNDS = 16;
 
-export interface Fork {
+interface Fork {
   readonly folder: ManagedFolder;
   readonly stacks: StacksByDigest;
   readonly templateBytes: TemplateBytes;
@@ -62,7 +62,7 @@ async function forkUnwritten(
         const descent = { sourceSha256, sizeStamp, stack, storedStack };
         if (sizeStamp === undefined) rememberParent(folder, from, sourceSha256, identity.sizeBytes);
         try {
-          return await newSlot(task, folder, open, image, vm, descent, options);
+          return await newSlot(task, open, { folder, from: image, vm, descent, options });
         } catch (error) {
           // Ask while it is open: a new image can have the inode number of a removed one.
           written = !sameContents(identity, (await native().checkSource(image.source)).info.identity);

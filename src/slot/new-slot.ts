@@ -3,7 +3,17 @@
 import type { Attempt } from '../addon/attempts.js';
 import { attemptsOf } from '../addon/attempts.js';
 import type { Identity } from '../addon/identity.js';
-import { type Built, type NativeSource, native, RUNG, type SlotPlan } from '../addon/native.js';
+import {
+  type Built,
+  type CloneOutcome,
+  type NativeFolder,
+  type NativePlan,
+  type NativeSource,
+  native,
+  RUNG,
+  type SlotPlan,
+  type Staged,
+} from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn, type Scattered } from '../image/extents.js';
 import { copyImage } from '../image/staged-copy.js';
@@ -34,7 +44,7 @@ export interface DerivedRootfs extends Scattered {
 }
 
 /** What a slot records about the template that its image descends from. */
-export interface Descent {
+interface Descent {
   readonly sourceSha256: string;
   readonly sizeStamp: number | undefined;
   /** The stack. */
@@ -43,7 +53,7 @@ export interface Descent {
   readonly storedStack: string | undefined;
 }
 
-export interface SlotSource {
+interface SlotSource {
   readonly path: string;
   readonly source: NativeSource | undefined;
   readonly identity: Identity;
@@ -51,23 +61,46 @@ export interface SlotSource {
   readonly siblings?: SlotPlan['siblings'];
 }
 
+interface NewSlot {
+  readonly folder: ManagedFolder;
+  readonly from: SlotSource;
+  readonly vm: VmId;
+  readonly descent: Descent;
+  readonly options: CopyOptions;
+}
+
 /** Without a source, opens the file at `from.path` itself. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
-export async function newSlot(
-  task: Task,
-  folder: ManagedFolder,
-  { handle }: OpenFolder,
-  from: SlotSource,
-  vm: VmId,
-  descent: Descent,
-  { owner, mode, durable }: CopyOptions,
-): Promise<DerivedRootfs> {
-  const { what } = task;
+export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot): Promise<DerivedRootfs> {
   task.checkAborted();
-  const { sourceSha256: sha256, sizeStamp, storedStack } = descent;
-  const rawId = rawIdToStore(vm);
-  const sidecars = sidecarsOf({ sha256, stack: storedStack, sizeStamp });
-  const plan = native().newPlan({
-    sidecars,
+  const { folder, vm } = slot;
+  const path = imagePath(folder, vm);
+  const plan = native().newPlan(planOf(slot));
+  const [outcome, scattered] = await reflinkInTurn(
+    task,
+    () => buildSlot(handle, plan, slot),
+    (made) => (made === 'reflinked' ? path : undefined),
+  ).finally(() => native().dispose(plan));
+  const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
+    vmId: vm.safe,
+    stack: slot.descent.stack,
+    path,
+    sourceSha256: slot.descent.sourceSha256,
+    sizeBytes: slot.from.identity.sizeBytes,
+    strategy,
+    attempts: attemptsOf(attempts),
+    ...scattered,
+  });
+  if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
+  if (outcome.status === 'exists') throw slotExistsError(task.what, folder, vm);
+  if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
+  if (!('staged' in outcome)) throw sourceChangedError(task.what);
+  await copyAndPublish(task, outcome, slot);
+  return made(outcome.strategy, outcome.attempts);
+}
+
+function planOf({ from, descent, options: { owner, mode, durable } }: NewSlot): SlotPlan {
+  return {
+    sidecars: descentFiles(descent),
     expected: from.identity,
     templatePath: from.path,
     templateExpected: from.identity,
@@ -76,46 +109,35 @@ export async function newSlot(
     owner,
     mode,
     durable,
-  });
-  const { sizeBytes } = from.identity;
-  const exists = () => slotExistsError(what, folder, vm);
+  };
+}
 
-  const { source } = from;
-  const path = imagePath(folder, vm);
-  const [outcome, scattered] = await reflinkInTurn(
-    task,
-    () =>
-      source === undefined
-        ? native().cloneFile(handle, plan, vm.safe, rawId)
-        : native().cloneSlot(handle, source, plan, vm.safe, rawId, undefined),
-    (made) => (made === 'reflinked' ? path : undefined),
-  ).finally(() => native().dispose(plan));
-  const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
-    vmId: vm.safe,
-    stack: descent.stack,
-    path,
-    sourceSha256: sha256,
-    sizeBytes,
-    strategy,
-    attempts: attemptsOf(attempts),
-    ...scattered,
-  });
-  if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
-  if (outcome.status === 'exists') throw exists();
-  if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
-  if (!('staged' in outcome)) throw sourceChangedError(what);
+function descentFiles({ sourceSha256, storedStack, sizeStamp }: Descent): string[] {
+  return sidecarsOf({ sha256: sourceSha256, stack: storedStack, sizeStamp });
+}
+
+function buildSlot(handle: NativeFolder, plan: NativePlan, { from, vm }: NewSlot): Promise<CloneOutcome> {
+  const rawId = rawIdToStore(vm);
+  return from.source === undefined
+    ? native().cloneFile(handle, plan, vm.safe, rawId)
+    : native().cloneSlot(handle, from.source, plan, vm.safe, rawId, undefined);
+}
+
+/** Where there are no reflinks. */
+async function copyAndPublish(task: Task, { staged, imagePath }: Staged, slot: NewSlot): Promise<void> {
+  const { folder, from, vm, descent, options } = slot;
   try {
-    await copyImage(task, outcome.staged);
-    const mark = durable ? [] : await unsettledFile(outcome.imagePath);
-    const all = [...sidecars, ...rawIdFile(rawId), ...mark];
-    const { staged } = outcome;
-    const published = await inTurn(task, () => native().publishSlot(staged, 'top', vm.safe, sizeBytes, all));
-    if (published === 'exists') throw exists();
-    if (published === 'source-changed') throw sourceChangedError(what);
-    if (!durable) folder.settleInBackground(vm.safe);
-    return made(outcome.strategy, outcome.attempts);
+    await copyImage(task, staged);
+    const mark = options.durable ? [] : await unsettledFile(imagePath);
+    const sidecars = [...descentFiles(descent), ...rawIdFile(rawIdToStore(vm)), ...mark];
+    const published = await inTurn(task, () =>
+      native().publishSlot(staged, 'top', vm.safe, from.identity.sizeBytes, sidecars),
+    );
+    if (published === 'exists') throw slotExistsError(task.what, folder, vm);
+    if (published === 'source-changed') throw sourceChangedError(task.what);
+    if (!options.durable) folder.settleInBackground(vm.safe);
   } finally {
-    await native().discardSlot(outcome.staged);
+    await native().discardSlot(staged);
   }
 }
 

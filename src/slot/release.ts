@@ -18,6 +18,8 @@ export interface ReleaseOptions {
   readonly refuseInUse?: boolean;
 }
 
+type Outcome = Awaited<ReturnType<NativeAddon['releaseSlot']>>;
+
 const BUSY_POLL_MS = 5;
 const BUSY_LIMIT_MS = 10_000;
 
@@ -28,7 +30,7 @@ const BUSY_LIMIT_MS = 10_000;
 export async function releaseUnlessBusy(
   handle: NativeFolder,
   request: Parameters<NativeAddon['releaseSlot']>[1],
-): ReturnType<NativeAddon['releaseSlot']> {
+): Promise<Outcome> {
   const end = performance.now() + BUSY_LIMIT_MS;
   const release = () => native().releaseSlot(handle, request);
   // A flush takes as long as the disk likes.
@@ -64,33 +66,41 @@ export async function releaseSlot(
       ({ handle }) => releaseUnlessBusy(handle, request),
       'no-staging',
     );
-    switch (status) {
-      case 'absent':
-        return false;
-      case 'released':
-        folder.sweepInBackground();
-        return true;
-      case 'foreign':
-        throw slotInvalidError(path);
-      case 'torn':
-        throw slotTornError(
-          path,
-          'the file with its raw id is missing, empty or unreadable: recover() removes the slot, or',
-        );
-      case 'collision':
-        throw vmIdCollisionError(path, vm, rawId === '' ? vm.safe : rawId);
-      case 'in-use':
-        throw new RootfsError(
-          'SLOT_IN_USE',
-          `${what}: its image is open in another process: stop the VM first`,
-          { path },
-        );
-      case 'busy':
-        throw new RootfsError('SLOT_BUSY', `${what}: another process keeps changing the slot; try again`, {
-          path,
-        });
-    }
+    if (status === 'absent') return false;
+    if (status !== 'released') throw notReleasedError(what, path, vm, status, rawId);
+    folder.sweepInBackground();
+    return true;
   } catch (error) {
     throw asRootfsError(what, error);
+  }
+}
+
+function notReleasedError(
+  what: string,
+  path: string,
+  vm: VmId,
+  status: Exclude<Outcome['status'], 'released' | 'absent'>,
+  rawId: string,
+): RootfsError {
+  switch (status) {
+    case 'foreign':
+      return slotInvalidError(path);
+    case 'torn':
+      return slotTornError(
+        path,
+        'the file with its raw id is missing, empty or unreadable: recover() removes the slot, or',
+      );
+    case 'collision':
+      return vmIdCollisionError(path, vm, rawId === '' ? vm.safe : rawId);
+    case 'in-use':
+      return new RootfsError(
+        'SLOT_IN_USE',
+        `${what}: its image is open in another process: stop the VM first`,
+        { path },
+      );
+    case 'busy':
+      return new RootfsError('SLOT_BUSY', `${what}: another process keeps changing the slot; try again`, {
+        path,
+      });
   }
 }

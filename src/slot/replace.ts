@@ -22,7 +22,7 @@ import type { Sharer } from './shared-image.js';
 import { isSameSlot, type SlotWithImage } from './slot-state.js';
 import { untilUnused } from './slot-use.js';
 
-export interface Replacement {
+interface Replacement {
   readonly slot: string;
   readonly imagePath: string;
   /** The slot as it was when the caller decided to replace its image. */

@@ -49,29 +49,47 @@ export function assessSlot(
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'grow-cut-off' {
+  requireSlot(path, state);
+  requireOwnId(path, request.vm, state);
+  if (state.newSizeStamp === null) throw stampInvalidError(path, `${CLONE_SIZE_STAMP_FILE}.new`);
+  if (state.newSizeStamp !== undefined) return 'grow-cut-off';
+  const sizeStamp = readSizeStamp(path, state, request.sizeBytes);
+  requireSettled(path, state);
+  const stamp = parseStamp(state.stamp);
+  if (stamp === undefined) throw slotTornError(path, `${CLONE_STAMP_FILE} holds no digest`);
+  requireImage(path, state);
+  if (stamp !== template.sha256) throw stampMismatchError(path, stamp, template);
+  const { image } = state;
+  const templateBytes = template.identity.sizeBytes;
+  requireLength(path, image.identity.sizeBytes, sizeStamp, templateBytes, request.sizeBytes);
+  return { state, image, sizeStamp, templateBytes };
+}
+
+function requireSlot(path: string, state: SlotState): asserts state is SlotState & { folder: Identity } {
   if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state))
     throw slotInvalidError(path);
   // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it
   // was.
   if (state.rawId === undefined && state.stamp === undefined)
     throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
-  requireOwnId(path, request.vm, state);
-  if (state.newSizeStamp === null) throw stampInvalidError(path, `${CLONE_SIZE_STAMP_FILE}.new`);
-  if (state.newSizeStamp !== undefined) return 'grow-cut-off';
+}
 
+/** The size that the slot was grown to, which must be the one that was asked for. */
+function readSizeStamp(path: string, state: SlotState, wantedBytes: number | undefined): number | undefined {
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   const unknown = unknownStamp(state);
   if (unknown !== undefined) throw stampInvalidError(path, unknown);
   if (Number.isNaN(sizeStamp)) throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
-  if (request.sizeBytes !== undefined && sizeStamp !== undefined && sizeStamp !== request.sizeBytes) {
-    throw new RootfsError(
-      'SIZE_STAMP_MISMATCH',
-      `${path} was grown to ${sizeStamp} bytes, but ${request.sizeBytes} were requested: release the ` +
-        'slot first, or request its size',
-      { path },
-    );
-  }
+  if (wantedBytes === undefined || sizeStamp === undefined || sizeStamp === wantedBytes) return sizeStamp;
+  throw new RootfsError(
+    'SIZE_STAMP_MISMATCH',
+    `${path} was grown to ${sizeStamp} bytes, but ${wantedBytes} were requested: release the ` +
+      'slot first, or request its size',
+    { path },
+  );
+}
 
+function requireSettled(path: string, state: SlotState): void {
   if (isOfUnknownBoot(state))
     throw slotTornError(
       path,
@@ -79,36 +97,31 @@ export function assessSlot(
     );
   if (isOfAnotherBoot(state))
     throw slotTornError(path, 'the machine went down before its copied image had reached the disk');
-  const stamp = parseStamp(state.stamp);
-  if (stamp === undefined) throw slotTornError(path, `${CLONE_STAMP_FILE} holds no digest`);
+}
+
+function requireImage(path: string, state: SlotState & { folder: Identity }): asserts state is SlotWithImage {
   if (!state.image?.regular)
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} is missing or not a regular file`);
-  if (stamp !== template.sha256) {
-    throw new RootfsError(
-      'STAMP_MISMATCH',
-      `${path} was cloned from a template with digest ${stamp}, but ${template.path} has ${template.sha256} now: ` +
-        'stop the VM and release the slot first; cloning anew under a running VM would corrupt its disk',
-      { path },
-    );
-  }
+}
 
-  const templateBytes = template.identity.sizeBytes;
-  const imageBytes = state.image.identity.sizeBytes;
+function requireLength(
+  path: string,
+  imageBytes: number,
+  sizeStamp: number | undefined,
+  templateBytes: number,
+  wantedBytes: number | undefined,
+): void {
   // No clone is shorter than its template, whatever its size stamp says.
   const expectedBytes = Math.max(sizeStamp ?? 0, templateBytes);
-  if (imageBytes < expectedBytes) {
+  if (imageBytes < expectedBytes)
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes rather than ${expectedBytes}`);
-  }
-  const growGoesOn = request.sizeBytes !== undefined && request.sizeBytes > templateBytes;
-  if (sizeStamp === undefined && imageBytes > templateBytes && !growGoesOn) {
-    throw slotTornError(
-      path,
-      `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ` +
-        `${CLONE_SIZE_STAMP_FILE}: a grow was interrupted; ask for ${imageBytes} bytes to finish, or`,
-    );
-  }
-  const { folder, image } = state;
-  return { state: { ...state, folder, image }, image, sizeStamp, templateBytes };
+  const growGoesOn = wantedBytes !== undefined && wantedBytes > templateBytes;
+  if (sizeStamp !== undefined || imageBytes <= templateBytes || growGoesOn) return;
+  throw slotTornError(
+    path,
+    `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ` +
+      `${CLONE_SIZE_STAMP_FILE}: a grow was interrupted; ask for ${imageBytes} bytes to finish, or`,
+  );
 }
 
 /** Throws `VM_ID_COLLISION` if the slot belongs to another id. */
@@ -128,6 +141,15 @@ export function vmIdCollisionError(path: string, vm: VmId, owner: string): Rootf
     'VM_ID_COLLISION',
     `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which ` +
       `belongs to the latter: ${advice}`,
+    { path },
+  );
+}
+
+function stampMismatchError(path: string, stamp: string, template: Template): RootfsError {
+  return new RootfsError(
+    'STAMP_MISMATCH',
+    `${path} was cloned from a template with digest ${stamp}, but ${template.path} has ${template.sha256} now: ` +
+      'stop the VM and release the slot first; cloning anew under a running VM would corrupt its disk',
     { path },
   );
 }

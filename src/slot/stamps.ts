@@ -30,13 +30,13 @@ export function isEmptied(file: SmallFile): boolean {
 }
 
 /** Holds the raw VM id in UTF-8, only if sanitising changed it. */
-export const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
+const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
 
 /** Holds the name of the stack that the slot was cloned of, in UTF-8, only where the digest does not tell it. */
-export const CLONE_STACK_FILE = 'rootfs.ext4.stack';
+const CLONE_STACK_FILE = 'rootfs.ext4.stack';
 
 /** Holds the inode number of an image that `exportTo` gave another name to: that name is no template's. */
-export const CLONE_EXPORTED_FILE = 'rootfs.ext4.exported';
+const CLONE_EXPORTED_FILE = 'rootfs.ext4.exported';
 
 /** Holds the id of the boot in which the image was copied. It goes when the image's data has been flushed. */
 export const CLONE_UNSETTLED_FILE = 'rootfs.ext4.unsettled';

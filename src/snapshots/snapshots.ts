@@ -335,7 +335,7 @@ export class Snapshots {
       if (stack !== undefined) await this.#stacks.record(sourceSha256, stack);
       const storedStack = stack && this.#stacks.stackToStore(sourceSha256, stack);
       const descent = { sourceSha256, sizeStamp, stack, storedStack };
-      return newSlot(task, this.#clones, open, from, vm, descent, options);
+      return newSlot(task, open, { folder: this.#clones, from, vm, descent, options });
     });
     return { ...made, files: siblings.map((file) => file.path) };
   }

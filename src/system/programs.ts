@@ -1,6 +1,6 @@
 // Finding and running the programs that make, check, grow and unpack images.
 
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, SpawnOptions } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
@@ -126,23 +126,13 @@ async function runNow(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { cwd, usualUmask, env, feed, drain, output: elsewhere, ownGroup = false }: RunOptions,
+  options: RunOptions,
 ): Promise<Exit> {
   // Loaded on first use: few processes need it, and loading takes milliseconds.
   const { spawn } = await import('node:child_process');
   await nextStart();
   return new Promise((resolve, reject) => {
-    // Node's own umask is that of all its threads.
-    const [file, given] = usualUmask
-      ? ['/bin/sh', ['-c', 'umask 022; exec "$0" "$@"', program, ...args]]
-      : [program, args];
-    const child = spawn(file, given, {
-      stdio: [feed === undefined ? 'ignore' : 'pipe', elsewhere?.fd ?? 'pipe', 'pipe'],
-      env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
-      detached: ownGroup,
-      ...(cwd === undefined ? {} : { cwd }),
-      ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' as const }),
-    });
+    const child = spawn(...commandOf(program, args, options), spawnOptions(signal, options));
     let failure: unknown;
     child.on('error', (error) => {
       failure ??= signal?.aborted ? abortError(`running ${program}`, signal) : error;
@@ -152,24 +142,9 @@ async function runNow(
     // It has no streams either if there are no descriptors left.
     if (child.pid === undefined) return;
     // A thread of the pool reads what it writes, and process.exit() waits for that thread: it would wait for ever.
-    if (elsewhere !== undefined) killAtExit(child);
-    const output = { stdout: '', stderr: '' };
-    const { stdout, stderr } = child as { stdout: Readable | null; stderr: Readable };
-    const gather = (name: 'stdout' | 'stderr', stream: Readable) =>
-      stream.setEncoding('utf8').on('data', (text: string) => {
-        output[name] = (output[name] + text).slice(-OUTPUT_LIMIT);
-      });
-    gather('stderr', stderr);
-    if (stdout !== null && drain === undefined) gather('stdout', stdout);
-    // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
-    // error that nobody listens to would end this process.
-    child.stdin?.on('error', () => {});
-    const streams = [
-      feed?.(child.stdin as Writable),
-      stdout === null ? undefined : drain?.(stdout),
-      elsewhere?.read(),
-    ];
-    const streaming = streams.map((stream) =>
+    if (options.output !== undefined) killAtExit(child);
+    const output = gatherOutput(child, options);
+    const streaming = startStreams(child, options).map((stream) =>
       stream?.catch((error) => {
         // A program that ends before it has read its whole input says why itself, or is said to have been killed.
         if (failedWith(error, 'EPIPE') || isPrematureClose(error)) return;
@@ -183,6 +158,55 @@ async function runNow(
       else reject(failure);
     });
   });
+}
+
+function commandOf(
+  program: string,
+  args: readonly string[],
+  { usualUmask }: RunOptions,
+): [file: string, args: readonly string[]] {
+  // Node's own umask is that of all its threads.
+  return usualUmask ? ['/bin/sh', ['-c', 'umask 022; exec "$0" "$@"', program, ...args]] : [program, args];
+}
+
+function spawnOptions(
+  signal: AbortSignal | undefined,
+  { cwd, env, feed, output, ownGroup = false }: RunOptions,
+): SpawnOptions {
+  return {
+    stdio: [feed === undefined ? 'ignore' : 'pipe', output?.fd ?? 'pipe', 'pipe'],
+    env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
+    detached: ownGroup,
+    ...(cwd === undefined ? {} : { cwd }),
+    ...(signal === undefined ? {} : { signal, killSignal: 'SIGKILL' }),
+  };
+}
+
+/** What the program has written so far, unless somebody else reads it. */
+function gatherOutput(child: ChildProcess, { drain }: RunOptions): Pick<Exit, 'stdout' | 'stderr'> {
+  const output = { stdout: '', stderr: '' };
+  const gather = (name: 'stdout' | 'stderr', stream: Readable) =>
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output[name] = (output[name] + text).slice(-OUTPUT_LIMIT);
+    });
+  gather('stderr', child.stderr as Readable);
+  if (child.stdout !== null && drain === undefined) gather('stdout', child.stdout);
+  return output;
+}
+
+/** Starts to write the program's input and to read its output. */
+function startStreams(
+  child: ChildProcess,
+  { feed, drain, output }: RunOptions,
+): (Promise<void> | undefined)[] {
+  // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
+  // error that nobody listens to would end this process.
+  child.stdin?.on('error', () => {});
+  return [
+    feed?.(child.stdin as Writable),
+    child.stdout === null ? undefined : drain?.(child.stdout),
+    output?.read(),
+  ];
 }
 
 const killedAtExit = new Set<ChildProcess>();

@@ -47,79 +47,14 @@ export async function recover(
   templateBytes: (sha256: string) => number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
-  const task = new Task(`recovering ${folder.path}`, signal);
-  const report = {
-    stagingRemoved: 0,
-    trashRemoved: 0,
-    sealedRemoved: 0,
-    pooledRemoved: 0,
-    tornSlots: [] as string[],
-    tornInUse: [] as string[],
-    unstamped: [] as string[],
-    unknown: [] as string[],
-    settledSlots: [] as string[],
-    notSwept: [] as string[],
-  };
-  const unsettled: string[] = [];
-  const failures = new Failures(task);
-  const look = (slot: string, round = 1): Promise<void> =>
-    folder.use(async ({ handle }) => {
-      let state = await inspectSlot(handle, slot);
-      if (typeof state.newSizeStamp === 'string') {
-        await finishCutOffGrow(handle, slot, signal);
-        report.settledSlots.push(slot);
-        state = await inspectSlot(handle, slot);
-      }
-      if (isUnstamped(state)) report.unstamped.push(slot);
-      if (unknownStamp(state) !== undefined) report.unknown.push(slot);
-      if (!isTorn(state, templateBytes)) {
-        // The process that copied it may have been killed before the flush.
-        if (state.unsettled !== undefined) unsettled.push(slot);
-        return;
-      }
-      const request = { slot, torn: state.folder, refuseInUse: true };
-      const { status } = await releaseUnlessBusy(handle, request);
-      // Something in its folder changed: perhaps its flush in the background has just ended.
-      if (status === 'absent' && round < ROUNDS) return look(slot, round + 1);
-      if (status === 'released') report.tornSlots.push(slot);
-      if (status === 'in-use') report.tornInUse.push(slot);
-    }, 'no-staging');
+  const recovery = new Recovery(folder, templateBytes, signal);
+  const { task, failures, report } = recovery;
   try {
-    await failures.attempt(folder.path, async () => {
-      for await (const slot of slotNames(folder.path)) {
-        if (signal?.aborted) break;
-        // A slot on a bad block must not stop the recovery of everything else.
-        await failures.attempt(`${folder.path}/${slot}`, () => look(slot));
-      }
-    });
+    await recovery.lookAtSlots();
     task.checkAborted();
-    if (unsettled.length > 0) {
-      await failures.attempt(folder.path, () =>
-        folder.use(({ handle }) => inTurn(task, () => settleSlots(handle, unsettled))),
-      );
-    }
-    const isThere = !(await isMissing(folder.path));
-    if (isThere) {
-      const { statePath } = folder;
-      report.sealedRemoved =
-        (await failures.attempt(`${statePath}/sealed`, () => sealed.images.collect(failures))) ?? 0;
-      report.pooledRemoved = (await failures.attempt(`${statePath}/pool`, () => pool.collect(failures))) ?? 0;
-    }
-    for (const each of [folder, ...others]) {
-      await failures.attempt(each.path, async () => {
-        // Create nothing where nothing existed.
-        if (await isMissing(each.statePath)) return;
-        try {
-          const swept = await each.sweep(signal);
-          report.stagingRemoved += swept.stagingRemoved;
-          report.trashRemoved += swept.trashRemoved;
-        } catch (error) {
-          // A catalog that is read-only or owned by another user is not ours to clean up.
-          if (each === folder || !mayNotWrite(error)) throw error;
-          report.notSwept.push(each.path);
-        }
-      });
-    }
+    await recovery.settle();
+    if (!(await isMissing(folder.path))) await recovery.collect(sealed, pool);
+    await recovery.sweep(others);
     task.checkAborted();
     failures.throwIfAny(report);
     return report;
@@ -131,5 +66,110 @@ export async function recover(
       (done) => (Array.isArray(done) ? done.length : done) > 0,
     );
     throw isAnythingDone ? withReport(failure, report) : failure;
+  }
+}
+
+class Recovery {
+  readonly task: Task;
+  readonly failures: Failures;
+  readonly report = {
+    stagingRemoved: 0,
+    trashRemoved: 0,
+    sealedRemoved: 0,
+    pooledRemoved: 0,
+    tornSlots: [] as string[],
+    tornInUse: [] as string[],
+    unstamped: [] as string[],
+    unknown: [] as string[],
+    settledSlots: [] as string[],
+    notSwept: [] as string[],
+  };
+  readonly #folder: ManagedFolder;
+  readonly #templateBytes: (sha256: string) => number | undefined;
+  /** Slots whose data has not been flushed, as far as is known. */
+  readonly #unsettled: string[] = [];
+
+  constructor(
+    folder: ManagedFolder,
+    templateBytes: (sha256: string) => number | undefined,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#folder = folder;
+    this.#templateBytes = templateBytes;
+    this.task = new Task(`recovering ${folder.path}`, signal);
+    this.failures = new Failures(this.task);
+  }
+
+  async lookAtSlots(): Promise<void> {
+    const { path } = this.#folder;
+    await this.failures.attempt(path, async () => {
+      for await (const slot of slotNames(path)) {
+        if (this.task.signal?.aborted) break;
+        // A slot on a bad block must not stop the recovery of everything else.
+        await this.failures.attempt(`${path}/${slot}`, () => this.#look(slot));
+      }
+    });
+  }
+
+  #look(slot: string, round = 1): Promise<void> {
+    const { report } = this;
+    return this.#folder.use(async ({ handle }) => {
+      let state = await inspectSlot(handle, slot);
+      if (typeof state.newSizeStamp === 'string') {
+        await finishCutOffGrow(handle, slot, this.task.signal);
+        report.settledSlots.push(slot);
+        state = await inspectSlot(handle, slot);
+      }
+      if (isUnstamped(state)) report.unstamped.push(slot);
+      if (unknownStamp(state) !== undefined) report.unknown.push(slot);
+      if (!isTorn(state, this.#templateBytes)) {
+        // The process that copied it may have been killed before the flush.
+        if (state.unsettled !== undefined) this.#unsettled.push(slot);
+        return;
+      }
+      const request = { slot, torn: state.folder, refuseInUse: true };
+      const { status } = await releaseUnlessBusy(handle, request);
+      // Something in its folder changed: perhaps its flush in the background has just ended.
+      if (status === 'absent' && round < ROUNDS) return this.#look(slot, round + 1);
+      if (status === 'released') report.tornSlots.push(slot);
+      if (status === 'in-use') report.tornInUse.push(slot);
+    }, 'no-staging');
+  }
+
+  /** Flushes what was copied and not flushed. */
+  async settle(): Promise<void> {
+    if (this.#unsettled.length === 0) return;
+    await this.failures.attempt(this.#folder.path, () =>
+      this.#folder.use(({ handle }) => inTurn(this.task, () => settleSlots(handle, this.#unsettled))),
+    );
+  }
+
+  /** Removes sealed images and ready slots of templates that are gone or were replaced. */
+  async collect(sealed: SealedImages, pool: Pool): Promise<void> {
+    const { report, failures } = this;
+    const { statePath } = this.#folder;
+    report.sealedRemoved =
+      (await failures.attempt(`${statePath}/sealed`, () => sealed.images.collect(failures))) ?? 0;
+    report.pooledRemoved = (await failures.attempt(`${statePath}/pool`, () => pool.collect(failures))) ?? 0;
+  }
+
+  /** Removes what dead processes left in this folder and in the others. */
+  async sweep(others: readonly ManagedFolder[]): Promise<void> {
+    for (const each of [this.#folder, ...others])
+      await this.failures.attempt(each.path, () => this.#sweepOne(each));
+  }
+
+  async #sweepOne(folder: ManagedFolder): Promise<void> {
+    // Create nothing where nothing existed.
+    if (await isMissing(folder.statePath)) return;
+    try {
+      const swept = await folder.sweep(this.task.signal);
+      this.report.stagingRemoved += swept.stagingRemoved;
+      this.report.trashRemoved += swept.trashRemoved;
+    } catch (error) {
+      // A catalog that is read-only or owned by another user is not ours to clean up.
+      if (folder === this.#folder || !mayNotWrite(error)) throw error;
+      this.report.notSwept.push(folder.path);
+    }
   }
 }
