@@ -212,6 +212,11 @@ export class CloneSources {
     if (ready !== undefined) this.#pool.giveBack(poolKey(request, template), ready);
   }
 
+  /** The slot was made in another way than by taking the ready one. */
+  madeAnew({ request, template, ready }: PreparedClone): void {
+    if (ready !== undefined) this.#pool.missed(poolKey(request, template));
+  }
+
   /** Sealing a new template also gives its digest. For a request that will be refused, nothing is sealed. */
   #digestOf({ sizeBytes }: CloneRequest): DigestOf {
     const sealed = this.#sealed;

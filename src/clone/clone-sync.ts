@@ -45,6 +45,7 @@ export class SyncCloner {
     if (isMade(outcome)) return this.#trips.made(prepared, outcome);
     const { request, template } = prepared;
     if ('staged' in outcome) {
+      this.#sources.madeAnew(prepared);
       native().dispose(outcome.staged);
       throw this.#notWarmError(request, 'it would have to be copied or grown');
     }

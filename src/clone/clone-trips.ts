@@ -80,7 +80,8 @@ export class CloneTrips {
     outcome: CloneOutcome,
   ): Promise<VmRootfs | MissingStep | 'again'> {
     if (isMade(outcome)) return this.made(prepared, outcome);
-    if (!('staged' in outcome)) this.#sources.giveBack(prepared);
+    if ('staged' in outcome) this.#sources.madeAnew(prepared);
+    else this.#sources.giveBack(prepared);
     switch (outcome.status) {
       case 'staged':
       case 'copy-needed':
@@ -101,6 +102,7 @@ export class CloneTrips {
 
   /** The clone that the trip made. */
   made(prepared: PreparedClone, outcome: Made): VmRootfs {
+    if (outcome !== 'pooled') this.#sources.madeAnew(prepared);
     if (outcome === 'reflinked' || outcome === 'pooled') return this.#madeInOneTrip(prepared, outcome);
     const { request, template } = prepared;
     this.#noteSource(prepared, outcome);

@@ -8,7 +8,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
-import type { Template } from '../catalog/template.js';
+import { type Template, templateChangedError } from '../catalog/template.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
@@ -58,6 +58,8 @@ interface PooledKind {
   readonly request: PoolRequest;
   /** Its template has changed, or is gone: nobody takes from it. The next clone of that path renews it. */
   isStale: boolean;
+  /** Its caller waits for the first filling, and asks again if the template changes. */
+  isAwaited: boolean;
   /** The digest of the template for which the last clone did that: what failed for it would fail for each clone. */
   renewedFor: string | undefined;
   /** When it can be tried again for the same template. */
@@ -82,13 +84,16 @@ export class Pool {
 
   /**
    * Keeps `request.count` ready slots of this kind from now on, whatever becomes of the template. With 0, keeps no more
-   * and discards those that are there, whichever process made them. Resolves when they are ready.
+   * and discards those that are there, whichever process made them. Resolves when they are ready. Rejects with
+   * `TEMPLATE_CHANGED` if the template changes meanwhile. After that, or an abort, what was asked for before counts.
    */
   async keep(key: PoolKey, request: PoolRequest, signal: AbortSignal | undefined): Promise<void> {
-    const before = this.#kindOf(key);
-    const { ready, seen } = before ?? { ready: [], seen: new Set<string>() };
+    const present = this.#kindOf(key);
+    const { ready, seen } = present ?? { ready: [], seen: new Set<string>() };
     const { path } = key.template;
-    const others = this.#kindsOf(path).filter((kind) => kind !== before && kind.request.id !== request.id);
+    const isReplaced = (kind: PooledKind) => kind === present || kind.request.id === request.id;
+    const replaced = this.#kindsOf(path).filter(isReplaced);
+    const others = this.#kindsOf(path).filter((kind) => !isReplaced(kind));
     this.#setKinds(path, others);
     const prefix = prefixOf(key);
     if (request.count === 0) {
@@ -106,23 +111,33 @@ export class Pool {
       seen,
       request,
       isStale: false,
+      isAwaited: true,
       renewedFor: undefined,
       renewAgainAtMs: 0,
       filling: undefined,
     };
     this.#setKinds(path, [...others, kind]);
     kind.filling = this.#fill(kind, signal).finally(() => {
+      kind.isAwaited = false;
       kind.filling = undefined;
     });
     try {
       await kind.filling;
+      if (kind.isStale) throw templateChangedError(path, 'was replaced');
     } catch (error) {
-      // An aborted call restores the previous request.
-      if (signal?.aborted && this.#kindOf(key) === kind)
-        this.#setKinds(path, [...others, ...(before === undefined ? [] : [before])]);
+      if (signal?.aborted || kind.isStale) this.#undo(kind, replaced);
       throw error;
     }
     if (this.#isClosed) throw closedError();
+  }
+
+  /** Puts back what a kind replaced, unless it has been replaced itself. */
+  #undo(kind: PooledKind, replaced: readonly PooledKind[]): void {
+    const { path } = kind.key.template;
+    const kinds = this.#kindsOf(path);
+    if (!kinds.includes(kind)) return;
+    for (const earlier of replaced) earlier.isStale ||= kind.isStale;
+    this.#setKinds(path, [...kinds.filter((other) => other !== kind), ...replaced]);
   }
 
   get isEmpty(): boolean {
@@ -142,15 +157,14 @@ export class Pool {
     if (kind === undefined) return undefined;
     kind.key = key;
     const name = kind.ready.pop();
-    if (kind.ready.length < kind.request.count * LOW_MARK && kind.filling === undefined) {
-      const what = `filling the pool of ${path}`;
-      kind.filling = this.#background
-        .start(what, () => this.#fill(kind, undefined))
-        .finally(() => {
-          kind.filling = undefined;
-        });
-    }
+    if (kind.ready.length < kind.request.count * LOW_MARK) this.#refill(kind);
     return name;
+  }
+
+  /** The ready slot that was taken was gone: another process took or discarded it, and perhaps others. */
+  missed(key: PoolKey): void {
+    const kind = this.#kindOf(key);
+    if (kind !== undefined) this.#refill(kind);
   }
 
   giveBack(key: PoolKey, name: string): void {
@@ -163,6 +177,7 @@ export class Pool {
     for (const kind of this.#kindsOf(path)) {
       if (kind.isStale || kind.key.template.sha256 !== sha256) continue;
       kind.isStale = true;
+      if (kind.isAwaited) continue;
       kind.filling = undefined;
       if (!gone) this.#renew(kind);
     }
@@ -211,6 +226,15 @@ export class Pool {
   async #discard(handle: OpenFolder['handle'], name: string): Promise<void> {
     if (isRecord(name)) await rm(join(this.#path, name), { force: true, recursive: true });
     else await native().discardFolder(handle, 'pool', name);
+  }
+
+  #refill(kind: PooledKind): void {
+    if (kind.filling !== undefined) return;
+    kind.filling = this.#background
+      .start(`filling the pool of ${kind.key.template.path}`, () => this.#fill(kind, undefined))
+      .finally(() => {
+        kind.filling = undefined;
+      });
   }
 
   /** Ready slots on disk count, whichever process made them. */

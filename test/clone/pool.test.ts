@@ -368,6 +368,51 @@ test('after a prewarm that was aborted the pool is kept as before', async () => 
   expect((await readySlots(host)).length).toBeLessThanOrEqual(made);
 });
 
+test('an aborted prewarm leaves what was asked for meanwhile', async () => {
+  const host = await prewarmed(inject('scratch'), 1);
+  const { registry } = host;
+  await registry.prewarm('debian', { count: 1, mode: 0o600 });
+  const aborting = new AbortController();
+  const filling = registry.prewarm('debian', { count: 100_000, signal: aborting.signal });
+  const aborted = rejection(filling, 'ABORT_ERR');
+  await registry.prewarm('debian', { count: 1, mode: 0o640 });
+  await registry.prewarm('debian', { count: 0, mode: 0o600 });
+  aborting.abort();
+  await aborted;
+  const pooled = async (vmId: string, mode: number) =>
+    (await registry.cloneForVm(vmId, 'debian', { ...WRITABLE, mode })).pooled;
+  expect([await pooled('vm-1', 0o640), await pooled('vm-2', 0o600)]).toEqual([true, false]);
+  await registry.drain();
+  expect((await registry.readySlots()).map(({ mode }) => mode)).not.toContain(0o600);
+});
+
+test('a prewarm that is aborted after its template was replaced keeps what was asked for before', async () => {
+  const host = await prewarmed(inject('scratch'), 2);
+  const { registry } = host;
+  const aborting = new AbortController();
+  const filling = registry.prewarm('debian', { count: 100_000, signal: aborting.signal });
+  const aborted = rejection(filling, 'ABORT_ERR');
+  await host.addTemplate('debian', NEW);
+  const sourceSha256 = sha256(NEW);
+  expect(await registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ sourceSha256 });
+  aborting.abort();
+  await aborted;
+  for (const vmId of ['vm-2', 'vm-3', 'vm-4']) await registry.cloneForVm(vmId, 'debian', WRITABLE);
+  await registry.drain();
+  const made = (await readySlots(host)).length;
+  await registry.cloneForVm('vm-5', 'debian', WRITABLE);
+  await registry.drain();
+  expect((await readySlots(host)).length).toBeLessThanOrEqual(Math.max(made, 2));
+});
+
+test('a pool that another process discarded is filled again at once', async () => {
+  const host = await prewarmed(inject('scratch'), 8);
+  await host.anotherRegistry().prewarm('debian', { count: 0 });
+  expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ pooled: false });
+  await host.registry.drain();
+  expect(await readySlots(host)).toHaveLength(8);
+});
+
 test('an abort ends the filling, and count 0 gives the pool up', async () => {
   const host = await prewarmed(inject('scratch'), 3);
   await rejection(
