@@ -7,7 +7,7 @@ import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { type Credentials, credentialsFor } from './credentials.js';
 import { isPublicAddress, NoPublicAddress } from './public-addresses.js';
-import { Transient } from './retry.js';
+import { retryAfterMs, Transient } from './retry.js';
 import { type Answer, discard, type Question, readAll, type Transport } from './transport.js';
 
 const TOKEN_BYTES_LIMIT = 1024 * 1024;
@@ -40,13 +40,28 @@ export function parseChallenge(header: string | undefined): Challenge | undefine
   );
 }
 
+/**
+ * Those that the registry asks for, and ours: it names what one request needs, and a token serves all of them. Actions
+ * on the same thing are joined.
+ */
+export function joinScopes(asked: string, own: readonly string[]): string[] {
+  const actions = new Map<string, Set<string>>();
+  for (const scope of [...asked.split(' '), ...own].filter((each) => each !== '')) {
+    const end = scope.lastIndexOf(':') + 1;
+    const known = actions.get(scope.slice(0, end)) ?? new Set();
+    for (const action of scope.slice(end).split(',')) known.add(action);
+    actions.set(scope.slice(0, end), known);
+  }
+  return [...actions].map(([thing, of]) => thing + [...of].join(','));
+}
+
 /** Of one host and one repository. */
 export class Authorization {
   readonly #transport: Transport;
   readonly #settings: RegistrySettings;
   readonly #host: string;
   readonly #repository: string;
-  readonly #actions: string;
+  readonly #scopes: string[];
   #header: string | undefined;
   #asking: Promise<void> | undefined;
   #credentials: Promise<Credentials | undefined> | undefined;
@@ -62,7 +77,12 @@ export class Authorization {
     this.#settings = settings;
     this.#host = host;
     this.#repository = repository;
-    this.#actions = actions;
+    this.#scopes = [`repository:${repository}:${actions}`];
+  }
+
+  /** From the next token on. */
+  alsoPull(repository: string): void {
+    this.#scopes.push(`repository:${repository}:pull`);
   }
 
   /** The header to send. Undefined until the registry has asked for a login. */
@@ -95,19 +115,19 @@ export class Authorization {
   }
 
   async #token(task: Task, { parameters }: Challenge, credentials: Credentials | undefined): Promise<string> {
-    const { realm = '', service } = parameters;
-    const scope = parameters.scope ?? `repository:${this.#repository}:${this.#actions}`;
+    const { realm = '', service, scope = '' } = parameters;
+    const scopes = joinScopes(scope, this.#scopes);
     const { url, publicOnly } = this.#requireRealm(realm);
     const withToken = credentials !== undefined && 'identityToken' in credentials;
     const asked = new URLSearchParams(service === undefined ? {} : { service });
     if (withToken) {
-      asked.set('scope', scope);
+      asked.set('scope', scopes.join(' '));
       asked.set('grant_type', 'refresh_token');
       asked.set('client_id', 'microvm-rootfs');
       asked.set('refresh_token', credentials.identityToken);
     } else {
       // One parameter for each, as distribution's specification has it.
-      for (const each of scope.split(' ')) asked.append('scope', each);
+      for (const each of scopes) asked.append('scope', each);
       for (const name of asked.keys()) url.searchParams.delete(name);
       for (const [name, value] of asked) url.searchParams.append(name, value);
     }
@@ -125,7 +145,7 @@ export class Authorization {
       await discard(answer);
       const error = this.#refused(`${url.host} answers the request for a token with status ${answer.status}`);
       throw answer.status === 429 || answer.status >= 500
-        ? new Transient(error, answer.status === 429)
+        ? new Transient(error, answer.status === 429, retryAfterMs(answer.headers['retry-after']))
         : error;
     }
     return `Bearer ${this.#tokenIn(await readAll(answer, TOKEN_BYTES_LIMIT))}`;
@@ -142,8 +162,9 @@ export class Authorization {
   #tokenIn(body: Buffer): string {
     try {
       const { token, access_token } = JSON.parse(body.toString('utf8'));
-      const given = token ?? access_token;
-      if (typeof given === 'string' && /^[\x21-\x7e]+$/.test(given)) return given;
+      // Some services send both, one of them empty.
+      const given = [token, access_token].find(isToken);
+      if (given !== undefined) return given;
     } catch {
       // Not JSON.
     }
@@ -184,6 +205,10 @@ export class Authorization {
         'log in with docker, podman, skopeo or oras',
     );
   }
+}
+
+function isToken(value: unknown): value is string {
+  return typeof value === 'string' && /^[\x21-\x7e]+$/.test(value);
 }
 
 function basic(credentials: Credentials | undefined): string | undefined {

@@ -39,7 +39,10 @@ export function loginFiles(env: Readonly<Record<string, string | undefined>>): s
   const files = env.REGISTRY_AUTH_FILE
     ? [env.REGISTRY_AUTH_FILE]
     : [
-        ...(env.XDG_RUNTIME_DIR ? [join(env.XDG_RUNTIME_DIR, 'containers/auth.json')] : []),
+        // Root, services and sudo have no XDG_RUNTIME_DIR.
+        env.XDG_RUNTIME_DIR
+          ? join(env.XDG_RUNTIME_DIR, 'containers/auth.json')
+          : `/run/containers/${process.getuid?.()}/auth.json`,
         join(env.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
       ];
   return [...files, join(env.DOCKER_CONFIG || join(home, '.docker'), 'config.json')];
@@ -68,10 +71,12 @@ async function credentialsIn(
   repository: string,
   signal: AbortSignal | undefined,
 ): Promise<Credentials | undefined> {
-  const helper = file.credHelpers?.[host];
-  if (helper !== undefined) return askHelper(helper, host, signal);
-  for (const key of keysOf(host, repository)) {
-    const credentials = fromEntry(file.auths?.[key]);
+  const helper = entriesFor(host, file.credHelpers)[0];
+  if (helper !== undefined) return askHelper(helper[1], helper[0], signal);
+  const scoped = scopedKeys(host, repository).map((key) => file.auths?.[key]);
+  const ofHost = entriesFor(host, file.auths).map(([, entry]) => entry);
+  for (const entry of [...scoped, ...ofHost]) {
+    const credentials = fromEntry(entry);
     if (credentials !== undefined) return credentials;
   }
   if (file.credsStore) return askHelper(file.credsStore, host === 'docker.io' ? DOCKER_HUB : host, signal);
@@ -79,11 +84,21 @@ async function credentialsIn(
 }
 
 /** The longest first: containers' `auth.json` has logins for a part of a registry as well. */
-function keysOf(host: string, repository: string): string[] {
+function scopedKeys(host: string, repository: string): string[] {
   const parts = repository.split('/');
-  const scoped = parts.map((_, i) => [host, ...parts.slice(0, parts.length - i)].join('/'));
-  const hub = host === 'docker.io' ? [DOCKER_HUB, 'index.docker.io', 'registry-1.docker.io'] : [];
-  return [...scoped, host, `https://${host}`, `http://${host}`, `https://${host}/v2/`, ...hub];
+  return parts.map((_, i) => [host, ...parts.slice(0, parts.length - i)].join('/'));
+}
+
+/** That with the name as we have it goes before its other spellings. */
+function entriesFor<T>(host: string, entries: Readonly<Record<string, T>> | undefined): [string, T][] {
+  const found = Object.entries(entries ?? {}).filter(([key]) => hostOf(key) === host);
+  return found.sort(([a], [b]) => Number(b === host) - Number(a === host));
+}
+
+/** Of a key. Only one with a scheme may have a path that does not matter: `https://HOST/v1/`. */
+function hostOf(key: string): string {
+  const name = /^https?:\/\/([^/]*)/.exec(key)?.[1] ?? key;
+  return ['index.docker.io', 'registry-1.docker.io'].includes(name) ? 'docker.io' : name;
 }
 
 /** Undefined for an entry without a login, such as docker's for a login that its helper keeps. */

@@ -1,6 +1,12 @@
-// What a registry asks for when it wants a login.
+// What a registry asks for when it wants a login, and what its token service is asked for then.
+import type { IncomingMessage } from 'node:http';
+import { text } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
-import { parseChallenge } from '../../src/remote/authorization.js';
+import { joinScopes, parseChallenge } from '../../src/remote/authorization.js';
+import { Task } from '../../src/system/task.js';
+import { clientOf, LOGIN, serve } from '../fixtures/fake-registry.js';
+import { basic as basicLogin } from '../fixtures/logins.js';
+import { rejection } from '../fixtures/rejection.js';
 
 const bearer = (parameters: Record<string, string>) => ({ scheme: 'bearer', parameters });
 const basic = (parameters: Record<string, string>) => ({ scheme: 'basic', parameters });
@@ -28,3 +34,97 @@ test.each([
 ])('%s', (header, challenge) => {
   expect(parseChallenge(header)).toEqual(challenge);
 });
+
+test.each([
+  ['', ['repository:a:pull'], 'repository:a:pull'],
+  ['repository:a:pull', ['repository:a:pull,push'], 'repository:a:pull,push'],
+  [
+    'repository:a:pull',
+    ['repository:a:push', 'repository:b:pull'],
+    'repository:a:pull,push repository:b:pull',
+  ],
+  ['repository:h:5/a:pull  aws', ['repository:a:pull'], 'repository:h:5/a:pull aws repository:a:pull'],
+])('asked for %j, and for %j of ours, a token is for %j', (asked, own, expected) => {
+  expect(joinScopes(asked, own).join(' ')).toBe(expected);
+});
+
+const task = new Task('asking', undefined);
+const DIGEST = `sha256:${'0'.repeat(64)}`;
+
+/** A registry whose challenge names the right to read alone, and that wants `token` for all else. */
+async function guarded(token: (request: IncomingMessage, url: URL) => Promise<string> | string) {
+  const asked: { method: string; url: URL; authorization: string | undefined; body: string }[] = [];
+  const host = await serve(async (request, response) => {
+    const url = new URL(request.url ?? '', `http://${host}`);
+    const { authorization } = request.headers;
+    const isRead = request.method === 'GET' || request.method === 'HEAD';
+    const body = await text(request);
+    if (url.pathname.startsWith('/token')) {
+      asked.push({ method: request.method ?? '', url, authorization, body });
+      const answer = await token(request, url);
+      const headers = answer.startsWith('/') ? { location: answer } : {};
+      response.writeHead(answer.startsWith('/') ? 307 : 200, headers).end(answer);
+    } else if (authorization === undefined) {
+      const challenge = `Bearer realm="http://${host}/token",service="s",scope="repository:a/b:pull"`;
+      response.writeHead(401, { 'www-authenticate': challenge }).end();
+    } else if (isRead) response.writeHead(404).end();
+    else response.writeHead(authorization.includes('push') ? 201 : 403).end();
+  });
+  return { host, asked };
+}
+
+/** As the name of what it allows. */
+const tokenFor = (scope: string) => JSON.stringify({ token: scope.replaceAll(/\W/g, '_') });
+const manifest = { bytes: Buffer.from('{}'), mediaType: 'x' };
+
+test('the first token of a push is good for writing, though the first request only reads', async () => {
+  const { host, asked } = await guarded((_, url) => tokenFor(url.searchParams.getAll('scope').join(' ')));
+  const client = await clientOf(host, { actions: 'pull,push' });
+  expect(await client.hasBlob(task, DIGEST)).toBe(false);
+  await client.putManifest(task, '1', manifest);
+  expect(asked.map(({ url }) => url.searchParams.getAll('scope'))).toEqual([['repository:a/b:pull,push']]);
+  expect(asked[0]?.authorization).toBe(basicLogin(LOGIN));
+});
+
+test('an identity token gets a token by POST, and is in no URL', async () => {
+  const { host, asked } = await guarded(() => JSON.stringify({ access_token: 'push' }));
+  const client = await clientOf(host, { actions: 'pull,push', login: { identitytoken: 'I&D' } });
+  await client.putManifest(task, '1', manifest);
+  expect(asked).toHaveLength(1);
+  expect(asked[0]).toMatchObject({ method: 'POST', authorization: undefined });
+  expect(asked[0]?.url.search).toBe('');
+  expect(Object.fromEntries(new URLSearchParams(asked[0]?.body))).toEqual({
+    service: 's',
+    scope: 'repository:a/b:pull,push',
+    grant_type: 'refresh_token',
+    client_id: 'microvm-rootfs',
+    refresh_token: 'I&D',
+  });
+});
+
+test.each([
+  ['{"token":"","access_token":"push"}', true],
+  ['{"token":null,"access_token":"push"}', true],
+  ['{"token":"push","access_token":""}', true],
+  ['{"token":7,"access_token":"push"}', true],
+  ['{"token":""}', false],
+  ['{}', false],
+  ['[]', false],
+])('a token service that sends %s has sent a token: %s', async (answer, isToken) => {
+  const { host } = await guarded(() => answer);
+  const put = (await clientOf(host, { actions: 'pull,push' })).putManifest(task, '1', manifest);
+  if (isToken) await put;
+  else expect((await rejection(put, 'REGISTRY_UNAUTHORIZED')).message).toContain('sends no token');
+});
+
+test.each([{ auth: 'YTpi' }, { identitytoken: 'T' }])(
+  'a redirect of the token service gets no login, such as %j',
+  async (login) => {
+    const { host, asked } = await guarded((_, url) =>
+      url.pathname === '/token' ? '/token/elsewhere' : '{}',
+    );
+    const client = await clientOf(host, { login });
+    await rejection(client.hasBlob(task, DIGEST), 'REGISTRY_FAILED');
+    expect(asked.map(({ url }) => url.pathname)).toEqual(['/token']);
+  },
+);

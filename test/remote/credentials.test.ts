@@ -20,6 +20,7 @@ beforeEach(async () => {
   for (const name of NAMES.slice(2)) delete process.env[name];
   home = (await Host.in(inject('scratch'))).root;
   process.env.HOME = home;
+  process.env.XDG_RUNTIME_DIR = join(home, 'run');
 });
 
 async function put(path: string, contents: unknown): Promise<void> {
@@ -35,7 +36,10 @@ const find = (host = 'registry.example', repository = 'team/app') =>
 const login = (username: string, password: string) => ({ username, password });
 
 test('files are asked in the order of podman, then docker', () => {
-  expect(loginFiles({ HOME: '/h' })).toEqual(['/h/.config/containers/auth.json', '/h/.docker/config.json']);
+  // Where `podman login` puts it without XDG_RUNTIME_DIR: of root, of a service, under sudo.
+  const ofUser = `/run/containers/${process.getuid?.()}/auth.json`;
+  const inHome = ['/h/.config/containers/auth.json', '/h/.docker/config.json'];
+  expect(loginFiles({ HOME: '/h' })).toEqual([ofUser, ...inHome]);
   expect(
     loginFiles({ HOME: '/h', XDG_RUNTIME_DIR: '/run/1', XDG_CONFIG_HOME: '/c', DOCKER_CONFIG: '/d' }),
   ).toEqual(['/run/1/containers/auth.json', '/c/containers/auth.json', '/d/config.json']);
@@ -43,7 +47,10 @@ test('files are asked in the order of podman, then docker', () => {
     '/a',
     '/h/.docker/config.json',
   ]);
-  expect(loginFiles({ HOME: '/h', XDG_RUNTIME_DIR: '', REGISTRY_AUTH_FILE: '' })).toHaveLength(2);
+  expect(loginFiles({ HOME: '/h', XDG_RUNTIME_DIR: '', REGISTRY_AUTH_FILE: '' })).toEqual([
+    ofUser,
+    ...inHome,
+  ]);
 });
 
 test('without a file, and in files without this registry, there is no login', async () => {
@@ -66,9 +73,17 @@ test('the login for the longest part of the name counts, then that for the host 
   expect(await find('registry.example', 'team/other')).toEqual(login('team', '2'));
   expect(await find('registry.example', 'else')).toEqual(login('all', '3'));
   expect(await find('registry.example:5000')).toBeUndefined();
-  for (const key of ['https://registry.example', 'http://registry.example', 'https://registry.example/v2/']) {
+  const example = 'registry.example';
+  const spellings = ['', '/', '/v1/', '/v2', '/v2/'].map((path) => `https://${example}${path}`);
+  for (const key of [...spellings, `http://${example}`]) {
     await put(PODMAN, { auths: { [key]: auth('u:p') } });
     expect(await find(), key).toEqual(login('u', 'p'));
+    await put(PODMAN, { auths: { [key]: auth('u:p'), [example]: auth('exact:p') } });
+    expect(await find(), key).toEqual(login('exact', 'p'));
+  }
+  for (const key of [`${example}/other`, `https://other.example/${example}`, `${example}.evil`]) {
+    await put(PODMAN, { auths: { [key]: auth('u:p') } });
+    expect(await find(), key).toBeUndefined();
   }
   await put(PODMAN, { auths: { 'https://index.docker.io/v1/': auth('hub:p') } });
   expect(await find('docker.io', 'library/app')).toEqual(login('hub', 'p'));
@@ -157,6 +172,10 @@ describe('a credential helper', () => {
     await put(DOCKER, { auths: { 'registry.example': {} }, credsStore: 'mine' });
     expect(await find()).toEqual(login('get registry.example', 's'));
     expect(await find('docker.io', 'app')).toEqual(login('get https://index.docker.io/v1/', 's'));
+    for (const key of ['https://index.docker.io/v1/', 'docker.io']) {
+      await put(DOCKER, { credHelpers: { [key]: 'mine' } });
+      expect(await find('docker.io', 'app')).toEqual(login(`get ${key}`, 's'));
+    }
   });
 
   test('may have a token, nothing, or an answer of another kind', async () => {

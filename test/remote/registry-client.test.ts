@@ -1,43 +1,14 @@
 // Storage that a registry redirects to gets no login, and cannot say where the registry's login is to go.
-import { writeFile } from 'node:fs/promises';
-import http from 'node:http';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { BlobReader } from '../../src/remote/blob-reader.js';
-import { RegistryClient } from '../../src/remote/registry-client.js';
 import { Transient } from '../../src/remote/retry.js';
-import { Transport } from '../../src/remote/transport.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
-import { Host } from '../fixtures/host.js';
+import { clientOf, serve } from '../fixtures/fake-registry.js';
 
 const task = new Task('asking', undefined);
 const DIGEST = `sha256:${'0'.repeat(64)}`;
-
-async function serve(handler: http.RequestListener): Promise<string> {
-  const server = http.createServer(handler);
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  onTestFinished(() => void server.close());
-  return `127.0.0.1:${(server.address() as { port: number }).port}`;
-}
-
-/** Of a registry that redirects blobs, and for which a login is stored. */
-async function clientOf(registry: string, others: readonly string[] = []): Promise<RegistryClient> {
-  const file = join((await Host.in()).root, 'auth.json');
-  const auth = Buffer.from('alice:secret').toString('base64');
-  await writeFile(file, JSON.stringify({ auths: { [registry]: { auth } } }));
-  const { REGISTRY_AUTH_FILE: before } = process.env;
-  process.env.REGISTRY_AUTH_FILE = file;
-  onTestFinished(() => {
-    if (before === undefined) delete process.env.REGISTRY_AUTH_FILE;
-    else process.env.REGISTRY_AUTH_FILE = before;
-  });
-  const settings = Object.fromEntries([registry, ...others].map((host) => [host, { insecure: true }]));
-  const transport = new Transport(settings);
-  onTestFinished(() => transport.close());
-  return new RegistryClient(transport, settings, registry, 'a/b', 'pull');
-}
 
 test.each([401, 403])('storage that answers %i is not asked again with a login', async (status) => {
   const asked: string[] = [];
@@ -49,7 +20,7 @@ test.each([401, 403])('storage that answers %i is not asked again with a login',
   const registry = await serve((_, response) => {
     response.writeHead(307, { location: `http://${storage}/blob` }).end();
   });
-  const client = await clientOf(registry, [storage]);
+  const client = await clientOf(registry, { others: [storage] });
   const error = await client.openBlob(task, DIGEST, 0, 10, 10).catch((reason: unknown) => reason);
   expect(asked).toEqual(['/blob undefined']);
   // The registry gives another address when it is asked again.
