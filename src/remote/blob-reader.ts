@@ -1,9 +1,9 @@
 // Reads a blob or a part of it: from a mirror first, and resumed at the byte that was reached.
 
-import { abortError, hasCode, RootfsError } from '../system/errors.js';
+import { abortError, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { BlobStream, RegistryClient } from './registry-client.js';
-import { pause, Transient, triesOf } from './retry.js';
+import { isUnavailable, pause, Transient, triesOf } from './retry.js';
 import { connectionFailed, DISCARD_LIMIT } from './transport.js';
 
 export interface Blob {
@@ -66,7 +66,7 @@ export class BlobReader {
         return;
       } catch (error) {
         if (source === sources.at(-1) || task.signal?.aborted) throw error;
-        source.isDown ||= hasCode(error, 'REGISTRY_FAILED') && rest.position === before;
+        source.isDown ||= isUnavailable(error) && rest.position === before;
       }
     }
   }
@@ -92,7 +92,8 @@ async function* readFrom(
     } catch (error) {
       if (rest.position >= rest.end && !task.signal?.aborted) return;
       const failure = passing(task, source, error);
-      if (failure.isBusy) options.onBusy?.();
+      // How busy a mirror is says nothing about the registry itself.
+      if (failure.isBusy && !source.isMirror) options.onBusy?.();
       // An answer that brought so much was no failed try.
       tries = rest.position - before >= PROGRESS_BYTES ? 1 : tries + 1;
       if (tries >= triesOf(failure, source.isMirror)) throw failure.error;

@@ -1,11 +1,12 @@
 // Gets the manifest that a reference names: from a mirror that has it, verified by its digest, for one platform.
 
 import { type Platform, parsePlatform, platformName } from '../publish/platform.js';
-import { hasCode, RootfsError } from '../system/errors.js';
+import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { digestOf, type PlatformEntry, parseIndex } from './artifact.js';
 import { formatReference, type Reference } from './reference.js';
 import type { Manifest, RegistryClient } from './registry-client.js';
+import { isUnavailable } from './retry.js';
 import { notFound } from './transfer.js';
 
 export interface FetchedManifest extends Manifest {
@@ -51,7 +52,7 @@ async function fromFirst(
       );
     } catch (error) {
       if (isLast || task.signal?.aborted) throw error;
-      source.isDown = hasCode(error, 'REGISTRY_FAILED');
+      source.isDown = isUnavailable(error);
     }
   }
   throw notFound(reference);

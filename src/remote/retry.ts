@@ -1,7 +1,7 @@
-// Tries again after a pause that doubles, or that the registry asks for, with fewer requests at once.
+// Tries again after a pause that doubles, or a longer one that the registry asks for, with fewer requests at once.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eitherSignal } from '../system/either-signal.js';
-import { abortError, type RootfsError } from '../system/errors.js';
+import { abortError, hasCode, type RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
 const TRIES = 6;
@@ -27,9 +27,14 @@ export class Transient extends Error {
   }
 }
 
-/** How often a failure may happen before it is the answer. A mirror that is merely busy is worth waiting for. */
-export function triesOf({ isBusy, tries }: Transient, isMirror: boolean): number {
-  return isMirror && !isBusy ? Math.min(tries, MIRROR_TRIES) : tries;
+/** How often a failure may happen before it is the answer. */
+export function triesOf({ tries }: Transient, isMirror: boolean): number {
+  return isMirror ? Math.min(tries, MIRROR_TRIES) : tries;
+}
+
+/** Of the error when all tries have failed: a mirror is not asked again in this transfer. */
+export function isUnavailable(error: unknown): boolean {
+  return hasCode(error, 'REGISTRY_FAILED') || hasCode(error, 'REGISTRY_BUSY');
 }
 
 /** Runs `attempt` again after each {@link Transient} failure, six times at most. */
@@ -54,8 +59,10 @@ export async function persist<T>(
 }
 
 /** Waits before the next try. Partly random, so that a thousand hosts do not come back at once. */
-export async function pause(task: Task, { retryAfterMs }: Transient, tries: number): Promise<void> {
-  const ms = retryAfterMs ?? FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
+export async function pause(task: Task, { isBusy, retryAfterMs }: Transient, tries: number): Promise<void> {
+  const own = FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
+  // Some busy registries ask for 0 s, or for a date that is past.
+  const ms = isBusy ? Math.max(own, retryAfterMs ?? 0) : (retryAfterMs ?? own);
   const { signal } = task;
   try {
     await sleep(Math.min(ms, LONGEST_PAUSE_MS), undefined, signal === undefined ? {} : { signal });
@@ -71,19 +78,39 @@ export function retryAfterMs(value: string | undefined, now = Date.now()): numbe
   return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }
 
-/** How many requests a transfer makes at once: fewer after the registry was too busy. */
+/**
+ * How many requests a transfer makes at once. Halved when the registry is too busy; then one more each time that as
+ * many have succeeded.
+ */
 export class Pace {
+  readonly #most: number;
   #limit: number;
   #requests = 0;
+  #jobs = 0;
+  /** How many of those that were under way at the last halving have yet to answer. They would be turned away as well. */
+  #sameBurst = 0;
+  #succeeded = 0;
   readonly #waiting: (() => void)[] = [];
 
   constructor(concurrency: number) {
+    this.#most = concurrency;
     this.#limit = concurrency;
   }
 
   readonly slowDown = (): void => {
+    if (this.#sameBurst-- > 0) return;
+    this.#sameBurst = Math.max(this.#requests, this.#jobs) - 1;
+    this.#succeeded = 0;
     this.#limit = Math.max(1, Math.floor(this.#limit / 2));
   };
+
+  #speedUp(): void {
+    this.#sameBurst--;
+    if (++this.#succeeded < this.#limit || this.#limit >= this.#most) return;
+    this.#succeeded = 0;
+    this.#limit++;
+    this.#waiting.shift()?.();
+  }
 
   /** Makes a request when it is its turn. */
   async request<T>(make: () => Promise<T>): Promise<T> {
@@ -120,8 +147,12 @@ export class Pace {
         while (running.size >= Math.max(1, Math.min(this.#limit, atMost))) await Promise.race(running);
         if (failed !== undefined || task.signal?.aborted) break;
         const job: Promise<void> = work(either, item)
-          .catch(fail)
-          .finally(() => running.delete(job));
+          .then(() => this.#speedUp(), fail)
+          .finally(() => {
+            this.#jobs--;
+            running.delete(job);
+          });
+        this.#jobs++;
         running.add(job);
       }
     } catch (error) {

@@ -147,14 +147,19 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       });
     });
 
-    test('a mirror that does not answer costs two tries, not two for each blob', async () => {
+    test.each([
+      { status: 502 },
+      { status: 503 },
+      { status: 429, headers: { 'retry-after': '0' } },
+      { cutAfter: 0 },
+    ])('a mirror that always answers with %j costs two tries, not two for each blob', async (fault) => {
       const { proxy, mirror, host, sha256 } = await withMirror();
-      mirror.rule = () => ({ status: 502 });
+      mirror.rule = () => fault;
       expect(await host.registry.pullStack(`${proxy.host}/app:1`)).toMatchObject({ sha256 });
       expect(mirror.seen).toHaveLength(2);
       // It goes down after the manifest. Each request that is under way by then tries twice.
       mirror.seen.length = 0;
-      mirror.rule = ({ url }) => (url.includes('/blobs/') ? { cutAfter: 0 } : undefined);
+      mirror.rule = ({ url }) => (url.includes('/blobs/') ? fault : undefined);
       const again = { name: 'second', concurrency: 1 };
       expect(await host.registry.pullStack(`${proxy.host}/app:1`, again)).toMatchObject({ sha256 });
       expect(mirror.seen.filter(({ url }) => url.includes('/blobs/'))).toHaveLength(2);

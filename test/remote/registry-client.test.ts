@@ -1,7 +1,9 @@
-// Storage that a registry redirects to gets no login, and cannot say where the registry's login is to go.
+// What a registry answers, and how that is taken. Storage that it redirects to gets no login, and cannot say where the
+// registry's login is to go.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { BlobReader } from '../../src/remote/blob-reader.js';
+import type { RegistryClient } from '../../src/remote/registry-client.js';
 import { Transient } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
@@ -26,6 +28,40 @@ test.each([401, 403])('storage that answers %i is not asked again with a login',
   // The registry gives another address when it is asked again.
   expect(error).toBeInstanceOf(Transient);
   expect((error as Transient).error.code).toBe('REGISTRY_FAILED');
+});
+
+test('a busy mirror does not slow down the requests to the registry itself', async () => {
+  const clients = [true, false].map(async (isMirror) => {
+    let asked = 0;
+    const host = await serve((_, response) => {
+      if (isMirror || ++asked === 1) response.writeHead(503).end();
+      else response.end('0123456789');
+    });
+    return clientOf(host, { isMirror });
+  });
+  const [mirror, origin] = (await Promise.all(clients)) as [RegistryClient, RegistryClient];
+  const reader = new BlobReader([mirror, origin]);
+  let busy = 0;
+  const options = { onBusy: () => busy++ };
+  for await (const _ of reader.read(task, { digest: DIGEST, size: 10 }, 0, 10, options));
+  expect([mirror.isDown, origin.isDown, busy]).toEqual([true, false, 1]);
+});
+
+test.each([
+  ['without Retry-After', () => undefined, 240],
+  ['with a date of Retry-After', () => new Date(Date.now() + 3000), 1500],
+  ['with a date that is past', () => new Date(0), 240],
+])('after 429 %s the registry is left alone for a while', async (_, date, ms) => {
+  const asked: number[] = [];
+  const registry = await serve((_, response) => {
+    asked.push(performance.now());
+    const retryAfter = date()?.toUTCString();
+    const headers = retryAfter === undefined ? {} : { 'retry-after': retryAfter };
+    response.writeHead(asked.length === 1 ? 429 : 404, headers).end();
+  });
+  expect(await (await clientOf(registry)).hasBlob(task, DIGEST)).toBe(false);
+  const [first = 0, second = 0] = asked;
+  expect(second - first).toBeGreaterThan(ms);
 });
 
 test('answers of one byte each come to an end', { timeout: 120_000 }, async () => {

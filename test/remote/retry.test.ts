@@ -1,7 +1,7 @@
 // Trying again: how often, after which pause, and how many things at once.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { Pace, pause, persist, retryAfterMs, Transient } from '../../src/remote/retry.js';
+import { Pace, pause, persist, retryAfterMs, Transient, triesOf } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
 import { Random } from '../fixtures/random.js';
@@ -30,6 +30,13 @@ describe('what fails for a while', () => {
       expect([tried, busy]).toEqual([tries, 1]);
     },
   );
+
+  test('is tried twice at a mirror, busy or not', () => {
+    for (const isBusy of [true, false]) {
+      expect(triesOf(new Transient(failure, isBusy), true)).toBe(2);
+      expect(triesOf(new Transient(failure, isBusy), false)).toBe(6);
+    }
+  });
 
   test('is forgotten once it works, and any other failure is one at once', async () => {
     let tried = 0;
@@ -60,17 +67,24 @@ describe('what fails for a while', () => {
   });
 });
 
-test('a pause doubles with each try, is partly random, and is as long as the registry asks for', async () => {
+test('a pause doubles with each try, is partly random, and is longer if the registry asks for that', async () => {
   const lasted = async (tries: number, retryAfter?: number) => {
     const started = performance.now();
-    await pause(task(), new Transient(failure, false, retryAfter), tries);
+    await pause(task(), new Transient(failure, true, retryAfter), tries);
     return performance.now() - started;
   };
-  const [first, second, asked] = await Promise.all([lasted(1), lasted(2), lasted(6, 20)]);
+  const [first, second, asked, none] = await Promise.all([
+    lasted(1),
+    lasted(2),
+    lasted(1, 1000),
+    lasted(1, 0),
+  ]);
   expect(first).toBeGreaterThanOrEqual(249);
   expect(first).toBeLessThan(5000);
   expect(second).toBeGreaterThanOrEqual(499);
-  expect(asked).toBeLessThan(5000);
+  expect(asked).toBeGreaterThanOrEqual(999);
+  // 0 s, and a date that is past.
+  expect(none).toBeGreaterThanOrEqual(249);
 });
 
 test.each([
@@ -88,29 +102,52 @@ test.each([
 });
 
 describe('many things', () => {
-  test('run in order, as many at once as allowed and fewer after each slowing down, but one at least', async () => {
+  const counting = (length: number) => Array.from({ length }, (_, i) => i);
+
+  test('run in order, as many at once as allowed, and one at least after many bursts', async () => {
     const random = new Random(121);
     for (const concurrency of [1, 2, 5, 64]) {
       const pace = new Pace(concurrency);
       let running = 0;
-      let limit = concurrency;
       const started: number[] = [];
-      await pace.forEach(
-        task(),
-        Array.from({ length: 60 }, (_, i) => i),
-        async (_, item) => {
-          running++;
-          started.push(item);
-          expect(running).toBeLessThanOrEqual(Math.max(limit, item < 30 ? concurrency : 1));
-          await sleep(random.below(4));
-          if (item === 20) for (let k = 0; k < 20; k++) pace.slowDown();
-          if (item === 20) limit = 1;
-          running--;
-        },
-      );
-      expect(started).toEqual(Array.from({ length: 60 }, (_, i) => i));
+      await pace.forEach(task(), counting(60), async (_, item) => {
+        running++;
+        started.push(item);
+        expect(running).toBeLessThanOrEqual(concurrency);
+        await sleep(random.below(4));
+        if (item === 20) for (let k = 0; k < 500; k++) pace.slowDown();
+        running--;
+      });
+      expect(started).toEqual(counting(60));
       expect(running).toBe(0);
     }
+  });
+
+  /** How many ran when each began. `turnedAway` decides which are told that the registry is busy. */
+  async function runningAt(concurrency: number, count: number, turnedAway: (item: number) => boolean) {
+    const pace = new Pace(concurrency);
+    let running = 0;
+    const seen: number[] = [];
+    await pace.forEach(task(), counting(count), async (_, item) => {
+      seen.push(++running);
+      await sleep(1);
+      if (turnedAway(item)) pace.slowDown();
+      running--;
+    });
+    return seen;
+  }
+
+  test('are half as many after a burst of refusals, however many it has, and then more again', async () => {
+    const seen = await runningAt(8, 80, (item) => item < 8);
+    // The eight end well after all, which makes room for a fifth.
+    expect(Math.max(...seen.slice(8, 12))).toBeLessThanOrEqual(5);
+    expect(seen.slice(8, 16).some((running) => running >= 4)).toBe(true);
+    expect(seen.slice(-8)).toContain(8);
+  });
+
+  test('are half as many again after a second burst', async () => {
+    const seen = await runningAt(8, 14, (item) => item < 12);
+    expect(seen.at(-1)).toBeLessThanOrEqual(3);
   });
 
   test('are no more at once than the caller allows, but one at least', async () => {
@@ -157,11 +194,7 @@ describe('many things', () => {
       ended.push(item);
       throw new RootfsError('ABORT_ERR', 'by the first');
     };
-    const all = new Pace(3).forEach(
-      task(),
-      Array.from({ length: 50 }, (_, i) => i),
-      work,
-    );
+    const all = new Pace(3).forEach(task(), counting(50), work);
     expect((await rejection(all, 'IMAGE_INVALID')).message).toBe('the first');
     expect(begun.length).toBeLessThanOrEqual(4);
     expect(ended.sort()).toEqual(begun.filter((item) => item !== 1).sort());
