@@ -37,6 +37,7 @@ export async function basePacks(task: Task, client: RegistryClient, base: Refere
       packs.set(packKey(list, first, end), { layer: layers[i] as Layer, frameBytes });
     }
   }
+  if (base.repository !== client.repository) client.willMountFrom(base.repository);
   return { repository: base.repository, packs };
 }
 

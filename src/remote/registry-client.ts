@@ -49,7 +49,8 @@ export class RegistryClient {
   readonly #authorization: Authorization;
   readonly #base: URL;
   readonly #settings: RegistrySettings;
-  readonly #actions: 'pull' | 'pull,push';
+  /** That were begun and are not used: URLs to upload to. */
+  readonly #begun: URL[] = [];
   /** Called after each 429 and 503. */
   onBusy: (() => void) | undefined;
 
@@ -68,12 +69,16 @@ export class RegistryClient {
     this.#authorization = new Authorization(transport, settings, host, repository, actions);
     this.#base = transport.baseOf(host);
     this.#settings = settings;
-    this.#actions = actions;
   }
 
-  /** Another repository of the same registry. */
+  /** Another repository of the same registry, to read from. */
   of(repository: string): RegistryClient {
-    return new RegistryClient(this.#transport, this.#settings, this.host, repository, this.#actions);
+    return new RegistryClient(this.#transport, this.#settings, this.host, repository, 'pull');
+  }
+
+  /** To be called before {@link mount}: a token gives the rights that it was asked with. */
+  willMountFrom(repository: string): void {
+    this.#authorization.alsoPull(repository);
   }
 
   /** Undefined if there is none with that tag or digest. */
@@ -82,7 +87,7 @@ export class RegistryClient {
       const url = this.#url(`manifests/${reference}`);
       const answer = await this.#ask(task, { url, method: 'GET', headers: { accept: ACCEPTED } });
       if (answer.status === 404) return discard(answer);
-      await this.#expect(answer, 200);
+      await this.#expect(answer, [200]);
       const bytes = await readAll(answer, MANIFEST_BYTES_LIMIT);
       return { bytes, mediaType: (answer.headers['content-type'] ?? '').split(';')[0]?.trim() ?? '' };
     }) as Promise<Manifest | undefined>;
@@ -93,7 +98,7 @@ export class RegistryClient {
       const url = this.#url(`manifests/${reference}`);
       const headers = { 'content-type': mediaType };
       const answer = await this.#ask(task, { url, method: 'PUT', headers, body: bytes });
-      await this.#expect(answer, 201);
+      await this.#expect(answer, [200, 201, 202, 204]);
       await discard(answer);
     });
   }
@@ -101,7 +106,8 @@ export class RegistryClient {
   hasBlob(task: Task, digest: string): Promise<boolean> {
     return this.#persist(task, async () => {
       const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'HEAD' });
-      if (answer.status !== 404) await this.#expect(answer, 200);
+      // 405: it answers no HEAD. What it has is sent again then.
+      if (![404, 405].includes(answer.status)) await this.#expect(answer, [200]);
       await discard(answer);
       return answer.status === 200;
     });
@@ -114,8 +120,8 @@ export class RegistryClient {
     const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'GET', headers });
     const { status, body, url } = answer;
     const close = () => void body.destroy();
-    const encoding = answer.headers['content-encoding'];
-    if (encoding !== undefined && encoding !== 'identity') {
+    const { 'content-encoding': encoding = '' } = answer.headers;
+    if (!['', 'identity'].includes(encoding.toLowerCase())) {
       close();
       throw failed(url, `it sends the blob with the encoding ${encoding}, which was not asked for`);
     }
@@ -126,7 +132,7 @@ export class RegistryClient {
       throw failed(url, `it was asked for the bytes from ${start} on and sends others`);
     }
     if (status === 416) close();
-    await this.#expect(answer, 200);
+    await this.#expect(answer, [200], 'the registry has lost a part of the artifact: push it again');
     return { start: 0, body, close };
   }
 
@@ -138,6 +144,8 @@ export class RegistryClient {
       url.searchParams.set('from', from);
       const answer = await this.#ask(task, { url, method: 'POST' });
       await discard(answer);
+      // The registry has begun an upload instead.
+      if (answer.status === 202) this.#begun.push(this.#uploadUrl(answer));
       return answer.status === 201;
     });
     try {
@@ -152,20 +160,32 @@ export class RegistryClient {
   /** `body` is called for each try. */
   upload(task: Task, digest: string, sizeBytes: number, body: () => Buffer | Readable): Promise<void> {
     return this.#persist(task, async () => {
-      const begun = await this.#ask(task, { url: this.#url('blobs/uploads/'), method: 'POST' });
-      await this.#expect(begun, 202);
-      await discard(begun);
-      const { location } = begun.headers;
-      if (location === undefined) throw failed(begun.url, 'it does not say where to upload to');
-      const url = locationOf(location, begun.url);
-      if (url.protocol !== 'https:' && url.origin !== this.#base.origin)
-        throw failed(begun.url, `it wants the upload at ${url.origin}, which is not https`);
+      const url = this.#begun.pop() ?? (await this.#beginUpload(task));
       url.searchParams.set('digest', digest);
       const headers = { 'content-type': 'application/octet-stream', 'content-length': `${sizeBytes}` };
       const answer = await this.#ask(task, { url, method: 'PUT', headers, body: body() }, false);
-      await this.#expect(answer, 201);
+      if ([404, 416].includes(answer.status)) {
+        await discard(answer);
+        const why = `status ${answer.status}: the upload that was begun is not known there any more`;
+        throw new Transient(failed(url, why), false);
+      }
+      await this.#expect(answer, [200, 201, 204]);
       await discard(answer);
     });
+  }
+
+  async #beginUpload(task: Task): Promise<URL> {
+    const answer = await this.#ask(task, { url: this.#url('blobs/uploads/'), method: 'POST' });
+    await this.#expect(answer, [202]);
+    await discard(answer);
+    return this.#uploadUrl(answer);
+  }
+
+  #uploadUrl({ headers: { location }, url }: Answer): URL {
+    if (location === undefined) throw failed(url, 'it does not say where to upload to');
+    const next = locationOf(location, url);
+    this.#transport.requireAllowed(next, url);
+    return next;
   }
 
   #url(path: string): URL {
@@ -194,17 +214,18 @@ export class RegistryClient {
     return url.origin === this.#base.origin;
   }
 
-  async #expect(answer: Answer, status: number): Promise<void> {
-    if (answer.status === status) return;
+  /** `advice` is for 404. */
+  async #expect(answer: Answer, statuses: readonly number[], advice = 'check the reference'): Promise<void> {
+    if (statuses.includes(answer.status)) return;
     const said = await readAll(answer, 64 * 1024).catch(() => Buffer.alloc(0));
     const why = `status ${answer.status}${told(said)}`;
     const isRefused = answer.status === 401 || answer.status === 403;
+    const limit = limitReached(answer.status, why);
+    if (limit !== undefined)
+      throw new RootfsError('REGISTRY_FAILED', `${address(answer.url)}: ${why}; ${limit}`);
     if (isRefused && this.#isOwn(answer.url)) throw this.#unauthorized(answer, why);
     if (answer.status === 404)
-      throw new RootfsError(
-        'REGISTRY_NOT_FOUND',
-        `${address(answer.url)} is not there: ${why}; check the reference`,
-      );
+      throw new RootfsError('REGISTRY_NOT_FOUND', `${address(answer.url)} is not there: ${why}; ${advice}`);
     const isBusy = answer.status === 429 || answer.status === 503;
     if (isBusy) {
       const error = new RootfsError(
@@ -225,6 +246,13 @@ export class RegistryClient {
       `${address(url)}: ${why}; log in with docker, podman, skopeo or oras, or ask for the right to do this`,
     );
   }
+}
+
+/** What to do where the registry takes no more. Harbor says 403 and `DENIED` then, as for a missing right. */
+function limitReached(status: number, why: string): string | undefined {
+  if (status === 413) return 'the registry or a proxy before it takes no body of this size: raise its limit';
+  const isFull = status === 403 && /quota|storage.*exceed|exceed.*storage/i.test(why);
+  return isFull ? 'delete there what is not needed, or ask for a larger quota' : undefined;
 }
 
 /** The registry's own message, if it sends one. */

@@ -71,13 +71,14 @@ export class Transport {
       const answer = await this.#askOnce(task, { ...question, url, method, authorization });
       const { location } = answer.headers;
       const isRead = method === 'GET' || method === 'HEAD';
-      if (!REDIRECTS.has(answer.status) || location === undefined || !isRead) return answer;
+      const canRepeat = isRead || ([307, 308].includes(answer.status) && !isStream(question.body));
+      if (!REDIRECTS.has(answer.status) || location === undefined || !canRepeat) return answer;
       await discard(answer);
       if (question.followRedirects === false)
         throw failed(url, 'it redirects, and redirects are not followed here');
       if (redirects === REDIRECT_LIMIT) throw failed(url, `it redirects more than ${REDIRECT_LIMIT} times`);
       const next = locationOf(location, url);
-      this.#requireAllowed(next, url);
+      this.requireAllowed(next, url);
       // Storage behind the registry recognises the request by its URL. The login is for the registry only.
       if (next.origin !== url.origin) authorization = undefined;
       if (answer.status === 303) method = 'GET';
@@ -90,7 +91,8 @@ export class Transport {
     this.#agents.clear();
   }
 
-  #requireAllowed(next: URL, from: URL): void {
+  /** Of where a registry sends a request on to. Throws `REGISTRY_FAILED`. */
+  requireAllowed(next: URL, from: URL): void {
     const plain = next.protocol === 'http:' && (this.isInsecure(next.host) || next.origin === from.origin);
     if (next.protocol === 'https:' || plain) return;
     throw failed(from, `it redirects to ${next.protocol}//${next.host}, which is not https`);
@@ -137,14 +139,13 @@ export class Transport {
       const request =
         url.protocol === 'https:' ? https.request(url, options) : plainRequest(url, proxy, options);
       let response: http.IncomingMessage | undefined;
-      const isStream = body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body);
       request.setTimeout(this.#silenceMs, () =>
         (response ?? request).destroy(new Error(`no byte came for ${this.#silenceMs / 1000} s`)),
       );
       request.on('error', (error: NodeJS.ErrnoException) => {
         // The registry closed a connection that lay idle just as it was used again. That is no failed try.
         const wasIdle = request.reusedSocket && error.code === 'ECONNRESET' && response === undefined;
-        if (wasIdle && !isStream) resolve(this.#send(url, proxy, options, body));
+        if (wasIdle && !isStream(body)) resolve(this.#send(url, proxy, options, body));
         else reject(error);
       });
       request.on('response', (answer) => {
@@ -153,7 +154,7 @@ export class Transport {
         answer.on('error', () => {});
         resolve(answer);
       });
-      if (isStream) pipeline(body, request, (error) => error && reject(error));
+      if (isStream(body)) pipeline(body, request, (error) => error && reject(error));
       else request.end(body);
     });
   }
@@ -169,6 +170,11 @@ export class Transport {
     }
     return agent;
   }
+}
+
+/** Can be sent once only. */
+function isStream(body: Question['body']): body is Readable {
+  return body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body);
 }
 
 function addressOf(host: string): string {

@@ -1,0 +1,185 @@
+// What registries answer to a push.
+import { createHash } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { buffer } from 'node:stream/consumers';
+import { expect, test } from 'vitest';
+import { Task } from '../../src/system/task.js';
+import { clientOf, LOGIN, serve } from '../fixtures/fake-registry.js';
+import { basic } from '../fixtures/logins.js';
+import { rejection } from '../fixtures/rejection.js';
+
+const task = new Task('asking', undefined);
+const BLOB = Buffer.from('the blob');
+const DIGEST = `sha256:${createHash('sha256').update(BLOB).digest('hex')}`;
+const MANIFEST = { bytes: Buffer.from('{}'), mediaType: 'x' };
+
+interface Asked {
+  /** Method, path and query. */
+  readonly what: string;
+  readonly authorization: string | undefined;
+  readonly body: Buffer;
+}
+
+interface Reply {
+  readonly status: number;
+  readonly headers?: Record<string, string>;
+  readonly body?: string;
+}
+
+/** Answers what `reply` says, or else as a registry does that has nothing and takes all. */
+async function registryThat(reply: (what: string, request: IncomingMessage) => Reply | undefined) {
+  const asked: Asked[] = [];
+  const host = await serve(async (request, response) => {
+    const what = `${request.method} ${request.url}`;
+    asked.push({ what, authorization: request.headers.authorization, body: await buffer(request) });
+    const { status, headers, body } = reply(what, request) ?? usual(request.method ?? '');
+    response.writeHead(status, headers).end(body);
+  });
+  const put = () => asked.filter(({ what }) => what.startsWith('PUT'));
+  return { host, asked, put, posts: () => asked.filter(({ what }) => what.startsWith('POST')) };
+}
+
+function usual(method: string): Reply {
+  if (method === 'POST') return { status: 202, headers: { location: '/upload?state=1' } };
+  return { status: method === 'PUT' ? 201 : 404 };
+}
+
+const pushTo = (host: string, others: readonly string[] = []) =>
+  clientOf(host, { others, actions: 'pull,push' });
+
+test.each([
+  ['/upload/1?state=a', '/upload/1?state=a&'],
+  ['1?state=a', '/v2/a/b/blobs/uploads/1?state=a&'],
+  ['/upload/2', '/upload/2?'],
+])('an upload Location %s is relative to what was asked', async (location, expected) => {
+  const { host, put } = await registryThat((what) =>
+    what.startsWith('POST') ? { status: 202, headers: { location } } : undefined,
+  );
+  await (await pushTo(host)).upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect(put().map(({ what }) => decodeURIComponent(what))).toEqual([`PUT ${expected}digest=${DIGEST}`]);
+  expect(put()[0]?.body).toEqual(BLOB);
+});
+
+test('an upload Location at another host gets the blob, if it may be reached so, but no login', async () => {
+  const storage = await registryThat(() => undefined);
+  const challenge = { 'www-authenticate': 'Basic realm="here"' };
+  const { host, asked } = await registryThat((what, { headers }) => {
+    if (headers.authorization === undefined) return { status: 401, headers: challenge };
+    const location = `http://${storage.host}/upload`;
+    return what.startsWith('POST') ? { status: 202, headers: { location } } : undefined;
+  });
+  await (await pushTo(host, [storage.host])).upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect(asked.map(({ authorization }) => authorization)).toEqual([undefined, basic(LOGIN)]);
+  expect(storage.asked.map(({ authorization, body }) => [authorization, body])).toEqual([[undefined, BLOB]]);
+  const strict = (await pushTo(host)).upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect((await rejection(strict, 'REGISTRY_FAILED')).message).toContain('not https');
+});
+
+test('a login that ends in the middle of an upload is renewed, and the blob is sent again', async () => {
+  let tokens = 0;
+  const { host, put } = await registryThat((what, request) => {
+    if (what.startsWith('GET /token'))
+      return { status: 200, body: JSON.stringify({ token: `T${++tokens}` }) };
+    const isValid = request.headers.authorization === `Bearer T${what.startsWith('PUT') ? 2 : tokens}`;
+    const challenge = `Bearer realm="http://${request.headers.host}/token"`;
+    return isValid ? undefined : { status: 401, headers: { 'www-authenticate': challenge } };
+  });
+  await (await pushTo(host)).upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect(put().map(({ authorization }) => authorization)).toEqual(['Bearer T1', 'Bearer T2']);
+  expect(put().at(-1)?.body).toEqual(BLOB);
+});
+
+test.each([200, 201, 204])('%i to a PUT means that it is there', async (status) => {
+  const { host, put } = await registryThat((what) => (what.startsWith('PUT') ? { status } : undefined));
+  const client = await pushTo(host);
+  await client.upload(task, DIGEST, BLOB.length, () => BLOB);
+  await client.putManifest(task, '1', MANIFEST);
+  expect(put()).toHaveLength(2);
+});
+
+test('a manifest may be taken with 202, a blob not', async () => {
+  const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status: 202 } : undefined));
+  const client = await pushTo(host);
+  await client.putManifest(task, '1', MANIFEST);
+  await rejection(
+    client.upload(task, DIGEST, BLOB.length, () => BLOB),
+    'REGISTRY_FAILED',
+  );
+});
+
+test('a registry that answers no HEAD does not have the blob', async () => {
+  const { host } = await registryThat(() => ({ status: 405 }));
+  expect(await (await pushTo(host)).hasBlob(task, DIGEST)).toBe(false);
+});
+
+test('an upload is begun where the registry redirects to', async () => {
+  const { host, posts, put } = await registryThat((what) =>
+    what === 'POST /v2/a/b/blobs/uploads/' ? { status: 307, headers: { location: '/elsewhere' } } : undefined,
+  );
+  await (await pushTo(host)).upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect(posts().map(({ what }) => what)).toEqual(['POST /v2/a/b/blobs/uploads/', 'POST /elsewhere']);
+  expect(put()).toHaveLength(1);
+});
+
+test.each([404, 416])('an upload that is forgotten, which is status %i, is begun anew', async (status) => {
+  let refused = false;
+  const { host, posts, put } = await registryThat((what) => {
+    if (refused || !what.startsWith('PUT')) return undefined;
+    refused = true;
+    return { status, body: '{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}' };
+  });
+  await (await pushTo(host)).upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect([posts().length, put().length]).toEqual([2, 2]);
+});
+
+test('a blob is mounted from another repository with the right to read that', async () => {
+  const { host, asked, posts } = await registryThat((what, request) => {
+    const { searchParams, pathname } = new URL(request.url ?? '', 'http://x');
+    if (pathname === '/token') {
+      const token = searchParams.getAll('scope').join(';').replaceAll(':', '=');
+      return { status: 200, body: JSON.stringify({ token }) };
+    }
+    const headers = {
+      'www-authenticate': `Bearer realm="http://${request.headers.host}/token",scope="repository:a/b:pull"`,
+    };
+    if (request.headers.authorization === undefined) return { status: 401, headers };
+    const mayMount = request.headers.authorization.includes('repository=base=pull');
+    return what.startsWith('POST') && mayMount ? { status: 201 } : undefined;
+  });
+  const client = await pushTo(host);
+  client.willMountFrom('base');
+  expect(await client.hasBlob(task, DIGEST)).toBe(false);
+  expect(await client.mount(task, DIGEST, 'base')).toBe(true);
+  expect(posts()).toHaveLength(1);
+  expect(asked.filter(({ what }) => what.startsWith('GET /token'))).toHaveLength(1);
+});
+
+test('an upload that the registry begins instead of mounting is used', async () => {
+  const { host, posts, put } = await registryThat(() => undefined);
+  const client = await pushTo(host);
+  expect(await client.mount(task, DIGEST, 'base')).toBe(false);
+  await client.upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect(posts()).toHaveLength(1);
+  expect(put()).toHaveLength(1);
+});
+
+test.each([
+  [
+    403,
+    '{"errors":[{"code":"DENIED","message":"adding 1 MiB of storage resource will exceed the limit"}]}',
+    'larger quota',
+  ],
+  [403, '{"errors":[{"code":"DENIED","message":"quota of the project is used up"}]}', 'larger quota'],
+  [413, '<html>413 Request Entity Too Large</html>', 'raise its limit'],
+])('where there is no room the error says so: %i %s', async (status, body, advice) => {
+  const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status, body } : undefined));
+  const client = await pushTo(host);
+  for (const push of [
+    () => client.putManifest(task, '1', MANIFEST),
+    () => client.upload(task, DIGEST, BLOB.length, () => BLOB),
+  ]) {
+    const { message } = await rejection(push(), 'REGISTRY_FAILED');
+    expect(message).toContain(advice);
+    expect(message).not.toContain('log in');
+  }
+});
