@@ -92,6 +92,24 @@ export function formatArtifact(
   return { bytes: Buffer.from(JSON.stringify(manifest)), mediaType: MANIFEST_TYPE };
 }
 
+/** Throws `ARTIFACT_INVALID` for what is no manifest, or one that is too old. `what` is used in the message. */
+export function requireManifest(bytes: Buffer, what: string): void {
+  const wrong = (why: string) => new RootfsError('ARTIFACT_INVALID', `${what} is ${why}`);
+  const start = bytes.subarray(0, 64).toString('latin1').trimStart();
+  if (start.startsWith('<'))
+    throw wrong(
+      'a web page, not a manifest: check the host, and that no sign-in page or proxy answers for it',
+    );
+  if (start.startsWith('\x1f\x8b'))
+    throw wrong(
+      'compressed, which was not asked for: switch that off in the registry or the proxy before it',
+    );
+  if (!start.startsWith('{'))
+    throw wrong('not JSON, so it is no manifest: check the host, and push the artifact again');
+  if (parseJson(bytes).schemaVersion === 1)
+    throw wrong('a manifest of schema 1, which is too old: push it again with a tool of today');
+}
+
 /** The entries of an index, or undefined for the manifest of one artifact. Throws `ARTIFACT_INVALID`. */
 export function parseIndex({ bytes, mediaType }: Manifest): PlatformEntry[] | undefined {
   const value = parseJson(bytes);

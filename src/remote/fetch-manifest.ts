@@ -3,7 +3,7 @@
 import { type Platform, parsePlatform, platformName } from '../publish/platform.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { digestOf, type PlatformEntry, parseIndex } from './artifact.js';
+import { digestOf, type PlatformEntry, parseIndex, requireManifest } from './artifact.js';
 import { formatReference, type Reference } from './reference.js';
 import type { Manifest, RegistryClient } from './registry-client.js';
 import { isUnavailable } from './retry.js';
@@ -43,6 +43,7 @@ async function fromFirst(
         if (isLast) throw notFound(reference);
         continue;
       }
+      requireManifest(manifest.bytes, `what ${source.host} sends for ${formatReference(reference)}`);
       const digest = digestOf(manifest.bytes);
       if (!asked.startsWith('sha256:') || asked === digest) return { ...manifest, digest };
       throw new RootfsError(

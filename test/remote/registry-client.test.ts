@@ -8,6 +8,7 @@ import { Transient } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
 import { clientOf, serve } from '../fixtures/fake-registry.js';
+import { rejection } from '../fixtures/rejection.js';
 
 const task = new Task('asking', undefined);
 const DIGEST = `sha256:${'0'.repeat(64)}`;
@@ -98,4 +99,18 @@ test('a body that does not end when all of it has come is not waited for', async
   for await (const { bytes } of reader.read(task, { digest: DIGEST, size: 10 }, 0, 10)) parts.push(bytes);
   expect(Buffer.concat(parts).toString()).toBe('0123456789');
   expect(performance.now() - started).toBeLessThan(5000);
+});
+test('a blob that is gone is a part that the registry has lost', async () => {
+  const registry = await serve((_, response) => void response.writeHead(404).end());
+  const open = (await clientOf(registry)).openBlob(task, DIGEST, 0, 10, 10);
+  expect((await rejection(open, 'REGISTRY_NOT_FOUND')).message).toContain('push it again');
+});
+
+test.each(['', 'identity', 'Identity'])('a blob with the content encoding %j is taken', async (encoding) => {
+  const registry = await serve((_, response) => {
+    response.writeHead(200, { 'content-encoding': encoding }).end('0123456789');
+  });
+  const { start, close } = await (await clientOf(registry)).openBlob(task, DIGEST, 0, 10, 10);
+  close();
+  expect(start).toBe(0);
 });
