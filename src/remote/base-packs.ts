@@ -1,8 +1,9 @@
 // Packs of an artifact in the same registry that a push can use as they are.
 
 import { createHash } from 'node:crypto';
+import { hasCode } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { type Layer, parseArtifact } from './artifact.js';
+import { ANNOTATION, type Layer, parseArtifact } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { fetchManifest } from './fetch-manifest.js';
@@ -10,6 +11,15 @@ import { fetchLists, type PackedFile } from './packed-file.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { packedFiles } from './snapshot-artifact.js';
+import type { PushOptions } from './transfer-options.js';
+
+/** Or nothing that can be used. Some registries say 403 for a repository that a push has yet to make. */
+const NOTHING_THERE = [
+  'REGISTRY_NOT_FOUND',
+  'REGISTRY_UNAUTHORIZED',
+  'ARTIFACT_INVALID',
+  'DIGEST_MISMATCH',
+] as const;
 
 /** Packs by the digests of their chunks. */
 export interface BasePacks {
@@ -22,10 +32,43 @@ interface BasePack {
   readonly frameBytes: readonly number[];
 }
 
-/** Rejects with `REGISTRY_NOT_FOUND`, `ARTIFACT_INVALID`. */
-export async function basePacks(task: Task, client: RegistryClient, base: Reference): Promise<BasePacks> {
+export interface BaseRequest {
+  readonly reference: Reference;
+  readonly base: Reference | undefined;
+  readonly options: PushOptions;
+}
+
+/**
+ * Of the base, or else of what the tag names if that has the content `sha256`: it then stays as it is. Packs of other
+ * content are not used unasked: made by another version of zstd, they would give the same image another digest.
+ * Rejects with `REGISTRY_NOT_FOUND`, `ARTIFACT_INVALID` for the base.
+ */
+export async function packsToReuse(
+  task: Task,
+  client: RegistryClient,
+  { reference, base, options }: BaseRequest,
+  sha256: string,
+): Promise<BasePacks | undefined> {
+  if (base !== undefined) return packsOf(task, client, base);
+  if (options.level !== undefined) return undefined;
+  try {
+    return await packsOf(task, client, reference, sha256);
+  } catch (error) {
+    if (NOTHING_THERE.some((code) => hasCode(error, code))) return undefined;
+    throw error;
+  }
+}
+
+/** Undefined unless the content is `sha256`, if that is given. */
+async function packsOf(
+  task: Task,
+  client: RegistryClient,
+  base: Reference,
+  sha256?: string,
+): Promise<BasePacks | undefined> {
   const source = client.of(base.repository);
   const artifact = parseArtifact(await fetchManifest(task, [source], base, undefined));
+  if (sha256 !== undefined && artifact.annotations[ANNOTATION.sha256] !== sha256) return undefined;
   const reading = { reader: new BlobReader([source]), readOptions: {} };
   const packs = new Map<string, BasePack>();
   const files = await packedFiles(task, artifact, reading);

@@ -11,7 +11,7 @@ import { asRootfsError, RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, blobOf, SNAPSHOT_MANIFEST_TYPE, SNAPSHOT_TYPE } from './artifact.js';
-import { basePacks } from './base-packs.js';
+import { packsToReuse } from './base-packs.js';
 import type { ChunkList } from './chunk-list.js';
 import { cutImage } from './cut.js';
 import { openSame } from './open-same.js';
@@ -24,14 +24,14 @@ import { Pace } from './retry.js';
 import { FILES_LIMIT } from './snapshot-artifact.js';
 import type { PushedSnapshot } from './snapshot-options.js';
 import { concurrencyOf, withRegistry } from './transfer.js';
-import type { TransferOptions, TransferProgress } from './transfer-options.js';
+import type { PushOptions, TransferOptions, TransferProgress } from './transfer-options.js';
 
 export interface PushSnapshotRequest {
   readonly name: string;
   readonly reference: Reference;
   readonly base: Reference | undefined;
   readonly level: number;
-  readonly options: TransferOptions;
+  readonly options: PushOptions;
 }
 
 export interface PushSnapshotPlace {
@@ -107,12 +107,14 @@ function replacedError({ path }: OpenSnapshot): RootfsError {
 
 async function pushOpened(
   task: Task,
-  { base, level, options }: PushSnapshotRequest,
-  { text, record }: OpenSnapshot,
+  request: PushSnapshotRequest,
+  snapshot: OpenSnapshot,
   files: readonly FileHandle[],
   client: RegistryClient,
   workFolder: string,
 ): Promise<PushedImage> {
+  const { level, options } = request;
+  const { text, record } = snapshot;
   const progress = new PushProgress(record, options.onProgress);
   const lists = await cutAll(task, record, files, progress);
   const ends = packEndsOfAll(
@@ -121,7 +123,8 @@ async function pushOpened(
   );
   const pace = new Pace(concurrencyOf(options));
   client.onBusy = pace.slowDown;
-  const to = { client, pace, level, workFolder, base: base && (await basePacks(task, client, base)) };
+  const base = await packsToReuse(task, client, request, contentOf(snapshot).sha256);
+  const to = { client, pace, level, workFolder, base };
   const parts: PushedImage[] = [];
   for (const [i, { name }] of record.files.entries()) {
     const list = lists[i] as ChunkList;

@@ -8,7 +8,7 @@ import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, STACK_TYPE } from './artifact.js';
-import { basePacks } from './base-packs.js';
+import { packsToReuse } from './base-packs.js';
 import type { KnownChunks } from './known-chunks.js';
 import { openSame } from './open-same.js';
 import { packEnds } from './packs.js';
@@ -18,14 +18,14 @@ import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { Pace } from './retry.js';
 import { concurrencyOf, withRegistry } from './transfer.js';
-import type { PushedStack, TransferOptions, TransferProgress } from './transfer-options.js';
+import type { PushedStack, PushOptions, TransferProgress } from './transfer-options.js';
 
 export interface PushRequest {
   readonly stack: StackInfo;
   readonly reference: Reference;
   readonly base: Reference | undefined;
   readonly level: number;
-  readonly options: TransferOptions;
+  readonly options: PushOptions;
 }
 
 export interface PushPlace {
@@ -54,10 +54,11 @@ export async function pushStack(task: Task, place: PushPlace, request: PushReque
 async function pushTemplate(
   task: Task,
   { known }: PushPlace,
-  { stack, base, level, options }: PushRequest,
+  request: PushRequest,
   client: RegistryClient,
   workFolder: string,
 ): Promise<PushedImage> {
+  const { stack, level, options } = request;
   const { templatePath, sha256, sizeBytes } = stack;
   const pace = new Pace(concurrencyOf(options));
   client.onBusy = pace.slowDown;
@@ -82,7 +83,7 @@ async function pushTemplate(
           annotations: {},
           level,
           workFolder,
-          base: base && (await basePacks(task, client, base)),
+          base: await packsToReuse(task, client, request, sha256),
           onPack: (bytes, wasSent) => {
             progress.bytesDone += bytes;
             if (!wasSent) progress.reusedBytes += bytes;

@@ -33,7 +33,7 @@ export interface TransferOptions {
 export interface PushOptions extends TransferOptions {
   /**
    * An artifact in the same registry, such as the version before. Packs that have not changed since are neither
-   * compressed nor sent.
+   * compressed nor sent. Default: what the reference names, if that has the same content and no `level` is given.
    */
   readonly base?: string;
   /** How hard zstd tries, from 1 to 22. Default: 3. */

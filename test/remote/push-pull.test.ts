@@ -139,6 +139,19 @@ describe.skipIf(missing !== undefined)(
       expect(await b.registry.pullStack(`${registry}/else/where:2`)).toMatchObject({ sha256 });
     });
 
+    test('what the tag has already is not compressed again, unless a level is asked for', async () => {
+      const { host: registry } = await startOciRegistry();
+      const a = await hostFor([registry]);
+      await publishFiles(a, 'app', { megabytes: 2 });
+      const push = (options = {}) => a.registry.pushStack('app', `${registry}/app:1`, options);
+      const first = await push({ level: 9 });
+      const { digest, uploadedBytes } = await push();
+      expect([digest, uploadedBytes]).toEqual([first.digest, 0]);
+      expect((await push({ level: 1 })).digest).not.toBe(digest);
+      const sha256 = await publishFiles(a, 'app', { megabytes: 2, different: [1] });
+      expect(await push()).toMatchObject({ sha256, digest: (await push({ level: 3 })).digest });
+    });
+
     test('the config of a container image travels with the stack', async () => {
       const { host: registry } = await startOciRegistry();
       const [a, b] = [await hostFor([registry]), await hostFor([registry])];
