@@ -221,7 +221,8 @@ export class RootfsRegistry {
    *
    * `docker://HOST/NAME:TAG`, `oci:DIR` and `oci:DIR:TAG` are container images. Their layers are applied, the same
    * image gives the same digest on every host, and {@link stack} tells how the image is to be started (`image`). A file
-   * with such a name is given as `./oci:…`. Logins are those of docker, podman or skopeo.
+   * with such a name is given as `./oci:…`. Logins are those of docker, podman or skopeo, and `config.registries`
+   * counts, its `mirrors` too. A name without a host is one of `docker.io`; beside a digest a tag does not count.
    *
    * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published.
    * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
@@ -235,8 +236,8 @@ export class RootfsRegistry {
    * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`,
    * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
    * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED` (killed); for container images
-   * `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `ARTIFACT_INVALID` (damaged,
-   * or of another platform). After any of these the catalog is unchanged.
+   * `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_BUSY`, `REGISTRY_FAILED`,
+   * `ARTIFACT_INVALID` (damaged, no container image, or of another platform). After any of these the catalog is unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });

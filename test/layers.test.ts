@@ -37,6 +37,7 @@ const RUN_PROGRAMS = [
   'image/grow',
   'publish/container-image',
   'publish/decompress',
+  'publish/fetch-image',
   'publish/make-ext4',
   'publish/qcow2',
   'publish/skopeo-failure',

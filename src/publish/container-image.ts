@@ -1,11 +1,10 @@
 // Turns a container image (from a registry or an OCI layout) into a root filesystem folder. skopeo fetches it, umoci
 // applies its layers.
 
-import { mkdir, stat, symlink, writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
-import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
@@ -13,19 +12,12 @@ import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import { prepareLayers } from './container-layers.js';
 import { countLayers } from './count-layers.js';
+import { fetchImage, LAYOUT, TAG } from './fetch-image.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
 import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
-import { skopeoAccess } from './skopeo-access.js';
-import { skopeoFailed } from './skopeo-failure.js';
 
-const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND' } as const;
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
-
-// Names in the work folder. They are relative because in `oci:PATH:TAG` a colon in the path would end the path.
-const LAYOUT = 'oci';
-const TAG = 'image';
-const LINK = 'source';
 
 export interface UnpackedImage {
   readonly tree: string;
@@ -44,14 +36,14 @@ export interface ContainerRequest {
 
 /**
  * Rejects with `EPERM` unless run as root, `PROGRAM_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`,
- * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` (damaged, or for another
- * platform).
+ * `REGISTRY_UNAUTHORIZED`, `REGISTRY_BUSY`, `REGISTRY_FAILED`, `DIGEST_MISMATCH`, `SOURCE_TOO_LARGE`, or
+ * `ARTIFACT_INVALID` (damaged, or for another platform).
  */
 export async function unpackContainerImage(task: Task, request: ContainerRequest): Promise<UnpackedImage> {
   const { source, workFolder, limits } = request;
   requireRoot(source);
   const wanted = parsePlatform(request.platform);
-  await fetchImage(task, request, wanted);
+  await fetchImage(task, { source, workFolder, platform: wanted, registries: request.registries });
   const layout = join(workFolder, LAYOUT);
   const { image, config } = await readFetched(layout)
     .then((image) => ({ image, config: configOf(image) }))
@@ -105,57 +97,6 @@ function requireRoot(source: string): void {
     'EPERM',
     `unpacking ${source} needs root, to keep owners and devices: run as root, or publish an image`,
     { path: source },
-  );
-}
-
-async function fetchImage(
-  task: Task,
-  { source, workFolder, registries }: ContainerRequest,
-  { os, architecture, variant }: Platform,
-): Promise<void> {
-  const from = await sourceForSkopeo(source, workFolder);
-  await mkdir(join(workFolder, LAYOUT));
-  const access = await skopeoAccess(source, workFolder, registries);
-  const args = [
-    ...['--override-os', os, '--override-arch', architecture],
-    ...(variant === undefined ? [] : ['--override-variant', variant]),
-    ...['copy', '--quiet', ...access, from, `oci:${LAYOUT}:${TAG}`],
-  ];
-  // With the whole environment, which its credential helpers may need. What it copies is verified by digests.
-  const exit = await runInstalled(SKOPEO, args, task.signal, { cwd: workFolder, env: process.env });
-  if (exit.status !== 0) throw skopeoFailed(SKOPEO.name, source, exit);
-}
-
-/** A layout is given as a link, because skopeo takes what follows the first colon as the tag. */
-async function sourceForSkopeo(source: string, workFolder: string): Promise<string> {
-  if (!source.startsWith('oci:')) return source;
-  const { path, tag } = await partsOfLayout(source);
-  await symlink(absolutePath('source', path), join(workFolder, LINK));
-  return `oci:${LINK}${tag}`;
-}
-
-/** The first colon that follows a layout begins the tag, which may hold colons too. */
-async function partsOfLayout(source: string): Promise<{ path: string; tag: string }> {
-  const parts = source.slice('oci:'.length).split(':');
-  if (parts[0] === '')
-    throw new RootfsError('REFERENCE_INVALID', `${source} names no folder: give oci:DIR or oci:DIR:TAG`, {
-      path: source,
-    });
-  for (let end = 1; end <= parts.length; end++) {
-    const path = parts.slice(0, end).join(':');
-    const tag = parts.slice(end).join(':');
-    if (await isLayout(path)) return { path, tag: tag === '' ? '' : `:${tag}` };
-  }
-  // skopeo would create an empty layout. Name the path that the usual tag leaves.
-  const [, path = ''] = /^oci:(.+?)(:[^/:]*)?$/.exec(source) ?? [];
-  await stat(join(path, 'index.json'));
-  return { path, tag: '' };
-}
-
-function isLayout(path: string): Promise<boolean> {
-  return stat(join(path, 'index.json')).then(
-    () => true,
-    () => false,
   );
 }
 

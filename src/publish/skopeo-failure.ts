@@ -5,8 +5,17 @@ import { type Exit, isFaultOfThisMachine, programFailed } from '../system/progra
 
 // skopeo uses the same exit status for all of these.
 const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
-  [/toomanyrequests|too many requests/i, 'REGISTRY_BUSY', 'try again later, or log in'],
-  [/policy\.json/, 'REGISTRY_FAILED', "make skopeo's signature policy readable"],
+  [
+    /toomanyrequests|too many requests|status\D+(429|503)/i,
+    'REGISTRY_BUSY',
+    'try again later, log in, or put a mirror in front of it',
+  ],
+  [
+    /digest did not match|does not match provided manifest digest/i,
+    'DIGEST_MISMATCH',
+    'what it sends is damaged',
+  ],
+  [/policy\.json/, 'PROGRAM_FAILED', "make skopeo's signature policy readable"],
   [
     /docker-credential-\S+.*executable file not found/i,
     'REGISTRY_UNAUTHORIZED',
@@ -17,6 +26,11 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
     /no image found in (manifest list|image index)/i,
     'ARTIFACT_INVALID',
     'give a platform that the image is there for',
+  ],
+  [
+    /unexpectedly received a manifest list/i,
+    'ARTIFACT_INVALID',
+    'it is an index in an index: name one of its images by its digest',
   ],
   [
     // A program or a library of this machine can be "not found" as well.
@@ -31,6 +45,26 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
   ],
 ];
 
+/** For failures that may pass. skopeo itself tries again after 429, and tells whoever is at fault about the rest. */
+export const MOST_TRIES = 6;
+
+// As the library's own transport sees them. Wrong bytes may be a damaged copy on the way.
+const PASSING: readonly (readonly [RegExp, number])[] = [
+  [/digest did not match/i, 2],
+  // Perhaps nobody is there for good.
+  [/connection refused|no route to host|network is unreachable/i, 3],
+  [/status\D+5\d\d|\bEOF\b|connection reset|broken pipe|timeout|timed out|stream error|GOAWAY/i, MOST_TRIES],
+];
+
+/** How often this failure may happen before it is the answer. */
+export function triesOf(exit: Exit): number {
+  if (isFaultOfThisMachine(exit)) return 1;
+  return PASSING.find(([words]) => words.test(exit.stderr))?.[1] ?? 1;
+}
+
+const OF_REGISTRY = [/./, 'REGISTRY_FAILED', 'check the network and that the registry runs'] as const;
+const OF_LAYOUT = [/./, 'ARTIFACT_INVALID', 'the layout is damaged: make it anew'] as const;
+
 // Registries begin what they say with one of these words. "denied: permission denied" is no fault of this machine.
 const SAID_BY_REGISTRY = /\b(denied|unauthorized|toomanyrequests): /i;
 
@@ -38,10 +72,10 @@ export function skopeoFailed(program: string, source: string, exit: Exit): Rootf
   const { stderr } = exit;
   if (isFaultOfThisMachine(exit) && !SAID_BY_REGISTRY.test(stderr))
     return programFailed('PROGRAM_FAILED', program, source, exit);
-  const [, code, advice] = FAILURES.find(([words]) => words.test(stderr)) ?? [
-    undefined,
-    'REGISTRY_FAILED' as const,
-    'check the network and that the registry runs',
-  ];
+  const isLayout = source.startsWith('oci:');
+  const found = FAILURES.find(
+    ([words, code]) => words.test(stderr) && (!isLayout || /^(ARTIFACT|PROGRAM)_/.test(code)),
+  );
+  const [, code, advice] = found ?? (isLayout ? OF_LAYOUT : OF_REGISTRY);
   return programFailed(code, program, source, exit, `; ${advice}`);
 }

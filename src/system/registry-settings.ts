@@ -10,13 +10,16 @@ export interface RegistrySetting {
   readonly insecure?: boolean;
   /** A PEM file with the certificate authorities that may have signed its certificate. */
   readonly ca?: string;
-  /** Hosts that pulls ask first, in this order. What they send is verified like everything else. */
+  /** Hosts that pulls and `docker://…` ask first, in this order. What they send is verified like everything else. */
   readonly mirrors?: readonly string[];
   /** Further hosts that may issue tokens for this registry, such as `auth.example` or `auth.internal:5001`. */
   readonly realms?: readonly string[];
 }
 
 export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
+
+/** For a connection to a registry, for the head of an answer, and between two bytes of its body. */
+export const SILENCE_MS = 30_000;
 
 const HOST = /^[a-z0-9.-]+(:[0-9]{1,5})?$|^\[[0-9a-f:]+\](:[0-9]{1,5})?$/i;
 

@@ -41,6 +41,12 @@ describe('skopeo fails', () => {
     ['reading manifest 1 in r.io/a: manifest unknown: manifest unknown', 'REGISTRY_NOT_FOUND'],
     ['reading manifest 1 in r.io/a: name unknown: repository not found', 'REGISTRY_NOT_FOUND'],
     ['reading manifest 1 in r.io/a: toomanyrequests: You have reached your limit', 'REGISTRY_BUSY'],
+    ['reading blob sha256:00: invalid status code from registry 503 (Service Unavailable)', 'REGISTRY_BUSY'],
+    [
+      'writing blob: happened during read: Digest did not match, expected sha256:0, got sha256:1',
+      'DIGEST_MISMATCH',
+    ],
+    ['copying system image from manifest list: Unexpectedly received a manifest list', 'ARTIFACT_INVALID'],
     ['Get "https://r.io/v2/": dial tcp 127.0.0.1:1: connect: connection refused', 'REGISTRY_FAILED'],
   ])('%s: %s', (words, code) => {
     const stderr = `time="2026-11-29T15:55:12Z" level=fatal msg="${words}"\n`;

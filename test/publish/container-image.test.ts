@@ -210,7 +210,7 @@ describe.skipIf(missing !== undefined)(
       await refused(join(layout, 'index.json'), 'INVALID_ARGUMENT', { platform: 'linux/arm64' });
       const [manifest = ''] = await readdir(join(layout, 'blobs/sha256'));
       await writeFile(join(layout, 'blobs/sha256', manifest), 'damaged');
-      await refused(`oci:${layout}`, 'REGISTRY_FAILED', { platform: `linux/${OTHER}` });
+      await refused(`oci:${layout}`, 'ARTIFACT_INVALID', { platform: `linux/${OTHER}` });
     });
 
     test.each(['skopeo', 'umoci'])('without %s names the program and its package', async (program) => {

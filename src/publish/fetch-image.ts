@@ -1,0 +1,151 @@
+// Fetches a container image with skopeo. skopeo tries again only after few failures, does not end when a registry
+// falls silent, and knows no mirrors of ours. So it is run again here; the layers that it has fetched serve again.
+
+import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { absolutePath } from '../system/arguments.js';
+import { hasCode, RootfsError } from '../system/errors.js';
+import { runInstalled } from '../system/programs.js';
+import { type RegistrySettings, SILENCE_MS } from '../system/registry-settings.js';
+import type { Task } from '../system/task.js';
+import { parseDockerReference } from './docker-reference.js';
+import { growsUntilEnd } from './growth.js';
+import { findLocalImage } from './local-layout.js';
+import type { Platform } from './platform.js';
+import { skopeoAccess } from './skopeo-access.js';
+import { MOST_TRIES, skopeoFailed, triesOf } from './skopeo-failure.js';
+
+const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND' } as const;
+
+// Names in the work folder. They are relative because in `oci:PATH:TAG` a colon in the path would end the path.
+export const LAYOUT = 'oci';
+export const TAG = 'image';
+const LINK = 'source';
+
+/** The registry itself stands behind a mirror. */
+const MIRROR_TRIES = 2;
+const FIRST_PAUSE_MS = 500;
+
+export interface FetchRequest {
+  readonly source: string;
+  readonly workFolder: string;
+  readonly platform: Platform;
+  readonly registries: RegistrySettings;
+  readonly silenceMs?: number;
+}
+
+/** A place to fetch from, with skopeo's options for it. */
+interface Origin {
+  readonly name: string;
+  readonly access: readonly string[];
+}
+
+interface Failure {
+  readonly error: RootfsError;
+  /** How often it may happen before it is the answer. */
+  readonly tries: number;
+}
+
+/** Makes the layout in the work folder. Rejects as `publishStack` does for a container image. */
+export async function fetchImage(task: Task, request: FetchRequest): Promise<void> {
+  const origins = await originsOf(request);
+  await mkdir(join(request.workFolder, LAYOUT));
+  for (const [i, origin] of origins.entries()) {
+    const isMirror = i < origins.length - 1;
+    try {
+      return await persist(task, request, origin, isMirror ? MIRROR_TRIES : MOST_TRIES);
+    } catch (error) {
+      if (!isMirror || !isOfRegistry(error)) throw error;
+    }
+  }
+}
+
+/** Mirrors first, the registry last. */
+async function originsOf({ source, workFolder, registries }: FetchRequest): Promise<Origin[]> {
+  if (source.startsWith('oci:')) return [{ name: await linkTo(source, workFolder), access: [] }];
+  const { host, image } = parseDockerReference(source);
+  const hosts = [...(registries[host]?.mirrors ?? []), host];
+  return Promise.all(
+    hosts.map(async (each) => ({
+      name: `docker://${each}/${image}`,
+      access: await skopeoAccess(registries[each] ?? {}, workFolder),
+    })),
+  );
+}
+
+/** A layout is given as a link, because skopeo takes what follows the first colon as the tag. */
+async function linkTo(source: string, workFolder: string): Promise<string> {
+  const { path, tag } = await findLocalImage(source);
+  await symlink(absolutePath('source', path), join(workFolder, LINK));
+  return `oci:${LINK}${tag === undefined ? '' : `:${tag}`}`;
+}
+
+async function persist(task: Task, request: FetchRequest, origin: Origin, atMost: number): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    const failure = await copy(task, request, origin);
+    if (failure === undefined) return;
+    await removeUnfinished(join(request.workFolder, LAYOUT));
+    if (tries >= Math.min(failure.tries, atMost)) throw failure.error;
+    await pause(task, tries);
+  }
+}
+
+async function copy(
+  task: Task,
+  request: FetchRequest,
+  { name, access }: Origin,
+): Promise<Failure | undefined> {
+  const { source, workFolder } = request;
+  const { os, architecture, variant } = request.platform;
+  const args = [
+    ...['--override-os', os, '--override-arch', architecture],
+    ...(variant === undefined ? [] : ['--override-variant', variant]),
+    ...['copy', '--quiet', ...access, name, `oci:${LAYOUT}:${TAG}`],
+  ];
+  const isRemote = !name.startsWith('oci:');
+  // With the whole environment, which its credential helpers may need. What it copies is verified by digests.
+  const options = {
+    ...{ cwd: workFolder, env: process.env },
+    ...(isRemote && { drain: (stdout: Readable) => endSilence(stdout, request) }),
+  };
+  try {
+    const exit = await runInstalled(SKOPEO, args, task.signal, options);
+    if (exit.status === 0) return undefined;
+    return { error: skopeoFailed(SKOPEO.name, source, exit), tries: isRemote ? triesOf(exit) : 1 };
+  } catch (error) {
+    if (!hasCode(error, 'REGISTRY_FAILED')) throw error;
+    return { error, tries: MOST_TRIES };
+  }
+}
+
+/** skopeo itself waits for ever. Rejects with `REGISTRY_FAILED`, which ends it, if nothing more arrives. */
+async function endSilence(
+  stdout: Readable,
+  { source, workFolder, silenceMs = SILENCE_MS }: FetchRequest,
+): Promise<void> {
+  if (await growsUntilEnd(stdout, join(workFolder, LAYOUT), silenceMs)) return;
+  throw new RootfsError(
+    'REGISTRY_FAILED',
+    `${source}: no byte came for ${silenceMs / 1000} s; check the network, the proxy and that the registry runs`,
+    { path: source },
+  );
+}
+
+/** What skopeo leaves when it is killed. It writes a layer under such a name first. */
+async function removeUnfinished(layout: string): Promise<void> {
+  for (const name of await readdir(layout)) if (name.startsWith('oci-put-blob')) await rm(join(layout, name));
+}
+
+/** Partly random, so that a thousand hosts do not come back at once. */
+async function pause(task: Task, tries: number): Promise<void> {
+  const ms = FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
+  await sleep(ms, undefined, task.signal === undefined ? {} : { signal: task.signal }).catch(() => {});
+  task.checkAborted();
+}
+
+/** Whether another host may do better. */
+function isOfRegistry(error: unknown): boolean {
+  return error instanceof RootfsError && /^REGISTRY_|^ARTIFACT_INVALID$|^DIGEST_MISMATCH$/.test(error.code);
+}

@@ -1,0 +1,54 @@
+// What is wrong with `oci:DIR` is blamed on the layout, and the tags to choose from are told.
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { Host } from '../fixtures/host.js';
+import { makeLayout } from '../fixtures/oci-layout.js';
+import { rejection } from '../fixtures/rejection.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
+
+const missing = lacksRoot() ?? lacks('skopeo', 'umoci');
+const GUEST = process.arch === 'arm64' ? 'arm64' : 'amd64';
+
+describe.skipIf(missing !== undefined)(`an OCI layout${missing === undefined ? '' : ` (${missing})`}`, () => {
+  let host: Host;
+  let layout: string;
+  const refused = async (code: string, tag = '') => {
+    const { message } = await rejection(host.registry.publishStack('new', `oci:${layout}${tag}`), code);
+    expect(message).not.toMatch(/network|registry runs/);
+    expect(await host.stagedInCatalog()).toEqual([]);
+    return message;
+  };
+
+  beforeEach(async () => {
+    host = await Host.in();
+    layout = join(host.root, 'layout');
+  });
+
+  test('with several images needs a tag, and names those that it has', async () => {
+    const images = ['v1', 'v2'].map((tag) => ({ layers: ['touch a'], architecture: GUEST, tag }));
+    await makeLayout(layout, images);
+    expect(await refused('REFERENCE_INVALID')).toContain('it has v1, v2');
+    expect(await refused('REGISTRY_NOT_FOUND', ':v3')).toContain('it has v1, v2');
+  });
+
+  test.each(['{', '{}', 'null', '{"manifests":[]}'])('with the index.json %s is invalid', async (text) => {
+    await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
+    await writeFile(join(layout, 'index.json'), text);
+    await refused('ARTIFACT_INVALID');
+  });
+
+  test('without a blob, or with a damaged one, is invalid', async () => {
+    await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
+    const blobs = join(layout, 'blobs/sha256');
+    const names = await readdir(blobs);
+    for (const name of names) {
+      const whole = await readFile(join(blobs, name));
+      await writeFile(join(blobs, name), Buffer.from(whole).fill(1, 20, 30));
+      await refused('ARTIFACT_INVALID');
+      await rm(join(blobs, name));
+      await refused('ARTIFACT_INVALID');
+      await writeFile(join(blobs, name), whole);
+    }
+  });
+});
