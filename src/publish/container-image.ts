@@ -37,7 +37,7 @@ export interface ContainerRequest {
 /**
  * Rejects with `EPERM` unless run as root, `PROGRAM_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`,
  * `REGISTRY_UNAUTHORIZED`, `REGISTRY_BUSY`, `REGISTRY_FAILED`, `DIGEST_MISMATCH`, `SOURCE_TOO_LARGE`, or
- * `ARTIFACT_INVALID` (damaged, or for another platform).
+ * `ARTIFACT_INVALID` (damaged, no container image, or for another platform).
  */
 export async function unpackContainerImage(task: Task, request: ContainerRequest): Promise<UnpackedImage> {
   const { source, workFolder, limits } = request;
@@ -45,12 +45,9 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
   const wanted = parsePlatform(request.platform);
   await fetchImage(task, { source, workFolder, platform: wanted, registries: request.registries });
   const layout = join(workFolder, LAYOUT);
-  const { image, config } = await readFetched(layout)
-    .then((image) => ({ image, config: configOf(image) }))
-    .catch((error) => {
-      throw notAnImage(source, error);
-    });
-  requirePlatform(config, wanted, source);
+  const image = await readFetched(layout, source);
+  const config = configOf(image);
+  requirePlatform(image, wanted, source);
   const layers = await prepareLayers(task, image, { source, layout, workFolder, limits });
   // The catalog's folder may give an access list to all that is made in it. It is not the image's, and umoci fails on
   // it.
@@ -100,13 +97,6 @@ function requireRoot(source: string): void {
   );
 }
 
-function notAnImage(source: string, cause: unknown): RootfsError {
-  return new RootfsError('ARTIFACT_INVALID', `${source} is no container image: its config cannot be read`, {
-    path: source,
-    cause,
-  });
-}
-
 function configOf({ config: { config, os, architecture, variant } }: FetchedImage): ImageConfig {
   const { Entrypoint, Cmd, Env, User, WorkingDir, StopSignal, Labels } = config ?? {};
   const parsed = parseImageConfig({
@@ -122,13 +112,18 @@ function configOf({ config: { config, os, architecture, variant } }: FetchedImag
   return parsed ?? {};
 }
 
-/** An index is queried for the platform. A single image is used as it is. */
-function requirePlatform({ platform = '' }: ImageConfig, wanted: Platform, source: string): void {
-  const [os, architecture] = platform.split('/');
-  if (os === wanted.os && architecture === wanted.architecture) return;
+/** An index is queried for the platform. A single image is used as it is, also if it does not tell its platform. */
+function requirePlatform(
+  { config: { os, architecture, variant } }: FetchedImage,
+  wanted: Platform,
+  source: string,
+): void {
+  const fits = (found: unknown, asked: string) => !found || found === asked;
+  if (fits(os, wanted.os) && fits(architecture, wanted.architecture)) return;
+  const platform = platformName({ os, architecture, variant });
   throw new RootfsError(
     'ARTIFACT_INVALID',
-    `${source} is an image for ${platform || 'an unknown platform'}, not for ${platformName(wanted)}: ` +
+    `${source} is an image for ${platform}, not for ${platformName(wanted)}: ` +
       `choose another image, or give platform: '${platform}' if guests can run it`,
     { path: source },
   );

@@ -1,4 +1,5 @@
-// Decompresses the layers of a fetched container image that umoci cannot: it knows neither zstd nor xz.
+// Makes layers of a fetched container image such that umoci can read them: it knows neither zstd nor xz, and believes
+// their media types.
 
 import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,7 +7,7 @@ import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { damagedLayer, type LayerFile, layersTooLarge } from './count-layers.js';
 import { decompress } from './decompress.js';
-import { blobPath, type FetchedImage, type Json, writeManifest } from './fetched-layout.js';
+import { blobPath, type FetchedImage, type Json, writeLayers } from './fetched-layout.js';
 import { type Compression, formatOf, isCompression } from './image-format.js';
 import type { PublishLimits } from './publish-options.js';
 
@@ -18,7 +19,8 @@ export interface LayersRequest {
 }
 
 const PLAIN_LAYER = 'application/vnd.oci.image.layer.v1.tar';
-const LAYER = /^application\/vnd\.oci\.image\.layer\./;
+const GZIP_LAYER = `${PLAIN_LAYER}+gzip`;
+const LAYER = /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./;
 
 /** Returns the files of the layers. Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
 export async function prepareLayers(
@@ -29,7 +31,7 @@ export async function prepareLayers(
   const layers = new Layers(task, request);
   // Damaged is what does not have the shape of a manifest as well.
   const plain = await layers.prepare(listOf(manifest.layers), listOf(config.rootfs?.diff_ids));
-  await writeManifest(request.layout, { ...manifest, layers: plain });
+  await writeLayers(request.layout, manifest, plain);
   return layers.files;
 }
 
@@ -71,7 +73,8 @@ class Layers {
     const { layout, workFolder, source } = this.#request;
     const path = blobPath(layout, layer.digest);
     const format = await formatOf(path);
-    if (!isCompression(format) || format === 'gzip') return layer;
+    if (format === 'gzip') return { ...layer, mediaType: GZIP_LAYER };
+    if (!isCompression(format)) return { ...layer, mediaType: PLAIN_LAYER };
     if (!/^sha256:[0-9a-f]{64}$/.test(String(diffId)))
       throw new RootfsError(
         'ARTIFACT_INVALID',

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { RootfsError } from '../system/errors.js';
 
 /**
  * The OCI specification defines the shape of a layout. Anything that does not match it throws, and the caller catches
@@ -16,10 +17,43 @@ export interface FetchedImage {
   readonly config: Json;
 }
 
-export async function readFetched(layout: string): Promise<FetchedImage> {
-  const index = await readJson(join(layout, 'index.json'));
-  const manifest = await readJson(blobPath(layout, index.manifests[0].digest));
-  return { manifest, config: await readJson(blobPath(layout, manifest.config.digest)) };
+const CONFIG = 'application/vnd.oci.image.config.v1+json';
+
+/** `source` is for messages. Rejects with `ARTIFACT_INVALID` for what is no container image. */
+export async function readFetched(layout: string, source: string): Promise<FetchedImage> {
+  try {
+    const index = await readJson(join(layout, 'index.json'));
+    const manifest = await readJson(blobPath(layout, index.manifests[0].digest));
+    requireImage(manifest, source);
+    const config = await readJson(blobPath(layout, manifest.config.digest));
+    if (typeof config === 'object' && config !== null) return { manifest, config };
+    throw new Error('its config is no object');
+  } catch (error) {
+    if (error instanceof RootfsError) throw error;
+    throw invalid(source, 'no container image: its config cannot be read', error);
+  }
+}
+
+/** Registries hold more than container images. The config of such an artifact has another type, or is empty. */
+function requireImage({ artifactType, config }: Json, source: string): void {
+  if ([CONFIG, 'application/vnd.docker.container.image.v1+json'].includes(config.mediaType)) return;
+  const type = String(artifactType || config.mediaType);
+  const [, ours] = /^application\/vnd\.microvm-rootfs\.(stack|snapshot)\./.exec(type) ?? [];
+  if (ours === 'stack')
+    throw invalid(source, 'a stack, not a container image: pull it with pullStack (microvm-rootfs pull)');
+  if (ours === 'snapshot')
+    throw invalid(
+      source,
+      'a snapshot, not a container image: pull it with pullSnapshot (microvm-rootfs pull-snapshot)',
+    );
+  throw invalid(
+    source,
+    `of type ${type}, no container image: if its layer is a disk, pull it with pullStack`,
+  );
+}
+
+function invalid(source: string, what: string, cause?: unknown): RootfsError {
+  return new RootfsError('ARTIFACT_INVALID', `${source} is ${what}`, { path: source, cause });
 }
 
 /** Throws for what is no digest: it must not lead out of the layout. */
@@ -29,8 +63,10 @@ export function blobPath(layout: string, digest: unknown): string {
   return join(layout, 'blobs', algorithm, hex);
 }
 
-/** Makes the layout's image one with this manifest. */
-export async function writeManifest(layout: string, manifest: Json): Promise<void> {
+/** Makes the layout's image one with these layers. */
+export async function writeLayers(layout: string, old: Json, layers: readonly Json[]): Promise<void> {
+  // umoci takes no other type, and docker's names the same document.
+  const manifest = { ...old, config: { ...old.config, mediaType: CONFIG }, layers };
   const path = join(layout, 'index.json');
   const index = await readJson(path);
   const bytes = Buffer.from(JSON.stringify(manifest));

@@ -164,6 +164,13 @@ describe.skipIf(missing !== undefined)(
       expect(await exists(dirname(host.template('third')))).toBe(false);
     });
 
+    test('that does not tell its platform is taken for any', async () => {
+      const host = await Host.in();
+      const layout = await layoutIn(host, [{ layers: ['touch a'], os: '', architecture: '' }]);
+      await host.registry.publishStack('app', `oci:${layout}`);
+      expect((await host.registry.stack('app'))?.image).not.toHaveProperty('platform');
+    });
+
     test('replaced by another: the config is that of the image that is there, and goes with the stack', async () => {
       const host = await Host.in();
       const first = await layoutIn(host, [

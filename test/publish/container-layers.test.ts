@@ -46,6 +46,19 @@ describe.skipIf(missing !== undefined)(
       expect(await readInside(host.template('zstd'), '/a/b/file')).toBe('one\n');
     });
 
+    test.each([
+      ['application/vnd.docker.image.rootfs.diff.tar.gzip', 'gzip'],
+      ['application/vnd.docker.image.rootfs.foreign.diff.tar.gzip', 'zstd'],
+      ['application/vnd.oci.image.layer.v1.tar', 'gzip'],
+      ['application/vnd.oci.image.layer.v1.tar+gzip', undefined],
+    ] as const)('of the type %s are read as what they are: %s', async (mediaType, compression) => {
+      const host = await Host.in();
+      const layout = join(host.root, 'layout');
+      await makeLayout(layout, [{ layers: ['echo a > a'], architecture: GUEST, compression, mediaType }]);
+      await host.registry.publishStack('app', `oci:${layout}`);
+      expect(await readInside(host.template('app'), '/a')).toBe('a\n');
+    });
+
     test.each(['gzip', 'zstd'] as const)(
       'that are damaged within %s are refused by name',
       async (compression) => {

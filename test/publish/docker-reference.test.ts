@@ -9,7 +9,7 @@ import type { RegistrySettings } from '../../src/system/registry-settings.js';
 import { Task } from '../../src/system/task.js';
 import { type Fault, type FaultyProxy, type Seen, startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists } from '../fixtures/files.js';
-import { hostFor, publishFiles } from '../fixtures/fleet.js';
+import { hostFor, hostWithSnapshot, publishFiles } from '../fixtures/fleet.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern, run } from '../fixtures/images.js';
 import { basic, logInTo } from '../fixtures/logins.js';
@@ -195,6 +195,23 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       });
       const source = `docker://${registry}/app:other@${headers.get('docker-content-digest')}`;
       expect(await host.registry.publishStack('app', source)).toMatchObject({ sha256 });
+    });
+
+    test('stacks and snapshots in a registry are refused by what they are', async () => {
+      const { host: registry } = await startOciRegistry();
+      const host = await hostWithSnapshot([registry]);
+      await host.registry.pushStack('app', `${registry}/app:1`);
+      await host.registry.pushSnapshot('before', `${registry}/before:1`);
+      for (const [name, call] of [
+        ['app', 'pullStack'],
+        ['before', 'pullSnapshot'],
+      ]) {
+        const error = await rejection(
+          host.registry.publishStack('new', `docker://${registry}/${name}:1`),
+          'ARTIFACT_INVALID',
+        );
+        expect(error.message).toContain(`pull it with ${call}`);
+      }
     });
 
     test('a pull-through cache serves stacks and container images', async () => {
