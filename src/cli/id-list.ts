@@ -16,6 +16,14 @@ const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/g;
 // vm-10 and web-vm-1 do not.
 const BESIDE_IDS = /[^\p{L}\p{N}\p{M}_-]/u;
 
+// In folded text: tables cut long ids short ("vm…"), and word processors wrap them at a hyphen.
+const CUT_SHORT = /(?<![\p{L}\p{N}\p{M}-])[\p{L}\p{N}\p{M}-]*[\p{L}\p{N}\p{M}](?:-+$|(?=-*\.\.))/gu;
+
+// No id is as long, and a list may be one line.
+const WORDS_LIMIT = 4096;
+
+const DASH = /[\p{Pd}\u2212_]/gu;
+
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
 export async function readIdList(path: string, signal?: AbortSignal): Promise<ListedId[]> {
   const name = nameOfInput(path);
@@ -43,8 +51,8 @@ function* linesOf(text: string): Generator<string> {
 /**
  * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
  * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
- * contains the name of one that is not on the list, or differs from it only in case or in `_` for `-`: `"vm-1",`,
- * `VM-1`, `vm-1 # the first`, `vm-1.service`.
+ * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, or was cut
+ * short: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`, `vm–1`, `vm…`.
  */
 export async function namedIn(
   list: readonly ListedId[],
@@ -73,11 +81,15 @@ export async function namedIn(
     if (pause.isDue) await pause.take();
     if (named.has(rawId)) continue;
     const text = folded(rawId);
-    meant.set(text, rawId);
+    for (const spelling of [text, words(text)]) if (spelling !== '') meant.set(spelling, rawId);
     longest = Math.max(longest, text.length);
   }
   for (const { id, where } of unmatched) {
-    const within = await idWithin(folded(id), meant, longest, pause);
+    const text = folded(id);
+    const within =
+      (text.length > WORDS_LIMIT ? undefined : meant.get(words(text))) ??
+      (await idWithin(text, meant, longest, pause)) ??
+      (await idBegunIn(text, meant, pause));
     if (within === undefined) continue;
     throw new RootfsError(
       'INVALID_ARGUMENT',
@@ -116,17 +128,47 @@ async function idWithin(
   return undefined;
 }
 
-/** What people take for the same, without looking closely. */
+/** The VM whose id begins as one that the text shows a part of: the rest is left out, or on the next line. */
+async function idBegunIn(
+  text: string,
+  meant: ReadonlyMap<string, string>,
+  pause: Pause,
+): Promise<string | undefined> {
+  for (const [begun] of text.matchAll(CUT_SHORT)) {
+    for (const [spelling, rawId] of meant) {
+      if (pause.isDue) await pause.take();
+      if (spelling.startsWith(begun)) return rawId;
+    }
+  }
+  return undefined;
+}
+
+/** What people take for the same, without looking closely, and how other programs write it. */
 function folded(text: string): string {
-  return visible(text).toLowerCase().replaceAll('_', '-');
+  return visible(decoded(text)).normalize('NFKC').toLowerCase().replace(DASH, '-');
+}
+
+/** Without what people and programs write in place of other punctuation: systemd has `-` for `/`. */
+function words(text: string): string {
+  return text.replace(/[^\p{L}\p{N}\p{M}]+/gu, '-').replace(/^-|-$/g, '');
 }
 
 /** A text as people see it: one Unicode form, no invisible characters, no space around it. */
 function visible(text: string): string {
   return text
     .normalize('NFC')
-    .replace(/\p{Cf}/gu, '')
+    .replace(/[\p{Cf}\p{Default_Ignorable_Code_Point}]/gu, '')
     .trim();
+}
+
+/** Without the escapes of systemd, URLs, JSON and HTML: `\x2d`, `%2D`, `\u002d` and `&#45;` are a hyphen. */
+function decoded(text: string): string {
+  const character = (hex: string | undefined, decimal?: string) =>
+    String.fromCharCode(hex === undefined ? Number(decimal) : Number.parseInt(hex, 16));
+  return text
+    .replace(/((\\x|%)[\da-f]{2})+/gi, (bytes) => Buffer.from(bytes.replace(/\\x|%/gi, ''), 'hex').toString())
+    .replace(/\\u([\da-f]{4})/gi, (_, hex) => character(hex))
+    .replace(/&#(?:x([\da-f]+)|(\d+));/gi, (_, hex, decimal) => character(hex, decimal));
 }
 
 function requireNoControls(listed: ListedId): ListedId {

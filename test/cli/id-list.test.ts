@@ -24,6 +24,7 @@ test.each([
   ['spaces and tabs around ids', ' vm-1\t\n\tvm-2 \n'],
   ['spaces that do not break', '\u00a0vm-1\nvm-2\u00a0'],
   ['characters without a width', 'vm-1\u200b\n\u2060vm-2'],
+  ['characters that ask for another look', 'vm-1\ufe0f\nvm\u3164-2'],
   ['empty lines, and none at the end', '\n\nvm-1\n \nvm-2'],
   ['UTF-16 of a small-endian host', Buffer.from('\ufeffvm-1\r\nvm-2\r\n', 'utf16le')],
   ['UTF-16 of a big-endian host', utf16be('\ufeffvm-1\nvm-2\n')],
@@ -63,6 +64,27 @@ test.each([
   'vm_1',
   'vm-1\\n',
   'the disk a/b.img',
+  'vm\\x2d1',
+  'microvm@vm\\x2d1.service',
+  'caf\\xc3\\xa9',
+  'caf%C3%A9',
+  'vm%2D1',
+  'vm\\u002d1',
+  'vm\\-1',
+  'vm&#45;1',
+  'vm&#x2d;1',
+  'vm–1',
+  'vm‑1',
+  'vm−1 # the first',
+  'ｖｍ-１',
+  'vm -1',
+  'vm 1',
+  'vm-1\u2800',
+  'a-b.mount',
+  'vm…',
+  'microvm@v…1.service loaded',
+  'vm-...',
+  'vm-',
 ])('a line that is no id but may mean one is refused: %s', async (line) => {
   await rejection(namedIn(listed('vm-12', line), VMS), 'INVALID_ARGUMENT');
 });
@@ -75,6 +97,14 @@ test('a line of another id that goes on before or behind is let be', async () =>
       'vm-2',
     ])),
   ]).toEqual(['vm-1', 'a/b']);
+});
+
+test('a line that is cut short, as no VM here begins, is let be', async () => {
+  const lines = ['web-…', 'db-', '...', '---', '# more of them …', 'of vm-2-…', 'vm-1 and vm-2'];
+  expect([...(await namedIn(listed('vm-1', 'vm-2', ...lines), ['vm-1', 'vm-2', 'a/b']))]).toEqual([
+    'vm-1',
+    'vm-2',
+  ]);
 });
 
 test('a list of a whole cluster in one line takes no time', async () => {
