@@ -140,6 +140,7 @@ test.skipIf(missing !== undefined).each([
   ['trusted.overlay.redirect', '/usr', 'etc'],
   ['user.overlay.whiteout', 'y', 'etc/hosts'],
   ['trusted.overlay.metacopy', '', 'etc/hosts'],
+  ['user.fuseoverlayfs.opaque', 'y', 'etc'],
 ])('a file with %s is of an overlay, and refused', async (name, value, path) => {
   const folder = await newFolder();
   await execute('setfattr', ['-n', name, '-v', value, join(folder, path)]);
@@ -148,3 +149,29 @@ test.skipIf(missing !== undefined).each([
   // An opaque folder itself is whole: it hides what is below it.
   if (path === 'etc') await readFolder(join(folder, path), READING);
 });
+
+test
+  .skipIf(missing !== undefined)
+  .each(['user.containers.override_stat', 'user.fuseoverlayfs.override_stat', 'user.rootlesscontainers'])(
+  'a file whose owner is in %s is refused',
+  async (name) => {
+    const folder = await newFolder();
+    await execute('setfattr', ['-n', name, '-v', '1000:1000:0100755', join(folder, 'etc/hosts')]);
+    const { message } = await rejection(readFolder(folder, READING), 'IMAGE_INVALID');
+    expect(message).toContain(
+      `${join(folder, 'etc/hosts')} has its real owner and mode in the attribute ${name}`,
+    );
+  },
+);
+
+test.each(['.wh.passwd', '.wh..wh..opq'])(
+  'an empty file %s hides a file of a layer, and is refused',
+  async (name) => {
+    const folder = await newFolder();
+    await writeFile(join(folder, 'etc', name), '');
+    const { message } = await rejection(readFolder(folder, READING), 'IMAGE_INVALID');
+    expect(message).toContain(`${join(folder, 'etc', name)} is a whiteout`);
+    await writeFile(join(folder, 'etc', name), 'white');
+    await readFolder(folder, READING);
+  },
+);

@@ -4,6 +4,7 @@ import type { Pause } from '../../system/pause.js';
 import { requireAttributes } from '../ext4/tree-plan.js';
 import { ofTheTree } from '../tree/attributes.js';
 import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
+import { realOwnerElsewhere } from '../tree/layer-marks.js';
 import { isBinaryAcl, modeWith, type Names, parseAcl } from './acl.js';
 import { isFolder, shown, type TarMember } from './members.js';
 import type { PaxRecord } from './pax.js';
@@ -56,6 +57,8 @@ export class TarAttributes {
     // Some programs write an ACL in both ways.
     if (byName instanceof Map && acls.length > 0) for (const { key } of acls) byName.delete(nameOfAcl(key));
     for (const name of ACL_NAMES) this.#requireAcl(member, name, byName.get(name)?.value);
+    const realOwner = realOwnerElsewhere([...byName.values()]);
+    if (realOwner !== undefined) throw this.#refuse(`has ${shown(member)}, which ${realOwner}`);
     const attributes = byName === shared.byName ? shared.attributes : kept(byName);
     // Now, because they are kept in memory until all is planned.
     requireAttributes(this.#source, pathOf(member), attributes);

@@ -13,6 +13,7 @@ import {
   showPath,
   type TreeNode,
 } from '../tree/file-tree.js';
+import { isWhiteoutFile } from '../tree/layer-marks.js';
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
 import { refuseOtherTree } from '../tree/other-trees.js';
 import { isFolder, readMembers, shown, type TarMember } from './members.js';
@@ -130,7 +131,7 @@ class TarTree {
     // The image has its own root folder.
     if (name === undefined) return;
     // An empty file, as the OCI image specification has it.
-    if (name.startsWith('.wh.') && member.sizeBytes === 0 && /^[0\0]$/.test(member.type))
+    if (/^[0\0]$/.test(member.type) && isWhiteoutFile(name, member.sizeBytes))
       throw this.#whiteout('of a container image', member);
     this.#count.add(names.length + 1);
     const folder = this.#folderAt(names, member);

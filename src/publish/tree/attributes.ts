@@ -5,7 +5,14 @@ import type { Attribute } from './file-tree.js';
 const OF_THE_HOST = [
   /^btrfs\./,
   /^(trusted|user)\.overlay\./,
+  /^user\.((containers|fuseoverlayfs)\.|rootlesscontainers$)/,
+  // The access lists of XFS, with the same users as POSIX's.
+  /^trusted\.SGI_/,
+  // Bricks of GlusterFS, and what Lustre keeps of its stripes.
   /^(trusted|user)\.glusterfs\./,
+  /^trusted\.(gfid$|gfid2path|pgfid\.|afr\.|ec\.|bit-rot\.)/,
+  /^trusted\.(lov|lma|link|som|hsm)$/,
+  /^(trusted\.)?lustre\./,
   // Labels and measurements of the host's security system. File capabilities are kept.
   /^security\.(?!capability$)/,
   // ACLs of NFS, SMB and others. POSIX ACLs are kept.
@@ -25,14 +32,6 @@ export function ofTheTree(attributes: readonly Attribute[]): Attribute[] {
       !OF_THE_HOST.some((pattern) => pattern.test(name)) &&
       !(name === 'system.posix_acl_access' && isPlainMode(value)),
   );
-}
-
-// Marks of overlayfs on the files of its upper folder: what they hide or leave to the lower layers is not in it.
-const OF_AN_UPPER_FOLDER = /^(trusted|user)\.overlay\.(whiteout|opaque|redirect|metacopy)$/;
-
-/** Whether overlayfs has marked the file as one that means something only with the layers below. */
-export function isOfUpperFolder(attributes: readonly Attribute[]): boolean {
-  return attributes.some(({ name }) => OF_AN_UPPER_FOLDER.test(name));
 }
 
 /** An ACL with only owner, group and others is the same as the mode, and filesystems drop it. */

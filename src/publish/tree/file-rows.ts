@@ -1,9 +1,10 @@
 // The facts of the files of a folder, many in one call.
 import { native } from '../../addon/native.js';
 import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
-import { isOfUpperFolder, ofTheTree } from './attributes.js';
+import { ofTheTree } from './attributes.js';
 import type { Attribute, FileFacts, Segment, TreeNode } from './file-tree.js';
 import { bytesOf } from './folder-files.js';
+import { isOfUpperFolder, realOwnerElsewhere } from './layer-marks.js';
 
 const TYPE_MASK = 0xf000;
 const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
@@ -30,6 +31,8 @@ export interface FileRow {
   readonly kind: TreeNode['kind'];
   readonly facts: FileFacts;
   readonly isOfUpperFolder: boolean;
+  /** What is wrong with its owner, if that is not its real one. */
+  readonly realOwner: string | undefined;
   readonly sizeBytes: number;
   readonly blocks: number;
   readonly device: bigint;
@@ -64,6 +67,7 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
       attributes: all.length === 0 ? NO_ATTRIBUTES : ofTheTree(all),
     },
     isOfUpperFolder: isOfUpperFolder(all),
+    realOwner: realOwnerElsewhere(all),
     sizeBytes: Number(at(3)),
     blocks: Number(at(BLOCKS)),
     device: at(9),

@@ -15,6 +15,7 @@ import {
   type TreeNode,
 } from './file-tree.js';
 import { bytesOf, FolderFile, LinkedFiles, readingOf, type TreeName } from './folder-files.js';
+import { isWhiteoutFile } from './layer-marks.js';
 import { TreeCount, type TreeLimits } from './limits.js';
 import { mountsBelow } from './mounts.js';
 
@@ -42,6 +43,8 @@ export interface FolderReading {
 // How many files to read per native call.
 const BATCH = 128;
 const NAMES_AT_ONCE = 256;
+
+const MERGED = 'mount the overlay and publish the merged folder';
 
 /**
  * Rejects with `IMAGE_INVALID` for what no image can hold, `SOURCE_TOO_LARGE`, `SOURCE_CHANGED` if files go meanwhile,
@@ -170,7 +173,7 @@ class FolderReader {
     const { kind, facts } = row;
     const { mode, uid, gid, mtimeNs, attributes } = facts;
     const planned = undefined;
-    this.#refuseUpperFolder(row, path);
+    this.#refuseLayer(row, path);
     switch (kind) {
       case 'folder':
         return { ...this.#factsOfFolder(facts), planned, kind, children: new Children<TreeNode>() };
@@ -188,19 +191,24 @@ class FolderReader {
     }
   }
 
-  #refuseUpperFolder({ kind, major, minor, isOfUpperFolder }: FileRow, path: string): void {
-    const isWhiteout = kind === 'character device' && major === 0 && minor === 0;
-    // In the layers of a container image they are of the host that made the image.
-    const isMarked = isOfUpperFolder && this.#reading.newFoldersNs === undefined;
-    if (!isWhiteout && !isMarked) return;
-    const what = isWhiteout
-      ? 'is a whiteout of overlayfs, which hides a file of a lower layer'
-      : 'has a mark of overlayfs, which hides or needs files of a lower layer';
-    throw new RootfsError(
-      'IMAGE_INVALID',
-      `${this.#name.show(path)} ${what}: mount the overlay and publish the merged folder`,
-      { path: this.#name.show(path) },
-    );
+  #refuseLayer({ kind, major, minor, sizeBytes, isOfUpperFolder, realOwner }: FileRow, path: string): void {
+    const isWhiteout =
+      (kind === 'character device' && major === 0 && minor === 0) ||
+      (kind === 'file' && isWhiteoutFile(path.slice(path.lastIndexOf('/') + 1), sizeBytes));
+    // In the layers of a container image marks are of the host that made the image.
+    const isOfThisHost = this.#reading.newFoldersNs === undefined;
+    if (isWhiteout) throw this.#refuse(path, `is a whiteout, which hides a file of a lower layer: ${MERGED}`);
+    if (isOfThisHost && isOfUpperFolder)
+      throw this.#refuse(
+        path,
+        `has a mark of overlayfs, which hides or needs files of a lower layer: ${MERGED}`,
+      );
+    if (isOfThisHost && realOwner !== undefined) throw this.#refuse(path, realOwner);
+  }
+
+  #refuse(path: string, why: string): RootfsError {
+    const shown = this.#name.show(path);
+    return new RootfsError('IMAGE_INVALID', `${shown} ${why}`, { path: shown });
   }
 
   /** An archive need not list its folders. Those have whatever this host gives to a new one. */

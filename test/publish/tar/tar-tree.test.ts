@@ -110,6 +110,11 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
   ],
   ['with an opaque folder of a container image', /whiteout/, [{ path: 'etc/.wh..wh..opq' }]],
   [
+    'with a real owner in an attribute',
+    /file, which has its real owner.*user\.containers\.override_stat/,
+    [{ path: 'file', pax: { 'SCHILY.xattr.user.containers.override_stat': '0:0:0100755' } }],
+  ],
+  [
     'with an access list of another version',
     /damaged access list at file/,
     [{ path: 'file', pax: { 'SCHILY.xattr.system.posix_acl_access': acl(1, 1, 4, 32) } }],
@@ -153,6 +158,17 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
 
 test('a file that is merely named like a whiteout is a file', async () => {
   expect(await attributesOf({ path: '.wh.y', contents: Buffer.from('white') }, { path: 'file' })).toEqual([]);
+});
+
+test('what a file system of the host keeps in attributes is left out', async () => {
+  const ofTheHost = [
+    ...['SGI_ACL_FILE', 'SGI_ACL_DEFAULT', 'gfid', 'gfid2path.1', 'pgfid.1', 'afr.dirty', 'ec.size'],
+    ...['bit-rot.version', 'glusterfs.dht', 'overlay.origin', 'lov', 'lma', 'link', 'som', 'hsm', 'lustre.x'],
+  ].map((name) => [`SCHILY.xattr.trusted.${name}`, 'x']);
+  const pax = { ...Object.fromEntries(ofTheHost), 'SCHILY.xattr.trusted.links': 'y' };
+  expect(await attributesOf({ path: 'file', pax })).toEqual([
+    { name: 'trusted.links', value: Buffer.from('y') },
+  ]);
 });
 
 test('each program escapes names of attributes in its own way', async () => {
