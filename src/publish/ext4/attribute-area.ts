@@ -55,6 +55,21 @@ export function planAttributes(attributes: readonly Attribute[]): AttributePlan 
   const inBlock: Entry[] = [];
   for (const entry of entries)
     (needed([...inInode, entry]) <= IN_INODE_BYTES ? inInode : inBlock).push(entry);
+  if (needed(inBlock) <= IN_BLOCK_BYTES) return { inInode, inBlock };
+  return fullestInode(entries);
+}
+
+/** The inode as full as it gets, which leaves the least to the block: each sum that some of the entries have. */
+function fullestInode(entries: readonly Entry[]): AttributePlan | undefined {
+  const bySum = new Map<number, readonly Entry[]>([[END_MARK, []]]);
+  for (const entry of entries) {
+    for (const [sum, chosen] of [...bySum]) {
+      const bytes = sum + sizeOf(entry);
+      if (bytes <= IN_INODE_BYTES && !bySum.has(bytes)) bySum.set(bytes, [...chosen, entry]);
+    }
+  }
+  const inInode = bySum.get(Math.max(...bySum.keys())) ?? [];
+  const inBlock = entries.filter((entry) => !inInode.includes(entry));
   return needed(inBlock) <= IN_BLOCK_BYTES ? { inInode, inBlock } : undefined;
 }
 
@@ -114,10 +129,11 @@ function rotate(hash: number, bits: number): number {
 }
 
 function needed(entries: readonly Entry[]): number {
-  return entries.reduce(
-    (sum, { name, value }) => sum + ENTRY_HEAD + padded(name.length) + padded(value.length),
-    END_MARK,
-  );
+  return entries.reduce((sum, entry) => sum + sizeOf(entry), END_MARK);
+}
+
+function sizeOf({ name, value }: Entry): number {
+  return ENTRY_HEAD + padded(name.length) + padded(value.length);
 }
 
 function padded(length: number): number {

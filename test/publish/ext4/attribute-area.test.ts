@@ -134,6 +134,15 @@ test('the inode is filled to its last byte, then a block, and one byte more is r
   expect((await run('debugfs', ['-R', 'ea_list odd', image])).stdout).toContain('trusted.empty');
 });
 
+test('the inode takes those that leave the block room for the rest', () => {
+  const one = (name: string, length: number) => ({ name: `user.${name}`, value: pattern(length) });
+  const list = [one('a', 20), one('zz', 44), one('mmm', 3980)];
+  const parts = written(list);
+  expect(parts?.inInode.map(({ name }) => name)).toEqual(['user.zz']);
+  expect(parts?.inBlock.map(({ name }) => name)).toEqual(['user.a', 'user.mmm']);
+  expect(written([...list, one('b', 8)])).toBeUndefined();
+});
+
 test('what ext4 has no number for, or no room in one byte, is not held', () => {
   const value = Buffer.from('x');
   for (const name of ['btrfs.compression', 'user', 'user.', 'trusted.', 'x', '', `user.${'x'.repeat(256)}`])
