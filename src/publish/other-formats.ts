@@ -3,12 +3,15 @@ import { stat } from 'node:fs/promises';
 import { readBytes } from '../image/read-bytes.js';
 import { firstBytesAfterSkippable } from './image-format.js';
 
-interface Other {
-  readonly offset: number;
-  readonly magic: string;
+interface Described {
   /** Text that follows "it is". */
   readonly name: string;
   readonly remedy: string;
+}
+
+interface Other extends Described {
+  readonly offset: number;
+  readonly magic: string;
 }
 
 const CONVERT = (format: string) =>
@@ -116,7 +119,7 @@ const PARTITIONS = 4;
 const PARTITION_BYTES = 16;
 
 /** Describes a file that holds no ext4, and what to do with it. */
-export async function describeOther(path: string): Promise<{ name: string; remedy: string } | undefined> {
+export async function describeOther(path: string): Promise<Described | undefined> {
   const { size } = await stat(path);
   if (size === 0) return { name: 'empty', remedy: FETCH };
   const head = await readBytes(path, 0, HEAD_BYTES);
@@ -125,11 +128,11 @@ export async function describeOther(path: string): Promise<{ name: string; remed
   return (
     (startsWith(head, ISO.offset, ISO.magic) ? ISO : partitioned(head)) ??
     OTHERS.find(({ offset, magic }) => startsWith(offset === 0 ? data : head, offset, magic)) ??
-    (await fixedVhd(path, size))
+    (await describeFixedVhd(path, size))
   );
 }
 
-function partitioned(head: Buffer): { name: string; remedy: string } | undefined {
+function partitioned(head: Buffer): Described | undefined {
   const remedy =
     'publish its root partition: attach it with losetup -fP, and give the device of the partition copied ' +
     'by dd, or mount it and publish the folder';
@@ -147,8 +150,8 @@ function partitioned(head: Buffer): { name: string; remedy: string } | undefined
   return valid && used ? { name: 'a whole disk with an MBR partition table', remedy } : undefined;
 }
 
-/** A fixed-size one has its only magic at its end. */
-async function fixedVhd(path: string, size: number): Promise<{ name: string; remedy: string } | undefined> {
+/** One of fixed size has its only magic at its end, and begins with what is in it. */
+export async function describeFixedVhd(path: string, size: number): Promise<Described | undefined> {
   const footer = await readBytes(path, Math.max(0, size - VHD_FOOTER_BYTES), VHD_FOOTER_BYTES);
   return startsWith(footer, 0, 'conectix') ? { name: 'a VHD disk image', remedy: CONVERT('vpc') } : undefined;
 }

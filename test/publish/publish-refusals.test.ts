@@ -1,6 +1,16 @@
 // What is not published: the catalog stays as it was, and nothing is left in staging.
 import { execFile, execFileSync } from 'node:child_process';
-import { copyFile, mkdir, open, readFile, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  copyFile,
+  mkdir,
+  open,
+  readFile,
+  statfs,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -70,6 +80,12 @@ describe('refused', () => {
     const { source, refused } = await rig();
     await truncate(source, 12 * MiB);
     await refused('TEMPLATE_CORRUPT');
+  });
+
+  test('a VHD of fixed size, whose footer follows the file system', async () => {
+    const { source, refused } = await rig();
+    await appendFile(source, Buffer.from('conectix'.padEnd(512, '\0')));
+    expect(await refused('IMAGE_INVALID')).toMatch(/VHD disk image: .*qemu-img convert -f vpc/);
   });
 
   test.each([
