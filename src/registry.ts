@@ -194,7 +194,8 @@ export class RootfsRegistry {
   /**
    * Lists every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name.
    * Returns an empty list if `templateDir` does not exist. Each digest is computed once per state of its file; a new
-   * template is read in full for that. Rejects with `TEMPLATE_CHANGED` if a template is being written to.
+   * template is read in full for that. A stack that cannot be read is left out, with a warning. Rejects with
+   * `TEMPLATE_CHANGED` if a template is being written to.
    */
   async stacks(options: Abortable = {}): Promise<StackInfo[]> {
     this.#requireOpen();
@@ -716,8 +717,8 @@ export class RootfsRegistry {
 
   /**
    * Reads templates and sealed images again, and with `clones` also the clones that share no blocks. Reports each one
-   * that no longer holds the bytes of its digest. Templates whose digest is not known, or was of another state of the
-   * file, cannot be compared: `templatesNotRead` names them. Changes nothing.
+   * that no longer holds the bytes of its digest. Templates that cannot be looked at, or whose digest is not known or
+   * was of another state of the file, cannot be compared: `templatesNotRead` names them. Changes nothing.
    */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     this.#requireOpen();

@@ -3,7 +3,7 @@ import { otherSpelling } from '../folder/spelling.js';
 import { show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { eitherSignal } from '../system/either-signal.js';
-import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode, isSystemError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { mapInSlices } from '../system/map-in-slices.js';
 import { rawNamesIn } from '../system/names-in.js';
@@ -15,6 +15,9 @@ import type { Templates } from './templates.js';
 
 /** A template's file name in its stack's folder. */
 export const TEMPLATE_ROOTFS_FILE = 'rootfs.ext4';
+
+/** In the root folder of each ext4 file system, and root's alone. */
+export const LOST_AND_FOUND = 'lost+found';
 
 /** A template in the catalog. */
 export interface StackInfo {
@@ -31,6 +34,9 @@ const LOCATED_LIMIT = 4096;
 
 // Enough to keep the disk busy. Each holds a descriptor.
 const LOOKS_AT_ONCE = 16;
+
+/** Failures that say nothing of one stack: all would fail, in whatever order. */
+const OF_THIS_MACHINE = ['EMFILE', 'ENFILE', 'ENOMEM'];
 
 export class Catalog {
   readonly #templateDir: string;
@@ -148,24 +154,20 @@ export class Catalog {
     await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, () => look().catch(abortOthers)));
   }
 
-  /**
-   * A folder whose image is not a regular file is no stack. One that this process may not read is left out, with a
-   * warning.
-   */
+  /** A folder whose image is not a regular file is no stack. One that cannot be read is left out, with a warning. */
   async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
       return await this.#stackSpelledAlike(name, signal);
     } catch (error) {
       if (hasCode(error, 'TEMPLATE_INVALID')) return undefined;
-      if (!failedWith(error, 'EACCES') && !failedWith(error, 'EPERM')) throw error;
+      if (!isSystemError(error) || failedWith(error, ...OF_THIS_MACHINE)) throw error;
       this.#warnOfUnreadable(name, error as RootfsError);
       return undefined;
     }
   }
 
   #warnOfUnreadable(name: StackName, error: RootfsError): void {
-    // In the root folder of each ext4 file system.
-    if (name === 'lost+found' || this.#unreadable.has(name)) return;
+    if (name === LOST_AND_FOUND || this.#unreadable.has(name)) return;
     this.#unreadable.add(name);
     process.emitWarning(`stack ${name} is left out: ${error.message}`, {
       code: 'MICROVM_ROOTFS_STACK_UNREADABLE',

@@ -129,6 +129,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOENT: 'make sure that the path exists',
   ENOMEM: 'the system is out of memory',
   ENOTDIR: 'a part of the path is not a folder: correct the path',
+  ENOTCONN: 'the program that serves this FUSE mount is gone: unmount it (umount -l) and mount it again',
   ENOSPC: 'the file system is full: release slots or grow it',
   EPERM: 'the file may be immutable (lsattr), or this process lacks the privilege',
   ESTALE: 'the folder was moved or replaced while it was used: try again',

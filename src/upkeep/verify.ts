@@ -1,7 +1,9 @@
 // Reads everything again to verify that templates, sealed images and clones still match their digests.
 
 import { readdir, stat } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
+import { LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { Template } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { checkFilesystemClean, DamageFound } from '../image/grow.js';
@@ -75,7 +77,7 @@ export async function verify(
   const templatesNotRead: string[] = [];
   try {
     for (const [path, template] of catalog)
-      if (template === undefined && (await isFile(path))) templatesNotRead.push(path);
+      if (template === undefined && (await mayBeFile(path))) templatesNotRead.push(path);
     const checks = templates.map(
       ({ path, sha256, identity }): Check => ({
         kind: 'template',
@@ -121,9 +123,14 @@ export async function verify(
   }
 }
 
-async function isFile(path: string): Promise<boolean> {
-  const info = await stat(path).catch(() => undefined);
-  return info?.isFile() ?? false;
+/** What cannot be looked at, as in a folder whose disk is gone, may be a template. */
+async function mayBeFile(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isFile();
+  } catch (error) {
+    if (basename(dirname(path)) === LOST_AND_FOUND) return false;
+    return !failedWith(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG');
+  }
 }
 
 async function whatItIs(

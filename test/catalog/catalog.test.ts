@@ -1,10 +1,11 @@
-import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { chmod, mkdir, open, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { runChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
-import { sha256 } from '../fixtures/files.js';
+import { exists, sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacksRoot } from '../fixtures/tools.js';
@@ -84,6 +85,52 @@ test('what may not be read hides nothing else: the list leaves it out and warns 
     'debian',
     'debian',
   ]);
+});
+
+test('a mount whose server has died hides no other stack, and verify names it', async ({ skip }) => {
+  const reason = lacksRoot() ?? ((await exists('/dev/fuse')) ? undefined : 'there is no /dev/fuse');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await mkdir(join(host.templateDir, 'dead'));
+  await mountDead(join(host.templateDir, 'dead'));
+  const warnings = vi.spyOn(process, 'emitWarning').mockReturnValue();
+  expect((await host.registry.stacks()).map(({ name }) => name)).toEqual(['debian']);
+  expect(warnings.mock.calls.map(([message]) => message)).toEqual([
+    expect.stringMatching(/^stack dead is left out: .*ENOTCONN; .*umount -l/),
+  ]);
+  warnings.mockRestore();
+  await rejection(host.registry.stack('dead'), 'ENOTCONN');
+  expect(await host.registry.verify()).toMatchObject({
+    templates: 1,
+    templatesNotRead: [host.template('dead')],
+  });
+});
+
+/** A FUSE mount without a server. */
+async function mountDead(folder: string): Promise<void> {
+  const device = await open('/dev/fuse', 'r+');
+  const options = 'fd=3,rootmode=40000,user_id=0,group_id=0';
+  execFileSync('mount', ['-i', '-t', 'fuse', '-o', options, 'dead', folder], {
+    stdio: ['ignore', 'ignore', 'pipe', device.fd],
+  });
+  onTestFinished(() => void execFileSync('umount', ['--lazy', folder]));
+  await device.close();
+}
+
+test('a list that lacks descriptors fails, and leaves out no stack', async () => {
+  const host = await Host.in();
+  for (const name of ['a', 'b', 'c']) await host.addTemplate(name, name);
+  const child = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     const open = [];
+     try { for (;;) open.push(fs.openSync('/dev/null')); } catch {}
+     fs.closeSync(open.pop());
+     await registry.stacks().catch(({ code }) => console.log(code));`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { under: ['prlimit', '--nofile=100'] },
+  );
+  expect(child.stdout).toBe('EMFILE\n');
 });
 
 test('a stack by name whose image is no regular file says so', async () => {
