@@ -1,7 +1,7 @@
 // Finding and running the programs that make, check, grow and unpack images.
 
 import type { ChildProcess, SpawnOptions } from 'node:child_process';
-import { access, constants } from 'node:fs/promises';
+import { access, constants, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
@@ -9,8 +9,9 @@ import { abortError, failedWith, RootfsError, type RootfsErrorCode } from './err
 import { Task } from './task.js';
 import { Turns } from './turns.js';
 
-// Distributions put e2fsprogs here, and a plain user's PATH lacks these folders.
-const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
+// Distributions put e2fsprogs into the first, and a plain user's PATH lacks these. What a service manager or env -i
+// starts may have no PATH at all.
+const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin', '/usr/local/bin', '/usr/bin', '/bin'];
 
 /** The path of a program. A name without a slash is looked up on PATH and in the folders of system programs. */
 export async function findProgram(name: string): Promise<string | undefined> {
@@ -26,7 +27,7 @@ export async function findProgram(name: string): Promise<string | undefined> {
 async function isExecutable(path: string): Promise<boolean> {
   try {
     await access(path, constants.X_OK);
-    return true;
+    return (await stat(path)).isFile();
   } catch {
     return false;
   }

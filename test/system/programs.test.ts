@@ -34,6 +34,22 @@ test('what is a folder or not executable is passed over', async () => {
   vi.unstubAllEnvs();
 });
 
+test('a folder of the name is passed over, on PATH and behind a path', async () => {
+  const host = await Host.in();
+  await mkdir(join(host.root, 'first/tool'), { recursive: true });
+  const tool = await script(host, 'second/tool', '');
+  vi.stubEnv('PATH', `${host.root}/first:${host.root}/second`);
+  expect(await findProgram('tool')).toBe(tool);
+  expect(await findProgram(join(host.root, 'first/tool'))).toBeUndefined();
+  vi.unstubAllEnvs();
+});
+
+test('without a PATH the usual folders are looked in', async () => {
+  vi.stubEnv('PATH', undefined);
+  expect(await findProgram('sh')).toMatch(/^(\/usr)?\/bin\/sh$/);
+  vi.unstubAllEnvs();
+});
+
 test('status, signal and both outputs come back', async () => {
   const host = await Host.in();
   expect(await run(await script(host, 'a', 'echo out; echo err >&2; exit 7'), [], undefined)).toEqual({
