@@ -253,5 +253,7 @@ function runFromE2fsprogs(
   signal: AbortSignal | undefined,
   env: Readonly<Record<string, string>> = {},
 ): Promise<Exit> {
-  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env });
+  // The host's own e2fsck.conf could change what is found and mended, and with it the digest.
+  const ours = { E2FSCK_CONFIG: '/dev/null', ...env };
+  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env: ours });
 }

@@ -161,6 +161,14 @@ describe('resizeExt4Image', () => {
     expect(await readFile(`${e2fsckBin}.calls`, 'utf8')).toBe(`-fp -- ${image}\n`);
   });
 
+  test("e2fsck does not read the host's settings", async () => {
+    const { image, script } = await rig();
+    await markUnchecked(image);
+    const e2fsckBin = await script('e2fsck', 'echo "reads $E2FSCK_CONFIG"; exit 4');
+    const { message } = await rejection(resizeExt4Image(image, 32 * MiB, { e2fsckBin }), 'E2FSCK_FAILED');
+    expect(message).toContain('reads /dev/null');
+  });
+
   test('e2fsck that dies by a signal is a failure', async () => {
     const { image, script } = await rig();
     await markUnchecked(image);
