@@ -131,9 +131,19 @@ export function environmentOverrides(
         `the environment's value of ${name} has space around it or a control character in it: ${show(value)}`,
       );
     }
+    if (FOR_A_SHELL.test(value as string)) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `the environment's value of ${name} is ${show(value)}, which no shell has read: write the path itself, without ` +
+          'quotes, ~ or variables. For a path that begins so, put ./ in front',
+      );
+    }
   }
   return Object.fromEntries(given);
 }
+
+/** Units of systemd and files of variables take these as they are, and a folder of that name would be made. */
+const FOR_A_SHELL = /^["'~$]/;
 
 /** Left in settings by other line endings or by typing errors; no folder is meant to have such a name. */
 export function hasStrayCharacters(value: string): boolean {

@@ -98,3 +98,17 @@ test.each(['/srv/vms\r', ' /srv/vms', '/srv/vms ', '/srv/\x07vms'])(
     thrown(() => configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: folder }), 'INVALID_ARGUMENT');
   },
 );
+
+test.each(['"/srv/vms"', "'/srv/vms'", '~/vms', '~vms', '$HOME/vms'])(
+  'a folder that the environment gives as for a shell is refused: %s',
+  (folder) => {
+    const { message } = thrown(
+      () => configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: folder }),
+      'INVALID_ARGUMENT',
+    );
+    expect(message).toContain('clonesDir');
+    expect(configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: `./${folder}` }).clonesDir).toMatch(
+      /\/vms["']?$|~vms$/,
+    );
+  },
+);
