@@ -28,7 +28,7 @@ const MAGICS: readonly Magic[] = [
 // RFC 8878 and LZ4 both allow skippable frames, which carry no data, before any other frame. pzstd writes one.
 const SKIPPABLE_MAGIC = 0x184d2a50;
 const SKIPPABLE_HEADER_BYTES = 8;
-const SKIPPABLE_FRAMES_LIMIT = 64;
+const SKIPPABLE_FRAMES_LIMIT = 1024;
 
 /** `raw` means that no known magic matched. The superblock is checked later. */
 export async function formatOf(path: string): Promise<Exclude<ImageFormat, 'folder' | 'container'>> {

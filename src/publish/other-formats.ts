@@ -19,6 +19,7 @@ const CONVERT = (format: string) =>
 const DECOMPRESS = (program: string) => `decompress it with ${program} -d`;
 const MAKE_EXT4 = 'mount it and publish the folder, or a tar of it';
 const UNPACK = (how: string) => `unpack it with ${how} and publish the folder`;
+const ROOT_OF_LINUX = 'publish a root file system of Linux';
 const FETCH = 'fetch the image itself';
 
 /** Those of distributions have a partition table as well, to start from a USB stick. */
@@ -38,6 +39,9 @@ const OTHERS: readonly Other[] = [
   { offset: 0, magic: '\x1f\x9d', name: 'compressed with compress', remedy: DECOMPRESS('gzip') },
   { offset: 0, magic: '\x5d\0\0', name: 'compressed with lzma', remedy: DECOMPRESS('xz --format=lzma') },
   { offset: 0, magic: '\xff\x06\0\0sNaPpY', name: 'compressed with snappy', remedy: 'decompress it' },
+  { offset: 0, magic: 'LRZI', name: 'compressed with lrzip', remedy: DECOMPRESS('lrzip') },
+  { offset: 0, magic: 'age-encryption.org/', name: 'encrypted with age', remedy: 'decrypt it with age -d' },
+  { offset: 0, magic: '-----BEGIN PGP', name: 'encrypted with PGP', remedy: 'decrypt it with gpg -d' },
   { offset: 0, magic: 'KDMV', name: 'a VMDK disk image', remedy: CONVERT('vmdk') },
   { offset: 0, magic: 'COWD', name: 'a VMDK disk image', remedy: CONVERT('vmdk') },
   {
@@ -65,7 +69,12 @@ const OTHERS: readonly Other[] = [
   { offset: 0x10040, magic: '_BHRfS_M', name: 'a btrfs image', remedy: MAKE_EXT4 },
   { offset: 1024, magic: '\x10\x20\xf5\xf2', name: 'an F2FS image', remedy: MAKE_EXT4 },
   { offset: 0, magic: '\x45\x3d\xcd\x28', name: 'a cramfs image', remedy: MAKE_EXT4 },
-  { offset: 3, magic: 'NTFS    ', name: 'an NTFS image', remedy: 'publish a root file system of Linux' },
+  { offset: 0, magic: 'UBI#', name: 'a UBI image, as for flash', remedy: ROOT_OF_LINUX },
+  { offset: 0, magic: '\x85\x19\x03\x20', name: 'a JFFS2 image, as for flash', remedy: MAKE_EXT4 },
+  { offset: 0, magic: '\x85\x19\x01\xe0', name: 'a JFFS2 image, as for flash', remedy: MAKE_EXT4 },
+  { offset: 0x8001, magic: 'BEA01', name: 'a UDF image, as of a DVD', remedy: MAKE_EXT4 },
+  { offset: 3, magic: 'EXFAT   ', name: 'an exFAT image', remedy: ROOT_OF_LINUX },
+  { offset: 3, magic: 'NTFS    ', name: 'an NTFS image', remedy: ROOT_OF_LINUX },
   {
     offset: 82,
     magic: 'FAT32',
@@ -92,6 +101,10 @@ const OTHERS: readonly Other[] = [
     remedy: 'activate it and publish its root volume',
   },
   { offset: 0, magic: '07070', name: 'a cpio archive, as an initramfs is', remedy: UNPACK('cpio -idm') },
+  { offset: 0, magic: '\xc7\x71', name: 'a cpio archive in its old form', remedy: UNPACK('cpio -idm') },
+  { offset: 0, magic: '\x71\xc7', name: 'a cpio archive in its old form', remedy: UNPACK('cpio -idm') },
+  { offset: 0, magic: 'xar!', name: 'a xar archive', remedy: UNPACK('bsdtar -x') },
+  { offset: 0, magic: 'MSWIM\0\0\0', name: 'a WIM image, as of Windows', remedy: ROOT_OF_LINUX },
   { offset: 0, magic: 'PK\x03\x04', name: 'a zip archive', remedy: UNPACK('unzip') },
   { offset: 0, magic: '7z\xbc\xaf\x27\x1c', name: 'a 7z archive', remedy: UNPACK('7z x') },
   { offset: 0, magic: 'Rar!', name: 'a rar archive', remedy: UNPACK('unrar') },
@@ -102,6 +115,7 @@ const OTHERS: readonly Other[] = [
     remedy: 'publish a root file system',
   },
   { offset: 0, magic: '\xed\xab\xee\xdb', name: 'an RPM package', remedy: 'publish a root file system' },
+  { offset: 0, magic: '\x27\x05\x19\x56', name: 'an image for U-Boot', remedy: 'publish a root file system' },
   { offset: 0, magic: '\x7fELF', name: 'an ELF program or kernel', remedy: 'publish a root file system' },
   { offset: 0, magic: 'version https://git-lfs', name: 'a pointer of Git LFS', remedy: 'run git lfs pull' },
   { offset: 0, magic: '<!', name: 'a web page or XML', remedy: FETCH },

@@ -150,6 +150,24 @@ test('a sparse image of Android is told, with the program that converts it', asy
   expect(await described(bytes)).toBe('an Android sparse image');
 });
 
+test.each<[name: string, offset: number, magic: string]>([
+  ['compressed with lrzip', 0, 'LRZI'],
+  ['encrypted with age', 0, 'age-encryption.org/v1\n'],
+  ['encrypted with PGP', 0, '-----BEGIN PGP MESSAGE-----'],
+  ['a UBI image, as for flash', 0, 'UBI#'],
+  ['a JFFS2 image, as for flash', 0, '\x85\x19\x03\x20'],
+  ['a UDF image, as of a DVD', 0x8001, 'BEA01'],
+  ['an exFAT image', 3, 'EXFAT   '],
+  ['a cpio archive in its old form', 0, '\xc7\x71'],
+  ['a xar archive', 0, 'xar!'],
+  ['a WIM image, as of Windows', 0, 'MSWIM\0\0\0'],
+  ['an image for U-Boot', 0, '\x27\x05\x19\x56'],
+])('%s is told by its magic', async (name, offset, magic) => {
+  const bytes = pattern(70_000);
+  bytes.write(magic, offset, 'latin1');
+  expect(await described(bytes)).toBe(name);
+});
+
 test('frames to skip are passed, as many as a program would write, and the length of one may lie', async () => {
   const frame = (data: number, length = data) => {
     const bytes = Buffer.alloc(8 + data);
@@ -161,6 +179,8 @@ test('frames to skip are passed, as many as a program would write, and the lengt
   expect(await described(Buffer.concat([frame(0), frame(10), frame(70_000), lz4]))).toBe(
     'compressed with lz4',
   );
+  const many = Array.from({ length: 100 }, () => frame(1));
+  expect(await described(Buffer.concat([...many, lz4]))).toBe('compressed with lz4');
   expect(await described(Buffer.concat([frame(0, 2 ** 32 - 1), lz4]))).toBeUndefined();
   expect(
     await described(Buffer.concat([...Array.from({ length: 100_000 }, () => frame(0)), lz4])),
