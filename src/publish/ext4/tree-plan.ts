@@ -126,7 +126,10 @@ function requireHeld(from: string, path: string, node: TreeNode): AttributePlan 
   if (!holdsTime(node.mtimeNs))
     throw refuse('has a time of modification before 1901 or after 2446: give it another one with touch');
   if (![node.uid, node.gid].every((id) => isBelow(ID_LIMIT + 1, id)))
-    throw refuse('has an owner or group that is no 32-bit number: change it with chown');
+    throw refuse(
+      `has the owner ${node.uid} and the group ${node.gid}, and Linux has numbers of 32 bits for them: make the tar ` +
+        'with other ones (tar --owner, --group)',
+    );
   if ('major' in node && !(isBelow(MAJOR_LIMIT, node.major) && isBelow(MINOR_LIMIT, node.minor)))
     throw refuse(
       `is a device with the numbers ${node.major} and ${node.minor}, and Linux has 12 and 20 bits for them: remove it`,

@@ -15,6 +15,8 @@ export interface TarHeader {
   readonly linkTarget: Buffer;
   readonly major: number;
   readonly minor: number;
+  /** Whether star wrote it, whose sparse files have their map elsewhere. */
+  readonly isOfStar: boolean;
   /** For GNU's own sparse files only. */
   readonly sparse: OldSparse | undefined;
 }
@@ -56,6 +58,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
     // Old dialects have no device numbers there.
     major: magic.startsWith('ustar') ? number(block, 329, 8) : 0,
     minor: magic.startsWith('ustar') ? number(block, 337, 8) : 0,
+    isOfStar: isPosix && block.toString('latin1', 508, 512) === 'tar\0',
     sparse:
       type === 'S'
         ? { parts: sparseParts(block, 386, 4), hasMore: block[482] === 1, realBytes: number(block, 483, 12) }

@@ -260,6 +260,10 @@ class TarReader {
     let sizeBytes = number('GNU.sparse.realsize') ?? number('GNU.sparse.size') ?? stored;
     let storedBytes = stored;
     if (header.sparse !== undefined) {
+      if (header.isOfStar)
+        throw new TarDamaged(
+          "has a sparse file in star's own form: make it without -sparse, or with GNU tar",
+        );
       // GNU's old map is between header and contents.
       await readOldSparse(map, header.sparse, take);
       sizeBytes = header.sparse.realBytes;

@@ -156,6 +156,7 @@ test.each<[string, Partial<TreeNode>]>([
   ['the owner that means nobody’s to change', { gid: 2 ** 32 - 1 }],
   ['a target without a byte', { kind: 'symlink', target: Buffer.alloc(0) }],
   ['a target of 4,096 bytes', { kind: 'symlink', target: Buffer.alloc(4096, 'x') }],
+  ['an owner below zero', { uid: -2 }],
 ])('%s is refused before anything is made', async (_, node) => {
   const root = folderOf({ here: { ...FIFO, ...node } as TreeNode });
   const { message } = await rejection(
@@ -163,4 +164,5 @@ test.each<[string, Partial<TreeNode>]>([
     'IMAGE_INVALID',
   );
   expect(message).toContain('/here of the tree');
+  if (node.uid === -2) expect(message).toMatch(/the owner -2 .*--owner/);
 });

@@ -247,6 +247,16 @@ test.each([
   }
 });
 
+test('a sparse file of star is named, for its map is not where that of GNU is', async () => {
+  const tar = makeTar([{ path: 'file', type: 'S', contents: pattern(512) }]);
+  const mark = Buffer.from('tar\0');
+  mark.copy(tar, 508);
+  const sum =
+    Number.parseInt(tar.toString('latin1', 148, 154), 8) + mark.reduce((total, byte) => total + byte, 0);
+  tar.write(sum.toString(8).padStart(6, '0'), 148, 'latin1');
+  await expect(membersOf(tar)).rejects.toThrow(/star's own form.*GNU tar/);
+});
+
 test('a file with more data than its length, or parts that overlap or lie behind its end, is damaged', async () => {
   await damaged([sparse({ 'GNU.sparse.size': '100' })]);
   const map = (text: string, size = '100000') => sparse({ 'GNU.sparse.size': size, 'GNU.sparse.map': text });
