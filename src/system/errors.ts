@@ -133,7 +133,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOSPC: 'the file system is full: release slots or grow it',
   EPERM: 'the file may be immutable (lsattr), or this process lacks the privilege',
   ESTALE: 'the folder was moved or replaced while it was used: try again',
-  EROFS: 'the file system is mounted read-only',
+  EROFS: 'the file system is mounted read-only, or this subvolume is (btrfs property set PATH ro false)',
   EUCLEAN: 'the file system is damaged: unmount and check it',
 };
 
