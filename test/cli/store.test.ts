@@ -17,6 +17,7 @@ import {
   create,
   ext4Host,
   isMounted,
+  pathOf,
   type StoreHost,
   sized,
   unmount,
@@ -244,10 +245,7 @@ describe('a step that fails takes back those before it', () => {
 
   test('a file system without reflinks', async () => {
     const host = await ext4Host();
-    const real = execFileSync('sh', ['-c', 'PATH=$PATH:/usr/sbin command -v mkfs.xfs'], {
-      encoding: 'utf8',
-    }).trim();
-    const script = `for last; do :; done; exec ${real} -q -K -m reflink=0 "$last"`;
+    const script = `for last; do :; done; exec ${pathOf('mkfs.xfs')} -q -K -m reflink=0 "$last"`;
     const PATH = await withProgram(host, 'mkfs.xfs', script);
     const before = await walk(host.root);
     const args = ['store', 'create', host.image, '--size', '300M'];

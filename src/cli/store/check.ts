@@ -3,6 +3,7 @@ import { RootfsError } from '../../index.js';
 import { isFaultOfThisMachine } from '../../system/programs.js';
 import { requireUnmounted } from './find-store.js';
 import { KINDS, kindOf, type StoreKind } from './kinds.js';
+import { whileImageLocked } from './lock.js';
 import { withMounted } from './mounting.js';
 import { programFailed, requirePrograms, requireRoot, tryProgram } from './store-error.js';
 
@@ -23,6 +24,13 @@ const PERHAPS_DAMAGE = /bad superblock|can't read superblock/i;
  */
 export async function checkStore(image: string, signal: AbortSignal): Promise<CheckedStore> {
   requireRoot('checking a store');
+  await requirePrograms('flock');
+  // Mounted by another command meanwhile, it would have two loop devices, and both would write.
+  return whileImageLocked(image, signal, () => checkUnlocked(image, signal));
+}
+
+/** For whoever has locked the image. */
+async function checkUnlocked(image: string, signal: AbortSignal): Promise<CheckedStore> {
   await requireUnmounted(image);
   const kind = await kindOf(image);
   const { check, repair } = KINDS[kind];

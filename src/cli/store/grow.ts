@@ -3,9 +3,9 @@
 import { RootfsError } from '../../index.js';
 import { formatSize } from '../sizes.js';
 import { capacityOf, mountOfImage } from './find-store.js';
-import { extendImageFile, imageFile } from './image-file.js';
+import { extendImageFile } from './image-file.js';
 import { KINDS } from './kinds.js';
-import { whileImageLocked } from './lock.js';
+import { requireNamed, whileImageLocked } from './lock.js';
 import { type StoreStatus, statusOfImage } from './status.js';
 import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 
@@ -13,7 +13,7 @@ export async function growStore(image: string, toBytes: number, signal: AbortSig
   requireRoot('growing a store');
   await requirePrograms('flock');
   return whileImageLocked(image, signal, async (file) => {
-    const { sizeBytes, allocatedBytes } = await imageFile(image);
+    const { size: sizeBytes, blocks } = await file.stat();
     const mounted = await mountOfImage(image);
     if (mounted === undefined)
       throw new RootfsError('STORE_NOT_MOUNTED', `${image} is not mounted: store mount it first`, {
@@ -27,9 +27,10 @@ export async function growStore(image: string, toBytes: number, signal: AbortSig
     const [program, ...args] = KINDS[kind].grow;
     await requirePrograms(program, 'losetup', 'fallocate');
     if (toBytes > sizeBytes) {
+      await requireNamed(image, file);
       try {
         // A store without reserved space stays so.
-        await extendImageFile(image, toBytes, allocatedBytes < sizeBytes, signal);
+        await extendImageFile(image, toBytes, blocks * 512 < sizeBytes, signal);
       } catch (error) {
         // Whoever knows nothing of the lock may have given the file system more of it meanwhile.
         await file.truncate(Math.max(sizeBytes, await capacityOf(device)));

@@ -1,7 +1,9 @@
 // Locks an image, or the folder that it is to be mounted on, against other store commands. The kernel drops the lock
 // when this process ends, however it ends.
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { makeFolders } from '../../system/make-folders.js';
 import { imageFile } from './image-file.js';
 import { programFailed, tryProgram } from './store-error.js';
 
@@ -10,37 +12,72 @@ const LIMIT_SECONDS = 600;
 // Of flock(1), if others had the lock all that time.
 const BUSY = 75;
 
+// A folder that others can open can be locked by them as well: what is locked in its place is root's alone.
+const FOLDER_LOCKS = '/run/microvm-rootfs';
+
+/** Throws `STORE_NOT_FOUND` if the name is another file's when the lock is there. */
 export async function whileImageLocked<T>(
   image: string,
   signal: AbortSignal | undefined,
   work: (file: FileHandle) => Promise<T>,
 ): Promise<T> {
-  await imageFile(image);
-  // Open for writing, without which NFS gives no such lock.
-  return whileLocked(image, 'r+', signal, async (file) => {
-    // `store rm` may have removed it meanwhile.
-    const { nlink } = await file.stat();
-    if (nlink === 0) throw new RootfsError('STORE_NOT_FOUND', `there is no store ${image}`, { path: image });
+  return whileNamedLocked(image, await openImage(image), signal, work);
+}
+
+/** Closes the file. */
+export function whileNamedLocked<T>(
+  path: string,
+  file: FileHandle,
+  signal: AbortSignal | undefined,
+  work: (file: FileHandle) => Promise<T>,
+): Promise<T> {
+  return whileLocked(path, file, signal, async () => {
+    await requireNamed(path, file);
     return work(file);
   });
 }
 
+async function openImage(image: string): Promise<FileHandle> {
+  await imageFile(image);
+  try {
+    // For writing, without which NFS gives no such lock.
+    return await open(image, 'r+');
+  } catch (error) {
+    // A copy on a read-only file system can be checked.
+    if ((error as NodeJS.ErrnoException).code !== 'EROFS') throw error;
+    return open(image, 'r');
+  }
+}
+
+/** Whoever knows nothing of the lock can give the name to another file: for what cannot be taken back. */
+export async function requireNamed(image: string, file: FileHandle): Promise<void> {
+  const ours = await file.stat({ bigint: true });
+  const named = await stat(image, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (named?.dev === ours.dev && named.ino === ours.ino) return;
+  const words = `the store ${image} was renamed or removed meanwhile: look what is there now, and try again`;
+  throw new RootfsError('STORE_NOT_FOUND', words, { path: image });
+}
+
 /** Of the folder itself, not of what is mounted on it by then. */
-export function whileFolderLocked<T>(
+export async function whileFolderLocked<T>(
   folder: string,
   signal: AbortSignal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
-  return whileLocked(folder, 'r', signal, work);
+  const { dev, ino } = await stat(folder, { bigint: true });
+  await makeFolders(FOLDER_LOCKS, { mode: 0o700 });
+  return whileLocked(folder, await open(join(FOLDER_LOCKS, `${dev}-${ino}`), 'a', 0o600), signal, work);
 }
 
 async function whileLocked<T>(
   path: string,
-  flags: 'r' | 'r+',
+  file: FileHandle,
   signal: AbortSignal | undefined,
-  work: (file: FileHandle) => Promise<T>,
+  work: () => Promise<T>,
 ): Promise<T> {
-  const file = await open(path, flags);
   try {
     // A lock belongs to the open file, which flock(1) gets as its output, and which stays open here.
     const output = { fd: file.fd, read: async () => {} };
@@ -51,7 +88,7 @@ async function whileLocked<T>(
       throw new RootfsError('STORE_IN_USE', `${words}: end it, or try again later`, { path });
     }
     if (exit.status !== 0) throw programFailed('flock', exit, path);
-    return await work(file);
+    return await work();
   } finally {
     await file.close();
   }

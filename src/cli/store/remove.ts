@@ -3,7 +3,7 @@ import { unlink } from 'node:fs/promises';
 import { RootfsError } from '../../index.js';
 import { mountOfImage, mountsOfImage, requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';
-import { whileImageLocked } from './lock.js';
+import { requireNamed, whileImageLocked } from './lock.js';
 import { mountUnlocked, unmount, withMounted } from './mounting.js';
 import { userDataIn } from './status.js';
 import { requirePrograms, requireRoot } from './store-error.js';
@@ -12,7 +12,7 @@ import { allOrNothing, Undo } from './undo.js';
 export async function removeStore(image: string, force: boolean, signal: AbortSignal): Promise<void> {
   requireRoot('removing a store');
   await requirePrograms('flock', 'mount', 'umount');
-  await whileImageLocked(image, signal, () =>
+  await whileImageLocked(image, signal, (file) =>
     allOrNothing(async (undo) => {
       const kind = await kindOf(image);
       const mounts = await mountsOfImage(image);
@@ -27,6 +27,7 @@ export async function removeStore(image: string, force: boolean, signal: AbortSi
         if (!force) requireEmpty(image, await userDataIn(mountPoint));
         signal.throwIfAborted();
         undo.add(async () => {
+          await requireNamed(image, file);
           if ((await mountOfImage(image)) !== undefined) return;
           await mountUnlocked(image, kind, mountPoint, new Undo(), new AbortController().signal);
         });
@@ -36,6 +37,7 @@ export async function removeStore(image: string, force: boolean, signal: AbortSi
       // Another mount namespace may have it as well, and a clone may have been made meanwhile.
       await requireUnmounted(image);
       if (!force) requireEmpty(image, await withMounted(image, kind, ['ro'], signal, userDataIn));
+      await requireNamed(image, file);
       await unlink(image);
     }),
   );

@@ -1,6 +1,6 @@
 // A store that others work with at the same moment, under this name or another.
 import { execFileSync, spawn } from 'node:child_process';
-import { link, mkdir, open, readFile, stat } from 'node:fs/promises';
+import { link, mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, onTestFinished, test } from 'vitest';
 import { exitOf, printed } from '../../fixtures/child.js';
@@ -8,7 +8,17 @@ import { exists } from '../../fixtures/files.js';
 import { MiB } from '../../fixtures/images.js';
 import { lacks, lacksRoot } from '../../fixtures/tools.js';
 import { cliError, cliJson, startCli } from '../run-cli.js';
-import { create, ext4Host, isMounted, unmount, withProgram } from './store-host.js';
+import {
+  create,
+  ext4Host,
+  isMounted,
+  lockIsWaitedFor,
+  pathOf,
+  type StoreHost,
+  unmount,
+  withProgram,
+  withStop,
+} from './store-host.js';
 
 beforeEach(({ skip }) => {
   const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs');
@@ -115,4 +125,75 @@ test('rm waits for what looks at the loop device, as udev does, or mounts the st
   looking.kill();
   await looksFor(0.7);
   expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
+});
+
+test('a store is mounted when its check has ended, not beside it', { timeout: 60_000 }, async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  unmount(host.clonesDir);
+  const { PATH, started, goOn } = await withStop(host, 'mount');
+  const checked = cliJson(host, ['store', 'check', host.image], { env: { PATH } });
+  await started;
+  const mounted = cliJson(host, ['store', 'mount', host.image]);
+  expect(await Promise.race([lockIsWaitedFor(host.image), mounted])).toBe('waited for');
+  await goOn();
+  expect(await checked).toMatchObject({ clean: true });
+  expect(await mounted).toMatchObject({ mountPoint: host.clonesDir });
+});
+
+/** A host with a store, not mounted, and another beside it. */
+async function hostOfTwo(): Promise<{ host: StoreHost; other: string; exchange: string }> {
+  const host = await ext4Host();
+  const other = join(host.root, 'other.img');
+  await create(host, '--sparse');
+  unmount(host.clonesDir);
+  await cliJson(host, ['store', 'create', other, '--size', '350M', '--sparse']);
+  unmount(host.clonesDir);
+  return { host, other, exchange: `mv '${host.image}' '${host.image}.old'; mv '${other}' '${host.image}'` };
+}
+
+/** Programs of the host that hold a lock until their input ends. */
+async function holdLock(...args: string[]): Promise<() => Promise<unknown>> {
+  const holder = spawn('flock', [...args, 'sh', '-c', 'echo locked; exec cat']);
+  onTestFinished(() => void holder.kill());
+  await printed(holder, 'locked');
+  const exit = exitOf(holder);
+  return () => {
+    holder.stdin.end();
+    return exit;
+  };
+}
+
+test.each([
+  ['rm', '--force'],
+  ['grow', '400M'],
+])('%s leaves a store alone that was given the name while it waited', async (command, arg) => {
+  const { host, other } = await hostOfTwo();
+  const letGo = await holdLock(host.image);
+  const result = cliError(host, ['store', command, host.image, arg]);
+  await lockIsWaitedFor(host.image);
+  await rename(host.image, `${host.image}.old`);
+  await rename(other, host.image);
+  await letGo();
+  expect(await result).toBe('STORE_NOT_FOUND 3');
+  expect((await stat(host.image)).size).toBe(350 * MiB);
+  expect((await stat(`${host.image}.old`)).size).toBe(300 * MiB);
+});
+
+test('rm leaves a store alone that was given the name at the last moment', async () => {
+  const { host, exchange } = await hostOfTwo();
+  await cliJson(host, ['store', 'mount', host.image]);
+  const PATH = await withProgram(host, 'umount', `${exchange}; exec ${pathOf('umount')} "$@"`);
+  const remove = ['store', 'rm', '--force', host.image];
+  expect(await cliError(host, remove, { env: { PATH } })).toBe('STORE_NOT_FOUND 3');
+  expect((await stat(host.image)).size).toBe(350 * MiB);
+  expect((await stat(`${host.image}.old`)).size).toBe(300 * MiB);
+  expect(isMounted(host.clonesDir)).toBe(false);
+});
+
+test('whoever has locked the folder, as any user can, holds nobody up', async () => {
+  const host = await ext4Host();
+  await mkdir(host.clonesDir);
+  await holdLock('--shared', host.clonesDir);
+  await create(host, '--sparse');
 });

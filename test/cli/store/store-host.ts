@@ -1,7 +1,8 @@
 // A host that has a store, or is to have one.
 import { execFileSync } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import type { StoreStatus } from '../../../src/cli/store/status.js';
 import { Host } from '../../fixtures/host.js';
@@ -43,6 +44,33 @@ export async function withProgram(host: Host, program: string, script: string): 
   await mkdir(bin, { recursive: true });
   await writeFile(join(bin, program), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return `${bin}${delimiter}${process.env.PATH}`;
+}
+
+/** Resolves when somebody waits for the lock of a file: /proc/locks, proc(5). */
+export async function lockIsWaitedFor(path: string): Promise<'waited for'> {
+  const { dev, ino } = await stat(path);
+  const hex = (number: number) => number.toString(16).padStart(2, '0');
+  const minor = (dev & 0xff) | ((dev >> 12) & ~0xff);
+  const waiting = new RegExp(`-> FLOCK .* ${hex((dev >> 8) & 0xfff)}:${hex(minor)}:${ino} `);
+  while (!waiting.test(await readFile('/proc/locks', 'utf8'))) await sleep(10);
+  return 'waited for';
+}
+
+/** A program on that PATH which says that it has started, and then waits to be told to go on. */
+export async function withStop(
+  host: Host,
+  program: string,
+): Promise<{ PATH: string; started: Promise<string>; goOn: () => Promise<void> }> {
+  const [started, go] = [join(host.root, 'started'), join(host.root, 'go')];
+  execFileSync('mkfifo', [started, go]);
+  const script = `echo $$ > '${started}'; read word < '${go}'; exec ${pathOf(program)} "$@"`;
+  const PATH = await withProgram(host, program, script);
+  return { PATH, started: readFile(started, 'utf8'), goOn: () => writeFile(go, 'go\n') };
+}
+
+export function pathOf(program: string): string {
+  const script = `PATH=$PATH:/usr/sbin command -v ${program}`;
+  return execFileSync('sh', ['-c', script], { encoding: 'utf8' }).trim();
 }
 
 /** With a size, unless they have one. */
