@@ -1,15 +1,16 @@
 // Creates a store, completely or not at all.
-import { chmod, chown, constants, copyFile, rm, stat, unlink, writeFile } from 'node:fs/promises';
+import { chmod, chown, constants, copyFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { formatSize } from '../sizes.js';
 import { requireUnmounted } from './find-store.js';
-import { createImageFile, extendImageFile, writeInPlace } from './image-file.js';
+import { extendImageFile, writeInPlace } from './image-file.js';
 import { KINDS, type StoreKind } from './kinds.js';
-import { makeMountPoint, mountStore, requireFreeMountPoint, requireOutside } from './mounting.js';
+import { makeMountPoint, mountUnlocked, requireFreeMountPoint, requireOutside } from './mounting.js';
 import { type StoreStatus, statusOfImage } from './status.js';
 import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 import { allOrNothing } from './undo.js';
+import { finish, unlinkNamed, whileUnfinished } from './unfinished.js';
 
 export interface NewStore {
   readonly image: string;
@@ -31,32 +32,38 @@ export async function createStore(store: NewStore, signal: AbortSignal): Promise
   await requirePrograms(program, 'fallocate', 'flock', 'mount', 'umount');
   await requireOutside(image, mountPoint);
   await requireFreeMountPoint(mountPoint);
-  await allOrNothing(async (undo) => {
-    await createImageFile(image);
-    undo.add(async () => {
-      // What is written to a mounted store would be lost.
-      await requireUnmounted(image);
-      await unlink(image);
-    });
-    await writeInPlace(image, signal);
-    await extendImageFile(image, sizeBytes, sparse, signal);
-    await runProgram(program, [...args, image], signal, image);
-    await makeMountPoint(mountPoint, undo);
-    const before = await stat(mountPoint);
-    await mountStore(image, kind, mountPoint, undo, signal);
-    // Keep the owner and mode of the folder.
-    await chown(mountPoint, before.uid, before.gid);
-    await chmod(mountPoint, before.mode & 0o7777);
-    await requireReflinks(mountPoint);
-  });
+  await whileUnfinished(image, signal, (unfinished, file) =>
+    allOrNothing(async (undo) => {
+      undo.add(() => unlinkNamed(unfinished, file));
+      await writeInPlace(unfinished, signal);
+      await extendImageFile(unfinished, sizeBytes, sparse, signal, image);
+      await runProgram(program, [...args, unfinished], signal, image);
+      undo.add(async () => {
+        // What is written to a mounted store would be lost.
+        await requireUnmounted(image);
+        await unlinkNamed(image, file);
+      });
+      await finish(unfinished, image);
+      await unlinkNamed(unfinished, file);
+      await makeMountPoint(mountPoint, undo);
+      const before = await stat(mountPoint);
+      await mountUnlocked(image, kind, mountPoint, undo, signal);
+      // As long as the root is root's: its owner could lay links.
+      await requireReflinks(mountPoint);
+      // Keep the owner and mode of the folder.
+      await chown(mountPoint, before.uid, before.gid);
+      await chmod(mountPoint, before.mode & 0o7777);
+    }),
+  );
   return statusOfImage(image);
 }
 
 async function requireReflinks(folder: string): Promise<void> {
   const probe = join(folder, '.microvm-rootfs-probe');
   try {
-    await writeFile(probe, 'probe');
-    await copyFile(probe, `${probe}-reflink`, constants.COPYFILE_FICLONE_FORCE);
+    await writeFile(probe, 'probe', { flag: 'wx' });
+    const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = constants;
+    await copyFile(probe, `${probe}-reflink`, COPYFILE_EXCL | COPYFILE_FICLONE_FORCE);
   } finally {
     for (const path of [probe, `${probe}-reflink`]) await rm(path, { force: true });
   }

@@ -1,6 +1,6 @@
 // The image file of a store. Its space is reserved by default: in a sparse file, the file system would accept writes
 // for which its disk may have no space later, and lose them.
-import { open, stat, statfs, truncate } from 'node:fs/promises';
+import { stat, statfs, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { mountOf } from '../mounts.js';
@@ -25,20 +25,6 @@ export async function imageFile(path: string): Promise<ImageFile> {
   return { sizeBytes: status.size, allocatedBytes: status.blocks * 512 };
 }
 
-/** Throws `STORE_EXISTS` rather than touch what is there. */
-export async function createImageFile(path: string): Promise<void> {
-  try {
-    // Clones hold guests' data, so only the owner may read them.
-    await (await open(path, 'wx', 0o600)).close();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    throw new RootfsError('STORE_EXISTS', `${path} exists already: it is left as it is`, {
-      path,
-      cause: error,
-    });
-  }
-}
-
 /**
  * On btrfs, writing over reserved blocks takes new ones, unless the file was marked when it was empty. (ZFS and
  * bcachefs have no such mark: a reservation is worth nothing there.)
@@ -48,16 +34,17 @@ export async function writeInPlace(path: string, signal: AbortSignal): Promise<v
   await runProgram('chattr', ['+C', path], signal, path);
 }
 
-/** Makes the file longer; all of the new part is reserved unless `sparse`. A failure may leave some of it. */
+/** Makes the file longer; all of the new part is reserved unless `sparse`. A failure may leave some of it. `name` is for messages. */
 export async function extendImageFile(
   path: string,
   toBytes: number,
   sparse: boolean,
   signal: AbortSignal,
+  name = path,
 ): Promise<void> {
   const { sizeBytes } = await imageFile(path);
   if (sparse) return truncate(path, toBytes);
-  await requireSpace(path, toBytes - sizeBytes);
+  await requireSpace(name, toBytes - sizeBytes);
   await reserve(path, sizeBytes, toBytes - sizeBytes, signal);
 }
 
