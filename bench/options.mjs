@@ -13,6 +13,7 @@ export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts
   --folder FOLDER    where the file systems' image files go (default: the system's temporary folder)
   --at FOLDER        measure on the file system that FOLDER is on, instead of ones of its own; no targets
   --seconds N        take N seconds for the rounds of each measure, however many those are
+  --image-mib N      make the realistic template N MiB in size instead of 2048, with less data in proportion
   --results FOLDER   write the results there instead of to bench/results
 `;
 
@@ -27,6 +28,7 @@ export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts
  * @property {string} folder
  * @property {string | undefined} at
  * @property {number | undefined} seconds
+ * @property {number} imageMiB of the realistic template
  * @property {string} results
  */
 
@@ -44,12 +46,16 @@ export function parseOptions(argv = process.argv.slice(2)) {
       folder: { type: 'string', default: tmpdir() },
       at: { type: 'string' },
       seconds: { type: 'string' },
+      'image-mib': { type: 'string', default: '2048' },
       results: { type: 'string', default: new URL('results', import.meta.url).pathname },
     },
   });
   const seconds = values.seconds === undefined ? undefined : Number(values.seconds);
   if (seconds !== undefined && !(seconds > 0))
     throw new Error(`--seconds ${values.seconds}: give a number above 0`);
+  const imageMiB = Number(values['image-mib']);
+  if (!(Number.isInteger(imageMiB) && imageMiB > 0))
+    throw new Error(`--image-mib ${values['image-mib']}: give a whole number above 0`);
   return {
     quick: values.quick,
     only: values.only?.split(',').filter((name) => name !== ''),
@@ -60,6 +66,7 @@ export function parseOptions(argv = process.argv.slice(2)) {
     folder: resolve(values.folder),
     at: values.at === undefined ? undefined : resolve(values.at),
     seconds,
+    imageMiB,
     results: resolve(values.results),
   };
 }

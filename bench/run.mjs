@@ -45,9 +45,9 @@ async function measureAll(folder) {
   /** @type {Result[]} */
   const results = [];
   for (const { filesystem, here, enter } of placesToMeasure()) {
-    const { quick, library: libraryFolder } = options;
+    const { quick, imageMiB, library: libraryFolder } = options;
     const place = await enter(folder);
-    const workspace = new Workspace({ filesystem, place, quick, library, libraryFolder, floor });
+    const workspace = new Workspace({ filesystem, place, quick, imageMiB, library, libraryFolder, floor });
     for (const measure of here) {
       const result = await measureOne(measure, workspace);
       results.push(result);

@@ -27,21 +27,24 @@ export class Workspace {
   /** @type {(() => unknown)[]} */
   #atEnd = [];
   #place;
+  #imageMiB;
 
   /**
    * @param {object} parts
    * @param {string} parts.filesystem
    * @param {import('./filesystems.mjs').Place} parts.place
    * @param {boolean} parts.quick
+   * @param {number} parts.imageMiB of the realistic template
    * @param {any} parts.library the module
    * @param {string} parts.libraryFolder
    * @param {(name: import('./floor-programs.mjs').FloorName) => string} parts.floor
    */
-  constructor({ filesystem, place, quick, library, libraryFolder, floor }) {
+  constructor({ filesystem, place, quick, imageMiB, library, libraryFolder, floor }) {
     this.filesystem = filesystem;
     this.path = place.path;
     this.#place = place;
     this.quick = quick;
+    this.#imageMiB = imageMiB;
     this.library = library;
     this.libraryFolder = libraryFolder;
     this.floor = floor;
@@ -106,7 +109,8 @@ export class Workspace {
   }
 
   #realisticSize() {
-    return { sizeBytes: 2 * GiB, dataBytes: this.quick ? 96 * MiB : 800 * MiB };
+    const sizeBytes = this.#imageMiB * MiB;
+    return { sizeBytes, dataBytes: (sizeBytes / (2 * GiB)) * (this.quick ? 96 : 800) * MiB };
   }
 
   #sparseSize() {

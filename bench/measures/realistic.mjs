@@ -7,7 +7,7 @@ import { atLeastTimesFaster } from '../targets.mjs';
 /** @type {import('./index.mjs').Measure} */
 export const realistic = {
   name: 'realistic',
-  title: 'warm clone of a realistic 2 GiB template',
+  title: 'warm clone of a realistic template',
   filesystems: ['xfs', 'btrfs'],
   full: { rounds: 400, seconds: 20 },
   quick: { rounds: 40, seconds: 1 },

@@ -17,10 +17,12 @@ import { SlotsFolder } from './slots-folder.mjs';
 const { reflinkFile, reflinkFileSync } = createRequire(import.meta.url)('@reflink/reflink');
 
 const DIGEST = '0'.repeat(64);
-const GROWN_BYTES = 8 * 2 ** 30;
 const FORCE = fsConstants.COPYFILE_FICLONE_FORCE;
 const image = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4');
 const stamp = (/** @type {string} */ slot) => join(slot, 'rootfs.ext4.sha256');
+
+/** 2 GiB become 8. @param {Template} template */
+export const grownBytesOf = ({ sizeBytes }) => 4 * sizeBytes;
 
 /**
  * @type {Record<'cp' | 'cp + resize2fs' | 'plain cp' | 'plain cp, flushed' | 'fs.copyFile' | '@reflink/reflink', {
@@ -39,15 +41,15 @@ export const WAYS = {
   },
   'cp + resize2fs': {
     does:
-      'as cp, then fs.promises.truncate to 8 GiB and a child_process.spawn of resize2fs -f, and its ' +
+      'as cp, then fs.promises.truncate to four times the size and a child_process.spawn of resize2fs -f, and its ' +
       'exit; then both stamps',
     async make(template, slot) {
       await mkdir(slot);
       await run('cp', ['--reflink=always', template.path, image(slot)]);
-      await truncate(image(slot), GROWN_BYTES);
+      await truncate(image(slot), grownBytesOf(template));
       await run('resize2fs', ['-f', image(slot)]);
       await writeFile(stamp(slot), DIGEST);
-      await writeFile(`${image(slot)}.size`, String(GROWN_BYTES));
+      await writeFile(`${image(slot)}.size`, String(grownBytesOf(template)));
     },
   },
   'plain cp': {
