@@ -23,14 +23,16 @@ if [ ! -d "$zfs" ]; then
   unpack "$work" "${packages[@]/%//bookworm-backports}" "${headers[@]}"
   # They name each other by the paths that they have where they are installed.
   sed -i "s|/usr/src/|$work/usr/src/|" "$work/usr/src/linux-headers-$release/Makefile"
+  # Against this the kernel's own makefiles would check types with pahole, which is not needed.
+  rm -f "$work/usr/src/linux-headers-$release/vmlinux"
   (
-    cd "$work"/usr/src/zfs-*
-    ./configure --with-config=kernel --with-linux="$work/usr/src/linux-headers-$version-common" \
-      --with-linux-obj="$work/usr/src/linux-headers-$release"
-    make -j"$(nproc)"
-    mkdir "$work/modules"
-    cp module/zfs.ko module/spl.ko "$work/modules/"
-    strip -g "$work"/modules/*.ko
+    cd "$work"/usr/src/zfs-* &&
+      ./configure --with-config=kernel --with-linux="$work/usr/src/linux-headers-$version-common" \
+        --with-linux-obj="$work/usr/src/linux-headers-$release" &&
+      make -j"$(nproc)" &&
+      mkdir "$work/modules" &&
+      cp module/zfs.ko module/spl.ko "$work/modules/" &&
+      strip -g "$work"/modules/*.ko
   ) >"$cache/zfs-build.log" 2>&1 ||
     cannot "needs OpenZFS for Linux $release, which cannot be built: see $cache/zfs-build.log"
   mkdir "$work/program"
