@@ -607,9 +607,9 @@ export class RootfsRegistry {
    * size can be grown once. With the template's own size nothing is grown and no program runs.
    *
    * Rejects like {@link cloneForVm}, and with `SHRINK_REFUSED` (smaller than the template), `SIZE_STAMP_MISMATCH`
-   * (already grown to another size), `SLOT_IN_USE` (a process has the slot's image open), `TEMPLATE_CORRUPT`,
-   * `RESIZE_FAILED`, `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`. After any of these the slot is
-   * unchanged.
+   * (already grown to another size), `SLOT_IN_USE` (a process has the slot's image open), `IMAGE_INVALID` (it
+   * holds no ext4 file system), `TEMPLATE_CORRUPT`, `RESIZE_FAILED`, `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`,
+   * `E2FSCK_NOT_FOUND`. After any of these the slot is unchanged.
    */
   async cloneForVmWithSize(
     vmId: string,

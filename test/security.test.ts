@@ -118,7 +118,7 @@ describeEachFilesystem(
       const before = await snapshot(host.slot('vm-1').path);
       expect((await host.registry.cloneForVm('vm-1', 'debian', JAILED)).reused).toBe(true);
       expect(await allocatedBytes(image)).toBeLessThanOrEqual(64 * 1024);
-      await rejection(host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, JAILED), 'RESIZE_FAILED');
+      await rejection(host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, JAILED), 'IMAGE_INVALID');
       expect(await snapshot(host.slot('vm-1').path)).toEqual(before);
       expect(await host.leftovers()).toEqual([]);
       await expectUsable(host);

@@ -43,7 +43,12 @@ export interface Ext4Superblock {
  * resize2fs would then run on an image that was not checked.
  */
 export async function readSuperblock(path: string): Promise<Ext4Superblock | undefined> {
-  return parseSuperblock(await readBytes(path, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE));
+  return parseSuperblock(await superblockBytes(path));
+}
+
+/** Whatever bytes the file has where ext4 keeps its superblock. */
+export function superblockBytes(path: string): Promise<Buffer> {
+  return readBytes(path, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE);
 }
 
 export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {

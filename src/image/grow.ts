@@ -6,7 +6,7 @@ import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { type Exit, programFailed, runInstalled } from '../system/programs.js';
-import { type Ext4Superblock, readSuperblock } from './ext4.js';
+import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
 
 export interface GrowPrograms {
   readonly resize2fsBin: string;
@@ -20,10 +20,10 @@ export interface ResizeOptions extends Partial<GrowPrograms> {
 
 /**
  * Grows an ext4 image and its file system to `targetBytes`. An image of that size whose file system fills it is left
- * alone. The image is changed in place and must not be in use. After a failure the file may be longer than its file
- * system; the same call then finishes the job.
+ * alone. The image is changed in place and must not be in use. After a failure the file has its old length, unless
+ * `resize2fs` had begun its work: the file may then be longer than its file system, and the same call finishes the job.
  *
- * Rejects with `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image open), `SHARED_INODE` (it has several
+ * Rejects with `IMAGE_INVALID` (it holds no ext4 file system), `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image open), `SHARED_INODE` (it has several
  * hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with
  * exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the
  * system's code.
@@ -43,7 +43,7 @@ export async function resizeExt4Image(
     e2fsckBin: requirePath('e2fsckBin', options.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
   };
   try {
-    if (!(await needsGrowing(path, targetBytes))) return;
+    if ((await toGrow(path, targetBytes)) === undefined) return;
     await refuseInUse(path);
     await growImage(path, targetBytes, programs, signal);
   } catch (error) {
@@ -72,8 +72,8 @@ async function refuseInUse(path: string): Promise<void> {
   }
 }
 
-/** Whether the image has to grow. Throws if it cannot. */
-async function needsGrowing(path: string, targetBytes: number): Promise<boolean> {
+/** The file system that has to grow, if any. Throws if it cannot. */
+async function toGrow(path: string, targetBytes: number): Promise<Ext4Superblock | undefined> {
   const file = await stat(path);
   if (!file.isFile()) {
     throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file: it cannot be grown`, { path });
@@ -81,7 +81,16 @@ async function needsGrowing(path: string, targetBytes: number): Promise<boolean>
   const { size } = file;
   if (targetBytes < size) throw shrinkRefusedError(path, size, targetBytes);
   const superblock = await readSuperblock(path);
-  if (superblock !== undefined && superblock.sizeBytes > size) {
+  if (superblock === undefined) {
+    // A template of another kind has its own size, which may be asked for.
+    if (targetBytes === size) return undefined;
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `there is no ext4 file system in ${path}: only an image of one, without partitions, can be grown`,
+      { path },
+    );
+  }
+  if (superblock.sizeBytes > size) {
     throw new RootfsError(
       'TEMPLATE_CORRUPT',
       `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it ` +
@@ -89,10 +98,8 @@ async function needsGrowing(path: string, targetBytes: number): Promise<boolean>
       { path },
     );
   }
-  return (
-    targetBytes > size ||
-    (superblock !== undefined && (!fills(superblock, size) || !superblock.checksumMatches))
-  );
+  const isGrown = targetBytes === size && fills(superblock, size) && superblock.checksumMatches;
+  return isGrown ? undefined : superblock;
 }
 
 export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes: number): RootfsError {
@@ -110,36 +117,59 @@ export async function growImage(
   programs: GrowPrograms,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  if (!(await needsGrowing(path, targetBytes))) return;
+  const superblock = await toGrow(path, targetBytes);
+  if (superblock === undefined) return;
   await traced({ operation: 'grow', path, bytes: targetBytes }, () =>
-    growNow(path, targetBytes, programs, signal),
+    growNow(path, targetBytes, superblock, programs, signal),
   );
 }
 
 async function growNow(
   path: string,
   targetBytes: number,
+  superblock: Ext4Superblock,
   programs: GrowPrograms,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const superblock = await readSuperblock(path);
-  const timeS = Math.max(1, superblock?.lastUsedS ?? 1);
+  const timeS = Math.max(1, superblock.lastUsedS);
   const check = { env: { E2FSCK_TIME: `${timeS}` } };
-  if (superblock?.needsCheck || superblock?.checksumMatches === false)
+  if (superblock.needsCheck || !superblock.checksumMatches)
     await checkFilesystem(path, programs.e2fsckBin, signal, check);
-  // needsGrowing has refused to shrink it. Without a size, resize2fs uses the file's length.
-  await truncate(path, targetBytes);
-  const firstStep = superblock && stepBefore(superblock, targetBytes);
-  if (firstStep !== undefined) {
-    await resize2fs(path, programs.resize2fsBin, timeS, signal, `${firstStep / 1024}K`);
+  const grow = (size?: string) => resize2fs(path, programs.resize2fsBin, timeS, signal, size);
+  await orOldLength(path, async () => {
+    // toGrow has refused to shrink it. Without a size, resize2fs uses the file's length.
     await truncate(path, targetBytes);
-  }
-  await resize2fs(path, programs.resize2fsBin, timeS, signal);
-  // resize2fs truncates the file where its file system ends, at a whole block.
-  await truncate(path, targetBytes);
-  if (superblock !== undefined) await requireGrown(path, targetBytes);
+    const firstStep = stepBefore(superblock, targetBytes);
+    if (firstStep !== undefined) {
+      await grow(`${firstStep / 1024}K`);
+      await truncate(path, targetBytes);
+    }
+    await grow();
+    // resize2fs truncates the file where its file system ends, at a whole block.
+    await truncate(path, targetBytes);
+  });
+  await requireGrown(path, targetBytes);
   // resize2fs 1.47 refuses bigalloc unless forced, and then counts clusters of the last group wrong.
-  if (superblock?.isBigalloc) await checkFilesystem(path, programs.e2fsckBin, signal, check);
+  if (superblock.isBigalloc) await checkFilesystem(path, programs.e2fsckBin, signal, check);
+}
+
+/**
+ * If `work` fails before resize2fs has moved anything, the file gets its old length back. resize2fs changes the
+ * superblock first: it sets EXT2_ERROR_FS (resize_fs() in e2fsprogs).
+ */
+async function orOldLength(path: string, work: () => Promise<void>): Promise<void> {
+  const { size } = await stat(path);
+  const before = await superblockBytes(path);
+  try {
+    await work();
+  } catch (error) {
+    try {
+      if (before.equals(await superblockBytes(path))) await truncate(path, size);
+    } catch {
+      // The first failure says more.
+    }
+    throw error;
+  }
 }
 
 function fills(superblock: Ext4Superblock, fileBytes: number): boolean {

@@ -9,6 +9,7 @@ import { buildProgram } from '../../src/cli/program.js';
 import { exitOf } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
+import { MiB } from '../fixtures/images.js';
 import { lacksRoot } from '../fixtures/tools.js';
 import { cli, cliEnvironment, cliError, cliJson, MAIN, startCli } from './run-cli.js';
 
@@ -88,7 +89,7 @@ test('an error names the flags of the command, and what was done before it is to
   await host.addTemplate('debian', 'bytes');
   await cliJson(host, ['clone', 'vm-1', 'debian']);
   await cliJson(host, ['clone', 'vm-2', 'debian']);
-  expect((await cli(host, ['rm-stack', 'debian'])).stderr).toMatch(/release it first, or give --force\n$/);
+  expect((await cli(host, ['rm-stack', 'debian'])).stderr).toMatch(/release them first, or give --force\n$/);
   const { code, stdout, stderr } = await cli(host, ['release', 'vm-1', '', 'vm-2']);
   expect(stdout).toMatch(/^vm-1 +released\nvm-2 +released$/m);
   expect(stderr).toContain('INVALID_VM_ID');
@@ -138,8 +139,9 @@ test('exit statuses tell what kind of failure it was', async () => {
   expect(await cliError(host, ['clone', 'vm-1', 'b'])).toBe('STAMP_MISMATCH 4');
   await cliJson(host, ['clone', 'a/b', 'a', '--writable']);
   expect(await cliError(host, ['release', 'a_b'])).toBe('VM_ID_COLLISION 4');
-  expect(await cliError(host, ['clone', 'vm-2', 'a', '--size', '1M', '--writable'])).toBe('RESIZE_FAILED 1');
-  const missing = ['clone', 'vm-2', 'a', '--size', '1M', '--writable', '--resize2fs', '/nonexistent'];
+  expect(await cliError(host, ['clone', 'vm-2', 'a', '--size', '1M', '--writable'])).toBe('IMAGE_INVALID 1');
+  await host.addExt4Template('ext4', 4 * MiB);
+  const missing = ['clone', 'vm-2', 'ext4', '--size', '8M', '--writable', '--resize2fs', '/nonexistent'];
   expect(await cliError(host, missing)).toBe('RESIZE2FS_NOT_FOUND 1');
   expect(await cliError(host, ['hash', '/nonexistent'])).toBe('ENOENT 3');
   const file = join(host.root, 'file');

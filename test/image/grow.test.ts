@@ -208,14 +208,46 @@ describe('resizeExt4Image', () => {
     expect((await stat(image)).size).toBe(16 * MiB);
   });
 
-  test('bytes that are no filesystem are refused in the words of resize2fs', async () => {
+  test.each([
+    ['a short text', Buffer.from('hello\n')],
+    ['noise', pattern(MiB)],
+    ['nothing', Buffer.alloc(0)],
+  ])('%s holds no file system: it is refused and not touched', async (_what, bytes) => {
+    const { host } = await rig();
+    const path = join(host.root, 'file');
+    await writeFile(path, bytes);
+    const before = await sha256Of(path);
+    const error = await rejection(resizeExt4Image(path, 2 * MiB), 'IMAGE_INVALID');
+    expect(error.message).toContain(path);
+    expect(await sha256Of(path)).toBe(before);
+  });
+
+  test('bytes that are no filesystem have the size that they have', async () => {
     const { host } = await rig();
     const path = join(host.root, 'noise');
     await writeFile(path, pattern(MiB));
-    const error = await rejection(resizeExt4Image(path, 2 * MiB), 'RESIZE_FAILED');
-    expect(error.message).toContain('Bad magic number in super-block');
-    await writeFile(path, pattern(MiB));
     await resizeExt4Image(path, MiB, { resize2fsBin: '/nonexistent' });
+  });
+
+  test.each([
+    ['fails', 'exit 1', 'RESIZE_FAILED'],
+    ['is killed', 'kill -KILL $$', 'RESIZE_FAILED'],
+    ['is missing', undefined, 'RESIZE2FS_NOT_FOUND'],
+  ])('a resize2fs that %s at once leaves the image as it was', async (_what, body, code) => {
+    const { image, script } = await rig();
+    const before = await sha256Of(image);
+    const resize2fsBin = body === undefined ? '/nonexistent' : await script('resize2fs', body);
+    await rejection(resizeExt4Image(image, 32 * MiB, { resize2fsBin }), code);
+    expect(await sha256Of(image)).toBe(before);
+  });
+
+  test('what a resize2fs that failed has moved behind the old end is kept, and the retry finishes', async () => {
+    const { image, script } = await rig();
+    const resize2fsBin = await script('resize2fs', '/usr/sbin/resize2fs "$@" && exit 1');
+    await rejection(resizeExt4Image(image, 32 * MiB, { resize2fsBin }), 'RESIZE_FAILED');
+    expect((await stat(image)).size).toBe(32 * MiB);
+    await resizeExt4Image(image, 64 * MiB);
+    expect(await faultsOf(image)).toBe('');
   });
 
   test.each([
@@ -267,6 +299,18 @@ describe('growing a slot', () => {
     const before = await snapshot(host.slot('vm-1').path);
     const broken = host.anotherRegistry({ resize2fsBin: await script('resize2fs', 'exit 1') });
     await rejection(broken.cloneForVmWithSize('vm-1', 'debian', 32 * MiB), 'RESIZE_FAILED');
+    expect(await snapshot(host.slot('vm-1').path)).toEqual(before);
+    expect(await host.leftovers()).toEqual([]);
+  });
+
+  test('a template that holds no ext4 is cloned at its own size only', async () => {
+    const { host } = await rig();
+    await host.addTemplate('noise', pattern(MiB));
+    const { registry } = host;
+    await rejection(registry.cloneForVmWithSize('vm-1', 'noise', 2 * MiB, WRITABLE), 'IMAGE_INVALID');
+    await registry.cloneForVmWithSize('vm-1', 'noise', MiB, WRITABLE);
+    const before = await snapshot(host.slot('vm-1').path);
+    await rejection(registry.cloneForVmWithSize('vm-1', 'noise', 2 * MiB, WRITABLE), 'IMAGE_INVALID');
     expect(await snapshot(host.slot('vm-1').path)).toEqual(before);
     expect(await host.leftovers()).toEqual([]);
   });
