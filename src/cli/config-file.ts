@@ -1,5 +1,5 @@
 // Finds the settings: flags, then the environment, then a file, then the library's defaults.
-import { isAbsolute } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
 import {
   absolutePath,
@@ -51,7 +51,7 @@ export async function effectiveConfig(
     if (flags[name] === '')
       throw new RootfsError('INVALID_ARGUMENT', `--${name} is empty: give a path, or leave it out`);
   }
-  const file = await configOfFile(flags.config ?? (env.MICROVM_ROOTFS_CONFIG || undefined), signal);
+  const file = await configOfFile(namedFile(flags, env), signal);
   const config: Settings = { ...file, ...environmentOverrides(env), ...flagOverrides(flags) };
   const folder = (key: (typeof FOLDERS)[number], path: string) => ({ [key]: absolutePath(key, path) });
   return {
@@ -60,6 +60,23 @@ export async function effectiveConfig(
     ...folder('clonesDir', config.clonesDir ?? DEFAULT_CLONES_DIR),
     ...(config.snapshotsDir === undefined ? {} : folder('snapshotsDir', config.snapshotsDir)),
   };
+}
+
+function namedFile(flags: ConfigFlags, env: Environment): string | undefined {
+  return flags.config ?? (env.MICROVM_ROOTFS_CONFIG || undefined);
+}
+
+/**
+ * The flags that give another command the same file and folders, for whoever copies it. `sudo` drops the environment.
+ */
+export function repeatedFlags(config: RootfsConfig, flags: ConfigFlags, env: Environment): string[] {
+  const file = namedFile(flags, env);
+  return [
+    ...(file === undefined ? [] : ['--config', resolve(file)]),
+    ...(config.templateDir === DEFAULT_TEMPLATE_DIR ? [] : ['--templates', config.templateDir]),
+    ...(config.clonesDir === DEFAULT_CLONES_DIR ? [] : ['--clones', config.clonesDir]),
+    ...(config.snapshotsDir === undefined ? [] : ['--snapshots', config.snapshotsDir]),
+  ];
 }
 
 function flagOverrides(flags: ConfigFlags): Settings {

@@ -3,7 +3,9 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { repeatedFlags } from '../../src/cli/config-file.js';
 import type { Finding } from '../../src/cli/doctor/finding.js';
+import { completeConfig } from '../../src/system/config.js';
 import { exitOf } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { snapshot, walk } from '../fixtures/files.js';
@@ -145,6 +147,34 @@ test('without root it says what this user may not do', async ({ skip }) => {
   expect(second.code).toBe(0);
   expect(of(second, 'clones', 'warn')).toMatchObject({ fix: `sudo chmod o-w ${host.clonesDir}` });
   expect(of(second, 'speed').status).toBe('ok');
+});
+
+test('a command that it advises has the settings with which doctor ran', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await Host.in();
+  await host.addExt4Template('debian', 4 * MiB);
+  await chmod(host.root, 0o755);
+  await mkdir(join(host.clonesDir, '.microvm-rootfs'), { recursive: true });
+  const settings = join(host.root, 'my settings.json');
+  await writeFile(settings, '{}');
+  const folders = ['--templates', host.templateDir, '--clones', host.clonesDir];
+  const run = ['--config', settings, ...folders, '--snapshots', join(host.root, 'kept')];
+  const { findings } = await examine({ templateDir: '', clonesDir: '' }, run, { under: NOBODY });
+  expect(of({ code: 1, findings }, 'clones', 'fail').fix).toBe(
+    `sudo microvm-rootfs doctor --config '${settings}' ${folders.join(' ')} --snapshots ${join(host.root, 'kept')}`,
+  );
+  expect(repeatedFlags(completeConfig(), {}, {})).toEqual([]);
+});
+
+test('little space is told with the bound, and gc with the folder', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  const examination = await examine(host);
+  const { status, detail, fix } = of(examination, 'space');
+  expect(status).toBe('warn');
+  expect(detail).toMatch(/ free of .*: less than 1 GiB$/);
+  expect(fix).toContain(
+    `gc --keep-file VMS --yes --templates ${host.templateDir} --clones ${host.clonesDir}`,
+  );
 });
 
 test('an addon that does not load is a failure, and the rest is told all the same', async () => {

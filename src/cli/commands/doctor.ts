@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { repeatedFlags } from '../config-file.js';
 import { examine } from '../doctor/examine.js';
 import type { Finding, Status } from '../doctor/finding.js';
 import { EXIT } from '../exit-codes.js';
@@ -25,7 +26,8 @@ Example:
     .action((_flags: object, command: Command) =>
       inSession(command, async (session) => {
         const { output, config, signal } = session;
-        const findings = await session.during('looking', () => examine(config, signal));
+        const sameFlags = repeatedFlags(config, command.optsWithGlobals(), process.env);
+        const findings = await session.during('looking', () => examine(config, sameFlags, signal));
         output.print({ findings }, () => text(findings));
         if (findings.some(({ status }) => status === 'fail')) throw new Told(EXIT.failed);
       }),

@@ -7,7 +7,7 @@ import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { fileSystemType, nearestExisting } from '../mounts.js';
 import { leftScratch, OWN_FOLDER, withScratch } from '../scratch.js';
-import { asRoot, asUser } from '../shell-words.js';
+import { asCommand, asRoot, asUser } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
 import { type Finding, fail, ok, warn } from './finding.js';
@@ -25,7 +25,11 @@ const WRITTEN_MS = 10_000;
 const LOW_SHARE = 0.05;
 const LOW_BYTES = 1024 ** 3;
 
-export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): Promise<ClonesReport> {
+export async function clonesFolder(
+  config: RootfsConfig,
+  sameFlags: readonly string[],
+  signal: AbortSignal,
+): Promise<ClonesReport> {
   const { clonesDir } = config;
   // Where there is no folder yet, the one that it will be made in has the same file system, unless something is
   // mounted.
@@ -44,24 +48,25 @@ export async function clonesFolder(config: RootfsConfig, signal: AbortSignal): P
     // Of a folder in use, everything else would still be its owner's.
     const isTaken = folder === clonesDir && (uid !== 0 || ours !== undefined);
     const fix = isTaken
-      ? asUser(uid, 'microvm-rootfs', 'doctor')
+      ? asUser(uid, 'microvm-rootfs', 'doctor', ...sameFlags)
       : `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
     const why = `${clonesDir} on ${type}${missing}: it cannot be written to by this user, so nothing was tried`;
     return { findings: [fail('clones', why, fix)], reflinks: false };
   }
   if (ours !== undefined && !(await isWritableFolder(own))) {
     const why = `${own} belongs to user ${ours.uid}, and this user cannot write to it, so nothing was tried`;
-    return { findings: [fail('clones', why, asUser(ours.uid, 'microvm-rootfs', 'doctor'))], reflinks: false };
+    const fix = asUser(ours.uid, 'microvm-rootfs', 'doctor', ...sameFlags);
+    return { findings: [fail('clones', why, fix)], reflinks: false };
   }
   const findings = [
     ok('clones', `${clonesDir} on ${type}${missing}`),
     ...(await openToAll('clones', folder)),
   ];
   findings.push(...(await leftovers(folder)));
-  const space = await freeSpace(folder);
+  const space = await freeSpace(folder, sameFlags);
   findings.push(space.finding);
   try {
-    const tried = await tryIn(folder, config, type);
+    const tried = await tryIn(folder, config, sameFlags, type);
     findings.push(...tried.findings, ...(await speed(folder, config, space.bytes, signal)));
     return { findings, reflinks: tried.reflinks };
   } catch (error) {
@@ -90,19 +95,29 @@ async function isWritableFolder(folder: string): Promise<boolean> {
   );
 }
 
-async function freeSpace(folder: string): Promise<{ finding: Finding; bytes: number }> {
+async function freeSpace(
+  folder: string,
+  sameFlags: readonly string[],
+): Promise<{ finding: Finding; bytes: number }> {
   const { bavail, blocks, bsize, ffree, files } = await statfs(folder);
   const bytes = bavail * bsize;
   const text = `${formatSize(bytes)} free of ${formatSize(blocks * bsize)}`;
-  const fix = 'microvm-rootfs gc --keep-file VMS --yes';
-  if (bytes < LOW_BYTES || bavail < blocks * LOW_SHARE) return { finding: warn('space', text, fix), bytes };
+  const fix = asCommand('microvm-rootfs', 'gc', '--keep-file', 'VMS', '--yes', ...sameFlags);
+  const low = (what: string) => ({ finding: warn('space', what, fix), bytes });
+  if (bytes < LOW_BYTES) return low(`${text}: less than ${formatSize(LOW_BYTES)}`);
+  if (bavail < blocks * LOW_SHARE) return low(`${text}: less than ${LOW_SHARE * 100}%`);
   // 0 where the file system makes them as it needs them.
   if (files > 0 && ffree < files * LOW_SHARE)
-    return { finding: warn('space', `${text}, but only ${ffree} inodes of ${files}`, fix), bytes };
+    return low(`${text}, but ${ffree} inodes of ${files}: less than ${LOW_SHARE * 100}%`);
   return { finding: ok('space', text), bytes };
 }
 
-async function tryIn(folder: string, config: RootfsConfig, type: string): Promise<ClonesReport> {
+async function tryIn(
+  folder: string,
+  config: RootfsConfig,
+  sameFlags: readonly string[],
+  type: string,
+): Promise<ClonesReport> {
   return withScratch(folder, async (scratch) => {
     const probe = join(scratch, 'probe');
     await writeFile(probe, Buffer.alloc(PROBE_BYTES, 'probe'));
@@ -110,7 +125,7 @@ async function tryIn(folder: string, config: RootfsConfig, type: string): Promis
     const reflinks = refusal === undefined;
     const slower = `tried on ${type}: ${refusal}, so clones are hardlinks or copies`;
     const findings = reflinks
-      ? [ok('reflink', `tried on ${type}: works`), ...(await templateReflink(scratch, config))]
+      ? [ok('reflink', `tried on ${type}: works`), ...(await templateReflink(scratch, config, sameFlags))]
       : [warn('reflink', slower, await storeCommand(config))];
     findings.push(hardlinkFinding(await refusalOf(link(probe, `${probe}-hardlink`)), reflinks));
     findings.push(await leases(probe));
@@ -151,7 +166,11 @@ async function refusalOf(attempt: Promise<void>): Promise<string | undefined> {
 }
 
 /** From where the templates are. Does not try a hardlink, which would change the template's ctime. */
-async function templateReflink(scratch: string, config: RootfsConfig): Promise<Finding[]> {
+async function templateReflink(
+  scratch: string,
+  config: RootfsConfig,
+  sameFlags: readonly string[],
+): Promise<Finding[]> {
   const { templateDir, sealing } = config;
   const stacks = await readdir(templateDir).catch(() => []);
   for (const stack of stacks.sort()) {
@@ -166,7 +185,7 @@ async function templateReflink(scratch: string, config: RootfsConfig): Promise<F
       warn(
         'reflink',
         `${tried}, and without sealing every clone is a copy`,
-        'microvm-rootfs doctor # without --no-sealing, or "sealing": "off"',
+        `${asCommand('microvm-rootfs', 'doctor', ...sameFlags)} # without --no-sealing, or "sealing": "off"`,
       ),
     ];
   }

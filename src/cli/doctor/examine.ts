@@ -9,10 +9,15 @@ import { reservedStore } from './store.js';
 import { templateImages, templatesFolder } from './templates.js';
 import { zfsBelow } from './zfs.js';
 
-export async function examine(config: RootfsConfig, signal: AbortSignal): Promise<Finding[]> {
+/** `sameFlags` are for the commands that it advises: the flags that give them these settings. */
+export async function examine(
+  config: RootfsConfig,
+  sameFlags: readonly string[],
+  signal: AbortSignal,
+): Promise<Finding[]> {
   // Other systems have none of the rest.
   if (process.platform !== 'linux') return [kernel()];
-  const clones = await clonesFolder(config, signal);
+  const clones = await clonesFolder(config, sameFlags, signal);
   return [
     kernel(),
     runtime(),
