@@ -103,6 +103,11 @@ export class ManagedFolder {
     }
   }
 
+  /** Opens the folder, for whoever is to do much in it: what keeps it from being opened is then one error. */
+  async open(): Promise<void> {
+    await this.use(async () => {}, 'no-staging');
+  }
+
   /** Whether files in the folder can share blocks; undefined if trying it again came to nothing as well. */
   reflinks(): Promise<boolean | undefined> {
     return this.use(async (folder) => {
@@ -336,15 +341,10 @@ async function openFolder(path: string, what: string): Promise<OpenFolder> {
   try {
     return await openOrMake(path);
   } catch (error) {
-    if (failedWith(error, 'EEXIST', 'ENOTDIR', 'ELOOP')) {
-      throw new RootfsError(
-        'CLONES_DIR_INVALID',
-        `${path}, or ${STATE_FOLDER} in it, is not a folder: move it away`,
-        {
-          path,
-          cause: error,
-        },
-      );
+    if (isSystemError(error) && failedWith(error, 'EEXIST', 'ENOTDIR', 'ELOOP')) {
+      const found = error.path ?? path;
+      const message = `opening the ${what} ${path}: ${found} is not a folder: move it away`;
+      throw new RootfsError('CLONES_DIR_INVALID', message, { path: found, cause: error });
     }
     throw asRootfsError(`opening the ${what} ${path}`, error);
   }

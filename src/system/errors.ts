@@ -81,6 +81,7 @@ export class RootfsError extends Error {
   /**
    * What `gc`, `recover`, `verify`, `usage`, `readySlots` and `sealedImages` have done or found although something
    * failed: what they resolve to otherwise. Of `gc` and `recover` that were aborted: what was done until then.
+   * Undefined if `gc` or `recover` did nothing.
    */
   declare readonly report?: unknown;
 
@@ -200,6 +201,12 @@ export function withReport(error: unknown, report: unknown): unknown {
   if (!(error instanceof RootfsError) || report === undefined) return error;
   const { code, message, errno, syscall, path, dest } = error;
   return new RootfsError(code, message, { errno, syscall, path, dest, cause: error.cause ?? error, report });
+}
+
+/** {@link withReport}, but for a report of numbers and lists that tells of nothing. */
+export function withReportOfWork(error: unknown, report: object): unknown {
+  const tellsOfWork = Object.values(report).some((part) => (Array.isArray(part) ? part.length : part) > 0);
+  return tellsOfWork ? withReport(error, report) : error;
 }
 
 function pick(error: SystemError): SystemDetails {

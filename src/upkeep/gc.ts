@@ -6,7 +6,7 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isNobodys, isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
-import { asRootfsError, withReport } from '../system/errors.js';
+import { asRootfsError, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { Task } from '../system/task.js';
 
@@ -48,18 +48,20 @@ export async function collectGarbage(
       if (status === 'in-use') report.inUse.push(rawId);
     }, 'no-staging');
   try {
+    let isOpen = false;
     for await (const slot of slotNames(folder.path)) {
       task.checkAborted();
+      if (!isOpen) await folder.open();
+      isOpen = true;
       await failures.attempt(`${folder.path}/${slot}`, () => collect(slot));
     }
+    failures.throwIfAny();
+    return report;
   } catch (error) {
-    const failure = asRootfsError(task.what, error);
-    throw report.released.length > 0 ? withReport(failure, report) : failure;
+    throw withReportOfWork(asRootfsError(task.what, error), report);
   } finally {
     if (report.released.length > 0) folder.sweepInBackground();
   }
-  failures.throwIfAny(report);
-  return report;
 }
 
 /** `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, stay. */

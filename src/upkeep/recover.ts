@@ -10,7 +10,7 @@ import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
 import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
-import { asRootfsError, mayNotWrite, withReport } from '../system/errors.js';
+import { asRootfsError, mayNotWrite, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
@@ -50,22 +50,21 @@ export async function recover(
   const recovery = new Recovery(folder, templateBytes, signal);
   const { task, failures, report } = recovery;
   try {
-    await recovery.lookAtSlots();
+    const isOpen = await recovery.open();
+    if (isOpen) {
+      await recovery.lookAtSlots();
+      task.checkAborted();
+      await recovery.settle();
+      await recovery.collect(sealed, pool);
+    }
+    await recovery.sweep(isOpen ? [folder, ...others] : others);
     task.checkAborted();
-    await recovery.settle();
-    if (!(await isMissing(folder.path))) await recovery.collect(sealed, pool);
-    await recovery.sweep(others);
-    task.checkAborted();
-    failures.throwIfAny(report);
+    failures.throwIfAny();
     return report;
   } catch (error) {
     // Aborted before the trash was emptied.
     if (report.tornSlots.length > 0) folder.sweepInBackground();
-    const failure = asRootfsError(task.what, error);
-    const isAnythingDone = Object.values(report).some(
-      (done) => (Array.isArray(done) ? done.length : done) > 0,
-    );
-    throw isAnythingDone ? withReport(failure, report) : failure;
+    throw withReportOfWork(asRootfsError(task.what, error), report);
   }
 }
 
@@ -98,6 +97,18 @@ class Recovery {
     this.#templateBytes = templateBytes;
     this.task = new Task(`recovering ${folder.path}`, signal);
     this.failures = new Failures(this.task);
+  }
+
+  /** Whether there is a folder to recover. What keeps it from being opened is one failure, not one of each slot. */
+  async open(): Promise<boolean> {
+    const { path } = this.#folder;
+    const isOpen = await this.failures.attempt(path, async () => {
+      this.task.checkAborted();
+      if (await isMissing(path)) return false;
+      await this.#folder.open();
+      return true;
+    });
+    return isOpen ?? false;
   }
 
   async lookAtSlots(): Promise<void> {
@@ -153,10 +164,9 @@ class Recovery {
     report.pooledRemoved = (await failures.attempt(`${statePath}/pool`, () => pool.collect(failures))) ?? 0;
   }
 
-  /** Removes what dead processes left in this folder and in the others. */
-  async sweep(others: readonly ManagedFolder[]): Promise<void> {
-    for (const each of [this.#folder, ...others])
-      await this.failures.attempt(each.path, () => this.#sweepOne(each));
+  /** Removes what dead processes left in these folders. */
+  async sweep(folders: readonly ManagedFolder[]): Promise<void> {
+    for (const each of folders) await this.failures.attempt(each.path, () => this.#sweepOne(each));
   }
 
   async #sweepOne(folder: ManagedFolder): Promise<void> {

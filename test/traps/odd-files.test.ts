@@ -95,6 +95,22 @@ describe('a clones folder that is', () => {
     expect(await host.slotNames()).toEqual([]);
   });
 
+  test('whichever folder it is, the error names it, and what in it is no folder', async () => {
+    const host = await Host.in();
+    await host.addTemplate('debian', 'debian');
+    await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+    const snapshotsDir = join(host.root, 'kept');
+    const own = join(snapshotsDir, '.microvm-rootfs');
+    await mkdir(snapshotsDir);
+    await writeFile(own, '');
+    const taken = host.anotherRegistry({ snapshotsDir }).snapshotSlot('vm-1', 'first');
+    const { message, path } = await rejection(taken, 'CLONES_DIR_INVALID');
+    expect(message).toBe(
+      `opening the folder of snapshots ${snapshotsDir}: ${own} is not a folder: move it away`,
+    );
+    expect(path).toBe(own);
+  });
+
   test('a symbolic link to a folder: fine', async () => {
     const host = await Host.in();
     await host.addTemplate('debian', 'debian');

@@ -1,5 +1,5 @@
 // Releasing what nobody wants any more, and touching nothing else.
-import { mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, rename, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { GcReport } from '../../src/index.js';
@@ -73,6 +73,22 @@ test('without a clones folder there is nothing to do, and none is made', async (
   const host = await Host.in();
   expect(await host.registry.gc({ keep: [] })).toEqual({ released: [], inUse: [], unknown: [] });
   expect(await exists(host.clonesDir)).toBe(false);
+});
+
+test('a folder that cannot be opened is one error, however many slots are in it, and no report', async () => {
+  const host = await hostWithSlots('vm-1', 'vm-2', 'vm-3');
+  await host.registry.close();
+  const own = join(host.clonesDir, '.microvm-rootfs');
+  await rename(own, `${host.root}/away`);
+  await mkdir(`${host.root}/empty`);
+  await symlink(`${host.root}/empty`, own);
+  const registry = host.anotherRegistry();
+  for (const call of [() => registry.gc({ keep: [] }), () => registry.recover()]) {
+    const error = await rejection(call(), 'CLONES_DIR_INVALID');
+    expect(error.message).toContain('is not a folder');
+    expect(error.message).not.toContain('failures');
+    expect(error.report).toBeUndefined();
+  }
 });
 
 test('an abort tells what was released until then, and the space comes back', async () => {

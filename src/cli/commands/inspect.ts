@@ -3,6 +3,7 @@ import { RootfsError, type SlotDetails } from '../../index.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
+import { formatTime } from '../times.js';
 
 export function addInspect(program: Command): void {
   program
@@ -49,6 +50,6 @@ function text(slot: SlotDetails): string {
     'On disk': `${formatSize(aloneBytes)} alone, ${formatSize(sharedBytes)} shared`,
     Extents: slot.extents === undefined ? undefined : extentsText(slot.extents),
     How: slot.strategy,
-    Created: slot.createdAt.toISOString(),
+    Created: formatTime(slot.createdAt),
   });
 }

@@ -4,6 +4,7 @@ import { listed } from '../listed.js';
 import { table } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
+import { formatTime } from '../times.js';
 
 export function addLs(program: Command): void {
   program
@@ -35,7 +36,7 @@ Examples:
               { title: 'STACK', of: ({ stack }) => stack ?? '-' },
               { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
               { title: 'HEALTH', of: ({ health }) => health },
-              { title: 'CREATED', of: ({ createdAt }) => createdAt.toISOString().slice(0, 19) },
+              { title: 'CREATED', of: ({ createdAt }) => formatTime(createdAt) },
               { title: 'SHA-256', of: ({ sourceSha256 }) => sourceSha256?.slice(0, 12) ?? '-' },
             ],
             existsSync(registry.config.clonesDir)

@@ -3,6 +3,7 @@ import type { PulledStack, PushedSnapshot, PushedStack, RemoteArtifact } from '.
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
+import { formatTime } from '../times.js';
 import { parseDigest, stackFacts } from './publish.js';
 
 export interface PushFlags {
@@ -156,7 +157,7 @@ function artifactText(artifact: RemoteArtifact): string {
     'SHA-256': sha256,
     VM: snapshot?.vmId,
     Stack: snapshot?.stack,
-    Created: snapshot?.createdAt.toISOString().slice(0, 19),
+    Created: snapshot && formatTime(snapshot.createdAt),
     Files: snapshot?.files.map(({ name }) => name).join(', '),
   });
 }

@@ -7,6 +7,7 @@ import { listed } from '../listed.js';
 import { details, table } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
+import { formatTime } from '../times.js';
 
 export function addSnapshot(program: Command): void {
   program
@@ -60,7 +61,7 @@ export function addSnapshots(program: Command): void {
               { title: 'SNAPSHOT', of: ({ name }) => name },
               { title: 'VM', of: ({ vmId }) => vmId },
               { title: 'STACK', of: ({ stack }) => stack ?? '-' },
-              { title: 'CREATED', of: ({ createdAt }) => createdAt.toISOString().slice(0, 19) },
+              { title: 'CREATED', of: ({ createdAt }) => formatTime(createdAt) },
               { title: 'FILES', of: ({ files }) => files.map(({ name }) => name).join(', ') },
             ],
             'No snapshots.',
