@@ -24,6 +24,8 @@ const FROM_THE_TOP = [
 // The command is a program of its own: it uses the library as its users do, and what only a program needs.
 const CLI_USES = [
   'index',
+  'slot/slot-state',
+  'slot/vm-id',
   'system/programs',
   'system/config',
   'system/errno-names',

@@ -11,11 +11,11 @@ const NAME_BYTES_LIMIT = 255;
 /** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
 export function parseStackName(name: unknown): StackName {
   if (isStackName(name)) return name;
-  throw new RootfsError(
-    'INVALID_STACK_NAME',
-    `invalid stack name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} ` +
-      'bytes, without "/", NUL or a leading dot',
-  );
+  const why =
+    typeof name === 'string'
+      ? `it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} bytes, without "/", NUL or a leading dot`
+      : 'it must be a string';
+  throw new RootfsError('INVALID_STACK_NAME', `invalid stack name ${show(name)}: ${why}`);
 }
 
 export function isStackName(name: unknown): name is StackName {

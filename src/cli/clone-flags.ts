@@ -78,7 +78,8 @@ function parseOwner(text: string): Owner {
 }
 
 function parseMode(text: string): number {
-  if (!/^0?[0-7]{3}$/.test(text)) throw new InvalidArgumentError('A mode is three octal digits: 0640.');
+  if (!/^0?[0-7]{3}$/.test(text))
+    throw new InvalidArgumentError('A mode is three octal digits after an optional 0: 0640.');
   return Number.parseInt(text, 8);
 }
 
@@ -86,6 +87,6 @@ function parseMode(text: string): number {
 export function parseCount(text: string): number {
   const number = Number(text);
   if (!/^\d+$/.test(text) || !Number.isSafeInteger(number))
-    throw new InvalidArgumentError('It must be a whole number.');
+    throw new InvalidArgumentError('It must be a whole number, 0 or more.');
   return number;
 }

@@ -12,6 +12,7 @@ import { addFork } from './commands/fork.js';
 import { addGc } from './commands/gc.js';
 import { addGrow } from './commands/grow.js';
 import { addHash } from './commands/hash.js';
+import { addHelp } from './commands/help.js';
 import { addInspect } from './commands/inspect.js';
 import { addLs } from './commands/ls.js';
 import { addPool } from './commands/pool.js';
@@ -100,6 +101,7 @@ export function buildProgram(): Command {
     addBench,
     addStore,
     addCompletion,
+    addHelp,
   ];
   for (const add of commands) add(program);
   refuseRepeats(program);

@@ -76,6 +76,7 @@ function messageOf(error: unknown): string {
 }
 
 const FLAGS: Readonly<Record<string, string>> = {
+  sizeBytes: '--size',
   'force: true': '--force',
   'replace: true': '--replace',
   'writable: true': '--writable',
@@ -84,7 +85,10 @@ const FLAGS: Readonly<Record<string, string>> = {
 
 /** The library's words name its options; whoever typed a command knows them by others. */
 function inFlags(message: string): string {
-  return message.replace(/\b(force|replace|writable): (true|false)\b/g, (option) => FLAGS[option] ?? option);
+  return message.replace(
+    /\b(?:sizeBytes|(?:force|replace|writable): (?:true|false))\b/g,
+    (option) => FLAGS[option] ?? option,
+  );
 }
 
 function document(error: unknown, verbose: boolean): object {

@@ -1,7 +1,10 @@
 // What every command gets: a registry on the configured folders, the output, and a signal that ends it.
 import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Command } from 'commander';
-import { type RootfsConfig, RootfsError, RootfsRegistry } from '../index.js';
+import { type RootfsConfig, RootfsError, RootfsRegistry, type SlotDetails } from '../index.js';
+import { slotNotFoundError } from '../slot/slot-state.js';
+import { parseVmId } from '../slot/vm-id.js';
 import { type ConfigFlags, effectiveConfig } from './config-file.js';
 import { Interruption } from './interruption.js';
 import { Output } from './output.js';
@@ -33,6 +36,16 @@ export class Session {
   /** For a command that has nothing to tell of a folder that is not there: it may be misspelt, or not mounted. */
   tellIfMissing(folder: string): void {
     if (!existsSync(folder)) this.output.aside(`there is no folder ${folder}`);
+  }
+
+  /** A VM's clone. Rejects with `SLOT_NOT_FOUND` if it has none. */
+  async slotOf(vm: string): Promise<SlotDetails> {
+    const slot = await this.registry.slot(vm);
+    if (slot === undefined) {
+      const id = parseVmId(vm);
+      throw slotNotFoundError(join(this.config.clonesDir, id.safe), id);
+    }
+    return slot;
   }
 
   /** Work that may take long, with a line on the terminal while it does. */

@@ -6,7 +6,8 @@ const POWERS = ['', 'K', 'M', 'G', 'T', 'P'];
 /** For an argument of a command: refused words are a usage error. */
 export function parseSize(text: string): number {
   const match = /^(\d+)(?:\.(\d+))?\s*(?:([KMGTP])(iB|B)?|B)?$/i.exec(text.trim());
-  if (match === null) throw new InvalidArgumentError('A size is a number with a unit: 8G, 512MiB, 4096.');
+  if (match === null)
+    throw new InvalidArgumentError('A size is a number of bytes, or a number with a unit: 4096, 8G, 512MiB.');
   const [, whole = '', fraction = '', unit = '', suffix = ''] = match;
   const base = suffix.toUpperCase() === 'B' ? 1000 : 1024;
   // Exactly: in floating point 1.001 * 1000 is no whole number.

@@ -42,8 +42,10 @@ async function read(path: string, signal: AbortSignal | undefined): Promise<Buff
       throw new RootfsError('ABORT_ERR', `reading ${nameOfInput(path)} was aborted`, {
         cause: signal.reason,
       });
-    const { code, errno, syscall } = error as NodeJS.ErrnoException;
-    throw new RootfsError(code ?? 'EIO', `reading ${path}: ${(error as Error).message}`, {
+    const { code, errno, syscall, message } = error as NodeJS.ErrnoException;
+    // Node says "ENOENT: no such file or directory, stat '/nope'".
+    const why = message.replace(/^[A-Z0-9]+: /, '').replace(/, \w+( '.*')?$/s, '');
+    throw new RootfsError(code ?? 'EIO', `reading ${path}: ${why}`, {
       errno,
       syscall,
       path,

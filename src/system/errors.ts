@@ -71,7 +71,11 @@ interface SystemDetails {
 /** Every error of this library. The message says what was tried, what went wrong and what to do. */
 export class RootfsError extends Error {
   override readonly name: string = 'RootfsError';
-  /** A {@link RootfsErrorCode}, or the system's code in Node's spelling (`ENOTSUP` for EOPNOTSUPP). */
+  /**
+   * A {@link RootfsErrorCode}, or the system's code in Node's spelling (`ENOTSUP` for EOPNOTSUPP). The compiler takes any
+   * string, and checks the spelling of one of ours where you ask for that:
+   * `error.code === ('SLOT_IN_USE' satisfies RootfsErrorCode)`.
+   */
   readonly code: RootfsErrorCode | (string & {});
   /** Negative, as Node has it. Only where a system call failed. */
   declare readonly errno?: number;

@@ -161,6 +161,8 @@ test('an empty image is no template, whichever way it is asked for', async () =>
 test('a name too long for a folder is refused', async () => {
   const host = await Host.in();
   await rejection(host.registry.stack('s'.repeat(300)), 'INVALID_STACK_NAME');
+  const { message } = await rejection(host.registry.stack(undefined as never), 'INVALID_STACK_NAME');
+  expect(message).toBe('invalid stack name undefined: it must be a string');
 });
 
 test('many templates are listed at once', async () => {

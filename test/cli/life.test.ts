@@ -1,6 +1,6 @@
 // The whole life of an image by the command line: published, cloned, listed, forked, kept, accounted for, removed.
 import { execFileSync } from 'node:child_process';
-import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
@@ -114,6 +114,16 @@ describeEachFilesystem((filesystem) => {
     expect(await cliJson(host, ['rm-snapshot', 'before'])).toEqual({ snapshot: 'before', removed: true });
   });
 }, inPart);
+
+test('a snapshot of a clone that is open is refused where that is asked for', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const { path } = await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  const file = await open(path, 'r+');
+  expect(await cliError(host, ['snapshot', 'vm-1', 'first', '--refuse-in-use'])).toBe('SLOT_IN_USE 4');
+  await cliJson(host, ['snapshot', 'vm-1', 'first']);
+  await file.close();
+});
 
 test('snapshots lie where they are told to', async () => {
   const host = await Host.in();

@@ -111,6 +111,8 @@ test('options of the library are told as flags', () => {
   const words = 'pass replace: true, force: true, writable: true or writable: false';
   const { text } = reported(new RootfsError('STACK_EXISTS', words));
   expect(text).toContain('pass --replace, --force, --writable or --read-only\n');
+  const size = new RootfsError('INVALID_ARGUMENT', 'sizeBytes must be a multiple of 4096, got 1024');
+  expect(reported(size).text).toContain(': --size must be a multiple of 4096');
   expect(reported(new RootfsError('X', 'reinforce: true, rewritable: true')).text).toContain(
     'reinforce: true',
   );

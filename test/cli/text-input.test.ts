@@ -58,6 +58,7 @@ test('what cannot be read has the code of the system and its path', async () => 
   ] as const) {
     const error = await rejection(readText(join(root, name)), code);
     expect(error).toMatchObject({ path: join(root, name), errno: expect.any(Number) });
+    expect(error.message).toMatch(/^reading \S+: [a-z ]+$/);
   }
   expect(nameOfInput('-')).toBe('standard input');
   expect(nameOfInput('./-')).toBe('./-');

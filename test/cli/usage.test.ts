@@ -32,6 +32,15 @@ test.each([
     ['clone', 'a', 'b', '--size', '1G', '--size', '2G'],
     /'--size <size>' is given twice/,
   ],
+  [
+    'a list of VMs beside none',
+    ['gc', '--keep', 'vm-1', '--keep-none'],
+    /cannot be used with option '--keep <vm...>'/,
+  ],
+  ['a stack for an image', ['grow', '--image', 'x', '1G', '--stack', 'y'], /cannot be used with/],
+  ['clones beside snapshots', ['verify', '--with-clones', 'x'], /cannot be used with names of snapshots/],
+  ['a benchmark of nothing', ['bench', '--size', '0'], /Give at least 1/],
+  ['help for a command that there is not', ['help', 'nosuch'], /unknown command 'nosuch'/],
   ['a missing option', ['store', 'create', '/x'], /required option '--size <size>' not specified/],
 ])('%s is wrong use, in one line and without a stack', async (_what, args, words) => {
   const { code, stdout, stderr } = await cli(undefined, args);
@@ -82,6 +91,35 @@ test('a folder that is made, or is not there, is told: it may be misspelt', asyn
   const cloned = await cli(host, [...misspelt, 'clone', 'vm-1', 'debian', '--writable']);
   expect(cloned.stderr).toBe(`microvm-rootfs: made the folder ${elsewhere}\n`);
   expect((await cli(host, [...misspelt, 'clone', 'vm-2', 'debian', '--writable'])).stderr).toBe('');
+});
+
+test('help names a command and its command', async () => {
+  const { stdout } = await cli(undefined, ['help', 'store', 'create']);
+  expect(stdout).toMatch(/^Usage: microvm-rootfs store create /);
+});
+
+test('names in the wrong order are told the right one', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  await host.registry.snapshotSlot('vm-1', 'first');
+  const clone = await cli(host, ['clone', 'debian', 'vm-1']);
+  expect(clone.stderr).toMatch(/STACK_NOT_FOUND: .*; the order is: clone VM STACK\n$/);
+  const restore = await cli(host, ['restore', 'vm-2', 'first']);
+  expect(restore.stderr).toMatch(/SNAPSHOT_NOT_FOUND: .*; the order is: restore SNAPSHOT VM\n$/);
+  const neither = await cli(host, ['clone', 'vm-1', 'none']);
+  expect(neither.stderr).toMatch(/STACK_NOT_FOUND: .*does not exist\n$/);
+});
+
+test('a VM without a clone is told in one way, with the path', async () => {
+  const host = await Host.in();
+  const message = `SLOT_NOT_FOUND: VM vm_9 has no slot: ${join(host.clonesDir, 'vm_9')} does not exist`;
+  for (const args of [
+    ['inspect', 'vm/9'],
+    ['grow', 'vm/9', '1G'],
+    ['fork', 'vm/9', 'vm-1'],
+  ])
+    expect((await cli(host, args)).stderr).toContain(message);
 });
 
 test('an error names the flags of the command, and what was done before it is told', async () => {

@@ -12,6 +12,12 @@ interface BenchFlags {
   readonly rounds: number;
 }
 
+function parseImageSize(text: string): number {
+  const size = parseSize(text);
+  if (size === 0) throw new InvalidArgumentError('Give at least 1.');
+  return size;
+}
+
 function parseRounds(text: string): number {
   const rounds = parseCount(text);
   if (rounds === 0) throw new InvalidArgumentError('Give at least 1.');
@@ -22,7 +28,7 @@ export function addBench(program: Command): void {
   program
     .command('bench')
     .description('Measure a clone beside cp, in the clones folder.')
-    .option('--size <size>', "the image's size", parseSize, 64 * 1024 * 1024)
+    .option('--size <size>', "the image's size", parseImageSize, 64 * 1024 * 1024)
     .option('--rounds <number>', 'how many of each', parseRounds, 20)
     .addHelpText(
       'after',

@@ -1,4 +1,7 @@
+import { join } from 'node:path';
 import type { Command } from 'commander';
+import { TEMPLATE_ROOTFS_FILE } from '../../index.js';
+import { inOrder } from '../argument-order.js';
 import { addCloneFlags, type CloneFlags, cloneOptions } from '../clone-flags.js';
 import { cloneText } from '../clone-text.js';
 import { inSession } from '../session.js';
@@ -22,9 +25,11 @@ Examples:
     .action((vm: string, stack: string, flags: CloneFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const clone = await session.during(`cloning ${stack}`, () =>
+        const cloning = session.during(`cloning ${stack}`, () =>
           registry.cloneForVm(vm, stack, { ...cloneOptions(flags), signal }),
         );
+        const asStack = join(registry.config.templateDir, vm, TEMPLATE_ROOTFS_FILE);
+        const clone = await inOrder(cloning, 'STACK_NOT_FOUND', asStack, 'clone VM STACK');
         output.print(clone, () => cloneText(clone));
       }),
     );

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { type GcReport, RootfsError } from '../../index.js';
 import { type ListedId, namedIn, readIdList } from '../id-list.js';
 import { listed } from '../listed.js';
@@ -20,7 +20,7 @@ export function addGc(program: Command): void {
     .description('Release every clone whose VM is not on the list. Without --yes it only says which.')
     .option('--keep <vm...>', 'VMs that keep their clones')
     .option('--keep-file <file...>', 'lists of them, one id a line; - is standard input')
-    .option('--keep-none', 'release all')
+    .addOption(new Option('--keep-none', 'release all').conflicts(['keep', 'keepFile']))
     .option('--allow-no-match', 'go on if no VM on the list has a clone')
     .option('--yes', 'really release them')
     .addHelpText(
@@ -55,8 +55,6 @@ Examples:
 /** Throws `INVALID_ARGUMENT` unless it is clear which VMs keep their clones. */
 async function idsToKeep(session: Session, flags: GcFlags): Promise<string[]> {
   const { keep, keepFile, keepNone } = flags;
-  if (keepNone && (keep !== undefined || keepFile !== undefined))
-    throw new RootfsError('INVALID_ARGUMENT', '--keep-none goes with neither --keep nor --keep-file');
   if (keepNone) return [];
   // An empty list by mistake would cost every VM its disk.
   if (keep === undefined && keepFile === undefined) {

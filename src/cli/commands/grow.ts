@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { RootfsError } from '../../index.js';
 import { absolutePath } from '../../system/config.js';
 import { cloneText } from '../clone-text.js';
@@ -17,7 +17,7 @@ export function addGrow(program: Command): void {
     .argument('<vm>', "the VM's id; with --image the path of an image")
     .argument('<size>', 'the new size: 8G, 512MiB', parseSize)
     .option('--stack <stack>', "the template that the VM's clone is of, where it is not known")
-    .option('--image', 'grow an image of your own, in place')
+    .addOption(new Option('--image', 'grow an image of your own, in place').conflicts('stack'))
     .addHelpText(
       'after',
       `
@@ -30,11 +30,6 @@ Examples:
     .action((target: string, size: number, flags: GrowFlags, command: Command) =>
       inSession(command, async (session) => {
         if (!flags.image) return growSlot(session, target, size, flags.stack);
-        if (flags.stack !== undefined)
-          throw new RootfsError(
-            'INVALID_ARGUMENT',
-            '--stack does not go with --image: leave one of them out',
-          );
         return growImage(session, absolutePath('the path of the image', target), size);
       }),
     );
@@ -54,8 +49,7 @@ async function growSlot(
 ): Promise<void> {
   const { registry, output, signal } = session;
   // cloneForVmWithSize would create a missing slot.
-  const slot = await registry.slot(vm);
-  if (slot === undefined) throw new RootfsError('SLOT_NOT_FOUND', `VM ${vm} has no clone`);
+  const slot = await session.slotOf(vm);
   const of = stack ?? slot.stack;
   if (of === undefined) {
     throw new RootfsError(

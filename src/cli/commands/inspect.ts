@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { RootfsError, type SlotDetails } from '../../index.js';
+import type { SlotDetails } from '../../index.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
@@ -19,10 +19,9 @@ Example:
   microvm-rootfs inspect vm-1`,
     )
     .action((vm: string, _flags: object, command: Command) =>
-      inSession(command, async ({ registry, output }) => {
-        const slot = await registry.slot(vm);
-        if (slot === undefined) throw new RootfsError('SLOT_NOT_FOUND', `VM ${vm} has no clone`);
-        output.print(slot, () => text(slot));
+      inSession(command, async (session) => {
+        const slot = await session.slotOf(vm);
+        session.output.print(slot, () => text(slot));
       }),
     );
 }

@@ -40,7 +40,7 @@ function text(report: RecoverReport): string {
     'Torn clones removed': names(report.tornSlots),
     'Torn clones in use, left': names(report.tornInUse),
     'Images without a stamp, left': names(report.unstamped),
-    'Stamps that can not be read, left': names(report.unknown),
+    'Unreadable stamps (kept)': names(report.unknown),
     'Cut-off grows settled': names(report.settledSlots),
     'Folders that may not be written to, left': names(report.notSwept),
   });

@@ -1,10 +1,13 @@
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { Snapshot } from '../../index.js';
 import { absolutePath } from '../../system/config.js';
+import { inOrder } from '../argument-order.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
 import { listed } from '../listed.js';
 import { details, table } from '../output.js';
+import { OWN_FOLDER } from '../scratch.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
 import { formatTime } from '../times.js';
@@ -16,6 +19,7 @@ export function addSnapshot(program: Command): void {
     .argument('<vm>', "the VM's id")
     .argument('<name>', 'how the snapshot is to be called')
     .argument('[file...]', 'files that go with it')
+    .option('--refuse-in-use', 'not while some process has the clone open: a paused VM has')
     .addHelpText(
       'after',
       `
@@ -25,12 +29,13 @@ JSON: { "name", "path", "vmId", "stack"?, "createdAt",
 Example:
   microvm-rootfs snapshot vm-1 before-upgrade memory.snap state.snap`,
     )
-    .action((vm: string, name: string, files: string[], _flags: object, command: Command) =>
+    .action((vm: string, name: string, files: string[], flags: { refuseInUse?: boolean }, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const snapshot = await session.during(`keeping ${name}`, (onProgress) =>
           registry.snapshotSlot(vm, name, {
             with: files.map((file) => absolutePath('file', file)),
+            ...(flags.refuseInUse ? { refuseInUse: true } : {}),
             signal,
             onProgress,
           }),
@@ -86,9 +91,12 @@ export function addRestore(program: Command): void {
     .action((name: string, vm: string, flags: CopyFlags, command: Command) =>
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
-        const clone = await session.during(`restoring ${name}`, (onProgress) =>
+        const restoring = session.during(`restoring ${name}`, (onProgress) =>
           registry.restoreSnapshot(name, vm, { ...copyOptions(flags), signal, onProgress }),
         );
+        const { snapshotsDir, clonesDir } = registry.config;
+        const asSnapshot = join(snapshotsDir ?? join(clonesDir, OWN_FOLDER, 'snapshots'), vm);
+        const clone = await inOrder(restoring, 'SNAPSHOT_NOT_FOUND', asSnapshot, 'restore SNAPSHOT VM');
         output.print(clone, () => derivedText(clone));
       }),
     );

@@ -38,8 +38,7 @@ Examples:
         const { registry, output, signal } = session;
         const clones = flags.withClones === true;
         if (names.length > 0) {
-          if (clones)
-            throw new RootfsError('INVALID_ARGUMENT', '--with-clones does not go with names of snapshots');
+          if (clones) command.error("error: option '--with-clones' cannot be used with names of snapshots");
           return verifySnapshots(session, names);
         }
         const { templateDir } = session.config;

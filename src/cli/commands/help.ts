@@ -1,0 +1,20 @@
+import type { Command } from 'commander';
+
+/** Commander's own prints the help of the program for a command that there is not. */
+export function addHelp(program: Command): void {
+  program
+    .helpCommand(false)
+    .command('help')
+    .description('Print help, of a command if one is named.')
+    .argument('[command...]', 'its name: store create')
+    .addHelpText('after', '\nExample:\n  microvm-rootfs help store create')
+    .action((names: string[]) => {
+      let named = program;
+      for (const name of names) {
+        const next = named.commands.find((each) => each.name() === name);
+        if (next === undefined) program.error(`error: unknown command '${name}'`);
+        named = next;
+      }
+      named.help();
+    });
+}
