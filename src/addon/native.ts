@@ -387,7 +387,7 @@ export interface NativeAddon {
   /** Moves a sealed image or a pooled slot into trash. */
   discardFolder(handle: NativeFolder, place: Place, name: string): Promise<void>;
 
-  /** `heedOlder`: a lock on the slot's folder, as versions before 0.2 take it, counts as well. */
+  /** `heedOlder`: a lock on the slot's folder, as versions before 0.1.0 take it, counts as well. */
   lockSlot(
     handle: NativeFolder,
     slot: string,

@@ -1,4 +1,4 @@
-// Reads the file in which versions before 0.2 kept all digests. It is never written: entries for unchanged files move
+// Reads the file in which versions before 0.1.0 kept all digests. It is never written: entries for unchanged files move
 // to the store.
 
 import { setImmediate as nextTurn } from 'node:timers/promises';

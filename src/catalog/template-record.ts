@@ -15,7 +15,7 @@ export interface FileState {
 export interface TemplateRecord {
   readonly templatePath: string;
   readonly template: FileState;
-  /** The inode of the folder of templates. Versions before 0.2 do not record it. */
+  /** The inode of the folder of templates. Versions before 0.1.0 do not record it. */
   readonly catalogInode?: string;
 }
 

@@ -1,4 +1,4 @@
-// A host whose folders a version before 0.2 made: all that is there serves on, and nothing is made or read again.
+// A host whose folders a version before 0.1.0 made: all that is there serves on, and nothing is made or read again.
 import { execFileSync } from 'node:child_process';
 import { chmod, copyFile, mkdir, rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
