@@ -66,7 +66,8 @@ async function packsOf(
   base: Reference,
   sha256?: string,
 ): Promise<BasePacks | undefined> {
-  const source = client.of(base.repository);
+  const isSame = base.repository === client.repository;
+  const source = isSame ? client : client.of(base.repository);
   const artifact = parseArtifact(await fetchManifest(task, [source], base, undefined));
   if (sha256 !== undefined && artifact.annotations[ANNOTATION.sha256] !== sha256) return undefined;
   const reading = { reader: new BlobReader([source]), readOptions: {} };
@@ -80,7 +81,7 @@ async function packsOf(
       packs.set(packKey(list, first, end), { layer: layers[i] as Layer, frameBytes });
     }
   }
-  if (base.repository !== client.repository) client.willMountFrom(base.repository);
+  if (!isSame) client.willMountFrom(base.repository);
   return { repository: base.repository, packs };
 }
 
