@@ -272,14 +272,15 @@ Napi::Value clone_slots(const Napi::CallbackInfo& info) {
 Napi::Value fork_slot(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  Napi::Object object = info[5].As<Napi::Object>();
-  ForkRequest request = {to_string(info[1]),
-                         to_string(info[2]),
-                         to_string(info[6]),
-                         info[7].IsUndefined() ? 0 : to_size(info[7]),
-                         {to_string(info[3]), to_string(info[4]), ""},
-                         to_owner_and_mode(object),
-                         to_bool(object.Get("durable"))};
+  Napi::Object object = info[1].As<Napi::Object>();
+  ForkRequest request;
+  request.from = to_string(object.Get("from"));
+  request.from_raw_id = to_string(object.Get("fromRawId"));
+  request.template_sha256 = to_string(object.Get("templateSha256"));
+  request.template_size = to_size(object.Get("templateBytes"));
+  request.name = {to_string(object.Get("slot")), to_string(object.Get("rawId")), ""};
+  request.owner_and_mode = to_owner_and_mode(object);
+  request.durable = to_bool(object.Get("durable"));
   return Job<ForkSlot>::start(info.Env(), "microvm:forkSlot", ForkSlot(std::move(managed), std::move(request)));
 }
 

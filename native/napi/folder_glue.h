@@ -1,4 +1,4 @@
-// The clones folder and its slots. src/addon/native.ts describes each function.
+// Managed folders and their slots. src/addon/native.ts describes each function.
 #pragma once
 
 #include <napi.h>

@@ -120,15 +120,16 @@ Napi::Value open_guarded_file(const Napi::CallbackInfo& info) {
 Napi::Value export_image_of_slot(const Napi::CallbackInfo& info) {
   ExportRequest request;
   request.managed = unwrap<ManagedFolder>(info[0]);
-  request.slot = to_string(info[1]);
   if (!request.managed) return {};
-  request.image = unwrap<Source>(info[2]);
+  Napi::Object object = info[1].As<Napi::Object>();
+  request.slot = to_string(object.Get("slot"));
+  request.image = unwrap<Source>(object.Get("image"));
   if (!request.image) return {};
-  request.folder = unwrap<GuardedFolder>(info[3]);
+  request.folder = unwrap<GuardedFolder>(object.Get("folder"));
   if (!request.folder) return {};
-  request.name = to_string(info[4]);
-  request.owner_and_mode = to_owner_and_mode(info[5].As<Napi::Object>());
-  request.durable = to_bool(info[6]);
+  request.name = to_string(object.Get("name"));
+  request.owner_and_mode = to_owner_and_mode(object);
+  request.durable = to_bool(object.Get("durable"));
   return Job<ExportImage>::start(info.Env(), "microvm:exportImage", ExportImage(std::move(request)));
 }
 

@@ -75,13 +75,13 @@ Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable,
   bool taken_out = false;
   Error error = !name.raw_id.empty()
                     ? take_and_name(managed, name, durable, &taken_out)
-                    : rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.clones_fd(),
+                    : rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.root_fd(),
                                             name.slot.c_str(), join(managed.place_path(Place::kPool), name.ready),
                                             managed.slot_path(name.slot));
   if (!error.ok() && !error.is(EEXIST)) return taken_out ? error : Error();
   *taken = true;
   *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;
-  return error.ok() && durable ? flush(managed.clones_fd(), managed.clones_path()).after_change() : Error();
+  return error.ok() && durable ? flush(managed.root_fd(), managed.root_path()).after_change() : Error();
 }
 
 }  // namespace

@@ -14,9 +14,9 @@ class Exporter {
   Exporter(const std::string& slot_path, const Source& image, const GuardedFolder& folder, const std::string& name)
       : slot_path_(slot_path), image_(image), folder_(folder), name_(name), dest_(join(folder.path(), name)) {}
 
-  Error run(int clones_fd, const std::string& slot, const OwnerAndMode& owner_and_mode, bool durable,
+  Error run(int root_fd, const std::string& slot, const OwnerAndMode& owner_and_mode, bool durable,
             ExportOutcome* outcome) {
-    Error error = open_folder_at(clones_fd, slot.c_str(), slot_path_, &slot_);
+    Error error = open_folder_at(root_fd, slot.c_str(), slot_path_, &slot_);
     if (error.is(ENOENT)) return moved(outcome);
     if (error.ok()) error = stat_fd(image_.fd(), image_.path(), &info_);
     if (!error.ok()) return error;
@@ -118,7 +118,7 @@ Error export_image(const ManagedFolder& managed, const std::string& slot, const 
                    bool durable, ExportOutcome* outcome) {
   const std::string slot_path = managed.slot_path(slot);
   Exporter exporter(slot_path, image, folder, name);
-  return exporter.run(managed.clones_fd(), slot, owner_and_mode, durable, outcome);
+  return exporter.run(managed.root_fd(), slot, owner_and_mode, durable, outcome);
 }
 
 }  // namespace microvm

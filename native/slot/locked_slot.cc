@@ -13,7 +13,7 @@ namespace microvm {
 Error LockedSlot::open(const Ref<ManagedFolder>& managed, const std::string& slot, bool heed_older,
                        Ref<LockedSlot>* out) {
   Ref<LockedSlot> locked(new LockedSlot(managed, slot));
-  Error error = open_folder_at(managed->clones_fd(), slot.c_str(), managed->slot_path(slot), &locked->folder_);
+  Error error = open_folder_at(managed->root_fd(), slot.c_str(), managed->slot_path(slot), &locked->folder_);
   bool free = false;
   if (error.ok()) error = locked->lock_.take(*managed, slot, NameLock::For::kReplace, &free);
   if (!error.ok()) return error;
@@ -33,7 +33,7 @@ Error LockedSlot::still_there(bool* there) const {
   FileInfo at_path;
   Error error = stat_fd(folder_.get(), managed_->slot_path(slot_), &ours);
   if (!error.ok()) return error;
-  error = stat_at(managed_->clones_fd(), slot_.c_str(), Follow::kNo, managed_->slot_path(slot_), &at_path);
+  error = stat_at(managed_->root_fd(), slot_.c_str(), Follow::kNo, managed_->slot_path(slot_), &at_path);
   *there = error.ok() && at_path.identity.same_file(ours.identity);
   return error.is(ENOENT) ? Error() : error;
 }

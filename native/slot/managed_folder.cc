@@ -33,18 +33,18 @@ bool has_name(int fd, int folder_fd, const char* name) {
 
 }  // namespace
 
-Error ManagedFolder::open(const std::string& clones_dir, Ref<ManagedFolder>* out) {
-  Ref<ManagedFolder> managed(new ManagedFolder(clones_dir));
-  Error error = open_folder(clones_dir, &managed->clones_);
+Error ManagedFolder::open(const std::string& root_path, Ref<ManagedFolder>* out) {
+  Ref<ManagedFolder> managed(new ManagedFolder(root_path));
+  Error error = open_folder(root_path, &managed->root_);
   if (!error.ok()) return error;
   FileInfo info;
-  error = stat_fd(managed->clones_.get(), clones_dir, &info);
+  error = stat_fd(managed->root_.get(), root_path, &info);
   if (!error.ok()) return error;
-  managed->clones_identity_ = info.identity;
+  managed->root_identity_ = info.identity;
 
   Fd state;
   const std::string& state_path = managed->state_path_;
-  error = make_folder_at(managed->clones_.get(), kStateFolder, 0700, state_path, &state);
+  error = make_folder_at(managed->root_.get(), kStateFolder, 0700, state_path, &state);
   const struct {
     const char* name;
     std::string* path;
@@ -153,9 +153,9 @@ Error ManagedFolder::make_session() {
 
 Error ManagedFolder::check_current() const {
   FileInfo there;
-  Error error = stat_at(AT_FDCWD, clones_path_.c_str(), Follow::kYes, clones_path_, &there);
-  if (error.is(ENOENT) || (error.ok() && !there.identity.same_file(clones_identity_))) {
-    return Error::of(ESTALE, "statx", clones_path_);
+  Error error = stat_at(AT_FDCWD, root_path_.c_str(), Follow::kYes, root_path_, &there);
+  if (error.is(ENOENT) || (error.ok() && !there.identity.same_file(root_identity_))) {
+    return Error::of(ESTALE, "statx", root_path_);
   }
   return error;
 }
@@ -252,11 +252,11 @@ Error ManagedFolder::empty_trash(uint64_t* budget, SweepReport* report) {
 }
 
 int ManagedFolder::place_fd(Place place) const {
-  return place == Place::kTop ? clones_.get() : place == Place::kSealed ? sealed_.get() : pool_.get();
+  return place == Place::kTop ? root_.get() : place == Place::kSealed ? sealed_.get() : pool_.get();
 }
 
 const std::string& ManagedFolder::place_path(Place place) const {
-  return place == Place::kTop ? clones_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
+  return place == Place::kTop ? root_path_ : place == Place::kSealed ? sealed_path_ : pool_path_;
 }
 
 Error ManagedFolder::put_back(const std::string& taken, Place place, const char* name) {

@@ -1,10 +1,17 @@
-// The clones folder as one process sees it: descriptors of the folder and of our own folder in it, and a staging folder
-// of this process alone.
+// A managed folder as one process sees it: the clones folder, the catalog or the folder of snapshots. It has
+// descriptors of that folder and of our own folder in it, and a staging folder of this process alone.
 //
-// Locking rules. A session's staging folder is held by flock from just after it is made until its process ends; whoever
-// can take that lock may remove the folder. A process whose new folder was swept before it got the lock notices that
-// and makes another one. Trash belongs to nobody: any process may empty it. A slot's name is locked while its image is
-// replaced, and while it is released (see name_lock.h).
+// Who may delete a folder:
+// - Trash: any process. What lies there belongs to nobody.
+// - A session's staging folder: whoever can take its flock. Its process holds that from just after it made the folder
+//   until it ends; if the folder was swept before, it notices and makes another one. The sweeper first puts back what
+//   the session took out by mistake (put_back_strays).
+// - A slot: whoever holds the lock on its name (name_lock.h) and sees that its folder is still the one that was judged.
+//   release.h says which slot may be released. The slot is taken out by one rename, compared once more, and moved into
+//   trash by another (take_out.h).
+// - A sealed image or a ready slot: any process, in the same two renames, without a lock: only this library uses them.
+// - Where no rename is possible, the folder is removed where it lies, under the same rules (remove_in_place.h).
+// - `spare`: nobody. A session that has no space for a staging folder of its own borrows it, and empties it.
 #pragma once
 
 #include <atomic>
@@ -43,8 +50,8 @@ struct SweepReport {
 
 class ManagedFolder final : public Shared {
  public:
-  // The clones folder must exist; our own folder in it is made.
-  static Error open(const std::string& clones_dir, Ref<ManagedFolder>* managed);
+  // The folder must exist; our own folder in it is made.
+  static Error open(const std::string& root_path, Ref<ManagedFolder>* managed);
 
   // ESTALE if the path now names another folder than the one that is open (moved away, or mounted over), or if our own
   // folders in it were removed.
@@ -78,17 +85,17 @@ class ManagedFolder final : public Shared {
 
   int place_fd(Place place) const;
   const std::string& place_path(Place place) const;
-  int clones_fd() const { return clones_.get(); }
+  int root_fd() const { return root_.get(); }
   int session_fd() const { return session_.get(); }
   int state_fd() const { return state_.get(); }
   const std::string& state_path() const { return state_path_; }
-  const std::string& clones_path() const { return clones_path_; }
+  const std::string& root_path() const { return root_path_; }
   const std::string& session_path() const { return session_path_; }
-  std::string slot_path(std::string_view slot) const { return join(clones_path_, slot); }
+  std::string slot_path(std::string_view slot) const { return join(root_path_, slot); }
 
  private:
-  explicit ManagedFolder(const std::string& clones_dir)
-      : clones_path_(clones_dir), state_path_(join(clones_dir, kStateFolder)) {}
+  explicit ManagedFolder(const std::string& root_path)
+      : root_path_(root_path), state_path_(join(root_path, kStateFolder)) {}
 
   Error start_session();
   Error make_session();
@@ -102,7 +109,7 @@ class ManagedFolder final : public Shared {
   Error sweep_staging(uint64_t* budget, SweepReport* report);
   Error empty_trash(uint64_t* budget, SweepReport* report);
 
-  const std::string clones_path_;
+  const std::string root_path_;
   const std::string state_path_;
   std::string staging_path_;
   std::string trash_path_;
@@ -110,7 +117,8 @@ class ManagedFolder final : public Shared {
   std::string pool_path_;
   std::string session_name_;
   std::string session_path_;
-  Fd clones_;
+  Fd root_;
+  Fd state_;
   Fd staging_;
   Fd trash_;
   Fd sealed_;
@@ -119,9 +127,8 @@ class ManagedFolder final : public Shared {
   // A folder for one session at a time that was made while there was space, so that slots can be released when there is
   // none.
   Fd spare_;
-  Fd state_;
   std::string spare_path_;
-  Identity clones_identity_;
+  Identity root_identity_;
   mutable std::atomic<bool> tells_case_{false};
   std::atomic<uint64_t> counter_{0};
 };

@@ -29,7 +29,7 @@ Error set_slot_owner_and_mode(const ManagedFolder& managed, const std::string& s
   FileInfo slot_now;
   FileInfo image_now;
   *same = false;
-  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), slot_path, &slot_fd);
+  Error error = open_folder_at(managed.root_fd(), slot.c_str(), slot_path, &slot_fd);
   if (error.ok()) error = stat_fd(slot_fd.get(), slot_path, &slot_now);
   if (error.ok()) error = open_file_at(slot_fd.get(), kImage, path, &image_fd);
   if (error.ok()) error = stat_fd(image_fd.get(), path, &image_now);

@@ -37,7 +37,7 @@ Error is_slot(const FoundSlot& found, bool* is) {
 // kReleased if there is a slot that may go; else why not.
 Error find(const ManagedFolder& managed, const std::string& slot, FoundSlot* found, ReleaseStatus* status) {
   found->path = managed.slot_path(slot);
-  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), found->path, &found->folder);
+  Error error = open_folder_at(managed.root_fd(), slot.c_str(), found->path, &found->folder);
   *status = ReleaseStatus::kAbsent;
   if (error.is(ENOENT)) return {};
   *status = ReleaseStatus::kForeign;
@@ -123,7 +123,7 @@ Error release_slot(ManagedFolder& managed, const ReleaseRequest& request, Releas
   }
   const bool gone = *status == ReleaseStatus::kReleased || *status == ReleaseStatus::kAbsent;
   if (!error.ok() || !gone || !request.durable) return error;
-  return flush(managed.clones_fd(), managed.clones_path()).after_change();
+  return flush(managed.root_fd(), managed.root_path()).after_change();
 }
 
 }  // namespace microvm

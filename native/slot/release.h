@@ -1,4 +1,4 @@
-// Taking a slot away from its VM.
+// Taking a slot away from its VM. managed_folder.h says who may delete its folder.
 #pragma once
 
 #include <string>

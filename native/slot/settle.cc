@@ -18,7 +18,7 @@ struct Unsettled {
 Error open_unsettled(const ManagedFolder& managed, const std::string& slot, const std::string& boot_id,
                      std::vector<Unsettled>* unsettled) {
   Unsettled found = {managed.slot_path(slot), Fd()};
-  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), found.path, &found.folder);
+  Error error = open_folder_at(managed.root_fd(), slot.c_str(), found.path, &found.folder);
   if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) return {};
   SmallFile mark;
   if (error.ok()) error = read_slot_file(found.folder.get(), found.path, kUnsettled, &mark);
@@ -48,8 +48,8 @@ Error settle_slots(const ManagedFolder& managed, const std::vector<std::string>&
   for (const std::string& slot : slots) keep(open_unsettled(managed, slot, boot_id, &unsettled));
   if (unsettled.empty()) return first;
   // Not fsync of each image: it holds the image open for seconds, and the slot would look in use to others.
-  if (retry_eintr([&] { return syncfs(managed.clones_fd()); }) < 0) {
-    return Error::last("syncfs", managed.clones_path());
+  if (retry_eintr([&] { return syncfs(managed.root_fd()); }) < 0) {
+    return Error::last("syncfs", managed.root_path());
   }
   for (const Unsettled& slot : unsettled) keep(settle(slot));
   return first;

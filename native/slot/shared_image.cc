@@ -40,7 +40,7 @@ Error find_shared_image(const ManagedFolder& managed, const std::string& slot, c
   if (error.is(ENOENT)) error = Error();
   if (error.ok() && has) *sharer = Sharer::kTemplate;
   if (!error.ok() || has) return error;
-  error = has_image(managed.clones_fd(), managed.clones_path(), slot, Follow::kNo, image, &has);
+  error = has_image(managed.root_fd(), managed.root_path(), slot, Follow::kNo, image, &has);
   if (error.ok() && has) *sharer = Sharer::kSlot;
   return error;
 }

@@ -55,7 +55,7 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   *changed = Changed::kNothing;
   const std::string path = managed.slot_path(slot);
   Fd folder;
-  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), path, &folder);
+  Error error = open_folder_at(managed.root_fd(), slot.c_str(), path, &folder);
   if (error.is(ENOENT)) return {};
   if (error.is(ENOTDIR) || error.is(ELOOP)) {
     state->kind = SlotState::Kind::kForeign;
@@ -100,7 +100,7 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   if (!error.ok() || *changed == Changed::kFile) return error;
 
   FileInfo at_path;
-  error = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, path, &at_path);
+  error = stat_at(managed.root_fd(), slot.c_str(), Follow::kNo, path, &at_path);
   if (!error.ok() || !at_path.identity.same_file(info.identity)) *changed = Changed::kFile;
   return error.is(ENOENT) ? Error() : error;
 }
@@ -160,14 +160,14 @@ Error flush_slot(const ManagedFolder& managed, const std::string& slot, const Id
   Fd folder;
   FileInfo info;
   *same = false;
-  Error error = open_folder_at(managed.clones_fd(), slot.c_str(), path, &folder);
+  Error error = open_folder_at(managed.root_fd(), slot.c_str(), path, &folder);
   if (error.is(ENOENT)) return {};
   if (error.ok()) error = stat_fd(folder.get(), path, &info);
   if (!error.ok() || !info.identity.identical(expected)) return error;
   error = flush_files(folder.get(), path);
-  if (error.ok()) error = flush(managed.clones_fd(), managed.clones_path());
+  if (error.ok()) error = flush(managed.root_fd(), managed.root_path());
   if (!error.ok()) return error.after_change();
-  error = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, path, &info);
+  error = stat_at(managed.root_fd(), slot.c_str(), Follow::kNo, path, &info);
   *same = error.ok() && info.identity.same_file(expected);
   return error.is(ENOENT) ? Error() : error;
 }

@@ -24,15 +24,15 @@ Error real_name(const ManagedFolder& managed, const std::string& slot, const Ide
   const std::string other = in_other_case(slot);
   if (other == slot) return {};
   FileInfo info;
-  Error error = stat_at(managed.clones_fd(), other.c_str(), Follow::kNo, managed.slot_path(other), &info);
+  Error error = stat_at(managed.root_fd(), other.c_str(), Follow::kNo, managed.slot_path(other), &info);
   if (error.is(ENOENT) || (error.ok() && !info.identity.same_file(folder))) {
     // Unless somebody took the slot away, or exchanged it, between the two looks.
-    const bool is_there = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, managed.slot_path(slot), &info).ok();
+    const bool is_there = stat_at(managed.root_fd(), slot.c_str(), Follow::kNo, managed.slot_path(slot), &info).ok();
     if (is_there && info.identity.same_file(folder)) managed.set_tells_case();
     return {};
   }
   if (!error.ok()) return error;
-  FolderReader reader(managed.clones_fd(), managed.clones_path());
+  FolderReader reader(managed.root_fd(), managed.root_path());
   while (const char* entry = reader.next()) {
     if (slot == entry) {
       *name = slot;

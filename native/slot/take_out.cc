@@ -44,7 +44,7 @@ Error put_back_one(const ManagedFolder& managed, int session_fd, const char* nam
   Error error = stat_at(session_fd, name, Follow::kNo, path, &info);
   if (error.is(ENOENT)) return {};
   if (!error.ok() || info.identity.inode == record.inode) return error;
-  error = rename_folder_to_free(session_fd, name, managed.clones_fd(), record.slot.c_str(), path,
+  error = rename_folder_to_free(session_fd, name, managed.root_fd(), record.slot.c_str(), path,
                                 managed.slot_path(record.slot));
   return error.is(EEXIST) || error.is(ENOENT) ? Error() : error;
 }
@@ -99,12 +99,12 @@ Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity
   if (!error.ok() || !free) return error;
   const std::string path = managed.slot_path(slot);
   FileInfo now;
-  error = stat_at(managed.clones_fd(), slot.c_str(), Follow::kNo, path, &now);
+  error = stat_at(managed.root_fd(), slot.c_str(), Follow::kNo, path, &now);
   if (error.is(ENOENT)) return {};
   if (!error.ok() || !now.identity.same_file(expected)) return error;
   error = rename_to_trash(managed, slot, expected, trashed);
   if (!keeps_from_renaming(error.code)) return error;
-  return remove_in_place(managed.clones_fd(), slot.c_str(), path, &expected, trashed);
+  return remove_in_place(managed.root_fd(), slot.c_str(), path, &expected, trashed);
 }
 
 Error discard_folder(ManagedFolder& managed, Place place, const std::string& name) {

@@ -1,5 +1,5 @@
 // Taking a published folder away by two renames: into this session's folder, where nobody else touches it and where it
-// can be compared with what was meant; then into trash, or back.
+// can be compared with what was meant; then into trash, or back. managed_folder.h says who may do that.
 //
 // A process can die between the two. So what it took out has a name that says which folder was meant: <slot>.<inode>.
 // Whoever sweeps a dead session puts back what was not meant, and removes the rest.

@@ -18,8 +18,7 @@ class ImageCopy {
   // Copies about `budget` bytes. Call until done().
   virtual Error step(uint64_t budget) = 0;
 
-  // After the last step.
-  // `sha256` is set if the copy hashes what it copies.
+  // Call after the last step. Sets `sha256` if the copy hashes what it copies.
   virtual Error finish(std::string* sha256) = 0;
 
   virtual uint64_t position() const = 0;

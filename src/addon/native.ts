@@ -6,7 +6,7 @@ import type { Identity } from './identity.js';
 import { loadAddon } from './load-addon.js';
 
 declare const kind: unique symbol;
-/** An open folder of slots, with this session's staging folder. */
+/** An open managed folder, with this session's staging folder. */
 export type NativeFolder = { readonly [kind]: 'folder' };
 /** An open image. */
 export type NativeSource = { readonly [kind]: 'source' };
@@ -226,12 +226,12 @@ export interface NativeAddon {
    */
   exportImage(
     handle: NativeFolder,
-    slot: string,
-    image: NativeSource,
-    folder: NativeGuardedFolder,
-    name: string,
-    ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,
-    durable: boolean,
+    request: Pick<SlotPlan, 'owner' | 'mode' | 'durable'> & {
+      slot: string;
+      image: NativeSource;
+      folder: NativeGuardedFolder;
+      name: string;
+    },
   ): Promise<{ status: 'linked' | 'refused' | 'moved'; errno: number }>;
 
   /**
@@ -250,7 +250,7 @@ export interface NativeAddon {
     durable: boolean,
   ): Promise<void>;
 
-  /** What is added to it is added to `whole` as well. Tallies of one whole are for one job at a time. */
+  /** What is added to it is added to `whole` as well. Of those with the same `whole`, one job at a time may add. */
   newDiskUsage(whole?: NativeDiskUsage): NativeDiskUsage;
   /** What each file holds, or its error. Never through a symbolic link. */
   measureFiles(usage: NativeDiskUsage, paths: readonly string[]): Promise<(FileBlocks | SystemError)[]>;
@@ -310,7 +310,7 @@ export interface NativeAddon {
 
   /** The folder must exist. */
   openFolder(
-    clonesDir: string,
+    folderPath: string,
   ): Promise<{ handle: NativeFolder; sessionPath: string; reflinks: boolean | undefined }>;
   /** Whether files in the folder can share blocks; undefined if there is no space to try it. */
   probeReflink(handle: NativeFolder): Promise<boolean | undefined>;
@@ -359,14 +359,15 @@ export interface NativeAddon {
   /** A slot from another's present contents: raw ids where they differ. */
   forkSlot(
     handle: NativeFolder,
-    from: string,
-    fromRawId: string | undefined,
-    slot: string,
-    rawId: string | undefined,
-    options: Pick<SlotPlan, 'owner' | 'mode' | 'durable'>,
-    /** The digest and the size of the template, which an image without a size stamp must have. */
-    templateSha256: string | undefined,
-    templateBytes: number | undefined,
+    request: Pick<SlotPlan, 'owner' | 'mode' | 'durable'> & {
+      from: string;
+      fromRawId: string | undefined;
+      slot: string;
+      rawId: string | undefined;
+      /** The digest and the size of the template, which an image without a size stamp must have. */
+      templateSha256: string | undefined;
+      templateBytes: number | undefined;
+    },
   ): Promise<NativeFork>;
   /** `sha256` is there when a packed copy is done. */
   copyStep(

@@ -105,10 +105,10 @@ async function link(
   vm: VmId,
   { source }: SlotImage,
   { folder, name }: Destination,
-  options: CopyOptions,
+  { owner, mode, durable }: CopyOptions,
 ): Promise<string | undefined> {
-  const { durable } = options;
-  const outcome = await native().exportImage(handle, vm.safe, source, folder, name, options, durable);
+  const request = { slot: vm.safe, image: source, folder, name, owner, mode, durable };
+  const outcome = await native().exportImage(handle, request);
   if (outcome.status === 'linked') return undefined;
   if (outcome.status === 'moved') return 'moved';
   return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;

@@ -103,16 +103,17 @@ async function forkInOneTrip(
     reflinkInTurn(
       task,
       () =>
-        native().forkSlot(
-          handle,
-          from.safe,
-          rawIdToStore(from),
-          vm.safe,
-          rawIdToStore(vm),
-          options,
-          parent?.sha256,
-          parent?.sizeBytes,
-        ),
+        native().forkSlot(handle, {
+          from: from.safe,
+          fromRawId: rawIdToStore(from),
+          slot: vm.safe,
+          rawId: rawIdToStore(vm),
+          owner: options.owner,
+          mode: options.mode,
+          durable: options.durable,
+          templateSha256: parent?.sha256,
+          templateBytes: parent?.sizeBytes,
+        }),
       ({ status }) => (status === 'created' ? path : undefined),
     ),
   );

@@ -234,7 +234,7 @@ TEST(published_once, "what was published or discarded cannot be published again,
   microvm::Fd image;
   CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
   bool exchanged = false;
-  CHECK_ERRNO(outcome.staged->swap_image(host.managed->clones_fd(), "vm", &exchanged), EBADF);
+  CHECK_ERRNO(outcome.staged->swap_image(host.managed->root_fd(), "vm", &exchanged), EBADF);
 }
 
 TEST(pool, "a ready slot is taken from the pool by a rename, and gets its raw id on the way") {

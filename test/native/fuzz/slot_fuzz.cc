@@ -116,6 +116,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   microvm::SweepReport report;
   MUST(managed->sweep(1000, &report).ok());
   uint64_t budget = 1000;
-  MUST(microvm::remove_tree(managed->clones_fd(), "vm", fuzz::folder() + "/vm", &budget).ok());
+  MUST(microvm::remove_tree(managed->root_fd(), "vm", fuzz::folder() + "/vm", &budget).ok());
   return 0;
 }
