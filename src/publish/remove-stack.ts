@@ -7,7 +7,7 @@ import { native } from '../addon/native.js';
 import { refuseOtherSpelling } from '../catalog/catalog.js';
 import { imageConfigsIn } from '../catalog/image-config.js';
 import type { StackName } from '../catalog/stack-name.js';
-import type { StacksByDigest as StackNames } from '../catalog/stacks-by-digest.js';
+import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { Template } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
 import { withLock } from '../folder/folder-lock.js';
@@ -33,7 +33,7 @@ export interface RemoveRequest {
 export async function removeStack(
   catalog: ManagedFolder,
   clones: ManagedFolder,
-  names: StackNames,
+  names: StacksByDigest,
   templates: Templates,
   { name, templatePath, force, signal }: RemoveRequest,
 ): Promise<boolean> {
@@ -72,7 +72,7 @@ export async function removeStack(
 async function refuseInUse(
   task: Task,
   clones: ManagedFolder,
-  names: StackNames,
+  names: StacksByDigest,
   name: StackName,
   { path, sha256 }: Template,
 ): Promise<void> {
