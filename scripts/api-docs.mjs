@@ -91,7 +91,11 @@ function cell(text) {
 
 /** @param {Item} item */
 function declaration(item) {
-  return `\`\`\`ts\n${signature(item)}\n\`\`\``;
+  const text = signature(item);
+  // A union of many words has a line for each, as in the source.
+  const isLong = text.length > 120 && text.startsWith('export type ');
+  const shown = isLong ? text.replace(" = '", " = | '").replaceAll(" | '", "\n  | '") : text;
+  return `\`\`\`ts\n${shown}\n\`\`\``;
 }
 
 /** @param {Item} item */

@@ -131,6 +131,10 @@ async function stageInput(staging: Staging): Promise<ImageFormat> {
   } finally {
     await file.close();
   }
+  if (bytesDone === 0) {
+    const message = 'standard input is empty: what was to write into the pipe may have failed';
+    throw new RootfsError('IMAGE_INVALID', message, { path: STANDARD_INPUT });
+  }
   const format = options.format ?? (await formatOf(path));
   if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, path, undefined);
   else await stageCompressed(staging, format, path, bytesDone);

@@ -122,6 +122,12 @@ test('a VM without a clone is told in one way, with the path', async () => {
     expect((await cli(host, args)).stderr).toContain(message);
 });
 
+test('a pipe that nothing came through is called empty', async () => {
+  const { code, stderr } = await cli(await Host.in(), ['publish', 'web', '-'], { input: '' });
+  expect(stderr).toContain('IMAGE_INVALID: standard input is empty: ');
+  expect(code).toBe(1);
+});
+
 test('an error names the flags of the command, and what was done before it is told', async () => {
   const host = await Host.in(filesystemNamed('XFS').path);
   await host.addTemplate('debian', 'bytes');
