@@ -147,7 +147,13 @@ describeEachFilesystem(
       expect(await host.registry.gc({ keep: [] })).toMatchObject({ released: [], inUse: ['vm-1'] });
       expect((await host.registry.usage()).slots).toBe(1);
       expect(await host.registry.verify({ clones: true })).toMatchObject({ clones: 0, differences: [] });
-      await rejection(host.registry.exportTo('vm-1', join(host.root, 'exported')), 'EAGAIN');
+      for (const call of [
+        () => host.registry.exportTo('vm-1', join(host.root, 'exported')),
+        () => host.registry.forkSlot('vm-1', 'vm-2'),
+        () => host.registry.snapshotSlot('vm-1', 'snapshot'),
+        () => host.registry.commitSlot('vm-1', 'committed'),
+      ])
+        expect((await rejection(call(), 'SLOT_IN_USE')).path).toBe(image);
       expect((await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE)).reused).toBe(
         true,
       );

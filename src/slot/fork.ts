@@ -6,7 +6,7 @@ import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn } from '../image/extents.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { asRootfsError, hasCode } from '../system/errors.js';
+import { asRootfsError, failedWith, hasCode } from '../system/errors.js';
 import { Task } from '../system/task.js';
 import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
 import { type TemplateBytes, withSlotImage } from './slot-image.js';
@@ -34,7 +34,11 @@ export async function forkSlot(fork: Fork): Promise<DerivedRootfs> {
     task.checkAborted();
     // Do not open or create a folder for a slot that does not exist.
     if (!refuseInUse && folder.opened !== undefined) {
-      const forked = await forkInOneTrip(task, fork);
+      const forked = await forkInOneTrip(task, fork).catch((error: unknown) => {
+        // Somebody has a lease on the image: opening it again tells for how long.
+        if (failedWith(error, 'EAGAIN')) return undefined;
+        throw error;
+      });
       if (forked !== undefined) return forked;
     }
     return await forkUnwritten(task, fork);

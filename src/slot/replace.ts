@@ -20,7 +20,7 @@ import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import type { Sharer } from './shared-image.js';
 import { isSameSlot, type SlotWithImage } from './slot-state.js';
-import { untilUnused } from './slot-use.js';
+import { openUnleased, untilUnused } from './slot-use.js';
 
 interface Replacement {
   readonly slot: string;
@@ -45,7 +45,8 @@ export async function replaceImage(
   const { slot, decidedOn } = replacement;
   const replaced = await withLock(task, handle, slot, async (locked) => {
     // The template stays as it is, so nobody who has it open loses anything.
-    const opened = replacement.sharer === 'template' ? await openImage(locked) : await openUnused(locked);
+    const { sharer, imagePath } = replacement;
+    const opened = await (sharer === 'template' ? openImage : openUnused)(locked, imagePath);
     if (opened === 'gone') return 'again';
     try {
       // Waiting for the lock can take as long as another caller's grow, or a release and a clone for another VM.
@@ -103,9 +104,9 @@ async function replaceLocked(
 type OpenedImage = Awaited<ReturnType<NativeAddon['openSlotImage']>>;
 
 /** `gone`: the slot was released, which does not wait for the lock. */
-async function openImage(locked: NativeLockedSlot): Promise<OpenedImage | 'gone'> {
+async function openImage(locked: NativeLockedSlot, imagePath: string): Promise<OpenedImage | 'gone'> {
   try {
-    return await native().openSlotImage(locked);
+    return await openUnleased(imagePath, () => native().openSlotImage(locked));
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return 'gone';
     throw error;
@@ -113,12 +114,12 @@ async function openImage(locked: NativeLockedSlot): Promise<OpenedImage | 'gone'
 }
 
 /** Still `inUse` if it stays so. */
-function openUnused(locked: NativeLockedSlot): Promise<OpenedImage | 'gone'> {
+function openUnused(locked: NativeLockedSlot, imagePath: string): Promise<OpenedImage | 'gone'> {
   let before: OpenedImage | 'gone' = 'gone';
   return untilUnused(
     async () => {
       if (before !== 'gone') native().dispose(before.source);
-      before = await openImage(locked);
+      before = await openImage(locked, imagePath);
       return before;
     },
     (opened) => opened !== 'gone' && opened.inUse === true,

@@ -24,7 +24,7 @@ import {
   stampInvalidError,
   unknownStamp,
 } from './slot-state.js';
-import { imageInUse, untilUnused } from './slot-use.js';
+import { imageInUse, openUnleased, untilUnused } from './slot-use.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
@@ -124,9 +124,7 @@ async function openImage(
   // Wait for both before rejecting. Otherwise the image would stay open.
   const [looked, opened] = await Promise.all([
     inspectSlot(handle, vm.safe).catch((error: unknown) => ({ failed: error })),
-    native()
-      .openSource(imagePath)
-      .catch((error: unknown) => ({ error })),
+    openUnleased(imagePath, () => native().openSource(imagePath)).catch((error: unknown) => ({ error })),
   ]);
   const source = 'source' in opened ? opened.source : undefined;
   try {

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspectSlot, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { asRootfsError, failedWith } from '../system/errors.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { requireOwnId, slotInvalidError, slotNotFoundError } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
@@ -39,6 +39,22 @@ export async function untilUnused<T>(look: () => Promise<T>, isInUse: (found: T)
     if (looks === LOOKS || !isInUse(found)) return found;
     await sleep(REST_MS);
   }
+}
+
+/** Opens an image. Rejects with `SLOT_IN_USE` if a process keeps a lease on it, as a VMM may on its own disk. */
+export async function openUnleased<T>(imagePath: string, open: () => Promise<T>): Promise<T> {
+  // Whoever asks whether the image is in use has a lease for an instant.
+  const opened = await untilUnused(
+    () =>
+      open().catch((error: unknown) => {
+        if (failedWith(error, 'EAGAIN')) return undefined;
+        throw error;
+      }),
+    (found) => found === undefined,
+  );
+  if (opened !== undefined) return opened;
+  const words = `${imagePath} is open in another process, which holds a lease on it: stop the VM first`;
+  throw new RootfsError('SLOT_IN_USE', words, { path: imagePath });
 }
 
 /** For a slot's folder. A folder without an image is unused. */

@@ -59,6 +59,21 @@ test.for<[string, (host: Host) => Promise<unknown>]>([
   await closed;
 });
 
+test('a VMM that holds a lease on its disk', async () => {
+  const host = await hostWithSlot();
+  // F_SETLEASE, F_WRLCK. The holder ignores the signal that asks for the lease.
+  const lease =
+    '$SIG{IO} = "IGNORE"; open(F, "+<", $ARGV[0]) or die $!; fcntl(F, 1024, 1) or die $!; $| = 1; ' +
+    'print "held\\n"; <STDIN>;';
+  const holder = spawn('perl', ['-e', lease, host.slot('vm-1').image]);
+  onTestFinished(() => void holder.kill('SIGKILL'));
+  await once(holder.stdout, 'data');
+  await expectUse(host, async () => {
+    holder.stdin.end();
+    await once(holder, 'close');
+  });
+});
+
 test('a loop device', async ({ skip }) => {
   const reason = lacksRoot();
   if (reason !== undefined) skip(reason);
