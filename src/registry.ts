@@ -805,7 +805,8 @@ export class RootfsRegistry {
    * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well.
    *
    * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's
-   * image.
+   * image. A hardlink stays where only its owner, mode or flush failed: the error says so, and the same call again
+   * completes it.
    *
    * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `FOLDERS_OVERLAP` (a place where it would be taken for a template, a
    * slot or a snapshot), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.

@@ -27,7 +27,8 @@ class Exporter {
     if (error.ok() && !was_there) error = link(outcome);
     if (!error.ok() || outcome->status != ExportStatus::kLinked) return error;
     error = finish(owner_and_mode, durable, outcome);
-    if (!was_there && (!error.ok() || outcome->status != ExportStatus::kLinked)) {
+    // Taken back only if it is no slot's: another export may have found it by now, and been told that it is done.
+    if (!was_there && outcome->status == ExportStatus::kMoved) {
       unlink_file(folder_.fd(), name_.c_str(), info_.identity);
     }
     return error;
@@ -86,9 +87,10 @@ class Exporter {
     // Growing puts another image in this one's place: then the link would be to a disk that nobody has.
     if (!is_slots() || !is_named(folder_.fd(), name_.c_str(), info_.identity)) return moved(outcome);
     Error error = set_owner_and_mode(owner_and_mode);
-    if (error.ok() && durable) error = flush(image_.fd(), dest_);
-    if (error.ok() && durable) error = folder_.flush_names();
-    return error;
+    if (!error.ok() || !durable) return error;
+    error = flush(image_.fd(), dest_);
+    if (error.ok()) error = folder_.flush_names();
+    return error.after_change();
   }
 
   // By the new name: FUSE caches the attributes of each name of a file on their own.

@@ -24,7 +24,8 @@ struct ExportOutcome {
 
 // A hardlink of `image`, which is the image of `slot`, with owner and mode. The slot's mark, which says that the second
 // name is ours, is written first. Flushes mark, link and folder if `durable`. A link to the same image that is there
-// already serves as well; EEXIST for anything else. After an error there is no link that was not there before.
+// already serves as well; EEXIST for anything else. A link stays, even if its owner, mode or flush failed: another
+// export may have found it. The same call again completes it.
 Error export_image(const ManagedFolder& managed, const std::string& slot, const Source& image,
                    const GuardedFolder& folder, const std::string& name, const OwnerAndMode& owner_and_mode,
                    bool durable, ExportOutcome* outcome);

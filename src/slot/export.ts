@@ -7,7 +7,7 @@ import { inFolderOf } from '../folder/guarded-path.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { Scattered } from '../image/extents.js';
 import { copyFile, type Destination } from '../image/file-copy.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { type Folders, refuseAmongOurs } from '../system/folders-overlap.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
@@ -72,7 +72,7 @@ async function exportImage(
   options: ExportOptions,
 ): Promise<Made | undefined> {
   const refusal = (await mayLink(open, vm, image, options))
-    ? await link(open, vm, image, dest, options)
+    ? await link(task, open, vm, image, dest, options)
     : 'SHARED_INODE';
   if (refusal === 'moved') return undefined;
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
@@ -101,6 +101,7 @@ async function mayLink(
 
 /** Why a hardlink is not possible. Undefined if it was made. `moved`: the slot has another image by now, or none. */
 async function link(
+  task: Task,
   { handle }: OpenFolder,
   vm: VmId,
   { source }: SlotImage,
@@ -108,7 +109,14 @@ async function link(
   { owner, mode, durable }: CopyOptions,
 ): Promise<string | undefined> {
   const request = { slot: vm.safe, image: source, folder, name, owner, mode, durable };
-  const outcome = await native().exportImage(handle, request);
+  const outcome = await native()
+    .exportImage(handle, request)
+    .catch((error: unknown) => {
+      const lacksOnlyOwner = isSystemError(error) && error.syscall.startsWith('fch');
+      throw lacksOnlyOwner
+        ? asRootfsError(`${task.what}: it is there, without the owner or mode that was asked for`, error)
+        : error;
+    });
   if (outcome.status === 'linked') return undefined;
   if (outcome.status === 'moved') return 'moved';
   return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;

@@ -1,10 +1,11 @@
 // A durable call whose last flush fails: what has appeared may have been handed to another process by then, so it
 // stays.
 import { spawn } from 'node:child_process';
-import { open } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
-import { exitOf, printed, startChild } from '../fixtures/child.js';
+import { exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -70,4 +71,43 @@ test.for([
   // The same call again flushes.
   if (name === 'cloneForVm')
     expect((await host.registry.cloneForVm('vm-1', 'debian', DURABLE)).reused).toBe(true);
+});
+
+// A's owner or flush fails while B, which found A's link, has been told that the file is there.
+test.for([
+  ['chown', 'fchown', { owner: { uid: 4711, gid: 4712 } }, /it is there, without the owner/],
+  ['flush', 'fsync', { durable: true }, /done, but not flushed/],
+] as const)('exportTo, whose %s fails', async ([, call, options, message], { skip }) => {
+  const reason = lacksRoot() ?? lacks('strace') ?? filesystemNamed('XFS').missing;
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  const path = join(host.root, 'disk');
+  const { templateDir, clonesDir } = host;
+  // Of a durable export the mark and its folder are flushed first.
+  const when = call === 'fsync' ? 3 : 1;
+  const exit = await runChild(
+    `const r = new lib.RootfsRegistry({ templateDir: args.templateDir, clonesDir: args.clonesDir });
+     console.log(await r.exportTo('vm-1', args.path, args.options).then(() => 'no error', (error) => error.message));
+     process.exit();`,
+    { templateDir, clonesDir, path, options },
+    {
+      under: [
+        'strace',
+        '-f',
+        '-o',
+        '/dev/null',
+        '-e',
+        `trace=${call}`,
+        '-e',
+        `inject=${call}:error=EIO:when=${when}`,
+      ],
+      env: { UV_THREADPOOL_SIZE: '1' },
+    },
+  );
+  expect(exit.stdout).toMatch(message);
+  expect((await stat(path)).ino).toBe((await stat(host.slot('vm-1').image)).ino);
+  expect(await host.registry.exportTo('vm-1', path, options)).toMatchObject({ strategy: 'hardlink' });
+  if ('owner' in options) expect(await stat(path)).toMatchObject(options.owner);
 });
