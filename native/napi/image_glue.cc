@@ -8,6 +8,7 @@
 
 #include "napi/job.h"
 #include "napi/kinds.h"
+#include "system/ext4.h"
 #include "system/extents.h"
 #include "system/file.h"
 #include "system/filesystem.h"
@@ -201,6 +202,24 @@ class OpenElsewhere {
   Openness openness_ = Openness::kUnknown;
 };
 
+class FillsImage {
+ public:
+  explicit FillsImage(std::string path) : path_(std::move(path)) {}
+
+  Error run() {
+    Ref<Source> image;
+    FileInfo info;
+    Error error = Source::open(path_, &image, &info);
+    return error.ok() ? may_fill(image->fd(), path_, info.identity.size, &fills_) : error;
+  }
+
+  Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, fills_); }
+
+ private:
+  std::string path_;
+  bool fills_ = false;
+};
+
 }  // namespace
 
 Napi::Value open_source(const Napi::CallbackInfo& info) {
@@ -257,6 +276,10 @@ Napi::Value extent_count(const Napi::CallbackInfo& info) {
 
 Napi::Value image_open_elsewhere(const Napi::CallbackInfo& info) {
   return Job<OpenElsewhere>::start(info.Env(), "microvm:openElsewhere", OpenElsewhere(to_string(info[0])));
+}
+
+Napi::Value filesystem_fills_image(const Napi::CallbackInfo& info) {
+  return Job<FillsImage>::start(info.Env(), "microvm:fillsImage", FillsImage(to_string(info[0])));
 }
 
 }  // namespace microvm

@@ -208,6 +208,8 @@ export interface NativeAddon {
   extentCount(source: NativeSource): Promise<number>;
   /** Whether any process has the image open; undefined where leases cannot be had. */
   openElsewhere(path: string): Promise<boolean | undefined>;
+  /** Whether the ext4 file system in an image is as long as resize2fs makes it there. True if there is none. */
+  fillsImage(path: string): Promise<boolean>;
 
   /**
    * A folder that others may be able to write to. ELOOP, with the path of the link, where somebody other than root and

@@ -98,8 +98,8 @@ async function toGrow(path: string, targetBytes: number): Promise<Ext4Superblock
       { path },
     );
   }
-  const isGrown = targetBytes === size && fills(superblock, size) && superblock.checksumMatches;
-  return isGrown ? undefined : superblock;
+  if (targetBytes > size || !superblock.checksumMatches) return superblock;
+  return (await native().fillsImage(path)) ? undefined : superblock;
 }
 
 export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes: number): RootfsError {
@@ -170,10 +170,6 @@ async function orOldLength(path: string, work: () => Promise<void>): Promise<voi
     }
     throw error;
   }
-}
-
-function fills(superblock: Ext4Superblock, fileBytes: number): boolean {
-  return fileBytes - superblock.sizeBytes < superblock.blockSize;
 }
 
 /**

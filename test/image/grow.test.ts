@@ -103,6 +103,21 @@ describe('resizeExt4Image', () => {
     await resizeExt4Image(image, 20 * MiB + 1, { resize2fsBin: '/nonexistent' });
   });
 
+  test.each([
+    // A last group too small for its own tables is left out.
+    [64 * MiB, 129 * MiB, ['-b', '4096']],
+    // Whole pages, of several blocks.
+    [16 * MiB, 20 * MiB + 1024, ['-b', '1024']],
+  ])('from %i to %i bytes, where the filesystem ends before its file: once', async (from, to, options) => {
+    const { host } = await rig();
+    const path = join(host.root, 'short.ext4');
+    await makeExt4Image(path, from, options);
+    await resizeExt4Image(path, to);
+    const { blockCount, blockSize } = await dumpSuperblock(path);
+    expect(to - blockCount * blockSize).toBeGreaterThanOrEqual(blockSize);
+    await resizeExt4Image(path, to, { resize2fsBin: '/nonexistent' });
+  });
+
   test('a program that fails is quoted with status and trimmed stderr', async () => {
     const { image, script } = await rig();
     const program = await script('resize2fs', 'echo >&2; echo "  bad luck " >&2; exit 7');
