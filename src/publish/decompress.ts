@@ -175,7 +175,11 @@ async function runProgram(
       `was compressed with a larger window than ${maxWindowBytes} bytes (${exit.stderr.trim()})`,
       'limits.maxWindowBytes',
     );
-  throw programFailed('IMAGE_INVALID', program.name, path, exit);
+  // zstd says the same of zeros that fill the last block, which gzip and xz pass over.
+  const advice = /unsupported format/.test(exit.stderr)
+    ? '; cut off what was added behind its end, such as zeros'
+    : '';
+  throw programFailed('IMAGE_INVALID', program.name, path, exit, advice);
 }
 
 /** Whether it says that data in gzip is damaged. It has an errno of zlib's own, but no system call. */

@@ -1,5 +1,5 @@
 // Decompressing a source of any size into a sparse file.
-import { readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
@@ -82,4 +82,20 @@ test('a limit of memory beyond what zstd takes is no limit', async ({ skip }) =>
     await decompress(new Task('decompressing', undefined), request, () => {});
     expect((await readFile(dest)).equals(pattern(KiB))).toBe(true);
   }
+});
+
+test('zeros behind the end of zstd are named as what may be wrong with it', async ({ skip }) => {
+  const missing = lacks('zstd');
+  if (missing !== undefined) skip(missing);
+  const { root } = await Host.in();
+  const [path, source, dest] = [join(root, 'source.zst'), join(root, 'source'), join(root, 'dest')];
+  await writeFile(source, pattern(KiB));
+  await run('zstd', ['-q', source, '-o', path]);
+  await appendFile(path, Buffer.alloc(512));
+  const of = { path, source, dest, limits: DEFAULT_LIMITS };
+  const request = { ...of, format: 'zstd', sparse: { fillGaps: false } } as const;
+  const decompressing = decompress(new Task('decompressing', undefined), request, () => {});
+  expect((await rejection(decompressing, 'IMAGE_INVALID')).message).toContain(
+    'behind its end, such as zeros',
+  );
 });
