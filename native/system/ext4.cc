@@ -32,7 +32,11 @@ class Superblock {
   bool is_ext4() const {
     return number(0x38, 2) == kMagic && number(0x18, 4) <= kLargestLogBlockSize && blocks() > 0 && group() > 0;
   }
-  uint64_t block_size() const { return uint64_t{1024} << number(0x18, 4); }
+  uint64_t block_size() const { return uint64_t{1024} << log_block(); }
+  // Of many blocks with bigalloc; otherwise a block.
+  uint64_t cluster_blocks() const {
+    return uint64_t{1} << (std::clamp(number(0x1c, 4), log_block(), log_block() + 16) - log_block());
+  }
   uint64_t blocks() const { return number(0x04, 4) + (is_64bit() ? number(0x150, 4) << 32 : 0); }
   uint64_t first_block() const { return number(0x14, 4); }
   uint64_t group() const { return number(0x20, 4); }
@@ -46,6 +50,7 @@ class Superblock {
   }
 
  private:
+  uint64_t log_block() const { return number(0x18, 4); }
   bool is_64bit() const { return (number(0x60, 4) & kIncompat64Bit) != 0; }
   uint64_t blocks_for(uint64_t bytes) const { return bytes / block_size() + (bytes % block_size() != 0 ? 1 : 0); }
   // Little-endian, on every processor.
@@ -67,9 +72,9 @@ Error may_fill(int image_fd, std::string_view path, uint64_t length, bool* fills
   if (!error.ok() || !superblock.is_ext4()) return error;
   const uint64_t wanted = length / superblock.block_size();
   const uint64_t blocks = superblock.blocks();
-  // Without a size resize2fs rounds down to whole pages.
+  // Without a size resize2fs rounds down to whole pages, and always to whole clusters.
   const uint64_t page = uint64_t{getauxval(AT_PAGESZ)} / superblock.block_size();
-  if (blocks > wanted || wanted - blocks < std::max<uint64_t>(page, 1)) return {};
+  if (blocks > wanted || wanted - blocks < std::max(page, superblock.cluster_blocks())) return {};
   // It ends at the end of a group, and what is left is too small for another.
   const uint64_t in_groups = blocks - std::min(blocks, superblock.first_block());
   const uint64_t groups = in_groups / superblock.group();

@@ -108,6 +108,8 @@ describe('resizeExt4Image', () => {
     [64 * MiB, 129 * MiB, ['-b', '4096']],
     // Whole pages, of several blocks.
     [16 * MiB, 20 * MiB + 1024, ['-b', '1024']],
+    // Whole clusters.
+    [16 * MiB, 20 * MiB + 4096, ['-b', '4096', '-O', 'bigalloc', '-C', '65536']],
   ])('from %i to %i bytes, where the filesystem ends before its file: once', async (from, to, options) => {
     const { host } = await rig();
     const path = join(host.root, 'short.ext4');
