@@ -34,7 +34,10 @@ export async function writeInPlace(path: string, signal: AbortSignal): Promise<v
   await runProgram('chattr', ['+C', path], signal, path);
 }
 
-/** Makes the file longer; all of the new part is reserved unless `sparse`. A failure may leave some of it. `name` is for messages. */
+/**
+ * Makes the file longer; all of the new part is reserved unless `sparse`. A failure may leave some of it. `name` is for
+ * messages.
+ */
 export async function extendImageFile(
   path: string,
   toBytes: number,
