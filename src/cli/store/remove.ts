@@ -1,6 +1,5 @@
 // Removes a store. Without force it must be empty.
 import { RootfsError } from '../../index.js';
-import { isMissing } from '../../system/is-missing.js';
 import { mountOfImage, mountsOfImage, requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';
 import { requireNamed, whileImageLocked } from './lock.js';
@@ -8,12 +7,12 @@ import { mountUnlocked, unmount, withMounted } from './mounting.js';
 import { userDataIn } from './status.js';
 import { requirePrograms, requireRoot } from './store-error.js';
 import { allOrNothing, Undo } from './undo.js';
-import { removeUnfinished, unlinkNamed } from './unfinished.js';
+import { isFree, removeUnfinished, unlinkNamed } from './unfinished.js';
 
 export async function removeStore(image: string, force: boolean, signal: AbortSignal): Promise<void> {
   requireRoot('removing a store');
   await requirePrograms('flock', 'mount', 'umount');
-  if ((await removeUnfinished(image, signal)) && (await isMissing(image))) return;
+  if ((await removeUnfinished(image, signal)) && (await isFree(image))) return;
   await whileImageLocked(image, signal, (file) =>
     allOrNothing(async (undo) => {
       const kind = await kindOf(image);

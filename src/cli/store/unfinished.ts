@@ -1,10 +1,8 @@
 // The name that a store has while it is made. Under its own name, a killed `create` would leave a file that is no store
 // yet, and that no command takes.
-import { type FileHandle, link, open, unlink } from 'node:fs/promises';
+import { type FileHandle, link, lstat, open, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';
-import { failedWith } from '../../system/errors.js';
-import { isMissing } from '../../system/is-missing.js';
 import { requireNamed, whileImageLocked, whileNamedLocked } from './lock.js';
 
 function unfinishedName(image: string): string {
@@ -19,10 +17,10 @@ export async function whileUnfinished<T>(
 ): Promise<T> {
   const path = unfinishedName(image);
   await removeUnfinished(image, signal);
-  if (!(await isMissing(image))) throw existsError(image);
+  if (!(await isFree(image))) throw existsError(image);
   // Clones hold guests' data, so only the owner may read them.
-  const file = await open(path, 'wx', 0o600).catch((error: unknown) => {
-    throw failedWith(error, 'EEXIST') ? existsError(path, error) : error;
+  const file = await open(path, 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === 'EEXIST' ? existsError(path, error) : error;
   });
   return whileNamedLocked(path, file, undefined, () => make(path, file));
 }
@@ -30,8 +28,8 @@ export async function whileUnfinished<T>(
 /** Gives it the name of the store. Throws `STORE_EXISTS` if something else has that by now. */
 export async function finish(path: string, image: string): Promise<void> {
   // Unlike a rename, a link replaces nothing.
-  await link(path, image).catch((error: unknown) => {
-    throw failedWith(error, 'EEXIST') ? existsError(image, error) : error;
+  await link(path, image).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === 'EEXIST' ? existsError(image, error) : error;
   });
 }
 
@@ -50,6 +48,17 @@ export async function removeUnfinished(image: string, signal: AbortSignal): Prom
 export async function unlinkNamed(path: string, file: FileHandle): Promise<void> {
   await requireNamed(path, file);
   await unlink(path);
+}
+
+/** Not even a link to nowhere has the name. */
+export function isFree(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return true;
+      throw error;
+    },
+  );
 }
 
 function existsError(path: string, cause?: unknown): RootfsError {
