@@ -29,8 +29,6 @@ const CLI_USES = [
   'system/programs',
   'system/config',
   'system/errno-names',
-  'system/errors',
-  'system/is-missing',
   'system/make-folders',
   'system/pause',
   'addon/host-facts',

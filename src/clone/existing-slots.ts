@@ -8,6 +8,7 @@ import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
 import { findSharer, knownSharer, type Sharer } from '../slot/shared-image.js';
 import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from '../slot/slot-state.js';
+import { openUnleased } from '../slot/slot-use.js';
 import { imagePath } from '../slot/stamps.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest } from './clone-plan.js';
@@ -56,15 +57,16 @@ export class ExistingSlots {
     if (replaces(request, slot, sharer))
       return this.#replace(new Task(what, signal), handle, request, template, slot, sharer);
     const { folder, image } = slot.state;
+    const path = imagePath(this.#folder, vm);
     if (!hasOwnerAndMode(request, slot, sharer)) {
-      const isSet = await native().setSlotOwnerAndMode(handle, vm.safe, folder, image.identity, {
-        owner,
-        mode,
-      });
+      const isSet = await openUnleased(path, () =>
+        native().setSlotOwnerAndMode(handle, vm.safe, folder, image.identity, { owner, mode }),
+      );
       if (!isSet) return 'again';
     }
     // Its maker may not have flushed it.
-    if (durable && !(await native().flushSlot(handle, vm.safe, folder))) return 'again';
+    if (durable && !(await openUnleased(path, () => native().flushSlot(handle, vm.safe, folder))))
+      return 'again';
     return this.#found(request, template, slot, sharer);
   }
 

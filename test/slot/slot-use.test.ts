@@ -68,6 +68,10 @@ test('a VMM that holds a lease on its disk', async () => {
   const holder = spawn('perl', ['-e', lease, host.slot('vm-1').image]);
   onTestFinished(() => void holder.kill('SIGKILL'));
   await once(holder.stdout, 'data');
+  const again = (options: object) =>
+    rejection(host.registry.cloneForVm('vm-1', 'debian', { writable: true, ...options }), 'SLOT_IN_USE');
+  await again({ durable: true });
+  await again({ mode: 0o640 });
   await expectUse(host, async () => {
     holder.stdin.end();
     await once(holder, 'close');
