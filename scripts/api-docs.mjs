@@ -8,8 +8,9 @@ const PAGE = 'docs/api.md';
 
 const HEAD = `# API reference
 
-Made from the docstrings by \`npm run docs:api\`; change those, not this page. How to use it all: [guide.md](guide.md). What each error code means:
-[troubleshooting.md](troubleshooting.md). \`microvm-rootfs/opentelemetry\` has one function more, in [the guide](guide.md#watching-it).
+Made from the docstrings by \`npm run docs:api\`; change those, not this page. How to use it all: [guide.md](guide.md).
+What each error code means: [troubleshooting.md](troubleshooting.md). \`microvm-rootfs/opentelemetry\` has one function
+more, in [the guide](guide.md#watching-it).
 `;
 
 /**

@@ -238,7 +238,8 @@ export class RootfsRegistry {
    * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
    * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED` (killed); for container images
    * `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_BUSY`, `REGISTRY_FAILED`,
-   * `ARTIFACT_INVALID` (damaged, no container image, or of another platform). After any of these the catalog is unchanged.
+   * `ARTIFACT_INVALID` (damaged, no container image, or of another platform). After any of these the catalog is
+   * unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });

@@ -23,10 +23,10 @@ export interface ResizeOptions extends Partial<GrowPrograms> {
  * alone. The image is changed in place and must not be in use. After a failure the file has its old length, unless
  * `resize2fs` had begun its work: the file may then be longer than its file system, and the same call finishes the job.
  *
- * Rejects with `IMAGE_INVALID` (it holds no ext4 file system), `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image open), `SHARED_INODE` (it has several
- * hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with
- * exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the
- * system's code.
+ * Rejects with `IMAGE_INVALID` (it holds no ext4 file system), `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image
+ * open), `SHARED_INODE` (it has several hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file),
+ * `RESIZE_FAILED` and `E2FSCK_FAILED` (with exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`,
+ * `INVALID_ARGUMENT`, `ABORT_ERR`, or the system's code.
  */
 export async function resizeExt4Image(
   path: string,

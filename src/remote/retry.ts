@@ -87,7 +87,7 @@ export class Pace {
   #limit: number;
   #requests = 0;
   #jobs = 0;
-  /** How many of those that were under way at the last halving have yet to answer. They would be turned away as well. */
+  /** Requests from before the last halving that have yet to answer: they would be turned away as well. */
   #sameBurst = 0;
   #succeeded = 0;
   readonly #waiting: (() => void)[] = [];

@@ -134,8 +134,8 @@ export function environmentOverrides(
     if (FOR_A_SHELL.test(value as string)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `the environment's value of ${name} is ${show(value)}, which no shell has read: write the path itself, without ` +
-          'quotes, ~ or variables. For a path that begins so, put ./ in front',
+        `the environment's value of ${name} is ${show(value)}, which no shell has read: write the path itself, ` +
+          'without quotes, ~ or variables. For a path that begins so, put ./ in front',
       );
     }
   }

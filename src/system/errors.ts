@@ -72,8 +72,8 @@ interface SystemDetails {
 export class RootfsError extends Error {
   override readonly name: string = 'RootfsError';
   /**
-   * A {@link RootfsErrorCode}, or the system's code in Node's spelling (`ENOTSUP` for EOPNOTSUPP). The compiler takes any
-   * string, and checks the spelling of one of ours where you ask for that:
+   * A {@link RootfsErrorCode}, or the system's code in Node's spelling (`ENOTSUP` for EOPNOTSUPP). The compiler takes
+   * any string, and checks the spelling of one of ours where you ask for that:
    * `error.code === ('SLOT_IN_USE' satisfies RootfsErrorCode)`.
    */
   readonly code: RootfsErrorCode | (string & {});
