@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { absolutePath } from '../system/arguments.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import { runInstalled } from '../system/programs.js';
-import { type RegistrySettings, SILENCE_MS } from '../system/registry-settings.js';
+import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
 import { parseDockerReference } from './docker-reference.js';
 import { growsUntilEnd } from './growth.js';
@@ -27,6 +27,9 @@ const LINK = 'source';
 /** The registry itself stands behind a mirror. */
 const MIRROR_TRIES = 2;
 const FIRST_PAUSE_MS = 500;
+
+/** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */
+const SILENCE_MS = 300_000;
 
 export interface FetchRequest {
   readonly source: string;

@@ -8,7 +8,6 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, RootfsError } from '../system/errors.js';
-import { SILENCE_MS } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
 import { openTunnel, proxyAuthorization, proxyFor, withoutBrackets } from './proxy.js';
 import { publicLookup } from './public-addresses.js';
@@ -36,6 +35,8 @@ export interface Answer {
 const REDIRECT_LIMIT = 5;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
+/** For a connection, for the head of an answer, and between two bytes of its body. */
+const SILENCE_MS = 30_000;
 const CONNECTIONS = 32;
 /** More than this is not read only to use a connection again: a new one costs less. */
 export const DISCARD_LIMIT = 64 * 1024;

@@ -18,9 +18,6 @@ export interface RegistrySetting {
 
 export type RegistrySettings = Readonly<Record<string, RegistrySetting>>;
 
-/** For a connection to a registry, for the head of an answer, and between two bytes of its body. */
-export const SILENCE_MS = 30_000;
-
 const HOST = /^[a-z0-9.-]+(:[0-9]{1,5})?$|^\[[0-9a-f:]+\](:[0-9]{1,5})?$/i;
 
 /** Whether this is a host, with or without a port. */
