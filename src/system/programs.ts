@@ -9,14 +9,16 @@ import { abortError, failedWith, RootfsError, type RootfsErrorCode } from './err
 import { Task } from './task.js';
 import { Turns } from './turns.js';
 
-// Distributions put e2fsprogs into the first, and a plain user's PATH lacks these. What a service manager or env -i
-// starts may have no PATH at all.
-const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin', '/usr/local/bin', '/usr/bin', '/bin'];
+// Distributions put e2fsprogs here, and a plain user's PATH lacks these folders.
+const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
+
+// What env -i starts has none.
+const USUAL_PATH = '/usr/local/bin:/usr/bin:/bin';
 
 /** The path of a program. A name without a slash is looked up on PATH and in the folders of system programs. */
 export async function findProgram(name: string): Promise<string | undefined> {
   if (name.includes('/')) return (await isExecutable(name)) ? name : undefined;
-  const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
+  const folders = (process.env.PATH || USUAL_PATH).split(delimiter).filter((folder) => folder !== '');
   for (const folder of [...folders, ...SYSTEM_FOLDERS]) {
     const path = join(folder, name);
     if (await isExecutable(path)) return path;
