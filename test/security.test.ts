@@ -9,6 +9,7 @@ import { allocatedBytes, exists, sha256Of, snapshot } from './fixtures/files.js'
 import { Host } from './fixtures/host.js';
 import { MiB } from './fixtures/images.js';
 import { attempts, end, JAILED, jail, VMM, vmm } from './fixtures/jail.js';
+import { holdLease } from './fixtures/lease.js';
 import { rejection } from './fixtures/rejection.js';
 
 const WRITABLE = { writable: true } as const;
@@ -133,15 +134,7 @@ describeEachFilesystem(
       expect((await stat(image)).mode & 0o777).toBe(0);
       await chmod(image, 0o600);
 
-      // F_SETLEASE, F_WRLCK; whoever opens the file then has to wait, and the holder is sent SIGIO.
-      const lease =
-        '$SIG{IO} = "IGNORE"; open(F, "+<", $ARGV[0]) or die $!; fcntl(F, 1024, 1) or die $!; $| = 1; ' +
-        'print "held\\n"; <STDIN>;';
-      const holder = spawn('perl', ['-e', lease, image], { stdio: ['pipe', 'pipe', 'inherit'], ...VMM });
-      onTestFinished(() => {
-        holder.kill('SIGKILL');
-      });
-      await once(holder.stdout, 'data');
+      const endLease = await holdLease(image, VMM);
       await rejection(host.registry.release('vm-1', { refuseInUse: true }), 'SLOT_IN_USE');
       expect(await host.registry.slotInUse('vm-1')).toBe('in-use');
       expect(await host.registry.gc({ keep: [] })).toMatchObject({ released: [], inUse: ['vm-1'] });
@@ -158,8 +151,7 @@ describeEachFilesystem(
         true,
       );
       expect(await host.registry.release('vm-1')).toBe(true);
-      holder.stdin.end();
-      await once(holder, 'close');
+      await endLease();
       await expectUsable(host);
     });
 

@@ -34,7 +34,8 @@ Error settle(const Unsettled& slot) {
   // syncfs(2) reports no failed write before Linux 5.8. Its data is on the disk by now, so this takes microseconds.
   if (error.ok()) error = flush(image.get(), join(slot.path, kImage));
   if (error.ok()) error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
-  return error.is(ENOENT) ? Error() : error;  // released, or settled by another process
+  // Released, or settled by another process; or its VMM holds a lease, and whoever comes later settles it.
+  return error.is(ENOENT) || error.is(EAGAIN) ? Error() : error;
 }
 
 }  // namespace

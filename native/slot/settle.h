@@ -9,8 +9,8 @@
 
 namespace microvm {
 
-// Flushes the slots that were copied in this boot, and removes their marks. A slot that is gone, or was settled by
-// somebody else, is no error. The others are settled even if one fails.
+// Flushes the slots that were copied in this boot, and removes their marks. A slot that is gone, was settled by
+// somebody else, or is kept from us by a lease, is no error. The others are settled even if one fails.
 Error settle_slots(const ManagedFolder& managed, const std::vector<std::string>& slots, const std::string& boot_id);
 
 }  // namespace microvm

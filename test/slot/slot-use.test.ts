@@ -7,6 +7,7 @@ import { expect, inject, onTestFinished, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
+import { holdLease } from '../fixtures/lease.js';
 import { rejection } from '../fixtures/rejection.js';
 import { findTool, lacks, lacksRoot } from '../fixtures/tools.js';
 
@@ -61,21 +62,12 @@ test.for<[string, (host: Host) => Promise<unknown>]>([
 
 test('a VMM that holds a lease on its disk', async () => {
   const host = await hostWithSlot();
-  // F_SETLEASE, F_WRLCK. The holder ignores the signal that asks for the lease.
-  const lease =
-    '$SIG{IO} = "IGNORE"; open(F, "+<", $ARGV[0]) or die $!; fcntl(F, 1024, 1) or die $!; $| = 1; ' +
-    'print "held\\n"; <STDIN>;';
-  const holder = spawn('perl', ['-e', lease, host.slot('vm-1').image]);
-  onTestFinished(() => void holder.kill('SIGKILL'));
-  await once(holder.stdout, 'data');
+  const end = await holdLease(host.slot('vm-1').image);
   const again = (options: object) =>
     rejection(host.registry.cloneForVm('vm-1', 'debian', { writable: true, ...options }), 'SLOT_IN_USE');
   await again({ durable: true });
   await again({ mode: 0o640 });
-  await expectUse(host, async () => {
-    holder.stdin.end();
-    await once(holder, 'close');
-  });
+  await expectUse(host, end);
 });
 
 test('a loop device', async ({ skip }) => {

@@ -6,6 +6,7 @@ import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
+import { holdLease } from '../fixtures/lease.js';
 import { rejection } from '../fixtures/rejection.js';
 
 const WRITABLE = { writable: true } as const;
@@ -66,6 +67,16 @@ describeEachFilesystem(
       expect((await host.registry.recover()).tornSlots).toEqual([]);
       expect(await exists(mark)).toBe(false);
       expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: true });
+    });
+
+    test('recover() leaves one on which a VMM holds a lease to the next', async () => {
+      await leaveUnsettled(await thisBoot());
+      const end = await holdLease(host.slot('vm-1').image);
+      expect((await host.registry.recover()).tornSlots).toEqual([]);
+      expect(await exists(mark)).toBe(true);
+      await end();
+      await host.registry.recover();
+      expect(await exists(mark)).toBe(false);
     });
 
     test('a slot of this boot is handed out, and flushed then', async () => {
