@@ -78,8 +78,7 @@ export class Inspection {
   /** A release that was not flushed can be undone by the cut: then the slot is whole, and of its earlier stack. */
   async #isBack(safeId: string, possible: ReadonlySet<string>, outcome: unknown): Promise<boolean> {
     if (!(outcome instanceof RootfsError) || outcome.code !== 'STAMP_MISMATCH') return false;
-    // Of the stack that it is of now, or of the only one whose slots are grown.
-    const state = (await this.#stateOf(safeId)) ?? (await this.#stateOf(safeId, 'ext4'));
+    const state = await this.#stateNowOrBefore(safeId);
     expect(state, `${safeId}: ${outcome.message}`).toBeDefined();
     expect([...possible], outcome.message).toContain(keyOf(state as DiskState));
     return true;
@@ -89,7 +88,7 @@ export class Inspection {
     for (const [safeId, { possible, mayBeTorn }] of this.#slots()) {
       const there = await this.#isThere(safeId);
       if (!there && mayBeTorn) continue; // recover() has removed what was torn
-      let state = there ? await this.#stateOf(safeId) : undefined;
+      let state = there ? await this.#stateNowOrBefore(safeId) : undefined;
       if (there && state === undefined && mayBeTorn) state = await this.#finishGrow(safeId);
       if (there) expect(state, `${safeId} is whole after recover()`).toBeDefined();
       expect([...possible], safeId).toContain(state === undefined ? ABSENT : keyOf(state));
@@ -169,6 +168,11 @@ export class Inspection {
     return this.#registry
       .cloneForVm(rawIdOf(safeId), stack, stack === 'changing' ? {} : { writable: true })
       .catch((error) => error);
+  }
+
+  /** Of the stack that it is of now, or, if its release was undone, of the only one whose slots are grown. */
+  async #stateNowOrBefore(safeId: string): Promise<DiskState | undefined> {
+    return (await this.#stateOf(safeId)) ?? this.#stateOf(safeId, 'ext4');
   }
 
   /** Undefined unless stamps and image agree, byte by byte. */
