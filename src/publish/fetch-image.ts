@@ -4,8 +4,8 @@
 import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { absolutePath } from '../system/arguments.js';
+import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-off.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import { runInstalled } from '../system/programs.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
@@ -15,7 +15,7 @@ import { growsUntilEnd } from './growth.js';
 import { findLocalImage } from './local-layout.js';
 import type { Platform } from './platform.js';
 import { skopeoAccess } from './skopeo-access.js';
-import { MOST_TRIES, skopeoFailed, triesOf } from './skopeo-failure.js';
+import { skopeoFailed, triesOf } from './skopeo-failure.js';
 
 const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
@@ -23,10 +23,6 @@ const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND
 export const LAYOUT = 'oci';
 export const TAG = 'image';
 const LINK = 'source';
-
-/** The registry itself stands behind a mirror. */
-const MIRROR_TRIES = 2;
-const FIRST_PAUSE_MS = 500;
 
 /** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */
 const SILENCE_MS = 300_000;
@@ -91,7 +87,7 @@ async function persist(task: Task, request: FetchRequest, origin: Origin, atMost
     if (failure === undefined) return;
     await removeUnfinished(join(request.workFolder, LAYOUT));
     if (tries >= Math.min(failure.tries, atMost)) throw failure.error;
-    await pause(task, tries);
+    await pauseFor(task, backOffMs(tries));
   }
 }
 
@@ -139,13 +135,6 @@ async function endSilence(
 /** What skopeo leaves when it is killed. It writes a layer under such a name first. */
 async function removeUnfinished(layout: string): Promise<void> {
   for (const name of await readdir(layout)) if (name.startsWith('oci-put-blob')) await rm(join(layout, name));
-}
-
-/** Partly random, so that a thousand hosts do not come back at once. */
-async function pause(task: Task, tries: number): Promise<void> {
-  const ms = FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
-  await sleep(ms, undefined, task.signal === undefined ? {} : { signal: task.signal }).catch(() => {});
-  task.checkAborted();
 }
 
 /** Whether another host may do better. */

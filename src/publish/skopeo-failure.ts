@@ -1,5 +1,6 @@
 // Tells from skopeo's words whether the registry, the reference or this machine is at fault.
 
+import { MOST_TRIES } from '../system/back-off.js';
 import type { RootfsError, RootfsErrorCode } from '../system/errors.js';
 import { type Exit, isFaultOfThisMachine, programFailed } from '../system/programs.js';
 
@@ -45,10 +46,8 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
   ],
 ];
 
-/** For failures that may pass. skopeo itself tries again after 429, and tells whoever is at fault about the rest. */
-export const MOST_TRIES = 6;
-
-// As the library's own transport sees them. Wrong bytes may be a damaged copy on the way.
+// As the library's own transport sees them. skopeo itself tries again after 429. Wrong bytes may be a damaged copy on
+// the way.
 const PASSING: readonly (readonly [RegExp, number])[] = [
   [/digest did not match/i, 2],
   // Perhaps nobody is there for good.

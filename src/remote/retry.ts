@@ -1,13 +1,9 @@
 // Tries again after a pause that doubles, or a longer one that the registry asks for, with fewer requests at once.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-off.js';
 import { eitherSignal } from '../system/either-signal.js';
-import { abortError, hasCode, type RootfsError } from '../system/errors.js';
+import { hasCode, type RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
-const TRIES = 6;
-/** The registry itself stands behind a mirror. */
-const MIRROR_TRIES = 2;
-const FIRST_PAUSE_MS = 500;
 /** Also if the registry asks for a longer one. */
 const LONGEST_PAUSE_MS = 60_000;
 
@@ -18,7 +14,7 @@ export class Transient extends Error {
   readonly retryAfterMs: number | undefined;
   readonly tries: number;
 
-  constructor(error: RootfsError, isBusy: boolean, retryAfterMs?: number, tries = TRIES) {
+  constructor(error: RootfsError, isBusy: boolean, retryAfterMs?: number, tries = MOST_TRIES) {
     super(error.message);
     this.error = error;
     this.isBusy = isBusy;
@@ -58,17 +54,12 @@ export async function persist<T>(
   }
 }
 
-/** Waits before the next try. Partly random, so that a thousand hosts do not come back at once. */
+/** Waits before the next try. */
 export async function pause(task: Task, { isBusy, retryAfterMs }: Transient, tries: number): Promise<void> {
-  const own = FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
+  const own = backOffMs(tries);
   // Some busy registries ask for 0 s, or for a date that is past.
   const ms = isBusy ? Math.max(own, retryAfterMs ?? 0) : (retryAfterMs ?? own);
-  const { signal } = task;
-  try {
-    await sleep(Math.min(ms, LONGEST_PAUSE_MS), undefined, signal === undefined ? {} : { signal });
-  } catch {
-    throw abortError(task.what, signal as AbortSignal);
-  }
+  await pauseFor(task, Math.min(ms, LONGEST_PAUSE_MS));
 }
 
 /** `Retry-After`: seconds, or a date. */
