@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, open, readFile, rm, stat, statfs, symlink, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import type { StoreKind } from '../../src/cli/store/kinds.js';
 import type { StoreStatus } from '../../src/cli/store/status.js';
 import { escapePath } from '../../src/cli/store/unit.js';
@@ -10,13 +10,13 @@ import { exitOf } from '../fixtures/child.js';
 import { exists, walk } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
-import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 import { cli, cliError, cliJson, startCli } from './run-cli.js';
 import {
   create,
   ext4Host,
   isMounted,
+  needStores,
   pathOf,
   type StoreHost,
   sized,
@@ -36,10 +36,7 @@ const STATUS_KEYS = [
   'slots',
 ];
 
-beforeEach(({ skip }) => {
-  const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mkfs.btrfs', 'mke2fs');
-  if (missing) skip(missing);
-});
+needStores('mkfs.btrfs');
 
 describe.each<StoreKind>(['xfs', 'btrfs'])('%s', { timeout: 120_000 }, (fs) => {
   test('from creation to removal', async () => {

@@ -2,17 +2,13 @@
 import { execFileSync } from 'node:child_process';
 import { copyFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { StoreKind } from '../../../src/cli/store/kinds.js';
 import { MiB } from '../../fixtures/images.js';
-import { lacks, lacksRoot } from '../../fixtures/tools.js';
 import { cliError, cliJson } from '../run-cli.js';
-import { create, ext4Host, unmount, withProgram } from './store-host.js';
+import { create, ext4Host, needStores, unmount, withProgram } from './store-host.js';
 
-beforeEach(({ skip }) => {
-  const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mkfs.btrfs', 'mke2fs');
-  if (missing) skip(missing);
-});
+needStores('mkfs.btrfs');
 
 test('a copy of a mounted store is whole', async () => {
   const host = await ext4Host();

@@ -2,17 +2,17 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { link, mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeEach, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { exitOf, printed } from '../../fixtures/child.js';
 import { exists } from '../../fixtures/files.js';
 import { MiB } from '../../fixtures/images.js';
-import { lacks, lacksRoot } from '../../fixtures/tools.js';
 import { cliError, cliJson, startCli } from '../run-cli.js';
 import {
   create,
   ext4Host,
   isMounted,
   lockIsWaitedFor,
+  needStores,
   pathOf,
   type StoreHost,
   unmount,
@@ -20,10 +20,7 @@ import {
   withStop,
 } from './store-host.js';
 
-beforeEach(({ skip }) => {
-  const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs');
-  if (missing) skip(missing);
-});
+needStores();
 
 const FULL_DISK = 'echo "fallocate: fallocate failed: No space left on device" >&2; exit 1';
 

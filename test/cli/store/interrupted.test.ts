@@ -2,17 +2,17 @@
 import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { exitOf } from '../../fixtures/child.js';
 import { exists, walk } from '../../fixtures/files.js';
 import { MiB } from '../../fixtures/images.js';
-import { lacks, lacksRoot } from '../../fixtures/tools.js';
 import { cliError, cliJson, startCli } from '../run-cli.js';
 import {
   create,
   ext4Host,
   isMounted,
   lockIsWaitedFor,
+  needStores,
   pathOf,
   type StoreHost,
   unmount,
@@ -20,10 +20,7 @@ import {
   withStop,
 } from './store-host.js';
 
-beforeEach(({ skip }) => {
-  const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs');
-  if (missing) skip(missing);
-});
+needStores();
 
 /** An environment in which mount(8) mounts, and then does this. */
 async function afterMounting(host: StoreHost, script: string): Promise<Record<string, string>> {

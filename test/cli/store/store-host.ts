@@ -3,12 +3,21 @@ import { execFileSync } from 'node:child_process';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { onTestFinished } from 'vitest';
+import { beforeEach, onTestFinished } from 'vitest';
 import type { StoreStatus } from '../../../src/cli/store/status.js';
 import { Host } from '../../fixtures/host.js';
 import { MiB } from '../../fixtures/images.js';
+import { lacks, lacksRoot, type Tool } from '../../fixtures/tools.js';
 import { newWorkspace } from '../../fixtures/workspace.js';
 import { cliJson } from '../run-cli.js';
+
+/** Skips the tests of a file where no store can be made. */
+export function needStores(...tools: Tool[]): void {
+  beforeEach(({ skip }) => {
+    const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs', ...tools);
+    if (missing) skip(missing);
+  });
+}
 
 export type StoreHost = Host & { image: string };
 
