@@ -4,6 +4,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { buffer as bytesOf } from 'node:stream/consumers';
+import { getSystemErrorMap } from 'node:util';
 import { RootfsError } from '../index.js';
 
 /** Where text comes from, for messages. */
@@ -43,8 +44,8 @@ async function read(path: string, signal: AbortSignal | undefined): Promise<Buff
         cause: signal.reason,
       });
     const { code, errno, syscall, message } = error as NodeJS.ErrnoException;
-    // Node says "ENOENT: no such file or directory, stat '/nope'".
-    const why = message.replace(/^[A-Z0-9]+: /, '').replace(/, \w+( '.*')?$/s, '');
+    // Without the code and the system call, which Node's message has as well.
+    const why = getSystemErrorMap().get(errno ?? 0)?.[1] ?? message;
     throw new RootfsError(code ?? 'EIO', `reading ${path}: ${why}`, {
       errno,
       syscall,

@@ -15,7 +15,7 @@ import { describeClone, type VmRootfs } from './vm-rootfs.js';
 const BATCH = 64;
 
 // Clones in one folder take the file system's locks, so threads beyond the number of processors only wait for each
-// other. One of Node's four threads is left to everybody else. All registries share both.
+// other. One of Node's four threads is left to everybody else. All registries share these turns.
 const turns = new Turns(Math.min(availableParallelism(), 3));
 
 export class BatchCloner {

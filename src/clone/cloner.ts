@@ -91,7 +91,7 @@ export class Cloner {
     const prepared = this.#sources.prepare(round);
     const isReady = typeof prepared === 'object';
     if (!isReady && isFirst) return prepared;
-    // A flush takes as long as the disk likes.
+    // A flush can take seconds.
     if (request.durable || (isReady && takesLong(folder, prepared))) return this.#cloneInTurn(round, inTurn);
     if (!isReady) return this.#cloneInTurn(round, inReopeningTurn);
     return this.#trips.finish(folder, prepared, await this.#trips.run(folder, prepared));

@@ -1,6 +1,5 @@
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Command } from 'commander';
-import { TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { inOrder } from '../argument-order.js';
 import { addCloneFlags, type CloneFlags, cloneOptions } from '../clone-flags.js';
 import { cloneText } from '../clone-text.js';
@@ -28,7 +27,7 @@ Examples:
         const cloning = session.during(`cloning ${stack}`, () =>
           registry.cloneForVm(vm, stack, { ...cloneOptions(flags), signal }),
         );
-        const asStack = join(registry.config.templateDir, vm, TEMPLATE_ROOTFS_FILE);
+        const asStack = (path: string) => join(dirname(dirname(path)), vm, basename(path));
         const clone = await inOrder(cloning, 'STACK_NOT_FOUND', asStack, 'clone VM STACK');
         output.print(clone, () => cloneText(clone));
       }),

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import type { Snapshot } from '../../index.js';
 import { absolutePath } from '../../system/config.js';
@@ -7,7 +7,6 @@ import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
 import { listed } from '../listed.js';
 import { details, table } from '../output.js';
-import { OWN_FOLDER } from '../scratch.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
 import { formatTime } from '../times.js';
@@ -94,8 +93,7 @@ export function addRestore(program: Command): void {
         const restoring = session.during(`restoring ${name}`, (onProgress) =>
           registry.restoreSnapshot(name, vm, { ...copyOptions(flags), signal, onProgress }),
         );
-        const { snapshotsDir, clonesDir } = registry.config;
-        const asSnapshot = join(snapshotsDir ?? join(clonesDir, OWN_FOLDER, 'snapshots'), vm);
+        const asSnapshot = (path: string) => join(dirname(path), vm);
         const clone = await inOrder(restoring, 'SNAPSHOT_NOT_FOUND', asSnapshot, 'restore SNAPSHOT VM');
         output.print(clone, () => derivedText(clone));
       }),
