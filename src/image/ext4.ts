@@ -9,6 +9,7 @@ const MAGIC = 0xef53;
 const STATE_CLEAN = 0x1;
 const STATE_ERRORS = 0x2;
 const INCOMPAT_RECOVER = 0x4;
+const INCOMPAT_JOURNAL_DEV = 0x8;
 const INCOMPAT_64BIT = 0x80;
 const COMPAT_HAS_JOURNAL = 0x4;
 const RO_COMPAT_BIGALLOC = 0x200;
@@ -32,6 +33,8 @@ export interface Ext4Superblock {
   readonly checksumMatches: boolean;
   /** Blocks are counted in clusters of many. */
   readonly isBigalloc: boolean;
+  /** It has no files: it is the journal of a file system on another device. */
+  readonly isJournal: boolean;
   /** Its journal is on another device. */
   readonly hasOtherJournal: boolean;
   /** When it was last mounted or written to, in seconds since the epoch. */
@@ -87,6 +90,7 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
       (bytes.readUInt32LE(0x64) & RO_COMPAT_METADATA_CSUM) === 0 ||
       bytes.readUInt32LE(CHECKSUM_OFFSET) === crc32c(0xffff_ffff, bytes.subarray(0, CHECKSUM_OFFSET)),
     isBigalloc: (bytes.readUInt32LE(0x64) & RO_COMPAT_BIGALLOC) !== 0,
+    isJournal: (incompat & INCOMPAT_JOURNAL_DEV) !== 0,
     hasOtherJournal: (bytes.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0 && journalInode === 0,
     lastUsedS: Math.max(lastMount, lastWrite),
   };

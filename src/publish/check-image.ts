@@ -8,7 +8,7 @@ import { hashSource } from '../image/hash.js';
 import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
-import { describeFixedVhd, describeOther } from './other-formats.js';
+import { describeByFooter, describeOther } from './other-formats.js';
 import type { PublishOptions } from './publish-options.js';
 
 /**
@@ -68,9 +68,16 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
       { path: source },
     );
   }
-  const vhd = size > superblock.sizeBytes ? await describeFixedVhd(image, size) : undefined;
-  if (vhd !== undefined)
-    throw new RootfsError('IMAGE_INVALID', `${source} is ${vhd.name}: ${vhd.remedy}`, { path: source });
+  const other = size > superblock.sizeBytes ? await describeByFooter(image, size) : undefined;
+  if (other !== undefined)
+    throw new RootfsError('IMAGE_INVALID', `${source} is ${other.name}: ${other.remedy}`, { path: source });
+  if (superblock.isJournal) {
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `${source} is the journal of an ext4 file system on another device: publish that file system`,
+      { path: source },
+    );
+  }
   if (superblock.hasOtherJournal) {
     throw new RootfsError(
       'IMAGE_INVALID',

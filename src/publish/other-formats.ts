@@ -125,7 +125,13 @@ const OTHERS: readonly Other[] = [
 ];
 
 const HEAD_BYTES = 0x10100;
-const VHD_FOOTER_BYTES = 512;
+const FOOTER_BYTES = 512;
+
+/** Their only magic is at their end, in front of which anything may lie. */
+const WITH_FOOTER: readonly (Described & { readonly magic: string })[] = [
+  { magic: 'conectix', name: 'a VHD disk image', remedy: CONVERT('vpc') },
+  { magic: 'koly', name: 'a DMG disk image, as of macOS', remedy: CONVERT('dmg') },
+];
 
 const GPT_MAGIC = 'EFI PART';
 const PARTITION_TABLE_AT = 446;
@@ -142,7 +148,7 @@ export async function describeOther(path: string): Promise<Described | undefined
   return (
     (startsWith(head, ISO.offset, ISO.magic) ? ISO : partitioned(head)) ??
     OTHERS.find(({ offset, magic }) => startsWith(offset === 0 ? data : head, offset, magic)) ??
-    (await describeFixedVhd(path, size))
+    (await describeByFooter(path, size))
   );
 }
 
@@ -164,10 +170,10 @@ function partitioned(head: Buffer): Described | undefined {
   return valid && used ? { name: 'a whole disk with an MBR partition table', remedy } : undefined;
 }
 
-/** One of fixed size has its only magic at its end, and begins with what is in it. */
-export async function describeFixedVhd(path: string, size: number): Promise<Described | undefined> {
-  const footer = await readBytes(path, Math.max(0, size - VHD_FOOTER_BYTES), VHD_FOOTER_BYTES);
-  return startsWith(footer, 0, 'conectix') ? { name: 'a VHD disk image', remedy: CONVERT('vpc') } : undefined;
+/** A VHD of fixed size, for one, begins with what is in it. */
+export async function describeByFooter(path: string, size: number): Promise<Described | undefined> {
+  const footer = await readBytes(path, Math.max(0, size - FOOTER_BYTES), FOOTER_BYTES);
+  return WITH_FOOTER.find(({ magic }) => startsWith(footer, 0, magic));
 }
 
 function startsWith(bytes: Buffer, offset: number, magic: string): boolean {

@@ -117,30 +117,34 @@ export function configFromEnv(env: Readonly<Record<string, string | undefined>> 
 export function environmentOverrides(
   env: Readonly<Record<string, string | undefined>>,
 ): Partial<RootfsConfig> {
-  const overrides: Record<string, string | undefined> = {
-    templateDir: env.MICROVM_ROOTFS_TEMPLATE_DIR,
-    clonesDir: env.MICROVM_ROOTFS_CLONES_DIR,
-    snapshotsDir: env.MICROVM_ROOTFS_SNAPSHOTS_DIR,
-    resize2fsBin: env.MICROVM_RESIZE2FS_BIN,
-  };
-  const given = Object.entries(overrides).filter(([, value]) => value);
-  for (const [name, value] of given) {
-    if (hasStrayCharacters(value as string)) {
+  const overrides: { [setting in (typeof VARIABLES)[number][1]]?: string } = {};
+  for (const [variable, setting] of VARIABLES) {
+    const value = env[variable];
+    if (!value) continue;
+    if (hasStrayCharacters(value)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `the environment's value of ${name} has space around it or a control character in it: ${show(value)}`,
+        `${variable} in the environment has space around it or a control character in it: ${show(value)}`,
       );
     }
-    if (FOR_A_SHELL.test(value as string)) {
+    if (FOR_A_SHELL.test(value)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `the environment's value of ${name} is ${show(value)}, which no shell has read: write the path itself, ` +
+        `${variable} in the environment is ${show(value)}, which no shell has read: write the path itself, ` +
           'without quotes, ~ or variables. For a path that begins so, put ./ in front',
       );
     }
+    overrides[setting] = value;
   }
-  return Object.fromEntries(given);
+  return overrides;
 }
+
+const VARIABLES = [
+  ['MICROVM_ROOTFS_TEMPLATE_DIR', 'templateDir'],
+  ['MICROVM_ROOTFS_CLONES_DIR', 'clonesDir'],
+  ['MICROVM_ROOTFS_SNAPSHOTS_DIR', 'snapshotsDir'],
+  ['MICROVM_RESIZE2FS_BIN', 'resize2fsBin'],
+] as const;
 
 /** Units of systemd and files of variables take these as they are, and a folder of that name would be made. */
 const FOR_A_SHELL = /^["'~$]/;

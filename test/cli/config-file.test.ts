@@ -63,7 +63,10 @@ test('an empty variable is none, and one with stray characters is refused', asyn
   const names = ['MICROVM_ROOTFS_CLONES_DIR', 'MICROVM_ROOTFS_TEMPLATE_DIR', 'MICROVM_ROOTFS_CONFIG'];
   const empty = Object.fromEntries(names.map((name) => [name, '']));
   expect(await effectiveConfig({}, empty)).toEqual(await effectiveConfig({}, {}));
-  await rejection(effectiveConfig({}, { MICROVM_ROOTFS_CLONES_DIR: '/x\r' }), 'INVALID_ARGUMENT');
+  for (const stray of ['/x\r', '"/x"']) {
+    const asked = effectiveConfig({}, { MICROVM_ROOTFS_CLONES_DIR: stray });
+    expect((await rejection(asked, 'INVALID_ARGUMENT')).message).toContain('MICROVM_ROOTFS_CLONES_DIR');
+  }
 });
 
 test('a folder is the one that the library takes: where ".." leads is for the kernel to say', async () => {

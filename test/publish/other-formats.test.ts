@@ -88,6 +88,12 @@ test('a VHD of fixed size is known by its end, and a file of that length alone i
   expect(await describeOther(`${path}.raw`)).toBeUndefined();
 });
 
+test('a DMG is known by its end', async () => {
+  const path = join(await newFolder(), 'dmg');
+  await writeFile(path, Buffer.concat([pattern(MiB), Buffer.from('koly'.padEnd(512, '\0'))]));
+  expect((await describeOther(path))?.name).toBe('a DMG disk image, as of macOS');
+});
+
 test('a partition table is told from the boot sector of a file system, which ends with the same bytes', async () => {
   const sector = (entries: (bytes: Buffer) => void) => {
     const bytes = pattern(70_000);

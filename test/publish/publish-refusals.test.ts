@@ -88,6 +88,12 @@ describe('refused', () => {
     expect(await refused('IMAGE_INVALID')).toMatch(/VHD disk image: .*qemu-img convert -f vpc/);
   });
 
+  test('the journal of a file system on another device', async () => {
+    const { source, refused } = await rig();
+    await run('mke2fs', ['-q', '-F', '-O', 'journal_dev', source]);
+    expect(await refused('IMAGE_INVALID')).toContain('publish that file system');
+  });
+
   test.each([
     ['the block bitmap', async (image: string) => flip(image, await blockOf(image, 'Block bitmap at'))],
     [
