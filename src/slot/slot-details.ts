@@ -54,25 +54,26 @@ export async function slotDetails(
     const info = slotInfo(folder.path, vm.safe, state, template);
     if (info === undefined) return undefined;
     if (info.health === 'whole') requireOwnId(path, vm, state);
-    const diskUsage = native().newDiskUsage();
-    const [blocks] = await inTurn(new Task(`measuring ${info.path}`, undefined), () =>
-      native().measureFiles(diskUsage, [info.path]),
-    ).finally(() => native().dispose(diskUsage));
-    const { aloneBytes, sharedBytes, extents } =
-      blocks === undefined || isSystemError(blocks)
-        ? { aloneBytes: 0, sharedBytes: 0, extents: undefined }
-        : blocks;
-    const now = info.stack === undefined ? undefined : await digestNow(info.stack);
-    return {
-      ...info,
-      strategy: strategyOf(state),
-      use: await imageInUse(path),
-      outdated: now === undefined ? undefined : now !== info.sourceSha256,
-      aloneBytes,
-      sharedBytes,
-      extents,
-    };
+    // Not beside the question whether the image is in use: to measure it is to have it open.
+    const blocks = await blocksOf(info.path);
+    const [use, now] = await Promise.all([
+      imageInUse(path),
+      info.stack === undefined ? undefined : digestNow(info.stack),
+    ]);
+    const outdated = now === undefined ? undefined : now !== info.sourceSha256;
+    return { ...info, strategy: strategyOf(state), use, outdated, ...blocks };
   } catch (error) {
     throw asRootfsError(`looking at ${path}`, error);
   }
+}
+
+async function blocksOf(image: string): Promise<Pick<SlotDetails, 'aloneBytes' | 'sharedBytes' | 'extents'>> {
+  const diskUsage = native().newDiskUsage();
+  const [blocks] = await inTurn(new Task(`measuring ${image}`, undefined), () =>
+    native().measureFiles(diskUsage, [image]),
+  ).finally(() => native().dispose(diskUsage));
+  if (blocks === undefined || isSystemError(blocks))
+    return { aloneBytes: 0, sharedBytes: 0, extents: undefined };
+  const { aloneBytes, sharedBytes, extents } = blocks;
+  return { aloneBytes, sharedBytes, extents };
 }
