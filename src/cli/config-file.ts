@@ -10,7 +10,7 @@ import {
 import { readText } from './text-input.js';
 
 /** Read if it is there. */
-export const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';
+const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';
 
 /** As the parser of arguments has them. */
 export interface ConfigFlags {

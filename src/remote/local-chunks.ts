@@ -119,7 +119,7 @@ async function readChunk(file: FileHandle, offset: number, length: number): Prom
   return (await readFully(file, content, offset)) === length ? content : undefined;
 }
 
-export async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
   for (let done = 0; done < bytes.length; )
     done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
 }

@@ -151,11 +151,16 @@ export function historyAt(points: readonly Point[], point: Point): string {
   return heads.filter((head, i) => head !== heads[i - 1]).join('\n');
 }
 
-const CHANGES =
-  /^(chmod|copy_file_range|fallocate|fchmod|fchown|ftruncate|link|linkat|mkdir|mkdirat|pwrite64|rename|renameat|renameat2|rmdir|unlink|unlinkat|write)$/;
+// What is not here is taken for a change. Locks and leases end with the process, and what is flushed was changed before.
+const READS =
+  /^(access|close|execve|faccessat2?|fcntl|fdatasync|flock|fstat|fstatfs|fsync|getdents64|getxattr|lseek|mmap|newfstatat|pread64|read|readlink|readlinkat|statfs|statx|sync_file_range)$/;
+const OPENS = /^(open|openat|openat2)$/;
+const OPENS_ANEW = /O_CREAT|O_TRUNC|O_TMPFILE/;
+const ASKS = /FIEMAP|GETFLAGS|GETXATTR|GETUUID|GETSIZE/;
 
 function changesDisk({ name, line }: Point): boolean {
-  return CHANGES.test(name) || /O_CREAT|O_TRUNC|FICLONE|SETFLAGS/.test(line);
+  if (OPENS.test(name)) return OPENS_ANEW.test(line);
+  return !READS.test(name) && !(name === 'ioctl' && ASKS.test(line));
 }
 
 /**

@@ -45,7 +45,7 @@ export async function statusOfFolder(folder: string): Promise<StoreStatus> {
 }
 
 /** What lies in a store beside our own folder, which holds nothing that is of use without slots. */
-export async function entriesIn(folder: string): Promise<string[]> {
+async function entriesIn(folder: string): Promise<string[]> {
   return (await readdir(folder)).filter((name) => !name.startsWith('.microvm-rootfs'));
 }
 

@@ -241,7 +241,7 @@ class TarReader {
     };
   }
 
-  /** Skips them. */
+  /** Reads past what the tar stores of a member, and tells what it would be as a file. */
   async #contents(
     header: TarHeader,
     stored: number,

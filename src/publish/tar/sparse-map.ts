@@ -18,7 +18,7 @@ const NEWLINE = 0x0a;
 const PIECE_BYTES = 16 * 1024;
 const PAUSE_AFTER = 4096;
 
-/** Those of all sparse files of one tar. */
+/** Counts the parts of all sparse files of one tar. */
 export class PartCount {
   #parts = 0;
 

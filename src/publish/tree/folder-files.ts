@@ -12,7 +12,7 @@ export interface TreeName {
   show(path: string): string;
 }
 
-export function changedWhileRead({ source, show }: TreeName, path: string, cause?: unknown): RootfsError {
+function changedWhileRead({ source, show }: TreeName, path: string, cause?: unknown): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
     `${show(path)} changed while it was read: publish what nobody is writing to`,
