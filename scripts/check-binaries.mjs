@@ -71,12 +71,25 @@ const ALLOWED = new Set([
   'openat',
   'pipe2',
   'posix_fadvise',
+  'posix_spawn_file_actions_adddup2', // its types have the same size in both, as those of the other posix_spawn*
+  'posix_spawn_file_actions_addopen',
+  'posix_spawn_file_actions_destroy',
+  'posix_spawn_file_actions_init',
+  'posix_spawnattr_destroy',
+  'posix_spawnattr_init',
+  'posix_spawnattr_setflags',
+  'posix_spawnattr_setpgroup',
+  'posix_spawnattr_setsigdefault',
+  'posix_spawnattr_setsigmask',
+  'posix_spawnp',
   'pread',
   'pwrite',
   'read',
   'readdir',
   'readlink',
   'readlinkat',
+  'sigemptyset',
+  'sigfillset',
   'strcasecmp',
   'strcmp',
   'strlen',
@@ -84,6 +97,7 @@ const ALLOWED = new Set([
   'syncfs',
   'syscall',
   'unlinkat',
+  'waitpid',
 ]);
 // Node-API up to version 8 has no other prefix, so this also keeps out what newer versions brought (node_api_*).
 const isAllowed = (name) => ALLOWED.has(name) || name.startsWith('napi_');

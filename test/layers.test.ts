@@ -17,6 +17,7 @@ const FROM_THE_TOP = [
   'catalog',
   'image',
   'folder',
+  'programs',
   'addon',
   'system',
 ];
@@ -26,7 +27,9 @@ const CLI_USES = [
   'index',
   'slot/slot-state',
   'slot/vm-id',
-  'system/programs',
+  'programs/find-program',
+  'programs/program-failed',
+  'programs/run-program',
   'system/config',
   'system/errno-names',
   'system/make-folders',
@@ -34,7 +37,7 @@ const CLI_USES = [
   'addon/host-facts',
 ];
 
-// All by way of system/programs.ts. Outside the command line, no other file may start a program.
+// All by way of programs/run-program.ts. Outside the command line, no other file may start a program.
 const RUN_PROGRAMS = [
   'image/grow',
   'publish/container-image',
@@ -86,13 +89,14 @@ test('the command line uses the public library, and little else', () => {
 
 test('programs are run by the files that are listed here', () => {
   const running = files.filter(
-    (file) => layerOf(file) !== 'cli' && importsOf(file).includes('system/programs'),
+    (file) =>
+      !['cli', 'programs'].includes(layerOf(file)) && importsOf(file).includes('programs/run-program'),
   );
   expect(running.map((file) => file.replace(/\.ts$/, '')).sort()).toEqual(RUN_PROGRAMS);
   const starting = files.filter((file) =>
-    readFileSync(join('src', file), 'utf8').includes("'node:child_process'"),
+    /'node:child_process'|startProgram\(/.test(readFileSync(join('src', file), 'utf8')),
   );
-  expect(starting).toEqual(['system/programs.ts']);
+  expect(starting.sort()).toEqual(['addon/native.ts', 'programs/child.ts']);
 });
 
 test('no two files import each other, directly or by way of others', () => {

@@ -8,6 +8,7 @@
 #include "napi/guarded_glue.h"
 #include "napi/image_glue.h"
 #include "napi/js.h"
+#include "napi/program_glue.h"
 #include "napi/replace_glue.h"
 #include "napi/tree_glue.h"
 
@@ -42,6 +43,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("receiveChunks", microvm::receive_chunks);
   add("reserveRanges", microvm::reserve_ranges);
   add("giveBackRanges", microvm::give_back_ranges);
+  add("startProgram", microvm::start_program);
+  add("reapProgram", microvm::reap_program);
   add("readSmallFile", microvm::read_small_file);
   add("openFolder", microvm::open_folder);
   add("probeReflink", microvm::probe_reflink);

@@ -307,6 +307,26 @@ export interface NativeAddon {
   /** Makes ranges of an image holes. */
   giveBackRanges(imageFd: number, path: string, ranges: Float64Array): Promise<void>;
 
+  /**
+   * Starts a program: its path and arguments, its whole environment (`NAME=value`), whether it is fed, whether it is to
+   * have a process group of its own, and where it writes its output instead of to a pipe. The descriptors are our ends.
+   * Whoever starts a program calls `reapProgram` until it has ended.
+   */
+  startProgram(
+    args: readonly string[],
+    environment: readonly string[],
+    feeds: boolean,
+    ownGroup: boolean,
+    outputFd: number | undefined,
+  ): Promise<{
+    id: number;
+    stdin: number | undefined;
+    stdout: number | undefined;
+    stderr: number;
+  }>;
+  /** The status of a program that has ended, as wait() tells it, or undefined. Until then its id is nobody else's. */
+  reapProgram(id: number): number | undefined;
+
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
   readSmallFile(path: string, limitBytes: number): Promise<SmallFile>;
 

@@ -2,8 +2,8 @@
 import { open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
+import { run } from '../programs/run-program.js';
 import { makeFolders } from '../system/make-folders.js';
-import { run } from '../system/programs.js';
 import { withScratch } from './scratch.js';
 
 const STACK = 'probe';

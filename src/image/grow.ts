@@ -1,11 +1,12 @@
 // Grows an ext4 image, first the file and then the file system in it, and checks it.
 import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
+import { programFailed } from '../programs/program-failed.js';
+import { type Exit, runInstalled } from '../programs/run-program.js';
 import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from '../system/arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
-import { type Exit, programFailed, runInstalled } from '../system/programs.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
 
 export interface GrowPrograms {

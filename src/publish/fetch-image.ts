@@ -4,10 +4,10 @@
 import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { runInstalled } from '../programs/run-program.js';
 import { absolutePath } from '../system/arguments.js';
 import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-off.js';
 import { hasCode, RootfsError } from '../system/errors.js';
-import { runInstalled } from '../system/programs.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
 import { parseDockerReference } from './docker-reference.js';

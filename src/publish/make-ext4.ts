@@ -2,8 +2,9 @@
 // empty filesystem, and this library writes the tree into it. `mke2fs -d` is not used: it drops sockets, truncates
 // times and copies attributes of the host.
 import { resolve } from 'node:path';
+import { programFailed } from '../programs/program-failed.js';
+import { runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
-import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import { FilesystemFull } from './ext4/groups.js';
 import { BLOCK_BYTES, INODE_BYTES } from './ext4/layout.js';

@@ -4,9 +4,10 @@ import { resolve } from 'node:path';
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
 import { readBytes, readFully } from '../image/read-bytes.js';
+import { programFailed } from '../programs/program-failed.js';
+import { runInstalled } from '../programs/run-program.js';
 import { absolutePath } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
-import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 import { tooLarge } from './tree/limits.js';
 

@@ -1,8 +1,9 @@
 // Tells from skopeo's words whether the registry, the reference or this machine is at fault.
 
+import { isFaultOfThisMachine, programFailed } from '../programs/program-failed.js';
+import type { Exit } from '../programs/run-program.js';
 import { MOST_TRIES } from '../system/back-off.js';
 import type { RootfsError, RootfsErrorCode } from '../system/errors.js';
-import { type Exit, isFaultOfThisMachine, programFailed } from '../system/programs.js';
 
 // skopeo uses the same exit status for all of these.
 const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [

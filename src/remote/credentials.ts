@@ -3,8 +3,9 @@
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { programFailed } from '../programs/program-failed.js';
+import { runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
-import { programFailed, runInstalled } from '../system/programs.js';
 
 export type Credentials =
   | { readonly username: string; readonly password: string }

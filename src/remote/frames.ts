@@ -1,8 +1,9 @@
 // zstd frames, one for each chunk. The zstd program makes them; those of zeros are written by hand. Format: RFC 8878.
 
 import type { Readable } from 'node:stream';
+import { programFailed } from '../programs/program-failed.js';
+import { runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
-import { programFailed, runInstalled } from '../system/programs.js';
 import type { Task } from '../system/task.js';
 
 export const ZSTD = { name: 'zstd', package: 'zstd', notFound: 'PROGRAM_NOT_FOUND' } as const;

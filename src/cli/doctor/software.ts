@@ -2,8 +2,9 @@
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { loadedBinary } from '../../addon/host-facts.js';
-import type { RootfsConfig } from '../../index.js';
-import { findProgram, run } from '../../system/programs.js';
+import { type RootfsConfig, RootfsError } from '../../index.js';
+import { findProgram } from '../../programs/find-program.js';
+import { run } from '../../programs/run-program.js';
 import { asRoot, shellWord } from '../shell-words.js';
 import { type Finding, fail, ok, warn } from './finding.js';
 
@@ -59,13 +60,15 @@ async function version(
     if (number !== undefined) return ok(check, `${number}, ${path}`);
   } catch (error) {
     signal.throwIfAborted();
+    // Told already.
+    if (error instanceof RootfsError && error.code === 'ADDON_NOT_LOADED') return ok(check, path);
     return warn(check, `${path} cannot be run: ${(error as Error).message}`, fix);
   }
   return warn(check, `${path} does not say which version it is: is it ${check}?`, fix);
 }
 
 /** With this host's own package manager. */
-export async function installCommand(packageName: string): Promise<string> {
+async function installCommand(packageName: string): Promise<string> {
   if ((await findProgram('dnf')) !== undefined) return asRoot('dnf', 'install', packageName);
   if ((await findProgram('apk')) !== undefined) return asRoot('apk', 'add', packageName);
   if ((await findProgram('pacman')) !== undefined) return asRoot('pacman', '-S', packageName);

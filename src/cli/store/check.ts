@@ -1,6 +1,6 @@
 // Checks a store. The systemd unit does this at boot, before it mounts the store.
 import { RootfsError } from '../../index.js';
-import { isFaultOfThisMachine } from '../../system/programs.js';
+import { isFaultOfThisMachine } from '../../programs/program-failed.js';
 import { requireUnmounted } from './find-store.js';
 import { KINDS, kindOf, type StoreKind } from './kinds.js';
 import { whileImageLocked } from './lock.js';

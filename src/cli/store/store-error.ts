@@ -1,6 +1,7 @@
 // Errors of stores.
 import { RootfsError } from '../../index.js';
-import { type Exit, findProgram, type RunOptions, run } from '../../system/programs.js';
+import { findProgram } from '../../programs/find-program.js';
+import { type Exit, type RunOptions, run } from '../../programs/run-program.js';
 
 const PACKAGES: Readonly<Record<string, string>> = {
   'mkfs.xfs': 'xfsprogs',

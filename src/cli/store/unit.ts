@@ -2,8 +2,8 @@
 import { unlink, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { findProgram } from '../../programs/find-program.js';
 import { makeFolders } from '../../system/make-folders.js';
-import { findProgram } from '../../system/programs.js';
 import { imageFile } from './image-file.js';
 import { kindOf } from './kinds.js';
 import { mountOptions } from './mounting.js';

@@ -1,54 +1,13 @@
 import { execFileSync } from 'node:child_process';
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
-import { findProgram, run } from '../../src/system/programs.js';
+import { run } from '../../src/programs/run-program.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
-
-async function script(host: Host, name: string, body: string): Promise<string> {
-  const path = join(host.root, name);
-  await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, `#!/bin/sh\n${body}\n`);
-  await chmod(path, 0o755);
-  return path;
-}
-
-test('a name is looked up on PATH, in its order, before system folders', async () => {
-  const host = await Host.in();
-  const path = await script(host, 'sh', '');
-  vi.stubEnv('PATH', `/nonexistent::${host.root}:/bin`);
-  expect(await findProgram('sh')).toBe(path);
-  vi.unstubAllEnvs();
-});
-
-test('what is a folder or not executable is passed over', async () => {
-  const host = await Host.in();
-  await writeFile(join(host.root, 'plain'), '');
-  vi.stubEnv('PATH', host.root);
-  expect(await findProgram('plain')).toBeUndefined();
-  expect(await findProgram(join(host.root, 'plain'))).toBeUndefined();
-  expect(await findProgram(join(host.root, 'missing'))).toBeUndefined();
-  vi.unstubAllEnvs();
-});
-
-test('a folder of the name is passed over, on PATH and behind a path', async () => {
-  const host = await Host.in();
-  await mkdir(join(host.root, 'first/tool'), { recursive: true });
-  const tool = await script(host, 'second/tool', '');
-  vi.stubEnv('PATH', `${host.root}/first:${host.root}/second`);
-  expect(await findProgram('tool')).toBe(tool);
-  expect(await findProgram(join(host.root, 'first/tool'))).toBeUndefined();
-  vi.unstubAllEnvs();
-});
-
-test('without a PATH the usual folders are looked in', async () => {
-  vi.stubEnv('PATH', undefined);
-  expect(await findProgram('sh')).toMatch(/^(\/usr)?\/bin\/sh$/);
-  vi.unstubAllEnvs();
-});
+import { script } from './script.js';
 
 test('status, signal and both outputs come back', async () => {
   const host = await Host.in();
@@ -135,11 +94,43 @@ test('a program that ends before it has read its input is no failure of this pro
 test('a program that cannot start, for want of descriptors, is an error of its call', async () => {
   const script = `
     const { closeSync, openSync } = require('node:fs');
-    const { run } = require('./dist/system/programs.js');
+    const { run } = require('./dist/programs/run-program.js');
     const open = [];
     try { for (;;) open.push(openSync('/dev/null', 'r')); } catch {}
     closeSync(open.pop());
     run('/bin/true', [], undefined).then(() => console.log('ran'), ({ code }) => console.log(code));`;
   const limited = ['-c', 'ulimit -n 100; exec "$0" -e "$1"', process.execPath, script];
   expect(execFileSync('sh', limited, { encoding: 'utf8' })).toBe('EMFILE\n');
+});
+
+test('an abort does not wait for what the program has started', async () => {
+  const host = await Host.in();
+  const mark = join(host.root, 'mark');
+  const controller = new AbortController();
+  const parent = await script(host, 'parent', `sleep 30 & echo $! > ${mark}; wait`);
+  const running = rejection(run(parent, [], controller.signal), 'ABORT_ERR');
+  await expect.poll(() => exists(mark)).toBe(true);
+  controller.abort();
+  const started = Date.now();
+  await running;
+  expect(Date.now() - started).toBeLessThan(10_000);
+  process.kill(Number(await readFile(mark, 'utf8')));
+});
+
+test('what a drain leaves unread does not keep the program from its end', async () => {
+  const host = await Host.in();
+  const flood = await script(host, 'flood', 'yes | head -c 1000000');
+  const drain = async (stdout: NodeJS.ReadableStream) => {
+    await new Promise((resolve) => stdout.once('readable', resolve));
+  };
+  expect(await run(flood, [], undefined, { drain })).toMatchObject({ status: 0 });
+});
+
+test('a program starts in the folder and with the umask that it was given', async () => {
+  const host = await Host.in();
+  const where = await script(host, 'where', 'pwd; umask; echo "$1"');
+  const old = process.umask(0o77);
+  const options = { cwd: host.root, usualUmask: true };
+  const exit = await run(where, ['a "b" $c'], undefined, options).finally(() => process.umask(old));
+  expect(exit.stdout).toBe(`${host.root}\n0022\na "b" $c\n`);
 });

@@ -1,0 +1,120 @@
+#include "system/program.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace microvm {
+namespace {
+
+std::vector<char*> pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> list;
+  for (const std::string& text : texts) list.push_back(const_cast<char*>(text.c_str()));
+  list.push_back(nullptr);
+  return list;
+}
+
+Error open_pipe(Fd* read_end, Fd* write_end) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Error::last("pipe2", {});
+  read_end->reset(ends[0]);
+  write_end->reset(ends[1]);
+  return {};
+}
+
+// What a program is to have as its descriptors 0, 1 and 2. All others are closed when it starts.
+class Redirections {
+ public:
+  Redirections() { error_ = posix_spawn_file_actions_init(&actions_); }
+  Redirections(const Redirections&) = delete;
+  Redirections& operator=(const Redirections&) = delete;
+  ~Redirections() { (void)posix_spawn_file_actions_destroy(&actions_); }
+
+  void duplicate(int from, int to) { note(posix_spawn_file_actions_adddup2(&actions_, from, to)); }
+  void open_empty(int to) { note(posix_spawn_file_actions_addopen(&actions_, to, "/dev/null", O_RDONLY, 0)); }
+
+  int error() const { return error_; }
+  const posix_spawn_file_actions_t* get() const { return &actions_; }
+
+ private:
+  void note(int error) {
+    if (error_ == 0) error_ = error;
+  }
+
+  posix_spawn_file_actions_t actions_;
+  int error_ = 0;
+};
+
+// Node ignores SIGPIPE, and the threads of its pool block all signals. A program would inherit both.
+class Attributes {
+ public:
+  explicit Attributes(bool own_group) {
+    (void)posix_spawnattr_init(&attributes_);
+    short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+    sigset_t signals;
+    sigemptyset(&signals);
+    (void)posix_spawnattr_setsigmask(&attributes_, &signals);
+    sigfillset(&signals);
+    (void)posix_spawnattr_setsigdefault(&attributes_, &signals);
+    if (own_group) {
+      flags |= POSIX_SPAWN_SETPGROUP;
+      (void)posix_spawnattr_setpgroup(&attributes_, 0);
+    }
+    (void)posix_spawnattr_setflags(&attributes_, flags);
+  }
+  Attributes(const Attributes&) = delete;
+  Attributes& operator=(const Attributes&) = delete;
+  ~Attributes() { (void)posix_spawnattr_destroy(&attributes_); }
+
+  const posix_spawnattr_t* get() const { return &attributes_; }
+
+ private:
+  posix_spawnattr_t attributes_;
+};
+
+}  // namespace
+
+Error start_program(const ProgramPlan& plan, StartedProgram* program) {
+  const std::string& path = plan.args.front();
+  Redirections redirections;
+  Fd input;
+  Fd output;
+  Fd errors;
+  if (plan.feeds) {
+    Error error = open_pipe(&input, &program->input);
+    if (!error.ok()) return error;
+    redirections.duplicate(input.get(), STDIN_FILENO);
+  } else {
+    redirections.open_empty(STDIN_FILENO);
+  }
+  if (!plan.output) {
+    Error error = open_pipe(&program->output, &output);
+    if (!error.ok()) return error;
+  }
+  Error error = open_pipe(&program->errors, &errors);
+  if (!error.ok()) return error;
+  redirections.duplicate(plan.output ? plan.output.get() : output.get(), STDOUT_FILENO);
+  redirections.duplicate(errors.get(), STDERR_FILENO);
+
+  pid_t id = 0;
+  int code = redirections.error();
+  // With the p a script that does not name its interpreter is run by the shell, as by execvp().
+  if (code == 0)
+    code = posix_spawnp(&id, path.c_str(), redirections.get(), Attributes(plan.own_group).get(),
+                        pointers(plan.args).data(), pointers(plan.environment).data());
+  if (code != 0) return Error::of(code, "spawn", path);
+  program->id = id;
+  return {};
+}
+
+Error reap_program(int id, std::optional<int>* status) {
+  int told = 0;
+  const pid_t reaped = retry_eintr([&] { return waitpid(id, &told, WNOHANG); });
+  if (reaped < 0) return Error::last("waitpid", {});
+  if (reaped == id) *status = told;
+  return {};
+}
+
+}  // namespace microvm

@@ -1,0 +1,232 @@
+// Runs the programs that make, check, grow and unpack images.
+
+import { availableParallelism } from 'node:os';
+import { basename } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import {
+  abortError,
+  asRootfsError,
+  failedWith,
+  RootfsError,
+  type RootfsErrorCode,
+} from '../system/errors.js';
+import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
+import { Child, type Ending } from './child.js';
+import { findProgram } from './find-program.js';
+
+export interface Exit extends Ending {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+// Of a failing program's output, the end is enough for a message.
+const OUTPUT_LIMIT = 16 * 1024;
+
+// The variables that programs inherit: where to find things, and what is loaded into every process. Any other could
+// change what they do, such as TAR_OPTIONS, XZ_DEFAULTS, ZSTD_CLEVEL, MKE2FS_*, E2FSPROGS_*, SOURCE_DATE_EPOCH, TZ and
+// LANG.
+const PASSED_ON = new RegExp(
+  `^(${[
+    ...['PATH', 'HOME', 'TMPDIR', 'LD_.*', 'NIX_LD.*', '[ALTU]+SAN_OPTIONS'],
+    ...['FAKEROOT.*', 'FAKED_.*'],
+    // How a registry is reached.
+    ...[
+      '(https?|no|all)_proxy',
+      '(HTTPS?|NO|ALL)_PROXY',
+      'SSL_CERT_.*',
+      'XDG_RUNTIME_DIR',
+      'REGISTRY_AUTH_FILE',
+      'DOCKER_CONFIG',
+    ],
+  ].join('|')})$`,
+);
+
+function cleanEnvironment(): Record<string, string | undefined> {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => PASSED_ON.test(name)));
+}
+
+export interface RunOptions {
+  readonly cwd?: string;
+  /** For a program that makes files which others will see, whatever the umask of this process. */
+  readonly usualUmask?: boolean;
+  /** In addition to what every program gets. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Writes the program's whole input. */
+  readonly feed?: (stdin: Writable) => Promise<void>;
+  /** Reads the program's whole output, which is then not in {@link Exit}. */
+  readonly drain?: (stdout: Readable) => Promise<void>;
+  /** It waits for what it is fed, perhaps for long: others do not wait for their turn until it ends. */
+  readonly outOfTurn?: boolean;
+  /** Where the program writes its output instead. `read` is called as soon as it has started. */
+  readonly output?: { readonly fd: number; readonly read: () => Promise<void> };
+  /** Ctrl-C on a terminal reaches all of a process group, and so not this program: only `signal` ends it. */
+  readonly ownGroup?: boolean;
+}
+
+// A program that works on a disk wants a processor.
+const AT_ONCE = Math.max(2, availableParallelism());
+
+/** By the program's name: a resize of a moment does not wait for downloads that take minutes. */
+const turnsByProgram = new Map<string, Turns>();
+
+function turnsOf(program: string): Turns {
+  const name = basename(program);
+  const turns = turnsByProgram.get(name) ?? new Turns(AT_ONCE);
+  turnsByProgram.set(name, turns);
+  return turns;
+}
+
+/**
+ * Runs a program to its end, when it is its turn: of each program, as many run at once as there are processors. Rejects
+ * with the system's error if it cannot start, with `ABORT_ERR` if aborted, and with what `feed` or `drain` rejected
+ * with. In the last two cases the program is killed.
+ */
+export function run(
+  program: string,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  options: RunOptions = {},
+): Promise<Exit> {
+  if (options.outOfTurn) return runNow(program, args, signal, options);
+  const task = new Task(`running ${program}`, signal);
+  return turnsOf(program).run(task, () => runNow(program, args, signal, options));
+}
+
+async function runNow(
+  program: string,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  options: RunOptions,
+): Promise<Exit> {
+  const task = new Task(`running ${program}`, signal);
+  task.checkAborted();
+  const child = await start(program, args, options).catch((error: unknown) => {
+    throw asRootfsError(task.what, error);
+  });
+  const kill = () => child.kill();
+  signal?.addEventListener('abort', kill);
+  if (signal?.aborted) kill();
+  // A thread of the pool reads what it writes, and process.exit() waits for that thread: it would wait for ever.
+  if (options.output !== undefined) killAtExit(child);
+  try {
+    const output = gatherOutput(child, options);
+    const failures: unknown[] = [];
+    const streaming = startStreams(child, options).map((stream) =>
+      stream?.catch((error) => {
+        // A program that ends before it has read its whole input says why itself, or is said to have been killed.
+        if (failedWith(error, 'EPIPE') || isPrematureClose(error)) return;
+        failures.push(error);
+        kill();
+      }),
+    );
+    const ending = await child.ended;
+    await Promise.all(streaming);
+    if (signal?.aborted) throw abortError(task.what, signal);
+    if (failures.length > 0) throw failures[0];
+    return { ...ending, ...output };
+  } finally {
+    signal?.removeEventListener('abort', kill);
+    forgetAtExit(child);
+  }
+}
+
+function start(program: string, args: readonly string[], options: RunOptions): Promise<Child> {
+  const { env, feed, output, ownGroup = false } = options;
+  return Child.start(commandOf(program, args, options), {
+    env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
+    feeds: feed !== undefined,
+    ownGroup,
+    outputFd: output?.fd,
+  });
+}
+
+/** Folder and umask of this process are those of all its threads, so a shell sets those of the program. */
+function commandOf(
+  program: string,
+  args: readonly string[],
+  { cwd, usualUmask }: RunOptions,
+): readonly string[] {
+  if (cwd === undefined && !usualUmask) return [program, ...args];
+  const prepare = [...(usualUmask ? ['umask 022'] : []), ...(cwd === undefined ? [] : ['cd "$0"'])];
+  return ['/bin/sh', '-c', `${prepare.join(' && ')} && exec "$@"`, cwd ?? '', program, ...args];
+}
+
+/** What the program has written so far, unless somebody else reads it. */
+function gatherOutput({ stdout, stderr }: Child, { drain }: RunOptions): Pick<Exit, 'stdout' | 'stderr'> {
+  const output = { stdout: '', stderr: '' };
+  const gather = (name: 'stdout' | 'stderr', stream: Readable) =>
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output[name] = (output[name] + text).slice(-OUTPUT_LIMIT);
+    });
+  gather('stderr', stderr);
+  if (stdout !== undefined && drain === undefined) gather('stdout', stdout);
+  return output;
+}
+
+/** Starts to write the program's input and to read its output. */
+function startStreams(
+  { stdin, stdout }: Child,
+  { feed, drain, output }: RunOptions,
+): (Promise<void> | undefined)[] {
+  // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
+  // error that nobody listens to would end this process.
+  stdin?.on('error', () => {});
+  return [
+    stdin && feed?.(stdin),
+    // What is left unread, if anything, would keep the pipe open.
+    stdout && drain?.(stdout).finally(() => stdout.resume()),
+    output?.read(),
+  ];
+}
+
+const killedAtExit = new Set<Child>();
+
+function killAtExit(child: Child): void {
+  if (killedAtExit.size === 0) process.on('exit', killAll);
+  killedAtExit.add(child);
+}
+
+function forgetAtExit(child: Child): void {
+  if (killedAtExit.delete(child) && killedAtExit.size === 0) process.off('exit', killAll);
+}
+
+function killAll(): void {
+  for (const child of killedAtExit) child.kill();
+}
+
+/** Node's stream to a program that has ended. */
+function isPrematureClose(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE';
+}
+
+/** A program: its name, the package that ships it, and the error code if it is missing. */
+export interface Program {
+  readonly name: string;
+  readonly package: string;
+  readonly notFound: RootfsErrorCode;
+}
+
+/** {@link run} for a program that may be missing. The error then has the program's code and names the package. */
+export async function runInstalled(
+  program: Program,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+  options: RunOptions = {},
+): Promise<Exit> {
+  const found = await findProgram(program.name);
+  try {
+    if (found !== undefined) return await run(found, args, signal, options);
+  } catch (error) {
+    // The same for a script without its interpreter and a file that is not a program.
+    const notStarted = failedWith(error, 'ENOENT', 'EACCES', 'ENOEXEC');
+    if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
+  }
+  const remedy = program.name.includes('/') ? 'correct the path, or install' : 'install';
+  throw new RootfsError(
+    program.notFound,
+    `cannot run ${program.name}: there is no such program, or it cannot be executed; ${remedy} the ` +
+      `package ${program.package}`,
+    { path: program.name },
+  );
+}
