@@ -14,8 +14,7 @@ nodedir=()
 (cd "$copy" && "$root/node_modules/.bin/node-gyp" rebuild --silent "${nodedir[@]}" -- -Dsanitize=address,undefined)
 npm run --silent build:ts
 
-# node-gyp-build looks here for the addon.
-export MICROVM_ROOTFS_PREBUILD=$root/$copy
+export MICROVM_ROOTFS_ADDON=$root/$copy/build/Release/microvm_rootfs.node
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 libasan=$(realpath "$(gcc -print-file-name=libasan.so)")
 work=$(mktemp -d)

@@ -1,8 +1,8 @@
-// Loads the addon's binary: a local build, else the shipped one. node-gyp-build finds them, but gives up at the first
-// file that does not load. In that case each file is tried here, and the error lists every file with its reason.
+// Loads the addon's binary: a local build, else the shipped one. Each is looked for by its own name: a program that
+// bundles this library may have an addon of its own beside it. If none loads, the error lists every file with its reason.
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { RootfsError } from '../system/errors.js';
 
 interface Failure {
@@ -17,16 +17,9 @@ export function loadAddon(): unknown {
   // Not a plain `require`, which bundlers would try to resolve.
   const require = createRequire(join(__dirname, 'index.js'));
   const named = process.env.MICROVM_ROOTFS_ADDON;
-  if (!named) {
-    try {
-      return require('node-gyp-build')(HERE);
-    } catch {
-      // Each file is tried below.
-    }
-  }
   const roots = packageRoots(require);
   const failures: Failure[] = [];
-  for (const path of named ? [named] : candidates(roots)) {
+  for (const path of named ? [resolve(named)] : candidates(roots)) {
     try {
       return require(path);
     } catch (error) {

@@ -98,13 +98,17 @@ test('MICROVM_ROOTFS_ADDON names the one binary that is looked for', async () =>
     message: expect.stringContaining(`${elsewhere}: no such file`),
   });
   await place(SHIPPED, elsewhere);
-  expect(callIn(user, { MICROVM_ROOTFS_ADDON: elsewhere }).loaded?.[0]).toBe(elsewhere);
+  for (const named of [elsewhere, './microvm-rootfs.node'])
+    expect(callIn(user, { MICROVM_ROOTFS_ADDON: named }).loaded?.[0]).toBe(elsewhere);
 });
 
 test('a copy of the code elsewhere, as bundlers make, finds the binary in the installed package', async () => {
   const { user, root } = await installedPackage();
   await place(SHIPPED, join(root, SHIPPED));
   await cp('dist', join(user, 'out'), { recursive: true });
+  // The program's own addons.
+  await place(SHIPPED, join(user, 'build/Release/own.node'));
+  await place(SHIPPED, join(user, `prebuilds/linux-${ARCH}/node.napi.node`));
   expect(callIn(user, {}, './out/index.js').loaded?.[0]).toBe(join(root, SHIPPED));
 });
 

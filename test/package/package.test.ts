@@ -159,3 +159,21 @@ test('every file that package.json names is there', async () => {
   for (const path of new Set(named)) expect((await readFile(path as string)).length).toBeGreaterThan(0);
   expect(dirname(PACKAGE.main)).toBe('dist');
 });
+
+test('what is loaded on first use needs no loader of ES modules, which Jest lacks', async () => {
+  const folder = await userFolder();
+  const source = `
+    const { readFileSync } = require('node:fs');
+    const Module = require('node:module');
+    const vm = require('node:vm');
+    // As Jest does: without importModuleDynamically.
+    Module._extensions['.js'] = (module, path) => {
+      const wrapped = vm.runInThisContext(Module.wrap(readFileSync(path, 'utf8').replace(/^#!.*/, '')), { filename: path });
+      wrapped(module.exports, (name) => module.require(name), module, path, require('node:path').dirname(path));
+    };
+    const { RootfsRegistry } = require('${NAME}');
+    const registry = new RootfsRegistry({ templateDir: '${folder}/t', clonesDir: '${folder}/c' });
+    const calls = [() => registry.usage(), () => registry.recover(), () => registry.verify(), () => registry.removeStack('x')];
+    (async () => { for (const call of calls) console.log(await call().then(() => 'done', ({ code }) => code)); })();`;
+  expect(await runIn(folder, 'jest.cjs', source)).toBe('done\ndone\ndone\ndone\n');
+});
