@@ -218,6 +218,18 @@ test('a clones path that is no folder is a failure', async () => {
   });
 });
 
+test('a path of snapshots or of templates that is no folder is a failure; a missing one of snapshots is none', async () => {
+  const host = await Host.in();
+  const paths = { snapshots: join(host.root, 's'), templates: join(host.root, 't') };
+  for (const path of Object.values(paths)) await writeFile(path, '');
+  const args = Object.entries(paths).flatMap(([flag, path]) => [`--${flag}`, path]);
+  const examination = await examine(host, args);
+  for (const [check, path] of Object.entries(paths))
+    expect(of(examination, check)).toMatchObject({ status: 'fail', fix: `mv ${path} ${path}.old` });
+  const missing = await examine(host, ['--snapshots', join(host.root, 'missing')]);
+  expect(of(missing, 'snapshots').status).toBe('ok');
+});
+
 test('what a killed one left is told with what removes it', async () => {
   const host = await Host.in();
   const left = join(host.clonesDir, '.microvm-rootfs-scratch-x');

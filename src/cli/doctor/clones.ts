@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasLeases } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
-import { fileSystemType, nearestExisting } from '../mounts.js';
+import { fileSystemType, mountOf, nearestExisting } from '../mounts.js';
 import { leftScratch, OWN_FOLDER, withScratch } from '../scratch.js';
 import { asCommand, asRoot, asUser } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
@@ -47,9 +47,11 @@ export async function clonesFolder(
     const { uid } = await stat(folder);
     // Of a folder in use, everything else would still be its owner's.
     const isTaken = folder === clonesDir && (uid !== 0 || ours !== undefined);
-    const fix = isTaken
-      ? asUser(uid, 'microvm-rootfs', 'doctor', ...sameFlags)
-      : `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
+    const fix = (await isReadOnly(folder))
+      ? asRoot('mount', '-o', 'remount,rw', (await mountOf(folder))?.mountPoint ?? folder)
+      : isTaken
+        ? asUser(uid, 'microvm-rootfs', 'doctor', ...sameFlags)
+        : `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
     const why = `${clonesDir} on ${type}${missing}: it cannot be written to by this user, so nothing was tried`;
     return { findings: [fail('clones', why, fix)], reflinks: false };
   }
@@ -82,6 +84,13 @@ async function leftovers(folder: string): Promise<Finding[]> {
   if (left.length === 0) return [];
   const what = `${left.join(', ')} left by a doctor or bench that was killed, unless one runs now`;
   return [warn('clones', what, asRoot('rm', '-r', ...left))];
+}
+
+async function isReadOnly(folder: string): Promise<boolean> {
+  return access(folder, constants.W_OK).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === 'EROFS',
+  );
 }
 
 async function isWritableFolder(folder: string): Promise<boolean> {

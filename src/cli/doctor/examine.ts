@@ -6,7 +6,7 @@ import type { Finding } from './finding.js';
 import { scatteredDisks } from './scattered.js';
 import { addon, e2fsprogs, kernel, runtime } from './software.js';
 import { reservedStore } from './store.js';
-import { templateImages, templatesFolder } from './templates.js';
+import { snapshotsFolder, templateImages, templatesFolder } from './templates.js';
 import { zfsBelow } from './zfs.js';
 
 /** `sameFlags` are for the commands that it advises: the flags that give them these settings. */
@@ -26,6 +26,7 @@ export async function examine(
     ...(await templatesFolder(config)),
     ...(await templateImages(config, clones.reflinks)),
     ...clones.findings,
+    ...(await snapshotsFolder(config)),
     ...(await zfsBelow(config, clones.reflinks)),
     ...(await scatteredDisks(config, signal)),
     ...(await reservedStore(config)),

@@ -19,11 +19,34 @@ export async function templatesFolder({ templateDir }: RootfsConfig): Promise<Fi
       const fix = asRoot('install', '-d', '-m', '755', templateDir);
       return [warn('templates', `${templateDir} does not exist: there are no templates`, fix)];
     }
-    const fix = asRoot('chmod', 'o+rx', templateDir);
+    const fix =
+      code === 'ENOTDIR'
+        ? asRoot('mv', templateDir, `${templateDir}.old`)
+        : asRoot('chmod', 'o+rx', templateDir);
     return [fail('templates', `${templateDir} cannot be read: ${code}`, fix)];
   }
   const type = (await fileSystemType(templateDir)) ?? 'an unknown file system';
   return [ok('templates', `${templateDir} on ${type}`), ...(await openToAll('templates', templateDir))];
+}
+
+/** Folders of snapshots are made with the first one. */
+export async function snapshotsFolder({ snapshotsDir }: RootfsConfig): Promise<Finding[]> {
+  if (snapshotsDir === undefined) return [];
+  const check = 'snapshots';
+  try {
+    if (!(await stat(snapshotsDir)).isDirectory()) {
+      const fix = asRoot('mv', snapshotsDir, `${snapshotsDir}.old`);
+      return [fail(check, `${snapshotsDir} is no folder`, fix)];
+    }
+    await access(snapshotsDir, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return [ok(check, `${snapshotsDir} is made with the first snapshot`)];
+    return [warn(check, `this user can keep no snapshots in ${snapshotsDir}: ${code}`)];
+  }
+  return [
+    ok(check, `${snapshotsDir} on ${(await fileSystemType(snapshotsDir)) ?? 'an unknown file system'}`),
+  ];
 }
 
 /** Whoever may write there decides what every VM boots, or reads what is in it. */

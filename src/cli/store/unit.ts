@@ -1,6 +1,6 @@
 // systemd units that check a store and mount it at boot.
-import { unlink, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { realpath, unlink, writeFile } from 'node:fs/promises';
+import { dirname, join, relative, resolve } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { findProgram } from '../../programs/find-program.js';
 import { makeFolders } from '../../system/make-folders.js';
@@ -33,7 +33,8 @@ export async function unitsFor(image: string, mountPoint: string): Promise<reado
   for (const path of [image, mountPoint]) requireOneLine(path);
   const { sizeBytes, allocatedBytes } = await imageFile(image);
   const kind = await kindOf(image);
-  const escaped = escapePath(mountPoint);
+  const where = await canonical(mountPoint);
+  const escaped = escapePath(where);
   const mount = `${escaped}.mount`;
   const check = `microvm-rootfs-check-${escaped}.service`;
   const program = [process.execPath, resolve(__dirname, '..', 'main.js')];
@@ -46,7 +47,7 @@ RequiresMountsFor=${quoted(dirname(image))}
 
 [Mount]
 What=${percent(image)}
-Where=${percent(mountPoint)}
+Where=${percent(where)}
 Type=${kind}
 Options=${mountOptions(allocatedBytes >= sizeBytes)}
 
@@ -59,12 +60,12 @@ Description=Check of the store of microVMs' root disks
 DefaultDependencies=no
 After=systemd-remount-fs.service systemd-tmpfiles-setup-dev.service
 # There is nothing to check while it is mounted, and whoever needs the mount then need not wait.
-ConditionPathIsMountPoint=!${percent(mountPoint)}
+ConditionPathIsMountPoint=!${percent(where)}
 RequiresMountsFor=/tmp ${[image, ...program].map(dirname).map(quoted).join(' ')}
 
 [Service]
 Type=oneshot
-ExecStart=${[...program, 'store', 'check', image].map(quoted).join(' ')}
+ExecStart=${[...program, 'store', 'check', image].map(quotedForCommand).join(' ')}
 TimeoutStartSec=infinity
 `;
   return [
@@ -124,8 +125,21 @@ function percent(text: string): string {
   return text.replaceAll('%', '%%');
 }
 
-/** A word of a list, in which systemd knows quotes, backslashes, and variables. */
+/** systemd mounts on no folder behind a symbolic link. */
+async function canonical(path: string): Promise<string> {
+  for (let above = path; ; above = dirname(above)) {
+    const real = await realpath(above).catch(() => undefined);
+    if (real !== undefined) return join(real, relative(above, path));
+  }
+}
+
+/** A word of a command, in which systemd knows variables as well. */
+function quotedForCommand(word: string): string {
+  return quoted(word).replaceAll('$', '$$$$');
+}
+
+/** A word of a list, in which systemd knows quotes and backslashes. */
 function quoted(word: string): string {
-  const escaped = percent(word).replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('$', '$$$$');
+  const escaped = percent(word).replaceAll('\\', '\\\\').replaceAll('"', '\\"');
   return /^[\w@+=:,./-]+$/.test(word) ? escaped : `"${escaped}"`;
 }

@@ -1,6 +1,6 @@
 // Units of systemd, for paths of any name: what systemd reads of them is what was meant.
 import { execFileSync } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { escapePath, unitsFor } from '../../../src/cli/store/unit.js';
@@ -20,7 +20,10 @@ async function imageNamed(name: string): Promise<string> {
 function wordsOf(text: string, setting: string): string[] {
   const line = new RegExp(`^${setting}=(.*)$`, 'm').exec(text)?.[1] ?? '';
   return [...line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(([, quoted, plain]) =>
-    (quoted?.replace(/\\(.)/g, '$1') ?? (plain as string)).replaceAll('%%', '%').replaceAll('$$', '$'),
+    (quoted?.replace(/\\(.)/g, '$1') ?? (plain as string))
+      .replaceAll('%%', '%')
+      // Only commands have variables.
+      .replaceAll(setting.startsWith('Exec') ? '$$' : '$', '$'),
   );
 }
 
@@ -34,6 +37,7 @@ test.each([
   'back\\slash.img',
   '%n',
   'ü.img',
+  '$a/$$b.img',
   '-x',
   'a;b',
   '#c',
@@ -101,4 +105,14 @@ test('names are escaped as systemd-escape does', ({ skip }) => {
   // The program prints the results between spaces, which it escapes.
   const told = execFileSync('systemd-escape', ['--path', '--', ...paths], { encoding: 'utf8' });
   expect(told.trim().split(' ')).toEqual(paths.map(escapePath));
+});
+
+test('the folder is the one that systemd mounts on, behind no symbolic link', async () => {
+  const { root } = await Host.in(inject('scratch'));
+  await mkdir(join(root, 'data'));
+  await symlink(join(root, 'data'), join(root, 'srv'));
+  const [mount, check] = await unitsFor(await imageNamed('x'), join(root, 'srv/vms'));
+  expect(mount.text).toContain(`Where=${root}/data/vms\n`);
+  expect(mount.name).toBe(`${escapePath(join(root, 'data/vms'))}.mount`);
+  expect(check.text).toContain(`ConditionPathIsMountPoint=!${root}/data/vms\n`);
 });
