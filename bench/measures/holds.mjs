@@ -11,10 +11,12 @@ import { atMost } from '../targets.mjs';
 const LIMIT_NS = 10e6;
 const FILES = 100_000;
 const SLOTS = 1000;
+const MiB = 2 ** 20;
 const WAYS = [
   'publish, many folders',
   'publish, one folder',
   `cloneMany of ${SLOTS}`,
+  'first clone of a size',
   'slots()',
   'usage()',
   'verify()',
@@ -55,6 +57,7 @@ export const holds = {
     makeTree(trees.one, 1);
     /** @type {string[]} */
     const made = [];
+    let sizeBytes = 256 * MiB;
     await mkdir(join(folder, 'templates'));
     /** @type {Record<string, [does: string, work: () => Promise<unknown>]>} */
     const works = {
@@ -72,6 +75,15 @@ export const holds = {
           const more = requests();
           made.push(...more.map(({ vmId }) => vmId));
           return registry.cloneMany(more);
+        },
+      ],
+      'first clone of a size': [
+        'cloneForVmWithSize to a size that nobody had: resize2fs and e2fsck are run',
+        async () => {
+          sizeBytes += MiB;
+          const vmId = newVmId();
+          made.push(vmId);
+          await registry.cloneForVmWithSize(vmId, stack, sizeBytes, { writable: true });
         },
       ],
       'slots()': [
