@@ -12,7 +12,7 @@ import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import type { ChunkList } from './chunk-list.js';
 import { withZstd } from './decompressor.js';
-import { fetchPack } from './fetch-pack.js';
+import { Buffers, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
 import { fetchLists, type PackedFile, type Reading } from './packed-file.js';
@@ -117,8 +117,15 @@ async function fetchMissing(
   const wanted = packs.filter(({ bytes }) => bytes > 0);
   const largest = Math.max(1, ...wanted.map(({ bytes }) => bytes));
   const image = { fd: file.fd, path };
+  const buffers = new Buffers(largest);
   const fetch = (each: Task, { pack, layer }: (typeof wanted)[number]) =>
-    fetchPack(each, reader, pace, { list, pack, layer, wanted: missing, image, onWritten }, readOptions);
+    fetchPack(
+      each,
+      reader,
+      pace,
+      { list, pack, layer, wanted: missing, image, buffers, onWritten },
+      readOptions,
+    );
   await withZstd(() => pace.forEach(task, wanted, fetch, Math.floor(MEMORY_BYTES / largest)));
 }
 

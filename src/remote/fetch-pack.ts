@@ -19,7 +19,27 @@ export interface PackRequest {
   /** Ascending. A chunk leaves the set when it is written. */
   readonly wanted: Set<number>;
   readonly image: OpenImage;
+  readonly buffers: Buffers;
   readonly onWritten: (bytes: number) => void;
+}
+
+/** Buffers that are used again: the collector comes too late to buffers of megabytes. */
+export class Buffers {
+  readonly #bytes: number;
+  readonly #idle: Buffer[] = [];
+
+  /** Each as long as the longest need. */
+  constructor(bytes: number) {
+    this.#bytes = bytes;
+  }
+
+  async with<T>(use: (buffer: Buffer) => Promise<T>): Promise<T> {
+    const buffer = this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.#bytes);
+    const result = await use(buffer);
+    // After a failure somebody may still write to it.
+    this.#idle.push(buffer);
+    return result;
+  }
 }
 
 export interface OpenImage {
@@ -59,7 +79,9 @@ export async function fetchPack(
 ): Promise<void> {
   for (const fromOrigin of [false, true]) {
     try {
-      return await fetchOnce(task, reader, pace, request, { ...options, fromOrigin });
+      return await request.buffers.with((buffer) =>
+        fetchOnce(task, reader, pace, request, buffer, { ...options, fromOrigin }),
+      );
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
       if (fromOrigin) throw wrongBlob(request.layer, error);
@@ -72,10 +94,10 @@ async function fetchOnce(
   reader: BlobReader,
   pace: Pace,
   request: PackRequest,
+  fetched: Buffer,
   options: ReadOptions,
 ): Promise<void> {
   const missing = framesOf(request).filter(({ chunk }) => request.wanted.has(chunk));
-  const fetched = Buffer.allocUnsafeSlow(missing.reduce((sum, { start, end }) => sum + end - start, 0));
   // Before zstd gets them: a program that waits for the network would keep others from their turn.
   await pace.request(() => fetchFrames(task, reader, request.layer, missing, fetched, options));
   let at = 0;
