@@ -120,8 +120,11 @@ Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name
 
 Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& stamp, SmallFile* raw_id) {
   Error error = read_slot_file(slot_fd, slot_path, kRawId, raw_id);
-  const bool lost = !is_there(*raw_id) && (stamp.mode & kStampOfRawId) != 0;
-  if (error.ok() && lost) raw_id->state = SmallFile::State::kUnusable;
+  if (!error.ok() || is_there(*raw_id) || (stamp.mode & kStampOfRawId) == 0) return error;
+  // `chmod -R 1777` gives the bit to the folder as well. A slot's folder is made without it.
+  FileInfo folder;
+  error = stat_fd(slot_fd, slot_path, &folder);
+  if (error.ok() && (folder.mode & kStampOfRawId) == 0) raw_id->state = SmallFile::State::kUnusable;
   return error;
 }
 

@@ -43,7 +43,8 @@ struct SlotState {
 Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name, SmallFile* file);
 
 // A slot with a raw id has a stamp with this bit, which the kernel ignores on regular files. A power cut can bring back
-// the stamp without the raw id: the bit then says that something is missing, and the slot is nobody's.
+// the stamp without the raw id: the bit then says that something is missing, and the slot is nobody's. It says nothing
+// where the slot's folder has it too.
 inline constexpr uint32_t kStampOfRawId = 01000;
 
 // The raw id: unusable if the stamp says that there must be one and there is none.

@@ -14,6 +14,7 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { finishCutOffGrow } from './replace.js';
 import {
+  imageLongerError,
   isNobodys,
   isTorn,
   isUnstamped,
@@ -21,8 +22,8 @@ import {
   slotInvalidError,
   slotNotFoundError,
   slotTornError,
-  stampInvalidError,
-  unknownStamp,
+  unknownFile,
+  unknownFileError,
 } from './slot-state.js';
 import { imageInUse, openUnleased, untilUnused } from './slot-use.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
@@ -103,9 +104,12 @@ async function requireExpectedLength(
   { identity, sizeStamp, sourceSha256, state }: SlotImage,
   templateBytes: TemplateBytes,
 ): Promise<void> {
+  const { sizeBytes } = identity;
   const expected = sizeStamp ?? (await templateBytes(sourceSha256, state.stack || undefined));
-  if (expected === undefined || expected === identity.sizeBytes) return;
-  throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${identity.sizeBytes} bytes rather than ${expected}`);
+  if (expected === undefined || expected === sizeBytes) return;
+  if (expected > sizeBytes)
+    throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${sizeBytes} bytes rather than ${expected}`);
+  throw imageLongerError(path, sizeBytes, sizeStamp, expected);
 }
 
 function slotInUseError(path: string): RootfsError {
@@ -138,8 +142,8 @@ async function openImage(
       if (source !== undefined) native().dispose(source);
       return undefined;
     }
-    const unknown = unknownStamp(state);
-    if (unknown !== undefined) throw stampInvalidError(path, unknown);
+    const unknown = unknownFile(state);
+    if (unknown !== undefined) throw unknownFileError(path, unknown);
     if (isTorn(state, () => undefined)) throw slotTornError(path, 'its stamps or its image are not whole');
     if ('error' in opened) {
       if (failedWith(opened.error, 'ENOENT')) return undefined;

@@ -2,13 +2,13 @@
 import type { SlotFacts } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { TemplateBytes } from './slot-image.js';
-import { isNobodys, isTorn, isUnstamped, unknownStamp } from './slot-state.js';
+import { isNobodys, isTorn, isUnstamped, unknownFile } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
  * `torn`: a crash or a power cut left it so; it is never handed out, and `recover` removes it. `unstamped`: an image
- * without a stamp, possibly somebody else's. `unknown`: a stamp holds something that this library can't read. Nothing
- * but `release` removes the last two.
+ * without a stamp, possibly somebody else's. `unknown`: a stamp holds something that this library can't read, or the
+ * image is a symbolic link, a folder or a device. Nothing but `release` removes the last two.
  */
 export type SlotHealth = 'whole' | 'torn' | 'unstamped' | 'unknown';
 
@@ -84,7 +84,7 @@ export function slotInfo(
 function healthOf(state: SlotFacts, templateBytes: number | undefined): SlotHealth | undefined {
   if (state.kind !== 'folder') return undefined;
   if (isUnstamped(state)) return 'unstamped';
-  if (unknownStamp(state) !== undefined) return 'unknown';
+  if (unknownFile(state) !== undefined) return 'unknown';
   if (isNobodys(state)) return undefined;
   return isTorn(state, () => templateBytes) ? 'torn' : 'whole';
 }

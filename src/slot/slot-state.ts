@@ -51,7 +51,7 @@ export function assessSlot(
 ): AssessedSlot | 'grow-cut-off' {
   requireSlot(path, state);
   requireOwnId(path, request.vm, state);
-  if (state.newSizeStamp === null) throw stampInvalidError(path, `${CLONE_SIZE_STAMP_FILE}.new`);
+  if (state.newSizeStamp === null) throw unknownFileError(path, `${CLONE_SIZE_STAMP_FILE}.new`);
   if (state.newSizeStamp !== undefined) return 'grow-cut-off';
   const sizeStamp = readSizeStamp(path, state, request.sizeBytes);
   requireSettled(path, state);
@@ -77,8 +77,8 @@ function requireSlot(path: string, state: SlotState): asserts state is SlotState
 /** The size that the slot was grown to, which must be the one that was asked for. */
 function readSizeStamp(path: string, state: SlotState, wantedBytes: number | undefined): number | undefined {
   const sizeStamp = parseSizeStamp(state.sizeStamp);
-  const unknown = unknownStamp(state);
-  if (unknown !== undefined) throw stampInvalidError(path, unknown);
+  const unknown = unknownFile(state);
+  if (unknown !== undefined) throw unknownFileError(path, unknown);
   if (Number.isNaN(sizeStamp)) throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
   if (wantedBytes === undefined || sizeStamp === undefined || sizeStamp === wantedBytes) return sizeStamp;
   throw new RootfsError(
@@ -100,8 +100,7 @@ function requireSettled(path: string, state: SlotState): void {
 }
 
 function requireImage(path: string, state: SlotState & { folder: Identity }): asserts state is SlotWithImage {
-  if (!state.image?.regular)
-    throw slotTornError(path, `${CLONE_ROOTFS_FILE} is missing or not a regular file`);
+  if (state.image === undefined) throw slotTornError(path, `${CLONE_ROOTFS_FILE} is missing`);
 }
 
 function requireLength(
@@ -117,10 +116,29 @@ function requireLength(
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes rather than ${expectedBytes}`);
   const growGoesOn = wantedBytes !== undefined && wantedBytes > templateBytes;
   if (sizeStamp !== undefined || imageBytes <= templateBytes || growGoesOn) return;
-  throw slotTornError(
-    path,
-    `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes, the template ${templateBytes}, and there is no ` +
-      `${CLONE_SIZE_STAMP_FILE}: a grow was interrupted; ask for ${imageBytes} bytes to finish, or`,
+  throw imageLongerError(path, imageBytes, sizeStamp, templateBytes);
+}
+
+/** Its VM may use the whole of it (`qemu-img resize` and others make a disk longer), so no advice may lose it. */
+export function imageLongerError(
+  path: string,
+  imageBytes: number,
+  sizeStamp: number | undefined,
+  expectedBytes: number,
+): RootfsError {
+  const file = `${path}/${CLONE_ROOTFS_FILE}`;
+  if (sizeStamp === undefined)
+    return new RootfsError(
+      'SLOT_TORN',
+      `${file} has ${imageBytes} bytes, the template ${expectedBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: a ` +
+        `grow was interrupted, or another program made it longer; ask for ${imageBytes} bytes to finish`,
+      { path },
+    );
+  return new RootfsError(
+    'SIZE_STAMP_MISMATCH',
+    `${file} has ${imageBytes} bytes, and ${CLONE_SIZE_STAMP_FILE} says ${expectedBytes}: another program made it ` +
+      `longer. Write ${imageBytes} to ${CLONE_SIZE_STAMP_FILE} if the VM is to have that size`,
+    { path },
   );
 }
 
@@ -182,8 +200,15 @@ export function slotTornError(path: string, how: string): RootfsError {
   );
 }
 
-/** The stamp has contents, but not in a form that this library reads. Another program may understand it. */
-export function stampInvalidError(path: string, file: string): RootfsError {
+/** Of {@link unknownFile}. Another program may understand it. */
+export function unknownFileError(path: string, file: string): RootfsError {
+  if (file === CLONE_ROOTFS_FILE)
+    return new RootfsError(
+      'SLOT_INVALID',
+      `${path}/${file} is a symbolic link, a folder or a device, which the library never makes. The slot is not ` +
+        'handed out, and recover() leaves it alone: put the disk itself there, or release the slot',
+      { path: `${path}/${file}` },
+    );
   const holds = file === CLONE_STAMP_FILE ? 'no digest of 64 hex digits' : 'no number of bytes';
   return new RootfsError(
     'STAMP_INVALID',
@@ -193,8 +218,9 @@ export function stampInvalidError(path: string, file: string): RootfsError {
   );
 }
 
-/** The name of a stamp that this library cannot read; undefined if there is none. */
-export function unknownStamp({ stamp, sizeStamp, newSizeStamp }: SlotFacts): string | undefined {
+/** The name of a file that is nothing that this library or a crash leaves; undefined if there is none. */
+export function unknownFile({ image, stamp, sizeStamp, newSizeStamp }: SlotFacts): string | undefined {
+  if (image?.regular === false) return CLONE_ROOTFS_FILE;
   if (stamp !== undefined && parseStamp(stamp) === undefined && !isEmptied(stamp)) return CLONE_STAMP_FILE;
   if (Number.isNaN(parseSizeStamp(sizeStamp)) && !isEmptied(sizeStamp)) return CLONE_SIZE_STAMP_FILE;
   return newSizeStamp === null ? `${CLONE_SIZE_STAMP_FILE}.new` : undefined;
@@ -202,13 +228,13 @@ export function unknownStamp({ stamp, sizeStamp, newSizeStamp }: SlotFacts): str
 
 /** Whether a slot can never be handed out again, judged without its template. */
 export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
-  if (state.kind !== 'folder' || isUnstamped(state) || unknownStamp(state) !== undefined || isNobodys(state))
+  if (state.kind !== 'folder' || isUnstamped(state) || unknownFile(state) !== undefined || isNobodys(state))
     return false;
   if (isOfAnotherBoot(state)) return true;
   const stamp = parseStamp(state.stamp);
   const sizeStamp = parseSizeStamp(state.sizeStamp);
   if (stamp === undefined || Number.isNaN(sizeStamp)) return true;
-  if (state.rawId === null || state.rawId === '' || !state.image?.regular) return true;
+  if (state.rawId === null || state.rawId === '' || state.image === undefined) return true;
   return state.image.identity.sizeBytes < Math.max(sizeStamp ?? 0, templateBytes(stamp) ?? 1);
 }
 

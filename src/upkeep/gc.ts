@@ -4,7 +4,7 @@ import { inspectSlot, type SlotState } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { releaseUnlessBusy } from '../slot/release.js';
 import { slotNames } from '../slot/slot-names.js';
-import { isNobodys, isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
+import { isNobodys, isTorn, isUnstamped, unknownFile } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { asRootfsError, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
@@ -66,6 +66,6 @@ export async function collectGarbage(
 
 /** `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, stay. */
 function isWholeSlot(state: SlotState): boolean {
-  const leftAlone = isUnstamped(state) || isNobodys(state) || unknownStamp(state) !== undefined;
+  const leftAlone = isUnstamped(state) || isNobodys(state) || unknownFile(state) !== undefined;
   return state.kind === 'folder' && !leftAlone && !isTorn(state, () => undefined);
 }

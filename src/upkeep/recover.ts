@@ -9,7 +9,7 @@ import type { SealedImages } from '../sealed/sealed-images.js';
 import { releaseUnlessBusy } from '../slot/release.js';
 import { finishCutOffGrow } from '../slot/replace.js';
 import { slotNames } from '../slot/slot-names.js';
-import { isTorn, isUnstamped, unknownStamp } from '../slot/slot-state.js';
+import { isTorn, isUnstamped, unknownFile } from '../slot/slot-state.js';
 import { asRootfsError, mayNotWrite, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
@@ -31,7 +31,10 @@ export interface RecoverReport extends SweepReport {
   readonly tornInUse: readonly string[];
   /** Slots, or foreign folders, that hold an image without a stamp. They are left unchanged: release them by id. */
   readonly unstamped: readonly string[];
-  /** Slots with a stamp that this library cannot read. They are left unchanged. */
+  /**
+   * Slots with a stamp that this library cannot read, or whose image is a symbolic link, a folder or a device. They are
+   * left unchanged.
+   */
   readonly unknown: readonly string[];
   /** Slots that a crash interrupted while a grown image was published. They were completed or rolled back. */
   readonly settledSlots: readonly string[];
@@ -132,7 +135,7 @@ class Recovery {
         state = await inspectSlot(handle, slot);
       }
       if (isUnstamped(state)) report.unstamped.push(slot);
-      if (unknownStamp(state) !== undefined) report.unknown.push(slot);
+      if (unknownFile(state) !== undefined) report.unknown.push(slot);
       if (!isTorn(state, this.#templateBytes)) {
         // The process that copied it may have been killed before the flush.
         if (state.unsettled !== undefined) this.#unsettled.push(slot);

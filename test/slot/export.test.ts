@@ -108,6 +108,33 @@ test('an image that is longer than its stamps say is not read', async () => {
   await rejection(host.registry.forkSlot('vm', 'child', { refuseInUse: true }), 'SLOT_TORN');
 });
 
+test('an image that another program made longer is kept: the message tells what to write to its size stamp', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  const { registry } = host;
+  const { image, sizeStamp } = host.slot('vm');
+  const calls = [
+    () => registry.exportTo('vm', join(jail, 'disk')),
+    () => registry.snapshotSlot('vm', 'snap'),
+    () => registry.commitSlot('vm', 'golden'),
+    () => registry.forkSlot('vm', 'child'),
+  ];
+  const { size } = await stat(image);
+  await truncate(image, 2 * size);
+  for (const call of calls) {
+    const { message } = await rejection(call(), 'SLOT_TORN');
+    expect(message).toContain(`ask for ${2 * size} bytes`);
+    expect(message).not.toContain('release');
+  }
+  await writeFile(sizeStamp, `${size}`);
+  for (const call of calls) {
+    const { message } = await rejection(call(), 'SIZE_STAMP_MISMATCH');
+    expect(message).toContain(`Write ${2 * size} to rootfs.ext4.size`);
+    expect(message).not.toContain('release');
+  }
+  await writeFile(sizeStamp, `${2 * size}`);
+  expect(await registry.snapshotSlot('vm', 'snap')).toMatchObject({ files: [{ sizeBytes: 2 * size }] });
+});
+
 test('to another filesystem: a copy with its holes kept, and nothing half-made beside it', async () => {
   for (const name of ['ext4', 'tmpfs', 'FUSE (fuse2fs)', 'btrfs']) {
     const host = await Host.in(filesystemNamed('XFS').path);

@@ -62,7 +62,7 @@ test.each<[string, Change, string | undefined]>([
   ['has a stamp of zeros', { stamp: '\0'.repeat(64) }, 'torn'],
   ['has an empty size', { sizeStamp: '\n' }, 'torn'],
   ['has no image', { image: undefined }, 'torn'],
-  ['has a folder for an image', { image: image(4096, false) }, 'torn'],
+  ['has a link or a folder for an image', { image: image(4096, false) }, 'unknown'],
   ['is shorter than its template', { image: image(4095) }, 'torn'],
   ['is shorter than its size', { sizeStamp: '8192' }, 'torn'],
   ['is as short as its size, and shorter than its template', { sizeStamp: '1', image: image(1) }, 'torn'],

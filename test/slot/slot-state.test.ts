@@ -9,7 +9,7 @@ import {
   isSameSlot,
   isTorn,
   isUnstamped,
-  unknownStamp,
+  unknownFile,
 } from '../../src/slot/slot-state.js';
 import { parseVmId } from '../../src/slot/vm-id.js';
 import { thrown } from '../fixtures/rejection.js';
@@ -113,10 +113,10 @@ test('an image alone is unstamped, and a folder with nothing of ours is nobodyâ€
 });
 
 test('a stamp that nobody here can read is named', () => {
-  expect(unknownStamp(WHOLE)).toBeUndefined();
-  expect(unknownStamp({ ...WHOLE, stamp: 'sha1:abc' })).toBe('rootfs.ext4.sha256');
-  expect(unknownStamp({ ...WHOLE, sizeStamp: '64M' })).toBe('rootfs.ext4.size');
-  expect(unknownStamp({ ...WHOLE, sizeStamp: '' })).toBeUndefined();
+  expect(unknownFile(WHOLE)).toBeUndefined();
+  expect(unknownFile({ ...WHOLE, stamp: 'sha1:abc' })).toBe('rootfs.ext4.sha256');
+  expect(unknownFile({ ...WHOLE, sizeStamp: '64M' })).toBe('rootfs.ext4.size');
+  expect(unknownFile({ ...WHOLE, sizeStamp: '' })).toBeUndefined();
 });
 
 test('two looks saw the same slot unless its folder, its image or a stamp of it is another', () => {

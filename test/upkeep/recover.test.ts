@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmod,
   chown,
@@ -7,6 +8,7 @@ import {
   readFile,
   rename,
   rm,
+  symlink,
   truncate,
   writeFile,
 } from 'node:fs/promises';
@@ -103,6 +105,34 @@ test('a folder in place of a stamp is nothing that a crash leaves', async () => 
   await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'STAMP_INVALID');
   expect(await host.registry.recover()).toMatchObject({ tornSlots: [], unknown: ['vm-1'] });
   expect(await host.slotNames()).toEqual(['vm-1']);
+});
+
+test('a disk that was moved away and linked to is nothing that a crash leaves', async () => {
+  const host = await hostWithSlots('vm-1', 'whole');
+  const { image } = host.slot('vm-1');
+  await rename(image, join(host.root, 'moved'));
+  await symlink('../../moved', image);
+  expect(await host.registry.recover()).toMatchObject({ tornSlots: [], unknown: ['vm-1'] });
+  expect(await host.registry.slot('vm-1')).toMatchObject({ health: 'unknown' });
+  expect(await host.registry.gc({ keep: [] })).toMatchObject({ released: ['whole'] });
+  for (const call of [
+    host.registry.cloneForVm('vm-1', 'debian', WRITABLE),
+    host.registry.snapshotSlot('vm-1', 'kept'),
+  ])
+    expect(await rejection(call, 'SLOT_INVALID')).toMatchObject({ path: image });
+  expect(await readFile(image, 'utf8')).toBe('debian');
+  expect(await host.registry.release('vm-1')).toBe(true);
+});
+
+test('what chmod -R did to every slot is no sign that one has lost its raw id', async () => {
+  const host = await hostWithSlots('vm-1', 'vm/2');
+  execFileSync('chmod', ['-R', '1777', host.clonesDir]);
+  expect(await host.registry.recover()).toMatchObject({ tornSlots: [] });
+  expect(await host.registry.slot('vm-1')).toMatchObject({ health: 'whole' });
+  for (const id of ['vm-1', 'vm/2']) {
+    expect(await host.registry.cloneForVm(id, 'debian', WRITABLE)).toMatchObject({ reused: true });
+    expect(await host.registry.release(id)).toBe(true);
+  }
 });
 
 test('a digest in upper case is the same digest', async () => {
