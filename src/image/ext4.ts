@@ -12,6 +12,7 @@ const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_JOURNAL_DEV = 0x8;
 const INCOMPAT_64BIT = 0x80;
 const COMPAT_HAS_JOURNAL = 0x4;
+const COMPAT_ORPHAN_FILE = 0x1000;
 const RO_COMPAT_BIGALLOC = 0x200;
 const RO_COMPAT_METADATA_CSUM = 0x400;
 const CHECKSUM_OFFSET = 0x3fc;
@@ -31,8 +32,11 @@ export interface Ext4Superblock {
   readonly needsCheck: boolean;
   /** The superblock matches its checksum, or has none. A write that failed half-way leaves one that does not match. */
   readonly checksumMatches: boolean;
-  /** Blocks are counted in clusters of many. */
-  readonly isBigalloc: boolean;
+  /**
+   * resize2fs 1.47 makes mistakes that `e2fsck` mends. With bigalloc it counts the clusters of the last group wrong.
+   * An orphan file can come out with wrong checksums, and the kernel then refuses to mount the file system.
+   */
+  readonly needsCheckAfterGrowing: boolean;
   /** It has no files: it is the journal of a file system on another device. */
   readonly isJournal: boolean;
   /** Its journal is on another device. */
@@ -89,7 +93,9 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
     checksumMatches:
       (bytes.readUInt32LE(0x64) & RO_COMPAT_METADATA_CSUM) === 0 ||
       bytes.readUInt32LE(CHECKSUM_OFFSET) === crc32c(0xffff_ffff, bytes.subarray(0, CHECKSUM_OFFSET)),
-    isBigalloc: (bytes.readUInt32LE(0x64) & RO_COMPAT_BIGALLOC) !== 0,
+    needsCheckAfterGrowing:
+      (bytes.readUInt32LE(0x64) & RO_COMPAT_BIGALLOC) !== 0 ||
+      (bytes.readUInt32LE(0x5c) & COMPAT_ORPHAN_FILE) !== 0,
     isJournal: (incompat & INCOMPAT_JOURNAL_DEV) !== 0,
     hasOtherJournal: (bytes.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0 && journalInode === 0,
     lastUsedS: Math.max(lastMount, lastWrite),

@@ -150,8 +150,7 @@ async function growNow(
     await truncate(path, targetBytes);
   });
   await requireGrown(path, targetBytes);
-  // resize2fs 1.47 refuses bigalloc unless forced, and then counts clusters of the last group wrong.
-  if (superblock.isBigalloc) await checkFilesystem(path, programs.e2fsckBin, signal, check);
+  if (superblock.needsCheckAfterGrowing) await checkFilesystem(path, programs.e2fsckBin, signal, check);
 }
 
 /**

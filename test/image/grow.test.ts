@@ -8,6 +8,7 @@ import { Host } from '../fixtures/host.js';
 import {
   dumpSuperblock,
   faultsOf,
+  GiB,
   MiB,
   makeExt4Image,
   pattern,
@@ -70,6 +71,14 @@ describe('resizeExt4Image', () => {
     const path = join(host.root, 'bigalloc.ext4');
     await makeExt4Image(path, from * MiB, ['-O', 'bigalloc', '-C', '65536']);
     await resizeExt4Image(path, to * MiB);
+    expect(await faultsOf(path)).toBe('');
+  });
+
+  test.each([1, 40])('an orphan file is right after growing to %i GiB', async (to) => {
+    const { host } = await rig();
+    const path = join(host.root, 'orphans.ext4');
+    await makeExt4Image(path, 64 * MiB, ['-O', 'orphan_file']);
+    await resizeExt4Image(path, to * GiB);
     expect(await faultsOf(path)).toBe('');
   });
 
