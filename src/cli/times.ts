@@ -7,5 +7,5 @@ export function formatMicros(micros: number): string {
 
 /** `2026-11-29T21:05:00Z`: in UTC, which the Z says. */
 export function formatTime(time: Date): string {
-  return `${time.toISOString().slice(0, 19)}Z`;
+  return time.toISOString().replace(/\.\d+Z$/, 'Z');
 }

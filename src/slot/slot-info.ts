@@ -58,6 +58,9 @@ export async function templateOf(
   return { firstStack, sizeBytes: await templateBytes(sha256, stack || firstStack) };
 }
 
+/** What a Date can hold. A file on btrfs or tmpfs can have a time far beyond it. */
+const DATE_LIMIT_MS = 8.64e15;
+
 /** Undefined if it is not a slot: absent, a file, or a folder of other things. */
 export function slotInfo(
   clonesDir: string,
@@ -77,7 +80,7 @@ export function slotInfo(
     sourceSha256: parseStamp(state.stamp),
     sizeBytes: identity?.sizeBytes ?? 0,
     grown: parseSizeStamp(state.sizeStamp) !== undefined,
-    createdAt: new Date(state.createdAtMs),
+    createdAt: new Date(Math.min(Math.max(state.createdAtMs, -DATE_LIMIT_MS), DATE_LIMIT_MS)),
   };
 }
 

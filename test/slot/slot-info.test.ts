@@ -79,6 +79,13 @@ test('where the template is not known, only an empty image is too short', () => 
   expect(info({ image: image(0), sizeStamp: '0' }, UNKNOWN)?.health).toBe('torn');
 });
 
+test.each([8.64e15, -8.64e15])(
+  'a stamp whose time no Date can hold has the nearest that one can: %d',
+  (limit) => {
+    expect(info({ createdAtMs: 1000 * limit })?.createdAt.getTime()).toBe(limit);
+  },
+);
+
 test('whatever is in its files, it is described without a failure', () => {
   const random = new Random(151);
   const texts = [
