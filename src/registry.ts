@@ -296,8 +296,8 @@ export class RootfsRegistry {
    * `cloneForVm` of their ids would fail, so the call refuses while the stack's present image has clones. A clone that
    * is made at the same time may be missed. If the stack's folder holds other files, they and the folder stay.
    *
-   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), and like {@link stack} if the image's digest
-   * has to be computed first.
+   * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), `TEMPLATE_INVALID` (its folder is a symbolic
+   * link), and like {@link stack} if the image's digest has to be computed first.
    */
   async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
     this.#requireOpen();

@@ -102,6 +102,11 @@ export function stackExists(image: string): RootfsError {
   );
 }
 
+export function noStackFolder(path: string, cause: unknown): RootfsError {
+  const message = `${path} is a file or a symbolic link, not the folder of a stack: move it away`;
+  return new RootfsError('TEMPLATE_INVALID', message, { path, cause });
+}
+
 /** False if a non-empty folder or a mount point has the name. An empty folder is replaced. */
 async function placeFolder(staged: string, stackFolder: string): Promise<boolean> {
   try {
@@ -109,11 +114,7 @@ async function placeFolder(staged: string, stackFolder: string): Promise<boolean
   } catch (error) {
     if (failedWith(error, 'ENOTEMPTY', 'EEXIST', 'EBUSY')) return false;
     if (!failedWith(error, 'ENOTDIR')) throw error;
-    throw new RootfsError(
-      'TEMPLATE_INVALID',
-      `${stackFolder} is a file or a symbolic link, not the folder of a stack: move it away`,
-      { path: stackFolder, cause: error },
-    );
+    throw noStackFolder(stackFolder, error);
   }
   await flush(join(stackFolder, '..'));
   return true;

@@ -17,7 +17,7 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
-import { INCOMING } from './place-stack.js';
+import { INCOMING, noStackFolder } from './place-stack.js';
 
 // More would fill the screen.
 const IDS_SHOWN = 5;
@@ -65,6 +65,8 @@ export async function removeStack(
     );
     return removed === true;
   } catch (error) {
+    // A link is not followed to be locked.
+    if (failedWith(error, 'ENOTDIR')) throw noStackFolder(dirname(templatePath), error);
     throw asRootfsError(task.what, error);
   }
 }

@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { imageConfigPath } from '../../src/catalog/image-config.js';
@@ -41,6 +41,19 @@ test('it is removed once its clones are released, and clones of what it was befo
   await host.registry.release('new');
   expect(await host.anotherRegistry().removeStack('debian')).toBe(true);
   expect(await host.registry.stack('debian')).toBeUndefined();
+});
+
+test('a folder that is linked to is left as it is, and the error tells that it is a link', async () => {
+  const host = await Host.in();
+  await mkdir(join(host.root, 'elsewhere'));
+  await symlink('../elsewhere', join(host.templateDir, 'debian'));
+  await host.addTemplate('debian', 'debian');
+  const error = await rejection(host.registry.removeStack('debian'), 'TEMPLATE_INVALID');
+  expect(error).toMatchObject({
+    path: join(host.templateDir, 'debian'),
+    message: expect.stringContaining('symbolic link'),
+  });
+  expect(await exists(host.template('debian'))).toBe(true);
 });
 
 test('other files in its folder stay, and so does the folder', async () => {
