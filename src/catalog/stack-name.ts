@@ -5,8 +5,8 @@ import { RootfsError } from '../system/errors.js';
 /** A checked name of a stack: one path component. */
 export type StackName = string & { readonly StackName: unique symbol };
 
-// NAME_MAX of Linux.
-const NAME_BYTES_LIMIT = 255;
+/** NAME_MAX of Linux. */
+export const NAME_BYTES_LIMIT = 255;
 
 /** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
 export function parseStackName(name: unknown): StackName {

@@ -36,8 +36,6 @@ export interface SnapshotArtifact extends SnapshotManifest {
 
 /** Each has an index of its own, which is fetched and kept in memory. */
 export const FILES_LIMIT = 256;
-// NAME_MAX of Linux.
-const NAME_BYTES_LIMIT = 255;
 
 /** The packed files of a stack or a snapshot. Rejects with `ARTIFACT_INVALID`. */
 export async function packedFiles(
@@ -95,7 +93,7 @@ function requireFit({ vmId, stack, sizeStamp, files }: SnapshotRecord): void {
   if (disk?.name !== CLONE_ROOTFS_FILE)
     throw invalid(`the first file of its snapshot is not ${CLONE_ROOTFS_FILE}`);
   const names = files.map(({ name }) => name);
-  const wrong = unfitName(names) ?? names.find((name) => Buffer.byteLength(name) > NAME_BYTES_LIMIT);
+  const wrong = unfitName(names);
   if (wrong !== undefined) throw invalid(`its snapshot has a file named ${show(wrong)}`);
   if (others.some(({ sizeBytes }) => sizeBytes > FILE_BYTES_LIMIT))
     throw invalid(`its snapshot has a file of more than ${FILE_BYTES_LIMIT} bytes`);

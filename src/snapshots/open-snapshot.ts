@@ -70,6 +70,9 @@ export async function isThere(path: string): Promise<boolean> {
   return true;
 }
 
+const NO_MANIFEST =
+  'it is missing, or not a manifest of ours; its folder may hold anything, so only you can remove it';
+
 async function readManifest(path: string): Promise<SnapshotManifest> {
   if (await isMissing(path)) {
     throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
@@ -77,6 +80,6 @@ async function readManifest(path: string): Promise<SnapshotManifest> {
   const file = join(path, SNAPSHOT_MANIFEST_FILE);
   const text = (await readOwnFile(file, MANIFEST_BYTES_LIMIT)) ?? '';
   const record = parseManifest(text);
-  if (record === undefined) throw corrupt(file, 'it is missing, or not a manifest of ours');
+  if (record === undefined) throw corrupt(file, NO_MANIFEST);
   return { text, record };
 }

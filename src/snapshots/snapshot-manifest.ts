@@ -1,5 +1,6 @@
 // Reads and writes a snapshot's manifest. Digests are in the format of `sha256sum`, so `sha256sum -c` works. A comment
 // holds everything else.
+import { NAME_BYTES_LIMIT } from '../catalog/stack-name.js';
 import { isWellFormed } from '../system/arguments.js';
 
 /** The name of the manifest in a snapshot's folder. */
@@ -74,7 +75,8 @@ export function fitInManifest(names: readonly string[]): boolean {
 /** Whether the name is valid for a file, and `sha256sum` writes it without escaping. */
 export function isPlainName(name: string): boolean {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is refused
-  return /^[^/\\\u0000-\u001f]{1,255}$/.test(name) && !name.startsWith('.') && isWellFormed(name);
+  const isPlain = /^[^./\\\u0000-\u001f\u007f-\u009f][^/\\\u0000-\u001f\u007f-\u009f]*$/.test(name);
+  return isPlain && isWellFormed(name) && Buffer.byteLength(name) <= NAME_BYTES_LIMIT;
 }
 
 export function formatManifest({ files, ...rest }: SnapshotRecord): string {

@@ -10,8 +10,10 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
+import { LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
+import { NAME_BYTES_LIMIT } from '../catalog/stack-name.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { otherSpelling } from '../folder/spelling.js';
@@ -186,9 +188,9 @@ export class Snapshots {
     for (const name of names) {
       if (!isPlainName(name)) continue;
       const path = this.pathOf(name);
-      const manifest = await failures.attempt(path, () =>
-        readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT),
-      );
+      const read = () => readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT);
+      const manifest =
+        name === LOST_AND_FOUND ? await read().catch(() => undefined) : await failures.attempt(path, read);
       const record = parseManifest(manifest ?? '');
       if (record !== undefined) yield snapshotOf(name, path, record);
     }
@@ -383,8 +385,8 @@ export class Snapshots {
     if (isPath(name) && isPlainName(name)) return `${this.folder.path}/${name}`;
     throw new RootfsError(
       'INVALID_SNAPSHOT_NAME',
-      `invalid snapshot name ${show(name)}: it must be the name of a folder, without "/", "\\", control ` +
-        'characters or a leading dot',
+      `invalid snapshot name ${show(name)}: it must be the name of a folder, of at most ${NAME_BYTES_LIMIT} ` +
+        'bytes, without "/", "\\", control characters or a leading dot',
     );
   }
 }

@@ -136,6 +136,8 @@ export async function publish(staged: string, path: string, manifest: string): P
 }
 
 export function snapshotExistsError(path: string): RootfsError {
-  const message = `${path} exists already; remove it first, or choose another name`;
+  const message =
+    `${path} exists already; remove it first, or choose another name (without its ${SNAPSHOT_MANIFEST_FILE} it is no ` +
+    'snapshot, is not listed, and only you can remove it)';
   return new RootfsError('SNAPSHOT_EXISTS', message, { path });
 }

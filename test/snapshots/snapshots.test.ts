@@ -1,13 +1,26 @@
 // Snapshots of slots, with the files of the same moment.
 import { execFileSync } from 'node:child_process';
-import { mkdir, open, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { type Progress, RootfsRegistry, type Snapshot } from '../../src/index.js';
+import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { lacksRoot } from '../fixtures/tools.js';
 
 async function paused(
   folder: string,
@@ -134,16 +147,38 @@ test('what is not as it was is named: changed, cut off, missing, a link, a garbl
     await rm(manifest, { force: true });
     await writeFile(manifest, contents);
     expect((await rejection(registry.verifySnapshot('snap'), 'SNAPSHOT_CORRUPT')).path).toBe(manifest);
-    await rejection(registry.removeSnapshot('snap'), 'SNAPSHOT_CORRUPT');
+    const advice = expect.stringContaining('only you can remove it');
+    expect((await rejection(registry.removeSnapshot('snap'), 'SNAPSHOT_CORRUPT')).message).toEqual(advice);
+    expect((await rejection(registry.snapshotSlot('vm/1', 'snap'), 'SNAPSHOT_EXISTS')).message).toEqual(
+      advice,
+    );
   }
   expect(await listed(host)).toEqual([]);
   expect(await host.slotNames()).toEqual(['vm_1']);
 });
 
+test('the lost+found of an ext4 does not end the list of another user with an error', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(`${reason}, to become another user`);
+  const { root, clonesDir, templateDir } = await Host.in();
+  await chmod(root, 0o755);
+  const snapshotsDir = join(root, 'snapshots');
+  await mkdir(join(snapshotsDir, 'lost+found'), { recursive: true, mode: 0o755 });
+  await chmod(join(snapshotsDir, 'lost+found'), 0o700);
+  const { stdout } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     for await (const { name } of registry.snapshots()) console.log(name);
+     console.log('done');`,
+    { clonesDir, templateDir, snapshotsDir },
+    { uid: 65534 },
+  );
+  expect(stdout).toBe('done\n');
+});
+
 test('refused before anything is made: names, doubles, what is no file, what is there', async () => {
   const { host, memory } = await paused(inject('scratch'));
   const { registry } = host;
-  for (const name of ['', '.hidden', 'a/b', 'a\nb', 'a\\b', '..', 'x'.repeat(256)]) {
+  for (const name of ['', '.hidden', 'a/b', 'a\nb', 'a\\b', '..', 'x'.repeat(256), 'ä'.repeat(128)]) {
     await rejection(registry.snapshotSlot('vm/1', name), 'INVALID_SNAPSHOT_NAME');
     await rejection(registry.verifySnapshot(name), 'INVALID_SNAPSHOT_NAME');
   }
