@@ -20,7 +20,7 @@ namespace microvm {
 namespace {
 
 Napi::Value to_js(Napi::Env env, Openness openness) {
-  if (openness == Openness::kUnknown) return env.Undefined();
+  if (openness != Openness::kOpen && openness != Openness::kFree) return env.Undefined();
   return Napi::Boolean::New(env, openness == Openness::kOpen);
 }
 
@@ -185,20 +185,21 @@ class CountExtents {
 
 class OpenElsewhere {
  public:
-  explicit OpenElsewhere(std::string path) : path_(std::move(path)) {}
+  OpenElsewhere(std::string path, bool must_tell) : path_(std::move(path)), must_tell_(must_tell) {}
 
   Error run() {
     Ref<Source> image;
     FileInfo info;
     Error error = Source::open(path_, &image, &info);
     if (error.ok()) openness_ = open_elsewhere(image->fd());
-    return error;
+    return error.ok() && must_tell_ ? require_told(openness_, path_) : error;
   }
 
   Napi::Value result(Napi::Env env) { return to_js(env, openness_); }
 
  private:
   std::string path_;
+  bool must_tell_;
   Openness openness_ = Openness::kUnknown;
 };
 
@@ -275,7 +276,8 @@ Napi::Value extent_count(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value image_open_elsewhere(const Napi::CallbackInfo& info) {
-  return Job<OpenElsewhere>::start(info.Env(), "microvm:openElsewhere", OpenElsewhere(to_string(info[0])));
+  return Job<OpenElsewhere>::start(info.Env(), "microvm:openElsewhere",
+                                   OpenElsewhere(to_string(info[0]), to_bool(info[1])));
 }
 
 Napi::Value filesystem_fills_image(const Napi::CallbackInfo& info) {

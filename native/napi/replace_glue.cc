@@ -54,22 +54,23 @@ class LockSlot {
 
 class OpenSlotImage {
  public:
-  explicit OpenSlotImage(Ref<LockedSlot> locked) : locked_(std::move(locked)) {}
+  OpenSlotImage(Ref<LockedSlot> locked, bool must_tell) : locked_(std::move(locked)), must_tell_(must_tell) {}
   Error run() {
     Error error = locked_->open_image(&image_, &info_);
     if (error.ok()) holders_ = open_elsewhere(image_->fd());
-    return error;
+    return error.ok() && must_tell_ ? require_told(holders_, image_->path()) : error;
   }
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("source", wrap(env, image_));
     object.Set("info", microvm::to_js(env, info_));
-    if (holders_ != Openness::kUnknown) object.Set("inUse", holders_ == Openness::kOpen);
+    object.Set("inUse", holders_ == Openness::kOpen);
     return object;
   }
 
  private:
   Ref<LockedSlot> locked_;
+  bool must_tell_;
   Ref<Source> image_;
   FileInfo info_;
   Openness holders_ = Openness::kUnknown;
@@ -114,7 +115,8 @@ Napi::Value lock_slot(const Napi::CallbackInfo& info) {
 Napi::Value open_slot_image(const Napi::CallbackInfo& info) {
   Ref<LockedSlot> locked = unwrap<LockedSlot>(info[0]);
   if (!locked) return {};
-  return Job<OpenSlotImage>::start(info.Env(), "microvm:openSlotImage", OpenSlotImage(std::move(locked)));
+  return Job<OpenSlotImage>::start(info.Env(), "microvm:openSlotImage",
+                                   OpenSlotImage(std::move(locked), to_bool(info[1])));
 }
 
 Napi::Value replace_image(const Napi::CallbackInfo& info) {

@@ -126,11 +126,12 @@ Error LockedSlot::check_replaceable(const Source& image, const Identity& expecte
   Error error = stat_at(folder_.get(), kImage, Follow::kNo, path_of(kImage), &now);
   if (error.ok()) error = still_there(&there);
   if (!error.ok()) return error;
-  *replaced = !there                                                           ? Replaced::kReleased
-              : !now.identity.same_state(expected)                             ? Replaced::kImageChanged
-              : refuse_in_use && open_elsewhere(image.fd()) == Openness::kOpen ? Replaced::kInUse
-                                                                               : Replaced::kDone;
-  return {};
+  const Openness holders = refuse_in_use ? open_elsewhere(image.fd()) : Openness::kFree;
+  *replaced = !there                               ? Replaced::kReleased
+              : !now.identity.same_state(expected) ? Replaced::kImageChanged
+              : holders == Openness::kOpen         ? Replaced::kInUse
+                                                   : Replaced::kDone;
+  return require_told(holders, path_of(kImage));
 }
 
 Error LockedSlot::name_size_stamp() {

@@ -88,8 +88,10 @@ Error check_owner(const ManagedFolder& managed, const FoundSlot& found, const Re
 Error check_unused(const FoundSlot& found, ReleaseStatus* status) {
   Fd image;
   Error error = open_file_at(found.folder.get(), kImage, join(found.path, kImage), &image);
+  const Openness holders = error.ok() ? open_elsewhere(image.get()) : Openness::kUnknown;
+  if (error.ok()) error = require_told(holders, join(found.path, kImage));
   // Whoever has a lease on the image, which makes opening it fail, has it open.
-  const bool in_use = error.is(EWOULDBLOCK) || (error.ok() && open_elsewhere(image.get()) == Openness::kOpen);
+  const bool in_use = error.is(EWOULDBLOCK) || holders == Openness::kOpen;
   if (in_use) *status = ReleaseStatus::kInUse;
   // No image, or nothing that can be a disk: nobody uses it.
   const bool no_disk = error.is(ENOENT) || error.is(ELOOP) || error.is(ENXIO);

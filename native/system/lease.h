@@ -1,12 +1,17 @@
 // Whether some process has a file open. The kernel answers by granting a lease or not; the lease is given back at once.
 #pragma once
 
+#include <string_view>
+
+#include "system/error.h"
+
 namespace microvm {
 
 enum class Openness {
   kFree,     // nobody else has it open in the way asked about
   kOpen,     // somebody has
-  kUnknown,  // leases cannot be had here: FUSE, NFS, or a file of another owner without CAP_LEASE
+  kUnknown,  // leases cannot be had here: FUSE, NFS
+  kNotTold,  // this process cannot have them: a file of another owner, without CAP_LEASE and CAP_SETUID
 };
 
 // Does anybody have the file open for writing? `fd` must be open for reading only.
@@ -14,5 +19,8 @@ Openness open_for_writing(int fd);
 
 // Does anybody else have the file open at all? `fd` must be this process's only descriptor of the file.
 Openness open_elsewhere(int fd);
+
+// EACCES for kNotTold, for whoever must not take an image in use for one that is not. Of kUnknown the documents tell.
+Error require_told(Openness openness, std::string_view path);
 
 }  // namespace microvm

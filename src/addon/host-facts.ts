@@ -27,7 +27,7 @@ export async function extentsOf(path: string): Promise<number | undefined> {
   }
 }
 
-/** Whether the file system of a file has leases, which tell whether a file is open. */
-export async function hasLeases(path: string): Promise<boolean> {
-  return (await native().openElsewhere(path)) !== undefined;
+/** Whether this process can have a lease on a file, which tells whether it is open. */
+export async function canLease(path: string): Promise<boolean> {
+  return (await native().openElsewhere(path, false)) !== undefined;
 }

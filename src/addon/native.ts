@@ -206,8 +206,11 @@ export interface NativeAddon {
   digestStep(digest: NativeDigest, budgetBytes: number): Promise<{ bytesDone: number; sha256?: string }>;
   /** EOPNOTSUPP where the file system has no FIEMAP. */
   extentCount(source: NativeSource): Promise<number>;
-  /** Whether any process has the image open; undefined where leases cannot be had. */
-  openElsewhere(path: string): Promise<boolean | undefined>;
+  /**
+   * Whether any process has the image open; undefined where leases cannot be had. `mustTell`: EACCES if that is because
+   * the image is another user's, and this process lacks CAP_LEASE and CAP_SETUID.
+   */
+  openElsewhere(path: string, mustTell: boolean): Promise<boolean | undefined>;
   /** Whether the ext4 file system in an image is as long as resize2fs makes it there. True if there is none. */
   fillsImage(path: string): Promise<boolean>;
 
@@ -398,6 +401,7 @@ export interface NativeAddon {
     /** With the lowest priority for the disk. */
     idle?: boolean,
   ): Promise<{ bytesDone: number; done: boolean; sha256?: string }>;
+  /** Flushes a copy whose sidecars hold no mark that it is not flushed. */
   publishSlot(
     staged: NativeStagedSlot,
     place: Place,
@@ -418,7 +422,11 @@ export interface NativeAddon {
   ): Promise<NativeLockedSlot | 'busy' | 'absent'>;
   /** Completes or undoes a grow that was cut off half-way through publishing. */
   finishGrow(locked: NativeLockedSlot): Promise<void>;
-  openSlotImage(locked: NativeLockedSlot): Promise<{ source: NativeSource; info: FileInfo; inUse?: boolean }>;
+  /** `mustTell` as for `openElsewhere`. */
+  openSlotImage(
+    locked: NativeLockedSlot,
+    mustTell: boolean,
+  ): Promise<{ source: NativeSource; info: FileInfo; inUse: boolean }>;
   replaceImage(
     locked: NativeLockedSlot,
     staged: NativeStagedSlot,

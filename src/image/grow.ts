@@ -62,7 +62,7 @@ async function refuseInUse(path: string): Promise<void> {
       { path },
     );
   }
-  if (await native().openElsewhere(path)) {
+  if (await native().openElsewhere(path, true)) {
     throw new RootfsError(
       'SLOT_IN_USE',
       `${path} is open in a process: stop the VM or detach the loop device first`,

@@ -46,7 +46,9 @@ export async function replaceImage(
   const replaced = await withLock(task, handle, slot, async (locked) => {
     // The template stays as it is, so nobody who has it open loses anything.
     const { sharer, imagePath } = replacement;
-    const opened = await (sharer === 'template' ? openImage : openUnused)(locked, imagePath);
+    const opened = await (sharer === 'template'
+      ? openImage(locked, imagePath, false)
+      : openUnused(locked, imagePath));
     if (opened === 'gone') return 'again';
     try {
       // Waiting for the lock can take as long as another caller's grow, or a release and a clone for another VM.
@@ -104,9 +106,13 @@ async function replaceLocked(
 type OpenedImage = Awaited<ReturnType<NativeAddon['openSlotImage']>>;
 
 /** `gone`: the slot was released, which does not wait for the lock. */
-async function openImage(locked: NativeLockedSlot, imagePath: string): Promise<OpenedImage | 'gone'> {
+async function openImage(
+  locked: NativeLockedSlot,
+  imagePath: string,
+  mustTell: boolean,
+): Promise<OpenedImage | 'gone'> {
   try {
-    return await openUnleased(imagePath, () => native().openSlotImage(locked));
+    return await openUnleased(imagePath, () => native().openSlotImage(locked, mustTell));
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return 'gone';
     throw error;
@@ -119,10 +125,10 @@ function openUnused(locked: NativeLockedSlot, imagePath: string): Promise<Opened
   return untilUnused(
     async () => {
       if (before !== 'gone') native().dispose(before.source);
-      before = await openImage(locked, imagePath);
+      before = await openImage(locked, imagePath, true);
       return before;
     },
-    (opened) => opened !== 'gone' && opened.inUse === true,
+    (opened) => opened !== 'gone' && opened.inUse,
   );
 }
 

@@ -88,7 +88,7 @@ export async function withSlotImage<T>(
 async function staysInUse(path: string): Promise<boolean> {
   return (
     (await untilUnused(
-      () => imageInUse(path),
+      () => imageInUse(path, true),
       (use) => use === 'in-use',
     )) === 'in-use'
   );

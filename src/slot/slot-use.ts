@@ -9,7 +9,9 @@ import { requireOwnId, slotInvalidError, slotNotFoundError } from './slot-state.
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
-/** `unknown` if the file system has no leases (FUSE, NFS), or for another user's image without CAP_LEASE. */
+/**
+ * `unknown` if the file system has no leases (FUSE, NFS), or for another user's image without CAP_LEASE and CAP_SETUID.
+ */
 export type SlotUse = 'in-use' | 'unused' | 'unknown';
 
 export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUse> {
@@ -57,15 +59,20 @@ export async function openUnleased<T>(imagePath: string, open: () => Promise<T>)
   throw new RootfsError('SLOT_IN_USE', words, { path: imagePath });
 }
 
-/** For a slot's folder. A folder without an image is unused. */
-export async function imageInUse(slotPath: string): Promise<SlotUse> {
+/**
+ * For a slot's folder. A folder without an image is unused. `mustTell`: rejects with EACCES where another process with
+ * more privileges would be told.
+ */
+export async function imageInUse(slotPath: string, mustTell = false): Promise<SlotUse> {
   try {
-    const open = await native().openElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`);
+    const open = await native().openElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`, mustTell);
     return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
   } catch (error) {
     // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
     if (failedWith(error, 'EAGAIN')) return 'in-use';
     if (failedWith(error, 'ENOENT', 'EINVAL')) return 'unused';
+    // Of a VMM that alone may open it.
+    if (failedWith(error, 'EACCES') && !mustTell) return 'unknown';
     throw asRootfsError(`checking whether ${slotPath} is in use`, error);
   }
 }

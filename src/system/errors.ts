@@ -112,6 +112,10 @@ export function abortError(what: string, signal: AbortSignal): RootfsError {
 
 const NO_PROCESS = 'no more processes are allowed here: raise the limit (ulimit -u, pids.max)';
 
+const NOT_TOLD =
+  "the image is another user's, so without CAP_LEASE, or CAP_SETUID, this process is not told whether it is in use: " +
+  'give it one of them';
+
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'check who owns the folder and what this process may do',
   EAGAIN: 'another process holds a lease on the file (fcntl F_SETLEASE): stop that process',
@@ -192,12 +196,18 @@ export function asRootfsError(what: string, error: unknown): unknown {
   const notDurable = error.changeMade
     ? 'it is done, but not flushed: a power cut can undo it; the same call flushes it again'
     : undefined;
-  const advice = code === 'EAGAIN' && error.syscall.startsWith('spawn') ? NO_PROCESS : ADVICE[code];
+  const advice = adviceOf(code, error.syscall);
   const message = [failure, notDurable, advice].filter((part) => part !== undefined).join('; ');
   return new RootfsError(code, message, {
     ...pick(error),
     cause: error instanceof Error ? error : undefined,
   });
+}
+
+function adviceOf(code: string, syscall: string): string | undefined {
+  if (code === 'EAGAIN' && syscall.startsWith('spawn')) return NO_PROCESS;
+  if (code === 'EACCES' && syscall === 'fcntl(F_SETLEASE)') return NOT_TOLD;
+  return ADVICE[code];
 }
 
 /** The same error with what was done in spite of it. */

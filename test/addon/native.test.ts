@@ -143,10 +143,10 @@ describeEachFilesystem((filesystem) => {
 
   test('says whether some process has a file open', async () => {
     const path = await fileIn(filesystem.path);
-    expect(await native().openElsewhere(path)).toBe(false);
+    expect(await native().openElsewhere(path, false)).toBe(false);
     const { source, openForWriting } = await native().openSource(path);
     expect(openForWriting).toBe(false);
-    expect(await native().openElsewhere(path)).toBe(true);
+    expect(await native().openElsewhere(path, false)).toBe(true);
     native().dispose(source);
   });
 

@@ -177,6 +177,19 @@ test('little space is told with the bound, and gc with the folder', async () => 
   );
 });
 
+test.for([
+  ['-lease', 'leases ok'],
+  ['-lease,-setuid', 'leases warn'],
+])('of another user’s images it says what can be told with %s', async ([capabilities, leases], { skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  const under = ['setpriv', `--bounding-set=${capabilities}`, `--inh-caps=${capabilities}`];
+  const examination = await examine(host, [], { under });
+  expect(statuses(examination, 'leases')).toEqual([leases]);
+  expect(of(examination, 'leases').detail).toMatch(leases === 'leases ok' ? /are seen/ : /CAP_LEASE/);
+});
+
 test('an addon that does not load is a failure, and the rest is told all the same', async () => {
   const host = await Host.in();
   await host.addExt4Template('debian', 4 * MiB);

@@ -1,9 +1,10 @@
 // Whether a slot is in use, with real holders: a process, a loop device, QEMU.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, open, symlink, truncate } from 'node:fs/promises';
+import { chown, mkdir, open, symlink, truncate } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, onTestFinished, test } from 'vitest';
+import { type ChildExit, runChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
@@ -69,6 +70,53 @@ test('a VMM that holds a lease on its disk', async () => {
   await again({ mode: 0o640 });
   await expectUse(host, end);
 });
+
+test.for([
+  ['CAP_LEASE', '-lease', 'in-use', 'SLOT_IN_USE'],
+  ['CAP_LEASE and CAP_SETUID', '-lease,-setuid', 'unknown', 'EACCES'],
+])(
+  'without %s another user’s image is not taken for unused',
+  async ([, capabilities, use, code], { skip }) => {
+    const reason = lacksRoot();
+    if (reason !== undefined) skip(reason);
+    const host = await hostWithSlot();
+    await host.registry.drain();
+    const { image } = host.slot('vm-1');
+    await chown(image, 4242, 4242);
+    const { templateDir, clonesDir } = host;
+    const told = (child: ChildExit) => ({ ...JSON.parse(child.stdout), stderr: child.stderr });
+    const inContainer = () =>
+      runChild(
+        `const registry = new lib.RootfsRegistry(args.config);
+       const failed = async (call) => call.then(() => 'done', ({ code }) => code);
+       console.log(JSON.stringify({
+         use: await registry.slotInUse('vm-1'),
+         grow: await failed(registry.cloneForVmWithSize('vm-1', 'debian', 2 ** 25)),
+         resize: await failed(lib.resizeExt4Image(args.image, 2 ** 25)),
+         commit: await failed(registry.commitSlot('vm-1', 'committed')),
+         fork: await failed(registry.forkSlot('vm-1', 'vm-2', { refuseInUse: true })),
+         release: await failed(registry.release('vm-1', { refuseInUse: true })),
+       }));
+       await registry.close();`,
+        { config: { templateDir, clonesDir }, image },
+        { under: ['setpriv', `--bounding-set=${capabilities}`, `--inh-caps=${capabilities}`] },
+      );
+    const file = await open(image, 'r+');
+    const refused = { grow: code, resize: code, commit: code, fork: code, release: code };
+    expect(told(await inContainer())).toMatchObject({ use, ...refused, stderr: '' });
+    await file.close();
+    const after = told(await inContainer());
+    const done = {
+      use: 'unused',
+      grow: 'done',
+      resize: 'done',
+      commit: 'done',
+      fork: 'done',
+      release: 'done',
+    };
+    expect(after).toMatchObject(use === 'in-use' ? done : { use, ...refused });
+  },
+);
 
 test('a loop device', async ({ skip }) => {
   const reason = lacksRoot();

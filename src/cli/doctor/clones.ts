@@ -1,8 +1,8 @@
 // The clones folder. Tries what its file system can do rather than guess from its name.
-import { access, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
+import { access, chown, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasLeases } from '../../addon/host-facts.js';
+import { canLease } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { fileSystemType, mountOf, nearestExisting } from '../mounts.js';
@@ -209,11 +209,26 @@ function hardlinkFinding(refusal: string | undefined, reflinks: boolean): Findin
 
 async function leases(probe: string): Promise<Finding> {
   try {
-    if (await hasLeases(probe)) return ok('leases', 'tried: images in use are seen');
-    return warn('leases', 'none here: whether an image is in use cannot be told, so gc leaves such clones');
+    if (!(await canLease(probe)))
+      return warn('leases', 'none here: whether an image is in use cannot be told, so gc leaves such clones');
+    if ((await giveAway(probe)) && !(await canLease(probe))) {
+      const lacks =
+        "without CAP_LEASE or CAP_SETUID, it cannot be told whether another user's image is in use";
+      return warn(
+        'leases',
+        `tried: ${lacks}. gc leaves such clones, and growing and committing them is refused`,
+      );
+    }
+    return ok('leases', 'tried: images in use are seen');
   } catch (error) {
     return warn('leases', `could not be tried: ${(error as Error).message.split('\n')[0]}`);
   }
+}
+
+/** To another user, as `owner` gives images to VMMs. False if this process may not. */
+async function giveAway(probe: string): Promise<boolean> {
+  const another = process.geteuid?.() === 1 ? 2 : 1;
+  return (await refusalOf(chown(probe, another, -1))) === undefined;
 }
 
 async function speed(
