@@ -106,10 +106,8 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Ide
 // Flushed in any case: the image that it replaces may have been durable, and a power cut that left the new name without
 // its contents would lose it.
 Error LockedSlot::flush_staged(const StagedSlot& staged, FileInfo* info) {
-  Fd grown;  // closed before the image appears in the slot, where it would look in use to others
-  Error error = staged.open_image(&grown);
-  if (error.ok()) error = flush(grown.get(), staged.image_path());
-  return error.ok() ? stat_fd(grown.get(), staged.image_path(), info) : error;
+  Error error = staged.flush_image();
+  return error.ok() ? staged.stat_image(info) : error;
 }
 
 Error LockedSlot::write_new_size_stamp(const std::string& size_stamp) {

@@ -16,7 +16,7 @@ Error StagedSlot::source_unchanged(bool* unchanged) {
 
 Error StagedSlot::check_image(uint64_t size) {
   FileInfo info;
-  Error error = stat_at(managed_->session_fd(), inside(kImage).c_str(), Follow::kNo, image_path(), &info);
+  Error error = stat_image(&info);
   if (error.ok() && (!info.is_regular() || info.identity.size != size)) return Error::of(EIO, "statx", image_path());
   return error;
 }
@@ -36,6 +36,13 @@ Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
   return {};
 }
 
+// A copy, unless its mark says that it is not flushed. Whoever makes a sealed image has done so.
+bool StagedSlot::needs_flush(Place place, const std::vector<Sidecar>& sidecars) const {
+  bool is_marked = false;
+  for (const Sidecar& file : sidecars) is_marked |= file.name == kUnsettled;
+  return strategy_ == Rung::kCopy && place != Place::kSealed && !is_marked;
+}
+
 Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, const std::vector<Sidecar>& sidecars,
                           CloneStatus* status) {
   *status = CloneStatus::kSourceChanged;
@@ -44,11 +51,10 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
   // The length of an image that is still open here was checked when it was made, and nobody else has had it since.
   if (!image_) error = check_image(size);
   if (error.ok()) error = write_sidecars(sidecars);
+  if (error.ok() && (plan_.durable || needs_flush(place, sidecars))) error = flush_image();
   if (error.ok() && plan_.durable) {
     Fd folder;
-    if (!image_) error = open_image(&image_);
-    if (error.ok()) error = flush(image_.get(), image_path());
-    if (error.ok()) error = open_folder_at(managed_->session_fd(), name_.c_str(), path_, &folder);
+    error = open_folder_at(managed_->session_fd(), name_.c_str(), path_, &folder);
     if (error.ok()) error = flush(folder.get(), path_);
   }
   bool unchanged = false;

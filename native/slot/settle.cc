@@ -1,8 +1,5 @@
 #include "slot/settle.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "slot/slot_state.h"
 #include "system/fd.h"
 #include "system/file.h"
@@ -33,7 +30,9 @@ Error settle(const Unsettled& slot) {
   Error error = open_file_at(slot.folder.get(), kImage, join(slot.path, kImage), &image);
   // syncfs(2) reports no failed write before Linux 5.8. Its data is on the disk by now, so this takes microseconds.
   if (error.ok()) error = flush(image.get(), join(slot.path, kImage));
-  if (error.ok()) error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
+  // Given to its VMM by a process that may not open it any more: syncfs(2) has to do.
+  if (error.ok() || error.is(EACCES))
+    error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
   // Released, or settled by another process; or its VMM holds a lease, and whoever comes later settles it.
   return error.is(ENOENT) || error.is(EAGAIN) ? Error() : error;
 }
@@ -49,9 +48,8 @@ Error settle_slots(const ManagedFolder& managed, const std::vector<std::string>&
   for (const std::string& slot : slots) keep(open_unsettled(managed, slot, boot_id, &unsettled));
   if (unsettled.empty()) return first;
   // Not fsync of each image: it holds the image open for seconds, and the slot would look in use to others.
-  if (retry_eintr([&] { return syncfs(managed.root_fd()); }) < 0) {
-    return Error::last("syncfs", managed.root_path());
-  }
+  Error flushed = flush_file_system(managed.root_fd(), managed.root_path());
+  if (!flushed.ok()) return flushed;
   for (const Unsettled& slot : unsettled) keep(settle(slot));
   return first;
 }

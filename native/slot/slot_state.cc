@@ -144,11 +144,8 @@ namespace {
 
 Error flush_files(int folder_fd, const std::string& path) {
   for (const char* name : kSlotFiles) {
-    Fd file;
-    Error error = open_file_at(folder_fd, name, join(path, name), &file);
-    if (error.is(ENOENT)) continue;
-    if (error.ok()) error = flush(file.get(), join(path, name));
-    if (!error.ok()) return error;
+    Error error = flush_at(folder_fd, name, join(path, name));
+    if (!error.ok() && !error.is(ENOENT)) return error;
   }
   // The image's data is on the disk now.
   Error error = remove_file_at(folder_fd, kUnsettled, join(path, kUnsettled));

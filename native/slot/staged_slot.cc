@@ -71,10 +71,14 @@ Error StagedSlot::create_image() {
   return create_file_at(managed_->session_fd(), inside(kImage).c_str(), 0600, image_path(), &image_);
 }
 
-Error StagedSlot::open_image(Fd* image) const {
+Error StagedSlot::flush_image() const {
+  if (image_) return flush(image_.get(), image_path());
   Error error = still_staged();
-  if (!error.ok()) return error;
-  return open_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path(), image);
+  return error.ok() ? flush_at(managed_->session_fd(), inside(kImage).c_str(), image_path()) : error;
+}
+
+Error StagedSlot::stat_image(FileInfo* info) const {
+  return stat_at(managed_->session_fd(), inside(kImage).c_str(), Follow::kNo, image_path(), info);
 }
 
 Error StagedSlot::swap_image(int folder_fd, std::string_view dest, bool* exchanged) {

@@ -97,17 +97,18 @@ class StagedSlot final : public Shared {
   // For kCopyNeeded: copies about `budget` bytes; *done once the image is complete.
   Error copy_step(uint64_t budget, bool* done);
 
-  // Writes the sidecars and makes the folder appear, if its image has `size` bytes: kCreated, kExists or
-  // kSourceChanged. Removes itself unless kCreated.
+  // Flushes a copy that gets no mark of not being flushed, writes the sidecars and makes the folder appear, if its
+  // image has `size` bytes: kCreated, kExists or kSourceChanged. Removes itself unless kCreated.
   Error publish(Place place, const std::string& name, uint64_t size, const std::vector<Sidecar>& sidecars,
                 CloneStatus* status);
 
   // Closes a complete image, for others to work on by its path.
   void hand_over() { image_.reset(); }
 
-  // For an image that takes the place of a slot's: opens it, and moves it into the slot's folder. Where the file system
-  // can, the slot's own comes here in exchange, and the same call again undoes it.
-  Error open_image(Fd* image) const;
+  // For an image that takes the place of a slot's: flushes it, and moves it into the slot's folder. Where the file
+  // system can, the slot's own comes here in exchange, and the same call again undoes it.
+  Error flush_image() const;
+  Error stat_image(FileInfo* info) const;
   Error swap_image(int folder_fd, std::string_view dest, bool* exchanged);
   bool durable() const { return plan_.durable; }
 
@@ -131,6 +132,7 @@ class StagedSlot final : public Shared {
   Error create_image();
   Error check_image(uint64_t size);
   Error write_sidecars(const std::vector<Sidecar>& sidecars);
+  bool needs_flush(Place place, const std::vector<Sidecar>& sidecars) const;
   Error source_unchanged(bool* unchanged);
 
   const Ref<ManagedFolder> managed_;

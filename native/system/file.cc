@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "system/buffer.h"
 
@@ -145,6 +146,18 @@ Error remove_file_at(int folder_fd, const char* name, std::string_view path) {
 Error flush(int fd, std::string_view path) {
   if (retry_eintr([&] { return fsync(fd); }) < 0) return Error::last("fsync", path);
   return {};
+}
+
+Error flush_file_system(int fd, std::string_view path) {
+  if (retry_eintr([&] { return syncfs(fd); }) < 0) return Error::last("syncfs", path);
+  return {};
+}
+
+Error flush_at(int folder_fd, const char* name, std::string_view path) {
+  Fd file;
+  Error error = open_file_at(folder_fd, name, path, &file);
+  if (error.is(EACCES)) return flush_file_system(folder_fd, path);
+  return error.ok() ? flush(file.get(), path) : error;
 }
 
 Error flush_if_possible(int fd, std::string_view path) {

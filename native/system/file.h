@@ -73,6 +73,13 @@ Error remove_file_at(int folder_fd, const char* name, std::string_view path);
 // fsync, also of folders.
 Error flush(int fd, std::string_view path);
 
+// syncfs: the whole file system that a file or folder is on.
+Error flush_file_system(int fd, std::string_view path);
+
+// fsync of a file by its name. One that this process may not open, as it has given it away, is flushed with its whole
+// file system.
+Error flush_at(int folder_fd, const char* name, std::string_view path);
+
 // fsync of a file that is only read. On a read-only file system (squashfs and erofs: EINVAL) it is as flushed as it
 // will ever be.
 Error flush_if_possible(int fd, std::string_view path);

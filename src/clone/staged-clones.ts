@@ -10,7 +10,6 @@ import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
 import { rawIdFile } from '../slot/stamps.js';
 import { unsettledFile } from '../slot/unsettled.js';
-import { flush } from '../system/flush.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import type { PreparedClone } from './clone-plan.js';
@@ -48,7 +47,7 @@ export class StagedClones {
       if (!(await this.#complete(task, prepared, outcome))) return 'template-changed';
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const isCopy = outcome.status === 'copy-needed' && !request.durable;
-      const mark = isCopy ? await unsettledFile(outcome.imagePath) : [];
+      const mark = isCopy ? unsettledFile() : [];
       const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
       const published = await inTurn(task, () =>
         native().publishSlot(staged, 'top', slot, sizeBytes, sidecars),
@@ -81,11 +80,12 @@ export class StagedClones {
     try {
       const task = new Task(`making a ready slot of ${template.path}`, undefined);
       if (!(await this.#complete(task, prepared, outcome))) return undefined;
-      // A ready slot waits for its VM, so there is time to flush a copy: no mark is needed then.
-      if (outcome.status === 'copy-needed') await flush(outcome.imagePath);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
-      const published = await native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars);
+      // A ready slot waits for its VM, so there is time to flush a copy: without a mark, this does.
+      const published = await inTurn(task, () =>
+        native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars),
+      );
       if (published === 'created') return name;
       // Another process removed the sealed image. Or FUSE reported an older ctime first.
       this.#sources.sourceChanged(prepared);

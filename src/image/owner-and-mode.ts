@@ -14,9 +14,9 @@ export function sameOwnerAndMode(a: OwnerAndMode, b: OwnerAndMode): boolean {
 
 /**
  * Changes an image in staging, where its path belongs to this process. Done last, because resize2fs may not be allowed
- * to open an image that only the VMM may read.
+ * to open an image that only the VMM may read; the owner after the mode, which only a file's owner may change.
  */
 export async function setOwnerAndMode(path: string, { owner, mode }: OwnerAndMode): Promise<void> {
-  if (owner !== undefined) await chown(path, owner.uid, owner.gid);
   if (mode !== undefined) await chmod(path, mode);
+  if (owner !== undefined) await chown(path, owner.uid, owner.gid);
 }

@@ -124,11 +124,11 @@ function buildSlot(handle: NativeFolder, plan: NativePlan, { from, vm }: NewSlot
 }
 
 /** Where there are no reflinks. */
-async function copyAndPublish(task: Task, { staged, imagePath }: Staged, slot: NewSlot): Promise<void> {
+async function copyAndPublish(task: Task, { staged }: Staged, slot: NewSlot): Promise<void> {
   const { folder, from, vm, descent, options } = slot;
   try {
     await copyImage(task, staged);
-    const mark = options.durable ? [] : await unsettledFile(imagePath);
+    const mark = options.durable ? [] : unsettledFile();
     const sidecars = [...descentFiles(descent), ...rawIdFile(rawIdToStore(vm)), ...mark];
     const published = await inTurn(task, () =>
       native().publishSlot(staged, 'top', vm.safe, from.identity.sizeBytes, sidecars),

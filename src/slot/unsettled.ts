@@ -2,18 +2,15 @@
 
 import type { SlotFacts } from '../addon/native.js';
 import { bootId } from '../system/boot-id.js';
-import { flush } from '../system/flush.js';
 import { CLONE_UNSETTLED_FILE } from './stamps.js';
 
 /**
- * The file that marks a copied slot: name, contents. None where the boot has no id; then the image is flushed here,
+ * The file that marks a copied slot: name, contents. None where the boot has no id: a copy without a mark is flushed
  * before the slot appears.
  */
-export async function unsettledFile(imagePath: string): Promise<string[]> {
+export function unsettledFile(): string[] {
   const id = bootId();
-  if (id !== undefined) return [CLONE_UNSETTLED_FILE, id];
-  await flush(imagePath);
-  return [];
+  return id === undefined ? [] : [CLONE_UNSETTLED_FILE, id];
 }
 
 /** Whether the machine may have gone down before the image had reached the disk. */

@@ -1,6 +1,6 @@
 // Owner, mode and attributes of templates and clones.
 import { execFileSync } from 'node:child_process';
-import { chmod, chown, mkdir, open, stat } from 'node:fs/promises';
+import { chmod, chown, mkdir, open, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { cli } from '../cli/run-cli.js';
@@ -163,6 +163,41 @@ test('a user without privileges grows a clone that it may then only read', async
   );
   expect([stdout, stderr]).toEqual([`${32 * MiB} 400\n`, '']);
 });
+
+test.for(['ext4', 'XFS'])(
+  'with no privilege but CAP_CHOWN disks are given away, flushed and left, on %s',
+  async (name, { skip }) => {
+    const { missing, path } = filesystemNamed(name);
+    const reason = missing ?? lacksRoot();
+    if (reason !== undefined) skip(reason);
+    const host = await Host.in(path);
+    await chmod(host.root, 0o755);
+    await chmod(await host.addExt4Template('debian', 16 * MiB), 0o444);
+    const nobody = 65534;
+    const given = { writable: true, owner: { uid: 2000, gid: 2000 }, mode: 0o600 };
+    const user = [`--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups'];
+    const { stdout, stderr } = await runChild(
+      `const registry = new lib.RootfsRegistry(args.config);
+       const clone = (id, options = {}) => registry.cloneForVm(id, 'debian', { ...args.given, ...options });
+       await clone('vm-1');
+       await registry.drain();
+       await clone('vm-2', { durable: true });
+       await clone('vm-2', { durable: true });
+       await registry.cloneForVmWithSize('vm-3', 'debian', 2 ** 25, { ...args.given, durable: true });
+       await registry.prewarm('debian', { count: 1, owner: args.given.owner, mode: args.given.mode });
+       const { unknown } = await registry.gc({ keep: [] });
+       await registry.recover();
+       await registry.close();
+       console.log(unknown.sort().join(' '));`,
+      { config: { templateDir: host.templateDir, clonesDir: await folderFor(host, nobody) }, given },
+      { under: ['setpriv', ...user, '--inh-caps=+chown', '--ambient-caps=+chown'] },
+    );
+    expect([stdout, stderr]).toEqual(['vm-1 vm-2 vm-3\n', '']);
+    const slot = `${host.root}/of-${nobody}/clones/vm-1`;
+    expect((await readdir(slot)).sort()).toEqual(['rootfs.ext4', 'rootfs.ext4.sha256']);
+    expect(await stat(`${slot}/rootfs.ext4`)).toMatchObject({ uid: 2000, mode: 0o100600 });
+  },
+);
 
 test('where no hardlink of the template can be, owner and mode are no danger to it', async ({ skip }) => {
   const reason = filesystemNamed('ext4').missing ?? lacksRoot();

@@ -234,8 +234,7 @@ TEST(published_once, "what was published or discarded cannot be published again,
   CHECK_ERRNO(outcome.staged->copy_step(kMiB, &done), EBADF);
   CloneStatus status = CloneStatus::kCreated;
   CHECK_ERRNO(outcome.staged->publish(Place::kTop, "vm", 2 * kMiB, {}, &status), EBADF);
-  microvm::Fd image;
-  CHECK_ERRNO(outcome.staged->open_image(&image), EBADF);
+  CHECK_ERRNO(outcome.staged->flush_image(), EBADF);
   bool exchanged = false;
   CHECK_ERRNO(outcome.staged->swap_image(host.managed->root_fd(), "vm", &exchanged), EBADF);
 }
