@@ -5,7 +5,7 @@ import { programFailed } from '../programs/program-failed.js';
 import { type Exit, runInstalled } from '../programs/run-program.js';
 import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from '../system/arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
-import { asRootfsError, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
 
@@ -44,11 +44,22 @@ export async function resizeExt4Image(
     e2fsckBin: requirePath('e2fsckBin', options.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
   };
   try {
-    if ((await toGrow(path, targetBytes)) === undefined) return;
-    await refuseInUse(path);
+    if (!(await mayGrow(path, targetBytes))) return;
     await growImage(path, targetBytes, programs, signal);
   } catch (error) {
     throw asRootfsError(what, error);
+  }
+}
+
+/** Whether there is something to grow. Throws if the image is in use. */
+async function mayGrow(path: string, targetBytes: number): Promise<boolean> {
+  try {
+    if ((await toGrow(path, targetBytes)) === undefined) return false;
+    await refuseInUse(path);
+    return true;
+  } catch (error) {
+    // A process that keeps a lease on the image has it open.
+    throw failedWith(error, 'EAGAIN') ? inUseError(path) : error;
   }
 }
 
@@ -62,15 +73,12 @@ async function refuseInUse(path: string): Promise<void> {
       { path },
     );
   }
-  if (await native().openElsewhere(path, true)) {
-    throw new RootfsError(
-      'SLOT_IN_USE',
-      `${path} is open in a process: stop the VM or detach the loop device first`,
-      {
-        path,
-      },
-    );
-  }
+  if (await native().openElsewhere(path, true)) throw inUseError(path);
+}
+
+function inUseError(path: string): RootfsError {
+  const message = `${path} is open in a process: stop the VM or detach the loop device first`;
+  return new RootfsError('SLOT_IN_USE', message, { path });
 }
 
 /** The file system that has to grow, if any. Throws if it cannot. */

@@ -1,13 +1,33 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { constants, type FileHandle, open } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { failedWith } from '../system/errors.js';
 
-/** Reads bytes from `offset` on; fewer if the file ends before. */
+// Whoever asks whether the file is in use, as this library does, has a lease on it for an instant.
+const TRIES = 10;
+const REST_MS = 10;
+
+/**
+ * Reads bytes from `offset` on; fewer if the file ends before. EAGAIN if another process keeps a lease on the file:
+ * waiting for it would take one of Node's threads for as long as /proc/sys/fs/lease-break-time, 45 s.
+ */
 export async function readBytes(path: string, offset: number, length: number): Promise<Buffer> {
-  const file = await open(path, 'r');
+  const file = await openUnwaiting(path);
   try {
     const bytes = Buffer.alloc(length);
     return bytes.subarray(0, await readFully(file, bytes, offset));
   } finally {
     await file.close();
+  }
+}
+
+async function openUnwaiting(path: string): Promise<FileHandle> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    } catch (error) {
+      if (tries === TRIES || !failedWith(error, 'EAGAIN')) throw error;
+      await sleep(REST_MS);
+    }
   }
 }
 

@@ -15,6 +15,7 @@ import {
   readInside,
   run,
 } from '../fixtures/images.js';
+import { holdLease } from '../fixtures/lease.js';
 import { rejection } from '../fixtures/rejection.js';
 
 const WRITABLE = { writable: true } as const;
@@ -225,6 +226,14 @@ describe('resizeExt4Image', () => {
     await rejection(resizeExt4Image(image, 32 * MiB), 'SLOT_IN_USE');
     await file.close();
     expect(await sha256Of(image)).toBe(before);
+  });
+
+  test('an image on which a process keeps a lease is refused, without waiting for it', async () => {
+    const { image } = await rig();
+    const end = await holdLease(image);
+    await rejection(resizeExt4Image(image, 32 * MiB), 'SLOT_IN_USE');
+    await end();
+    await resizeExt4Image(image, 32 * MiB);
   });
 
   test('an image under several names is refused: it may be a template', async () => {
