@@ -46,6 +46,26 @@ test('slots, stacks and snapshots in the lower layer of an overlay are taken awa
   expect(await host.slotNames()).toEqual(['vm-1', 'vm-3']);
 });
 
+test('a slot whose folder is a mount point cannot be grown: the error says why, and the slot stays', async ({
+  skip,
+}) => {
+  const reason = lacksRoot() ?? lacks('mkfs.xfs', 'resize2fs');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(newWorkspace().disk('xfs', ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1']));
+  await host.addExt4Template('debian', 8 * MiB);
+  await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  const { path } = host.slot('vm-1');
+  const grow = () => host.registry.cloneForVmWithSize('vm-1', 'debian', 16 * MiB);
+  execFileSync('mount', ['--bind', path, path]);
+  try {
+    expect((await rejection(grow(), 'EXDEV')).message).toMatch(/mount point or a subvolume: unmount it/);
+  } finally {
+    execFileSync('umount', [path]);
+  }
+  expect(await grow()).toMatchObject({ reused: true, sizeBytes: 16 * MiB });
+  expect(await host.leftovers()).toEqual([]);
+});
+
 test('a slot with a project id of its own, as quotas need, is grown and released', async ({ skip }) => {
   const reason = lacksRoot() ?? lacks('mkfs.xfs', 'chattr', 'resize2fs');
   if (reason !== undefined) skip(reason);
