@@ -41,12 +41,12 @@ const CLI_USES = [
 const RUN_PROGRAMS = [
   'image/grow',
   'publish/container-image',
+  'publish/credentials',
   'publish/decompress',
   'publish/fetch-image',
   'publish/make-ext4',
   'publish/qcow2',
   'publish/skopeo-failure',
-  'remote/credentials',
   'remote/decompressor',
   'remote/frames',
 ];

@@ -1,4 +1,4 @@
-// What `docker://…` names, as docker reads it: a name without a host is one of Docker Hub.
+// What `docker://…` names, as docker reads it: a name without a host is one of Docker Hub, which has several names.
 
 export interface DockerReference {
   /** As `config.registries` has it. */
@@ -13,9 +13,19 @@ export function parseDockerReference(source: string): DockerReference {
   const [, first = '', rest = ''] = /^([^/]*)\/(.*)$/s.exec(name) ?? [];
   // A host has a dot, a port or capital letters, which a repository may not have.
   const isHost = /[.:A-Z]|^localhost$/.test(first);
-  const [host, image] = isHost ? [first, rest] : ['docker.io', name];
-  if (!['docker.io', 'index.docker.io'].includes(host)) return { host, image };
-  return { host: 'docker.io', image: image.includes('/') ? image : `library/${image}` };
+  const [named, image] = isHost ? [first, rest] : ['docker.io', name];
+  const host = canonicalHost(named);
+  return { host, image: canonicalRepository(host, image) };
+}
+
+/** The name under which settings and logins of a registry are found. */
+export function canonicalHost(host: string): string {
+  return ['index.docker.io', 'registry-1.docker.io'].includes(host) ? 'docker.io' : host;
+}
+
+/** Of Docker's own images, the part of the name that is usually left out is added. */
+export function canonicalRepository(host: string, repository: string): string {
+  return host === 'docker.io' && !repository.includes('/') ? `library/${repository}` : repository;
 }
 
 /** skopeo takes no reference with both, and the digest says it all. */

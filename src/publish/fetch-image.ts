@@ -10,11 +10,12 @@ import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-of
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
+import { credentialsFor } from './credentials.js';
 import { parseDockerReference } from './docker-reference.js';
 import { growsUntilEnd } from './growth.js';
 import { findLocalImage } from './local-layout.js';
 import type { Platform } from './platform.js';
-import { skopeoAccess } from './skopeo-access.js';
+import { forgetLogins, skopeoAccess } from './skopeo-access.js';
 import { skopeoFailed, triesOf } from './skopeo-failure.js';
 
 const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND' } as const;
@@ -39,6 +40,8 @@ export interface FetchRequest {
 interface Origin {
   readonly name: string;
   readonly access: readonly string[];
+  /** What kept a login from being found, if anything. */
+  readonly trouble: string | undefined;
 }
 
 interface Failure {
@@ -49,7 +52,14 @@ interface Failure {
 
 /** Makes the layout in the work folder. Rejects as `publishStack` does for a container image. */
 export async function fetchImage(task: Task, request: FetchRequest): Promise<void> {
-  const origins = await originsOf(request);
+  try {
+    await fetchFrom(task, request, await originsOf(task, request));
+  } finally {
+    await forgetLogins(request.workFolder);
+  }
+}
+
+async function fetchFrom(task: Task, request: FetchRequest, origins: readonly Origin[]): Promise<void> {
   await mkdir(join(request.workFolder, LAYOUT));
   for (const [i, origin] of origins.entries()) {
     const isMirror = i < origins.length - 1;
@@ -62,15 +72,21 @@ export async function fetchImage(task: Task, request: FetchRequest): Promise<voi
 }
 
 /** Mirrors first, the registry last. */
-async function originsOf({ source, workFolder, registries }: FetchRequest): Promise<Origin[]> {
-  if (source.startsWith('oci:')) return [{ name: await linkTo(source, workFolder), access: [] }];
+async function originsOf(task: Task, { source, workFolder, registries }: FetchRequest): Promise<Origin[]> {
+  if (source.startsWith('oci:'))
+    return [{ name: await linkTo(source, workFolder), access: [], trouble: undefined }];
   const { host, image } = parseDockerReference(source);
+  const [repository = ''] = image.split(/[:@]/);
   const hosts = [...(registries[host]?.mirrors ?? []), host];
   return Promise.all(
-    hosts.map(async (each) => ({
-      name: `docker://${each}/${image}`,
-      access: await skopeoAccess(registries[each] ?? {}, workFolder),
-    })),
+    hosts.map(async (each) => {
+      const login = await credentialsFor(each, repository, task.signal);
+      return {
+        name: `docker://${each}/${image}`,
+        access: await skopeoAccess(registries[each] ?? {}, each, login, workFolder),
+        trouble: login.trouble?.message,
+      };
+    }),
   );
 }
 
@@ -94,7 +110,7 @@ async function persist(task: Task, request: FetchRequest, origin: Origin, atMost
 async function copy(
   task: Task,
   request: FetchRequest,
-  { name, access }: Origin,
+  { name, access, trouble }: Origin,
 ): Promise<Failure | undefined> {
   const { source, workFolder } = request;
   const { os, architecture, variant } = request.platform;
@@ -112,7 +128,8 @@ async function copy(
   try {
     const exit = await runInstalled(SKOPEO, args, task.signal, options);
     if (exit.status === 0) return undefined;
-    return { error: skopeoFailed(SKOPEO.name, source, exit), tries: isRemote ? triesOf(exit) : 1 };
+    const error = skopeoFailed(SKOPEO.name, source, exit, { name, trouble });
+    return { error, tries: isRemote ? triesOf(exit, name) : 1 };
   } catch (error) {
     if (!hasCode(error, 'REGISTRY_FAILED')) throw error;
     return { error, tries: MOST_TRIES };
@@ -137,7 +154,10 @@ async function removeUnfinished(layout: string): Promise<void> {
   for (const name of await readdir(layout)) if (name.startsWith('oci-put-blob')) await rm(join(layout, name));
 }
 
-/** Whether another host may do better. */
+/** Whether another host may do better. Of a mirror `[::1]`, skopeo of 2022 says that its reference is invalid. */
 function isOfRegistry(error: unknown): boolean {
-  return error instanceof RootfsError && /^REGISTRY_|^ARTIFACT_INVALID$|^DIGEST_MISMATCH$/.test(error.code);
+  return (
+    error instanceof RootfsError &&
+    /^REGISTRY_|^REFERENCE_INVALID$|^ARTIFACT_INVALID$|^DIGEST_MISMATCH$/.test(error.code)
+  );
 }

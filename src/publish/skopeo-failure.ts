@@ -4,6 +4,7 @@ import { isFaultOfThisMachine, programFailed } from '../programs/program-failed.
 import type { Exit } from '../programs/run-program.js';
 import { MOST_TRIES } from '../system/back-off.js';
 import type { RootfsError, RootfsErrorCode } from '../system/errors.js';
+import { parseDockerReference } from './docker-reference.js';
 
 // skopeo uses the same exit status for all of these.
 const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
@@ -18,6 +19,26 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
     'what it sends is damaged',
   ],
   [/policy\.json/, 'PROGRAM_FAILED', "make skopeo's signature policy readable"],
+  [
+    /rejected by policy|signature was required/i,
+    'PROGRAM_FAILED',
+    "skopeo's signature policy of this host (policy.json) does not take this image",
+  ],
+  [
+    /is blocked in |loading registries configuration/i,
+    'PROGRAM_FAILED',
+    "correct skopeo's registries.conf of this host",
+  ],
+  [
+    /server gave HTTP response to HTTPS client/,
+    'REGISTRY_FAILED',
+    'it answers without TLS: set insecure in config.registries for it if that is as it should be',
+  ],
+  [
+    /x509: certificate signed by unknown authority|x509: certificate is not trusted/,
+    'REGISTRY_FAILED',
+    'give the authority that signed its certificate as ca in config.registries',
+  ],
   [
     /docker-credential-\S+.*executable file not found/i,
     'REGISTRY_UNAUTHORIZED',
@@ -56,10 +77,11 @@ const PASSING: readonly (readonly [RegExp, number])[] = [
   [/status\D+5\d\d|\bEOF\b|connection reset|broken pipe|timeout|timed out|stream error|GOAWAY/i, MOST_TRIES],
 ];
 
-/** How often this failure may happen before it is the answer. */
-export function triesOf(exit: Exit): number {
+/** How often this failure to copy `name` may happen before it is the answer. */
+export function triesOf(exit: Exit, name: string): number {
   if (isFaultOfThisMachine(exit)) return 1;
-  return PASSING.find(([words]) => words.test(exit.stderr))?.[1] ?? 1;
+  const said = withoutNames(exit.stderr, name);
+  return PASSING.find(([words]) => words.test(said))?.[1] ?? 1;
 }
 
 const OF_REGISTRY = [/./, 'REGISTRY_FAILED', 'check the network and that the registry runs'] as const;
@@ -68,14 +90,31 @@ const OF_LAYOUT = [/./, 'ARTIFACT_INVALID', 'the layout is damaged: make it anew
 // Registries begin what they say with one of these words. "denied: permission denied" is no fault of this machine.
 const SAID_BY_REGISTRY = /\b(denied|unauthorized|toomanyrequests): /i;
 
-export function skopeoFailed(program: string, source: string, exit: Exit): RootfsError {
-  const { stderr } = exit;
-  if (isFaultOfThisMachine(exit) && !SAID_BY_REGISTRY.test(stderr))
+/** `name` is what skopeo was to copy, `trouble` what kept a login from being found. */
+export function skopeoFailed(
+  program: string,
+  source: string,
+  exit: Exit,
+  { name, trouble }: { readonly name: string; readonly trouble: string | undefined },
+): RootfsError {
+  const said = withoutNames(exit.stderr, name);
+  if (isFaultOfThisMachine(exit) && !SAID_BY_REGISTRY.test(said))
     return programFailed('PROGRAM_FAILED', program, source, exit);
   const isLayout = source.startsWith('oci:');
   const found = FAILURES.find(
-    ([words, code]) => words.test(stderr) && (!isLayout || /^(ARTIFACT|PROGRAM)_/.test(code)),
+    ([words, code]) => words.test(said) && (!isLayout || /^(ARTIFACT|PROGRAM)_/.test(code)),
   );
   const [, code, advice] = found ?? (isLayout ? OF_LAYOUT : OF_REGISTRY);
-  return programFailed(code, program, source, exit, `; ${advice}`);
+  const login = code === 'REGISTRY_UNAUTHORIZED' && trouble !== undefined;
+  const why = login ? `; a login could not be looked up: ${trouble}` : '';
+  return programFailed(code, program, source, exit, `; ${advice}${why}`);
+}
+
+// URLs, and the tag and the repository that skopeo tells.
+const NAMES = /\S*:\/\/\S*|(?<=reading manifest )\S+ in \S+/g;
+
+/** A repository `denied-app` and a tag `v429` hold the words of other failures. */
+function withoutNames(stderr: string, name: string): string {
+  const { host } = parseDockerReference(name);
+  return stderr.replace(NAMES, ' ').replaceAll(host, ' ');
 }

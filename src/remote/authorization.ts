@@ -2,10 +2,10 @@
 // specification).
 
 import { isIP } from 'node:net';
+import { type Credentials, credentialsFor, type StoredLogin } from '../publish/credentials.js';
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { type Credentials, credentialsFor } from './credentials.js';
 import { isPublicAddress, NoPublicAddress } from './public-addresses.js';
 import { retryAfterMs, Transient } from './retry.js';
 import { type Answer, discard, type Question, readAll, type Transport } from './transport.js';
@@ -64,7 +64,8 @@ export class Authorization {
   readonly #scopes: string[];
   #header: string | undefined;
   #asking: Promise<void> | undefined;
-  #credentials: Promise<Credentials | undefined> | undefined;
+  #login: Promise<StoredLogin> | undefined;
+  #trouble = '';
 
   constructor(
     transport: Transport,
@@ -90,6 +91,11 @@ export class Authorization {
     return this.#header;
   }
 
+  /** For a refusal: what kept a login from being found, if anything. */
+  get trouble(): string {
+    return this.#trouble;
+  }
+
   /** After a 401 to a request with the header `sent`. `REGISTRY_UNAUTHORIZED` if there is no other login. */
   async answer(task: Task, challenge: string | undefined, sent: string | undefined): Promise<void> {
     // Another request was faster to get a new token.
@@ -103,9 +109,10 @@ export class Authorization {
   async #renew(task: Task, header: string | undefined): Promise<void> {
     const challenge = parseChallenge(header);
     // What a helper gave may have expired, as a token has.
-    if (this.#header !== undefined) this.#credentials = undefined;
-    this.#credentials ??= credentialsFor(this.#host, this.#repository, task.signal);
-    const credentials = await this.#credentials;
+    if (this.#header !== undefined) this.#login = undefined;
+    this.#login ??= credentialsFor(this.#host, this.#repository, task.signal);
+    const { credentials, trouble } = await this.#login;
+    this.#trouble = trouble === undefined ? '' : `; a login could not be looked up: ${trouble.message}`;
     if (challenge === undefined) throw this.#refused('it asks for a kind of login that is not supported');
     const renewed =
       challenge.scheme === 'basic' ? basic(credentials) : await this.#token(task, challenge, credentials);
@@ -202,7 +209,7 @@ export class Authorization {
     return new RootfsError(
       'REGISTRY_UNAUTHORIZED',
       `registry ${this.#host} gives no access to ${this.#repository}: ${why}; ` +
-        'log in with docker, podman, skopeo or oras',
+        `log in with docker, podman, skopeo or oras${this.#trouble}`,
     );
   }
 }

@@ -1,4 +1,5 @@
 // References to artifacts in registries: HOST/NAME:TAG or HOST/NAME@sha256:….
+import { canonicalHost, canonicalRepository } from '../publish/docker-reference.js';
 import { show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { isRegistryHost } from '../system/registry-settings.js';
@@ -29,10 +30,12 @@ export function parseReference(text: unknown): Reference {
   const [named = '', digest, ...more] = text.split('@');
   if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
     throw invalid(text, 'a digest is sha256: and 64 lower-case hex digits');
-  const [, host = '', rest = ''] = /^([^/]+)\/(.+)$/.exec(named) ?? [];
-  if (!isRegistryHost(host) || !/[.:]|^localhost$/.test(host))
+  const [, first = '', rest = ''] = /^([^/]+)\/(.+)$/.exec(named) ?? [];
+  if (!isRegistryHost(first) || !/[.:]|^localhost$/.test(first))
     throw invalid(text, 'it must begin with the host of a registry, such as registry.example/');
-  const [repository = '', tag, ...further] = rest.split(':');
+  const [name = '', tag, ...further] = rest.split(':');
+  const host = canonicalHost(first);
+  const repository = canonicalRepository(host, name);
   if (
     repository.length > REPOSITORY_LIMIT ||
     !repository.split('/').every((component) => COMPONENT.test(component))

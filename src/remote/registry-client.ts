@@ -243,7 +243,8 @@ export class RegistryClient {
   #unauthorized({ url }: Answer, why: string): RootfsError {
     return new RootfsError(
       'REGISTRY_UNAUTHORIZED',
-      `${address(url)}: ${why}; log in with docker, podman, skopeo or oras, or ask for the right to do this`,
+      `${address(url)}: ${why}; log in with docker, podman, skopeo or oras, or ask for the right to do this` +
+        this.#authorization.trouble,
     );
   }
 }

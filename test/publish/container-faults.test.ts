@@ -2,7 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { skopeoFailed } from '../../src/publish/skopeo-failure.js';
+import { skopeoFailed, triesOf } from '../../src/publish/skopeo-failure.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
 import { makeLayout } from '../fixtures/oci-layout.js';
@@ -13,6 +13,9 @@ import { newWorkspace } from '../fixtures/workspace.js';
 
 const missing = lacksRoot() ?? lacks('skopeo', 'umoci');
 const GUEST = process.arch === 'arm64' ? 'arm64' : 'amd64';
+
+const EXIT = { status: 1, signal: null, stdout: '', stderr: '' };
+const ORIGIN = { name: 'docker://r.io/a:1', trouble: undefined };
 
 describe('skopeo fails', () => {
   test.each([
@@ -50,20 +53,50 @@ describe('skopeo fails', () => {
     ['Get "https://r.io/v2/": dial tcp 127.0.0.1:1: connect: connection refused', 'REGISTRY_FAILED'],
   ])('%s: %s', (words, code) => {
     const stderr = `time="2026-11-29T15:55:12Z" level=fatal msg="${words}"\n`;
-    const error = skopeoFailed('skopeo', 'docker://r.io/a:1', {
-      status: 1,
-      signal: null,
-      stdout: '',
-      stderr,
-    });
+    const error = skopeoFailed('skopeo', 'docker://r.io/a:1', { ...EXIT, stderr }, ORIGIN);
     expect(error.code).toBe(code);
     expect(error.message).toContain(words);
     if (/^E|^PROGRAM/.test(code)) expect(error.message).not.toMatch(/registry runs|log in|check its name/);
   });
 
+  test.each([
+    ['docker://127.0.0.1:1/team/denied-app:1', 'REGISTRY_FAILED', 3],
+    ['docker://127.0.0.1:1/team/status-page503:1', 'REGISTRY_FAILED', 3],
+    ['docker://127.0.0.1:1/team/toomanyrequests:v429', 'REGISTRY_FAILED', 3],
+    ['docker://denied.io/policy.json:eof', 'REGISTRY_FAILED', 3],
+    ['docker://r.io/team/timeout-app:1', 'REGISTRY_NOT_FOUND', 1],
+    ['docker://r.io/team/status-page-500:1', 'REGISTRY_NOT_FOUND', 1],
+    ['docker://r.io/team/status:v429', 'REGISTRY_NOT_FOUND', 1],
+    ['docker://status503.io/team/eof:1', 'REGISTRY_NOT_FOUND', 1],
+  ])('%s: its name tells nothing about why', (name, code, tries) => {
+    const [, host, repository, tag] = /^docker:\/\/([^/]+)\/(.*):(.*)$/.exec(name) ?? [];
+    const words =
+      code === 'REGISTRY_NOT_FOUND'
+        ? `reading manifest ${tag} in ${host}/${repository}: manifest unknown`
+        : `pinging container registry ${host}: Get \\"http://${host}/v2/\\": dial tcp ${host}: connect: connection refused`;
+    const exit = { ...EXIT, stderr: `level=fatal msg="initializing source ${name}: ${words}"\n` };
+    expect(skopeoFailed('skopeo', name, exit, { name, trouble: undefined }).code).toBe(code);
+    expect(triesOf(exit, name)).toBe(tries);
+  });
+
+  test.each([
+    ['Running image docker://r.io/a:1 is rejected by policy.', 'PROGRAM_FAILED', 'policy.json'],
+    ['A signature was required, but no signature exists', 'PROGRAM_FAILED', 'policy.json'],
+    ['registry r.io is blocked in /etc/containers/registries.conf', 'PROGRAM_FAILED', 'registries.conf'],
+    ['loading registries configuration \\"/x\\": toml: line 2', 'PROGRAM_FAILED', 'registries.conf'],
+    ['http: server gave HTTP response to HTTPS client', 'REGISTRY_FAILED', 'insecure'],
+    ['x509: certificate signed by unknown authority', 'REGISTRY_FAILED', 'as ca in'],
+  ])('with advice of its own: %s', (words, code, advice) => {
+    const exit = { ...EXIT, stderr: `level=fatal msg="${words}"\n` };
+    const error = skopeoFailed('skopeo', 'docker://r.io/a:1', exit, ORIGIN);
+    expect(error.code).toBe(code);
+    expect(error.message).toContain(advice);
+    expect(error.message).not.toContain('check the network');
+  });
+
   test('killed, of which no registry is to blame', () => {
     const exit = { status: null, signal: 'SIGKILL' as const, stdout: '', stderr: '' };
-    expect(skopeoFailed('skopeo', 'docker://r.io/a:1', exit).code).toBe('PROGRAM_FAILED');
+    expect(skopeoFailed('skopeo', 'docker://r.io/a:1', exit, ORIGIN).code).toBe('PROGRAM_FAILED');
   });
 });
 

@@ -1,7 +1,7 @@
 // A container image that is published from a real registry: who is asked for it, with which login, and how often.
-import { mkdir } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { parseDockerReference } from '../../src/publish/docker-reference.js';
 import { fetchImage } from '../../src/publish/fetch-image.js';
 import { parsePlatform } from '../../src/publish/platform.js';
@@ -29,6 +29,7 @@ test.each([
   ['debian:12', 'docker.io', 'library/debian:12'],
   ['team/app:1', 'docker.io', 'team/app:1'],
   ['index.docker.io/debian', 'docker.io', 'library/debian'],
+  ['registry-1.docker.io/team/app', 'docker.io', 'team/app'],
   ['docker.io/library/debian:12', 'docker.io', 'library/debian:12'],
   ['localhost/app', 'localhost', 'app'],
   ['registry.example/team/app', 'registry.example', 'team/app'],
@@ -84,6 +85,7 @@ async function fetchInto(folder: string, source: string, registries: RegistrySet
   const request = { source, workFolder, platform: parsePlatform(undefined), registries, silenceMs: 2000 };
   await fetchImage(new Task('fetching', undefined), request);
   expect(await exists(join(workFolder, 'oci/index.json'))).toBe(true);
+  expect(await exists(join(workFolder, 'logins'))).toBe(false);
 }
 
 describe.skipIf(missing !== undefined)(
@@ -177,6 +179,65 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       mirror.rule = ({ url }) => (url.includes('/manifests/') ? { silentAfter: 0 } : undefined);
       await fetchInto(host.root, source, registries);
       expect(mirror.seen.filter(({ url }) => url.includes('/manifests/'))).toHaveLength(2);
+    });
+
+    test.each<[string, (host: string) => object]>([
+      ['a helper', (host) => ({ auths: { [host]: {} }, credsStore: 'mine' })],
+      ['username and password', (host) => ({ auths: { [host]: { username: 'ann', password: 'secret' } } })],
+    ])('a login that pulls find is found: %s', async (_, logins) => {
+      const { proxy } = await withImage(({ headers }) =>
+        headers.authorization === basic('ann:secret')
+          ? undefined
+          : { status: 401, headers: { 'www-authenticate': 'Basic realm="here"' } },
+      );
+      const { root } = await Host.in();
+      await logInTo(root, {});
+      await writeFile(join(root, 'docker/config.json'), JSON.stringify(logins(proxy.host)));
+      // skopeo would ask it for a name in another spelling as well.
+      const helper = join(root, 'docker-credential-mine');
+      await writeFile(helper, `#!/bin/sh\necho '{"Username":"ann","Secret":"secret"}'\n`);
+      await chmod(helper, 0o755);
+      const { PATH } = process.env;
+      process.env.PATH = `${root}:${PATH}`;
+      onTestFinished(() => {
+        process.env.PATH = PATH;
+      });
+      await fetchInto(root, `docker://${proxy.host}/app:1`, { [proxy.host]: { insecure: true } });
+    });
+
+    test.each(['{"credsStore":"not-installed"}', '', '{'])(
+      'a public image needs no login, and no usable login file: %j',
+      async (contents) => {
+        const { registry } = await withImage();
+        const { root } = await Host.in();
+        await logInTo(root, {});
+        await writeFile(join(root, 'docker/config.json'), contents);
+        await fetchInto(root, `docker://${registry}/app:1`, { [registry]: { insecure: true } });
+      },
+    );
+
+    test('what could not be used is told where a login is wanted', async () => {
+      const { proxy } = await withImage(() => ({
+        status: 401,
+        headers: { 'www-authenticate': 'Basic realm="here"' },
+      }));
+      const host = await hostFor([proxy.host]);
+      await logInTo(host.root, {});
+      await writeFile(join(host.root, 'docker/config.json'), '{"credsStore":"not-installed"}');
+      for (const call of [
+        () => host.registry.publishStack('app', `docker://${proxy.host}/app:1`),
+        () => host.registry.pullStack(`${proxy.host}/app:1`),
+      ])
+        expect((await rejection(call(), 'REGISTRY_UNAUTHORIZED')).message).toContain(
+          'docker-credential-not-installed',
+        );
+    });
+
+    test('a mirror whose name skopeo does not take is passed over', async () => {
+      const { registry } = await withImage();
+      const { root } = await Host.in();
+      const registries = { [registry]: { insecure: true, mirrors: ['[::1]:9'] } };
+      await fetchInto(root, `docker://${registry}/app:1`, registries);
     });
 
     test('a name without a host is asked of the mirrors of docker.io', async () => {

@@ -23,6 +23,16 @@ test('without tag and digest it is the latest; with a digest, that names the byt
   });
 });
 
+test('Docker Hub has several names, and its own images are in library/', () => {
+  for (const host of ['docker.io', 'index.docker.io', 'registry-1.docker.io']) {
+    expect(parseReference(`${host}/debian:12`)).toMatchObject({
+      host: 'docker.io',
+      repository: 'library/debian',
+    });
+    expect(parseReference(`${host}/team/app`)).toMatchObject({ host: 'docker.io', repository: 'team/app' });
+  }
+});
+
 test('whatever is made of parts that are allowed is read into those parts, and written again', () => {
   const random = new Random(71);
   const letters = (count: number) =>

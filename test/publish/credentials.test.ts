@@ -1,10 +1,11 @@
 // Stored logins: found as docker, podman and skopeo find them, whatever else is in their files.
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
+import os from 'node:os';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, inject, onTestFinished, test } from 'vitest';
-import { credentialsFor, loginFiles } from '../../src/remote/credentials.js';
+import { beforeEach, describe, expect, inject, onTestFinished, test, vi } from 'vitest';
+import { credentialsFor, loginFiles } from '../../src/publish/credentials.js';
 import { Host } from '../fixtures/host.js';
-import { rejection } from '../fixtures/rejection.js';
 
 const NAMES = ['HOME', 'PATH', 'REGISTRY_AUTH_FILE', 'XDG_RUNTIME_DIR', 'XDG_CONFIG_HOME', 'DOCKER_CONFIG'];
 
@@ -31,8 +32,11 @@ async function put(path: string, contents: unknown): Promise<void> {
 const DOCKER = '.docker/config.json';
 const PODMAN = '.config/containers/auth.json';
 const auth = (login: string) => ({ auth: Buffer.from(login).toString('base64') });
-const find = (host = 'registry.example', repository = 'team/app') =>
+const look = (host = 'registry.example', repository = 'team/app') =>
   credentialsFor(host, repository, undefined);
+const find = async (...of: Parameters<typeof look>) => (await look(...of)).credentials;
+/** What is told if access is refused. */
+const trouble = async () => (await look()).trouble?.message ?? '';
 const login = (username: string, password: string) => ({ username, password });
 
 test('files are asked in the order of podman, then docker', () => {
@@ -86,7 +90,8 @@ test('the login for the longest part of the name counts, then that for the host 
     expect(await find(), key).toBeUndefined();
   }
   await put(PODMAN, { auths: { 'https://index.docker.io/v1/': auth('hub:p') } });
-  expect(await find('docker.io', 'library/app')).toEqual(login('hub', 'p'));
+  for (const name of ['docker.io', 'index.docker.io', 'registry-1.docker.io'])
+    expect(await find(name, 'library/app')).toEqual(login('hub', 'p'));
   expect(await find('registry.example')).toBeUndefined();
 });
 
@@ -134,14 +139,39 @@ test.each([
 });
 
 test.each(['', '{', '"text"', 'null', '5', `{"auths": {"registry.example": {"auth": "c2VjcmV0`])(
-  'a file that holds %j is told by its name, and nothing of it is shown',
+  'a file that holds %j is passed over, told by its name, and nothing of it is shown',
   async (contents) => {
-    await put(DOCKER, contents);
-    const error = await rejection(find(), 'REGISTRY_UNAUTHORIZED');
-    expect(error.message).toContain(join(home, DOCKER));
-    expect(JSON.stringify([error.message, String(error.cause)])).not.toContain('c2VjcmV0');
+    await put(PODMAN, contents);
+    expect(await find()).toBeUndefined();
+    const { trouble: error } = await look();
+    expect(error?.message).toContain(join(home, PODMAN));
+    expect(JSON.stringify([error?.message, String(error?.cause)])).not.toContain('c2VjcmV0');
+    await put(DOCKER, { auths: { 'registry.example': auth('u:p') } });
+    expect(await find()).toEqual(login('u', 'p'));
   },
 );
+
+test('a folder in place of a file is passed over', async () => {
+  await mkdir(join(home, DOCKER), { recursive: true });
+  expect(await find()).toBeUndefined();
+  expect(await trouble()).toContain(join(home, DOCKER));
+});
+
+test('a file may begin with a byte order mark', async () => {
+  await put(DOCKER, `\ufeff${JSON.stringify({ auths: { 'registry.example': auth('u:p') } })}`);
+  expect(await look()).toEqual({ credentials: login('u', 'p'), trouble: undefined });
+});
+
+test('a user without a home has the files that variables name', () => {
+  // As os.homedir() does for a user without an entry in passwd.
+  const none = vi.spyOn(os, 'homedir').mockImplementation(() => {
+    throw new Error('uv_os_homedir');
+  });
+  onTestFinished(() => none.mockRestore());
+  syncBuiltinESMExports();
+  expect(loginFiles({ XDG_RUNTIME_DIR: '/run/1' })).toEqual(['/run/1/containers/auth.json']);
+  expect(loginFiles({ REGISTRY_AUTH_FILE: '/a', DOCKER_CONFIG: '/d' })).toEqual(['/a', '/d/config.json']);
+});
 
 test.each([{ auths: null }, { auths: 'x' }, { auths: [] }, { credHelpers: null }, { credsStore: '' }, []])(
   'a file with %j in it has no login',
@@ -192,22 +222,29 @@ describe('a credential helper', () => {
     expect(await find()).toBeUndefined();
     for (const script of ['echo secret', 'echo null', 'true']) {
       await helper('mine', script);
-      const { message } = await rejection(find(), 'REGISTRY_UNAUTHORIZED');
-      expect(message).not.toContain('secret');
+      expect(await find()).toBeUndefined();
+      expect(await trouble()).toContain('its output is not JSON');
+      expect(await trouble()).not.toContain('secret');
     }
     await helper('mine', 'echo secret; echo broken >&2; exit 3');
-    const { message } = await rejection(find(), 'REGISTRY_UNAUTHORIZED');
-    expect(message).toContain('broken');
-    expect(message).not.toContain('secret');
+    expect(await trouble()).toContain('broken');
+    expect(await trouble()).not.toContain('secret');
+    // Where helpers write it, but no answer.
+    await helper('mine', 'echo pass not initialized; exit 1');
+    expect(await trouble()).toContain('pass not initialized');
+    await helper('mine', `echo '{"Secret":"secret"}'; exit 1`);
+    expect(await trouble()).not.toContain('secret');
   });
 
   test('whose name leads elsewhere, or is not there, is not run', async () => {
     for (const name of ['../evil', 'a b', 'a;b', '$(x)', 'ä']) {
       await put(DOCKER, { credsStore: name });
-      await rejection(find(), 'REGISTRY_UNAUTHORIZED');
+      expect(await find()).toBeUndefined();
+      expect(await trouble()).toContain('not allowed');
     }
-    await put(DOCKER, { credsStore: 'not-installed' });
-    const { message } = await rejection(find(), 'PROGRAM_NOT_FOUND');
-    expect(message).toContain('docker-credential-not-installed');
+    await put(PODMAN, { credHelpers: { 'registry.example': 'not-installed' } });
+    await put(DOCKER, { auths: { 'registry.example': auth('u:p') } });
+    expect(await find()).toEqual(login('u', 'p'));
+    expect(await trouble()).toContain('docker-credential-not-installed');
   });
 });

@@ -1,15 +1,24 @@
-// Stored logins: those of docker, podman, skopeo and oras, or of their credential helpers.
+// Stored logins: those of docker, podman, skopeo and oras, or of their credential helpers. A file or a helper that
+// cannot be used is passed over, as docker does: the next may have the login, and a public image needs none.
 
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
-import { RootfsError } from '../system/errors.js';
+import { failedWith, RootfsError } from '../system/errors.js';
+import { canonicalHost } from './docker-reference.js';
 
 export type Credentials =
   | { readonly username: string; readonly password: string }
   | { readonly identityToken: string };
+
+export interface StoredLogin {
+  /** Undefined if no login is stored. */
+  readonly credentials: Credentials | undefined;
+  /** What could not be used on the way: to be told if access is refused. */
+  readonly trouble: RootfsError | undefined;
+}
 
 interface LoginFile {
   readonly auths?: Readonly<Record<string, unknown>>;
@@ -20,23 +29,32 @@ interface LoginFile {
 // The name under which logins for docker.io are stored.
 const DOCKER_HUB = 'https://index.docker.io/v1/';
 
-/** Undefined if no login is stored. Rejects with `REGISTRY_UNAUTHORIZED` if a file or a helper cannot be used. */
+/** Rejects if aborted, and for nothing else. */
 export async function credentialsFor(
   host: string,
   repository: string,
   signal: AbortSignal | undefined,
-): Promise<Credentials | undefined> {
+): Promise<StoredLogin> {
+  let trouble: RootfsError | undefined;
   for (const path of loginFiles(process.env)) {
-    const file = await readLogins(path);
-    const found = file && (await credentialsIn(file, host, repository, signal));
-    if (found !== undefined) return found;
+    try {
+      const file = await readLogins(path);
+      const credentials = file && (await credentialsIn(file, canonicalHost(host), repository, signal));
+      if (credentials !== undefined) return { credentials, trouble };
+    } catch (error) {
+      if (signal?.aborted || !(error instanceof RootfsError)) throw error;
+      trouble ??= error;
+    }
   }
-  return undefined;
+  return { credentials: undefined, trouble };
 }
 
 /** In the order in which they are asked. */
 export function loginFiles(env: Readonly<Record<string, string | undefined>>): string[] {
-  const home = env.HOME || homedir();
+  const home = env.HOME || homeOfUser();
+  const inHome = (folder: string) => (home === undefined ? undefined : join(home, folder));
+  const configs = env.XDG_CONFIG_HOME || inHome('.config');
+  const docker = env.DOCKER_CONFIG || inHome('.docker');
   const files = env.REGISTRY_AUTH_FILE
     ? [env.REGISTRY_AUTH_FILE]
     : [
@@ -44,9 +62,18 @@ export function loginFiles(env: Readonly<Record<string, string | undefined>>): s
         env.XDG_RUNTIME_DIR
           ? join(env.XDG_RUNTIME_DIR, 'containers/auth.json')
           : `/run/containers/${process.getuid?.()}/auth.json`,
-        join(env.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
+        ...(configs === undefined ? [] : [join(configs, 'containers/auth.json')]),
       ];
-  return [...files, join(env.DOCKER_CONFIG || join(home, '.docker'), 'config.json')];
+  return [...files, ...(docker === undefined ? [] : [join(docker, 'config.json')])];
+}
+
+/** A container may run as a user without an entry in passwd. */
+function homeOfUser(): string | undefined {
+  try {
+    return homedir();
+  } catch {
+    return undefined;
+  }
 }
 
 async function readLogins(path: string): Promise<LoginFile | undefined> {
@@ -54,11 +81,12 @@ async function readLogins(path: string): Promise<LoginFile | undefined> {
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    if (failedWith(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw unusable(path, (error as Error).message);
   }
   try {
-    const file: unknown = JSON.parse(text);
+    // Editors of Windows put a byte order mark before the text.
+    const file: unknown = JSON.parse(text.replace(/^\ufeff/, ''));
     if (typeof file === 'object' && file !== null) return file;
   } catch {
     // The parser's message would quote the file, which holds passwords.
@@ -99,7 +127,7 @@ function entriesFor<T>(host: string, entries: Readonly<Record<string, T>> | unde
 /** Of a key. Only one with a scheme may have a path that does not matter: `https://HOST/v1/`. */
 function hostOf(key: string): string {
   const name = /^https?:\/\/([^/]*)/.exec(key)?.[1] ?? key;
-  return ['index.docker.io', 'registry-1.docker.io'].includes(name) ? 'docker.io' : name;
+  return canonicalHost(name);
 }
 
 /** Undefined for an entry without a login, such as docker's for a login that its helper keeps. */
@@ -128,7 +156,11 @@ async function askHelper(
   if (!/^[A-Za-z0-9_.-]+$/.test(helper))
     throw unusable(program, 'its name has characters that are not allowed');
   const exit = await runInstalled(
-    { name: program, package: program, notFound: 'PROGRAM_NOT_FOUND' },
+    {
+      name: program,
+      package: 'that ships it, or delete its name from the login file',
+      notFound: 'PROGRAM_NOT_FOUND',
+    },
     ['get'],
     signal,
     // Helpers take their own logins from variables: AWS_PROFILE, GNUPGHOME, DBUS_SESSION_BUS_ADDRESS and so on.
@@ -136,7 +168,9 @@ async function askHelper(
   );
   if (exit.status !== 0) {
     if (/credentials not found/i.test(exit.stdout + exit.stderr)) return undefined;
-    throw programFailed('REGISTRY_UNAUTHORIZED', program, server, { ...exit, stdout: '' });
+    // Helpers say there why they fail. What looks like an answer may hold a secret.
+    const stdout = exit.stdout.includes('{') ? '' : exit.stdout;
+    throw programFailed('REGISTRY_UNAUTHORIZED', program, server, { ...exit, stdout });
   }
   try {
     const { Username, Secret } = JSON.parse(exit.stdout);
