@@ -44,7 +44,9 @@ export interface Artifact {
 }
 
 /** An entry of an index: the manifest for one platform. */
-export interface PlatformEntry extends Blob {
+export interface PlatformEntry {
+  /** May be no SHA-256, which matters only if this entry is chosen. */
+  readonly digest: string;
   readonly os: string;
   readonly architecture: string;
   readonly variant: string | undefined;
@@ -114,13 +116,15 @@ export function requireManifest(bytes: Buffer, what: string): void {
 export function parseIndex({ bytes, mediaType }: Manifest): PlatformEntry[] | undefined {
   const value = parseJson(bytes);
   const type = typeof value.mediaType === 'string' ? value.mediaType : mediaType;
-  if (!INDEX_TYPES.includes(type)) return undefined;
+  // Some registries and file servers know no type but that of JSON.
+  const looksLikeOne = value.mediaType === undefined && value.layers === undefined && 'manifests' in value;
+  if (!INDEX_TYPES.includes(type) && !looksLikeOne) return undefined;
   if (!Array.isArray(value.manifests)) throw invalid('its index lists nothing');
   return value.manifests.map((entry) => {
     const { platform, annotations } = objectOf(entry);
     const { os, architecture, variant } = objectOf(platform ?? {});
     return {
-      ...parseBlob(entry),
+      digest: textOf(objectOf(entry).digest),
       os: textOf(os),
       architecture: textOf(architecture),
       variant: optional(variant),

@@ -3,11 +3,13 @@
 import { type Platform, parsePlatform, platformName } from '../publish/platform.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { digestOf, type PlatformEntry, parseIndex, requireManifest } from './artifact.js';
-import { formatReference, type Reference } from './reference.js';
+import { digestOf, invalid, type PlatformEntry, parseIndex, requireManifest } from './artifact.js';
+import { formatReference, isDigest, type Reference } from './reference.js';
 import type { Manifest, RegistryClient } from './registry-client.js';
 import { isUnavailable } from './retry.js';
 import { notFound } from './transfer.js';
+
+const DEPTH_LIMIT = 3;
 
 export interface FetchedManifest extends Manifest {
   readonly digest: string;
@@ -22,10 +24,25 @@ export async function fetchManifest(
 ): Promise<FetchedManifest> {
   const asked = reference.digest ?? (reference.tag as string);
   const found = await fromFirst(task, sources, reference, asked);
+  return resolve(task, sources, reference, platform, found);
+}
+
+/** An image with an SBOM for each platform is an index of indexes. */
+async function resolve(
+  task: Task,
+  sources: readonly RegistryClient[],
+  reference: Reference,
+  platform: string | undefined,
+  found: FetchedManifest,
+  depth = 0,
+): Promise<FetchedManifest> {
   const entries = parseIndex(found);
   if (entries === undefined) return found;
+  if (depth > DEPTH_LIMIT) throw invalid(`it is an index in more than ${DEPTH_LIMIT} others`);
   const { digest } = choose(entries, parsePlatform(platform), reference);
-  return fromFirst(task, sources, reference, digest);
+  if (!isDigest(digest)) throw invalid(`its index has a digest that is not a SHA-256: ${digest}`);
+  const next = await fromFirst(task, sources, reference, digest);
+  return resolve(task, sources, reference, platform, next, depth + 1);
 }
 
 async function fromFirst(
@@ -65,18 +82,26 @@ const DISK_TYPES = ['raw', 'qemu'];
 const OTHER_NAMES: Readonly<Record<string, string>> = { amd64: 'x86_64', arm64: 'aarch64' };
 
 function choose(entries: readonly PlatformEntry[], wanted: Platform, reference: Reference): PlatformEntry {
-  const fitting = entries.filter(
-    ({ os, architecture, variant }) =>
+  const ofMachine = entries.filter(
+    ({ os, architecture }) =>
       os === wanted.os &&
-      (architecture === wanted.architecture || architecture === OTHER_NAMES[wanted.architecture]) &&
-      (wanted.variant === undefined || variant === wanted.variant),
+      (architecture === wanted.architecture || architecture === OTHER_NAMES[wanted.architecture]),
   );
+  const exact = ofMachine.filter(({ variant }) => (wanted.variant ?? variant) === variant);
+  // What names no variant is for all of them, as skopeo takes it.
+  const fitting = exact.length > 0 ? exact : ofMachine.filter(({ variant }) => variant === undefined);
   // podman machine has one disk for each hypervisor, beside a container image.
   const found = fitting.find(({ diskType }) => DISK_TYPES.includes(diskType ?? '')) ?? fitting[0];
   if (found !== undefined) return found;
-  const there = entries.map(platformName).join(', ') || 'nothing';
+  const [only, ...others] = entries;
+  if (only?.os === '' && others.length === 0) return only;
+  // Attestations are for unknown/unknown.
+  const there = entries.map(platformName).filter((name) => name !== '' && name !== 'unknown/unknown');
   throw new RootfsError(
     'ARTIFACT_INVALID',
-    `${formatReference(reference)} has nothing for ${platformName(wanted)}, only ${there}: choose one of these`,
+    `${formatReference(reference)} has nothing for ${platformName(wanted)}` +
+      (there.length > 0
+        ? `, only ${there.join(', ')}: choose one of these`
+        : ': its index names no platform; give one of its manifests by digest'),
   );
 }

@@ -117,21 +117,18 @@ test('an index is told from a manifest by its own type, else by that of the answ
   const manifests = [
     { digest: DIGEST, size: 1, platform: { os: 'linux', architecture: 'arm64', variant: '' } },
   ];
-  const entry = { digest: DIGEST, size: 1, os: 'linux', architecture: 'arm64', variant: undefined };
+  const entry = { digest: DIGEST, os: 'linux', architecture: 'arm64', variant: undefined };
   expect(parseIndex(manifest({ mediaType: INDEX, manifests }, 'text/html'))).toEqual([entry]);
   for (const type of [INDEX, LIST]) expect(parseIndex(manifest({ manifests }, type))).toEqual([entry]);
   expect(parseIndex(manifest({ mediaType: MANIFEST_TYPE, manifests }, INDEX))).toBeUndefined();
-  expect(parseIndex(manifest({ manifests }))).toBeUndefined();
+  expect(parseIndex(manifest({ manifests, layers: [] }))).toBeUndefined();
+  // With no type of its own, and that of a file server.
+  for (const type of ['application/json', ''])
+    expect(parseIndex(manifest({ manifests }, type))).toEqual([entry]);
   expect(parseIndex(manifest({ manifests: [{ digest: DIGEST, size: 1, platform: null }] }, INDEX))).toEqual([
     { ...entry, os: '', architecture: '' },
   ]);
-  for (const bad of [
-    undefined,
-    {},
-    [null],
-    [{ digest: DIGEST }],
-    [{ digest: DIGEST, size: 1, platform: 'linux' }],
-  ])
+  for (const bad of [undefined, {}, [null], [{ digest: DIGEST, size: 1, platform: 'linux' }]])
     thrown(() => parseIndex(manifest({ manifests: bad }, INDEX)), 'ARTIFACT_INVALID');
 });
 
