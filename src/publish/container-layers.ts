@@ -4,6 +4,7 @@
 import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasCode, RootfsError } from '../system/errors.js';
+import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { damagedLayer, type LayerFile, layersTooLarge } from './count-layers.js';
 import { decompress } from './decompress.js';
@@ -59,6 +60,9 @@ class Layers {
   }
 
   async #prepareLayer(layer: Json, diffId: Json): Promise<Json> {
+    // umoci panics without it.
+    if (!/^sha256:[0-9a-f]{64}$/.test(String(diffId)))
+      throw this.#wrong(`is no container image: its config has no SHA-256 of layer ${layer.digest}`);
     const { layout } = this.#request;
     const known = this.#decompressed.get(layer.digest);
     const plain = known ?? (await this.#plainOf(layer, diffId));
@@ -70,17 +74,20 @@ class Layers {
 
   /** Named by the digest that the config promises: umoci checks it. */
   async #plainOf(layer: Json, diffId: Json): Promise<Json> {
-    const { layout, workFolder, source } = this.#request;
+    const { layout, workFolder } = this.#request;
     const path = blobPath(layout, layer.digest);
+    // skopeo leaves out a layer with `urls`.
+    if (await isMissing(path))
+      throw this.#wrong(
+        `lacks layer ${layer.digest}, which is to come from elsewhere: push it with all layers`,
+      );
+    if (String(layer.mediaType).endsWith('+encrypted'))
+      throw this.#wrong(
+        'is encrypted: publish oci:DIR after skopeo copy --decryption-key KEY docker://… oci:DIR',
+      );
     const format = await formatOf(path);
     if (format === 'gzip') return { ...layer, mediaType: GZIP_LAYER };
     if (!isCompression(format)) return { ...layer, mediaType: PLAIN_LAYER };
-    if (!/^sha256:[0-9a-f]{64}$/.test(String(diffId)))
-      throw new RootfsError(
-        'ARTIFACT_INVALID',
-        `${source} is no container image: its config has no SHA-256 of layer ${layer.digest}`,
-        { path: source },
-      );
     const dest = join(workFolder, 'layer');
     await this.#decompress(format, path, dest);
     await rm(path);
@@ -88,6 +95,11 @@ class Layers {
     const { size } = await stat(blobPath(layout, diffId));
     this.#decompressedBytes += size;
     return { ...layer, mediaType: PLAIN_LAYER, digest: diffId, size };
+  }
+
+  #wrong(why: string): RootfsError {
+    const { source } = this.#request;
+    return new RootfsError('ARTIFACT_INVALID', `${source} ${why}`, { path: source });
   }
 
   async #decompress(format: Compression, path: string, dest: string): Promise<void> {

@@ -48,7 +48,8 @@ function requireImage({ artifactType, config }: Json, source: string): void {
     );
   throw invalid(
     source,
-    `of type ${type}, no container image: if its layer is a disk, pull it with pullStack`,
+    `of type ${type}, no container image: if its layer is a disk, pull it with pullStack; ` +
+      'if it holds files, fetch them with the tool that pushed it, and publish the folder',
   );
 }
 

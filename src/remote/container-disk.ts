@@ -123,6 +123,7 @@ async function inflateStart(head: Buffer): Promise<Buffer> {
 /** The error for a layer that is no disk. */
 export function holdsFiles(source: string): RootfsError {
   return invalid(
-    `${source} holds files, not a disk: publish a container image with publishStack('NAME', 'docker://${source}')`,
+    `${source} holds files, not a disk: publish a container image with publishStack('NAME', 'docker://${source}'), ` +
+      'and the files of another artifact as a folder, once the tool that pushed it has fetched them',
   );
 }

@@ -46,6 +46,25 @@ describe.skipIf(missing !== undefined)(
       expect(await readInside(host.template('zstd'), '/a/b/file')).toBe('one\n');
     });
 
+    test.each<[string, Partial<ImageSpec>]>([
+      [
+        'lacks layer sha256:',
+        {
+          mediaType: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
+          urls: ['http://127.0.0.1:9/layer'],
+        },
+      ],
+      ['is encrypted', { mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip+encrypted' }],
+      ['has no SHA-256 of layer sha256:', { diffIds: [] }],
+    ])('that cannot be read are told by why: %s', async (told, spec) => {
+      const host = await Host.in();
+      const layout = join(host.root, 'layout');
+      const layers = ['echo a > a'];
+      await makeLayout(layout, [{ layers, architecture: GUEST, compression: 'gzip', ...spec }]);
+      const error = await rejection(host.registry.publishStack('app', `oci:${layout}`), 'ARTIFACT_INVALID');
+      expect(error.message).toContain(told);
+    });
+
     test.each([
       ['application/vnd.docker.image.rootfs.diff.tar.gzip', 'gzip'],
       ['application/vnd.docker.image.rootfs.foreign.diff.tar.gzip', 'zstd'],
