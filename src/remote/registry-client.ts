@@ -32,6 +32,9 @@ export interface BlobStream {
 
 export const MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
 
+/** Of an error. */
+const SAID_BYTES_LIMIT = 64 * 1024;
+
 const ACCEPTED = [
   'application/vnd.oci.image.manifest.v1+json',
   'application/vnd.oci.image.index.v1+json',
@@ -165,8 +168,8 @@ export class RegistryClient {
       const headers = { 'content-type': 'application/octet-stream', 'content-length': `${sizeBytes}` };
       const answer = await this.#ask(task, { url, method: 'PUT', headers, body: body() }, false);
       if ([404, 416].includes(answer.status)) {
-        await discard(answer);
-        const why = `status ${answer.status}: the upload that was begun is not known there any more`;
+        const said = told(await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0)));
+        const why = `status ${answer.status}${said}: the upload that was begun is not known there any more`;
         throw new Transient(failed(url, why), false);
       }
       await this.#expect(answer, [200, 201, 204]);
@@ -217,7 +220,7 @@ export class RegistryClient {
   /** `advice` is for 404. */
   async #expect(answer: Answer, statuses: readonly number[], advice = 'check the reference'): Promise<void> {
     if (statuses.includes(answer.status)) return;
-    const said = await readAll(answer, 64 * 1024).catch(() => Buffer.alloc(0));
+    const said = await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
     const why = `status ${answer.status}${told(said)}`;
     const isRefused = answer.status === 401 || answer.status === 403;
     const limit = limitReached(answer.status, why);
@@ -249,21 +252,35 @@ export class RegistryClient {
   }
 }
 
-/** What to do where the registry takes no more. Harbor says 403 and `DENIED` then, as for a missing right. */
+/** What to do where the registry takes no more, or not this. Harbor says 403 and `DENIED`, as for a missing right. */
 function limitReached(status: number, why: string): string | undefined {
   if (status === 413) return 'the registry or a proxy before it takes no body of this size: raise its limit';
+  if (status === 405) return 'it does not allow this, as a registry that is read-only or a cache';
+  if ([409, 412].includes(status) || (status === 400 && /immutable|already exists/i.test(why)))
+    return 'what is there already may not be changed: push to another tag';
+  if (status === 400 && /\((MANIFEST|TAG|NAME|BLOB|DIGEST|SIZE)_|UNSUPPORTED/.test(why))
+    return 'the registry does not take it for the reason that it gives';
   const isFull = status === 403 && /quota|storage.*exceed|exceed.*storage/i.test(why);
   return isFull ? 'delete there what is not needed, or ask for a larger quota' : undefined;
 }
 
 /** The registry's own message, if it sends one. */
 function told(body: Buffer): string {
+  // Control characters would reach a terminal.
+  const words = wordsIn(body.toString('utf8'))
+    .slice(0, 300)
+    .replaceAll(/\p{Cc}/gu, ' ')
+    .trim();
+  return words === '' ? '' : ` (${words})`;
+}
+
+/** Proxies and some registries send text, or JSON of another form. A web page tells nothing. */
+function wordsIn(text: string): string {
   try {
-    const [first] = JSON.parse(body.toString('utf8')).errors;
-    const words = [first.code, first.message].filter((word) => typeof word === 'string').join(': ');
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is taken out
-    return words === '' ? '' : ` (${words.slice(0, 300).replaceAll(/[\u0000-\u001f\u007f]/g, ' ')})`;
+    const said = JSON.parse(text);
+    const { code, message, detail } = said.errors?.[0] ?? said;
+    return [code, message ?? detail].filter((word) => typeof word === 'string').join(': ');
   } catch {
-    return '';
+    return /^\s*[<{]/.test(text) ? '' : text;
   }
 }

@@ -183,3 +183,39 @@ test.each([
     expect(message).not.toContain('log in');
   }
 });
+
+test.each([
+  [400, '{"errors":[{"code":"TAG_INVALID","message":"The tag 1 already exists"}]}', 'another tag'],
+  [412, '{"errors":[{"code":"PRECONDITION","message":"configured as immutable"}]}', 'another tag'],
+  [409, '{"message":"tag exists"}', 'another tag'],
+  [405, '{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}', 'read-only'],
+  [400, '{"errors":[{"code":"MANIFEST_INVALID","message":"unknown media type"}]}', 'reason that it gives'],
+])('what a registry refuses for good is no fault of the network: %i %s', async (status, body, advice) => {
+  const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status, body } : undefined));
+  const client = await pushTo(host);
+  const { message } = await rejection(client.putManifest(task, '1', MANIFEST), 'REGISTRY_FAILED');
+  expect(message).toContain(advice);
+  expect(message).not.toContain('check the network');
+});
+
+test.each([
+  ['{"errors":[{"code":"X","message":"Y"}]}', ' (X: Y)'],
+  ['{"message":"archived"}', ' (archived)'],
+  ['{"detail":"archived"}', ' (archived)'],
+  ['it is\u001b[2J archived\n', ' (it is [2J archived)'],
+  ['<html>Bad Request</html>', ''],
+  ['{"errors":[]}', ''],
+])('of the answer %j the words are shown', async (body, shown) => {
+  const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status: 418, body } : undefined));
+  const client = await pushTo(host);
+  const { message } = await rejection(client.putManifest(task, '1', MANIFEST), 'REGISTRY_FAILED');
+  expect(message).toContain(`status 418${shown};`);
+});
+
+test('an upload that is not known any more is told with the words of the registry', async () => {
+  const body = '{"errors":[{"code":"NAME_UNKNOWN","message":"repository is archived"}]}';
+  const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status: 404, body } : undefined));
+  const client = await pushTo(host);
+  const call = client.upload(task, DIGEST, BLOB.length, () => BLOB);
+  expect((await rejection(call, 'REGISTRY_FAILED')).message).toContain('repository is archived');
+});
