@@ -154,10 +154,13 @@ async function removeUnfinished(layout: string): Promise<void> {
   for (const name of await readdir(layout)) if (name.startsWith('oci-put-blob')) await rm(join(layout, name));
 }
 
-/** Whether another host may do better. Of a mirror `[::1]`, skopeo of 2022 says that its reference is invalid. */
+/**
+ * Whether another host may do better. skopeo 1.9 calls the name of a mirror at `[::1]` invalid, and its policy and its
+ * registries.conf may refuse one host alone.
+ */
 function isOfRegistry(error: unknown): boolean {
   return (
     error instanceof RootfsError &&
-    /^REGISTRY_|^REFERENCE_INVALID$|^ARTIFACT_INVALID$|^DIGEST_MISMATCH$/.test(error.code)
+    /^REGISTRY_|^(REFERENCE_INVALID|ARTIFACT_INVALID|DIGEST_MISMATCH|PROGRAM_FAILED)$/.test(error.code)
   );
 }

@@ -189,7 +189,7 @@ export class Authorization {
     if (url.username !== '' || url.password !== '')
       throw this.#refused('the URL of its token service holds a password');
     const own = url.origin === this.#transport.baseOf(this.#host).origin;
-    const named = (this.#settings[this.#host]?.realms ?? []).includes(url.host);
+    const named = this.#isNamed(url);
     const plain = named && this.#transport.isInsecure(url.host);
     if (own || (named && (url.protocol === 'https:' || plain))) return { url, publicOnly: false };
     const literal = url.hostname.replace(/^\[|\]$/g, '');
@@ -198,10 +198,19 @@ export class Authorization {
     throw this.#notAllowed(url);
   }
 
+  #isNamed(url: URL): boolean {
+    return (this.#settings[this.#host]?.realms ?? []).includes(url.host);
+  }
+
   #notAllowed(url: URL): RootfsError {
+    const isPlain = url.protocol === 'http:' && !this.#transport.isInsecure(url.host);
+    const settings = [
+      ...(this.#isNamed(url) ? [] : [`add "${url.host}" to realms in config.registries["${this.#host}"]`]),
+      ...(isPlain ? [`set insecure in config.registries["${url.host}"]`] : []),
+    ];
     return this.#refused(
       `it names ${url.origin} as its token service, which may not be asked: ` +
-        `add "${url.host}" to realms in config.registries["${this.#host}"] if that is right`,
+        `${settings.join(' and ')} if that is right`,
     );
   }
 

@@ -233,10 +233,20 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
         );
     });
 
-    test('a mirror whose name skopeo does not take is passed over', async () => {
+    test('a mirror that skopeo does not ask is passed over', async () => {
       const { registry } = await withImage();
       const { root } = await Host.in();
-      const registries = { [registry]: { insecure: true, mirrors: ['[::1]:9'] } };
+      // One is no name for skopeo, the other is refused by the configuration of this host.
+      const mirrors = ['[::1]:9', 'blocked.example'];
+      const { HOME } = process.env;
+      process.env.HOME = root;
+      onTestFinished(() => {
+        process.env.HOME = HOME;
+      });
+      await mkdir(join(root, '.config/containers'), { recursive: true });
+      const blocked = '[[registry]]\nlocation = "blocked.example"\nblocked = true\n';
+      await writeFile(join(root, '.config/containers/registries.conf'), blocked);
+      const registries = { [registry]: { insecure: true, mirrors } };
       await fetchInto(root, `docker://${registry}/app:1`, registries);
     });
 

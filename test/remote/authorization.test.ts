@@ -128,3 +128,19 @@ test.each([{ auth: 'YTpi' }, { identitytoken: 'T' }])(
     expect(asked.map(({ url }) => url.pathname)).toEqual(['/token']);
   },
 );
+
+test.each([
+  ['http://127.0.0.1:9', [], /realms in .* and set insecure in config\.registries\["127\.0\.0\.1:9"\]/],
+  ['http://127.0.0.1:9', ['127.0.0.1:9'], /may not be asked: set insecure/],
+  ['https://127.0.0.1:9', [], /realms in config\.registries\["[^"]*"\] if that/],
+])(
+  'a token service at %s, with the realms %j, is told with all settings that it needs',
+  async (at, realms, told) => {
+    const host = await serve((_, response) => {
+      response.writeHead(401, { 'www-authenticate': `Bearer realm="${at}/token"` }).end();
+    });
+    const client = await clientOf(host, { realms });
+    const { message } = await rejection(client.hasBlob(task, DIGEST), 'REGISTRY_UNAUTHORIZED');
+    expect(message).toMatch(told);
+  },
+);

@@ -124,6 +124,8 @@ describe.skipIf(missing !== undefined)(
         'ARTIFACT_INVALID',
       );
       expect(error.message).toMatch(/holds files, not a disk/);
+      // And not back to a command that would name this one.
+      expect(error.message).toContain('once the tool that pushed it has fetched them');
       expect(await partial(host)).toEqual([]);
     });
 
