@@ -81,10 +81,11 @@ export async function pushImage(task: Task, image: PushImage): Promise<PushedIma
 }
 
 /** In this repository, or taken over from that of the base. */
-async function isThere(task: Task, { client, base }: PushImage, { digest }: Layer): Promise<boolean> {
-  if (await client.hasBlob(task, digest)) return true;
+async function isThere(task: Task, { client, base }: PushImage, { digest, size }: Layer): Promise<boolean> {
+  if (await client.hasBlob(task, digest, size)) return true;
   const from = base?.repository;
-  return from !== undefined && from !== client.repository && client.mount(task, digest, from);
+  if (from === undefined || from === client.repository) return false;
+  return (await client.mount(task, digest, from)) && client.hasBlob(task, digest, size);
 }
 
 async function sendPack(
@@ -105,7 +106,7 @@ export async function sendBlob(
   { digest, size }: Blob,
   body: () => Buffer | Readable,
 ): Promise<boolean> {
-  if (await client.hasBlob(task, digest)) return false;
+  if (await client.hasBlob(task, digest, size)) return false;
   await client.upload(task, digest, size, body);
   return true;
 }

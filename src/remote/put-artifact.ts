@@ -1,7 +1,9 @@
 // The last step of a push: the manifest, under its tag. Readers find the artifact from before or the whole new one.
 
+import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, blobOf, digestOf, EMPTY_CONFIG, formatArtifact, type Layer } from './artifact.js';
+import type { FetchedManifest } from './fetch-manifest.js';
 import { sendBlob } from './push-image.js';
 import { formatReference, type Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
@@ -35,13 +37,38 @@ export async function putArtifact(
     [ANNOTATION.sizeBytes]: `${sizeBytes}`,
     ...annotations,
   });
-  await client.putManifest(task, reference.tag as string, manifest);
+  const digest = digestOf(manifest.bytes);
+  await putVerified(task, client, reference.tag as string, { ...manifest, digest });
   return {
     reference: formatReference(reference),
-    digest: digestOf(manifest.bytes),
+    digest,
     sha256,
     sizeBytes,
     uploadedBytes: uploadedBytes + (emptySent ? EMPTY_CONFIG.length : 0),
     reusedBytes: reusedBytes + (emptySent ? 0 : EMPTY_CONFIG.length),
   };
+}
+
+/**
+ * Some registries say that they took a manifest, and have none. One of them is distribution with a cache of its blobs,
+ * after a garbage collection (its issue 4702): it takes such a manifest as a blob.
+ */
+async function putVerified(
+  task: Task,
+  client: RegistryClient,
+  tag: string,
+  manifest: FetchedManifest,
+): Promise<void> {
+  const { bytes, digest } = manifest;
+  const isThere = async () => (await client.manifest(task, digest))?.bytes.equals(bytes) === true;
+  await client.putManifest(task, tag, manifest);
+  if (await isThere()) return;
+  await client.upload(task, digest, bytes.length, () => bytes);
+  await client.putManifest(task, tag, manifest);
+  if (await isThere()) return;
+  throw new RootfsError(
+    'REGISTRY_FAILED',
+    `${client.host} says that it has taken the manifest ${digest}, and does not send it when asked: ` +
+      'check the address, and that the registry is well; if its garbage collector ran, restart it; then push again',
+  );
 }

@@ -9,6 +9,7 @@ import { persist, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
   address,
+  DISCARD_LIMIT,
   discard,
   failed,
   locationOf,
@@ -106,13 +107,24 @@ export class RegistryClient {
     });
   }
 
-  hasBlob(task: Task, digest: string): Promise<boolean> {
+  /**
+   * True if it sends the last byte. A HEAD is answered from caches that know blobs which are lost or cut off, and some
+   * storage takes only a GET. Of a registry that knows no ranges, the length alone is compared.
+   */
+  hasBlob(task: Task, digest: string, sizeBytes: number): Promise<boolean> {
     return this.#persist(task, async () => {
-      const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'HEAD' });
-      // 405: it answers no HEAD. What it has is sent again then.
-      if (![404, 405].includes(answer.status)) await this.#expect(answer, [200]);
+      const last = sizeBytes - 1;
+      const headers = { range: `bytes=${last}-${last}` };
+      const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'GET', headers });
+      const { status } = answer;
+      const isRefused = this.#isOwn(answer.url) && (status === 401 || status === 403);
+      if (isRefused || isBusy(status)) await this.#expect(answer, []);
+      const { 'content-range': range = '', 'content-length': length } = answer.headers;
+      if (status === 206 && [`${sizeBytes}`, '*'].some((total) => range === `bytes ${last}-${last}/${total}`))
+        return (await readAll(answer, DISCARD_LIMIT).catch(() => '')).length === 1;
       await discard(answer);
-      return answer.status === 200;
+      // After any other answer it is sent.
+      return status === 200 && length === `${sizeBytes}`;
     });
   }
 
@@ -229,8 +241,7 @@ export class RegistryClient {
     if (isRefused && this.#isOwn(answer.url)) throw this.#unauthorized(answer, why);
     if (answer.status === 404)
       throw new RootfsError('REGISTRY_NOT_FOUND', `${address(answer.url)} is not there: ${why}; ${advice}`);
-    const isBusy = answer.status === 429 || answer.status === 503;
-    if (isBusy) {
+    if (isBusy(answer.status)) {
       const error = new RootfsError(
         'REGISTRY_BUSY',
         `${address(answer.url)} is busy: ${why}; try again later, or with a lower concurrency`,
@@ -250,6 +261,10 @@ export class RegistryClient {
         this.#authorization.trouble,
     );
   }
+}
+
+function isBusy(status: number): boolean {
+  return status === 429 || status === 503;
 }
 
 /** What to do where the registry takes no more, or not this. Harbor says 403 and `DENIED`, as for a missing right. */

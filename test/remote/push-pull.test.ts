@@ -97,6 +97,18 @@ describe.skipIf(missing !== undefined)(
       expect(second).toMatchObject({ digest: first.digest, uploadedBytes: 0 });
     });
 
+    test('what the registry collected as garbage is sent again, though its cache still knows it', async () => {
+      const { host: registry, root } = await startOciRegistry({ blobCache: true });
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      const sha256 = await publishFiles(a, 'app', { megabytes: 2 });
+      const { digest, uploadedBytes } = await a.registry.pushStack('app', `${registry}/app:1`);
+      await fetch(`http://${registry}/v2/app/manifests/${digest}`, { method: 'DELETE' });
+      await run('docker-registry', ['garbage-collect', join(root, 'config.yml')]);
+      const again = await a.registry.pushStack('app', `${registry}/app:1`);
+      expect(again).toMatchObject({ digest, uploadedBytes });
+      expect(await b.registry.pullStack(`${registry}/app:1`)).toMatchObject({ sha256 });
+    });
+
     test('two pulls of one artifact at once: one fetches, the other finds it unchanged', async () => {
       const { host: registry } = await startOciRegistry();
       const [a, b] = [await hostFor([registry]), await hostFor([registry])];

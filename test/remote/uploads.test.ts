@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { buffer } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
+import { putArtifact } from '../../src/remote/put-artifact.js';
 import { Task } from '../../src/system/task.js';
 import { clientOf, LOGIN, serve } from '../fixtures/fake-registry.js';
 import { basic } from '../fixtures/logins.js';
@@ -12,6 +13,16 @@ const task = new Task('asking', undefined);
 const BLOB = Buffer.from('the blob');
 const DIGEST = `sha256:${createHash('sha256').update(BLOB).digest('hex')}`;
 const MANIFEST = { bytes: Buffer.from('{}'), mediaType: 'x' };
+
+const NO_LAYERS = {
+  artifactType: 'x',
+  layers: [],
+  annotations: {},
+  sha256: '0'.repeat(64),
+  sizeBytes: 0,
+  uploadedBytes: 0,
+  reusedBytes: 0,
+};
 
 interface Asked {
   /** Method, path and query. */
@@ -107,9 +118,52 @@ test('a manifest may be taken with 202, a blob not', async () => {
   );
 });
 
-test('a registry that answers no HEAD does not have the blob', async () => {
-  const { host } = await registryThat(() => ({ status: 405 }));
-  expect(await (await pushTo(host)).hasBlob(task, DIGEST)).toBe(false);
+test.each([
+  [true, 'its last byte', { status: 206, headers: { 'content-range': 'bytes 7-7/8' }, body: 'b' }],
+  [true, 'its last byte', { status: 206, headers: { 'content-range': 'bytes 7-7/*' }, body: 'b' }],
+  [false, 'no byte', { status: 206, headers: { 'content-range': 'bytes 7-7/8' } }],
+  [false, 'another byte', { status: 206, headers: { 'content-range': 'bytes 0-0/8' }, body: 't' }],
+  [true, 'all of it', { status: 200, headers: { 'content-length': '8' }, body: 'the blob' }],
+  [false, 'something else', { status: 200, body: '<html>Sign in</html>' }],
+  [false, 'an empty blob', { status: 200 }],
+  ...[400, 404, 405, 416, 500, 501].map((status) => [false, `status ${status}`, { status }] as const),
+] as const)('a blob is there: %s, when the registry sends %s', async (isThere, _, reply) => {
+  const { host } = await registryThat(({ length }) => (length > 0 ? reply : undefined));
+  expect(await (await pushTo(host)).hasBlob(task, DIGEST, BLOB.length)).toBe(isThere);
+});
+
+test('a blob that the registry stops to send at its last byte is not there', async () => {
+  const host = await serve((_, response) => {
+    response.writeHead(206, { 'content-range': 'bytes 7-7/8', 'content-length': '1' }).flushHeaders();
+    response.destroy();
+  });
+  expect(await (await pushTo(host)).hasBlob(task, DIGEST, BLOB.length)).toBe(false);
+});
+
+test('storage that takes only what the registry signed for a GET is asked with a GET', async () => {
+  const storage = await registryThat((what) => ({
+    status: what.startsWith('GET') ? 206 : 403,
+    headers: { 'content-range': 'bytes 7-7/8' },
+    body: 'b',
+  }));
+  const location = `http://${storage.host}/blob`;
+  const { host } = await registryThat(() => ({ status: 307, headers: { location } }));
+  expect(await (await pushTo(host, [storage.host])).hasBlob(task, DIGEST, BLOB.length)).toBe(true);
+});
+
+test.each([
+  ['has none of what it took', 'application/json', '{}'],
+  ['answers everything with a page', 'text/html', '<html>Sign in</html>'],
+])('a push to a registry that %s fails', async (_, type, body) => {
+  const { host } = await registryThat((what) =>
+    what.startsWith('GET') ? { status: 200, headers: { 'content-type': type }, body } : undefined,
+  );
+  const reference = { host, repository: 'a/b', tag: '1', digest: undefined };
+  const { message } = await rejection(
+    putArtifact(task, await pushTo(host), reference, NO_LAYERS),
+    'REGISTRY_FAILED',
+  );
+  expect(message).toContain('does not send it when asked');
 });
 
 test('an upload is begun where the registry redirects to', async () => {
@@ -148,7 +202,7 @@ test('a blob is mounted from another repository with the right to read that', as
   });
   const client = await pushTo(host);
   client.willMountFrom('base');
-  expect(await client.hasBlob(task, DIGEST)).toBe(false);
+  expect(await client.hasBlob(task, DIGEST, BLOB.length)).toBe(false);
   expect(await client.mount(task, DIGEST, 'base')).toBe(true);
   expect(posts()).toHaveLength(1);
   expect(asked.filter(({ what }) => what.startsWith('GET /token'))).toHaveLength(1);
