@@ -1,7 +1,6 @@
 // Packs of an artifact in the same registry that a push can use as they are.
 
 import { createHash } from 'node:crypto';
-import { hasCode } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, type Layer, parseArtifact } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
@@ -12,14 +11,6 @@ import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { packedFiles } from './snapshot-artifact.js';
 import type { PushOptions } from './transfer-options.js';
-
-/** Or nothing that can be used. Some registries say 403 for a repository that a push has yet to make. */
-const NOTHING_THERE = [
-  'REGISTRY_NOT_FOUND',
-  'REGISTRY_UNAUTHORIZED',
-  'ARTIFACT_INVALID',
-  'DIGEST_MISMATCH',
-] as const;
 
 /** Packs by the digests of their chunks. */
 export interface BasePacks {
@@ -53,9 +44,10 @@ export async function packsToReuse(
   if (options.level !== undefined) return undefined;
   try {
     return await packsOf(task, client, reference, sha256);
-  } catch (error) {
-    if (NOTHING_THERE.some((code) => hasCode(error, code))) return undefined;
-    throw error;
+  } catch {
+    // There is none, or it is damaged: the push is what replaces it. What else is wrong will fail the push itself.
+    task.checkAborted();
+    return undefined;
   }
 }
 

@@ -82,10 +82,11 @@ export async function pushImage(task: Task, image: PushImage): Promise<PushedIma
 
 /** In this repository, or taken over from that of the base. */
 async function isThere(task: Task, { client, base }: PushImage, { digest, size }: Layer): Promise<boolean> {
-  if (await client.hasBlob(task, digest, size)) return true;
+  const isKnown = async () => (await client.stateOf(task, digest, size)) === 'there';
+  if (await isKnown()) return true;
   const from = base?.repository;
   if (from === undefined || from === client.repository) return false;
-  return (await client.mount(task, digest, from)) && client.hasBlob(task, digest, size);
+  return (await client.mount(task, digest, from)) && isKnown();
 }
 
 async function sendPack(
@@ -106,8 +107,16 @@ export async function sendBlob(
   { digest, size }: Blob,
   body: () => Buffer | Readable,
 ): Promise<boolean> {
-  if (await client.hasBlob(task, digest, size)) return false;
+  const state = await client.stateOf(task, digest, size);
+  if (state === 'there') return false;
   await client.upload(task, digest, size, body);
+  // docker-registry keeps the file that it has, whatever is in it.
+  if (state === 'damaged' && (await client.stateOf(task, digest, size)) !== 'there')
+    throw new RootfsError(
+      'REGISTRY_FAILED',
+      `${client.host} keeps a damaged copy of blob ${digest}, also after it was sent again: ` +
+        'delete that copy in the storage of the registry, and push again',
+    );
   return true;
 }
 

@@ -31,6 +31,9 @@ export interface BlobStream {
   readonly close: () => void;
 }
 
+/** `damaged`: it has another length. `absent` is also what cannot be told. */
+export type BlobState = 'there' | 'damaged' | 'absent';
+
 export const MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
 
 /** Of an error. */
@@ -108,10 +111,10 @@ export class RegistryClient {
   }
 
   /**
-   * True if it sends the last byte. A HEAD is answered from caches that know blobs which are lost or cut off, and some
-   * storage takes only a GET. Of a registry that knows no ranges, the length alone is compared.
+   * `there` if the registry sends its last byte. A HEAD is answered from caches that know blobs which are lost or cut
+   * off, and some storage takes only a GET. Of a registry that knows no ranges, the length alone is compared.
    */
-  hasBlob(task: Task, digest: string, sizeBytes: number): Promise<boolean> {
+  stateOf(task: Task, digest: string, sizeBytes: number): Promise<BlobState> {
     return this.#persist(task, async () => {
       const last = sizeBytes - 1;
       const headers = { range: `bytes=${last}-${last}` };
@@ -119,12 +122,12 @@ export class RegistryClient {
       const { status } = answer;
       const isRefused = this.#isOwn(answer.url) && (status === 401 || status === 403);
       if (isRefused || isBusy(status)) await this.#expect(answer, []);
-      const { 'content-range': range = '', 'content-length': length } = answer.headers;
+      const { 'content-range': range = '', 'content-length': length = '' } = answer.headers;
       if (status === 206 && [`${sizeBytes}`, '*'].some((total) => range === `bytes ${last}-${last}/${total}`))
-        return (await readAll(answer, DISCARD_LIMIT).catch(() => '')).length === 1;
+        return (await readAll(answer, DISCARD_LIMIT).catch(() => '')).length === 1 ? 'there' : 'absent';
       await discard(answer);
-      // After any other answer it is sent.
-      return status === 200 && length === `${sizeBytes}`;
+      if (status === 200 && length === `${sizeBytes}`) return 'there';
+      return status === 416 || (status === 200 && length !== '') ? 'damaged' : 'absent';
     });
   }
 

@@ -80,7 +80,7 @@ const manifest = { bytes: Buffer.from('{}'), mediaType: 'x' };
 test('the first token of a push is good for writing, though the first request only reads', async () => {
   const { host, asked } = await guarded((_, url) => tokenFor(url.searchParams.getAll('scope').join(' ')));
   const client = await clientOf(host, { actions: 'pull,push' });
-  expect(await client.hasBlob(task, DIGEST, 10)).toBe(false);
+  expect(await client.stateOf(task, DIGEST, 10)).toBe('absent');
   await client.putManifest(task, '1', manifest);
   expect(asked.map(({ url }) => url.searchParams.getAll('scope'))).toEqual([['repository:a/b:pull,push']]);
   expect(asked[0]?.authorization).toBe(basicLogin(LOGIN));
@@ -124,7 +124,7 @@ test.each([{ auth: 'YTpi' }, { identitytoken: 'T' }])(
       url.pathname === '/token' ? '/token/elsewhere' : '{}',
     );
     const client = await clientOf(host, { login });
-    await rejection(client.hasBlob(task, DIGEST, 10), 'REGISTRY_FAILED');
+    await rejection(client.stateOf(task, DIGEST, 10), 'REGISTRY_FAILED');
     expect(asked.map(({ url }) => url.pathname)).toEqual(['/token']);
   },
 );

@@ -1,11 +1,12 @@
 // A stack that one host pushes and another pulls, through a real registry.
 import { execFile } from 'node:child_process';
-import { open, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import type { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists, sha256Of } from '../fixtures/files.js';
 import { hostFor, publishFiles } from '../fixtures/fleet.js';
 import type { Host } from '../fixtures/host.js';
@@ -107,6 +108,25 @@ describe.skipIf(missing !== undefined)(
       const again = await a.registry.pushStack('app', `${registry}/app:1`);
       expect(again).toMatchObject({ digest, uploadedBytes });
       expect(await b.registry.pullStack(`${registry}/app:1`)).toMatchObject({ sha256 });
+    });
+
+    test('a damaged tag does not stop a push to it, and a damaged blob that the registry keeps does', async () => {
+      const { host: registry, blobPath } = await startOciRegistry();
+      const proxy = await startFaultyProxy(registry);
+      const a = await hostFor([registry, proxy.host]);
+      await publishFiles(a, 'app', { megabytes: 2 });
+      const { digest } = await a.registry.pushStack('app', `${registry}/app:1`);
+      proxy.rule = ({ method, url }) =>
+        method === 'GET' && url.endsWith('/manifests/1') ? { status: 400 } : undefined;
+      expect(await a.registry.pushStack('app', `${proxy.host}/app:1`)).toMatchObject({ uploadedBytes: 0 });
+      const { layers } = JSON.parse(await readFile(blobPath(digest), 'utf8'));
+      const index = blobPath(layers.at(-1).digest);
+      await truncate(index, 50);
+      const push = a.registry.pushStack('app', `${registry}/app:1`);
+      expect((await rejection(push, 'REGISTRY_FAILED')).message).toContain('keeps a damaged copy');
+      await rm(index);
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      expect(await a.registry.pullStack(`${registry}/app:1`)).toMatchObject({ unchanged: true });
     });
 
     test('two pulls of one artifact at once: one fetches, the other finds it unchanged', async () => {

@@ -60,7 +60,7 @@ test.each([
     const headers = retryAfter === undefined ? {} : { 'retry-after': retryAfter };
     response.writeHead(asked.length === 1 ? 429 : 404, headers).end();
   });
-  expect(await (await clientOf(registry)).hasBlob(task, DIGEST, 10)).toBe(false);
+  expect(await (await clientOf(registry)).stateOf(task, DIGEST, 10)).toBe('absent');
   const [first = 0, second = 0] = asked;
   expect(second - first).toBeGreaterThan(ms);
 });

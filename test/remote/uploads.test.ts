@@ -119,17 +119,19 @@ test('a manifest may be taken with 202, a blob not', async () => {
 });
 
 test.each([
-  [true, 'its last byte', { status: 206, headers: { 'content-range': 'bytes 7-7/8' }, body: 'b' }],
-  [true, 'its last byte', { status: 206, headers: { 'content-range': 'bytes 7-7/*' }, body: 'b' }],
-  [false, 'no byte', { status: 206, headers: { 'content-range': 'bytes 7-7/8' } }],
-  [false, 'another byte', { status: 206, headers: { 'content-range': 'bytes 0-0/8' }, body: 't' }],
-  [true, 'all of it', { status: 200, headers: { 'content-length': '8' }, body: 'the blob' }],
-  [false, 'something else', { status: 200, body: '<html>Sign in</html>' }],
-  [false, 'an empty blob', { status: 200 }],
-  ...[400, 404, 405, 416, 500, 501].map((status) => [false, `status ${status}`, { status }] as const),
-] as const)('a blob is there: %s, when the registry sends %s', async (isThere, _, reply) => {
+  ['there', 'its last byte', { status: 206, headers: { 'content-range': 'bytes 7-7/8' }, body: 'b' }],
+  ['there', 'its last byte', { status: 206, headers: { 'content-range': 'bytes 7-7/*' }, body: 'b' }],
+  ['absent', 'no byte', { status: 206, headers: { 'content-range': 'bytes 7-7/8' } }],
+  ['absent', 'another byte', { status: 206, headers: { 'content-range': 'bytes 0-0/8' }, body: 't' }],
+  ['there', 'all of it', { status: 200, headers: { 'content-length': '8' }, body: 'the blob' }],
+  ['absent', 'what may be it', { status: 200, body: 'the blob' }],
+  ['damaged', 'something else', { status: 200, headers: { 'content-length': '3' }, body: '404' }],
+  ['damaged', 'an empty blob', { status: 200, headers: { 'content-length': '0' } }],
+  ['damaged', 'status 416', { status: 416 }],
+  ...[400, 404, 405, 500, 501].map((status) => ['absent', `status ${status}`, { status }] as const),
+] as const)('a blob is %s when the registry sends %s', async (state, _, reply) => {
   const { host } = await registryThat(({ length }) => (length > 0 ? reply : undefined));
-  expect(await (await pushTo(host)).hasBlob(task, DIGEST, BLOB.length)).toBe(isThere);
+  expect(await (await pushTo(host)).stateOf(task, DIGEST, BLOB.length)).toBe(state);
 });
 
 test('a blob that the registry stops to send at its last byte is not there', async () => {
@@ -137,7 +139,7 @@ test('a blob that the registry stops to send at its last byte is not there', asy
     response.writeHead(206, { 'content-range': 'bytes 7-7/8', 'content-length': '1' }).flushHeaders();
     response.destroy();
   });
-  expect(await (await pushTo(host)).hasBlob(task, DIGEST, BLOB.length)).toBe(false);
+  expect(await (await pushTo(host)).stateOf(task, DIGEST, BLOB.length)).toBe('absent');
 });
 
 test('storage that takes only what the registry signed for a GET is asked with a GET', async () => {
@@ -148,7 +150,7 @@ test('storage that takes only what the registry signed for a GET is asked with a
   }));
   const location = `http://${storage.host}/blob`;
   const { host } = await registryThat(() => ({ status: 307, headers: { location } }));
-  expect(await (await pushTo(host, [storage.host])).hasBlob(task, DIGEST, BLOB.length)).toBe(true);
+  expect(await (await pushTo(host, [storage.host])).stateOf(task, DIGEST, BLOB.length)).toBe('there');
 });
 
 test.each([
@@ -202,7 +204,7 @@ test('a blob is mounted from another repository with the right to read that', as
   });
   const client = await pushTo(host);
   client.willMountFrom('base');
-  expect(await client.hasBlob(task, DIGEST, BLOB.length)).toBe(false);
+  expect(await client.stateOf(task, DIGEST, BLOB.length)).toBe('absent');
   expect(await client.mount(task, DIGEST, 'base')).toBe(true);
   expect(posts()).toHaveLength(1);
   expect(asked.filter(({ what }) => what.startsWith('GET /token'))).toHaveLength(1);
