@@ -1,9 +1,12 @@
 // HTTP(S)_PROXY and NO_PROXY: which proxy serves a URL, and the tunnel through it.
 
-import { request } from 'node:http';
+import { Agent, request } from 'node:http';
 import { BlockList, isIP, isIPv4, isIPv6, type Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import { RootfsError } from '../system/errors.js';
+
+/** For each address of a host. Node's 250 ms are too short for a host that is far away. */
+export const ATTEMPT_MS = 2500;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -87,7 +90,7 @@ export function openTunnel(
       path: authority,
       headers: { host: authority, ...proxyAuthorization(proxy) },
       timeout: timeoutMs,
-      agent: false,
+      agent: new Agent({ autoSelectFamilyAttemptTimeout: ATTEMPT_MS }),
     });
     opening.on('timeout', () => opening.destroy(new Error(`proxy ${proxy.host} does not answer`)));
     opening.on('error', reject);

@@ -104,7 +104,7 @@ export class RegistryClient {
     return this.#persist(task, async () => {
       const url = this.#url(`manifests/${reference}`);
       const headers = { 'content-type': mediaType };
-      const answer = await this.#ask(task, { url, method: 'PUT', headers, body: bytes });
+      const answer = await this.#ask(task, { url, method: 'PUT', headers, body: bytes, slowAnswer: true });
       await this.#expect(answer, [200, 201, 202, 204]);
       await discard(answer);
     });
@@ -135,7 +135,8 @@ export class RegistryClient {
   async openBlob(task: Task, digest: string, start: number, end: number, size: number): Promise<BlobStream> {
     const isWhole = start === 0 && end === size;
     const headers: Record<string, string> = isWhole ? {} : { range: `bytes=${start}-${end - 1}` };
-    const answer = await this.#ask(task, { url: this.#url(`blobs/${digest}`), method: 'GET', headers });
+    const question = { url: this.#url(`blobs/${digest}`), method: 'GET', headers, slowAnswer: true } as const;
+    const answer = await this.#ask(task, question);
     const { status, body, url } = answer;
     const close = () => void body.destroy();
     const { 'content-encoding': encoding = '' } = answer.headers;
@@ -181,7 +182,8 @@ export class RegistryClient {
       const url = this.#begun.pop() ?? (await this.#beginUpload(task));
       url.searchParams.set('digest', digest);
       const headers = { 'content-type': 'application/octet-stream', 'content-length': `${sizeBytes}` };
-      const answer = await this.#ask(task, { url, method: 'PUT', headers, body: body() }, false);
+      const question = { url, method: 'PUT', headers, body: body(), slowAnswer: true } as const;
+      const answer = await this.#ask(task, question, false);
       if ([404, 416].includes(answer.status)) {
         const said = told(await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0)));
         const why = `status ${answer.status}${said}: the upload that was begun is not known there any more`;

@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { openTunnel, proxyAuthorization, proxyFor, withoutBrackets } from './proxy.js';
+import { ATTEMPT_MS, openTunnel, proxyAuthorization, proxyFor, withoutBrackets } from './proxy.js';
 import { publicLookup } from './public-addresses.js';
 import { Transient } from './retry.js';
 
@@ -21,6 +21,8 @@ export interface Question {
   readonly authorization?: string | undefined;
   readonly body?: string | Buffer | Readable;
   readonly followRedirects?: boolean;
+  /** Minutes may pass before an answer begins: the registry checks what it got, or a cache fetches all of it first. */
+  readonly slowAnswer?: boolean;
   /** Connect to no address of this host or of a private network. */
   readonly publicOnly?: boolean;
 }
@@ -37,6 +39,8 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /** For a connection, for the head of an answer, and between two bytes of its body. */
 const SILENCE_MS = 30_000;
+/** For the head of an answer that may be slow. */
+const SLOW_ANSWER_MS = 180_000;
 const CONNECTIONS = 32;
 /** More than this is not read only to use a connection again: a new one costs less. */
 export const DISCARD_LIMIT = 64 * 1024;
@@ -44,13 +48,15 @@ export const DISCARD_LIMIT = 64 * 1024;
 export class Transport {
   readonly #settings: RegistrySettings;
   readonly #silenceMs: number;
+  readonly #slowAnswerMs: number;
   readonly #agents = new Map<string, Promise<http.Agent>>();
   /** Files with certificates, by the origin of what is asked: a URL has no port 443 and no capital letters. */
   readonly #ca = new Map<string, string>();
 
-  constructor(settings: RegistrySettings, silenceMs = SILENCE_MS) {
+  constructor(settings: RegistrySettings, silenceMs = SILENCE_MS, slowAnswerMs = SLOW_ANSWER_MS) {
     this.#settings = settings;
     this.#silenceMs = silenceMs;
+    this.#slowAnswerMs = slowAnswerMs;
     for (const [host, { ca }] of Object.entries(settings))
       if (ca !== undefined) this.#ca.set(new URL(`https://${addressOf(host)}`).origin, ca);
   }
@@ -118,7 +124,7 @@ export class Transport {
       ...(question.publicOnly ? { lookup: publicLookup as never } : {}),
     };
     try {
-      const response = await this.#send(url, proxy, options, body);
+      const response = await this.#send(proxy, options, question);
       const plain = Object.entries(response.headers).map(
         ([name, value]) => [name, Array.isArray(value) ? value[0] : value] as const,
       );
@@ -130,26 +136,34 @@ export class Transport {
   }
 
   #send(
-    url: URL,
     proxy: URL | undefined,
     options: https.RequestOptions,
-    body: Question['body'],
+    question: Question,
   ): Promise<http.IncomingMessage> {
+    const { url, body, slowAnswer } = question;
     return new Promise((resolve, reject) => {
       const request =
         url.protocol === 'https:' ? https.request(url, options) : plainRequest(url, proxy, options);
       let response: http.IncomingMessage | undefined;
-      request.setTimeout(this.#silenceMs, () =>
-        (response ?? request).destroy(new Error(`no byte came for ${this.#silenceMs / 1000} s`)),
+      let silenceMs = 0;
+      const wait = (ms: number) => {
+        silenceMs = ms;
+        request.setTimeout(ms);
+      };
+      wait(this.#silenceMs);
+      request.on('timeout', () =>
+        (response ?? request).destroy(new Error(`no byte came for ${silenceMs / 1000} s`)),
       );
+      request.on('finish', () => slowAnswer && response === undefined && wait(this.#slowAnswerMs));
       request.on('error', (error: NodeJS.ErrnoException) => {
         // The registry closed a connection that lay idle just as it was used again. That is no failed try.
         const wasIdle = request.reusedSocket && error.code === 'ECONNRESET' && response === undefined;
-        if (wasIdle && !isStream(body)) resolve(this.#send(url, proxy, options, body));
+        if (wasIdle && !isStream(body)) resolve(this.#send(proxy, options, question));
         else reject(error);
       });
       request.on('response', (answer) => {
         response = answer;
+        wait(this.#silenceMs);
         // Whoever reads the body gets the error. Without a listener it would end the process.
         answer.on('error', () => {});
         resolve(answer);
@@ -200,7 +214,7 @@ async function makeAgent(
   caFile: string | undefined,
   timeoutMs: number,
 ): Promise<http.Agent> {
-  const pool = { keepAlive: true, maxSockets: CONNECTIONS };
+  const pool = { keepAlive: true, maxSockets: CONNECTIONS, autoSelectFamilyAttemptTimeout: ATTEMPT_MS };
   // Some proxies for plain HTTP close each connection without saying so.
   if (url.protocol !== 'https:') return new http.Agent({ ...pool, keepAlive: proxy === undefined });
   const tls = caFile === undefined ? {} : { ca: await readCertificates(caFile) };
@@ -281,7 +295,8 @@ const UNREACHABLE = /ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/;
 
 export function connectionFailed(url: URL, error: unknown): unknown {
   if (error instanceof RootfsError || error instanceof Transient) return error;
-  const { code = '', message } = error as { code?: string; message: string };
+  const { code = '' } = error as { code?: string };
+  const message = messageOf(error as Error);
   const why = /wrong version number/.test(message)
     ? failed(
         url,
@@ -291,6 +306,11 @@ export function connectionFailed(url: URL, error: unknown): unknown {
     : failed(url, `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`, error);
   if (LASTING.test(code)) return why;
   return new Transient(why, false, undefined, UNREACHABLE.test(code) ? 3 : undefined);
+}
+
+/** A host of several addresses fails with an error of each. Together they have no message. */
+function messageOf(error: Error): string {
+  return error instanceof AggregateError ? error.errors.map(messageOf).join('; ') : error.message;
 }
 
 export function failed(url: URL, why: string, cause?: unknown): RootfsError {

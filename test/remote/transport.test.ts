@@ -4,12 +4,15 @@ import { readFile, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { proxyFor } from '../../src/remote/proxy.js';
 import { Transient } from '../../src/remote/retry.js';
-import { readAll, Transport } from '../../src/remote/transport.js';
+import { connectionFailed, type Question, readAll, Transport } from '../../src/remote/transport.js';
 import { Task } from '../../src/system/task.js';
+import { serve } from '../fixtures/fake-registry.js';
 import { exists } from '../fixtures/files.js';
 import { publishFiles } from '../fixtures/fleet.js';
 import { Host } from '../fixtures/host.js';
@@ -48,6 +51,43 @@ test('a registry that falls silent is a failure that may pass, not a wait withou
     const asked = transport.ask(task, question).then((answered) => readAll(answered, 1000));
     await expect(asked).rejects.toBeInstanceOf(Transient);
   }
+});
+
+test('the answer to an upload, and the first byte of a blob, may take minutes', async () => {
+  const host = await serve(async (request, response) => {
+    await buffer(request);
+    await sleep(1000);
+    response.end('ok');
+  });
+  const transport = new Transport({}, 200, 30_000);
+  onTestFinished(() => transport.close());
+  const url = new URL(`http://${host}/`);
+  const ask = async (question: Pick<Question, 'method' | 'body' | 'slowAnswer'>) =>
+    `${await readAll(await transport.ask(new Task('asking', undefined), { url, ...question }), 1000)}`;
+  expect(await ask({ method: 'GET', slowAnswer: true })).toBe('ok');
+  expect(await ask({ method: 'PUT', slowAnswer: true, body: Buffer.from('blob') })).toBe('ok');
+  expect(await ask({ method: 'PUT', slowAnswer: true, body: Readable.from(['blob']) })).toBe('ok');
+  await expect(ask({ method: 'GET' })).rejects.toBeInstanceOf(Transient);
+});
+
+test('an address that is far away has seconds to answer, also where a host has several', async () => {
+  const connect = vi.spyOn(http.Agent.prototype, 'createConnection');
+  onTestFinished(() => connect.mockRestore());
+  const host = await serve((_, response) => void response.end());
+  const transport = new Transport({}, 1000);
+  onTestFinished(() => transport.close());
+  const question = { url: new URL(`http://${host}/`), method: 'GET' } as const;
+  await readAll(await transport.ask(new Task('asking', undefined), question), 1000);
+  expect(connect.mock.calls[0]?.[0]).toMatchObject({ autoSelectFamilyAttemptTimeout: 2500 });
+});
+
+test('of a host of which no address answers, each address is named', () => {
+  const each = ['connect ETIMEDOUT 192.0.2.1:443', 'connect ENETUNREACH 2001:db8::1:443'];
+  const error = Object.assign(new AggregateError(each.map((words) => new Error(words))), {
+    code: 'ETIMEDOUT',
+  });
+  const failure = connectionFailed(new URL('https://far.example/v2/'), error) as Transient;
+  expect(failure.message).toContain(`https://far.example/v2/: ${each.join('; ')}; check`);
 });
 
 test('the password of a proxy goes to the proxy, and not to the registry behind it', async () => {
