@@ -41,6 +41,8 @@ test.each([
   ['clones beside snapshots', ['verify', '--with-clones', 'x'], /cannot be used with names of snapshots/],
   ['a benchmark of nothing', ['bench', '--size', '0'], /Give at least 1/],
   ['help for a command that there is not', ['help', 'nosuch'], /unknown command 'nosuch'/],
+  ['a concurrency too high', ['push', 'a', 'h/a:1', '--concurrency', '65'], /number from 1 to 64/],
+  ['a level too high', ['push', 'a', 'h/a:1', '--level', '23'], /number from 1 to 22/],
   ['a missing option', ['store', 'create', '/x'], /required option '--size <size>' not specified/],
 ])('%s is wrong use, in one line and without a stack', async (_what, args, words) => {
   const { code, stdout, stderr } = await cli(undefined, args);

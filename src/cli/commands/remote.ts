@@ -164,16 +164,19 @@ function artifactText(artifact: RemoteArtifact): string {
 
 export function level(): Option {
   return new Option('--level <number>', 'the compression level of zstd, 1 to 22 (default: 3)').argParser(
-    parseCount,
+    countUpTo(22),
   );
 }
 
 export function concurrency(what: 'send' | 'fetch'): Option {
-  const about = `how many packs to ${what} at once (default: 8)`;
-  return new Option('--concurrency <number>', about).argParser(parseCount);
+  const about = `how many packs to ${what} at once, 1 to 64 (default: 8)`;
+  return new Option('--concurrency <number>', about).argParser(countUpTo(64));
 }
 
-function parseCount(text: string): number {
-  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError('It must be a whole number from 1 to 99.');
-  return Number(text);
+function countUpTo(limit: number): (text: string) => number {
+  return (text) => {
+    const count = Number(text);
+    if (/^[1-9]\d*$/.test(text) && count <= limit) return count;
+    throw new InvalidArgumentError(`It must be a whole number from 1 to ${limit}.`);
+  };
 }
