@@ -7,8 +7,16 @@ import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { isPublicAddress, NoPublicAddress } from './public-addresses.js';
-import { retryAfterMs, Transient } from './retry.js';
-import { type Answer, discard, type Question, readAll, type Transport } from './transport.js';
+import { isBusy, retryAfterMs, Transient } from './retry.js';
+import {
+  type Answer,
+  address,
+  discard,
+  failed,
+  type Question,
+  readAll,
+  type Transport,
+} from './transport.js';
 
 const TOKEN_BYTES_LIMIT = 1024 * 1024;
 
@@ -117,7 +125,9 @@ export class Authorization {
     const renewed =
       challenge.scheme === 'basic' ? basic(credentials) : await this.#token(task, challenge, credentials);
     if (renewed === undefined) throw this.#refused('it asks for a login, and none is stored');
-    if (renewed === this.#header) throw this.#refused('it does not accept the stored login');
+    // Some registries refuse a login now and then, so it is tried once more.
+    if (renewed === this.#header)
+      throw new Transient(this.#refused('it does not accept the stored login'), false, undefined, 2);
     this.#header = renewed;
   }
 
@@ -150,10 +160,7 @@ export class Authorization {
     });
     if (answer.status !== 200) {
       await discard(answer);
-      const error = this.#refused(`${url.host} answers the request for a token with status ${answer.status}`);
-      throw answer.status === 429 || answer.status >= 500
-        ? new Transient(error, answer.status === 429, retryAfterMs(answer.headers['retry-after']))
-        : error;
+      throw this.#noToken(answer);
     }
     return `Bearer ${this.#tokenIn(await readAll(answer, TOKEN_BYTES_LIMIT))}`;
   }
@@ -164,6 +171,16 @@ export class Authorization {
     } catch (error) {
       throw (error as Error).cause instanceof NoPublicAddress ? this.#notAllowed(question.url) : error;
     }
+  }
+
+  #noToken({ status, headers, url }: Answer): Error {
+    const why = `it answers the request for a token with status ${status}`;
+    if (isBusy(status)) {
+      const error = new RootfsError('REGISTRY_BUSY', `${address(url)} is busy: ${why}; try again later`);
+      return new Transient(error, true, retryAfterMs(headers['retry-after']));
+    }
+    if (status >= 500) return new Transient(failed(url, why), false);
+    return this.#refused(`${url.host} answers the request for a token with status ${status}`);
   }
 
   #tokenIn(body: Buffer): string {

@@ -23,6 +23,11 @@ export class Transient extends Error {
   }
 }
 
+/** Of an answer: it may be another one soon. */
+export function isBusy(status: number): boolean {
+  return status === 429 || status === 503;
+}
+
 /** How often a failure may happen before it is the answer. */
 export function triesOf({ tries }: Transient, isMirror: boolean): number {
   return isMirror ? Math.min(tries, MIRROR_TRIES) : tries;

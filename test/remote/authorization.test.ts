@@ -140,7 +140,36 @@ test.each([
       response.writeHead(401, { 'www-authenticate': `Bearer realm="${at}/token"` }).end();
     });
     const client = await clientOf(host, { realms });
-    const { message } = await rejection(client.hasBlob(task, DIGEST), 'REGISTRY_UNAUTHORIZED');
+    const { message } = await rejection(client.stateOf(task, DIGEST, 10), 'REGISTRY_UNAUTHORIZED');
     expect(message).toMatch(told);
   },
 );
+
+test.each([
+  [429, 'REGISTRY_BUSY'],
+  [503, 'REGISTRY_BUSY'],
+  [500, 'REGISTRY_FAILED'],
+])(
+  'a token service that answers %i, when asked twice, is not said to refuse the login',
+  async (status, code) => {
+    const host = await serve((request, response) => {
+      const isToken = request.url?.startsWith('/token');
+      const headers = { 'www-authenticate': `Bearer realm="http://${host}/token"`, 'retry-after': '0' };
+      response.writeHead(isToken ? status : 401, headers).end();
+    });
+    const started = performance.now();
+    const client = await clientOf(host, { isMirror: true });
+    const { message } = await rejection(client.stateOf(task, DIGEST, 10), code);
+    expect(message).toContain(`status ${status}`);
+    expect(performance.now() - started).toBeGreaterThan(240);
+  },
+);
+
+test('a login that is refused once is tried once more', async () => {
+  let refusals = 0;
+  const host = await serve((request, response) => {
+    const isRefused = request.headers.authorization === undefined || ++refusals === 1;
+    response.writeHead(isRefused ? 401 : 404, { 'www-authenticate': 'Basic realm="here"' }).end();
+  });
+  expect(await (await clientOf(host)).stateOf(task, DIGEST, 10)).toBe('absent');
+});
