@@ -109,6 +109,7 @@ async function* partsOf(
   { onBytes }: ReadOptions,
 ): AsyncGenerator<BlobPart, void, undefined> {
   const { start, body } = stream;
+  const before = rest.position;
   if (start < rest.position && rest.isUntouched) {
     rest.position = start;
     rest.end = blob.size;
@@ -133,7 +134,10 @@ async function* partsOf(
   } finally {
     clearTimeout(ending);
   }
-  if (rest.position < rest.end) throw new Transient(cutOff(blob, rest), false);
+  if (rest.position >= rest.end) return;
+  // Some storage answers a range with a part of it. The next part can be asked for at once.
+  const isPart = rest.position - before >= PROGRESS_BYTES;
+  throw new Transient(cutOff(blob, rest), false, isPart ? 0 : undefined);
 }
 
 /** Throws what does not pass. */

@@ -5,7 +5,7 @@ import type { RegistrySettings } from '../system/config.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
-import { persist, retryAfterMs, Transient } from './retry.js';
+import { isBusy, persist, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
   address,
@@ -151,7 +151,12 @@ export class RegistryClient {
       throw failed(url, `it was asked for the bytes from ${start} on and sends others`);
     }
     if (status === 416) close();
-    await this.#expect(answer, [200], 'the registry has lost a part of the artifact: push it again');
+    const advice = 'the registry has lost a part of the artifact: push it again';
+    await this.#expect(answer, [200], advice).catch((error) => {
+      // The manifest promises the blob, so a refusal may be an error that passes. Behind a mirror there are others.
+      const isFinal = error instanceof Transient || this.isMirror;
+      throw isFinal ? error : new Transient(error, false, undefined, 2);
+    });
     return { start: 0, body, close };
   }
 
@@ -180,7 +185,8 @@ export class RegistryClient {
   upload(task: Task, digest: string, sizeBytes: number, body: () => Buffer | Readable): Promise<void> {
     return this.#persist(task, async () => {
       const url = this.#begun.pop() ?? (await this.#beginUpload(task));
-      url.searchParams.set('digest', digest);
+      // As text: what else the registry put there stays as it wrote it.
+      url.search += `${url.search === '' ? '' : '&'}digest=${encodeURIComponent(digest)}`;
       const headers = { 'content-type': 'application/octet-stream', 'content-length': `${sizeBytes}` };
       const question = { url, method: 'PUT', headers, body: body(), slowAnswer: true } as const;
       const answer = await this.#ask(task, question, false);
@@ -239,14 +245,16 @@ export class RegistryClient {
     if (statuses.includes(answer.status)) return;
     const said = await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
     const why = `status ${answer.status}${told(said)}`;
-    const isRefused = answer.status === 401 || answer.status === 403;
+    // GitHub says 403 as well.
+    const isTurnedAway = isBusy(answer.status) || (answer.status === 403 && 'retry-after' in answer.headers);
+    const isRefused = !isTurnedAway && (answer.status === 401 || answer.status === 403);
     const limit = limitReached(answer.status, why);
     if (limit !== undefined)
       throw new RootfsError('REGISTRY_FAILED', `${address(answer.url)}: ${why}; ${limit}`);
     if (isRefused && this.#isOwn(answer.url)) throw this.#unauthorized(answer, why);
     if (answer.status === 404)
       throw new RootfsError('REGISTRY_NOT_FOUND', `${address(answer.url)} is not there: ${why}; ${advice}`);
-    if (isBusy(answer.status)) {
+    if (isTurnedAway) {
       const error = new RootfsError(
         'REGISTRY_BUSY',
         `${address(answer.url)} is busy: ${why}; try again later, or with a lower concurrency`,
@@ -255,7 +263,8 @@ export class RegistryClient {
     }
     const error = failed(answer.url, why);
     // The registry gives a new address for what storage refuses.
-    const mayPass = answer.status >= 500 || answer.status === 408 || isRefused;
+    const isExpired = isRefused || (answer.status === 400 && !this.#isOwn(answer.url));
+    const mayPass = answer.status >= 500 || answer.status === 408 || isExpired;
     throw mayPass ? new Transient(error, false) : error;
   }
 
@@ -266,10 +275,6 @@ export class RegistryClient {
         this.#authorization.trouble,
     );
   }
-}
-
-function isBusy(status: number): boolean {
-  return status === 429 || status === 503;
 }
 
 /** What to do where the registry takes no more, or not this. Harbor says 403 and `DENIED`, as for a missing right. */

@@ -102,9 +102,60 @@ test('a body that does not end when all of it has come is not waited for', async
 });
 test('a blob that is gone is a part that the registry has lost', async () => {
   const registry = await serve((_, response) => void response.writeHead(404).end());
-  const open = (await clientOf(registry)).openBlob(task, DIGEST, 0, 10, 10);
-  expect((await rejection(open, 'REGISTRY_NOT_FOUND')).message).toContain('push it again');
+  const read = readAll(await clientOf(registry));
+  expect((await rejection(read, 'REGISTRY_NOT_FOUND')).message).toContain('push it again');
 });
+
+test.each([400, 403, 404, 425])(
+  'a blob that is refused once, with %i, is asked for again',
+  async (status) => {
+    let asked = 0;
+    const registry = await serve((_, response) => {
+      if (++asked === 1) response.writeHead(status).end();
+      else response.end('0123456789');
+    });
+    expect(await readAll(await clientOf(registry))).toBe('0123456789');
+  },
+);
+
+test('a part of a range that was asked for is followed by the next without a pause', async () => {
+  const part = 64 * 1024;
+  const size = 40 * part;
+  const registry = await serve((request, response) => {
+    const from = Number(/bytes=(\d+)-/.exec(request.headers.range ?? 'bytes=0-')?.[1]);
+    response.writeHead(206, { 'content-range': `bytes ${from}-${from + part - 1}/${size}` });
+    response.end(Buffer.alloc(part));
+  });
+  const started = performance.now();
+  expect(await readAll(await clientOf(registry), size)).toHaveLength(size);
+  // Each pause takes 250 ms or more: 39 of them are 10 s.
+  expect(performance.now() - started).toBeLessThan(8000);
+});
+
+test('403 with Retry-After is a busy registry, and storage that knows a signature no more is asked anew', async () => {
+  const refusals = [{ 'retry-after': '0' }, {}];
+  for (const [i, status] of [403, 400].entries()) {
+    let asked = 0;
+    const storage = await serve((_, response) => {
+      if (++asked === 1) response.writeHead(status, refusals[i]).end();
+      else response.end('0123456789');
+    });
+    const registry = await serve((_, response) => {
+      response.writeHead(307, { location: `http://${storage}/blob` }).end();
+    });
+    expect(await readAll(await clientOf(registry, { others: [storage] }))).toBe('0123456789');
+  }
+  const busy = await serve((_, response) => void response.writeHead(403, { 'retry-after': '0' }).end());
+  const error = await (await clientOf(busy)).openBlob(task, DIGEST, 0, 10, 10).catch((reason) => reason);
+  expect([error.isBusy, error.error.code]).toEqual([true, 'REGISTRY_BUSY']);
+});
+
+async function readAll(client: RegistryClient, size = 10): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const { bytes } of new BlobReader([client]).read(task, { digest: DIGEST, size }, 0, size))
+    parts.push(bytes);
+  return Buffer.concat(parts).toString();
+}
 
 test.each(['', 'identity', 'Identity'])('a blob with the content encoding %j is taken', async (encoding) => {
   const registry = await serve((_, response) => {
