@@ -248,12 +248,11 @@ class TarReader {
     pax: readonly PaxRecord[],
     number: (key: string) => number | undefined,
   ): Promise<{ sizeBytes: number; segments: readonly Segment[] }> {
-    if (!HAS_CONTENTS.test(header.type)) {
-      // Links and devices have no contents, whatever their header says. The exception is pax hard links, which may have
-      // some.
-      if (header.type === '1' && header.sizeBytes > 0 && this.#isPax) await this.#skip(stored);
-      return { sizeBytes: 0, segments: [] };
-    }
+    // Links and devices have no contents, whatever their header says, unless it is a hard link of pax.
+    const hasContents =
+      HAS_CONTENTS.test(header.type) ||
+      (header.type === '1' && stored > 0 && (await this.#isLinkWithContents()));
+    if (!hasContents) return { sizeBytes: 0, segments: [] };
     const before = this.#at;
     const map = new SparseMap(this.#parts);
     const take = (length: number) => this.#take(length);
@@ -280,6 +279,17 @@ class TarReader {
     const from = this.#at;
     await this.#skip(storedBytes);
     return { sizeBytes, segments: await map.segments(from, storedBytes, sizeBytes, this.#pause) };
+  }
+
+  /**
+   * pax lets a hard link have the contents of its file. Others, such as Go's archive/tar, write the file's size and no
+   * contents. Only the next block tells, and GNU tar and Go take any header there for one.
+   */
+  async #isLinkWithContents(): Promise<boolean> {
+    if (!this.#isPax || this.#at + TAR_BLOCK_BYTES > this.#size) return false;
+    const block = await this.#take(TAR_BLOCK_BYTES);
+    this.#at -= TAR_BLOCK_BYTES;
+    return !isZeroBlock(block) && parseHeader(block) === undefined;
   }
 
   #records(bytes: Buffer): PaxRecord[] {

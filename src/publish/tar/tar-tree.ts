@@ -209,12 +209,27 @@ class TarTree {
     const names = this.#namesOf(member.linkTarget, 'a hard link');
     const last = names.pop();
     const node = last === undefined ? this.#root : this.#folderAt(names, member).children.get(last);
-    if (node !== undefined && node.kind !== 'folder') return node;
+    if (node !== undefined && node.kind !== 'folder') {
+      this.#addContents(node, member);
+      return node;
+    }
     const target = showPath(member.linkTarget.toString('latin1'));
     throw this.#refuse(
       `has a hard link, ${shown(member)}, to ${target}, which ` +
         `${node === undefined ? 'does not come before it' : 'is a folder'}`,
     );
+  }
+
+  /** Those of a hard link. cpio gives contents to the last name of a file alone, and so do tars made of such archives. */
+  #addContents(node: TreeNode, member: TarMember): void {
+    const { sizeBytes } = member;
+    const before = node.kind === 'file' ? node.content.sizeBytes : undefined;
+    if (sizeBytes === 0 || sizeBytes === before) return;
+    if (node.kind !== 'file' || before !== 0)
+      throw this.#refuse(
+        `has a hard link with other contents than its file, ${shown(member)}: make it again`,
+      );
+    node.content = this.#contentOf(member);
   }
 
   #contentOf({ sizeBytes, segments }: TarMember): FileContent {

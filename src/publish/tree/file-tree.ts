@@ -36,7 +36,8 @@ export interface FolderNode extends FileFacts {
 
 export interface FileNode extends FileFacts {
   readonly kind: 'file';
-  readonly content: FileContent;
+  /** A tar may have it behind a later name. */
+  content: FileContent;
 }
 
 export interface SymlinkNode extends FileFacts {

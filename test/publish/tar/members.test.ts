@@ -193,14 +193,26 @@ test('a device or link has no contents, whatever its header says', async () => {
     const member = await only({ path: 'x', type, contents: Buffer.alloc(0), target: 'y' });
     expect(member).toMatchObject({ type, sizeBytes: 0, segments: [] });
   }
-  // Only a hard link of pax may have some, and those are skipped.
-  const [link, next] = await membersOf(
-    makeTar([
-      { path: 'x', type: '1', target: 'y', contents: pattern(600), pax: { mtime: '1' } },
-      { path: 'next' },
-    ]),
-  );
-  expect([link?.sizeBytes, next?.path.toString()]).toEqual([0, 'next']);
+});
+
+test('only the block behind a hard link with a size tells whether contents follow, and then only in pax', async () => {
+  const link = { path: 'x', type: '1', target: 'y', contents: pattern(600) };
+  const next = { path: 'next' };
+  const read = async (tar: Buffer) =>
+    (await membersOf(tar)).map(({ path, sizeBytes }) => `${path} ${sizeBytes}`);
+  const withContents = makeTar([{ ...link, pax: { mtime: '1' } }, next]);
+  expect(await read(withContents)).toEqual(['x 600', 'next 0']);
+  const [member] = await membersOf(withContents);
+  expect(contentsOf(withContents, member as TarMember).equals(link.contents)).toBe(true);
+  await damaged([link, next], /no header of a tar/);
+  // As Go writes it: the size of the file, and nothing behind.
+  const bare = (...after: Member[]) => {
+    const tar = makeTar([{ ...link, pax: { mtime: '1' } }, ...after]);
+    return Buffer.concat([tar.subarray(0, 3 * 512), tar.subarray(5 * 512)]);
+  };
+  expect(await read(bare(next, { path: 'last' }))).toEqual(['x 0', 'next 0', 'last 0']);
+  expect(await read(bare())).toEqual(['x 0']);
+  expect(await read(bare().subarray(0, 3 * 512))).toEqual(['x 0']);
 });
 
 const sparse = (pax: Record<string, string>, contents = pattern(1024)): Member => ({

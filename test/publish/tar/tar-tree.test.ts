@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { withTarTree } from '../../../src/publish/tar/tar-tree.js';
-import type { Attribute, FolderNode } from '../../../src/publish/tree/file-tree.js';
+import type { Attribute, FileNode, FolderNode } from '../../../src/publish/tree/file-tree.js';
 import { Host } from '../../fixtures/host.js';
 import { rejection } from '../../fixtures/rejection.js';
 import { type Member, makeTar } from '../../fixtures/tars.js';
@@ -82,6 +82,30 @@ test('of several values for one attribute the last counts, whichever program’s
       },
     }),
   ).toEqual([{ name: 'user.a=b', value: Buffer.from('second') }]);
+});
+
+test('contents that come with a later name, as in cpio, are those of the file; other ones are refused', async () => {
+  const link = {
+    path: 'link',
+    type: '1',
+    target: 'file',
+    contents: Buffer.from('later'),
+    pax: { mtime: '1' },
+  };
+  const sizeOf = (file: Member) =>
+    treeOf([file, link], ({ children }) => {
+      expect(children.get('link')).toBe(children.get('file'));
+      return (children.get('file') as FileNode).content.sizeBytes;
+    });
+  expect(await sizeOf({ path: 'file' })).toBe(5);
+  expect(await sizeOf({ path: 'file', contents: Buffer.from('first') })).toBe(5);
+  for (const file of [
+    { path: 'file', contents: Buffer.from('longer') },
+    { path: 'file', type: '2', target: 'x' },
+  ]) {
+    const { message } = await rejection(sizeOf(file), 'IMAGE_INVALID');
+    expect(message).toMatch(/a hard link with other contents than its file, link/);
+  }
 });
 
 /** In the kernel's form. */
