@@ -210,7 +210,8 @@ export class Groups {
       use(inodeBitmapOf(descriptor), 1);
       use(this.inodeTable(other) / BLOCK_BYTES, tableBlocks);
     }
-    use(first + this.#blocksIn(group), this.#blocksPerGroup);
+    // A group may have fewer blocks than its bitmap has bits, also where it is not the last.
+    for (let bit = this.#blocksIn(group); bit < bitmap.length * 8; bit++) setBit(bitmap, bit);
     return bitmap;
   }
 }
