@@ -1,12 +1,12 @@
-import { execFileSync } from 'node:child_process';
-import { chmod, mkdir, open, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, onTestFinished, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { runChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
+import { mountDead } from '../fixtures/mounts.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacksRoot } from '../fixtures/tools.js';
 
@@ -106,17 +106,6 @@ test('a mount whose server has died hides no other stack, and verify names it', 
     templatesNotRead: [host.template('dead')],
   });
 });
-
-/** A FUSE mount without a server. */
-async function mountDead(folder: string): Promise<void> {
-  const device = await open('/dev/fuse', 'r+');
-  const options = 'fd=3,rootmode=40000,user_id=0,group_id=0';
-  execFileSync('mount', ['-i', '-t', 'fuse', '-o', options, 'dead', folder], {
-    stdio: ['ignore', 'ignore', 'pipe', device.fd],
-  });
-  onTestFinished(() => void execFileSync('umount', ['--lazy', folder]));
-  await device.close();
-}
 
 test('a list that lacks descriptors fails, and leaves out no stack', async () => {
   const host = await Host.in();

@@ -1,17 +1,18 @@
 // The mark of a folder, by which publishing tells that somebody wrote to it, and folders that cannot be read as a tree.
-import { execFile } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import { execFile, execFileSync } from 'node:child_process';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { appendFile, chmod, link, mkdir, open, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { DEFAULT_LIMITS } from '../../src/publish/publish-options.js';
-import type { FileNode } from '../../src/publish/tree/file-tree.js';
+import type { FileNode, FolderNode } from '../../src/publish/tree/file-tree.js';
 import { markOfFolder, readFolder } from '../../src/publish/tree/folder-tree.js';
 import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { KiB } from '../fixtures/images.js';
+import { mountDead, mountTmpfs } from '../fixtures/mounts.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
@@ -132,6 +133,51 @@ test('a path of more bytes than Linux takes is refused, and a tar advised', asyn
   expect(message).toMatch(new RegExp(`^${folder} .*4,095.* tar`));
   await execute('rm', ['-rf', folder]);
 });
+
+test.skipIf(lacksRoot() !== undefined || !existsSync('/dev/fuse'))(
+  'a mount that cannot be looked at is published as empty',
+  async () => {
+    const folder = await newFolder();
+    await mkdir(join(folder, 'dead'));
+    await mountDead(join(folder, 'dead'));
+    const { root, mounts } = await readFolder(folder, READING);
+    expect([...root.children.keys()]).toEqual(['dead', 'etc']);
+    expect(root.children.get('dead')).toMatchObject({ kind: 'folder', mode: 0o755, uid: 0 });
+    expect(mounts).toEqual([join(folder, 'dead')]);
+  },
+);
+
+test.skipIf(lacksRoot() !== undefined)('a mounted file is published as empty', async () => {
+  const folder = await newFolder();
+  const path = join(folder, 'etc/hosts');
+  execFileSync('mount', ['--bind', '/proc/version', path]);
+  onTestFinished(() => void execFileSync('umount', [path]));
+  const { root } = await readFolder(folder, READING);
+  expect((root.children.get('etc') as FolderNode).children.get('hosts')).toMatchObject({
+    kind: 'file',
+    mode: 0o644,
+    content: { sizeBytes: 0 },
+  });
+});
+
+test.skipIf(lacksRoot() !== undefined)(
+  'a mount that a later one hides empties no folder of the same name',
+  async () => {
+    const folder = await newFolder();
+    mountTmpfs(folder);
+    await mkdir(join(folder, 'srv/below'), { recursive: true });
+    mountTmpfs(join(folder, 'srv'));
+    await mkdir(join(folder, 'srv/below'));
+    mountTmpfs(join(folder, 'srv/below'));
+    mountTmpfs(folder);
+    await mkdir(join(folder, 'srv/below/mine'), { recursive: true });
+    mountTmpfs(join(folder, 'srv/below/mine'));
+    const { root, mounts } = await readFolder(folder, READING);
+    expect(mounts).toEqual([join(folder, 'srv/below/mine')]);
+    const { children } = root.children.get('srv') as FolderNode;
+    expect([...(children.get('below') as FolderNode).children.keys()]).toEqual(['mine']);
+  },
+);
 
 const missing = lacksRoot() ?? lacks('setfattr');
 

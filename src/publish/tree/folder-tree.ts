@@ -87,6 +87,8 @@ class FolderReader {
   readonly #count: TreeCount;
   readonly #linked = new LinkedFiles();
   readonly #found: string[] = [];
+  /** Folders on which something is mounted. */
+  readonly #mountPoints = new Set<string>();
   readonly #pending: PendingFolder[] = [];
   #device = 0n;
   #mark = '';
@@ -123,7 +125,10 @@ class FolderReader {
     const options = { encoding: 'buffer' as BufferEncoding, bufferSize: NAMES_AT_ONCE };
     const folder = await opendir(bytesOf(path === '' ? '/' : path), options);
     for await (const entry of folder) {
-      names.push((entry.name as unknown as Buffer).toString('latin1'));
+      const name = (entry.name as unknown as Buffer).toString('latin1');
+      names.push(name);
+      if (entry.isDirectory() && this.#mounts?.has(`${path}/${name}`))
+        this.#mountPoints.add(`${path}/${name}`);
       this.#count.add(depth + 1);
     }
     return sortedNames(names);
@@ -135,14 +140,14 @@ class FolderReader {
     for (let at = 0; at < names.length; at += BATCH) {
       this.#reading.checkAborted();
       const batch = names.slice(at, at + BATCH);
-      const rows = await readingOf(this.#name, path, readRows(batch.map((name) => prefix + name)));
+      const rows = await readingOf(this.#name, path, this.#rowsOf(batch.map((name) => prefix + name)));
       const marks = [this.#mark, path];
-      for (const [i, name] of batch.entries()) {
-        const row = rows[i] as FileRow;
+      for (const name of batch) {
         const at = prefix + name;
-        if (this.#isMount(at, row)) {
+        const row = rows.get(at);
+        if (row === undefined || this.#isElsewhere(row)) {
           marks.push(name, 'mount');
-          node.children.set(name, this.#emptyMount(at, row.kind));
+          node.children.set(name, this.#emptyMount(at, row?.kind === 'folder' || this.#mountPoints.has(at)));
           continue;
         }
         marks.push(name, row.state);
@@ -152,6 +157,13 @@ class FolderReader {
       }
       this.#mark = native().sha256(marks.join('\n'));
     }
+  }
+
+  /** Without mounts, which may not be there to look at: of a FUSE program that has died, or of another user. */
+  async #rowsOf(paths: readonly string[]): Promise<Map<string, FileRow>> {
+    const own = paths.filter((path) => !this.#mounts?.has(path));
+    const rows = await readRows(own);
+    return new Map(own.map((path, i) => [path, rows[i] as FileRow]));
   }
 
   #rangesOf(path: string, row: FileRow): Promise<Segment[] | undefined> {
@@ -220,16 +232,16 @@ class FolderReader {
       : { mode, uid, gid, mtimeNs, attributes };
   }
 
-  #isMount(path: string, row: FileRow): boolean {
-    if (this.#reading.includeMounts) return false;
-    return this.#mounts === undefined ? row.device !== this.#device : this.#mounts.has(path);
+  /** Whether it is a mount, as far as that can be told without /proc. */
+  #isElsewhere({ device }: FileRow): boolean {
+    return this.#mounts === undefined && device !== this.#device;
   }
 
-  /** The folder below a mount is hidden, so it gets the same facts on every host. */
-  #emptyMount(path: string, kind: TreeNode['kind']): TreeNode {
+  /** What lies below a mount is hidden, so it gets the same facts on every host. */
+  #emptyMount(path: string, isFolder: boolean): TreeNode {
     this.#found.push(this.#name.show(path));
     const facts = { uid: 0, gid: 0, mtimeNs: this.#reading.otherTimeNs, attributes: [] };
-    if (kind === 'folder') return { ...facts, mode: 0o755, kind, children: new Children<TreeNode>() };
+    if (isFolder) return { ...facts, mode: 0o755, kind: 'folder', children: new Children<TreeNode>() };
     return { ...facts, mode: 0o644, kind: 'file', content: EMPTY };
   }
 

@@ -1,5 +1,14 @@
 // Lists what is mounted inside a folder.
 import { readFile, realpath } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+interface Mount {
+  readonly id: string;
+  /** The mount that its mount point lies in. */
+  readonly parent: string;
+  /** Latin-1. */
+  readonly point: string;
+}
 
 /**
  * Returns the mount points below `root`, spelled with `root` as prefix. Undefined without /proc. Then only a different
@@ -11,14 +20,42 @@ export async function mountsBelow(root: string): Promise<ReadonlySet<string> | u
   const real = Buffer.from(await realpath(root)).toString('latin1');
   const below = `${real === '/' ? '' : real}/`;
   const spelled = `${Buffer.from(root).toString('latin1').replace(/\/+$/, '')}/`;
-  const mounts = new Set<string>();
-  for (const line of text.split('\n')) {
-    // proc(5): the mount point is the fifth field. Spaces and similar characters are octal escapes.
-    const point = line
-      .split(' ')[4]
-      ?.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
-    if (point?.startsWith(below) && point.length > below.length)
-      mounts.add(spelled + point.slice(below.length));
-  }
-  return mounts;
+  const mounts = parseMounts(text);
+  const isHidden = hidden(mounts);
+  return new Set(
+    mounts
+      .filter(
+        (mount) => mount.point.startsWith(below) && mount.point.length > below.length && !isHidden(mount),
+      )
+      .map(({ point }) => spelled + point.slice(below.length)),
+  );
+}
+
+/** proc(5): the first two fields are the mount and its parent, the fifth is the mount point, with octal escapes. */
+function parseMounts(text: string): Mount[] {
+  return text.split('\n').flatMap((line) => {
+    const [id = '', parent = '', , , point] = line.split(' ');
+    return point === undefined ? [] : [{ id, parent, point: decodeOctal(point) }];
+  });
+}
+
+/** Tells of a mount whether a later one, on a folder above it, hides it: that one has the same parent. */
+function hidden(mounts: readonly Mount[]): (mount: Mount) => boolean {
+  const byId = new Map(mounts.map((mount) => [mount.id, mount]));
+  const pointsIn = new Map<string, Set<string>>();
+  for (const { parent, point } of mounts)
+    pointsIn.set(parent, (pointsIn.get(parent) ?? new Set()).add(point));
+  return function isHidden(mount: Mount): boolean {
+    const besides = pointsIn.get(mount.parent);
+    for (let { point } = mount; point !== '/'; ) {
+      point = dirname(point);
+      if (besides?.has(point)) return true;
+    }
+    const parent = byId.get(mount.parent);
+    return parent !== undefined && parent !== mount && isHidden(parent);
+  };
+}
+
+function decodeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
