@@ -89,7 +89,11 @@ class ReadFacts {
       text.Set(at++, to_buffer(env, facts.target));
       for (const Attribute& attribute : facts.attributes) {
         text.Set(at++, to_buffer(env, attribute.name));
-        text.Set(at++, to_buffer(env, attribute.value));
+        if (attribute.error == 0) {
+          text.Set(at++, to_buffer(env, attribute.value));
+        } else {
+          text.Set(at++, attribute.error);
+        }
       }
       texts.Set(i, text);
     }

@@ -61,4 +61,7 @@ inline constexpr bool is_full(int code) { return code == ENOSPC || code == EDQUO
 // What is there can't be renamed, and can be removed all the same: see slot/remove_in_place.h.
 inline constexpr bool keeps_from_renaming(int code) { return is_full(code) || code == EXDEV; }
 
+// A listed attribute has no value for this process: NFS and security modules list what they keep to themselves.
+inline constexpr bool keeps_attribute(int code) { return code == EOPNOTSUPP || code == EPERM || code == EACCES; }
+
 }  // namespace microvm

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "system/buffer.h"
+#include "system/errno_policy.h"
 #include "system/file.h"
 
 namespace microvm {
@@ -21,7 +22,12 @@ bool has_none(int code) { return code == ENOTSUP || code == ENOSYS || code == EN
 
 Error read_attribute(const std::string& path, const char* name, char* buffer, FileFacts* facts) {
   const ssize_t length = retry_eintr([&] { return lgetxattr(path.c_str(), name, buffer, kAttributeLimit); });
-  if (length < 0) return errno == ENODATA ? Error() : Error::last("lgetxattr", path);
+  if (length < 0) {
+    if (errno == ENODATA) return {};
+    if (!keeps_attribute(errno)) return Error::last("lgetxattr", path);
+    facts->attributes.push_back({name, {}, errno});
+    return {};
+  }
   facts->attributes.push_back({name, std::string(buffer, static_cast<size_t>(length))});
   return {};
 }

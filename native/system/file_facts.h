@@ -15,6 +15,7 @@ namespace microvm {
 struct Attribute {
   std::string name;
   std::string value;
+  int error = 0;  // errno, if the file system lists it and does not give its value
 };
 
 struct FileFacts {

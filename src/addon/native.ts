@@ -188,6 +188,9 @@ export interface GuardedFile extends Omit<OpenedSource, 'openForWriting'> {
   readonly guarded: boolean;
 }
 
+/** @internal See {@link NativeAddon.fileFacts}. */
+export type FileTexts = readonly (Buffer | number)[];
+
 export interface NativeAddon {
   /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
   openSource(path: string): Promise<OpenedSource>;
@@ -265,12 +268,12 @@ export interface NativeAddon {
   removeDefaultAcl(folder: string): Promise<void>;
   /**
    * Of files of a tree, by the bytes of their paths: fourteen numbers each, and for some a symbolic link's target (or
-   * nothing) with the names and values of extended attributes. Never through a symbolic link. See
-   * publish/tree/folder-tree.ts.
+   * nothing) with the names and values of extended attributes. An errno stands for a value that the file system keeps
+   * to itself. Never through a symbolic link. See publish/tree/file-rows.ts.
    *
    * @internal
    */
-  fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (Buffer[] | undefined)[]]>;
+  fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (FileTexts | undefined)[]]>;
   /**
    * Whole files, of each its length and inode in `numbers`; undefined for one that is another file, or shorter, by now.
    * Never through a symbolic link.

@@ -1,5 +1,5 @@
 // Kernels that this machine does not have: one that does not tell what is mounted where, one whose FICLONE fails for a
-// while.
+// while, and file systems that keep attributes to themselves.
 import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
@@ -13,7 +13,7 @@ import { MiB, pattern } from '../fixtures/images.js';
 import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
-const { EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP } = constants.errno;
+const { EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM } = constants.errno;
 
 async function hostOn(name: string, skip: (reason: string) => void): Promise<Host> {
   const reason = filesystemNamed(name).missing ?? lacksRoot() ?? lacks('g++');
@@ -127,3 +127,27 @@ test.for([
     expect(await host.leftovers()).toEqual([]);
   },
 );
+
+test.for<[attribute: string, errno: number, outcome: RegExp]>([
+  ['trusted.lov', EOPNOTSUPP, /^published$/],
+  ['user.x', EPERM, /^EPERM the attribute user\.x of .*tree\/file is listed/],
+])('an attribute %s that is listed and not given with %i', async ([ATTRIBUTE, errno, outcome], { skip }) => {
+  const missing = lacksRoot() ?? lacks('setfattr', 'mke2fs', 'g++');
+  if (missing !== undefined) skip(missing);
+  const host = await Host.in();
+  const tree = join(host.root, 'tree');
+  await mkdir(tree);
+  await writeFile(join(tree, 'file'), '');
+  execFileSync('setfattr', ['-n', ATTRIBUTE, '-v', 'x', join(tree, 'file')]);
+  const { stdout } = await runChild(
+    `const registry = new lib.RootfsRegistry(args.config);
+     await registry.publishStack('tree', args.tree).then(
+       () => console.log('published'),
+       ({ code, message }) => console.log(code, message),
+     );
+     await registry.close();`,
+    { config: { templateDir: host.templateDir, clonesDir: host.clonesDir }, tree },
+    { env: { LD_PRELOAD: preloadedKernel(host), ATTRIBUTE, ATTRIBUTE_ERRNO: `${errno}` } },
+  );
+  expect(stdout.trim()).toMatch(outcome);
+});

@@ -1,6 +1,7 @@
 // Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is
 // mounted where (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), one with ZFS on all disks
-// (ZFS), or a sandbox that refuses FIEMAP (FIEMAP_ERRNO).
+// (ZFS), a sandbox that refuses FIEMAP (FIEMAP_ERRNO), or a file system that lists an attribute and does not give it
+// (ATTRIBUTE, ATTRIBUTE_ERRNO).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <linux/fs.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -57,4 +59,14 @@ int ioctl(int fd, unsigned long request, ...) {
   }
   int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
   return next(fd, request, arg);
+}
+
+ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size) {
+  const char *kept = getenv("ATTRIBUTE");
+  if (kept != NULL && strcmp(name, kept) == 0) {
+    errno = atoi(getenv("ATTRIBUTE_ERRNO"));
+    return -1;
+  }
+  ssize_t (*next)(const char *, const char *, void *, size_t) = dlsym(RTLD_NEXT, "lgetxattr");
+  return next(path, name, value, size);
 }

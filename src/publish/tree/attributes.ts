@@ -27,11 +27,12 @@ const ACL_ENTRY_BYTES = 8;
 /** The attributes that go into the image. */
 export function ofTheTree(attributes: readonly Attribute[]): Attribute[] {
   return attributes.filter(
-    ({ name, value }) =>
-      KEPT.test(name) &&
-      !OF_THE_HOST.some((pattern) => pattern.test(name)) &&
-      !(name === 'system.posix_acl_access' && isPlainMode(value)),
+    ({ name, value }) => isOfTheTree(name) && !(name === 'system.posix_acl_access' && isPlainMode(value)),
   );
+}
+
+export function isOfTheTree(name: string): boolean {
+  return KEPT.test(name) && !OF_THE_HOST.some((pattern) => pattern.test(name));
 }
 
 /** An ACL with only owner, group and others is the same as the mode, and filesystems drop it. */

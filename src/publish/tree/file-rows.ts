@@ -1,7 +1,7 @@
 // The facts of the files of a folder, many in one call.
-import { native } from '../../addon/native.js';
+import { type FileTexts, native } from '../../addon/native.js';
 import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
-import { ofTheTree } from './attributes.js';
+import { isOfTheTree, ofTheTree } from './attributes.js';
 import type { Attribute, FileFacts, Segment, TreeNode } from './file-tree.js';
 import { bytesOf } from './folder-files.js';
 import { isOfUpperFolder, realOwnerElsewhere } from './layer-marks.js';
@@ -19,12 +19,18 @@ const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
 
 // Shared by all files that have none.
 const NO_ATTRIBUTES: readonly Attribute[] = [];
+const NONE: Attributes = { all: NO_ATTRIBUTES, unreadable: undefined };
 const NO_BYTES = Buffer.alloc(0);
 
 // How many numbers the addon gives for each file, and which of them are the blocks and the names.
 const NUMBERS = 14;
 const BLOCKS = 4;
 const LINKS = 13;
+
+export interface UnreadableAttribute {
+  readonly name: string;
+  readonly errno: number;
+}
 
 /** The facts of a file, and what they say of where it lies. */
 export interface FileRow {
@@ -33,6 +39,8 @@ export interface FileRow {
   readonly isOfUpperFolder: boolean;
   /** What is wrong with its owner, if that is not its real one. */
   readonly realOwner: string | undefined;
+  /** An attribute of the tree that the file system lists and does not give. */
+  readonly unreadable: UnreadableAttribute | undefined;
   readonly sizeBytes: number;
   readonly blocks: number;
   readonly device: bigint;
@@ -46,6 +54,11 @@ export interface FileRow {
   readonly state: string;
 }
 
+interface Attributes {
+  readonly all: readonly Attribute[];
+  readonly unreadable: UnreadableAttribute | undefined;
+}
+
 /** The facts of many files, in one call. */
 export async function readRows(paths: readonly string[]): Promise<FileRow[]> {
   const [numbers, texts] = await native().fileFacts(paths.map(bytesOf));
@@ -53,9 +66,9 @@ export async function readRows(paths: readonly string[]): Promise<FileRow[]> {
   return paths.map((_, i) => rowOf(all.subarray(i * NUMBERS, (i + 1) * NUMBERS), texts[i] ?? []));
 }
 
-function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[]): FileRow {
+function rowOf(numbers: BigInt64Array, [target, ...attributes]: FileTexts): FileRow {
   const at = (i: number) => numbers[i] as bigint;
-  const all = attributes.length === 0 ? NO_ATTRIBUTES : pairs(attributes);
+  const { all, unreadable } = attributes.length === 0 ? NONE : pairs(attributes);
   const mode = Number(at(0));
   return {
     kind: KINDS[mode & TYPE_MASK] as TreeNode['kind'],
@@ -68,6 +81,7 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
     },
     isOfUpperFolder: isOfUpperFolder(all),
     realOwner: realOwnerElsewhere(all),
+    unreadable,
     sizeBytes: Number(at(3)),
     blocks: Number(at(BLOCKS)),
     device: at(9),
@@ -75,18 +89,23 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: readonly Buffer[
     isLinked: at(LINKS) > 1n,
     major: Number(at(11)),
     minor: Number(at(12)),
-    target: target ?? NO_BYTES,
+    target: (target as Buffer | undefined) ?? NO_BYTES,
     // A file system that lays out what was written earlier does not change the tree, so the blocks are left out. A name
     // that is made or removed outside of it does not, either, but changes ctime, without which a write may not be seen.
     state: numbers.filter((_, i) => i !== BLOCKS && i !== LINKS).join(' '),
   };
 }
 
-function pairs(attributes: readonly Buffer[]): Attribute[] {
-  const list: Attribute[] = [];
-  for (let i = 0; i + 1 < attributes.length; i += 2)
-    list.push({ name: (attributes[i] as Buffer).toString('latin1'), value: attributes[i + 1] as Buffer });
-  return list;
+function pairs(attributes: readonly (Buffer | number)[]): Attributes {
+  const all: Attribute[] = [];
+  let unreadable: UnreadableAttribute | undefined;
+  for (let i = 0; i + 1 < attributes.length; i += 2) {
+    const name = (attributes[i] as Buffer).toString('latin1');
+    const value = attributes[i + 1] as Buffer | number;
+    if (typeof value !== 'number') all.push({ name, value });
+    else if (isOfTheTree(name)) unreadable = { name, errno: value };
+  }
+  return { all, unreadable };
 }
 
 /** Where a large file holds data. Undefined if it is all data, or small: its holes are found when it is read. */

@@ -1,10 +1,10 @@
 // Reads a folder as a tree: the facts of each file, and a mark that shows whether the folder changed.
 import { opendir, realpath } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
-import { RootfsError } from '../../system/errors.js';
+import { errnoName, RootfsError } from '../../system/errors.js';
 import { sortedNames } from '../../system/sorted-names.js';
 import { Children } from './children.js';
-import { type FileRow, rangesOf, readRows } from './file-rows.js';
+import { type FileRow, rangesOf, readRows, type UnreadableAttribute } from './file-rows.js';
 import {
   EMPTY,
   type FileContent,
@@ -186,6 +186,7 @@ class FolderReader {
     const { mode, uid, gid, mtimeNs, attributes } = facts;
     const planned = undefined;
     this.#refuseLayer(row, path);
+    if (row.unreadable !== undefined) throw this.#cannotRead(row.unreadable, path);
     switch (kind) {
       case 'folder':
         return { ...this.#factsOfFolder(facts), planned, kind, children: new Children<TreeNode>() };
@@ -216,6 +217,17 @@ class FolderReader {
         `has a mark of overlayfs, which hides or needs files of a lower layer: ${MERGED}`,
       );
     if (isOfThisHost && realOwner !== undefined) throw this.#refuse(path, realOwner);
+  }
+
+  #cannotRead({ name, errno }: UnreadableAttribute, path: string): RootfsError {
+    const code = errnoName(-errno);
+    const shown = this.#name.show(path);
+    return new RootfsError(
+      code,
+      `the attribute ${name} of ${shown} is listed, but reading it fails with ${code}: publish a copy without it, or ` +
+        'as a user who may read it',
+      { path: shown, errno: -errno, syscall: 'lgetxattr' },
+    );
   }
 
   #refuse(path: string, why: string): RootfsError {
