@@ -35,6 +35,10 @@ const SMALLEST = 128 * MiB;
 // By default mke2fs reserves room to grow to 1,024 times the size, which is too little for a small image.
 const GROWS_TO_BYTES = 1024 * GiB;
 
+/** What mke2fs says where the inodes, or its own structures beside them, do not fit. */
+const TOO_SMALL =
+  /too big for a\s+filesystem|requested number of inodes|Could not allocate block in ext2 filesystem/;
+
 export interface TreeImage {
   readonly root: FolderNode;
   /** The source of the tree, used in messages. */
@@ -59,15 +63,15 @@ export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
   if (filesBytes > maxBytes)
     throw tooLarge(source, `holds files that take ${filesBytes} bytes of an image`, 'limits.maxBytes');
   const sizeBytes = request.sizeBytes ?? sizeFor(plan);
-  await makeEmpty(task, image, plan, sizeBytes, mke2fsBin);
   try {
+    await makeEmpty(task, image, plan, sizeBytes, mke2fsBin);
     await writeTree(image, plan, FIXED_TIME_NS, checkAborted);
   } catch (error) {
     if (!(error instanceof FilesystemFull)) throw error;
     throw new RootfsError(
       'MKE2FS_FAILED',
       `${source} does not fit into the ${sizeBytes} bytes that sizeBytes asks for: its files take ` +
-        `${filesBytes} bytes, and the file system its own. ` +
+        `${filesBytes} bytes and ${plan.lastInode} inodes of ${INODE_BYTES}, and the file system its own. ` +
         `Leave sizeBytes out, or give ${sizeFor(plan)}`,
       { path: source },
     );
@@ -109,5 +113,6 @@ async function makeEmpty(
   const exit = await runInstalled(mke2fs, args, signal, {
     env: { E2FSPROGS_FAKE_TIME: `${FIXED_TIME_NS / 1_000_000_000n}`, MKE2FS_CONFIG: '/dev/null' },
   });
+  if (TOO_SMALL.test(exit.stderr)) throw new FilesystemFull(exit.stderr);
   if (exit.status !== 0) throw programFailed('MKE2FS_FAILED', mke2fsBin, image, exit);
 }

@@ -21,6 +21,7 @@ import { exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { faultsOf, MiB, makeExt4Image, pattern, run } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { makeTar } from '../fixtures/tars.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 
@@ -206,6 +207,19 @@ describe('refused', () => {
     await writeFile(join(host.root, 'tree/file'), pattern(20 * MiB));
     const message = await refused('MKE2FS_FAILED', { sizeBytes: 16 * MiB }, join(host.root, 'tree'));
     expect(message).toContain('sizeBytes');
+  });
+
+  test.each([8, 12])('a tree with more inodes than the %i MiB that were given hold', async (size) => {
+    const { host, refused } = await rig();
+    const tar = join(host.root, 'tar');
+    const links = Array.from({ length: 40_000 }, (_, i) => ({
+      path: `${i % 100}/${i}`,
+      type: '2',
+      target: 'x',
+    }));
+    await writeFile(tar, makeTar(links));
+    const message = await refused('MKE2FS_FAILED', { sizeBytes: size * MiB }, tar);
+    expect(message).toMatch(/does not fit into the \d+ bytes that sizeBytes asks for: .* 40\d\d\d inodes/);
   });
 
   test.each([
