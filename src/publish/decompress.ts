@@ -131,9 +131,13 @@ async function inflate(
     // zlib stops reading at the padding after the last member, and the pipeline takes that for an abort.
     if (isDone && !signal?.aborted) return gunzip.bytesWritten;
     if (!isOfZlib(error)) throw error;
+    // It takes what follows a member for another one.
+    const advice = /header check/.test(error.message)
+      ? '; if something was added behind its end, cut it off'
+      : '';
     throw new RootfsError(
       'IMAGE_INVALID',
-      `${path} is damaged or was cut off, it cannot be decompressed: ${(error as Error).message}`,
+      `${path} is damaged or was cut off, it cannot be decompressed: ${error.message}${advice}`,
       { path, cause: error },
     );
   }

@@ -53,6 +53,14 @@ test('what is cut off or damaged is refused, wherever it is', async () => {
   await rejection(decompressed(damaged), 'IMAGE_INVALID');
 });
 
+test('what was added behind the end is named as what may be wrong', async () => {
+  const signed = Buffer.concat([gzipSync(pattern(KiB)), Buffer.from('untrusted comment: signature')]);
+  const { message } = await rejection(decompressed(signed), 'IMAGE_INVALID');
+  expect(message).toMatch(/added behind its end, cut it off$/);
+  const cut = await rejection(decompressed(gzipSync(pattern(KiB)).subarray(0, 500)), 'IMAGE_INVALID');
+  expect(cut.message).not.toContain('added');
+});
+
 test('what holds more than the limit ends there', async () => {
   const bomb = gzipSync(Buffer.alloc(64 * MiB));
   const { message } = await rejection(decompressed(bomb, MiB), 'SOURCE_TOO_LARGE');
