@@ -1,8 +1,8 @@
 import { basename, dirname } from 'node:path';
 import { otherSpelling } from '../folder/spelling.js';
+import { allOrNone } from '../system/all-or-none.js';
 import { show } from '../system/arguments.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { eitherSignal } from '../system/either-signal.js';
 import { asRootfsError, failedWith, hasCode, isSystemError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { mapInSlices } from '../system/map-in-slices.js';
@@ -139,19 +139,15 @@ export class Catalog {
     found: (StackInfo | undefined)[],
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const failure = new AbortController();
-    const either = eitherSignal(failure.signal, signal);
-    let next = 0;
-    const look = async () => {
-      for (let i = next++; i < names.length; i = next++) {
-        found[i] ??= await this.#listed(names[i] as StackName, either);
-      }
-    };
-    const abortOthers = (error: unknown) => {
-      failure.abort(error);
-      throw error;
-    };
-    await Promise.all(Array.from({ length: LOOKS_AT_ONCE }, () => look().catch(abortOthers)));
+    const rest = found.flatMap((info, i) => (info === undefined ? [i] : []));
+    await allOrNone({
+      items: rest,
+      atOnce: LOOKS_AT_ONCE,
+      signal,
+      work: async (i, either) => {
+        found[i] = await this.#listed(names[i] as StackName, either);
+      },
+    });
   }
 
   /** A folder whose image is not a regular file is no stack. One that cannot be read is left out, with a warning. */

@@ -1,3 +1,4 @@
+import { allOrNone } from '../system/all-or-none.js';
 import {
   optionalFunction,
   optionalSignal,
@@ -5,10 +6,9 @@ import {
   requirePath,
   show,
 } from '../system/arguments.js';
-import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
-import { type HashOptions, hashFile } from './hash.js';
+import { FILES_AT_ONCE, type HashOptions, hashFile } from './hash.js';
 
 /**
  * The SHA-256 of many files, in the order of `paths`, several at a time. `onProgress` reports the sum of all files that
@@ -23,45 +23,27 @@ export async function hashFiles(paths: readonly string[], options: HashOptions =
   requireKnownKeys('options', options, ['signal', 'onProgress']);
   optionalFunction('onProgress', options.onProgress);
   const signal = optionalSignal(`hashing ${paths.length} files`, options.signal);
-  return allOrNone(signal, (either) => {
-    const report = sumOf(paths.length, options.onProgress);
-    return paths.map((path, i) => hashFile(path, { signal: either, onProgress: (done) => report(i, done) }));
+  const report = sumOf(options.onProgress);
+  return allOrNone({
+    items: paths,
+    atOnce: FILES_AT_ONCE,
+    signal,
+    work: (path, either) => hashFile(path, { signal: either, onProgress: report() }),
   });
 }
 
-/** Settles when all have settled. After the first failure it aborts the others, and rejects with that failure. */
-export async function allOrNone<T>(
-  signal: AbortSignal | undefined,
-  start: (either: AbortSignal) => readonly Promise<T>[],
-): Promise<T[]> {
-  const failure = new AbortController();
-  const either = eitherSignal(failure.signal, signal);
-  let first: { readonly error: unknown } | undefined;
-  const jobs = start(either).map((job) =>
-    job.catch((error: unknown) => {
-      first ??= { error };
-      failure.abort(error);
-      return undefined as never;
-    }),
-  );
-  const results = await Promise.all(jobs);
-  if (first !== undefined) throw first.error;
-  return results;
-}
-
-/** Adds up the progress of several jobs. */
+/** Adds up the progress of several jobs: each gets a callback of its own. */
 export function sumOf(
-  count: number,
   onProgress: ((progress: Progress) => void) | undefined,
-): (index: number, progress: Progress) => void {
-  const parts: Progress[] = Array.from({ length: count }, () => ({ bytesDone: 0, bytesTotal: 0 }));
-  return (index, progress) => {
-    parts[index] = progress;
-    const sum = { bytesDone: 0, bytesTotal: 0 };
-    for (const { bytesDone, bytesTotal } of parts) {
-      sum.bytesDone += bytesDone;
-      sum.bytesTotal += bytesTotal;
-    }
-    onProgress?.(sum);
+): () => (progress: Progress) => void {
+  let [bytesDone, bytesTotal] = [0, 0];
+  return () => {
+    let before: Progress = { bytesDone: 0, bytesTotal: 0 };
+    return (now) => {
+      bytesDone += now.bytesDone - before.bytesDone;
+      bytesTotal += now.bytesTotal - before.bytesTotal;
+      before = now;
+      onProgress?.({ bytesDone, bytesTotal });
+    };
   };
 }

@@ -5,12 +5,18 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 
 export interface HashOptions {
   readonly signal?: AbortSignal;
   /** Called between slices of the work and once at the end. */
   readonly onProgress?: (progress: Progress) => void;
 }
+
+/** Each is open from its first slice to its last, and descriptors are few. */
+export const FILES_AT_ONCE = 64;
+
+const open = new Turns(FILES_AT_ONCE);
 
 /**
  * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads in slices on another thread, with about 128 KiB
@@ -28,20 +34,24 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   const task = new Task(what, optionalSignal(what, options.signal));
   optionalFunction('onProgress', options.onProgress);
   try {
-    const { source, info } = await native().openSource(path);
-    try {
-      const sha256 = await hashSource(task, source, info.identity.sizeBytes, options.onProgress);
-      const now = await native().checkSource(source);
-      if (!sameState(info.identity, now.info.identity)) throw writtenToError(what);
-      return sha256;
-    } finally {
-      native().dispose(source);
-    }
+    return await open.run(task, () => openAndHash(task, path, options));
   } catch (error) {
     if (failedWith(error, 'EINVAL')) {
       throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
     }
     throw asRootfsError(what, error);
+  }
+}
+
+async function openAndHash(task: Task, path: string, { onProgress }: HashOptions): Promise<string> {
+  const { source, info } = await native().openSource(path);
+  try {
+    const sha256 = await hashSource(task, source, info.identity.sizeBytes, onProgress);
+    const now = await native().checkSource(source);
+    if (!sameState(info.identity, now.info.identity)) throw writtenToError(task.what);
+    return sha256;
+  } finally {
+    native().dispose(source);
   }
 }
 

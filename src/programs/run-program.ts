@@ -10,6 +10,7 @@ import {
   RootfsError,
   type RootfsErrorCode,
 } from '../system/errors.js';
+import { onAbort } from '../system/on-abort.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { Child, type Ending } from './child.js';
@@ -105,7 +106,7 @@ async function runNow(
     throw asRootfsError(task.what, error);
   });
   const kill = () => child.kill();
-  signal?.addEventListener('abort', kill);
+  const stop = onAbort(signal, kill);
   if (signal?.aborted) kill();
   // A thread of the pool reads what it writes, and process.exit() waits for that thread: it would wait for ever.
   if (options.output !== undefined) killAtExit(child);
@@ -126,7 +127,7 @@ async function runNow(
     if (failures.length > 0) throw failures[0];
     return { ...ending, ...output };
   } finally {
-    signal?.removeEventListener('abort', kill);
+    stop();
     forgetAtExit(child);
   }
 }

@@ -8,8 +8,8 @@ import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
 import type { RegistrySettings } from '../system/config.js';
-import { eitherSignal } from '../system/either-signal.js';
 import { RootfsError } from '../system/errors.js';
+import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { prepareLayers } from './container-layers.js';
 import { countLayers } from './count-layers.js';
@@ -66,14 +66,15 @@ async function unpackWithin(
   workFolder: string,
   count: (task: Task) => Promise<void>,
 ): Promise<void> {
-  const refused = new AbortController();
-  const counting = count(task).catch((error: unknown) => {
-    refused.abort(error);
-    throw error;
+  await withController(task.signal, async (own) => {
+    const counting = count(task).catch((error: unknown) => {
+      own.abort(error);
+      throw error;
+    });
+    const unpacking = unpack(task.endedBy(own.signal), source, workFolder);
+    for (const outcome of await Promise.allSettled([counting, unpacking]))
+      if (outcome.status === 'rejected') throw outcome.reason;
   });
-  const unpacking = unpack(task.endedBy(eitherSignal(refused.signal, task.signal)), source, workFolder);
-  for (const outcome of await Promise.allSettled([counting, unpacking]))
-    if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 async function unpack(task: Task, source: string, workFolder: string): Promise<void> {

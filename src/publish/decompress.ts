@@ -8,6 +8,7 @@ import * as zlib from 'node:zlib';
 import { programFailed } from '../programs/program-failed.js';
 import { type Program, runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
+import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import type { Compression } from './image-format.js';
@@ -125,7 +126,7 @@ async function inflate(
     isDone = true;
   };
   try {
-    await pipeline(source, gunzip, receive, ...(signal === undefined ? [] : [{ signal }]));
+    await withController(signal, (own) => pipeline(source, gunzip, receive, { signal: own.signal }));
     return gunzip.bytesWritten;
   } catch (error) {
     // zlib stops reading at the padding after the last member, and the pipeline takes that for an abort.

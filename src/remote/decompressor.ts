@@ -8,6 +8,7 @@ import { finished } from 'node:stream/promises';
 import { type NativePipe, native } from '../addon/native.js';
 import { isFaultOfThisMachine, programFailed } from '../programs/program-failed.js';
 import { type Exit, runInstalled } from '../programs/run-program.js';
+import { onAbort } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { CHUNK_LIMIT } from './chunk-list.js';
@@ -129,7 +130,7 @@ class Zstd {
     const endMark = randomBytes(8).toString('hex');
     const kill = () => this.#killing.abort();
     task.checkAborted();
-    task.signal?.addEventListener('abort', kill, { once: true });
+    const stop = onAbort(task.signal, kill);
     try {
       for (const part of [frames, rawFrame(Buffer.from(endMark)), PUSH]) this.#stdin.write(part);
       const isWhole = await take({ pipe: this.#pipe, skipBytes: this.#skipBytes, endMark });
@@ -146,7 +147,7 @@ class Zstd {
       task.checkAborted();
       throw error;
     } finally {
-      task.signal?.removeEventListener('abort', kill);
+      stop();
     }
   }
 

@@ -1,7 +1,7 @@
 // Tries again after a pause that doubles, or a longer one that the registry asks for, with fewer requests at once.
 import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-off.js';
-import { eitherSignal } from '../system/either-signal.js';
 import { hasCode, type RootfsError } from '../system/errors.js';
+import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 
 /** Also if the registry asks for a longer one. */
@@ -130,33 +130,34 @@ export class Pace {
     work: (task: Task, item: T) => Promise<void>,
     atMost = Number.POSITIVE_INFINITY,
   ): Promise<void> {
-    const failure = new AbortController();
-    const either = task.endedBy(eitherSignal(failure.signal, task.signal));
-    const running = new Set<Promise<void>>();
-    let failed: { readonly error: unknown } | undefined;
-    const fail = (error: unknown) => {
-      failed ??= { error };
-      failure.abort(error);
-    };
-    try {
-      for (const item of items) {
-        while (running.size >= Math.max(1, Math.min(this.#limit, atMost))) await Promise.race(running);
-        if (failed !== undefined || task.signal?.aborted) break;
-        const job: Promise<void> = work(either, item)
-          .then(() => this.#speedUp(), fail)
-          .finally(() => {
-            this.#jobs--;
-            running.delete(job);
-          });
-        this.#jobs++;
-        running.add(job);
+    await withController(task.signal, async (own) => {
+      const either = task.endedBy(own.signal);
+      const running = new Set<Promise<void>>();
+      let failed: { readonly error: unknown } | undefined;
+      const fail = (error: unknown) => {
+        failed ??= { error };
+        own.abort(error);
+      };
+      try {
+        for (const item of items) {
+          while (running.size >= Math.max(1, Math.min(this.#limit, atMost))) await Promise.race(running);
+          if (failed !== undefined || task.signal?.aborted) break;
+          const job: Promise<void> = work(either, item)
+            .then(() => this.#speedUp(), fail)
+            .finally(() => {
+              this.#jobs--;
+              running.delete(job);
+            });
+          this.#jobs++;
+          running.add(job);
+        }
+      } catch (error) {
+        // Of the list itself.
+        fail(error);
       }
-    } catch (error) {
-      // Of the list itself.
-      fail(error);
-    }
-    await Promise.all(running);
-    task.checkAborted();
-    if (failed !== undefined) throw failed.error;
+      await Promise.all(running);
+      task.checkAborted();
+      if (failed !== undefined) throw failed.error;
+    });
   }
 }

@@ -8,6 +8,7 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, RootfsError } from '../system/errors.js';
+import { onAbort } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { ATTEMPT_MS, openTunnel, proxyAuthorization, proxyFor, withoutBrackets } from './proxy.js';
 import { publicLookup } from './public-addresses.js';
@@ -120,11 +121,11 @@ export class Transport {
       method: question.method,
       headers,
       agent: await this.#agentFor(url, proxy),
-      ...(task.signal === undefined ? {} : { signal: task.signal }),
       ...(question.publicOnly ? { lookup: publicLookup as never } : {}),
     };
     try {
-      const response = await this.#send(proxy, options, question);
+      task.checkAborted();
+      const response = await this.#send(task, proxy, options, question);
       const plain = Object.entries(response.headers).map(
         ([name, value]) => [name, Array.isArray(value) ? value[0] : value] as const,
       );
@@ -136,6 +137,7 @@ export class Transport {
   }
 
   #send(
+    task: Task,
     proxy: URL | undefined,
     options: https.RequestOptions,
     question: Question,
@@ -145,6 +147,11 @@ export class Transport {
       const request =
         url.protocol === 'https:' ? https.request(url, options) : plainRequest(url, proxy, options);
       let response: http.IncomingMessage | undefined;
+      // Until the answer has been read.
+      request.on(
+        'close',
+        onAbort(task.signal, () => request.destroy(abortError(task.what, task.signal as AbortSignal))),
+      );
       let silenceMs = 0;
       const wait = (ms: number) => {
         silenceMs = ms;
@@ -158,7 +165,7 @@ export class Transport {
       request.on('error', (error: NodeJS.ErrnoException) => {
         // The registry closed a connection that lay idle just as it was used again. That is no failed try.
         const wasIdle = request.reusedSocket && error.code === 'ECONNRESET' && response === undefined;
-        if (wasIdle && !isStream(body)) resolve(this.#send(proxy, options, question));
+        if (wasIdle && !isStream(body)) resolve(this.#send(task, proxy, options, question));
         else reject(error);
       });
       request.on('response', (answer) => {

@@ -18,6 +18,7 @@ import { failedWith, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import type { Sharer } from './shared-image.js';
 import { isSameSlot, type SlotWithImage } from './slot-state.js';
 import { openUnleased, untilUnused } from './slot-use.js';
@@ -36,8 +37,19 @@ interface Replacement {
   readonly programs: GrowPrograms;
 }
 
+// Each has the slot's image open, and the new one, while it waits for its turn to copy and to grow.
+const replacing = new Turns(32);
+
 /** `again`: the slot was released or changed after the caller's decision, so the caller has to decide again. */
-export async function replaceImage(
+export function replaceImage(
+  task: Task,
+  handle: NativeFolder,
+  replacement: Replacement,
+): Promise<Strategy | 'again'> {
+  return replacing.run(task, () => lockAndReplace(task, handle, replacement));
+}
+
+async function lockAndReplace(
   task: Task,
   handle: NativeFolder,
   replacement: Replacement,

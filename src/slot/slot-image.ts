@@ -12,6 +12,8 @@ import {
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import { finishCutOffGrow } from './replace.js';
 import {
   imageLongerError,
@@ -44,6 +46,9 @@ const ROUNDS = 16;
 /** The size of the template that slots of this digest and stack were cloned from. Undefined if not known. */
 export type TemplateBytes = (sha256: string, stack: string | undefined) => Promise<number | undefined>;
 
+// Each has its image open while it waits for its turn to read it, and perhaps what it makes. Descriptors are few.
+const reading = new Turns(32);
+
 export interface SlotImageRequest {
   /** Reject with `SLOT_IN_USE` if a process has the image open. */
   readonly refuseInUse: boolean;
@@ -54,17 +59,28 @@ export interface SlotImageRequest {
 /**
  * Runs `work` with the image of a complete slot, and again with the one that is there now if it resolves to undefined:
  * the slot was released or got another image meanwhile. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
- * `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`.
+ * `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`, `ABORT_ERR`.
  */
 export async function withSlotImage<T>(
+  folder: ManagedFolder,
+  vm: VmId,
+  request: SlotImageRequest,
+  work: (image: SlotImage, folder: OpenFolder) => Promise<T | undefined>,
+): Promise<T> {
+  const path = `${folder.path}/${vm.safe}`;
+  // Create nothing for a slot that does not exist.
+  if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
+  const task = new Task(`opening the slot ${path}`, request.signal);
+  return reading.run(task, () => openInRounds(folder, vm, request, work));
+}
+
+function openInRounds<T>(
   folder: ManagedFolder,
   vm: VmId,
   { refuseInUse, templateBytes, signal }: SlotImageRequest,
   work: (image: SlotImage, folder: OpenFolder) => Promise<T | undefined>,
 ): Promise<T> {
   const path = `${folder.path}/${vm.safe}`;
-  // Create nothing for a slot that does not exist.
-  if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
   return folder.use(async (open) => {
     for (let round = 0; round < ROUNDS; round++) {
       if (round > 0) await sleep(round);

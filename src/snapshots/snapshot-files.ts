@@ -4,8 +4,9 @@ import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import { hashSource } from '../image/hash.js';
-import { allOrNone, sumOf } from '../image/hash-files.js';
+import { sumOf } from '../image/hash-files.js';
 import { requireUnchanged } from '../slot/slot-image.js';
+import { allOrNone } from '../system/all-or-none.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
@@ -41,11 +42,13 @@ export async function hashAll(paths: readonly string[], watched: Watched): Promi
 }
 
 function hashSources(sources: readonly OpenedSource[], { task, onProgress }: Watched): Promise<string[]> {
-  return allOrNone(task.signal, (either) => {
-    const report = sumOf(sources.length, onProgress);
-    return sources.map(({ source, info }, i) =>
-      hashSource(task.endedBy(either), source, info.identity.sizeBytes, (done) => report(i, done)),
-    );
+  const report = sumOf(onProgress);
+  return allOrNone({
+    items: sources,
+    atOnce: sources.length,
+    signal: task.signal,
+    work: ({ source, info }, either) =>
+      hashSource(task.endedBy(either), source, info.identity.sizeBytes, report()),
   });
 }
 

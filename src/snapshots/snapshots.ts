@@ -31,15 +31,16 @@ import {
 import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, show } from '../system/arguments.js';
-import { eitherSignal } from '../system/either-signal.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
+import { withController } from '../system/on-abort.js';
 import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import { inOneFolder } from './one-folder.js';
 import { closeAll, isThere, type OpenSnapshot, openFiles, withSnapshot } from './open-snapshot.js';
 import { verifyAll, type Watched } from './snapshot-files.js';
@@ -89,6 +90,9 @@ interface Watcher {
 
 // Each round is lost to a process that removes the snapshot and takes it again at the same moment.
 const ROUNDS = 4;
+
+// Each has all files of a snapshot open while it waits for its turn to read them.
+const verifying = new Turns(32);
 
 export class Snapshots {
   /** The folder of snapshots. It is opened like the clones folder: recovery removes what a crash leaves in staging. */
@@ -259,10 +263,12 @@ export class Snapshots {
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
       await this.#refuseOtherSpelling(name);
-      return await withSnapshot(path, async ({ record, sources }) => {
-        await verifyAll(path, record, sources, { task, onProgress });
-        return snapshotOf(name, path, record);
-      });
+      return await verifying.run(task, () =>
+        withSnapshot(path, async ({ record, sources }) => {
+          await verifyAll(path, record, sources, { task, onProgress });
+          return snapshotOf(name, path, record);
+        }),
+      );
     } catch (error) {
       throw asRootfsError(task.what, error);
     }
@@ -296,32 +302,36 @@ export class Snapshots {
 
   /** Once for all who ask at the same time. What the callback of one throws ends that call alone. */
   async #verifyOnce(path: string, { task, onProgress }: Watched): Promise<VerifiedSnapshot> {
-    const thrown = new AbortController();
-    const report = (progress: Progress) => {
+    let thrown: { readonly error: unknown } | undefined;
+    return withController(task.signal, async (own) => {
+      const report = (progress: Progress) => {
+        try {
+          onProgress?.(progress);
+        } catch (error) {
+          thrown ??= { error };
+          own.abort(error);
+        }
+      };
+      const reports = this.#reports.get(path) ?? new Set();
+      this.#reports.set(path, reports.add(report));
       try {
-        onProgress?.(progress);
+        return await this.#verifying.join(path, task.endedBy(own.signal), (shared) => {
+          const reportAll = (progress: Progress) => {
+            for (const each of reports) each(progress);
+          };
+          return verifying.run(shared, () =>
+            withSnapshot(path, ({ record, sources }) =>
+              this.#verified.verify(path, record, sources, { task: shared, onProgress: reportAll }),
+            ),
+          );
+        });
       } catch (error) {
-        thrown.abort(error);
+        throw thrown === undefined ? error : thrown.error;
+      } finally {
+        reports.delete(report);
+        if (reports.size === 0) this.#reports.delete(path);
       }
-    };
-    const reports = this.#reports.get(path) ?? new Set();
-    this.#reports.set(path, reports.add(report));
-    try {
-      const own = task.endedBy(eitherSignal(thrown.signal, task.signal));
-      return await this.#verifying.join(path, own, (shared) => {
-        const reportAll = (progress: Progress) => {
-          for (const each of reports) each(progress);
-        };
-        return withSnapshot(path, ({ record, sources }) =>
-          this.#verified.verify(path, record, sources, { task: shared, onProgress: reportAll }),
-        );
-      });
-    } catch (error) {
-      throw thrown.signal.aborted ? thrown.signal.reason : error;
-    } finally {
-      reports.delete(report);
-      if (reports.size === 0) this.#reports.delete(path);
-    }
+    });
   }
 
   async #cloneDisk(

@@ -1,5 +1,6 @@
 // How often to try again what may pass, such as a registry that is busy, and how long to wait before that.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { withController } from './on-abort.js';
 import type { Task } from './task.js';
 
 export const MOST_TRIES = 6;
@@ -16,6 +17,6 @@ export function backOffMs(tries: number): number {
 
 /** Rejects with `ABORT_ERR` as soon as the caller ends the work. */
 export async function pauseFor(task: Task, ms: number): Promise<void> {
-  const { signal } = task;
-  await sleep(ms, undefined, signal === undefined ? {} : { signal }).catch(() => task.checkAborted());
+  const pause = withController(task.signal, ({ signal }) => sleep(ms, undefined, { signal }));
+  await pause.catch(() => task.checkAborted());
 }

@@ -1,6 +1,7 @@
 // Does work once that many callers ask for at the same time. A caller that aborts does not affect the others. When the
 // last caller has aborted, so is the work.
 import { abortError } from './errors.js';
+import { newController, onAbort } from './on-abort.js';
 import type { Task } from './task.js';
 
 interface Flight<T> {
@@ -22,15 +23,14 @@ export class SingleFlight<T> {
     const { what, signal } = task;
     const flight = this.#flights.get(key) ?? this.#start(key, task, work);
     flight.passengers++;
-    let leave: () => void = () => {};
+    let stay: () => void = () => {};
     const left = new Promise<never>((_, reject) => {
-      leave = () => reject(abortError(what, signal as AbortSignal));
-      signal?.addEventListener('abort', leave, { once: true });
+      stay = onAbort(signal, () => reject(abortError(what, signal as AbortSignal)));
     });
     try {
       return await Promise.race([flight.result, left]);
     } finally {
-      signal?.removeEventListener('abort', leave);
+      stay();
       flight.passengers--;
       if (flight.passengers === 0) {
         flight.controller.abort();
@@ -41,7 +41,7 @@ export class SingleFlight<T> {
   }
 
   #start(key: string, task: Task, work: (task: Task) => Promise<T>): Flight<T> {
-    const controller = new AbortController();
+    const controller = newController();
     const flight: Flight<T> = { result: work(task.endedBy(controller.signal)), controller, passengers: 0 };
     this.#flights.set(key, flight);
     const done = () => {

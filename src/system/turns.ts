@@ -1,5 +1,6 @@
 // A bound on how many jobs of one kind run at once. The others wait in order, where an abort reaches them.
 import { abortError } from './errors.js';
+import { onAbort } from './on-abort.js';
 import type { Task } from './task.js';
 
 type Start = () => void;
@@ -41,14 +42,14 @@ export class Turns {
   #turn({ what, signal }: Task, waiting: Start[]): Promise<void> {
     return new Promise((resolve, reject) => {
       const start = () => {
-        signal?.removeEventListener('abort', abort);
+        stop();
         resolve();
       };
-      const abort = () => {
+      const stop = onAbort(signal, () => {
+        stop();
         waiting.splice(waiting.indexOf(start), 1);
         reject(abortError(what, signal as AbortSignal));
-      };
-      signal?.addEventListener('abort', abort, { once: true });
+      });
       waiting.push(start);
     });
   }

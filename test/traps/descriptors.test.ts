@@ -78,3 +78,38 @@ test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (
   expect(stderr).toBe('');
   expect(stdout).toBe('done\n');
 });
+
+test.each(FILESYSTEMS)('100 calls at once with a limit of 200 descriptors: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addExt4Template('ext4', 4 * MiB);
+  const { stdout, stderr } = await runChild(
+    `const { mkdirSync, writeFileSync } = require('node:fs');
+     const { out, snapshotsDir, ...folders } = args;
+     mkdirSync(out);
+     const registry = new lib.RootfsRegistry({ ...folders, snapshotsDir });
+     const ids = Array.from({ length: 100 }, (_, i) => 'vm-' + i);
+     for (const id of ids) await registry.cloneForVm(id, 'ext4', { writable: true });
+     const files = ids.map((id) => out + '/file-' + id);
+     for (const file of files) writeFileSync(file, file);
+     const all = (call) => Promise.all(ids.map(call));
+     await lib.hashFiles([...files, ...files, ...files]);
+     await Promise.all([...files, ...files, ...files].map((file) => lib.hashFile(file)));
+     await all((id) => registry.exportTo(id, out + '/' + id));
+     await all((id) => registry.forkSlot(id, 'of-' + id));
+     await all((id) => registry.snapshotSlot(id, id));
+     await all((id) => registry.verifySnapshot(id));
+     await all((id) => registry.restoreSnapshot(id, 'r-' + id));
+     await all((id) => registry.cloneForVmWithSize(id, 'ext4', 8 * 2 ** 20, { writable: true }));
+     await registry.close();
+     console.log('done');`,
+    {
+      templateDir: host.templateDir,
+      clonesDir: host.clonesDir,
+      snapshotsDir: `${host.root}/snapshots`,
+      out: `${host.root}/out`,
+    },
+    { under: ['prlimit', '--nofile=200:200'] },
+  );
+  expect(stderr).toBe('');
+  expect(stdout).toBe('done\n');
+});
