@@ -39,7 +39,7 @@ import type { SlotInfo } from './slot/slot-info.js';
 import { listSlots } from './slot/slot-list.js';
 import { type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
 import { type SlotUse, slotInUse } from './slot/slot-use.js';
-import { parseVmId } from './slot/vm-id.js';
+import { parseVmId, rawIds } from './slot/vm-id.js';
 import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
 import {
   absolutePath,
@@ -709,9 +709,18 @@ export class RootfsRegistry {
         `keep must be an array or a set of VM ids, got ${show(keep)}`,
       );
     }
-    const ids = new Set([...keep].map((id) => parseVmId(id).raw));
+    // A copy: the caller may change it while this waits.
+    const given = [...keep];
+    if (given.length === 0 && 'next' in keep) {
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        'keep is an iterator without ids, perhaps because it was read before: give an array or a set',
+      );
+    }
+    const what = 'collecting slots';
     const dryRun = optionalBoolean('dryRun', options.dryRun) ?? false;
-    const signal = optionalSignal('collecting slots', options.signal);
+    const signal = optionalSignal(what, options.signal);
+    const ids = await rawIds(new Task(what, signal), given);
     const { collectGarbage } = await import('./upkeep/gc.js');
     return collectGarbage(this.#folder, ids, dryRun, signal);
   }

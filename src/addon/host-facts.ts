@@ -11,7 +11,12 @@ export async function loadedBinary(): Promise<string> {
   native();
   const maps = await readFile('/proc/self/maps', 'utf8').catch(() => undefined);
   if (maps === undefined) return 'loaded; /proc/self/maps, which names its file, cannot be read';
-  return /\S*microvm[_-]rootfs\.node$/m.exec(maps)?.[0] ?? 'of unknown place';
+  return binaryIn(maps) ?? 'of unknown place';
+}
+
+/** The path may hold spaces. Before it stand the addresses, the permissions, the offset, the device and the inode. */
+export function binaryIn(maps: string): string | undefined {
+  return /^(?:\S+\s+){5}(\/.*microvm[_-]rootfs\.node)$/m.exec(maps)?.[1];
 }
 
 /** The number of extents of a file; undefined if the file system does not tell. */

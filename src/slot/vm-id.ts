@@ -1,5 +1,7 @@
 import { isWellFormed, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
+import { Pause } from '../system/pause.js';
+import type { Task } from '../system/task.js';
 
 /** A VM's raw id, and the name of its slot (`safe`). */
 export interface VmId {
@@ -30,6 +32,17 @@ export function parseVmId(id: unknown): VmId {
   if (safe.length > NAME_MAX)
     throw invalid(id, `its folder name would have ${safe.length} characters, the limit is ${NAME_MAX}`);
   return { raw: id, safe };
+}
+
+/** Of however many ids, without holding the event loop. Rejects with `INVALID_VM_ID`. */
+export async function rawIds(task: Task, ids: readonly unknown[]): Promise<Set<string>> {
+  const raw = new Set<string>();
+  const pause = new Pause(() => task.checkAborted());
+  for (const id of ids) {
+    if (pause.isDue) await pause.take();
+    raw.add(parseVmId(id).raw);
+  }
+  return raw;
 }
 
 function invalid(id: unknown, why: string): RootfsError {

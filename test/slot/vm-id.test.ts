@@ -1,7 +1,9 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { safeVmId } from '../../src/index.js';
-import { parseVmId } from '../../src/slot/vm-id.js';
-import { thrown } from '../fixtures/rejection.js';
+import { parseVmId, rawIds } from '../../src/slot/vm-id.js';
+import { Task } from '../../src/system/task.js';
+import { rejection, thrown } from '../fixtures/rejection.js';
 
 test.each([
   ['vm-1', 'vm-1'],
@@ -53,4 +55,19 @@ test('a message shows an id without what a terminal would act on, and shortened'
   const error = thrown(() => parseVmId(`\u001b[31m${'x'.repeat(1000)}`), 'INVALID_VM_ID');
   expect(error.message).not.toContain('\u001b');
   expect(error.message.length).toBeLessThan(300);
+});
+
+test('the event loop goes on while many ids are read, and an abort ends it', async () => {
+  const ids = Array.from({ length: 200_000 }, (_, i) => `a/${i}`);
+  let done = false;
+  const reading = rawIds(new Task('reading', undefined), ids).finally(() => {
+    done = true;
+  });
+  await nextTurn();
+  expect(done).toBe(false);
+  expect((await reading).size).toBe(ids.length);
+  const controller = new AbortController();
+  const aborted = rawIds(new Task('reading', controller.signal), ids);
+  controller.abort();
+  await rejection(aborted, 'ABORT_ERR');
 });

@@ -69,6 +69,16 @@ test('wrong arguments release nothing', async () => {
   expect(await host.slotNames()).toEqual(['vm-1']);
 });
 
+test('an iterator that was read before keeps no slot, and so is refused', async () => {
+  const host = await hostWithSlots('vm-1');
+  const keep = new Set(['vm-1']);
+  expect(await host.registry.gc({ keep: keep.values() })).toMatchObject({ released: [] });
+  const read = keep.values();
+  expect([...read]).toEqual(['vm-1']);
+  await rejection(host.registry.gc({ keep: read }), 'INVALID_ARGUMENT');
+  expect(await host.slotNames()).toEqual(['vm-1']);
+});
+
 test('without a clones folder there is nothing to do, and none is made', async () => {
   const host = await Host.in();
   expect(await host.registry.gc({ keep: [] })).toEqual({ released: [], inUse: [], unknown: [] });
