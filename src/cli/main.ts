@@ -2,7 +2,7 @@
 // The command `microvm-rootfs`. See docs/cli.md.
 import type { Command } from 'commander';
 import { buildProgram } from './program.js';
-import { reportError, reportWarning } from './report-error.js';
+import { interruptionOf, reportError, reportWarning } from './report-error.js';
 
 // Print the library's warnings in our own form rather than Node's.
 process.removeAllListeners('warning');
@@ -50,4 +50,5 @@ function commandTyped(): string {
 function endBecauseOf(error: unknown): void {
   const status = reportError(error, style(), commandTyped());
   if (status !== 0) process.exitCode ??= status;
+  interruptionOf(error)?.dieOfIt();
 }

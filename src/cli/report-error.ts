@@ -48,9 +48,11 @@ export function reportWarning(warning: Error, { json }: ReportStyle): void {
 
 function exitStatus(error: unknown): number {
   if (error instanceof CommanderError) return EXIT.usage;
-  const interrupted = chain(error).find((link) => link instanceof Interrupted);
-  if (interrupted !== undefined) return interrupted.exitCode;
-  return exitCodeOf(codeOf(error));
+  return interruptionOf(error)?.exitCode ?? exitCodeOf(codeOf(error));
+}
+
+export function interruptionOf(error: unknown): Interrupted | undefined {
+  return chain(error).find((link) => link instanceof Interrupted);
 }
 
 function codeOf(error: unknown): string {

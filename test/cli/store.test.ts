@@ -261,7 +261,7 @@ describe('a step that fails takes back those before it', () => {
     const exit = exitOf(child);
     expect(await readFile(started, 'utf8')).toBe('started\n');
     child.kill('SIGINT');
-    expect((await exit).code).toBe(130);
+    expect((await exit).signal).toBe('SIGINT');
     expect(await walk(host.root)).toEqual(before);
   });
 

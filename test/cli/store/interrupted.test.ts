@@ -31,7 +31,7 @@ async function afterMounting(host: StoreHost, script: string): Promise<Record<st
 }
 
 /** Ctrl-C, which reaches all programs of the command, when the store is mounted and mount(8) has not ended. */
-async function interruptedWhenMounted(host: StoreHost, args: readonly string[]): Promise<number | null> {
+async function interruptedWhenMounted(host: StoreHost, args: readonly string[]): Promise<string | null> {
   const fifo = join(host.root, 'mounted');
   execFileSync('mkfifo', [fifo]);
   const env = await afterMounting(host, `echo mounted > '${fifo}'; sleep 0.5; exit $status`);
@@ -39,16 +39,16 @@ async function interruptedWhenMounted(host: StoreHost, args: readonly string[]):
   const exit = exitOf(child);
   expect(await readFile(fifo, 'utf8')).toBe('mounted\n');
   process.kill(-(child.pid as number), 'SIGINT');
-  const { code } = await exit;
+  const { signal } = await exit;
   expect(await readdir(join(host.root, 'tmp'))).toEqual([]);
-  return code;
+  return signal;
 }
 
 describe('Ctrl-C between mount(2) and the end of mount(8)', () => {
   test('of create: neither mount nor image', async () => {
     const host = await ext4Host();
     expect(await interruptedWhenMounted(host, ['create', host.image, '--size', '300M', '--sparse'])).toBe(
-      130,
+      'SIGINT',
     );
     expect(isMounted(host.clonesDir)).toBe(false);
     expect([await exists(host.image), await exists(host.clonesDir)]).toEqual([false, false]);
@@ -58,7 +58,7 @@ describe('Ctrl-C between mount(2) and the end of mount(8)', () => {
     const host = await ext4Host();
     await create(host, '--sparse');
     unmount(host.clonesDir);
-    expect(await interruptedWhenMounted(host, [command, host.image])).toBe(130);
+    expect(await interruptedWhenMounted(host, [command, host.image])).toBe('SIGINT');
     expect(isMounted(host.clonesDir)).toBe(false);
     expect(await cliJson(host, ['store', 'check', host.image])).toMatchObject({ clean: true });
   });
