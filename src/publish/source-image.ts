@@ -1,7 +1,7 @@
 // Turns any source into a raw image in a work folder. What reads a kind of source is loaded when one comes: loading all
 // of it at once would hold the event loop for 30 ms.
 
-import { createReadStream, fstatSync, type Stats } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { addAbortSignal, type Readable } from 'node:stream';
@@ -14,11 +14,13 @@ import { copyImage } from '../image/staged-copy.js';
 import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
+import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
 import { limitsOf, type PublishOptions } from './publish-options.js';
 import { isContainerImage, STANDARD_INPUT } from './source-name.js';
 import { SparseFile } from './sparse-file.js';
+import { requireSome, standardInput } from './standard-input.js';
 import { FIXED_TIME_NS, type FolderNode } from './tree/file-tree.js';
 import type { FolderReading } from './tree/folder-tree.js';
 import { tooLarge } from './tree/limits.js';
@@ -107,13 +109,22 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
 async function stageInput(staging: Staging): Promise<ImageFormat> {
   const { task, workFolder, options } = staging;
   if (options.format === 'folder') throw invalid('standard input is no folder', STANDARD_INPUT);
-  if (process.stdin.isTTY)
-    throw invalid('standard input is a terminal: pipe an image into it, or name a file', STANDARD_INPUT);
   const path = join(workFolder, 'input');
-  const file = await SparseFile.create(path, sparseOptions(staging));
+  const bytesDone = await withController(task.signal, ({ signal }) =>
+    storeInput(staging, addAbortSignal(signal, standardInput()), path),
+  );
+  requireSome(bytesDone);
+  const format = options.format ?? (await formatOf(path));
+  if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, path, undefined);
+  else await stageCompressed(staging, format, path, bytesDone);
+  return format;
+}
+
+/** Resolves to how many bytes there were. */
+async function storeInput(staging: Staging, input: Readable, path: string): Promise<number> {
+  const { task, options } = staging;
   const { maxBytes } = limitsOf(options.limits);
-  const stream = standardInput();
-  const input = task.signal === undefined ? stream : addAbortSignal(task.signal, stream);
+  const file = await SparseFile.create(path, sparseOptions(staging));
   let bytesDone = 0;
   try {
     for await (const chunk of input) {
@@ -125,26 +136,13 @@ async function stageInput(staging: Staging): Promise<ImageFormat> {
       options.onProgress?.({ step: 'read', bytesDone, bytesTotal: bytesDone });
     }
     await file.finish();
+    return bytesDone;
   } catch (error) {
     task.checkAborted();
     throw error;
   } finally {
     await file.close();
   }
-  if (bytesDone === 0) {
-    const message = 'standard input is empty: what was to write into the pipe may have failed';
-    throw new RootfsError('IMAGE_INVALID', message, { path: STANDARD_INPUT });
-  }
-  const format = options.format ?? (await formatOf(path));
-  if (!isCompression(format)) await stagePlain(staging, format as PlainFormat, path, undefined);
-  else await stageCompressed(staging, format, path, bytesDone);
-  return format;
-}
-
-/** Of a block device `process.stdin` reads nothing. */
-function standardInput(): Readable {
-  const isDevice = fstatSync(0).isBlockDevice();
-  return isDevice ? createReadStream('/dev/stdin', { fd: 0, autoClose: false }) : process.stdin;
 }
 
 async function stageCompressed(

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { cli } from '../cli/run-cli.js';
-import { exitOf, startChild } from '../fixtures/child.js';
+import { exitOf, printed, startChild } from '../fixtures/child.js';
 import { sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, makeExt4Image, run } from '../fixtures/images.js';
@@ -158,6 +158,51 @@ test('standard input is a source, for the library and for the command', async ()
   });
   expect(stderr).toBe('');
   expect(JSON.parse(stdout)).toMatchObject({ name: 'tar', format: 'tar' });
+});
+
+test('a worker reads standard input as well, and who comes later is told that it was read', async () => {
+  const { host, source, sha256 } = await image();
+  const child = startChild(
+    `const { Worker } = require('node:worker_threads');
+     const body = \`
+       const { workerData: { library, config } } = require('node:worker_threads');
+       const registry = new (require(library).RootfsRegistry)(config);
+       (async () => {
+         console.log((await registry.publishStack('new', '-')).sha256);
+         await registry.publishStack('again', '-').catch((error) => console.log(error.code, error.message));
+         await registry.close();
+       })();\`;
+     new Worker(body, { eval: true, workerData: { library: LIBRARY, config: args.config } });`,
+    { config: host.registry.config },
+  );
+  child.stdin?.end(await readFile(source));
+  const { stdout, stderr } = await exitOf(child);
+  expect(stderr).toBe('');
+  expect(stdout).toMatch(new RegExp(`^${sha256}\\nIMAGE_INVALID standard input was read to its end before`));
+});
+
+test('after an abort the program reads its standard input itself', async () => {
+  const host = await Host.in();
+  const child = startChild(
+    `const registry = new lib.RootfsRegistry(args.config);
+     const controller = new AbortController();
+     const options = { signal: controller.signal, onProgress: () => controller.abort() };
+     await registry.publishStack('new', '-', options).catch((error) => console.log(error.code));
+     for await (const text of process.stdin.setEncoding('utf8')) console.log(text);
+     await registry.close();`,
+    { config: host.registry.config },
+  );
+  const exit = exitOf(child);
+  child.stdin?.write('for the library');
+  await printed(child, 'ABORT_ERR');
+  child.stdin?.end('for the program');
+  expect(await exit).toMatchObject({ stdout: 'ABORT_ERR\nfor the program\n', stderr: '' });
+});
+
+test('a folder as standard input is named for what it is', async () => {
+  const host = await Host.in();
+  const { stderr } = await cli(host, ['publish', 'new', '-'], { under: ['sh', '-c', 'exec "$@" < /', 'sh'] });
+  expect(stderr).toContain('INVALID_ARGUMENT: standard input is a folder');
 });
 
 test('a tar without its two last blocks is whole, one that ends within a member is not', async () => {
