@@ -1,5 +1,6 @@
 // Shows progress on a terminal, for work that takes longer than half a second.
 import type { Progress } from '../index.js';
+import { printable } from './printable.js';
 import { formatSize } from './sizes.js';
 
 const PATIENCE_MS = 500;
@@ -24,6 +25,9 @@ const STEPS = {
   check: 'checking',
 } as const;
 
+// Hangul Jamo, the first block of East Asian Width W (Unicode, UAX 11).
+const FIRST_WIDE = 0x1100;
+
 const CLEAR_LINE = '\r\u001b[K';
 
 export class ProgressLine {
@@ -37,9 +41,10 @@ export class ProgressLine {
 
   /** Draws only where `stream` is a terminal. */
   constructor(label: string, wanted: boolean, stream: NodeJS.WriteStream = process.stderr) {
-    this.#label = label;
+    this.#label = printable(label);
     this.#stream = stream;
-    if (!wanted || !stream.isTTY) return;
+    // A dumb terminal cannot erase a line.
+    if (!wanted || !stream.isTTY || process.env.TERM === 'dumb') return;
     this.#timer = setInterval(() => {
       if (performance.now() - this.#started >= PATIENCE_MS) this.#draw();
     }, REDRAW_MS);
@@ -67,9 +72,21 @@ export class ProgressLine {
     const text = progressText(label, this.#latest, performance.now() - this.#stepStarted) + reused;
     // A wrapped line could not be erased.
     const width = (this.#stream.columns || 80) - 1;
-    this.#stream.write(CLEAR_LINE + [...text].slice(0, width).join(''));
+    this.#stream.write(CLEAR_LINE + cutTo(width, text));
     this.#drawn = true;
   }
+}
+
+/** As much of a text as fits into so many cells. Outside of the first scripts, a letter may take two. */
+export function cutTo(cells: number, text: string): string {
+  let left = cells;
+  let end = 0;
+  for (const character of text) {
+    left -= (character.codePointAt(0) as number) < FIRST_WIDE ? 1 : 2;
+    if (left < 0) break;
+    end += character.length;
+  }
+  return text.slice(0, end);
 }
 
 /**

@@ -2,8 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { readdir, readlink, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
-import { progressText } from '../../src/cli/progress.js';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { cutTo, ProgressLine, progressText } from '../../src/cli/progress.js';
 import { exitOf } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { writeSparse } from '../fixtures/files.js';
@@ -52,6 +52,31 @@ test('a bar says how far, how much and how long', () => {
     'hashing a  [######------------------]  25 %  1 MiB of 4 MiB  6 s left',
   );
   expect(progressText('cloning a', undefined, 2900)).toBe('cloning a  2 s');
+});
+
+/** What a progress line draws on a terminal of 40 cells. */
+function drawn(label: string): string {
+  const written: string[] = [];
+  const stream = { isTTY: true, columns: 40, write: (text: string) => written.push(text) };
+  const line = new ProgressLine(label, true, stream as never);
+  vi.advanceTimersByTime(1000);
+  line.stop();
+  return written.join('');
+}
+
+test('a progress line shows names as printable text, no wider than the terminal, and on no dumb one', () => {
+  vi.useFakeTimers();
+  vi.stubEnv('TERM', 'xterm');
+  onTestFinished(() => {
+    vi.useRealTimers();
+    vi.unstubAllEnvs();
+  });
+  expect(drawn('hashing a\u001b]0;owned\u0007')).toContain('hashing a\\x1b]0;owned\\x07  ');
+  expect(drawn('仮'.repeat(60))).toContain(`\u001b[K${'仮'.repeat(19)}\r`);
+  expect(cutTo(3, 'a仮b')).toBe('a仮');
+  expect(cutTo(2, 'a仮b')).toBe('a');
+  vi.stubEnv('TERM', 'dumb');
+  expect(drawn('hashing a')).toBe('');
 });
 
 test('a table is the same on a terminal', async () => {
