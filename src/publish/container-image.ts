@@ -1,7 +1,6 @@
 // Turns a container image (from a registry or an OCI layout) into a root filesystem folder. skopeo fetches it, umoci
 // applies its layers.
 
-import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
@@ -17,14 +16,14 @@ import { fetchImage, LAYOUT, TAG } from './fetch-image.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
 import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
+import type { ListedFolder } from './tree/listed-files.js';
 
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
 export interface UnpackedImage {
   readonly tree: string;
   readonly config: ImageConfig;
-  /** Folders that no layer lists have a time between these, when umoci ran. */
-  readonly newFoldersNs: { readonly from: bigint; readonly to: bigint };
+  readonly listed: ListedFolder;
 }
 
 export interface ContainerRequest {
@@ -53,10 +52,9 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
   // The catalog's folder may give an access list to all that is made in it. It is not the image's, and umoci fails on
   // it.
   await native().removeDefaultAcl(workFolder);
-  const from = await fileTimeNs(workFolder);
-  await unpackWithin(task, source, workFolder, (each) => countLayers(each, source, layers, limits));
-  const newFoldersNs = { from, to: await fileTimeNs(workFolder) };
-  return { tree: join(workFolder, 'tree'), config, newFoldersNs };
+  const count = (each: Task) => countLayers(each, source, layers, limits);
+  const listed = await unpackWithin(task, source, workFolder, count);
+  return { tree: join(workFolder, 'tree'), config, listed };
 }
 
 /** `count` ends umoci if the layers hold too much. What it finds wrong with them explains more than umoci does. */
@@ -64,9 +62,9 @@ async function unpackWithin(
   task: Task,
   source: string,
   workFolder: string,
-  count: (task: Task) => Promise<void>,
-): Promise<void> {
-  await withController(task.signal, async (own) => {
+  count: (task: Task) => Promise<ListedFolder>,
+): Promise<ListedFolder> {
+  return withController(task.signal, async (own) => {
     const counting = count(task).catch((error: unknown) => {
       own.abort(error);
       throw error;
@@ -74,6 +72,7 @@ async function unpackWithin(
     const unpacking = unpack(task.endedBy(own.signal), source, workFolder);
     for (const outcome of await Promise.allSettled([counting, unpacking]))
       if (outcome.status === 'rejected') throw outcome.reason;
+    return counting;
   });
 }
 
@@ -81,13 +80,6 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
   const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
   const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder, usualUmask: true });
   if (exit.status !== 0) throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
-}
-
-/** The time that the file system gives to what is written now. A server's clock can differ from this host's. */
-async function fileTimeNs(workFolder: string): Promise<bigint> {
-  const path = join(workFolder, 'clock');
-  await writeFile(path, '.');
-  return (await stat(path, { bigint: true })).mtimeNs;
 }
 
 function requireRoot(source: string): void {

@@ -1,5 +1,5 @@
-// Holds the layers of a container image to the limits while umoci, which has none, unpacks them. Only headers are
-// looked at.
+// Holds the layers of a container image to the limits while umoci, which has none, unpacks them, and remembers what they
+// list. Only headers are looked at.
 
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
@@ -13,6 +13,7 @@ import type { PublishLimits } from './publish-options.js';
 import { readMembers, type TarBytes, WINDOW_BYTES } from './tar/members.js';
 import { TarCutOff, TarDamaged } from './tar/tar-damaged.js';
 import { TreeCount, tooLarge } from './tree/limits.js';
+import { ListedFiles, type ListedFolder, namesOf } from './tree/listed-files.js';
 
 /** A tar, perhaps in gzip. */
 export interface LayerFile {
@@ -22,15 +23,16 @@ export interface LayerFile {
 
 const CHUNK_BYTES = 256 * 1024;
 
-/** Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
+/** What the layers list. Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
 export async function countLayers(
   task: Task,
   source: string,
   layers: readonly LayerFile[],
   limits: Required<PublishLimits>,
-): Promise<void> {
+): Promise<ListedFolder> {
   const count = new LayerCount(task, source, limits);
   for (const layer of layers) await count.add(layer);
+  return count.listed;
 }
 
 class LayerCount {
@@ -38,6 +40,8 @@ class LayerCount {
   readonly #source: string;
   readonly #maxBytes: number;
   readonly #tree: TreeCount;
+  readonly #pause: Pause;
+  readonly #listed: ListedFiles;
   #tarBytes = 0;
   #fileBytes = 0;
 
@@ -46,9 +50,16 @@ class LayerCount {
     this.#source = source;
     this.#maxBytes = limits.maxBytes;
     this.#tree = new TreeCount(source, limits);
+    this.#pause = new Pause(() => task.checkAborted());
+    this.#listed = new ListedFiles((depth) => this.#tree.add(depth), this.#pause);
+  }
+
+  get listed(): ListedFolder {
+    return this.#listed.root;
   }
 
   async add({ path, isGzip }: LayerFile): Promise<void> {
+    this.#listed.beginLayer();
     try {
       if (isGzip) await this.#addCompressed(path);
       else await this.#addPlain(path);
@@ -87,12 +98,11 @@ class LayerCount {
   /** A sparse file may be far longer than the tar that it is in. */
   async #addMembers(bytes: TarBytes, sizeBytes: number): Promise<void> {
     const checkAborted = () => this.#task.checkAborted();
-    const pause = new Pause(checkAborted);
     for await (const member of readMembers(bytes, sizeBytes, { checkAborted })) {
-      const names = member.path.toString('latin1').split('/');
-      this.#tree.add(names.filter((name) => name !== '' && name !== '.').length);
+      this.#tree.add(namesOf(member.path).length);
       this.#addBytes(0, member.sizeBytes);
-      await pause.ifDue();
+      await this.#listed.add(member);
+      await this.#pause.ifDue();
     }
   }
 

@@ -98,9 +98,9 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
     limits: limitsOf(options.limits),
   };
   const { unpackContainerImage } = await import('./container-image.js');
-  const { tree, config, newFoldersNs } = await unpackContainerImage(task, request);
+  const { tree, config, listed } = await unpackContainerImage(task, request);
   const { readFolder } = await import('./tree/folder-tree.js');
-  const { root } = await readFolder(tree, { ...folderReading(staging), source, newFoldersNs });
+  const { root } = await readFolder(tree, { ...folderReading(staging), source, listed });
   await stageTree(staging, root);
   return { format: 'container', config };
 }

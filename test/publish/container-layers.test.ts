@@ -7,7 +7,7 @@ import { Host } from '../fixtures/host.js';
 import { KiB, MiB, pattern, readInside, run } from '../fixtures/images.js';
 import { type ImageSpec, makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
-import { makeTar } from '../fixtures/tars.js';
+import { type Member, makeTar } from '../fixtures/tars.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const missing = lacksRoot() ?? lacks('skopeo', 'umoci', 'mke2fs', 'debugfs', 'zstd');
@@ -110,6 +110,76 @@ describe.skipIf(missing !== undefined)(
       const unlisted = await statInside(host, 'app', '/unlisted');
       expect(unlisted).toMatch(/Mode: +0755 .*\n.*\nUser: +0 +Group: +0 /);
       expect(unlisted).toContain('mtime: 0x12cea600');
+    });
+
+    const home: Member = { path: 'home/', type: '5', mode: 0o700, owner: [7, 8] };
+    const hidden = (path: string): Member => ({ path });
+    test.each<[string, readonly Member[][], readonly Member[]]>([
+      [
+        'a folder that is listed where a folder is made in it',
+        [[home], [{ path: 'home/made/file' }]],
+        [home, { path: 'home/made/file' }],
+      ],
+      [
+        'a folder that is listed behind a link',
+        [
+          [
+            { path: 'usr/', type: '5' },
+            { path: 'lib', type: '2', target: '/usr' },
+          ],
+          [{ path: 'lib/a/', type: '5', mode: 0o700 }, { path: 'lib/a/b/file' }],
+        ],
+        [
+          { path: 'usr/', type: '5' },
+          { path: 'lib', type: '2', target: '/usr' },
+          { path: 'usr/a/', type: '5', mode: 0o700 },
+          { path: 'usr/a/b/file' },
+        ],
+      ],
+      [
+        'what a layer lists before it hides what is below',
+        [
+          [home, { path: 'home/old' }, { path: 'opaque/old/', type: '5', mode: 0o700 }],
+          [home, { path: 'home/new' }, hidden('.wh.home')],
+          [{ path: 'opaque/', type: '5', mode: 0o711 }, hidden('opaque/.wh..wh..opq')],
+        ],
+        [home, { path: 'home/new' }, { path: 'opaque/', type: '5', mode: 0o711 }],
+      ],
+      [
+        'a folder that is listed no more once it was hidden, or was a link',
+        [
+          [home, { path: 'opaque/old/', type: '5', mode: 0o700 }, { path: 'a/', type: '5', mode: 0o700 }],
+          [hidden('.wh.home'), hidden('opaque/.wh..wh..opq'), { path: 'a', type: '2', target: 'b' }],
+          [{ path: 'home/new' }, { path: 'opaque/old/new' }, hidden('.wh.a')],
+          [{ path: 'a/new' }],
+        ],
+        [{ path: 'home/new' }, { path: 'opaque/old/new' }, { path: 'a/new' }],
+      ],
+      [
+        'times that not every program and file system can keep',
+        [
+          [
+            { path: 'a', mtime: '9500000000' },
+            { path: 'b', mtime: '1600000000.123456789' },
+            { path: 'c', type: '1', target: 'a' },
+            { path: 'd', mtime: '-62135596800' },
+          ],
+          [{ path: 'b' }],
+        ],
+        [
+          { path: 'a', mtime: '9500000000' },
+          { path: 'b' },
+          { path: 'c', type: '1', target: 'a' },
+          { path: 'd', mtime: '-2147483648' },
+        ],
+      ],
+    ])('give the image that a tar gives: %s', async (_, layers, tar) => {
+      const host = await Host.in();
+      const source = await layoutIn(host, layers.map(makeTar));
+      const path = join(host.root, 'tar');
+      await writeFile(path, makeTar(tar));
+      const { sha256 } = await host.registry.publishStack('app', source);
+      expect(sha256).toBe((await host.registry.publishStack('tar', path)).sha256);
     });
 
     const bytes = (length: number) => makeTar([{ path: 'large', contents: Buffer.alloc(length) }]);

@@ -40,6 +40,12 @@ export function holdsTime(timeNs: bigint): boolean {
   return seconds >= EARLIEST_S && seconds <= LATEST_S;
 }
 
+/** The time that ext4 has instead of one that it cannot store, as the kernel's. */
+export function nearestTime(timeNs: bigint): bigint {
+  if (holdsTime(timeNs)) return timeNs;
+  return (timeNs < 0n ? EARLIEST_S : LATEST_S) * 1_000_000_000n;
+}
+
 export function encodeInode(
   node: TreeNode,
   place: InodePlace,

@@ -13,6 +13,7 @@ import {
   showPath,
   type TreeNode,
 } from '../tree/file-tree.js';
+import { foldersAt } from '../tree/folders-at.js';
 import { isWhiteoutFile } from '../tree/layer-marks.js';
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
 import { refuseOtherTree } from '../tree/other-trees.js';
@@ -42,9 +43,6 @@ export async function withTarTree<T>(
     await file.close();
   }
 }
-
-// How many links to follow on the way to one member.
-const LINKS_FOLLOWED = 40;
 
 const PASSWORD_FILE_LIMIT = 4 * 1024 * 1024;
 
@@ -250,31 +248,22 @@ class TarTree {
     return names;
   }
 
-  /** Creates missing folders, and follows links as the guest will: never out of the tree. */
+  /** Creates missing folders. */
   #folderAt(names: readonly string[], member: TarMember): FolderNode {
-    let path: FolderNode[] = [this.#root];
-    let left = [...names].reverse();
-    for (let links = 0; left.length > 0; ) {
-      const name = left.pop() as string;
-      if (name === '..') path = path.length > 1 ? path.slice(0, -1) : path;
-      if (name === '..' || name === '.' || name === '') continue;
-      const folder = path.at(-1) as FolderNode;
-      let next = folder.children.get(name);
-      if (next === undefined) {
-        this.#count.add(path.length);
-        next = this.#newFolder();
-        folder.children.set(name, next);
-      }
-      if (next.kind === 'symlink') {
-        if (++links > LINKS_FOLLOWED)
-          throw this.#refuse(`has a loop of symbolic links on the way to ${shown(member)}`);
-        const target = next.target.toString('latin1');
-        left = [...left, ...target.split('/').reverse()];
-        if (target.startsWith('/')) path = [this.#root];
-      } else if (next.kind === 'folder') path.push(next);
-      else throw this.#refuse(`has ${shown(member)}, but its folder ${showPath(name)} is a ${next.kind}`);
-    }
-    return path.at(-1) as FolderNode;
+    const folders = foldersAt(this.#root, names, (folder, name, depth) => {
+      const known = folder.children.get(name);
+      if (known?.kind === 'folder') return known;
+      if (known?.kind === 'symlink') return known.target;
+      if (known !== undefined)
+        throw this.#refuse(`has ${shown(member)}, but its folder ${showPath(name)} is a ${known.kind}`);
+      this.#count.add(depth);
+      const made = this.#newFolder();
+      folder.children.set(name, made);
+      return made;
+    });
+    if (folders === undefined)
+      throw this.#refuse(`has a loop of symbolic links on the way to ${shown(member)}`);
+    return folders.at(-1) as FolderNode;
   }
 
   #newFolder(): FolderNode {

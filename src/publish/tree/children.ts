@@ -24,6 +24,10 @@ export class Children<Node> {
     if (last.size >= MAP_LIMIT) this.#maps.push(new Map());
   }
 
+  delete(name: string): void {
+    for (const map of this.#maps) map.delete(name);
+  }
+
   /** In the order in which they were added. */
   *keys(): Iterable<string> {
     for (const map of this.#maps) yield* map.keys();

@@ -8,7 +8,6 @@ import { type FileRow, rangesOf, readRows, type UnreadableAttribute } from './fi
 import {
   EMPTY,
   type FileContent,
-  type FileFacts,
   type FolderNode,
   type Segment,
   showPath,
@@ -17,6 +16,7 @@ import {
 import { bytesOf, FolderFile, LinkedFiles, readingOf, type TreeName } from './folder-files.js';
 import { isWhiteoutFile } from './layer-marks.js';
 import { TreeCount, type TreeLimits } from './limits.js';
+import type { ListedEntry, ListedFolder } from './listed-files.js';
 import { mountsBelow } from './mounts.js';
 
 export interface FolderTree {
@@ -31,12 +31,12 @@ export interface FolderReading {
   readonly limits: TreeLimits;
   /** Whether to include what is mounted in the folder. */
   readonly includeMounts: boolean;
-  /** The time of files without one of their own: mount points and new folders. */
+  /** The time of files without one of their own: mount points and folders that are not listed. */
   readonly otherTimeNs: bigint;
   /** Used in messages, with paths within it. Default: the folder's path. */
   readonly source?: string;
-  /** Folders with a time between these were made by the program that unpacked the tree. */
-  readonly newFoldersNs?: { readonly from: bigint; readonly to: bigint };
+  /** For the layers of a container image: what they list. */
+  readonly listed?: ListedFolder;
   checkAborted(): void;
 }
 
@@ -77,6 +77,7 @@ interface PendingFolder {
   readonly path: string;
   readonly node: FolderNode;
   readonly depth: number;
+  readonly listed: ListedFolder | undefined;
 }
 
 class FolderReader {
@@ -114,7 +115,7 @@ class FolderReader {
       kind: 'folder',
       children: new Children<TreeNode>(),
     };
-    this.#pending.push({ path: top, node: root, depth: 0 });
+    this.#pending.push({ path: top, node: root, depth: 0, listed: this.#reading.listed });
     for (let folder = this.#pending.pop(); folder !== undefined; folder = this.#pending.pop())
       await this.#readFolder(folder);
     return { root, mark: this.#mark, mounts: this.#found };
@@ -134,7 +135,7 @@ class FolderReader {
     return sortedNames(names);
   }
 
-  async #readFolder({ path, node, depth }: PendingFolder): Promise<void> {
+  async #readFolder({ path, node, depth, listed }: PendingFolder): Promise<void> {
     const names = await readingOf(this.#name, path, this.#namesIn(path, depth));
     const prefix = `${path}/`;
     for (let at = 0; at < names.length; at += BATCH) {
@@ -152,8 +153,12 @@ class FolderReader {
         }
         marks.push(name, row.state);
         if (this.#keepsNodes)
-          node.children.set(name, this.#nodeOf(row, await this.#rangesOf(at, row), at, depth + 1));
-        else if (row.kind === 'folder') this.#pending.push({ path: at, node, depth: depth + 1 });
+          node.children.set(
+            name,
+            this.#nodeOf(row, await this.#rangesOf(at, row), at, depth + 1, listed?.children.get(name)),
+          );
+        else if (row.kind === 'folder')
+          this.#pending.push({ path: at, node, depth: depth + 1, listed: undefined });
       }
       this.#mark = native().sha256(marks.join('\n'));
     }
@@ -170,13 +175,20 @@ class FolderReader {
     return readingOf(this.#name, path, rangesOf(path, row));
   }
 
-  #nodeOf(row: FileRow, ranges: readonly Segment[] | undefined, path: string, depth: number): TreeNode {
+  #nodeOf(
+    row: FileRow,
+    ranges: readonly Segment[] | undefined,
+    path: string,
+    depth: number,
+    entry: ListedEntry | undefined,
+  ): TreeNode {
     // In a FUSE file system of several, files that are not linked can have the same device and inode numbers.
     const mayBeKnown = row.kind !== 'folder' && row.isLinked;
     const known = mayBeKnown ? this.#linked.get(row) : undefined;
     if (known !== undefined) return known;
-    const node = this.#newNode(row, ranges, path);
-    if (node.kind === 'folder') this.#pending.push({ path, node, depth });
+    const node = this.#newNode(this.#asListed(row, entry), ranges, path);
+    if (node.kind === 'folder')
+      this.#pending.push({ path, node, depth, listed: entry?.kind === 'folder' ? entry : undefined });
     else if (mayBeKnown) this.#linked.add(row, node);
     return node;
   }
@@ -189,7 +201,7 @@ class FolderReader {
     if (row.unreadable !== undefined) throw this.#cannotRead(row.unreadable, path);
     switch (kind) {
       case 'folder':
-        return { ...this.#factsOfFolder(facts), planned, kind, children: new Children<TreeNode>() };
+        return { mode, uid, gid, mtimeNs, attributes, planned, kind, children: new Children<TreeNode>() };
       case 'file': {
         const content = this.#contentOf(path, row, ranges);
         return { mode, uid, gid, mtimeNs, attributes, planned, kind, content };
@@ -209,7 +221,7 @@ class FolderReader {
       (kind === 'character device' && major === 0 && minor === 0) ||
       (kind === 'file' && isWhiteoutFile(path.slice(path.lastIndexOf('/') + 1), sizeBytes));
     // In the layers of a container image marks are of the host that made the image.
-    const isOfThisHost = this.#reading.newFoldersNs === undefined;
+    const isOfThisHost = this.#reading.listed === undefined;
     if (isWhiteout) throw this.#refuse(path, `is a whiteout, which hides a file of a lower layer: ${MERGED}`);
     if (isOfThisHost && isOfUpperFolder)
       throw this.#refuse(
@@ -235,13 +247,15 @@ class FolderReader {
     return new RootfsError('IMAGE_INVALID', `${shown} ${why}`, { path: shown });
   }
 
-  /** An archive need not list its folders. Those have whatever this host gives to a new one. */
-  #factsOfFolder({ mode, uid, gid, mtimeNs, attributes }: FileFacts): FileFacts {
-    const { newFoldersNs, otherTimeNs } = this.#reading;
-    const isNew = newFoldersNs !== undefined && mtimeNs >= newFoldersNs.from && mtimeNs <= newFoldersNs.to;
-    return isNew
-      ? { mode: 0o755, uid: 0, gid: 0, mtimeNs: otherTimeNs, attributes: [] }
-      : { mode, uid, gid, mtimeNs, attributes };
+  /** Layers need not list their folders. Those have whatever this host gives to a new one. */
+  #asListed(row: FileRow, entry: ListedEntry | undefined): FileRow {
+    const { listed, otherTimeNs } = this.#reading;
+    if (listed === undefined) return row;
+    const isFolder = row.kind === 'folder';
+    const mtimeNs = (entry?.kind === 'folder') === isFolder ? entry?.mtimeNs : undefined;
+    if (mtimeNs !== undefined) return { ...row, facts: { ...row.facts, mtimeNs } };
+    if (!isFolder) return row;
+    return { ...row, facts: { mode: 0o755, uid: 0, gid: 0, mtimeNs: otherTimeNs, attributes: [] } };
   }
 
   /** Whether it is a mount, as far as that can be told without /proc. */

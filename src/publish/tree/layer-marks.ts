@@ -3,7 +3,7 @@
 import type { Attribute } from './file-tree.js';
 
 /** How whiteouts of container images, AUFS and fuse-overlayfs begin. They are empty files. */
-const WHITEOUT_PREFIX = '.wh.';
+export const WHITEOUT_PREFIX = '.wh.';
 
 // What overlayfs hides or leaves to the lower layers is not in its upper folder.
 const OF_AN_UPPER_FOLDER =
