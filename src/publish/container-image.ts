@@ -1,6 +1,7 @@
 // Turns a container image (from a registry or an OCI layout) into a root filesystem folder. skopeo fetches it, umoci
 // applies its layers.
 
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
@@ -17,6 +18,8 @@ import { type FetchedImage, readFetched } from './fetched-layout.js';
 import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
 import type { ListedFolder } from './tree/listed-files.js';
+
+const ALL_USERS = '0 0 4294967295';
 
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
@@ -41,7 +44,7 @@ export interface ContainerRequest {
  */
 export async function unpackContainerImage(task: Task, request: ContainerRequest): Promise<UnpackedImage> {
   const { source, workFolder, limits } = request;
-  requireRoot(source);
+  await requireRoot(source);
   const wanted = parsePlatform(request.platform);
   await fetchImage(task, { source, workFolder, platform: wanted, registries: request.registries });
   const layout = join(workFolder, LAYOUT);
@@ -82,13 +85,23 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
   if (exit.status !== 0) throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
 }
 
-function requireRoot(source: string): void {
-  if (process.geteuid?.() === 0) return;
+/** Root of a user namespace makes no devices, and umoci then makes empty files instead. */
+async function requireRoot(source: string): Promise<void> {
+  const isRoot = process.geteuid?.() === 0;
+  if (isRoot && (await hasAllUsers())) return;
+  const whose = isRoot ? 'root of the host, not of a user namespace' : 'root';
   throw new RootfsError(
     'EPERM',
-    `unpacking ${source} needs root, to keep owners and devices: run as root, or publish an image`,
+    `unpacking ${source} needs ${whose}, to keep owners and devices: run as root${isRoot ? ' of the host' : ''}, ` +
+      'or publish an image',
     { path: source },
   );
+}
+
+/** As in the first user namespace: user_namespaces(7). A kernel without namespaces has no such file. */
+async function hasAllUsers(): Promise<boolean> {
+  const map = await readFile('/proc/self/uid_map', 'latin1').catch(() => ALL_USERS);
+  return map.trim().replace(/\s+/g, ' ') === ALL_USERS;
 }
 
 function configOf({ config: { config, os, architecture, variant } }: FetchedImage): ImageConfig {

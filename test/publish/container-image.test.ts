@@ -38,6 +38,19 @@ async function layoutIn(
 describe.skipIf(missing !== undefined)(
   `a container image${missing === undefined ? '' : ` (${missing})`}`,
   () => {
+    test('is not unpacked by root of a user namespace, who makes no devices', async () => {
+      const host = await Host.in();
+      const layout = await layoutIn(host, [{ layers: [BASE], architecture: GUEST }]);
+      const { stdout } = await runChild(
+        `await new lib.RootfsRegistry(args.config).publishStack('app', args.source)
+           .catch(({ code, message }) => console.log(code, message));`,
+        { config: host.registry.config, source: `oci:${layout}` },
+        { under: ['unshare', '--map-root-user'] },
+      );
+      expect(stdout).toMatch(/^EPERM unpacking .* needs root of the host, not of a user namespace/);
+      expect(await exists(dirname(host.template('app')))).toBe(false);
+    });
+
     test('is published with its layers applied, and its config is told', async () => {
       const host = await Host.in();
       const config = {

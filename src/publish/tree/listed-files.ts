@@ -1,7 +1,7 @@
 // What the layers of a container image list, and with which times. umoci makes folders that no layer lists, and sets
 // the time of a listed folder to the present when it makes one in it. Not every file system can keep every time.
 
-import { Pause } from '../../system/pause.js';
+import type { Pause } from '../../system/pause.js';
 import { nearestTime } from '../ext4/inode.js';
 import { isFolder, shown, type TarMember } from '../tar/members.js';
 import { TarDamaged } from '../tar/tar-damaged.js';
