@@ -14,18 +14,32 @@ import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
 import type { PublishRequest } from './publish/publish.js';
-import type { PublishedStack, PublishOptions, RemoveStackOptions } from './publish/publish-options.js';
+import {
+  type PublishedStack,
+  type PublishOptions,
+  parsePublishOptions,
+  type RemoveStackOptions,
+} from './publish/publish-options.js';
+import { isPath, requireNoUserInfo } from './publish/source-name.js';
 import { KnownChunks } from './remote/known-chunks.js';
 import { KnownDisks } from './remote/known-disks.js';
 import { PullFolder } from './remote/pull-folder.js';
-import type { PulledSnapshot, PullSnapshotOptions, PushedSnapshot } from './remote/snapshot-options.js';
-import type {
-  InspectOptions,
-  PulledStack,
-  PullOptions,
-  PushedStack,
-  PushOptions,
-  RemoteArtifact,
+import {
+  type PulledSnapshot,
+  type PullSnapshotOptions,
+  type PushedSnapshot,
+  parsePullSnapshotOptions,
+} from './remote/snapshot-options.js';
+import {
+  type InspectOptions,
+  type PulledStack,
+  type PullOptions,
+  type PushedStack,
+  type PushOptions,
+  parseInspectOptions,
+  parsePullOptions,
+  parsePushOptions,
+  type RemoteArtifact,
 } from './remote/transfer-options.js';
 import type { SealedImageInfo } from './sealed/sealed-folder.js';
 import { SealedImages } from './sealed/sealed-images.js';
@@ -37,7 +51,7 @@ import { type DigestNow, type SlotDetails, slotDetails } from './slot/slot-detai
 import type { TemplateBytes } from './slot/slot-image.js';
 import type { SlotInfo } from './slot/slot-info.js';
 import { listSlots } from './slot/slot-list.js';
-import { type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
+import { COPY_OPTION_KEYS, type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
 import { type SlotUse, slotInUse } from './slot/slot-use.js';
 import { parseVmId, rawIds } from './slot/vm-id.js';
 import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
@@ -46,8 +60,8 @@ import {
   optionalBoolean,
   optionalFunction,
   optionalSignal,
+  readOptions,
   requireCount,
-  requireKnownKeys,
   requireSizeBytes,
   show,
 } from './system/arguments.js';
@@ -64,7 +78,7 @@ import type { UsageReport } from './upkeep/usage.js';
 import type { VerifyOptions, VerifyReport } from './upkeep/verify.js';
 
 // The folders publish, remote and upkeep are loaded when they are first used. With them, the first clone of a process
-// would take twice as long.
+// would take twice as long. What parses their options is loaded at once: options are read before the first `await`.
 
 // Each is lost to a process that replaces the template at the same moment.
 const PREWARM_ROUNDS = 8;
@@ -247,8 +261,6 @@ export class RootfsRegistry {
   async publishStack(name: string, source: string, options: PublishOptions = {}): Promise<PublishedStack> {
     this.#requireOpen();
     const located = this.#catalog.located(name);
-    const { parsePublishOptions } = await import('./publish/publish-options.js');
-    const { isPath, requireNoUserInfo } = await import('./publish/source-name.js');
     const parsed = parsePublishOptions(`publishing ${located.name}`, options);
     requireNoUserInfo(source);
     const request = {
@@ -280,11 +292,10 @@ export class RootfsRegistry {
     this.#requireOpen();
     const vm = parseVmId(vmId);
     const located = this.#catalog.located(name);
-    requireKnownKeys('options', options, ['replace', 'signal', 'onProgress']);
+    const given = readOptions('options', options, ['replace', 'signal', 'onProgress']);
+    const parsed = parsePublishOptions(`publishing ${located.name}`, { ...given, format: 'raw' });
     const { commitSlot } = await import('./publish/commit-slot.js');
-    const { parsePublishOptions } = await import('./publish/publish-options.js');
-    const parsed = parsePublishOptions(`publishing ${located.name}`, { ...options, format: 'raw' });
-    const slotImage = { refuseInUse: true, templateBytes: this.#templateBytes, signal: options.signal };
+    const slotImage = { refuseInUse: true, templateBytes: this.#templateBytes, signal: parsed.signal };
     const request = { ...located, options: parsed, vm, slots: this.#folder, slotImage };
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
       commitSlot(this.#catalogFolder, this.#templates, this.config, request),
@@ -302,9 +313,9 @@ export class RootfsRegistry {
   async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
     this.#requireOpen();
     const located = this.#catalog.located(name);
-    requireKnownKeys('options', options, ['force', 'signal']);
-    const force = optionalBoolean('force', options.force) ?? false;
-    const signal = optionalSignal(`removing ${located.name}`, options.signal);
+    const given = readOptions('options', options, ['force', 'signal']);
+    const force = optionalBoolean('force', given.force) ?? false;
+    const signal = optionalSignal(`removing ${located.name}`, given.signal);
     const { removeStack } = await import('./publish/remove-stack.js');
     return removeStack(this.#catalogFolder, this.#folder, this.#stacks, this.#templates, {
       ...located,
@@ -330,9 +341,8 @@ export class RootfsRegistry {
   async pushStack(name: string, reference: string, options: PushOptions = {}): Promise<PushedStack> {
     this.#requireOpen();
     const located = this.#catalog.located(name);
-    const { parsePushOptions } = await import('./remote/transfer-options.js');
-    const { pushStack } = await import('./remote/push-stack.js');
     const { task, ...parsed } = parsePushOptions(located.name, reference, options);
+    const { pushStack } = await import('./remote/push-stack.js');
     const { registries } = this.config;
     return traced({ operation: 'push', stack: name }, async () => {
       const stack = await this.#catalog.stack(located.name, task.signal);
@@ -361,10 +371,9 @@ export class RootfsRegistry {
    */
   async pullStack(reference: string, options: PullOptions = {}): Promise<PulledStack> {
     this.#requireOpen();
-    const { parsePullOptions } = await import('./remote/transfer-options.js');
-    const { pullStack } = await import('./remote/pull-stack.js');
     const { task, name, ...parsed } = parsePullOptions(reference, options);
     const located = this.#catalog.located(name);
+    const { pullStack } = await import('./remote/pull-stack.js');
     const place = {
       folder: this.#catalogFolder,
       pulls: this.#pulls,
@@ -396,9 +405,8 @@ export class RootfsRegistry {
   async pushSnapshot(name: string, reference: string, options: PushOptions = {}): Promise<PushedSnapshot> {
     this.#requireOpen();
     const path = this.#snapshots.pathOf(name);
-    const { parsePushOptions } = await import('./remote/transfer-options.js');
-    const { pushSnapshot } = await import('./remote/push-snapshot.js');
     const { task, ...parsed } = parsePushOptions(`snapshot ${name}`, reference, options);
+    const { pushSnapshot } = await import('./remote/push-snapshot.js');
     const place = { snapshots: this.#snapshots, registries: this.config.registries };
     return traced({ operation: 'push', path }, () => pushSnapshot(task, place, { ...parsed, name }));
   }
@@ -420,10 +428,9 @@ export class RootfsRegistry {
    */
   async pullSnapshot(reference: string, options: PullSnapshotOptions = {}): Promise<PulledSnapshot> {
     this.#requireOpen();
-    const { parsePullSnapshotOptions } = await import('./remote/snapshot-options.js');
-    const { pullSnapshot } = await import('./remote/pull-snapshot.js');
     const { task, ...parsed } = parsePullSnapshotOptions(reference, options);
     const path = this.#snapshots.pathOf(parsed.name);
+    const { pullSnapshot } = await import('./remote/pull-snapshot.js');
     const place = {
       snapshots: this.#snapshots,
       pulls: this.#snapshotPulls,
@@ -442,9 +449,8 @@ export class RootfsRegistry {
    */
   async inspectReference(reference: string, options: InspectOptions = {}): Promise<RemoteArtifact> {
     this.#requireOpen();
-    const { parseInspectOptions } = await import('./remote/transfer-options.js');
-    const { inspectReference } = await import('./remote/inspect-reference.js');
     const { task, platform, ...parsed } = parseInspectOptions(reference, options);
+    const { inspectReference } = await import('./remote/inspect-reference.js');
     const { registries } = this.config;
     const place = { catalog: this.#catalog, known: this.#chunks, registries };
     return inspectReference(task, place, parsed.reference, platform);
@@ -492,8 +498,8 @@ export class RootfsRegistry {
     const parsed: { index: number; request: CloneRequest }[] = [];
     requests.forEach((request: CloneManyRequest, index) => {
       try {
-        requireKnownKeys(`requests[${index}]`, request, ['vmId', 'stack', 'options']);
-        parsed.push({ index, request: this.#request(request.vmId, request.stack, request.options ?? {}) });
+        const given = readOptions(`requests[${index}]`, request, ['vmId', 'stack', 'options']);
+        parsed.push({ index, request: this.#request(given.vmId, given.stack, given.options ?? {}) });
       } catch (reason) {
         results[index] = { status: 'rejected', reason };
       }
@@ -523,7 +529,7 @@ export class RootfsRegistry {
   }
 
   async #prewarm(stack: string, options: PrewarmOptions, isWanted: () => boolean): Promise<void> {
-    requireKnownKeys('options', options, [
+    const given = readOptions('options', options, [
       'count',
       'sizeBytes',
       'writable',
@@ -532,12 +538,12 @@ export class RootfsRegistry {
       'pack',
       'signal',
     ]);
-    const { count, pack, ...cloneOptions } = options;
+    const { count, pack, ...cloneOptions } = given;
     if (count !== undefined) requireCount('count', count);
     optionalBoolean('pack', pack);
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
-    const { signal, ...lasting } = options;
+    const { signal, ...lasting } = given;
     const make: MakeReady = (key, prefix) =>
       this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
     const { sizeBytes, owner, mode } = request;
@@ -620,23 +626,23 @@ export class RootfsRegistry {
   ): Promise<VmRootfs> {
     this.#requireOpen();
     const sizeBytes = requireSizeBytes('targetBytes', targetBytes);
-    requireKnownKeys('options', options, CLONE_OPTION_KEYS);
-    if (options.sizeBytes !== undefined && options.sizeBytes !== sizeBytes) {
+    const given = readOptions('options', options, CLONE_OPTION_KEYS);
+    if (given.sizeBytes !== undefined && given.sizeBytes !== sizeBytes) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `sizeBytes is ${options.sizeBytes}, but targetBytes is ${sizeBytes}: give one of them`,
+        `sizeBytes is ${show(given.sizeBytes)}, but targetBytes is ${sizeBytes}: give one of them`,
       );
     }
-    return this.cloneForVm(vmId, stack, { ...options, sizeBytes });
+    return this.cloneForVm(vmId, stack, { ...given, sizeBytes });
   }
 
   /** {@link resizeExt4Image} with the programs of this registry's configuration. */
   async resizeExt4Image(path: string, targetBytes: number, options: Abortable = {}): Promise<void> {
     this.#requireOpen();
     const { resize2fsBin, e2fsckBin } = this.config;
-    requireKnownKeys('options', options, ['signal']);
+    const given = readOptions('options', options, ['signal']);
     const programs: ResizeOptions = { resize2fsBin, e2fsckBin };
-    return resizeExt4Image(path, targetBytes, { ...programs, ...options });
+    return resizeExt4Image(path, targetBytes, { ...programs, ...given });
   }
 
   /**
@@ -650,10 +656,10 @@ export class RootfsRegistry {
   async release(vmId: string, options: ReleaseOptions = {}): Promise<boolean> {
     this.#requireOpen();
     const vm = parseVmId(vmId);
-    requireKnownKeys('options', options, ['durable', 'refuseInUse']);
-    optionalBoolean('durable', options.durable);
-    optionalBoolean('refuseInUse', options.refuseInUse);
-    return traced({ operation: 'release', vmId: vm.safe }, () => releaseSlot(this.#folder, vm, options));
+    const given = readOptions('options', options, ['durable', 'refuseInUse']);
+    optionalBoolean('durable', given.durable);
+    optionalBoolean('refuseInUse', given.refuseInUse);
+    return traced({ operation: 'release', vmId: vm.safe }, () => releaseSlot(this.#folder, vm, given));
   }
 
   /**
@@ -664,8 +670,8 @@ export class RootfsRegistry {
    */
   async recover(options: Abortable = {}): Promise<RecoverReport> {
     this.#requireOpen();
-    const { recover } = await import('./upkeep/recover.js');
     const signal = signalOf('recovering the clones folder', options);
+    const { recover } = await import('./upkeep/recover.js');
     try {
       return await recover(
         this.#folder,
@@ -701,8 +707,8 @@ export class RootfsRegistry {
    */
   async gc(options: GcOptions): Promise<GcReport> {
     this.#requireOpen();
-    requireKnownKeys('options', options, ['keep', 'dryRun', 'signal']);
-    const { keep } = options;
+    const given = readOptions('options', options, ['keep', 'dryRun', 'signal']);
+    const { keep } = given;
     if (typeof keep !== 'object' || keep === null || !(Symbol.iterator in keep)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
@@ -710,17 +716,17 @@ export class RootfsRegistry {
       );
     }
     // A copy: the caller may change it while this waits.
-    const given = [...keep];
-    if (given.length === 0 && 'next' in keep) {
+    const kept = [...keep];
+    if (kept.length === 0 && 'next' in keep) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
         'keep is an iterator without ids, perhaps because it was read before: give an array or a set',
       );
     }
     const what = 'collecting slots';
-    const dryRun = optionalBoolean('dryRun', options.dryRun) ?? false;
-    const signal = optionalSignal(what, options.signal);
-    const ids = await rawIds(new Task(what, signal), given);
+    const dryRun = optionalBoolean('dryRun', given.dryRun) ?? false;
+    const signal = optionalSignal(what, given.signal);
+    const ids = await rawIds(new Task(what, signal), kept);
     const { collectGarbage } = await import('./upkeep/gc.js');
     return collectGarbage(this.#folder, ids, dryRun, signal);
   }
@@ -732,15 +738,15 @@ export class RootfsRegistry {
    */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     this.#requireOpen();
-    requireKnownKeys('options', options, ['clones', 'signal', 'onProgress']);
-    optionalBoolean('clones', options.clones);
-    optionalFunction('onProgress', options.onProgress);
-    const signal = optionalSignal(`verifying ${this.config.clonesDir}`, options.signal);
+    const given = readOptions('options', options, ['clones', 'signal', 'onProgress']);
+    optionalBoolean('clones', given.clones);
+    optionalFunction('onProgress', given.onProgress);
+    const signal = optionalSignal(`verifying ${this.config.clonesDir}`, given.signal);
     const { verify } = await import('./upkeep/verify.js');
     const catalog = new Map<string, Template | undefined>();
     for (const [name, template] of await this.#catalog.templates(signal))
       catalog.set(this.#catalog.templatePath(name), template);
-    return verify(this.#folder, catalog, this.config.e2fsckBin, options);
+    return verify(this.#folder, catalog, this.config.e2fsckBin, given);
   }
 
   /**
@@ -793,8 +799,12 @@ export class RootfsRegistry {
     this.#requireOpen();
     const from = parseVmId(fromVmId);
     const vm = parseVmId(vmId);
-    const copy = parseCopyOptions(`forking ${from.safe} to ${vm.safe}`, options, 'refuseInUse');
-    const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
+    const { refuseInUse: refuses, ...others } = readOptions('options', options, [
+      ...COPY_OPTION_KEYS,
+      'refuseInUse',
+    ]);
+    const copy = parseCopyOptions(`forking ${from.safe} to ${vm.safe}`, others);
+    const refuseInUse = optionalBoolean('refuseInUse', refuses) ?? false;
     return traced({ operation: 'fork', vmId: vm.safe }, () =>
       forkSlot({
         folder: this.#folder,
@@ -848,14 +858,14 @@ export class RootfsRegistry {
   async snapshotSlot(vmId: string, name: string, options: SnapshotOptions = {}): Promise<NewSnapshot> {
     this.#requireOpen();
     const vm = parseVmId(vmId);
-    requireKnownKeys('options', options, ['with', 'refuseInUse', 'signal', 'onProgress']);
-    const { with: others = [], onProgress } = options;
+    const given = readOptions('options', options, ['with', 'refuseInUse', 'signal', 'onProgress']);
+    const { with: others = [], onProgress } = given;
     if (!Array.isArray(others))
       throw new RootfsError('INVALID_ARGUMENT', `with must be an array of paths, got ${show(others)}`);
     const files = others.map((path, i) => absolutePath(`with[${i}]`, path));
-    const refuseInUse = optionalBoolean('refuseInUse', options.refuseInUse) ?? false;
+    const refuseInUse = optionalBoolean('refuseInUse', given.refuseInUse) ?? false;
     optionalFunction('onProgress', onProgress);
-    const signal = optionalSignal(`making snapshot ${name}`, options.signal);
+    const signal = optionalSignal(`making snapshot ${name}`, given.signal);
     return traced({ operation: 'snapshot', vmId: vm.safe }, () =>
       this.#snapshots.take(vm, name, files, refuseInUse, { signal, onProgress }),
     );
@@ -873,10 +883,10 @@ export class RootfsRegistry {
    */
   async verifySnapshot(name: string, options: HashOptions = {}): Promise<Snapshot> {
     this.#requireOpen();
-    requireKnownKeys('options', options, ['signal', 'onProgress']);
-    optionalFunction('onProgress', options.onProgress);
-    const signal = optionalSignal(`verifying snapshot ${name}`, options.signal);
-    return this.#snapshots.verify(name, { signal, onProgress: options.onProgress });
+    const { onProgress, ...given } = readOptions('options', options, ['signal', 'onProgress']);
+    optionalFunction('onProgress', onProgress);
+    const signal = optionalSignal(`verifying snapshot ${name}`, given.signal);
+    return this.#snapshots.verify(name, { signal, onProgress });
   }
 
   /**
@@ -889,10 +899,11 @@ export class RootfsRegistry {
   async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
     this.#requireOpen();
     const vm = parseVmId(vmId);
-    const copy = parseCopyOptions(`restoring snapshot ${name} to ${vm.safe}`, options, 'onProgress');
-    optionalFunction('onProgress', options.onProgress);
+    const { onProgress, ...others } = readOptions('options', options, [...COPY_OPTION_KEYS, 'onProgress']);
+    const copy = parseCopyOptions(`restoring snapshot ${name} to ${vm.safe}`, others);
+    optionalFunction('onProgress', onProgress);
     return traced({ operation: 'restore', vmId: vm.safe }, () =>
-      this.#snapshots.restore(name, vm, copy, options.onProgress),
+      this.#snapshots.restore(name, vm, copy, onProgress),
     );
   }
 
@@ -907,8 +918,8 @@ export class RootfsRegistry {
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     return Promise.allSettled(
       requests.map(async (request: RestoreManyRequest, index) => {
-        requireKnownKeys(`requests[${index}]`, request, ['snapshot', 'vmId', 'options']);
-        return this.restoreSnapshot(request.snapshot, request.vmId, request.options);
+        const given = readOptions(`requests[${index}]`, request, ['snapshot', 'vmId', 'options']);
+        return this.restoreSnapshot(given.snapshot, given.vmId, given.options);
       }),
     );
   }
@@ -955,6 +966,5 @@ function aboutClone({ vm, stack }: CloneRequest) {
 }
 
 function signalOf(what: string, options: Abortable): AbortSignal | undefined {
-  requireKnownKeys('options', options, ['signal']);
-  return optionalSignal(what, options.signal);
+  return optionalSignal(what, readOptions('options', options, ['signal']).signal);
 }

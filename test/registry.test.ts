@@ -1,12 +1,16 @@
 // What a registry promises as a whole: checks before anything happens, warnings, closing.
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { RootfsRegistry } from '../src/index.js';
+import { type CommitOptions, type PublishOptions, RootfsRegistry } from '../src/index.js';
 import { runChild } from './fixtures/child.js';
 import { snapshot, walk } from './fixtures/files.js';
 import { Host } from './fixtures/host.js';
+import { MiB } from './fixtures/images.js';
 import { rejection } from './fixtures/rejection.js';
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 describe('bad input is refused with its own code and creates nothing', () => {
   const lone = '\ud83e';
@@ -112,6 +116,57 @@ test('in order: id, stack, size', async () => {
   await rejection(grow('vm-1', '..', 0), 'INVALID_STACK_NAME');
   await rejection(grow('vm-1', 'missing', 0), 'STACK_NOT_FOUND');
   await rejection(grow('vm-1', 'debian', 0), 'SHRINK_REFUSED');
+});
+
+test('options of a prototype are not lost: a guest never writes to its template', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const options = Object.create({ writable: true, mode: 0o640 });
+  const clone = await host.registry.cloneForVmWithSize('vm-1', 'debian', 6, options);
+  expect(clone.sharesTemplateInode).toBe(false);
+  expect((await stat(clone.path)).mode & 0o777).toBe(0o640);
+});
+
+describe('options that the caller changes after the call do not count', () => {
+  test('publishStack', async () => {
+    const host = await Host.in();
+    const [tree, other] = [join(host.root, 'tree'), join(host.root, 'other')];
+    for (const folder of [tree, other]) await mkdir(folder);
+    for (const name of ['a', 'b']) await writeFile(join(other, name), '');
+    const options: Writable<PublishOptions> = {};
+    const first = host.registry.publishStack('debian', tree, options);
+    options.expectedSha256 = 'f'.repeat(64);
+    const { sha256 } = await first;
+    const later: Writable<PublishOptions> = {};
+    const refused = host.registry.publishStack('debian', other, later);
+    later.replace = true;
+    await rejection(refused, 'STACK_EXISTS');
+    const expecting: Writable<PublishOptions> = { replace: true, expectedSha256: 'f'.repeat(64) };
+    const mismatch = host.registry.publishStack('debian', other, expecting);
+    delete expecting.expectedSha256;
+    await rejection(mismatch, 'DIGEST_MISMATCH');
+    const limits = { maxFiles: 1 };
+    const tooLarge = host.registry.publishStack('debian', other, { replace: true, limits });
+    limits.maxFiles = 100;
+    await rejection(tooLarge, 'SOURCE_TOO_LARGE');
+    expect((await host.registry.stack('debian'))?.sha256).toBe(sha256);
+  });
+
+  test('commitSlot, pullStack and pullSnapshot', async () => {
+    const host = await Host.in();
+    await host.addExt4Template('debian', 16 * MiB);
+    await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+    const options: Writable<CommitOptions> = {};
+    const commit = host.registry.commitSlot('vm-1', 'debian', options);
+    options.replace = true;
+    await rejection(commit, 'STACK_EXISTS');
+    const names = { name: '..' };
+    const stack = host.registry.pullStack('localhost:1/a:1', names);
+    const snapshotPull = host.registry.pullSnapshot('localhost:1/a:1', names);
+    names.name = 'good';
+    await rejection(stack, 'INVALID_STACK_NAME');
+    await rejection(snapshotPull, 'INVALID_SNAPSHOT_NAME');
+  });
 });
 
 describe('the warning of shared inodes', () => {

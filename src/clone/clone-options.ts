@@ -4,7 +4,7 @@ import {
   optionalMode,
   optionalOwner,
   optionalSignal,
-  requireKnownKeys,
+  readOptions,
   requireSizeBytes,
 } from '../system/arguments.js';
 
@@ -39,17 +39,21 @@ export interface ParsedCloneOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'];
+export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'] as const;
 
 /** `what` is called only for an error message. */
 export function parseCloneOptions(what: () => string, options: CloneOptions): ParsedCloneOptions {
-  requireKnownKeys('options', options, CLONE_OPTION_KEYS);
+  const { writable, sizeBytes, owner, mode, durable, signal } = readOptions(
+    'options',
+    options,
+    CLONE_OPTION_KEYS,
+  );
   return {
-    writable: optionalBoolean('writable', options.writable),
-    sizeBytes: options.sizeBytes === undefined ? undefined : requireSizeBytes('sizeBytes', options.sizeBytes),
-    owner: optionalOwner(options.owner),
-    mode: optionalMode(options.mode),
-    durable: optionalBoolean('durable', options.durable) ?? false,
-    signal: options.signal === undefined ? undefined : optionalSignal(what(), options.signal),
+    writable: optionalBoolean('writable', writable),
+    sizeBytes: sizeBytes === undefined ? undefined : requireSizeBytes('sizeBytes', sizeBytes),
+    owner: optionalOwner(owner),
+    mode: optionalMode(mode),
+    durable: optionalBoolean('durable', durable) ?? false,
+    signal: signal === undefined ? undefined : optionalSignal(what(), signal),
   };
 }

@@ -3,7 +3,7 @@ import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { programFailed } from '../programs/program-failed.js';
 import { type Exit, runInstalled } from '../programs/run-program.js';
-import { optionalSignal, requireKnownKeys, requirePath, requireSizeBytes } from '../system/arguments.js';
+import { optionalSignal, readOptions, requirePath, requireSizeBytes } from '../system/arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
@@ -36,12 +36,12 @@ export async function resizeExt4Image(
 ): Promise<void> {
   requirePath('path', path);
   requireSizeBytes('targetBytes', targetBytes);
-  requireKnownKeys('options', options, ['resize2fsBin', 'e2fsckBin', 'signal']);
+  const given = readOptions('options', options, ['resize2fsBin', 'e2fsckBin', 'signal']);
   const what = `growing ${path} to ${targetBytes} bytes`;
-  const signal = optionalSignal(what, options.signal);
+  const signal = optionalSignal(what, given.signal);
   const programs = {
-    resize2fsBin: requirePath('resize2fsBin', options.resize2fsBin ?? DEFAULT_RESIZE2FS_BIN),
-    e2fsckBin: requirePath('e2fsckBin', options.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
+    resize2fsBin: requirePath('resize2fsBin', given.resize2fsBin ?? DEFAULT_RESIZE2FS_BIN),
+    e2fsckBin: requirePath('e2fsckBin', given.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
   };
   try {
     if (!(await mayGrow(path, targetBytes))) return;

@@ -1,9 +1,9 @@
 import { allOrNone } from '../system/all-or-none.js';
 import {
+  absolutePath,
   optionalFunction,
   optionalSignal,
-  requireKnownKeys,
-  requirePath,
+  readOptions,
   show,
 } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
@@ -19,13 +19,13 @@ import { FILES_AT_ONCE, type HashOptions, hashFile } from './hash.js';
 export async function hashFiles(paths: readonly string[], options: HashOptions = {}): Promise<string[]> {
   if (!Array.isArray(paths))
     throw new RootfsError('INVALID_ARGUMENT', `paths must be an array, got ${show(paths)}`);
-  for (const [i, path] of paths.entries()) requirePath(`paths[${i}]`, path);
-  requireKnownKeys('options', options, ['signal', 'onProgress']);
-  optionalFunction('onProgress', options.onProgress);
-  const signal = optionalSignal(`hashing ${paths.length} files`, options.signal);
-  const report = sumOf(options.onProgress);
+  const items = [...paths.entries()].map(([i, path]) => absolutePath(`paths[${i}]`, path));
+  const { onProgress, ...given } = readOptions('options', options, ['signal', 'onProgress']);
+  optionalFunction('onProgress', onProgress);
+  const signal = optionalSignal(`hashing ${items.length} files`, given.signal);
+  const report = sumOf(onProgress);
   return allOrNone({
-    items: paths,
+    items,
     atOnce: FILES_AT_ONCE,
     signal,
     work: (path, either) => hashFile(path, { signal: either, onProgress: report() }),

@@ -1,6 +1,6 @@
 import { sameState } from '../addon/identity.js';
 import { type NativeSource, native } from '../addon/native.js';
-import { optionalFunction, optionalSignal, requireKnownKeys, requirePath } from '../system/arguments.js';
+import { optionalFunction, optionalSignal, readOptions, requirePath } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
@@ -29,12 +29,12 @@ const open = new Turns(FILES_AT_ONCE);
  */
 export async function hashFile(path: string, options: HashOptions = {}): Promise<string> {
   requirePath('path', path);
-  requireKnownKeys('options', options, ['signal', 'onProgress']);
+  const { signal, onProgress } = readOptions('options', options, ['signal', 'onProgress']);
   const what = `hashing ${path}`;
-  const task = new Task(what, optionalSignal(what, options.signal));
-  optionalFunction('onProgress', options.onProgress);
+  const task = new Task(what, optionalSignal(what, signal));
+  optionalFunction('onProgress', onProgress);
   try {
-    return await open.run(task, () => openAndHash(task, path, options));
+    return await open.run(task, () => openAndHash(task, path, onProgress));
   } catch (error) {
     if (failedWith(error, 'EINVAL')) {
       throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
@@ -43,7 +43,11 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   }
 }
 
-async function openAndHash(task: Task, path: string, { onProgress }: HashOptions): Promise<string> {
+async function openAndHash(
+  task: Task,
+  path: string,
+  onProgress: HashOptions['onProgress'],
+): Promise<string> {
   const { source, info } = await native().openSource(path);
   try {
     const sha256 = await hashSource(task, source, info.identity.sizeBytes, onProgress);

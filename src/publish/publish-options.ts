@@ -3,7 +3,7 @@ import {
   optionalBoolean,
   optionalFunction,
   optionalSignal,
-  requireKnownKeys,
+  readOptions,
   requireSizeBytes,
   show,
 } from '../system/arguments.js';
@@ -91,50 +91,59 @@ export interface RemoveStackOptions {
   readonly signal?: AbortSignal;
 }
 
+const PUBLISH_OPTION_KEYS = [
+  'replace',
+  'expectedSha256',
+  'sizeBytes',
+  'format',
+  'platform',
+  'includeMounts',
+  'limits',
+  'signal',
+  'onProgress',
+] as const;
+
+const LIMIT_KEYS = Object.keys(DEFAULT_LIMITS) as (keyof PublishLimits)[];
+
 /** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePublishOptions(what: string, options: PublishOptions): PublishOptions {
-  const { expectedSha256, sizeBytes, format, platform, includeMounts, limits, signal, onProgress, replace } =
-    options;
-  const known = [
-    'replace',
-    'expectedSha256',
-    'sizeBytes',
-    'format',
-    'platform',
-    'includeMounts',
-    'limits',
-    'signal',
-    'onProgress',
-  ];
-  requireKnownKeys('options', options, known);
+  const given = readOptions('options', options, PUBLISH_OPTION_KEYS);
+  const { replace, expectedSha256, sizeBytes, format, platform, includeMounts, signal, onProgress } = given;
   optionalBoolean('replace', replace);
   optionalBoolean('includeMounts', includeMounts);
-  requireLimits(limits, Object.keys(DEFAULT_LIMITS));
+  const limits = parseLimits(given.limits, LIMIT_KEYS);
   optionalFunction('onProgress', onProgress);
   optionalSignal(what, signal);
   parsePlatform(platform);
-  if (expectedSha256 !== undefined && !/^[0-9a-f]{64}$/i.test(String(expectedSha256)))
-    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(expectedSha256)}`);
+  requireExpected(expectedSha256);
   if (format !== undefined && !IMAGE_FORMATS.includes(format))
     throw invalid(`format must be one of ${IMAGE_FORMATS.join(', ')}, got ${show(format)}`);
   if (sizeBytes !== undefined && requireSizeBytes('sizeBytes', sizeBytes) % BLOCK_BYTES !== 0)
     throw invalid(`sizeBytes must be a multiple of ${BLOCK_BYTES}, got ${sizeBytes}`);
-  return options;
+  return { ...given, limits };
 }
 
 /** Throws `INVALID_ARGUMENT`. `names` are those that may be given. */
-export function requireLimits(limits: PublishLimits | undefined, names: readonly string[]): void {
-  if (limits === undefined) return;
-  requireKnownKeys('limits', limits, names);
-  for (const [name, value] of Object.entries(limits))
-    if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
+export function parseLimits(
+  limits: PublishLimits | undefined,
+  names: readonly (keyof PublishLimits)[],
+): PublishLimits {
+  const given = readOptions('limits', limits === undefined ? {} : limits, names);
+  for (const [name, value] of Object.entries(given))
+    if (!(Number.isSafeInteger(value) && value > 0))
       throw invalid(`limits.${name} must be a whole number above 0, got ${show(value)}`);
+  return given;
 }
 
 /** With the default where none is given. */
 export function limitsOf(limits: PublishLimits | undefined): Required<PublishLimits> {
-  const given = Object.entries(limits ?? {}).filter(([, limit]) => limit !== undefined);
-  return { ...DEFAULT_LIMITS, ...Object.fromEntries(given) };
+  return { ...DEFAULT_LIMITS, ...limits };
+}
+
+/** Throws `INVALID_ARGUMENT`. */
+export function requireExpected(sha256: unknown): void {
+  if (sha256 !== undefined && !(typeof sha256 === 'string' && /^[0-9a-f]{64}$/i.test(sha256)))
+    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
 }
 
 function invalid(message: string): RootfsError {

@@ -1,13 +1,14 @@
 // What callers of pullSnapshot pass in, and what they and callers of pushSnapshot get.
 
+import { requireExpected } from '../publish/publish-options.js';
 import type { Snapshot } from '../snapshots/snapshots.js';
-import { optionalFunction } from '../system/arguments.js';
+import { optionalFunction, readOptions } from '../system/arguments.js';
 import { formatReference, parseReference } from './reference.js';
 import {
   type PullOptions,
   type PushedArtifact,
   parseTransfer,
-  requireExpected,
+  TRANSFER_OPTION_KEYS,
   type TransferOptions,
 } from './transfer-options.js';
 
@@ -42,10 +43,16 @@ export interface PulledSnapshot extends Snapshot {
 export function parsePullSnapshotOptions(text: string, options: PullSnapshotOptions) {
   const reference = parseReference(text);
   const what = `pulling ${formatReference(reference)}`;
-  const task = parseTransfer(what, options, ['name', 'expectedSha256', 'verify']);
-  const { expectedSha256, verify } = options;
+  const given = readOptions('options', options, [
+    ...TRANSFER_OPTION_KEYS,
+    'name',
+    'expectedSha256',
+    'verify',
+  ]);
+  const task = parseTransfer(what, given);
+  const { expectedSha256, verify } = given;
   optionalFunction('verify', verify);
   requireExpected(expectedSha256);
-  const name = options.name ?? (reference.repository.split('/').at(-1) as string);
-  return { task, name, reference, options, expectedSha256, verify };
+  const name = given.name ?? (reference.repository.split('/').at(-1) as string);
+  return { task, name, reference, options: given, expectedSha256, verify };
 }

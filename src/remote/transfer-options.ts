@@ -1,15 +1,14 @@
 // What callers of pushStack, pullStack and inspectReference pass in, and get. pushSnapshot takes what pushStack takes.
 
 import { parsePlatform } from '../publish/platform.js';
-import { type PublishedStack, type PublishLimits, requireLimits } from '../publish/publish-options.js';
-import type { SnapshotFacts } from '../snapshots/snapshot-manifest.js';
 import {
-  optionalBoolean,
-  optionalFunction,
-  optionalSignal,
-  requireKnownKeys,
-  show,
-} from '../system/arguments.js';
+  type PublishedStack,
+  type PublishLimits,
+  parseLimits,
+  requireExpected,
+} from '../publish/publish-options.js';
+import type { SnapshotFacts } from '../snapshots/snapshot-manifest.js';
+import { optionalBoolean, optionalFunction, optionalSignal, readOptions, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { Task } from '../system/task.js';
@@ -116,67 +115,68 @@ export interface RemoteArtifact {
 
 const CONCURRENCY_LIMIT = 64;
 
+export const TRANSFER_OPTION_KEYS = ['concurrency', 'signal', 'onProgress'] as const;
+
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePushOptions(name: string, text: string, options: PushOptions) {
   const reference = parseReference(text);
-  const task = parseTransfer(`pushing ${name} to ${formatReference(reference)}`, options, ['base', 'level']);
+  const given = readOptions('options', options, [...TRANSFER_OPTION_KEYS, 'base', 'level']);
+  const task = parseTransfer(`pushing ${name} to ${formatReference(reference)}`, given);
   if (reference.tag === undefined || reference.digest !== undefined)
     throw new RootfsError(
       'REFERENCE_INVALID',
       `cannot push to ${formatReference(reference)}: the digest follows from the image; give HOST/NAME:TAG`,
     );
-  const base = options.base === undefined ? undefined : parseReference(options.base);
+  const base = given.base === undefined ? undefined : parseReference(given.base);
   if (base !== undefined && base.host !== reference.host)
     throw new RootfsError(
       'REFERENCE_INVALID',
       `base ${formatReference(base)} must be in the same registry, ${reference.host}`,
     );
-  return { task, reference, base, level: requireLevel(options.level), options };
+  return { task, reference, base, level: requireLevel(given.level), options: given };
 }
+
+const PULL_OPTION_KEYS = [
+  ...TRANSFER_OPTION_KEYS,
+  'name',
+  'replace',
+  'expectedSha256',
+  'platform',
+  'limits',
+  'verify',
+] as const;
 
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePullOptions(text: string, options: PullOptions) {
   const reference = parseReference(text);
-  const keys = ['name', 'replace', 'expectedSha256', 'platform', 'limits', 'verify'];
-  const task = parseTransfer(`pulling ${formatReference(reference)}`, options, keys);
-  const { expectedSha256, platform, limits, verify } = options;
-  const replace = optionalBoolean('replace', options.replace) ?? false;
+  const given = readOptions('options', options, PULL_OPTION_KEYS);
+  const task = parseTransfer(`pulling ${formatReference(reference)}`, given);
+  const { expectedSha256, platform, verify } = given;
+  const replace = optionalBoolean('replace', given.replace) ?? false;
   optionalFunction('verify', verify);
   parsePlatform(platform);
   requireExpected(expectedSha256);
-  requireLimits(limits, ['maxBytes', 'maxWindowBytes']);
-  const name = options.name ?? (reference.repository.split('/').at(-1) as string);
-  return { task, name, reference, replace, options, expectedSha256, platform, limits, verify };
+  const limits = parseLimits(given.limits, ['maxBytes', 'maxWindowBytes']);
+  const name = given.name ?? (reference.repository.split('/').at(-1) as string);
+  return { task, name, reference, replace, options: given, expectedSha256, platform, limits, verify };
 }
 
 /** Throws `REFERENCE_INVALID`, `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parseInspectOptions(text: string, options: InspectOptions) {
   const reference = parseReference(text);
-  requireKnownKeys('options', options, ['platform', 'signal']);
-  parsePlatform(options.platform);
+  const { platform, signal } = readOptions('options', options, ['platform', 'signal']);
+  parsePlatform(platform);
   const what = `inspecting ${formatReference(reference)}`;
-  return {
-    task: new Task(what, optionalSignal(what, options.signal)),
-    reference,
-    platform: options.platform,
-  };
+  return { task: new Task(what, optionalSignal(what, signal)), reference, platform };
 }
 
-/** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. `more`: further options. */
-export function parseTransfer(what: string, options: TransferOptions, more: readonly string[]): Task {
-  requireKnownKeys('options', options, [...more, 'concurrency', 'signal', 'onProgress']);
-  const { concurrency, onProgress, signal } = options;
+/** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. */
+export function parseTransfer(what: string, { concurrency, onProgress, signal }: TransferOptions): Task {
   optionalFunction('onProgress', onProgress);
   const isCount = Number.isInteger(concurrency) && Number(concurrency) > 0;
   if (concurrency !== undefined && !(isCount && concurrency <= CONCURRENCY_LIMIT))
     throw invalid(`concurrency must be an integer from 1 to ${CONCURRENCY_LIMIT}, got ${show(concurrency)}`);
   return new Task(what, optionalSignal(what, signal));
-}
-
-/** Throws `INVALID_ARGUMENT`. */
-export function requireExpected(sha256: unknown): void {
-  if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(String(sha256)))
-    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
 }
 
 function invalid(message: string): RootfsError {

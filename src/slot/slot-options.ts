@@ -5,7 +5,7 @@ import {
   optionalMode,
   optionalOwner,
   optionalSignal,
-  requireKnownKeys,
+  readOptions,
 } from '../system/arguments.js';
 
 export interface ForkOptions {
@@ -28,18 +28,14 @@ export interface CopyOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-const KEYS = ['owner', 'mode', 'durable', 'signal'];
+export const COPY_OPTION_KEYS = ['owner', 'mode', 'durable', 'signal'] as const;
 
-export function parseCopyOptions(
-  what: string,
-  options: Omit<ForkOptions, 'refuseInUse'>,
-  ...others: string[]
-): CopyOptions {
-  requireKnownKeys('options', options, [...KEYS, ...others]);
+export function parseCopyOptions(what: string, options: Omit<ForkOptions, 'refuseInUse'>): CopyOptions {
+  const { owner, mode, durable, signal } = readOptions('options', options, COPY_OPTION_KEYS);
   return {
-    owner: optionalOwner(options.owner),
-    mode: optionalMode(options.mode),
-    durable: optionalBoolean('durable', options.durable) ?? false,
-    signal: optionalSignal(what, options.signal),
+    owner: optionalOwner(owner),
+    mode: optionalMode(mode),
+    durable: optionalBoolean('durable', durable) ?? false,
+    signal: optionalSignal(what, signal),
   };
 }

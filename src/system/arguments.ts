@@ -58,13 +58,33 @@ export function requireKnownKeys(name: string, value: unknown, known: readonly s
     throw new RootfsError('INVALID_ARGUMENT', `${name} must be an object, got ${show(value)}`);
   }
   for (const key in value) {
-    if (!known.includes(key)) {
+    // What a library adds to Object.prototype is nobody's option.
+    const isOption = Object.hasOwn(value, key) || !(key in Object.prototype);
+    if (isOption && !known.includes(key)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
         `${name}.${key} is not an option; the options are ${known.join(', ')}`,
       );
     }
   }
+}
+
+/**
+ * The options that are given, in a plain object. Each is read once, by its name: those of a prototype and getters of a
+ * class count, and what the caller changes later does not. To be called before the first `await`.
+ */
+export function readOptions<T extends object, K extends keyof T & string>(
+  name: string,
+  value: T,
+  known: readonly K[],
+): Pick<T, K> {
+  requireKnownKeys(name, value, known);
+  const options: Partial<Pick<T, K>> = {};
+  for (const key of known) {
+    const option = value[key];
+    if (option !== undefined) options[key] = option;
+  }
+  return options as Pick<T, K>;
 }
 
 export function optionalBoolean(name: string, value: unknown): boolean | undefined {
@@ -103,8 +123,7 @@ export interface Owner {
 
 export function optionalOwner(value: unknown): Owner | undefined {
   if (value === undefined) return undefined;
-  requireKnownKeys('owner', value, ['uid', 'gid']);
-  const { uid, gid } = value as Record<string, unknown>;
+  const { uid, gid } = readOptions('owner', value as Owner, ['uid', 'gid']);
   return { uid: requireOwnerId('owner.uid', uid), gid: requireOwnerId('owner.gid', gid) };
 }
 

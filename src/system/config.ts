@@ -1,4 +1,4 @@
-import { absolutePath, isPath, requireKnownKeys, requireSizeBytes, show } from './arguments.js';
+import { absolutePath, isPath, readOptions, requireSizeBytes, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
 import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
@@ -75,13 +75,14 @@ const FOLDERS: readonly string[] = [
  * Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` if one folder is inside another.
  */
 export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
-  requireKnownKeys('config', config, Object.keys(DEFAULTS));
+  const given = readOptions('config', config, Object.keys(DEFAULTS) as (keyof RootfsConfig)[]);
   const complete: Record<string, unknown> = { ...DEFAULTS };
-  for (const [key, value] of Object.entries(config)) {
-    if (value === undefined) continue;
+  for (const [key, value] of Object.entries(given)) {
     if (key === 'registries') {
-      parseRegistrySettings(value);
-    } else if (key === 'sealing') {
+      complete[key] = parseRegistrySettings(value);
+      continue;
+    }
+    if (key === 'sealing') {
       if (value !== 'auto' && value !== 'off') {
         throw new RootfsError(
           'INVALID_ARGUMENT',

@@ -1,5 +1,5 @@
 // The settings of OCI registries, by host (`registry.example`, `localhost:5000`).
-import { isPath, requireKnownKeys, show } from './arguments.js';
+import { absolutePath, optionalBoolean, readOptions, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 
 export interface RegistrySetting {
@@ -26,24 +26,32 @@ export function isRegistryHost(value: unknown): value is string {
   return typeof value === 'string' && HOST.test(value) && URL.canParse(`https://${value}`);
 }
 
-/** Throws `INVALID_ARGUMENT`. */
+/** A copy that nobody can change. Throws `INVALID_ARGUMENT`. */
 export function parseRegistrySettings(value: unknown): RegistrySettings {
   requireKnownHosts(value);
-  const settings = value as Record<string, RegistrySetting>;
-  for (const [host, setting] of Object.entries(settings)) {
-    const name = `config.registries["${host}"]`;
-    requireKnownKeys(name, setting, ['insecure', 'ca', 'mirrors', 'realms']);
-    const { insecure, ca, mirrors = [], realms = [] } = setting;
-    if (insecure !== undefined && typeof insecure !== 'boolean')
-      throw invalid(`${name}.insecure must be true or false, got ${show(insecure)}`);
-    if (ca !== undefined && !isPath(ca))
-      throw invalid(`${name}.ca must be a path without NUL, got ${show(ca)}`);
-    for (const [key, hosts] of Object.entries({ mirrors, realms })) {
-      if (!Array.isArray(hosts) || !hosts.every(isRegistryHost))
-        throw invalid(`${name}.${key} must be an array of hosts, got ${show(hosts)}`);
-    }
-  }
-  return settings;
+  const settings = Object.entries(value as RegistrySettings).map(([host, setting]) => [
+    host,
+    parseSetting(`config.registries["${host}"]`, setting),
+  ]);
+  return Object.freeze(Object.fromEntries(settings));
+}
+
+function parseSetting(name: string, setting: RegistrySetting): RegistrySetting {
+  const given = readOptions(name, setting, ['insecure', 'ca', 'mirrors', 'realms']);
+  const { insecure, ca, mirrors, realms } = given;
+  optionalBoolean(`${name}.insecure`, insecure);
+  return Object.freeze({
+    ...given,
+    ...(ca === undefined ? {} : { ca: absolutePath(`${name}.ca`, ca) }),
+    ...(mirrors === undefined ? {} : { mirrors: parseHosts(`${name}.mirrors`, mirrors) }),
+    ...(realms === undefined ? {} : { realms: parseHosts(`${name}.realms`, realms) }),
+  });
+}
+
+function parseHosts(name: string, value: unknown): readonly string[] {
+  const hosts = Array.isArray(value) ? [...value] : [undefined];
+  if (!hosts.every(isRegistryHost)) throw invalid(`${name} must be an array of hosts, got ${show(value)}`);
+  return Object.freeze(hosts);
 }
 
 function requireKnownHosts(value: unknown): void {

@@ -8,6 +8,7 @@ import {
   optionalMode,
   optionalOwner,
   optionalSignal,
+  readOptions,
   requireKnownKeys,
   requirePath,
   requireSizeBytes,
@@ -118,6 +119,32 @@ test('a key that is not known is named with those that are, one of a prototype t
   expect(refused(() => requireKnownKeys('options', ['x'], ['a']))).toContain('options.0');
   for (const value of [undefined, null, 'a', 1, () => {}])
     expect(refused(() => requireKnownKeys('options', value, ['a']))).toContain('must be an object');
+});
+
+test('options are read once, by name: of a prototype and by getters too, and not what is changed later', () => {
+  let reads = 0;
+  class Options {
+    b = 1;
+    get a() {
+      return ++reads;
+    }
+  }
+  const given = new Options();
+  const options = readOptions('options', given, ['a', 'b']);
+  given.b = 2;
+  expect([options.a, options.a, options.b]).toEqual([1, 1, 1]);
+  expect({ ...readOptions('options', Object.create({ a: 1 }), ['a']) }).toEqual({ a: 1 });
+  expect(Object.keys(readOptions('options', { a: undefined, b: false }, ['a', 'b']))).toEqual(['b']);
+});
+
+test('what a library has added to Object.prototype is no unknown option', () => {
+  Object.defineProperty(Object.prototype, 'added', { value: 1, enumerable: true, configurable: true });
+  try {
+    expect(readOptions('options', { a: 1 }, ['a'])).toEqual({ a: 1 });
+    expect(refused(() => requireKnownKeys('options', { added: 1 }, ['a']))).toContain('options.added');
+  } finally {
+    Reflect.deleteProperty(Object.prototype, 'added');
+  }
 });
 
 test('booleans, functions and signals are those, or not given', () => {

@@ -36,6 +36,16 @@ test('an option given as undefined counts as not given', () => {
   );
 });
 
+test('options of a prototype and getters of a class count like others', () => {
+  class Settings {
+    get clonesDir() {
+      return '/srv/vms';
+    }
+  }
+  for (const given of [Object.create({ clonesDir: '/srv/vms' }), new Settings()])
+    expect(new RootfsRegistry(given).config.clonesDir).toBe('/srv/vms');
+});
+
 test('an empty environment variable counts as not set', () => {
   expect(configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: '' }).clonesDir).toBe(DEFAULT_CLONES_DIR);
 });

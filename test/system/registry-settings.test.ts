@@ -19,6 +19,16 @@ test('whole settings are taken as they are', () => {
   expect(parseRegistrySettings({})).toEqual({});
 });
 
+test('what the caller changes later does not count, and nobody can change what was taken', () => {
+  const given = structuredClone(settings);
+  const taken = parseRegistrySettings(given);
+  given['localhost:5000'].insecure = false;
+  given['registry.example'].mirrors.push('other.example');
+  expect(taken).toEqual(settings);
+  const { mirrors } = taken['registry.example'] ?? {};
+  for (const part of [taken, taken['registry.example'], mirrors]) expect(Object.isFrozen(part)).toBe(true);
+});
+
 test.each<[unknown, string]>([
   [null, 'must be an object'],
   [[], 'must be an object'],
