@@ -20,7 +20,7 @@ import {
   parsePublishOptions,
   type RemoveStackOptions,
 } from './publish/publish-options.js';
-import { isPath, requireNoUserInfo } from './publish/source-name.js';
+import { absoluteSource, requireNoUserInfo } from './publish/source-name.js';
 import { KnownChunks } from './remote/known-chunks.js';
 import { KnownDisks } from './remote/known-disks.js';
 import { PullFolder } from './remote/pull-folder.js';
@@ -265,7 +265,7 @@ export class RootfsRegistry {
     requireNoUserInfo(source);
     const request = {
       ...located,
-      source: isPath(source) ? absolutePath('source', source) : source,
+      source: absoluteSource(source),
       given: source,
       options: parsed,
     };

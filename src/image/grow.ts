@@ -3,7 +3,13 @@ import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { programFailed } from '../programs/program-failed.js';
 import { type Exit, runInstalled } from '../programs/run-program.js';
-import { optionalSignal, readOptions, requirePath, requireSizeBytes } from '../system/arguments.js';
+import {
+  absolutePath,
+  optionalSignal,
+  programPath,
+  readOptions,
+  requireSizeBytes,
+} from '../system/arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
@@ -34,18 +40,18 @@ export async function resizeExt4Image(
   targetBytes: number,
   options: ResizeOptions = {},
 ): Promise<void> {
-  requirePath('path', path);
+  const image = absolutePath('path', path);
   requireSizeBytes('targetBytes', targetBytes);
   const given = readOptions('options', options, ['resize2fsBin', 'e2fsckBin', 'signal']);
-  const what = `growing ${path} to ${targetBytes} bytes`;
+  const what = `growing ${image} to ${targetBytes} bytes`;
   const signal = optionalSignal(what, given.signal);
   const programs = {
-    resize2fsBin: requirePath('resize2fsBin', given.resize2fsBin ?? DEFAULT_RESIZE2FS_BIN),
-    e2fsckBin: requirePath('e2fsckBin', given.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
+    resize2fsBin: programPath('resize2fsBin', given.resize2fsBin ?? DEFAULT_RESIZE2FS_BIN),
+    e2fsckBin: programPath('e2fsckBin', given.e2fsckBin ?? DEFAULT_E2FSCK_BIN),
   };
   try {
-    if (!(await mayGrow(path, targetBytes))) return;
-    await growImage(path, targetBytes, programs, signal);
+    if (!(await mayGrow(image, targetBytes))) return;
+    await growImage(image, targetBytes, programs, signal);
   } catch (error) {
     throw asRootfsError(what, error);
   }

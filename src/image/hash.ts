@@ -1,6 +1,6 @@
 import { sameState } from '../addon/identity.js';
 import { type NativeSource, native } from '../addon/native.js';
-import { optionalFunction, optionalSignal, readOptions, requirePath } from '../system/arguments.js';
+import { absolutePath, optionalFunction, optionalSignal, readOptions } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
@@ -28,13 +28,13 @@ const open = new Turns(FILES_AT_ONCE);
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */
 export async function hashFile(path: string, options: HashOptions = {}): Promise<string> {
-  requirePath('path', path);
+  const absolute = absolutePath('path', path);
   const { signal, onProgress } = readOptions('options', options, ['signal', 'onProgress']);
   const what = `hashing ${path}`;
   const task = new Task(what, optionalSignal(what, signal));
   optionalFunction('onProgress', onProgress);
   try {
-    return await open.run(task, () => openAndHash(task, path, onProgress));
+    return await open.run(task, () => openAndHash(task, absolute, onProgress));
   } catch (error) {
     if (failedWith(error, 'EINVAL')) {
       throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });

@@ -1,4 +1,5 @@
 // What the name of a source says: a path, a container image, or standard input.
+import { absolutePath } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 
@@ -13,6 +14,13 @@ export function isContainerImage(source: string): boolean {
 /** Whether a source is a file or folder. */
 export function isPath(source: string): boolean {
   return source !== STANDARD_INPUT && !isContainerImage(source);
+}
+
+/** With the path of a file, a folder or a layout made absolute. */
+export function absoluteSource(source: string): string {
+  if (isPath(source)) return absolutePath('source', source);
+  const [, layout] = /^oci:([^:].*)$/s.exec(source) ?? [];
+  return layout === undefined ? source : `oci:${absolutePath('source', layout)}`;
 }
 
 /** Throws `REFERENCE_INVALID`. Before the source is told to anybody, or to skopeo, whose words repeat it. */

@@ -35,6 +35,12 @@ export function absolutePath(name: string, value: unknown): string {
   }
 }
 
+/** A path is made absolute. A plain name stays as it is, to be looked up on PATH. */
+export function programPath(name: string, value: unknown): string {
+  const program = requirePath(name, value);
+  return program.includes('/') ? absolutePath(name, program) : program;
+}
+
 /** Checks a size in bytes: a safe integer, not negative. */
 export function requireSizeBytes(name: string, value: unknown): number {
   if (isCount(value)) return value;

@@ -1,4 +1,4 @@
-import { absolutePath, isPath, readOptions, requireSizeBytes, show } from './arguments.js';
+import { absolutePath, programPath, readOptions, requireSizeBytes, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
 import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
@@ -64,46 +64,32 @@ const DEFAULTS: RootfsConfig = {
   registries: {},
 };
 
-const FOLDERS: readonly string[] = [
-  'templateDir',
-  'clonesDir',
-  'snapshotsDir',
-] satisfies (keyof RootfsConfig)[];
-
 /**
  * Fills in the defaults, and makes relative folders absolute from the present folder of the process. Does no I/O.
  * Throws `INVALID_ARGUMENT`, and `FOLDERS_OVERLAP` if one folder is inside another.
  */
 export function completeConfig(config: Partial<RootfsConfig> = {}): RootfsConfig {
   const given = readOptions('config', config, Object.keys(DEFAULTS) as (keyof RootfsConfig)[]);
-  const complete: Record<string, unknown> = { ...DEFAULTS };
-  for (const [key, value] of Object.entries(given)) {
-    if (key === 'registries') {
-      complete[key] = parseRegistrySettings(value);
-      continue;
-    }
-    if (key === 'sealing') {
-      if (value !== 'auto' && value !== 'off') {
-        throw new RootfsError(
-          'INVALID_ARGUMENT',
-          `config.sealing must be 'auto' or 'off', got ${show(value)}`,
-        );
-      }
-    } else if (key === 'sealedImages' || key === 'sealedBytes') {
-      requireSizeBytes(`config.${key}`, value);
-    } else if (!isPath(value)) {
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
-        `config.${key} must be a path without NUL, got ${show(value)}`,
-      );
-    }
-    // A plain program name is looked up on PATH; a path is not.
-    const isRelative = FOLDERS.includes(key) || (key.endsWith('Bin') && String(value).includes('/'));
-    complete[key] = isRelative ? absolutePath(`config.${key}`, String(value)) : value;
-  }
-  const whole = Object.freeze(complete) as unknown as RootfsConfig;
+  const settings = Object.entries(given).map(([key, value]) => [key, parseSetting(key, value)]);
+  const whole: RootfsConfig = Object.freeze({ ...DEFAULTS, ...Object.fromEntries(settings) });
   refuseOverlap(whole);
   return whole;
+}
+
+function parseSetting(key: string, value: unknown): unknown {
+  const name = `config.${key}`;
+  switch (key) {
+    case 'registries':
+      return parseRegistrySettings(value);
+    case 'sealing':
+      if (value === 'auto' || value === 'off') return value;
+      throw new RootfsError('INVALID_ARGUMENT', `${name} must be 'auto' or 'off', got ${show(value)}`);
+    case 'sealedImages':
+    case 'sealedBytes':
+      return requireSizeBytes(name, value);
+    default:
+      return key.endsWith('Bin') ? programPath(name, value) : absolutePath(name, value);
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
-import { chmod, link, mkdir, open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, copyFile, link, mkdir, open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { readSuperblock } from '../../src/image/ext4.js';
 import { resizeExt4Image } from '../../src/index.js';
@@ -102,6 +102,24 @@ describe('resizeExt4Image', () => {
     } finally {
       process.chdir(cwd);
     }
+  });
+
+  test('a relative path is of the folder that the process was in at the call', async () => {
+    const { host, image } = await rig();
+    const other = join(host.root, 'other');
+    await mkdir(other);
+    await copyFile(image, join(other, basename(image)));
+    const cwd = process.cwd();
+    process.chdir(dirname(image));
+    try {
+      const grown = resizeExt4Image(basename(image), 32 * MiB);
+      process.chdir(other);
+      await grown;
+    } finally {
+      process.chdir(cwd);
+    }
+    expect((await stat(image)).size).toBe(32 * MiB);
+    expect((await stat(join(other, basename(image)))).size).toBeLessThan(32 * MiB);
   });
 
   test('a size that is no multiple of the block size: the file is exact, the filesystem as long as fits', async () => {

@@ -1,6 +1,6 @@
 import { appendFileSync, closeSync, openSync, truncateSync, writeSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { hashFile, type Progress } from '../../src/index.js';
 import { sha256, sha256Of, writeSparse } from '../fixtures/files.js';
@@ -37,6 +37,19 @@ test.each([
 ])("agrees with Node's SHA-256 on %i bytes", async (length) => {
   const bytes = pattern(length, length);
   expect(await hashFile(await fileOf(bytes))).toBe(sha256(bytes));
+});
+
+test('a relative path is of the folder that the process was in at the call', async () => {
+  const path = await fileOf('here');
+  const cwd = process.cwd();
+  process.chdir(dirname(path));
+  try {
+    const hashed = hashFile(basename(path));
+    process.chdir('/');
+    expect(await hashed).toBe(sha256('here'));
+  } finally {
+    process.chdir(cwd);
+  }
 });
 
 test('holes are hashed as the zeros that they are', async () => {

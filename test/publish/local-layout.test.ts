@@ -32,6 +32,19 @@ describe.skipIf(missing !== undefined)(`an OCI layout${missing === undefined ? '
     expect(await refused('REGISTRY_NOT_FOUND', ':v3')).toContain('it has v1, v2');
   });
 
+  test('by a relative path is one of the folder that the process was in at the call', async () => {
+    await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
+    const cwd = process.cwd();
+    process.chdir(host.root);
+    try {
+      const published = host.registry.publishStack('app', 'oci:layout');
+      process.chdir('/');
+      expect(await published).toMatchObject({ name: 'app' });
+    } finally {
+      process.chdir(cwd);
+    }
+  });
+
   test.each(['{', '{}', 'null', '{"manifests":[]}'])('with the index.json %s is invalid', async (text) => {
     await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
     await writeFile(join(layout, 'index.json'), text);

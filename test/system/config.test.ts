@@ -116,7 +116,7 @@ test.each(['"/srv/vms"', "'/srv/vms'", '~/vms', '~vms', '$HOME/vms'])(
       () => configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: folder }),
       'INVALID_ARGUMENT',
     );
-    expect(message).toContain('clonesDir');
+    expect(message).toContain('MICROVM_ROOTFS_CLONES_DIR');
     expect(configFromEnv({ MICROVM_ROOTFS_CLONES_DIR: `./${folder}` }).clonesDir).toMatch(
       /\/vms["']?$|~vms$/,
     );

@@ -19,6 +19,12 @@ test('whole settings are taken as they are', () => {
   expect(parseRegistrySettings({})).toEqual({});
 });
 
+test('a relative path of a certificate is of the present folder', () => {
+  expect(parseRegistrySettings({ 'r.example': { ca: './ca.pem' } })).toEqual({
+    'r.example': { ca: `${process.cwd()}/ca.pem` },
+  });
+});
+
 test('what the caller changes later does not count, and nobody can change what was taken', () => {
   const given = structuredClone(settings);
   const taken = parseRegistrySettings(given);
