@@ -11,6 +11,15 @@ export function isWellFormed(text: string): boolean {
   return !/\p{Surrogate}/u.test(text);
 }
 
+/** Node reads bytes that are not UTF-8 as U+FFFD, and writes lone surrogates so: that would be another file. */
+export function requireUtf8(name: string, path: string): string {
+  if (isWellFormed(path) && !path.includes('\ufffd')) return path;
+  throw new RootfsError(
+    'INVALID_ARGUMENT',
+    `${name} is ${show(path)}, which is not UTF-8, or has U+FFFD in it: rename that file or folder`,
+  );
+}
+
 export function requirePath(name: string, value: unknown): string {
   if (isPath(value)) return value;
   throw new RootfsError('INVALID_ARGUMENT', `${name} must be a path without NUL, got ${show(value)}`);
@@ -19,11 +28,15 @@ export function requirePath(name: string, value: unknown): string {
 /** Makes a path absolute, from the present folder of the process, so that a later `chdir` does not change it. */
 export function absolutePath(name: string, value: unknown): string {
   const path = requirePath(name, value);
-  if (isAbsolute(path)) return path;
+  const folder = isAbsolute(path) ? '' : `${presentFolder(name, path)}/`;
+  return requireUtf8(name, `${folder}${path.replace(/^(?:\.\/+)+/, '')}`);
+}
+
+/** Not normalised: only the kernel knows where `..` leads after a symbolic link. */
+function presentFolder(name: string, path: string): string {
   try {
-    // Not normalised: only the kernel knows where `..` leads after a symbolic link.
     const folder = process.cwd();
-    return `${folder === '/' ? '' : folder}/${path.replace(/^(?:\.\/+)+/, '')}`;
+    return folder === '/' ? '' : folder;
   } catch (error) {
     throw new RootfsError(
       'INVALID_ARGUMENT',

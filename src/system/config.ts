@@ -1,4 +1,4 @@
-import { absolutePath, programPath, readOptions, requireSizeBytes, show } from './arguments.js';
+import { absolutePath, programPath, readOptions, requireSizeBytes, requireUtf8, show } from './arguments.js';
 import { RootfsError } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
 import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
@@ -108,6 +108,7 @@ export function environmentOverrides(
   for (const [variable, setting] of VARIABLES) {
     const value = env[variable];
     if (!value) continue;
+    requireUtf8(`${variable} in the environment`, value);
     if (hasStrayCharacters(value)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',

@@ -102,6 +102,29 @@ test('relative folders are of the folder that the registry was made in', async (
   ]);
 });
 
+test.each(['/srv/vms-\ufffd', '/srv/vms-\ud800'])('a folder that is not UTF-8 is refused: %j', (folder) => {
+  for (const key of ['templateDir', 'clonesDir', 'snapshotsDir', 'mke2fsBin'])
+    expect(thrown(() => new RootfsRegistry({ [key]: folder }), 'INVALID_ARGUMENT').message).toContain(
+      `config.${key}`,
+    );
+});
+
+test('bytes of the environment and of the working folder that are not UTF-8 name no other folder', async () => {
+  const { root } = await Host.in();
+  const inFolder = 'cd "$0" && b=$(printf "vms-\\377") && mkdir "$b" && cd "$b" && exec "$@"';
+  const child = await runChild(
+    `for (const make of [() => new lib.RootfsRegistry({ clonesDir: 'vms' }), () => lib.RootfsRegistry.fromEnv()])
+       try { make(); } catch (error) { console.log(error.code, error.message); }`,
+    {},
+    {
+      under: ['sh', '-c', `export MICROVM_ROOTFS_CLONES_DIR="$(printf "/srv/\\377")"; ${inFolder}`, root],
+    },
+  );
+  const [ofFolder, ofEnvironment] = child.stdout.split('\n');
+  expect(ofFolder).toMatch(/^INVALID_ARGUMENT config\.clonesDir .*not UTF-8/);
+  expect(ofEnvironment).toMatch(/^INVALID_ARGUMENT MICROVM_ROOTFS_CLONES_DIR .*not UTF-8/);
+});
+
 test.each(['/srv/vms\r', ' /srv/vms', '/srv/vms ', '/srv/\x07vms'])(
   'a folder that the environment gives with stray characters is refused: %j',
   (folder) => {
