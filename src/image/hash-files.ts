@@ -1,11 +1,5 @@
 import { allOrNone } from '../system/all-or-none.js';
-import {
-  absolutePath,
-  optionalFunction,
-  optionalSignal,
-  readOptions,
-  show,
-} from '../system/arguments.js';
+import { absolutePath, optionalFunction, optionalSignal, readOptions, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { FILES_AT_ONCE, type HashOptions, hashFile } from './hash.js';

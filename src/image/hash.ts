@@ -43,11 +43,7 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   }
 }
 
-async function openAndHash(
-  task: Task,
-  path: string,
-  onProgress: HashOptions['onProgress'],
-): Promise<string> {
+async function openAndHash(task: Task, path: string, onProgress: HashOptions['onProgress']): Promise<string> {
   const { source, info } = await native().openSource(path);
   try {
     const sha256 = await hashSource(task, source, info.identity.sizeBytes, onProgress);
