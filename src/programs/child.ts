@@ -1,5 +1,5 @@
-// A process that this one has started, and its pipes. Node's spawn() forks on the thread of the event loop, and holds it
-// for 10 ms for every 250 MB of this process.
+// A process that this one has started, and its pipes. Node's spawn() forks on the thread of the event loop, and holds
+// it for 10 ms for every 250 MB of this process.
 
 import { createReadStream, createWriteStream } from 'node:fs';
 import { Socket } from 'node:net';

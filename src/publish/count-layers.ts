@@ -1,5 +1,5 @@
-// Holds the layers of a container image to the limits while umoci, which has none, unpacks them, and remembers what they
-// list. Only headers are looked at.
+// Holds the layers of a container image to the limits while umoci, which has none, unpacks them, and remembers what
+// they list. Only headers are looked at.
 
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';

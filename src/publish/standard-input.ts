@@ -9,7 +9,7 @@ import { STANDARD_INPUT } from './source-name.js';
 
 let wasRead = false;
 
-/** Rejects what cannot be read to its end. libuv closes no descriptor below 3, so destroying the stream leaves it open. */
+/** Rejects what cannot be read to its end. libuv closes no descriptor below 3: destroying the stream leaves it open. */
 export function standardInput(): Readable {
   if (isatty(0)) throw refused('is a terminal: pipe an image into it, or name a file');
   const stats = fstatSync(0);

@@ -218,7 +218,7 @@ class TarTree {
     );
   }
 
-  /** Those of a hard link. cpio gives contents to the last name of a file alone, and so do tars made of such archives. */
+  /** Of a hard link. cpio gives contents to the last name of a file alone, and so do tars made of such archives. */
   #addContents(node: TreeNode, member: TarMember): void {
     const { sizeBytes } = member;
     const before = node.kind === 'file' ? node.content.sizeBytes : undefined;
