@@ -496,14 +496,18 @@ export class RootfsRegistry {
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     const results: PromiseSettledResult<VmRootfs>[] = [];
     const parsed: { index: number; request: CloneRequest }[] = [];
-    requests.forEach((request: CloneManyRequest, index) => {
+    for (const [index, request] of requests.entries()) {
       try {
-        const given = readOptions(`requests[${index}]`, request, ['vmId', 'stack', 'options']);
+        const given = readOptions(`requests[${index}]`, request as CloneManyRequest, [
+          'vmId',
+          'stack',
+          'options',
+        ]);
         parsed.push({ index, request: this.#request(given.vmId, given.stack, given.options ?? {}) });
       } catch (reason) {
         results[index] = { status: 'rejected', reason };
       }
-    });
+    }
     const settled = await tracedMany(
       'clone',
       () => parsed.map(({ request }) => aboutClone(request)),
@@ -917,7 +921,7 @@ export class RootfsRegistry {
     if (!Array.isArray(requests))
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
     return Promise.allSettled(
-      requests.map(async (request: RestoreManyRequest, index) => {
+      Array.from(requests, async (request: RestoreManyRequest, index) => {
         const given = readOptions(`requests[${index}]`, request, ['snapshot', 'vmId', 'options']);
         return this.restoreSnapshot(given.snapshot, given.vmId, given.options);
       }),

@@ -1,7 +1,7 @@
 // Turns a container image (from a registry or an OCI layout) into a root filesystem folder. skopeo fetches it, umoci
 // applies its layers.
 
-import { readFile } from 'node:fs/promises';
+import { readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
@@ -17,9 +17,16 @@ import { fetchImage, LAYOUT, TAG } from './fetch-image.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
 import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
+import { isOfTheTree } from './tree/attributes.js';
 import type { ListedFolder } from './tree/listed-files.js';
 
 const ALL_USERS = '0 0 4294967295';
+
+// umoci goes on without the attributes, and names only the first.
+const IGNORED = /ignoring ENOTSUP on setxattr \\?"([^"\\]+)/;
+// ext4 says that there is no space for attributes where only the inode's is used up.
+const TOO_LARGE = /xattr[^\n]*no space left/i;
+const SOME_BLOCKS = 1024;
 
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
@@ -82,7 +89,25 @@ async function unpackWithin(
 async function unpack(task: Task, source: string, workFolder: string): Promise<void> {
   const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
   const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder, usualUmask: true });
-  if (exit.status !== 0) throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
+  const attribute = IGNORED.exec(exit.stderr)?.[1];
+  if (attribute !== undefined && isOfTheTree(attribute)) {
+    throw new RootfsError(
+      'ENOTSUP',
+      `${source} has the attribute ${attribute}, which the file system of the catalog cannot keep: put templateDir ` +
+        'on XFS, btrfs or ext4',
+      { path: workFolder },
+    );
+  }
+  if (exit.status === 0) return;
+  if (TOO_LARGE.test(exit.stderr) && (await statfs(workFolder)).bavail >= SOME_BLOCKS) {
+    throw new RootfsError(
+      'IMAGE_INVALID',
+      `a file in ${source} has extended attributes that do not fit into ext4, which has one block for all of a ` +
+        "file's: remove what is not needed from the image",
+      { path: source },
+    );
+  }
+  throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
 }
 
 /** Root of a user namespace makes no devices, and umoci then makes empty files instead. */

@@ -35,6 +35,9 @@ describeEachFilesystem((filesystem) => {
       expect(same.map((r) => r.status === 'fulfilled' && r.value.reused).sort()).toEqual([false, true]);
     }
     expect(await host.registry.cloneMany([])).toEqual([]);
+    const holes = new Array(2);
+    for (const settled of [host.registry.cloneMany(holes), host.registry.restoreMany(holes)])
+      expect((await settled).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     expect(await host.leftovers()).toEqual([]);
   });
 

@@ -1,10 +1,12 @@
 // The layers of container images: how they are compressed, how much they may hold, and what folders keep.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, onTestFinished, test } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { KiB, MiB, pattern, readInside, run } from '../fixtures/images.js';
+import { mountRamfs } from '../fixtures/mounts.js';
 import { type ImageSpec, makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
 import { type Member, makeTar } from '../fixtures/tars.js';
@@ -63,6 +65,24 @@ describe.skipIf(missing !== undefined)(
       await makeLayout(layout, [{ layers, architecture: GUEST, compression: 'gzip', ...spec }]);
       const error = await rejection(host.registry.publishStack('app', `oci:${layout}`), 'ARTIFACT_INVALID');
       expect(error.message).toContain(told);
+    });
+
+    test('with attributes that ext4, or the file system of the catalog, cannot keep', async () => {
+      const host = await Host.in(inject('scratch'));
+      const withAttribute = (value: string) =>
+        makeTar([{ path: 'a', contents: Buffer.from('a'), pax: { 'SCHILY.xattr.user.k': value } }]);
+      const large = await layoutIn(host, [withAttribute('x'.repeat(6000))], undefined, 'large');
+      const error = await rejection(host.registry.publishStack('app', large), 'IMAGE_INVALID');
+      expect(error.message).toContain('one block');
+
+      const templateDir = join(host.root, 'ramfs');
+      await mkdir(templateDir);
+      mountRamfs(templateDir);
+      const registry = new RootfsRegistry({ ...host.registry.config, templateDir });
+      onTestFinished(() => registry.close());
+      const small = await layoutIn(host, [withAttribute('x')], undefined, 'small');
+      const { message } = await rejection(registry.publishStack('app', small), 'ENOTSUP');
+      expect(message).toContain('user.k');
     });
 
     test.each([
