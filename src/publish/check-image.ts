@@ -8,6 +8,7 @@ import { hashSource } from '../image/hash.js';
 import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
+import { formatOf, isCompression } from './image-format.js';
 import { describeByFooter, describeOther } from './other-formats.js';
 import type { PublishOptions } from './publish-options.js';
 
@@ -97,10 +98,17 @@ export async function noFilesystem(image: string, source: string): Promise<Rootf
     `there is no ext4 file system in ${source}: ${
       other === undefined
         ? 'publish an image of the file system itself, without partitions, or a folder or tar'
-        : `it is ${other.name}; ${other.remedy}`
+        : `it is ${other.name}; ${await unwrapping(source)}${other.remedy}`
     }`,
     { path: source },
   );
+}
+
+/** What comes first where the disk is within another file: no other program reads it there. */
+async function unwrapping(source: string): Promise<string> {
+  const format = await formatOf(source).catch(() => 'raw' as const);
+  if (isCompression(format)) return `decompress it with ${format} -d, and `;
+  return format === 'qcow2' ? 'convert it with qemu-img convert -O raw, and ' : '';
 }
 
 async function hashImage(

@@ -110,6 +110,14 @@ describe('what is no ext4 image is named:', () => {
     expect(message).toContain(source);
   });
 
+  test('a whole disk, compressed: the advice begins with that', async () => {
+    const host = await Host.in();
+    const source = join(host.root, 'source');
+    await writeFile(source, gzipSync(mbr));
+    const { message } = await rejection(host.registry.publishStack('new', source), 'IMAGE_INVALID');
+    expect(message).toContain('decompress it with gzip -d, and publish its root partition');
+  });
+
   test('layers of a container image', async () => {
     const host = await Host.in();
     const source = join(host.root, 'saved.tar');
