@@ -869,6 +869,7 @@ export class RootfsRegistry {
     const files = others.map((path, i) => absolutePath(`with[${i}]`, path));
     const refuseInUse = optionalBoolean('refuseInUse', given.refuseInUse) ?? false;
     optionalFunction('onProgress', onProgress);
+    this.#snapshots.pathOf(name);
     const signal = optionalSignal(`making snapshot ${name}`, given.signal);
     return traced({ operation: 'snapshot', vmId: vm.safe }, () =>
       this.#snapshots.take(vm, name, files, refuseInUse, { signal, onProgress }),
@@ -889,6 +890,7 @@ export class RootfsRegistry {
     this.#requireOpen();
     const { onProgress, ...given } = readOptions('options', options, ['signal', 'onProgress']);
     optionalFunction('onProgress', onProgress);
+    this.#snapshots.pathOf(name);
     const signal = optionalSignal(`verifying snapshot ${name}`, given.signal);
     return this.#snapshots.verify(name, { signal, onProgress });
   }
@@ -904,6 +906,7 @@ export class RootfsRegistry {
     this.#requireOpen();
     const vm = parseVmId(vmId);
     const { onProgress, ...others } = readOptions('options', options, [...COPY_OPTION_KEYS, 'onProgress']);
+    this.#snapshots.pathOf(name);
     const copy = parseCopyOptions(`restoring snapshot ${name} to ${vm.safe}`, others);
     optionalFunction('onProgress', onProgress);
     return traced({ operation: 'restore', vmId: vm.safe }, () =>

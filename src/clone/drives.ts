@@ -1,4 +1,6 @@
 // Describes a clone in the form that each VMM expects.
+import { show } from '../system/arguments.js';
+import { RootfsError } from '../system/errors.js';
 import type { VmRootfs } from './vm-rootfs.js';
 
 /** The parts of a clone, a fork or a restored slot that a drive needs. */
@@ -59,6 +61,10 @@ export function toQemuDrive(
   ];
 }
 
-function drive(rootfs: Drivable, { id = 'rootfs', path = rootfs.path, readOnly = false }: DriveOptions) {
+function drive(rootfs: Drivable, options: DriveOptions) {
+  // Without this a drive of no path would come of what somebody forgot to await.
+  if (typeof rootfs?.path !== 'string')
+    throw new RootfsError('INVALID_ARGUMENT', `rootfs must be a clone with a path, got ${show(rootfs)}`);
+  const { id = 'rootfs', path = rootfs.path, readOnly = false } = options;
   return { id, path, readOnly: readOnly || rootfs.sharesTemplateInode === true };
 }

@@ -14,9 +14,11 @@ const NAME_MAX = 255;
 
 /**
  * The folder name of a VM id: ASCII letters, digits, `-` and `_` pass, every other code point becomes one `_`.
- * Two ids can have the same safe form; cloning refuses the second with `VM_ID_COLLISION`.
+ * Two ids can have the same safe form; cloning refuses the second with `VM_ID_COLLISION`. Throws `INVALID_VM_ID` for
+ * what is no string.
  */
 export function safeVmId(id: string): string {
+  if (typeof id !== 'string') throw invalid(id, 'it must be a string');
   return id.replace(/[^A-Za-z0-9_-]/gu, '_');
 }
 

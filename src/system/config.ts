@@ -104,6 +104,8 @@ export function configFromEnv(env: Readonly<Record<string, string | undefined>> 
 export function environmentOverrides(
   env: Readonly<Record<string, string | undefined>>,
 ): Partial<RootfsConfig> {
+  if (typeof env !== 'object' || env === null)
+    throw new RootfsError('INVALID_ARGUMENT', `env must be an object of variables, got ${show(env)}`);
   const overrides: { [setting in (typeof VARIABLES)[number][1]]?: string } = {};
   for (const [variable, setting] of VARIABLES) {
     const value = env[variable];

@@ -10,6 +10,7 @@ import { toCloudHypervisorDisk, toFirecrackerDrive, toQemuDrive } from '../../sr
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
+import { thrown } from '../fixtures/rejection.js';
 import { lacks } from '../fixtures/tools.js';
 
 const FIRECRACKER_DRIVE = {
@@ -103,4 +104,9 @@ test('arguments that QEMU itself takes, also for a path with commas', async ({ s
       readOnly ? /^root \(.*\): .*disk \(raw, read-only\)/m : /^root \(.*\): .*disk \(raw\)/m,
     );
   }
+});
+
+test.each([null, 'vm-1', {}, Promise.resolve()])('what is no clone gives no drive: %o', (rootfs) => {
+  for (const drive of [toFirecrackerDrive, toCloudHypervisorDisk, toQemuDrive])
+    thrown(() => drive(rootfs as never), 'INVALID_ARGUMENT');
 });

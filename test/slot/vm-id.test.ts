@@ -22,6 +22,10 @@ test.each([
   expect(safeVmId(id)).toBe(safe);
 });
 
+test('what is no string has no safe form', () => {
+  thrown(() => safeVmId(1 as never), 'INVALID_VM_ID');
+});
+
 test('a safe id is left as it is', () => {
   for (const id of ['vm-1', '_', '-', 'A'.repeat(255)]) expect(safeVmId(safeVmId(id))).toBe(safeVmId(id));
 });

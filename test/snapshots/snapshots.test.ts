@@ -182,6 +182,11 @@ test('refused before anything is made: names, doubles, what is no file, what is 
     await rejection(registry.snapshotSlot('vm/1', name), 'INVALID_SNAPSHOT_NAME');
     await rejection(registry.verifySnapshot(name), 'INVALID_SNAPSHOT_NAME');
   }
+  for (const name of [Symbol('x'), Object.create(null)]) {
+    await rejection(registry.snapshotSlot('vm/1', name as never), 'INVALID_SNAPSHOT_NAME');
+    await rejection(registry.verifySnapshot(name as never), 'INVALID_SNAPSHOT_NAME');
+    await rejection(registry.restoreSnapshot(name as never, 'vm'), 'INVALID_SNAPSHOT_NAME');
+  }
   const folder = join(host.root, 'folder');
   await mkdir(folder);
   await writeFile(join(folder, 'memory'), '');
