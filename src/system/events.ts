@@ -80,8 +80,8 @@ export function tracedSync<T>(about: About, work: () => T): T {
 }
 
 /**
- * The same for operations that share trips to another thread. They are reported when all are done, each with the time
- * that all of them took. `about` is called only if there are subscribers.
+ * The same for operations that share trips to another thread: they begin and end together, each with the time that all
+ * of them took. `about` is called only if there are subscribers.
  */
 export async function tracedMany<T>(
   operation: Operation,
@@ -90,12 +90,16 @@ export async function tracedMany<T>(
 ): Promise<PromiseSettledResult<T>[]> {
   const channel = channels[operation];
   if (!isWatched(channel)) return work();
+  const events: OperationEvent[] = about().map((each) => ({ ...each }));
+  for (const event of events) channel.start.publish(event);
   const started = performance.now();
-  const results = await work();
+  const working = work();
+  for (const event of events) channel.end.publish(event);
+  const results = await working;
   const durationMs = performance.now() - started;
-  for (const [i, each] of about().entries()) {
+  for (const [i, event] of events.entries()) {
     const result = results[i] as PromiseSettledResult<T>;
-    const event: OperationEvent = { ...each, durationMs };
+    event.durationMs = durationMs;
     if (result.status === 'fulfilled') told(event, result.value);
     else event.error = result.reason;
     if (result.status === 'rejected') channel.error.publish(event);

@@ -99,6 +99,20 @@ test('who subscribes to asyncStart alone is told as well', async () => {
   expect(told).toEqual(['a', 'b']);
 });
 
+test('each clone of many has a start, and an end with the same event', async () => {
+  const seen = new Map<unknown, string[]>();
+  for (const moment of ['start', 'end', 'asyncStart', 'asyncEnd', 'error']) {
+    const name = `tracing:microvm-rootfs:clone:${moment}`;
+    const see = (message: unknown) => void seen.set(message, [...(seen.get(message) ?? []), moment]);
+    subscribe(name, see);
+    onTestFinished(() => void unsubscribe(name, see));
+  }
+  const { registry } = await Host.in(filesystemNamed('XFS').path);
+  await registry.cloneMany(['a', 'b'].map((vmId) => ({ vmId, stack: 'none' })));
+  const moments = ['start', 'end', 'error', 'asyncStart', 'asyncEnd'];
+  expect([...seen.values()]).toEqual([moments, moments]);
+});
+
 test('OpenTelemetry’s SDK scrapes counts, histograms and bytes, until it is told to stop', async () => {
   const exporter = new PrometheusExporter({ port: 0, preventServerStart: true });
   const provider = new MeterProvider({ readers: [exporter] });
