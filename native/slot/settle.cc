@@ -33,8 +33,10 @@ Error settle(const Unsettled& slot) {
   // Given to its VMM by a process that may not open it any more: syncfs(2) has to do.
   if (error.ok() || error.is(EACCES))
     error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
-  // Released, or settled by another process; or its VMM holds a lease, and whoever comes later settles it.
-  return error.is(ENOENT) || error.is(EAGAIN) ? Error() : error;
+  // Released, or settled by another process; or its VMM holds a lease, and whoever comes later settles it; or its image
+  // is a link, a pipe or a device by now, and not ours.
+  const bool is_nothing = error.is(ENOENT) || error.is(EAGAIN) || error.is(ELOOP) || error.is(EINVAL);
+  return is_nothing ? Error() : error;
 }
 
 }  // namespace

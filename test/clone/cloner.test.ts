@@ -92,11 +92,8 @@ describe('a slot that is there', () => {
     ['stamp missing', (slot) => rm(slot.stamp)],
     ['stamp empty, as after a power cut', (slot) => truncate(slot.stamp, 0)],
     ['image missing', (slot) => rm(slot.image)],
-    ['image a folder', (slot) => rm(slot.image).then(() => mkdir(slot.image))],
-    ['image a symbolic link', (slot) => rm(slot.image).then(() => symlink('/etc/passwd', slot.image))],
     ['image short, as after a power cut', (slot) => truncate(slot.image, 5)],
     ['image empty', (slot) => truncate(slot.image, 0)],
-    ['image longer than the template without a size stamp', (slot) => truncate(slot.image, 7)],
     ['size stamp empty', (slot) => writeFile(slot.sizeStamp, '')],
     ['image shorter than its size stamp', (slot) => writeFile(slot.sizeStamp, '7')],
   ] as [string, (slot: ReturnType<Host['slot']>) => Promise<unknown>][])(
@@ -110,6 +107,35 @@ describe('a slot that is there', () => {
       const error = await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
       expect(error.message).toMatch(/release/);
       expect(await snapshot(host.slot('vm-1').path)).toEqual(before);
+      await host.registry.release('vm-1');
+      expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
+    },
+  );
+
+  test('longer than the template, without a size stamp, is torn, and never to be released', async () => {
+    const host = await hostWithTemplate();
+    await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    await truncate(host.slot('vm-1').image, 7);
+    const { message } = await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
+    expect(message).toContain('ask for 7 bytes');
+    expect(message).not.toMatch(/release/);
+  });
+
+  test.each([
+    ['a folder', (path) => mkdir(path)],
+    ['a symbolic link', (path) => symlink('/etc/passwd', path)],
+  ] as [string, (path: string) => Promise<unknown>][])(
+    'has %s for an image, which no crash leaves, and is not touched',
+    async (_what, make) => {
+      const host = await hostWithTemplate();
+      await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      await host.registry.drain();
+      const slot = host.slot('vm-1');
+      await rm(slot.image);
+      await make(slot.image);
+      const before = await snapshot(slot.path);
+      await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_INVALID');
+      expect(await snapshot(slot.path)).toEqual(before);
       await host.registry.release('vm-1');
       expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
     },
