@@ -1,5 +1,5 @@
 // Loads the addon's binary: a local build, else the shipped one. Each is looked for by its own name: a program that
-// bundles this library may have an addon of its own beside it. If none loads, the error lists every file and its reason.
+// bundles this library may have an addon of its own beside it. If none loads, the error lists each with its reason.
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';

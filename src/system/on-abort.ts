@@ -10,7 +10,7 @@ interface Listening {
 
 const listening = new WeakMap<AbortSignal, Listening>();
 
-/** Runs `action` when `signal` is aborted later. Returns a function to be called when that is of no interest any more. */
+/** Runs `action` when `signal` is aborted later. Returns what to call when nobody waits for that any more. */
 export function onAbort(signal: AbortSignal | undefined, action: () => void): () => void {
   if (signal === undefined) return () => {};
   const { actions, listener } = listening.get(signal) ?? listenTo(signal);

@@ -231,7 +231,7 @@ test('a clones path that is no folder is a failure', async () => {
   });
 });
 
-test('a path of snapshots or of templates that is no folder is a failure; a missing one of snapshots is none', async () => {
+test('snapshots or templates that are no folder are a failure, and snapshots that are missing are none', async () => {
   const host = await Host.in();
   const paths = { snapshots: join(host.root, 's'), templates: join(host.root, 't') };
   for (const path of Object.values(paths)) await writeFile(path, '');

@@ -151,9 +151,11 @@ export function historyAt(points: readonly Point[], point: Point): string {
   return heads.filter((head, i) => head !== heads[i - 1]).join('\n');
 }
 
-// What is not here is taken for a change. Locks and leases end with the process, and what is flushed was changed before.
-const READS =
-  /^(access|close|execve|faccessat2?|fcntl|fdatasync|flock|fstat|fstatfs|fsync|getdents64|getxattr|lseek|mmap|newfstatat|pread64|read|readlink|readlinkat|statfs|statx|sync_file_range)$/;
+// What is not here is taken for a change. Locks and leases end with the process; what is flushed was changed before.
+const READS = new RegExp(
+  '^(access|close|execve|faccessat2?|fcntl|fdatasync|flock|fstat|fstatfs|fsync|getdents64|getxattr|lseek|mmap|' +
+    'newfstatat|pread64|read|readlink|readlinkat|statfs|statx|sync_file_range)$',
+);
 const OPENS = /^(open|openat|openat2)$/;
 const OPENS_ANEW = /O_CREAT|O_TRUNC|O_TMPFILE/;
 const ASKS = /FIEMAP|GETFLAGS|GETXATTR|GETUUID|GETSIZE/;

@@ -168,12 +168,18 @@ test('what is loaded on first use needs no loader of ES modules, which Jest lack
     const vm = require('node:vm');
     // As Jest does: without importModuleDynamically.
     Module._extensions['.js'] = (module, path) => {
-      const wrapped = vm.runInThisContext(Module.wrap(readFileSync(path, 'utf8').replace(/^#!.*/, '')), { filename: path });
+      const code = Module.wrap(readFileSync(path, 'utf8').replace(/^#!.*/, ''));
+      const wrapped = vm.runInThisContext(code, { filename: path });
       wrapped(module.exports, (name) => module.require(name), module, path, require('node:path').dirname(path));
     };
     const { RootfsRegistry } = require('${NAME}');
     const registry = new RootfsRegistry({ templateDir: '${folder}/t', clonesDir: '${folder}/c' });
-    const calls = [() => registry.usage(), () => registry.recover(), () => registry.verify(), () => registry.removeStack('x')];
-    (async () => { for (const call of calls) console.log(await call().then(() => 'done', ({ code }) => code)); })();`;
+    const told = (call) => call.then(() => console.log('done'), ({ code }) => console.log(code));
+    (async () => {
+      await told(registry.usage());
+      await told(registry.recover());
+      await told(registry.verify());
+      await told(registry.removeStack('x'));
+    })();`;
   expect(await runIn(folder, 'jest.cjs', source)).toBe('done\ndone\ndone\ndone\n');
 });

@@ -108,7 +108,7 @@ test('an image that is longer than its stamps say is not read', async () => {
   await rejection(host.registry.forkSlot('vm', 'child', { refuseInUse: true }), 'SLOT_TORN');
 });
 
-test('an image that another program made longer is kept: the message tells what to write to its size stamp', async () => {
+test('an image that another program made longer is kept: the message tells what its size stamp must say', async () => {
   const { host, jail } = await hostWithSlot(inject('scratch'));
   const { registry } = host;
   const { image, sizeStamp } = host.slot('vm');
