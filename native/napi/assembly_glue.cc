@@ -1,7 +1,5 @@
 #include "napi/assembly_glue.h"
 
-#include <fcntl.h>
-
 #include <string>
 #include <utility>
 #include <vector>
@@ -63,20 +61,12 @@ std::vector<DataRange> to_ranges(Napi::Float64Array numbers) {
   return ranges;
 }
 
-// The caller's own may be closed, and its number used again, before a job runs.
-bool own_image(Napi::Env env, Napi::Value fd, const std::string& path, Fd* image) {
-  *image = Fd(fcntl(fd.As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
-  if (*image) return true;
-  napi_throw(env, to_js(env, Error::last("fcntl", path)));
-  return false;
-}
-
 using RangesWork = Error (*)(int fd, const std::vector<DataRange>& ranges, std::string_view path);
 
 Napi::Value start_ranges(const Napi::CallbackInfo& info, const char* name, RangesWork work) {
   const std::string path = to_string(info[1]);
   Fd image;
-  if (!own_image(info.Env(), info[0], path, &image)) return {};
+  if (!own_fd(info.Env(), info[0], path, &image)) return {};
   return start_silent(info.Env(), name,
                       [image = std::move(image), path, ranges = to_ranges(info[2].As<Napi::Float64Array>()), work] {
                         return work(image.get(), ranges, path);
@@ -111,7 +101,7 @@ Napi::Value receive_chunks(const Napi::CallbackInfo& info) {
   if (!pipe) return {};
   const std::string path = to_string(info[2]);
   Fd image;
-  if (!own_image(env, info[1], path, &image)) return {};
+  if (!own_fd(env, info[1], path, &image)) return {};
   return Job<ReceiveChunks>::start(
       env, "microvm:receiveChunks",
       ReceiveChunks(std::move(pipe), std::move(image), path, info[3].As<Napi::Number>().Uint32Value(),

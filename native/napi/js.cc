@@ -1,5 +1,7 @@
 #include "napi/js.h"
 
+#include <fcntl.h>
+
 #include <utility>
 
 namespace microvm {
@@ -108,6 +110,13 @@ uint64_t to_size(Napi::Value value) {
 }
 
 bool to_bool(Napi::Value value) { return value.IsBoolean() && value.As<Napi::Boolean>().Value(); }
+
+bool own_fd(Napi::Env env, Napi::Value fd, const std::string& path, Fd* own) {
+  own->reset(fcntl(fd.As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
+  if (*own) return true;
+  napi_throw(env, to_js(env, Error::last("fcntl", path)));
+  return false;
+}
 
 Napi::Value wrap_object(Napi::Env env, Ref<Shared> object, const napi_type_tag& tag) {
   auto* box = new Ref<Shared>(std::move(object));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "system/error.h"
+#include "system/fd.h"
 #include "system/identity.h"
 #include "system/ref.h"
 
@@ -23,6 +24,9 @@ std::string to_string(Napi::Value value);
 std::vector<std::string> to_strings(Napi::Value array);
 uint64_t to_size(Napi::Value value);
 bool to_bool(Napi::Value value);
+// A descriptor of our own: the caller's may be closed, and its number used again, before a job runs. False, and an
+// exception pending, if there can be none.
+bool own_fd(Napi::Env env, Napi::Value fd, const std::string& path, Fd* own);
 
 // An object of the core as an opaque JavaScript value. The tag keeps one kind from being taken for another. JavaScript
 // lets go of it by dispose(), or at the latest when the value is collected; jobs that still run hold references of

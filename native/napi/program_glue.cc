@@ -1,7 +1,5 @@
 #include "napi/program_glue.h"
 
-#include <fcntl.h>
-
 #include <optional>
 #include <utility>
 
@@ -45,14 +43,7 @@ Napi::Value start_program(const Napi::CallbackInfo& info) {
   plan.environment = to_strings(info[1]);
   plan.feeds = to_bool(info[2]);
   plan.own_group = to_bool(info[3]);
-  if (info[4].IsNumber()) {
-    // The caller's own may be closed, and its number used again, before the job runs.
-    plan.output.reset(fcntl(info[4].As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
-    if (!plan.output) {
-      napi_throw(env, microvm::to_js(env, Error::last("fcntl", plan.args.front())));
-      return {};
-    }
-  }
+  if (info[4].IsNumber() && !own_fd(env, info[4], plan.args.front(), &plan.output)) return {};
   return Job<StartProgram>::start(env, "microvm:startProgram", StartProgram(std::move(plan)));
 }
 
