@@ -62,6 +62,7 @@ Error LockedSlot::finish_grow() {
     if (error.ok()) error = may_fill(file.get(), path_of(kImage), image.identity.size, &grown);
     if (!error.ok()) return error;
   }
+  unlinkat(fd, kNewImage, 0);
   if (grown) return name_size_stamp();
   return remove_file_at(fd, kNewSizeStamp, path_of(kNewSizeStamp));
 }

@@ -8,6 +8,7 @@
 namespace microvm {
 
 inline constexpr char kImage[] = "rootfs.ext4";
+inline constexpr char kNewImage[] = "rootfs.ext4.new";
 inline constexpr char kStamp[] = "rootfs.ext4.sha256";
 inline constexpr char kSizeStamp[] = "rootfs.ext4.size";
 inline constexpr char kNewSizeStamp[] = "rootfs.ext4.size.new";
@@ -18,13 +19,13 @@ inline constexpr char kUnsettled[] = "rootfs.ext4.unsettled";
 
 // In the order in which they are flushed. The stamp comes last because it makes a slot of the others: a power cut in
 // between must not leave a stamp without the raw id or the size that belongs to it.
-inline constexpr const char* kSlotFiles[] = {kRawId,    kStack,     kSizeStamp, kNewSizeStamp,
-                                             kExported, kUnsettled, kImage,     kStamp};
+inline constexpr const char* kSlotFiles[] = {kRawId,     kStack,    kSizeStamp, kNewSizeStamp, kExported,
+                                             kUnsettled, kNewImage, kImage,     kStamp};
 
 // In the order in which they are removed one by one. Without its image a slot is torn; until the end its raw id and its
 // stamp tell whose it was.
-inline constexpr const char* kSlotFilesToRemove[] = {kImage,    kNewSizeStamp, kSizeStamp, kStack,
-                                                     kExported, kUnsettled,    kRawId,     kStamp};
+inline constexpr const char* kSlotFilesToRemove[] = {kImage,    kNewImage,  kNewSizeStamp, kSizeStamp, kStack,
+                                                     kExported, kUnsettled, kRawId,        kStamp};
 static_assert(std::size(kSlotFilesToRemove) == std::size(kSlotFiles));
 
 inline bool is_slot_file(std::string_view name) {

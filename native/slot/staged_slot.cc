@@ -88,7 +88,31 @@ Error StagedSlot::swap_image(int folder_fd, std::string_view dest, bool* exchang
   *exchanged = error.ok();
   // EXDEV: the image that is there has another project id than what is staged (see project.h).
   if (!error.is(EINVAL) && !error.is(ENOSYS) && !error.is(EXDEV)) return error;
-  return rename_over(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+  error = rename_over(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+  return error.is(EXDEV) && reflink_over(folder_fd, dest).ok() ? Error() : error;
+}
+
+// The folder is a mount point or a subvolume. Blocks may be shared with one of the same file system.
+Error StagedSlot::reflink_over(int folder_fd, std::string_view dest) {
+  FileInfo info;
+  Fd image;
+  Fd made;
+  Error error = open_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path(), &image);
+  if (error.ok()) error = stat_fd(image.get(), image_path(), &info);
+  if (!error.ok()) return error;
+  unlinkat(folder_fd, kNewImage, 0);  // of a process that was killed here
+  error = create_file_at(folder_fd, kNewImage, 0600, dest, &made);
+  if (!error.ok()) return error;
+  error = reflink(image.get(), made.get(), info.identity.size, image_path(), dest);
+  FileInfo clone;
+  if (error.ok()) error = stat_fd(made.get(), dest, &clone);
+  if (error.ok() && clone.identity.size != info.identity.size) error = Error::of(EIO, "ioctl", image_path(), dest);
+  const OwnerAndMode same = {true, info.uid, info.gid, true, info.mode & 07777};
+  if (error.ok()) error = set_owner_and_mode(made.get(), same, std::string(dest));
+  if (error.ok()) error = flush(made.get(), dest);
+  if (error.ok()) error = rename_over(folder_fd, kNewImage, folder_fd, kImage, dest, dest);
+  if (!error.ok()) unlinkat(folder_fd, kNewImage, 0);
+  return error;
 }
 
 Error StagedSlot::try_reflink(bool* done) {

@@ -106,7 +106,8 @@ class StagedSlot final : public Shared {
   void hand_over() { image_.reset(); }
 
   // For an image that takes the place of a slot's: flushes it, and moves it into the slot's folder. Where the file
-  // system can, the slot's own comes here in exchange, and the same call again undoes it.
+  // system can, the slot's own comes here in exchange, and the same call again undoes it. Where no rename leads into
+  // that folder, a reflink of the image is put there.
   Error flush_image() const;
   Error stat_image(FileInfo* info) const;
   Error swap_image(int folder_fd, std::string_view dest, bool* exchanged);
@@ -134,6 +135,7 @@ class StagedSlot final : public Shared {
   Error write_sidecars(const std::vector<Sidecar>& sidecars);
   bool needs_flush(Place place, const std::vector<Sidecar>& sidecars) const;
   Error source_unchanged(bool* unchanged);
+  Error reflink_over(int folder_fd, std::string_view dest);
 
   const Ref<ManagedFolder> managed_;
   const Ref<Source> source_;

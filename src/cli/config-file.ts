@@ -115,6 +115,8 @@ function parse(path: string, text: string): Settings {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid(path, 'it must hold one JSON object');
   }
+  const repeated = repeatedKey(text);
+  if (repeated !== undefined) throw invalid(path, `"${repeated}" stands there twice: keep one of the two`);
   const settings = value as Record<string, unknown>;
   for (const [key, setting] of Object.entries(settings)) {
     if (!KEYS.includes(key)) throw invalid(path, `"${key}" is not a setting; known are ${KEYS.join(', ')}`);
@@ -138,6 +140,22 @@ function parse(path: string, text: string): Settings {
       throw invalid(path, `"${folder}" must be an absolute path`);
   }
   return settings as Settings;
+}
+
+/** JSON.parse() silently keeps the last of several values. */
+function repeatedKey(json: string): string | undefined {
+  const objects: Set<string>[] = [];
+  for (const [token, key] of json.matchAll(/("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"|[{}]/g)) {
+    if (token === '{') objects.push(new Set());
+    else if (token === '}') objects.pop();
+    else if (key !== undefined) {
+      const keys = objects.at(-1);
+      const name: string = JSON.parse(key);
+      if (keys?.has(name)) return name;
+      keys?.add(name);
+    }
+  }
+  return undefined;
 }
 
 function checkRegistries(path: string, setting: unknown): void {

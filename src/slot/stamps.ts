@@ -47,6 +47,7 @@ export const CLONE_UNSETTLED_FILE = 'rootfs.ext4.unsettled';
  */
 export const SLOT_FILES: readonly string[] = [
   CLONE_ROOTFS_FILE,
+  `${CLONE_ROOTFS_FILE}.new`,
   CLONE_STAMP_FILE,
   CLONE_SIZE_STAMP_FILE,
   `${CLONE_SIZE_STAMP_FILE}.new`,

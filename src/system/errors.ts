@@ -123,7 +123,8 @@ const ADVICE: Readonly<Record<string, string>> = {
   EBUSY: 'something is mounted there, or uses it: unmount or stop that first',
   EDQUOT: 'the quota is used up: release slots or raise it',
   EFBIG: "the file is larger than the file system or this process's limit (ulimit -f) allows",
-  EXDEV: 'a folder there is a mount point or a subvolume: unmount it, or put an ordinary one in its place',
+  EXDEV:
+    'another file system is mounted on a folder there: unmount it, or put an ordinary folder in its place',
   EIO: 'the disk reports a fault: check the kernel log and the file system',
   EMFILE: 'this process has too many files open: raise its limit (ulimit -n)',
   ENOLCK: 'the server of the network file system gives no locks: start its lock service',

@@ -46,6 +46,7 @@ test('folders given relative are those below the working folder', async () => {
 
 test.each([
   ['no JSON', '{', /it is not JSON/],
+  ['a key twice', '{"clonesDir": "/a", "clones\\u0044ir": "/b"}', /"clonesDir" stands there twice/],
   ['no object', '[]', /one JSON object/],
   [
     'a setting that there is not',
