@@ -10,7 +10,7 @@ import { sample } from './sample.js';
 import { Masters } from './site.js';
 import type { Ground, Surveyed, Visit } from './visits.js';
 
-/** Everything: an hour. */
+/** Everything: hours. */
 export const FULL = process.env.KILLS === 'full';
 
 /** Some points of every operation, minutes; rather than some points of some operations, as in `npm test`. */

@@ -16,10 +16,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type CodeBlock, documents, readDocument } from '../fixtures/documents.js';
 import { Workspace } from '../fixtures/filesystems.js';
 import { ReaderHost, syntaxErrorOf } from '../fixtures/reader-host.js';
+import { REGISTRY_TOOLS } from '../fixtures/reader-registry.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const LANGUAGES = ['js', 'cjs', 'ts', 'sh', 'json', 'text'];
-const missing = lacksRoot() ?? lacks('mkfs.xfs', 'mke2fs', 'resize2fs', 'tar', 'zstd');
+const TOOLS = ['mkfs.xfs', 'mke2fs', 'resize2fs', 'tar', 'zstd'] as const;
 
 /** One program, and what it is said to print. */
 interface Run {
@@ -87,9 +88,11 @@ describe.each(documents().map(readDocument))('$path', (document) => {
   }
 
   const programs = runs.filter(({ language, noRun }) => language !== 'json' && noRun === undefined);
+  const needsRegistry = programs.some(({ source }) => /docker:\/\/|registry\.example/.test(source));
+  const missing = lacksRoot() ?? lacks(...TOOLS, ...(needsRegistry ? REGISTRY_TOOLS : []));
   const doWhatTheySay = `its blocks do what they say${missing === undefined ? '' : ` (${missing})`}`;
   if (programs.length > 0) {
-    describe.skipIf(missing !== undefined)(doWhatTheySay, () => runInOrder(programs));
+    describe.skipIf(missing !== undefined)(doWhatTheySay, () => runInOrder(programs, needsRegistry));
   }
 
   test('its links lead somewhere', () => {
@@ -108,13 +111,13 @@ describe.each(documents().map(readDocument))('$path', (document) => {
 });
 
 /** As one reader runs them, on one host. */
-function runInOrder(programs: readonly Run[]): void {
+function runInOrder(programs: readonly Run[], needsRegistry: boolean): void {
   const root = mkdtempSync(join(tmpdir(), 'reader-'));
   const workspace = new Workspace(join(root, 'disks'));
   let host: ReaderHost;
   beforeAll(async () => {
     mkdirSync(join(root, 'disks'));
-    host = await ReaderHost.in(workspace, root);
+    host = await ReaderHost.in(workspace, root, needsRegistry);
   });
   afterAll(async () => {
     await host?.leave();
