@@ -52,6 +52,8 @@ async function measureAll(folder) {
       const result = await measureOne(measure, workspace);
       results.push(result);
       console.log(formatResult(result));
+      // A run takes most of an hour, and may be ended before.
+      write({ startedAt, quick: options.quick, machine, results });
     }
     await workspace.end();
   }
@@ -62,7 +64,7 @@ async function measureAll(folder) {
     );
     if (leftOut.length > 0) console.log(`\nLeft out of a quick run: ${leftOut.join(', ')}`);
   }
-  write({ startedAt, quick: options.quick, machine, results });
+  console.log(`\nWritten to ${write({ startedAt, quick: options.quick, machine, results })}`);
   // Never for the numbers' sake.
   if (results.some(({ rows }) => rows.some(({ failed }) => failed !== undefined))) process.exitCode = 1;
 }
@@ -153,10 +155,13 @@ async function measureOne(measure, workspace) {
   };
 }
 
-/** @param {object} report */
+/**
+ * @param {object} report
+ * @returns {string} the file
+ */
 function write(report) {
   mkdirSync(options.results, { recursive: true });
   const path = join(options.results, `${options.name}.json`);
   writeFileSync(path, `${JSON.stringify(report, null, 2)}\n`);
-  console.log(`\nWritten to ${path}`);
+  return path;
 }
