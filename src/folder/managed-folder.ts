@@ -1,5 +1,6 @@
 // A folder with our `.microvm-rootfs` in it: the clones folder, the catalog, the folder of snapshots. It is opened when
-// first needed, opened again if it was moved or replaced, and swept in the background.
+// first needed, opened again if it was moved or replaced, and swept in the background. The head of
+// native/slot/managed_folder.h says who may delete what in it.
 
 import { constants as files } from 'node:fs';
 import { access, mkdir, rename, rm } from 'node:fs/promises';

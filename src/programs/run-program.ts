@@ -1,4 +1,4 @@
-// Runs the programs that make, check, grow and unpack images.
+// Runs the programs that make, check, grow and unpack images. test/layers.test.ts lists the files that may use it.
 
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';

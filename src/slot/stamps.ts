@@ -1,4 +1,5 @@
-// The files in a slot. Other programs on the host share the formats of the clone and the stamps.
+// The files in a slot. Other programs on the host share the formats of the clone and the stamps. The addon writes
+// stamps with mode 0644: everybody may read them, only the owner of the slot writes them.
 import type { SmallFile } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { VmId } from './vm-id.js';
