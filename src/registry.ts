@@ -131,10 +131,10 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
 /**
  * A catalog of rootfs templates, and the clones made from them, one per VM.
  *
- * Any number of registries, in any number of processes, can work on the same folders. Every method rejects with a
- * {@link RootfsError}. Besides the codes that a method names, these are possible everywhere: `INVALID_ARGUMENT` (an
- * option of a wrong type), `ABORT_ERR` (where a signal is taken), `UNSUPPORTED_PLATFORM`, `ADDON_NOT_LOADED`, `CLOSED`,
- * and the system's own codes (`ENOSPC`, `EIO`, `EACCES`, …).
+ * Any number of `RootfsRegistry` objects, in any number of processes, can work on the same folders. Every method
+ * rejects with a {@link RootfsError}. Besides the codes that a method names, these are possible everywhere:
+ * `INVALID_ARGUMENT` (an option of a wrong type), `ABORT_ERR` (where a signal is taken), `UNSUPPORTED_PLATFORM`,
+ * `ADDON_NOT_LOADED`, `CLOSED`, and the system's own codes (`ENOSPC`, `EIO`, `EACCES`, …).
  *
  * @example
  * const registry = new RootfsRegistry({ templateDir: '/srv/templates', clonesDir: '/srv/vms' });

@@ -13,7 +13,7 @@ import { templateChangedError } from './template.js';
 const ROUNDS = 8;
 
 // A template that changes more often than this is being written to.
-const SETTLING_ROUNDS = 3;
+const TIMESTAMP_ROUNDS = 3;
 
 /** Undefined if there is none. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code. */
 export async function openTemplate(path: string, round = 1): Promise<OpenedSource | undefined> {
@@ -49,7 +49,7 @@ export async function openTemplate(path: string, round = 1): Promise<OpenedSourc
 export async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Promise<OpenedSource> {
   const { source, filesystem } = opened;
   let { info } = opened;
-  for (let round = 0; round < SETTLING_ROUNDS; round++) {
+  for (let round = 0; round < TIMESTAMP_ROUNDS; round++) {
     const waitMs = msUntilTimesTell(info.identity, filesystem);
     if (waitMs === 0) return { ...opened, info };
     await sleep(waitMs);

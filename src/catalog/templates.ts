@@ -4,7 +4,7 @@
 import { type Identity, sameFile, sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, closedError, hasCode } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
@@ -232,7 +232,7 @@ export class Templates {
   }
 
   #refuseClosed(): void {
-    if (this.#closed) throw new RootfsError('CLOSED', 'the registry was closed: make a new one');
+    if (this.#closed) throw closedError();
   }
 
   /** What is known of the path, if it is valid for this state of the file. */

@@ -55,8 +55,8 @@ export async function removeStack(
         // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.
         const others = [...(await imageConfigsIn(folder)), INCOMING];
         if (!(await removeImage(templatePath, template))) return false;
-        // Looking again makes the registry forget it and what was made from it. FUSE does not remove a folder while a
-        // file in it is open.
+        // Looking again makes this RootfsRegistry forget it and what was made from it. FUSE does not remove a folder
+        // while a file in it is open.
         await templates.look(templatePath, undefined).catch(() => undefined);
         for (const name of others) await rm(join(folder, name), { force: true });
         await removeFolder(folder);

@@ -102,7 +102,7 @@ export class RootfsError extends Error {
 }
 
 export function closedError(): RootfsError {
-  return new RootfsError('CLOSED', 'the registry was closed: make a new one');
+  return new RootfsError('CLOSED', 'this RootfsRegistry is closed: create a new one');
 }
 
 /** The error of a call that its signal ended. */

@@ -41,7 +41,7 @@ function text(report: RecoverReport): string {
     'Torn clones in use, left': names(report.tornInUse),
     'Images without a stamp, left': names(report.unstamped),
     'Unreadable stamps (kept)': names(report.unknown),
-    'Cut-off grows settled': names(report.settledSlots),
+    'Interrupted grows completed or undone': names(report.settledSlots),
     'Folders that may not be written to, left': names(report.notSwept),
   });
 }
