@@ -71,6 +71,7 @@ import { asRootfsError, closedError, hasCode, RootfsError } from './system/error
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { Failures } from './system/failures.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
+import { DEFAULT_SNAPSHOTS_FOLDER } from './system/state-folder.js';
 import { Task } from './system/task.js';
 import type { GcReport } from './upkeep/gc.js';
 import type { RecoverReport } from './upkeep/recover.js';
@@ -183,7 +184,7 @@ export class RootfsRegistry {
     this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#stacks = new StacksByDigest(this.#folder);
-    const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/snapshots`;
+    const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/${DEFAULT_SNAPSHOTS_FOLDER}`;
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
     this.#snapshots = new Snapshots(
       snapshotsFolder,

@@ -34,6 +34,8 @@ const CLI_USES = [
   'system/errno-names',
   'system/make-folders',
   'system/pause',
+  'system/sha256',
+  'system/state-folder',
   'addon/host-facts',
 ];
 
@@ -97,6 +99,14 @@ test('programs are run by the files that are listed here', () => {
     /'node:child_process'|startProgram\(/.test(readFileSync(join('src', file), 'utf8')),
   );
   expect(starting.sort()).toEqual(['addon/native.ts', 'programs/child.ts']);
+});
+
+test.each([
+  ["'.microvm-rootfs'", 'system/state-folder.ts'],
+  ["'ENOTEMPTY', 'EEXIST'", 'system/errors.ts'],
+])('%s stands in one file', (text, only) => {
+  const having = files.filter((file) => readFileSync(join('src', file), 'utf8').includes(text));
+  expect(having).toEqual([only]);
 });
 
 test('no two files import each other, directly or by way of others', () => {

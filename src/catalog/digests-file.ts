@@ -6,6 +6,7 @@ import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { readOwnFile } from '../folder/state-files.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
+import { isSha256 } from '../system/sha256.js';
 import type { LocatedFile } from './digest-record.js';
 import { hasWholeSeconds } from './file-times.js';
 
@@ -112,5 +113,5 @@ function entryOf([device, inode, sizeBytes, mtimeNs, ctimeNs, links, sha256]: Ro
 }
 
 function isEntry({ identity: { sizeBytes, links }, sha256 }: Entry): boolean {
-  return Number.isSafeInteger(sizeBytes) && Number.isSafeInteger(links) && /^[0-9a-f]{64}$/.test(sha256);
+  return Number.isSafeInteger(sizeBytes) && Number.isSafeInteger(links) && isSha256(sha256);
 }

@@ -1,12 +1,9 @@
 // Checks the name of a stack: it becomes the name of a folder.
-import { isPath, isWellFormed, show } from '../system/arguments.js';
+import { isPath, isWellFormed, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 
 /** A checked name of a stack: one path component. */
 export type StackName = string & { readonly StackName: unique symbol };
-
-/** NAME_MAX of Linux. */
-export const NAME_BYTES_LIMIT = 255;
 
 /** Throws `INVALID_STACK_NAME` unless the name is one path component without a leading dot. */
 export function parseStackName(name: unknown): StackName {

@@ -1,13 +1,13 @@
 // Temporary folders for trying things on the file system of the clones, within our own folder there if it exists.
 import { access, constants, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { STATE_FOLDER } from '../system/state-folder.js';
 
 // Their names contain a dot, which no slot's name does.
 const PREFIX = '.microvm-rootfs-scratch-';
-export const OWN_FOLDER = '.microvm-rootfs';
 
 export async function withScratch<T>(folder: string, work: (scratch: string) => Promise<T>): Promise<T> {
-  const own = join(folder, OWN_FOLDER);
+  const own = join(folder, STATE_FOLDER);
   const writable = await access(own, constants.W_OK | constants.X_OK).then(
     () => true,
     () => false,
@@ -23,7 +23,7 @@ export async function withScratch<T>(folder: string, work: (scratch: string) => 
 /** Of commands that were killed; or of ones that run at this moment. */
 export async function leftScratch(folder: string): Promise<string[]> {
   const found: string[] = [];
-  for (const parent of [folder, join(folder, OWN_FOLDER)]) {
+  for (const parent of [folder, join(folder, STATE_FOLDER)]) {
     const names = await readdir(parent).catch(() => []);
     found.push(...names.filter((name) => name.startsWith(PREFIX)).map((name) => join(parent, name)));
   }

@@ -5,6 +5,7 @@ import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { isSha256Digest } from '../system/sha256.js';
 import type { Task } from '../system/task.js';
 import { damagedLayer, type LayerFile, layersTooLarge } from './count-layers.js';
 import { decompress } from './decompress.js';
@@ -61,7 +62,7 @@ class Layers {
 
   async #prepareLayer(layer: Json, diffId: Json): Promise<Json> {
     // umoci panics without it.
-    if (!/^sha256:[0-9a-f]{64}$/.test(String(diffId)))
+    if (!isSha256Digest(diffId))
       throw this.#wrong(`is no container image: its config has no SHA-256 of layer ${layer.digest}`);
     const { layout } = this.#request;
     const known = this.#decompressed.get(layer.digest);

@@ -8,7 +8,7 @@ import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { imageConfigsIn, removeImageConfigs } from '../catalog/image-config.js';
 import { withLock } from '../folder/folder-lock.js';
 import { copyFile } from '../image/file-copy.js';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { failedWith, isTaken, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
@@ -112,7 +112,7 @@ async function placeFolder(staged: string, stackFolder: string): Promise<boolean
   try {
     await rename(staged, stackFolder);
   } catch (error) {
-    if (failedWith(error, 'ENOTEMPTY', 'EEXIST', 'EBUSY')) return false;
+    if (isTaken(error) || failedWith(error, 'EBUSY')) return false;
     if (!failedWith(error, 'ENOTDIR')) throw error;
     throw noStackFolder(stackFolder, error);
   }

@@ -9,6 +9,7 @@ import {
 } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
+import { isSha256 } from '../system/sha256.js';
 import { BLOCK_BYTES } from './ext4/layout.js';
 import { IMAGE_FORMATS, type ImageFormat } from './image-format.js';
 import { parsePlatform } from './platform.js';
@@ -142,7 +143,7 @@ export function limitsOf(limits: PublishLimits | undefined): Required<PublishLim
 
 /** Throws `INVALID_ARGUMENT`. */
 export function requireExpected(sha256: unknown): void {
-  if (sha256 !== undefined && !(typeof sha256 === 'string' && /^[0-9a-f]{64}$/i.test(sha256)))
+  if (sha256 !== undefined && !(typeof sha256 === 'string' && isSha256(sha256.toLowerCase())))
     throw invalid(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
 }
 

@@ -13,7 +13,7 @@ import type { Templates } from '../catalog/templates.js';
 import { withLock } from '../folder/folder-lock.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { listSlots } from '../slot/slot-list.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, isTaken, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
@@ -122,7 +122,7 @@ async function removeFolder(folder: string): Promise<void> {
   try {
     await rmdir(folder);
   } catch (error) {
-    if (failedWith(error, 'ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY')) return;
+    if (isTaken(error) || failedWith(error, 'ENOENT', 'EBUSY')) return;
     throw error;
   }
   await flush(dirname(folder));

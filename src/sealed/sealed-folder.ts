@@ -9,6 +9,7 @@ import { readdir, stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
@@ -161,7 +162,7 @@ export class SealedFolder {
       if (parts === undefined || record === undefined) continue;
       const open = this.open.get(parts.sha256, parts.sizeBytes);
       images.push({
-        path: `${this.path}/${key}/rootfs.ext4`,
+        path: `${this.path}/${key}/${CLONE_ROOTFS_FILE}`,
         templatePath: record.templatePath,
         sha256: parts.sha256,
         sizeBytes: parts.sizeBytes,
@@ -218,7 +219,7 @@ export function sealedImage(
 /** Undefined if there is none. */
 export async function openImage(folder: string): Promise<OpenedSource | undefined> {
   try {
-    return await native().openSource(`${folder}/rootfs.ext4`);
+    return await native().openSource(`${folder}/${CLONE_ROOTFS_FILE}`);
   } catch (error) {
     if (failedWith(error, 'ENOENT', 'ENOTDIR', 'EINVAL')) return undefined;
     throw error;

@@ -2,6 +2,7 @@
 // stamps with mode 0644: everybody may read them, only the owner of the slot writes them.
 import type { SmallFile } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { isSha256 } from '../system/sha256.js';
 import type { VmId } from './vm-id.js';
 
 /** The file name of a clone. */
@@ -13,8 +14,8 @@ export const CLONE_SIZE_STAMP_FILE = 'rootfs.ext4.size';
 
 /** The digest in a stamp, in lower case; undefined if it is missing, torn or nothing that this library reads. */
 export function parseStamp(file: SmallFile): string | undefined {
-  const text = file?.trim() ?? '';
-  return /^[0-9a-f]{64}$/i.test(text) ? text.toLowerCase() : undefined;
+  const text = file?.trim().toLowerCase();
+  return isSha256(text) ? text : undefined;
 }
 
 /** The size in a size stamp; undefined if there is none, NaN if it is torn or nothing that this library reads. */

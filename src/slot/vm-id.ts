@@ -1,4 +1,4 @@
-import { isWellFormed, show } from '../system/arguments.js';
+import { isWellFormed, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
@@ -9,8 +9,8 @@ export interface VmId {
   readonly safe: string;
 }
 
-// The longest file name on Linux, in bytes. A slot's name is ASCII.
-const NAME_MAX = 255;
+// A slot's name is ASCII: its characters are its bytes.
+const PLAIN = new RegExp(`^[A-Za-z0-9_-]{1,${NAME_BYTES_LIMIT}}$`);
 
 /**
  * The folder name of a VM id: ASCII letters, digits, `-` and `_` pass, every other code point becomes one `_`.
@@ -25,14 +25,17 @@ export function safeVmId(id: string): string {
 /** Throws `INVALID_VM_ID`. */
 export function parseVmId(id: unknown): VmId {
   if (typeof id !== 'string') throw invalid(id, 'it must be a string');
-  if (/^[A-Za-z0-9_-]{1,255}$/.test(id)) return { raw: id, safe: id };
+  if (PLAIN.test(id)) return { raw: id, safe: id };
   // A file of NUL bytes is what a power cut can leave of one.
   if (id.replaceAll('\0', '') === '') throw invalid(id, 'it is empty');
   // Without a UTF-8 form, two such ids would be the same on disk.
   if (!isWellFormed(id)) throw invalid(id, 'it holds a lone surrogate');
   const safe = safeVmId(id);
-  if (safe.length > NAME_MAX)
-    throw invalid(id, `its folder name would have ${safe.length} characters, the limit is ${NAME_MAX}`);
+  if (safe.length > NAME_BYTES_LIMIT)
+    throw invalid(
+      id,
+      `its folder name would have ${safe.length} characters, the limit is ${NAME_BYTES_LIMIT}`,
+    );
   return { raw: id, safe };
 }
 

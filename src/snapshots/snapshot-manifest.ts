@@ -1,7 +1,7 @@
 // Reads and writes a snapshot's manifest. Digests are in the format of `sha256sum`, so `sha256sum -c` works. A comment
 // holds everything else.
-import { NAME_BYTES_LIMIT } from '../catalog/stack-name.js';
-import { isWellFormed } from '../system/arguments.js';
+import { isWellFormed, NAME_BYTES_LIMIT } from '../system/arguments.js';
+import { isSha256 } from '../system/sha256.js';
 
 /** The name of the manifest in a snapshot's folder. */
 export const SNAPSHOT_MANIFEST_FILE = 'SHA256SUMS';
@@ -105,7 +105,7 @@ export function parseManifest(text: string): SnapshotRecord | undefined {
       version === VERSION &&
       typeof vmId === 'string' &&
       (stack === undefined || typeof stack === 'string') &&
-      /^[0-9a-f]{64}$/.test(sourceSha256) &&
+      isSha256(sourceSha256) &&
       (sizeStamp === undefined || isSizeOf(files[0], sizeStamp)) &&
       !Number.isNaN(Date.parse(createdAt)) &&
       files.length > 0 &&

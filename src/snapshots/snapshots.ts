@@ -13,7 +13,6 @@ import { native } from '../addon/native.js';
 import { LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
-import { NAME_BYTES_LIMIT } from '../catalog/stack-name.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { otherSpelling } from '../folder/spelling.js';
@@ -30,7 +29,7 @@ import {
 } from '../slot/slot-image.js';
 import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
-import { isPath, show } from '../system/arguments.js';
+import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flush } from '../system/flush.js';

@@ -9,7 +9,7 @@ import { type CopiedFile, copyFile, type Destination } from '../image/file-copy.
 import { requireUnchanged, type SlotImage } from '../slot/slot-image.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { show } from '../system/arguments.js';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { isTaken, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { hashAll, type Watched } from './snapshot-files.js';
@@ -131,7 +131,7 @@ export async function publish(staged: string, path: string, manifest: string): P
   try {
     await rename(staged, path);
   } catch (error) {
-    throw failedWith(error, 'ENOTEMPTY', 'EEXIST') ? snapshotExistsError(path) : error;
+    throw isTaken(error) ? snapshotExistsError(path) : error;
   }
 }
 

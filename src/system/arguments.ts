@@ -2,6 +2,9 @@
 import { isAbsolute } from 'node:path';
 import { abortError, RootfsError } from './errors.js';
 
+/** NAME_MAX of Linux: of the name of a file or folder. */
+export const NAME_BYTES_LIMIT = 255;
+
 export function isPath(value: unknown): value is string {
   return typeof value === 'string' && value !== '' && !value.includes('\0');
 }

@@ -184,6 +184,11 @@ export function isFull(error: unknown): error is SystemError {
   return failedWith(error, 'ENOSPC', 'EDQUOT');
 }
 
+/** Whether the folder cannot be moved to its place, or removed, since something else is there. */
+export function isTaken(error: unknown): error is SystemError {
+  return failedWith(error, 'ENOTEMPTY', 'EEXIST');
+}
+
 /** Whether this process may not write there: it lacks the right, or the file system is read-only. */
 export function mayNotWrite(error: unknown): boolean {
   return failedWith(error, 'EACCES', 'EPERM', 'EROFS');

@@ -3,6 +3,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, normalize, relative } from 'node:path';
 import { failedWith, RootfsError } from './errors.js';
+import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from './state-folder.js';
 
 export interface Folders {
   readonly templateDir: string;
@@ -11,23 +12,20 @@ export interface Folders {
   readonly snapshotsDir: string | undefined;
 }
 
-/** Our own folder in each of them. No stack and no slot can have a name that starts with a dot. */
-export const STATE_FOLDER = '.microvm-rootfs';
-
 /** How the names of a slot's files begin. */
-const SLOT_FILES = 'rootfs.ext4';
+const SLOT_FILE_PREFIX = 'rootfs.ext4';
 
 /** Compares the paths only. Does no I/O. Throws `FOLDERS_OVERLAP`. */
 export function refuseOverlap(folders: Folders): void {
   for (const [a, b] of pairs(folders)) {
-    if (isWithin(plain(a.path), plain(b.path)) && !isOurPlace(a, b)) throw overlapError(a, b);
+    if (isWithin(plain(a.path), plain(b.path)) && !isDefaultSnapshotsDir(a, b)) throw overlapError(a, b);
   }
 }
 
 /** Compares inodes, since symbolic links and bind mounts give one folder two paths. Throws `FOLDERS_OVERLAP`. */
 export async function refuseOverlapOnDisk(folders: Folders): Promise<void> {
   for (const [a, b] of pairs(folders)) {
-    if (!isOurPlace(a, b) && (await isWithinOnDisk(a.path, b.path))) throw overlapError(a, b);
+    if (!isDefaultSnapshotsDir(a, b) && (await isWithinOnDisk(a.path, b.path))) throw overlapError(a, b);
   }
 }
 
@@ -45,7 +43,7 @@ export async function refuseAmongOurs(path: string, folders: Folders): Promise<v
     if (!isWithin(folder, outer)) continue;
     const [first, second, ...deeper] = relative(outer, join(folder, basename(path))).split('/');
     const isOfSlot = name === 'clonesDir' && first !== STATE_FOLDER && second !== undefined;
-    if (isOfSlot && (deeper.length > 0 || !second.startsWith(SLOT_FILES))) continue;
+    if (isOfSlot && (deeper.length > 0 || !second.startsWith(SLOT_FILE_PREFIX))) continue;
     throw new RootfsError(
       'FOLDERS_OVERLAP',
       `${path} lies in ${name} (${given}), where it would be taken for one of ours: choose a place outside`,
@@ -72,8 +70,8 @@ function pairs(folders: Folders): [Named, Named][] {
 }
 
 /** Snapshots may be in our own folder inside the clones folder, which is their default place. */
-function isOurPlace(inner: Named, outer: Named): boolean {
-  const ours = join(plain(outer.path), STATE_FOLDER, 'snapshots');
+function isDefaultSnapshotsDir(inner: Named, outer: Named): boolean {
+  const ours = join(plain(outer.path), STATE_FOLDER, DEFAULT_SNAPSHOTS_FOLDER);
   return inner.name === 'snapshotsDir' && outer.name === 'clonesDir' && plain(inner.path) === ours;
 }
 

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageFormat, PublishedStack } from '../../index.js';
+import { isSha256 } from '../../system/sha256.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
@@ -86,6 +87,7 @@ export function stackFacts({
 }
 
 export function parseDigest(text: string): string {
-  if (!/^[0-9a-f]{64}$/i.test(text)) throw new InvalidArgumentError('A digest is 64 hex digits.');
-  return text.toLowerCase();
+  const digest = text.toLowerCase();
+  if (!isSha256(digest)) throw new InvalidArgumentError('A digest is 64 hex digits.');
+  return digest;
 }

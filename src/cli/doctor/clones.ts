@@ -4,9 +4,10 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { canLease } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
+import { STATE_FOLDER } from '../../system/state-folder.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { fileSystemType, mountOf, nearestExisting } from '../mounts.js';
-import { leftScratch, OWN_FOLDER, withScratch } from '../scratch.js';
+import { leftScratch, withScratch } from '../scratch.js';
 import { asCommand, asRoot, asUser } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
@@ -40,7 +41,7 @@ export async function clonesFolder(
     const fix = asRoot('mv', folder, `${folder}.old`);
     return { findings: [fail('clones', `${folder} is no folder`, fix)], reflinks: false };
   }
-  const own = join(folder, OWN_FOLDER);
+  const own = join(folder, STATE_FOLDER);
   const ours = await stat(own).catch(() => undefined);
   if (!(await isWritableFolder(folder))) {
     const owner = `${process.geteuid?.()}:${process.getegid?.()}`;

@@ -2,10 +2,11 @@
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type RootfsConfig, RootfsRegistry } from '../../index.js';
+import { STATE_FOLDER } from '../../system/state-folder.js';
 import { type Finding, ok, warn } from './finding.js';
 
 export async function scatteredDisks(config: RootfsConfig, signal: AbortSignal): Promise<Finding[]> {
-  const isUsed = await lstat(join(config.clonesDir, '.microvm-rootfs')).catch(() => undefined);
+  const isUsed = await lstat(join(config.clonesDir, STATE_FOLDER)).catch(() => undefined);
   if (isUsed === undefined) return [];
   const registry = new RootfsRegistry(config);
   try {

@@ -2,6 +2,7 @@
 import { chmod, chown, constants, copyFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { STATE_FOLDER } from '../../system/state-folder.js';
 import { formatSize } from '../sizes.js';
 import { requireUnmounted } from './find-store.js';
 import { extendImageFile, writeInPlace } from './image-file.js';
@@ -59,7 +60,7 @@ export async function createStore(store: NewStore, signal: AbortSignal): Promise
 }
 
 async function requireReflinks(folder: string): Promise<void> {
-  const probe = join(folder, '.microvm-rootfs-probe');
+  const probe = join(folder, `${STATE_FOLDER}-probe`);
   try {
     await writeFile(probe, 'probe', { flag: 'wx' });
     const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = constants;

@@ -2,6 +2,7 @@
 import { access, readdir, realpath, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CLONE_ROOTFS_FILE, RootfsError } from '../../index.js';
+import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from '../../system/state-folder.js';
 import { mountOfImage, storeOn } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf, type StoreKind } from './kinds.js';
@@ -46,12 +47,12 @@ export async function statusOfFolder(folder: string): Promise<StoreStatus> {
 
 /** What lies in a store beside our own folder, which holds nothing that is of use without slots. */
 async function entriesIn(folder: string): Promise<string[]> {
-  return (await readdir(folder)).filter((name) => !name.startsWith('.microvm-rootfs'));
+  return (await readdir(folder)).filter((name) => !name.startsWith(STATE_FOLDER));
 }
 
 /** Slots and foreign files, and snapshots, which lie in our own folder unless another is configured. */
 export async function userDataIn(folder: string): Promise<string[]> {
-  const snapshots = join(folder, '.microvm-rootfs', 'snapshots');
+  const snapshots = join(folder, STATE_FOLDER, DEFAULT_SNAPSHOTS_FOLDER);
   const kept = await readdir(snapshots).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return [];
     throw error;

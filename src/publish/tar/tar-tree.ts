@@ -1,6 +1,7 @@
 // Reads a tar of a root filesystem as a tree. Nothing is unpacked, so no name can lead outside the tree.
 
 import { type FileHandle, open } from 'node:fs/promises';
+import { NAME_BYTES_LIMIT } from '../../system/arguments.js';
 import type { RootfsError } from '../../system/errors.js';
 import { Pause } from '../../system/pause.js';
 import { Children } from '../tree/children.js';
@@ -243,7 +244,7 @@ class TarTree {
     const shownPath = showPath(path.toString('latin1')).slice(0, 200);
     if (names.includes('..'))
       throw this.#refuse(`has ${what} that leads out of its folder by "..": ${shownPath}`);
-    if (names.some((name) => name.length > 255 || name.includes('\0')))
+    if (names.some((name) => name.length > NAME_BYTES_LIMIT || name.includes('\0')))
       throw this.#refuse(`has ${what} with a name that Linux does not allow: ${shownPath}`);
     return names;
   }
