@@ -123,7 +123,7 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
   /** How many ready slots to keep. Without it, the pool stays as it is. */
   readonly count?: number;
   /**
-   * Write the sealed image anew in few extents, now, for who knows that thousands of clones will come. It takes the
+   * Rewrite the sealed image in few extents now: worth it if thousands of clones will come. It takes the
    * space of the data once more.
    */
   readonly pack?: boolean;
@@ -236,7 +236,7 @@ export class RootfsRegistry {
    * folder itself belongs to root and has mode 0755.
    *
    * `docker://HOST/NAME:TAG`, `oci:DIR` and `oci:DIR:TAG` are container images. Their layers are applied, the same
-   * image gives the same digest on every host, and {@link stack} tells how the image is to be started (`image`). A file
+   * image gives the same digest on every host, and {@link stack} says how to start the image (`image`). A file
    * with such a name is given as `./oci:…`. Logins are those of docker, podman or skopeo, and `config.registries`
    * counts, its `mirrors` too. A name without a host is one of `docker.io`; beside a digest a tag does not count.
    *
@@ -577,7 +577,7 @@ export class RootfsRegistry {
 
   /**
    * Lists the sealed images that clones come from: what they hold, in how many extents, and when one is going to be
-   * packed. The channel `microvm-rootfs:packing` of `node:diagnostics_channel` tells what became of each that was.
+   * packed. The channel `microvm-rootfs:packing` of `node:diagnostics_channel` reports what became of each that was.
    */
   async sealedImages(): Promise<SealedImageInfo[]> {
     this.#requireOpen();
@@ -826,7 +826,7 @@ export class RootfsRegistry {
   /**
    * Gives a slot's image a path in another folder, such as a jailer's chroot. By default this is a hardlink: what the
    * VM writes there is in the slot. If the folder is on another file system, or the clone is its template, the result
-   * is a reflink or a copy, independent of the slot. `strategy` and `attempts` tell which. Grow the slot before you
+   * is a reflink or a copy, independent of the slot. `strategy` and `attempts` say which. Grow the slot before you
    * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well.
    *
    * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's

@@ -150,7 +150,7 @@ export class Catalog {
     });
   }
 
-  /** A folder whose image is not a regular file is no stack. One that cannot be read is left out, with a warning. */
+  /** A folder whose image is not a regular file is not a stack. One that cannot be read is left out, with a warning. */
   async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
       return await this.#stackSpelledAlike(name, signal);
@@ -195,7 +195,8 @@ export async function refuseOtherSpelling(templatePath: string): Promise<void> {
   if (spelled === undefined) return;
   throw new RootfsError(
     'STACK_NAME_COLLISION',
-    `${path} is the stack ${show(spelled)}: this file system takes both names for one; use that name, or another one`,
+    `${path} is the stack ${show(spelled)}: this file system treats both names as the same; use that spelling, ` +
+      'or another name',
     { path },
   );
 }

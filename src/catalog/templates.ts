@@ -124,7 +124,7 @@ export class Templates {
 
   /**
    * Looks at the template. Computes its digest unless it is known for the current state of the file. Undefined if there
-   * is no template. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code.
+   * is not a template. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code.
    */
   async look(
     path: string,

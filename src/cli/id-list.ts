@@ -93,8 +93,8 @@ export async function namedIn(
     if (within === undefined) continue;
     throw new RootfsError(
       'INVALID_ARGUMENT',
-      `${where} is ${JSON.stringify(id)}, which no VM is called, but it may mean the VM ${JSON.stringify(within)}: ` +
-        'write one id per line, and nothing else',
+      `${where} is ${JSON.stringify(id)}. No VM has that id; did you mean ${JSON.stringify(within)}? ` +
+        'Write one id per line, and nothing else',
     );
   }
   return named;

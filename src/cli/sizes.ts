@@ -10,11 +10,11 @@ export function parseSize(text: string): number {
     throw new InvalidArgumentError('A size is a number of bytes, or a number with a unit: 4096, 8G, 512MiB.');
   const [, whole = '', fraction = '', unit = '', suffix = ''] = match;
   const base = suffix.toUpperCase() === 'B' ? 1000 : 1024;
-  // Exactly: in floating point 1.001 * 1000 is no whole number.
+  // Exactly: in floating point 1.001 * 1000 is not a whole number.
   const parts = BigInt(whole + fraction) * BigInt(base) ** BigInt(POWERS.indexOf(unit.toUpperCase()));
   const perByte = 10n ** BigInt(fraction.length);
   if (parts % perByte !== 0n || parts / perByte > Number.MAX_SAFE_INTEGER)
-    throw new InvalidArgumentError('That is no whole number of bytes below 2^53.');
+    throw new InvalidArgumentError('That is not a whole number of bytes below 2^53.');
   return Number(parts / perByte);
 }
 

@@ -22,8 +22,8 @@ const open = new Turns(FILES_AT_ONCE);
  * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads in slices on another thread, with about 128 KiB
  * of memory.
  *
- * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it is
- * not a regular file, `SOURCE_CHANGED` if it is written to meanwhile, `ABORT_ERR` if aborted.
+ * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it
+ * is not a regular file, `SOURCE_CHANGED` if it is written to meanwhile, `ABORT_ERR` if aborted.
  *
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */
@@ -87,7 +87,7 @@ export function hashSource(
 function writtenToError(what: string): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
-    `${what}: it was written to meanwhile, so this would be the digest of what never was: hash what nobody is ` +
-      'writing to',
+    `${what}: the file changed while it was read, so its digest would be meaningless: stop whatever writes to it, ` +
+      'and try again',
   );
 }

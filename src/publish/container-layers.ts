@@ -53,7 +53,7 @@ class Layers {
   async prepare(layers: readonly Json[], diffIds: readonly Json[]): Promise<Json[]> {
     const plain: Json[] = [];
     for (const [i, layer] of layers.entries()) {
-      // umoci refuses what is no layer.
+      // umoci refuses what is not a layer.
       const isLayer = LAYER.test(String(layer?.mediaType));
       plain.push(isLayer ? await this.#prepareLayer(layer, diffIds[i]) : layer);
     }
@@ -63,7 +63,7 @@ class Layers {
   async #prepareLayer(layer: Json, diffId: Json): Promise<Json> {
     // umoci panics without it.
     if (!isSha256Digest(diffId))
-      throw this.#wrong(`is no container image: its config has no SHA-256 of layer ${layer.digest}`);
+      throw this.#wrong(`is not a container image: its config has no SHA-256 of layer ${layer.digest}`);
     const { layout } = this.#request;
     const known = this.#decompressed.get(layer.digest);
     const plain = known ?? (await this.#plainOf(layer, diffId));
@@ -80,7 +80,7 @@ class Layers {
     // skopeo leaves out a layer with `urls`.
     if (await isMissing(path))
       throw this.#wrong(
-        `lacks layer ${layer.digest}, which is to come from elsewhere: push it with all layers`,
+        `does not include layer ${layer.digest} (a foreign layer): push the image with all its layers`,
       );
     if (String(layer.mediaType).endsWith('+encrypted'))
       throw this.#wrong(

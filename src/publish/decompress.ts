@@ -144,7 +144,7 @@ async function inflate(
   }
 }
 
-/** zlib passes over all that follows a zero, and gzip over what is no padding with a warning alone. */
+/** zlib passes over all that follows a zero, and gzip over what is not padding with a warning alone. */
 async function requireZeros(task: Task, path: string, source: string, start: number): Promise<void> {
   let at = start;
   for await (const chunk of createReadStream(path, { start, highWaterMark: CHUNK_BYTES })) {

@@ -19,7 +19,7 @@ export interface FetchedImage {
 
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
 
-/** `source` is for messages. Rejects with `ARTIFACT_INVALID` for what is no container image. */
+/** `source` is for messages. Rejects with `ARTIFACT_INVALID` for what is not a container image. */
 export async function readFetched(layout: string, source: string): Promise<FetchedImage> {
   try {
     const index = await readJson(join(layout, 'index.json'));
@@ -57,10 +57,10 @@ function invalid(source: string, what: string, cause?: unknown): RootfsError {
   return new RootfsError('ARTIFACT_INVALID', `${source} is ${what}`, { path: source, cause });
 }
 
-/** Throws for what is no digest: it must not lead out of the layout. */
+/** Throws for what is not a digest: it must not lead out of the layout. */
 export function blobPath(layout: string, digest: unknown): string {
   const [, algorithm, hex] = /^([a-z0-9]+):([0-9a-f]+)$/.exec(String(digest)) ?? [];
-  if (algorithm === undefined || hex === undefined) throw new Error(`${digest} is no digest`);
+  if (algorithm === undefined || hex === undefined) throw new Error(`${digest} is not a digest`);
   return join(layout, 'blobs', algorithm, hex);
 }
 

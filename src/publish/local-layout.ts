@@ -22,7 +22,7 @@ export async function findLocalImage(source: string): Promise<LocalImage> {
   const tags = manifests.map((manifest) => manifest?.annotations?.[REF_NAME]).filter(isText);
   if (tag === undefined ? manifests.length === 1 : tags.includes(tag)) return { path, tag };
   if (tag !== undefined) throw refused('REGISTRY_NOT_FOUND', source, `has no such tag; ${named(tags)}`);
-  if (manifests.length === 0) throw refused('ARTIFACT_INVALID', source, 'holds no image: make it anew');
+  if (manifests.length === 0) throw refused('ARTIFACT_INVALID', source, 'contains no image: create it again');
   const why = `holds ${manifests.length} images: name a tag, as in oci:DIR:TAG; ${named(tags)}`;
   throw refused('REFERENCE_INVALID', source, why);
 }
@@ -61,7 +61,7 @@ async function manifestsIn(source: string, path: string): Promise<readonly Json[
 }
 
 function named(tags: readonly string[]): string {
-  if (tags.length === 0) return 'it has none: write the layout anew, with a tag';
+  if (tags.length === 0) return 'it has none: write the layout again, with a tag';
   const more = tags.length > TAGS_NAMED ? ` and ${tags.length - TAGS_NAMED} more` : '';
   return `it has ${tags.slice(0, TAGS_NAMED).join(', ')}${more}`;
 }

@@ -1,4 +1,4 @@
-// Recognises a source that is no path, but a container image in a way of naming it that is not read.
+// Recognises a source that is not a path, but a container image in a way of naming it that is not read.
 import { failedWith, RootfsError } from '../system/errors.js';
 
 // Those of skopeo and podman, which can copy each into a layout.
@@ -16,7 +16,7 @@ export function missingSource(given: string, error: unknown): unknown {
   if (OTHER_TRANSPORT.test(given))
     return new RootfsError(
       'REFERENCE_INVALID',
-      `${given} is no path, and of container images docker://HOST/NAME:TAG and oci:DIR are read: ` +
+      `${given} is not a path. Container images can be docker://HOST/NAME:TAG or oci:DIR: ` +
         `run skopeo copy ${given} oci:DIR, and publish oci:DIR`,
       { path: given, cause: error },
     );

@@ -22,7 +22,7 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
   [
     /rejected by policy|signature was required/i,
     'PROGRAM_FAILED',
-    "skopeo's signature policy of this host (policy.json) does not take this image",
+    "this host's signature policy for skopeo (policy.json) rejects the image",
   ],
   [
     /is blocked in |loading registries configuration/i,
@@ -32,12 +32,12 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
   [
     /server gave HTTP response to HTTPS client/,
     'REGISTRY_FAILED',
-    'it answers without TLS: set insecure in config.registries for it if that is as it should be',
+    'it does not use TLS: if that is intended, set insecure for it in config.registries',
   ],
   [
     /x509: certificate signed by unknown authority|x509: certificate is not trusted/,
     'REGISTRY_FAILED',
-    'give the authority that signed its certificate as ca in config.registries',
+    'set ca in config.registries to the CA that signed its certificate',
   ],
   [
     /docker-credential-\S+.*executable file not found/i,
@@ -48,7 +48,7 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
   [
     /no image found in (manifest list|image index)/i,
     'ARTIFACT_INVALID',
-    'give a platform that the image is there for',
+    'choose a platform that the image supports',
   ],
   [
     /unexpectedly received a manifest list/i,
@@ -85,7 +85,7 @@ export function triesOf(exit: Exit, name: string): number {
 }
 
 const OF_REGISTRY = [/./, 'REGISTRY_FAILED', 'check the network and that the registry runs'] as const;
-const OF_LAYOUT = [/./, 'ARTIFACT_INVALID', 'the layout is damaged: make it anew'] as const;
+const OF_LAYOUT = [/./, 'ARTIFACT_INVALID', 'the layout is damaged: create it again'] as const;
 
 // Registries begin what they say with one of these words. "denied: permission denied" is no fault of this machine.
 const SAID_BY_REGISTRY = /\b(denied|unauthorized|toomanyrequests): /i;

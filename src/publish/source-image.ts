@@ -325,7 +325,9 @@ function kindOf(stats: Stats, path: string): string {
 }
 
 function sourceChangedError(path: string, how: string): RootfsError {
-  return new RootfsError('SOURCE_CHANGED', `${path} ${how}: publish what nobody is writing to`, { path });
+  return new RootfsError('SOURCE_CHANGED', `${path} ${how}: stop whatever writes to it, and publish again`, {
+    path,
+  });
 }
 
 function invalid(message: string, path: string): RootfsError {

@@ -114,7 +114,7 @@ async function link(
     .catch((error: unknown) => {
       const lacksOnlyOwner = isSystemError(error) && error.syscall.startsWith('fch');
       throw lacksOnlyOwner
-        ? asRootfsError(`${task.what}: it is there, without the owner or mode that was asked for`, error)
+        ? asRootfsError(`${task.what}: the file was created, but setting its owner or mode failed`, error)
         : error;
     });
   if (outcome.status === 'linked') return undefined;

@@ -167,7 +167,7 @@ function stampMismatchError(path: string, stamp: string, template: Template): Ro
   return new RootfsError(
     'STAMP_MISMATCH',
     `${path} was cloned from a template with digest ${stamp}, but ${template.path} has ${template.sha256} now: ` +
-      'stop the VM and release the slot first; cloning anew under a running VM would corrupt its disk',
+      'stop the VM and release the slot first; a new clone under a running VM would corrupt its disk',
     { path },
   );
 }
@@ -185,7 +185,8 @@ export function slotNotFoundError(path: string, vm: VmId): RootfsError {
 export function slotInvalidError(path: string): RootfsError {
   return new RootfsError(
     'SLOT_INVALID',
-    `${path} is not a slot (a file, a symbolic link, or a folder of other things) and is not touched: move it away`,
+    `${path} is not a slot: it is a file, a symbolic link or a folder with other contents. It was left as it is; ` +
+      'move it away',
     { path },
   );
 }

@@ -15,7 +15,7 @@ const PLAIN = new RegExp(`^[A-Za-z0-9_-]{1,${NAME_BYTES_LIMIT}}$`);
 /**
  * The folder name of a VM id: ASCII letters, digits, `-` and `_` pass, every other code point becomes one `_`.
  * Two ids can have the same safe form; cloning refuses the second with `VM_ID_COLLISION`. Throws `INVALID_VM_ID` for
- * what is no string.
+ * what is not a string.
  */
 export function safeVmId(id: string): string {
   if (typeof id !== 'string') throw invalid(id, 'it must be a string');

@@ -71,7 +71,7 @@ export async function isThere(path: string): Promise<boolean> {
 }
 
 const NO_MANIFEST =
-  'it is missing, or not a manifest of ours; its folder may hold anything, so only you can remove it';
+  'it is missing, or was not written by microvm-rootfs. The folder may hold other data: remove it by hand';
 
 async function readManifest(path: string): Promise<SnapshotManifest> {
   if (await isMissing(path)) {

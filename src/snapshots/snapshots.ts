@@ -171,7 +171,7 @@ export class Snapshots {
       await flush(this.folder.path);
     } catch (error) {
       const what =
-        `flushing the name of ${path}, which is complete but may not outlive a power cut ` +
+        `flushing the folder of ${path}: the snapshot is complete, but a power cut may lose it ` +
         '(remove it and take it again)';
       throw asRootfsError(what, error);
     }
@@ -383,8 +383,8 @@ export class Snapshots {
     const path = `${this.folder.path}/${name}`;
     throw new RootfsError(
       'SNAPSHOT_NAME_COLLISION',
-      `${path} is the snapshot ${show(spelled)}: this file system takes both names for one; use that ` +
-        'name, or another one',
+      `${path} is the snapshot ${show(spelled)}: this file system treats both names as the same; use that ` +
+        'spelling, or another name',
       { path },
     );
   }

@@ -113,8 +113,8 @@ export function abortError(what: string, signal: AbortSignal): RootfsError {
 const NO_PROCESS = 'no more processes are allowed here: raise the limit (ulimit -u, pids.max)';
 
 const NOT_TOLD =
-  "the image is another user's, so without CAP_LEASE, or CAP_SETUID, this process is not told whether it is in use: " +
-  'give it one of them';
+  'the image belongs to another user, so this process needs CAP_LEASE or CAP_SETUID to find out whether it is in ' +
+  'use: give it one of them';
 
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'check who owns the folder and what this process may do',

@@ -46,7 +46,8 @@ export class Failures {
     const { code, message, path } = first.error;
     throw new RootfsError(
       code,
-      `${this.#task.what}: ${errors.length} failures, all else is done: ${named}. The first: ${message}`,
+      `${this.#task.what}: ${errors.length} failures; everything else was done. Failed: ${named}. ` +
+        `First error: ${message}`,
       { path: path ?? first.path, cause: new AggregateError(errors, `${errors.length} failures`), report },
     );
   }

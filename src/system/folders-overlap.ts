@@ -46,7 +46,8 @@ export async function refuseAmongOurs(path: string, folders: Folders): Promise<v
     if (isOfSlot && (deeper.length > 0 || !second.startsWith(SLOT_FILE_PREFIX))) continue;
     throw new RootfsError(
       'FOLDERS_OVERLAP',
-      `${path} lies in ${name} (${given}), where it would be taken for one of ours: choose a place outside`,
+      `${path} is inside ${name} (${given}), where it could be mistaken for a template, slot or snapshot: choose a ` +
+        'path outside',
       { path, dest: given },
     );
   }

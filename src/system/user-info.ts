@@ -9,5 +9,5 @@ export function userInfoHidden(text: string): string | undefined {
 }
 
 export const NO_USER_INFO =
-  'what stands before the @ is not shown, as it may hold a password. A reference has none: log in with docker, ' +
-  'podman, skopeo or oras';
+  'the part before the @ is hidden because it may be a password. References cannot hold credentials: log in with ' +
+  'docker, podman, skopeo or oras';

@@ -19,7 +19,7 @@ test.each([
   ['an argument too few', ['clone', 'vm-1'], /missing required argument 'stack'/],
   ['an argument too many', ['clone', 'vm-1', 'debian', '8G'], /too many arguments/],
   ['a size that is none', ['clone', 'a', 'b', '--size', '8X'], /8G, 512MiB/],
-  ['a size with half a byte', ['clone', 'a', 'b', '--size', '0.3K'], /no whole number/],
+  ['a size with half a byte', ['clone', 'a', 'b', '--size', '0.3K'], /not a whole number/],
   ['an owner by name', ['clone', 'a', 'b', '--owner', 'root:root'], /1000:1000/],
   ['a mode that is none', ['clone', 'a', 'b', '--mode', '0999'], /0640/],
   [

@@ -21,7 +21,7 @@ function bcachefs(name, ...options) {
   return onDisk(name, 'bcachefs', ['bcachefs', 'format', '--quiet', '--force', ...options]);
 }
 
-/** ZFS tells no extents. A pool lies in a file, in the guest's memory. */
+/** ZFS does not report extents. A pool lies in a file, in the guest's memory. */
 function zfs(name, options = '', expected = {}) {
   return {
     name,

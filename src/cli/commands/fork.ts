@@ -8,7 +8,7 @@ export function addFork(program: Command): void {
     .description("Give a VM a clone of another VM's clone, as that is now.")
     .argument('<from>', 'the VM that has a clone')
     .argument('<vm>', 'the VM that is to have one')
-    .option('--refuse-in-use', 'not while some process has the first clone open: a paused VM has')
+    .option('--refuse-in-use', 'fail if a process has the first clone open (a paused VM does)')
     .addHelpText(
       'after',
       '\nJSON: { "vmId", "stack"?, "path", "sourceSha256", "sizeBytes", "strategy", "attempts", ' +

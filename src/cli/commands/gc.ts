@@ -28,7 +28,7 @@ export function addGc(program: Command): void {
       `
 Clones that some process has open stay. Do not start VMs that are not on the list while it runs.
 
-A list is UTF-8 or UTF-16 text. Space around an id does not count. A line that is no id but holds
+A list is UTF-8 or UTF-16 text. Space around an id does not count. A line that is not an id but holds
 one ("vm-1", vm-1 # comment) is an error, and then nothing is released.
 
 JSON: { "dryRun", "released": [id], "inUse": [id], "unknown": [id] }

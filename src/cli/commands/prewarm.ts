@@ -13,7 +13,7 @@ export function addPrewarm(program: Command): void {
     .description('Read and seal a template, and make ready slots of it for schedulers that keep some.')
     .argument('<stack>', "the template's name")
     .option('--count <number>', 'how many; without it, the template is only read and sealed', parseCount)
-    .option('--pack', 'write the sealed image anew in few extents, for who expects thousands of clones')
+    .option('--pack', 'rewrite the sealed image in few extents; worth it for thousands of clones')
     .addHelpText(
       'after',
       `

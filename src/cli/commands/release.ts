@@ -12,9 +12,9 @@ interface ReleaseFlags {
 export function addRelease(program: Command): void {
   program
     .command('release')
-    .description("Take VMs' clones away. One that is not there is no error.")
+    .description("Take VMs' clones away. A missing clone is not an error.")
     .argument('<vm...>', 'their ids')
-    .option('--refuse-in-use', 'not one that some process has open')
+    .option('--refuse-in-use', 'fail if a process has the clone open')
     .option('--durable', 'flush to disk, so that a power cut does not bring it back')
     .addHelpText(
       'after',

@@ -50,7 +50,9 @@ Example:
 export function addPullSnapshot(program: Command): void {
   program
     .command('pull-snapshot')
-    .description('Get a snapshot from an OCI registry. What a template of this host has is not fetched.')
+    .description(
+      'Pull a snapshot from an OCI registry. Data that local templates already hold is not fetched.',
+    )
     .argument('<reference>', REFERENCE)
     .option('--name <name>', "the snapshot's name (default: the last part of the reference's name)")
     .option('--sha256 <digest>', 'refuse a snapshot whose SHA256SUMS has another digest', parseDigest)

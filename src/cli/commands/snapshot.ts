@@ -18,7 +18,7 @@ export function addSnapshot(program: Command): void {
     .argument('<vm>', "the VM's id")
     .argument('<name>', 'how the snapshot is to be called')
     .argument('[file...]', 'files that go with it')
-    .option('--refuse-in-use', 'not while some process has the clone open: a paused VM has')
+    .option('--refuse-in-use', 'fail if a process has the clone open (a paused VM does)')
     .addHelpText(
       'after',
       `

@@ -48,7 +48,7 @@ interface CreateFlags {
 function addCreate(store: Command): void {
   store
     .command('create')
-    .description('Make a store and mount it. All of it, or nothing; nothing that is there is touched.')
+    .description('Create a store and mount it. Creates everything or nothing, and overwrites nothing.')
     .argument('<image>', 'the file that it is to lie in')
     .requiredOption('--size <size>', 'how large: 100G', parseSize)
     .addOption(new Option('--fs <kind>', 'what is in it').choices(STORE_KINDS).default('xfs'))

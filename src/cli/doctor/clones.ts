@@ -39,7 +39,7 @@ export async function clonesFolder(
   const missing = folder === clonesDir ? '' : `, will be made in ${folder}`;
   if (!(await stat(folder)).isDirectory()) {
     const fix = asRoot('mv', folder, `${folder}.old`);
-    return { findings: [fail('clones', `${folder} is no folder`, fix)], reflinks: false };
+    return { findings: [fail('clones', `${folder} is not a folder`, fix)], reflinks: false };
   }
   const own = join(folder, STATE_FOLDER);
   const ours = await stat(own).catch(() => undefined);

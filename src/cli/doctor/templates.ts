@@ -36,7 +36,7 @@ export async function snapshotsFolder({ snapshotsDir }: RootfsConfig): Promise<F
   try {
     if (!(await stat(snapshotsDir)).isDirectory()) {
       const fix = asRoot('mv', snapshotsDir, `${snapshotsDir}.old`);
-      return [fail(check, `${snapshotsDir} is no folder`, fix)];
+      return [fail(check, `${snapshotsDir} is not a folder`, fix)];
     }
     await access(snapshotsDir, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {

@@ -56,7 +56,7 @@ export async function kindOf(image: string): Promise<StoreKind> {
   } finally {
     await file.close();
   }
-  throw new RootfsError('STORE_INVALID', `${image} holds neither XFS nor btrfs, so it is no store`, {
+  throw new RootfsError('STORE_INVALID', `${image} holds neither XFS nor btrfs, so it is not a store`, {
     path: image,
   });
 }

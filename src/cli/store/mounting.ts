@@ -21,7 +21,7 @@ export async function requireFreeMountPoint(folder: string): Promise<void> {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return;
     if (code !== 'ENOTDIR') throw error;
-    throw new RootfsError('MOUNT_POINT_REFUSED', `${folder} is no folder`, { path: folder, cause: error });
+    throw new RootfsError('MOUNT_POINT_REFUSED', `${folder} is not a folder`, { path: folder, cause: error });
   }
   const mounted = await mountedOn(folder);
   if (mounted !== undefined) {

@@ -1,5 +1,5 @@
-// The name that a store has while it is made. Under its own name, a killed `create` would leave a file that is no store
-// yet, and that no command takes.
+// The name that a store has while it is made. Under its own name, a killed `create` would leave a file that is not a
+// store yet, and that no command takes.
 import { type FileHandle, link, lstat, open, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';

@@ -6,7 +6,7 @@ export const TAR_BLOCK_BYTES = 512;
 export interface TarHeader {
   readonly path: Buffer;
   readonly type: string;
-  /** NaN if it is no number; so are the owners, the size and the device. */
+  /** NaN if it is not a number; so are the owners, the size and the device. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
@@ -112,7 +112,7 @@ function text(block: Buffer, at: number, length: number): Buffer {
   return Buffer.from(end < 0 ? field : field.subarray(0, end));
 }
 
-/** NaN if it is no number. */
+/** NaN if it is not a number. */
 function modeOf(block: Buffer): number {
   const mode = number(block, 100, 8);
   return Number.isNaN(mode) ? mode : mode & 0o7777;

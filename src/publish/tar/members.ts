@@ -136,11 +136,11 @@ class TarReader {
       if (isZeroBlock(block)) continue;
       if (blocks === 1)
         throw new TarDamaged(
-          `has a block of zeros before byte ${at}, where a member should begin: it was damaged, get it again`,
+          `has zeros instead of a file header before byte ${at}: it is damaged, so get it again`,
         );
       if (parseHeader(block) !== undefined)
         throw new TarDamaged(
-          `goes on at byte ${at}, behind its end: make one of such tars with tar --concatenate, or publish each`,
+          `has another tar after its end, at byte ${at}: join tars with tar --concatenate, or publish each alone`,
         );
       this.#onOddEnd(`has more behind its end, at byte ${at}, which is left out`);
       return;
@@ -204,7 +204,7 @@ class TarReader {
     const number = (key: string) => {
       const value = text(key);
       if (value !== undefined && !/^-?\d+$/.test(value))
-        throw new TarDamaged(`has the ${key} "${value.slice(0, 100)}", which is no number`);
+        throw new TarDamaged(`has the ${key} "${value.slice(0, 100)}", which is not a number`);
       return value === undefined ? undefined : Number(value);
     };
     const stored = number('size') ?? header.sizeBytes;
@@ -212,7 +212,7 @@ class TarReader {
     const { sizeBytes, segments } = await this.#contents(header, stored, pax, number);
     const time = text('mtime');
     const mtimeNs = time === undefined ? header.mtimeNs : parsePaxTime(time);
-    if (mtimeNs === undefined) throw new TarDamaged(`has the time "${time}", which is no number`);
+    if (mtimeNs === undefined) throw new TarDamaged(`has the time "${time}", which is not a number`);
     const path = last('GNU.sparse.name') ?? last('path') ?? this.#longPath ?? header.path;
     const linkTarget = last('linkpath') ?? this.#longTarget ?? header.linkTarget;
     if (
@@ -223,7 +223,7 @@ class TarReader {
     const uid = number('uid') ?? header.uid;
     const gid = number('gid') ?? header.gid;
     if (Number.isNaN(uid) || Number.isNaN(gid) || Number.isNaN(header.mode))
-      throw new TarDamaged(`has a member whose owner or mode is no number before byte ${this.#at}`);
+      throw new TarDamaged(`has a member whose owner or mode is not a number before byte ${this.#at}`);
     return {
       path,
       type: header.type,

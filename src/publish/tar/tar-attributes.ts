@@ -116,7 +116,7 @@ export class TarAttributes {
   /** setxattr(2) gives EACCES for it. */
   #noDefaultAcl(path: string): RootfsError {
     return this.#refuse(
-      `has a default access list at ${path}, which is no folder: only a folder can have one`,
+      `has a default access list at ${path}, which is not a folder: only a folder can have one`,
     );
   }
 

@@ -226,7 +226,7 @@ class TarTree {
     if (sizeBytes === 0 || sizeBytes === before) return;
     if (node.kind !== 'file' || before !== 0)
       throw this.#refuse(
-        `has a hard link with other contents than its file, ${shown(member)}: make it again`,
+        `has a hard link whose contents differ from its target, ${shown(member)}: create the tar again`,
       );
     node.content = this.#contentOf(member);
   }

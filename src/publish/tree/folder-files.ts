@@ -15,7 +15,7 @@ export interface TreeName {
 function changedWhileRead({ source, show }: TreeName, path: string, cause?: unknown): RootfsError {
   return new RootfsError(
     'SOURCE_CHANGED',
-    `${show(path)} changed while it was read: publish what nobody is writing to`,
+    `${show(path)} changed while it was read: stop whatever writes to it, and publish again`,
     { path: source, cause },
   );
 }

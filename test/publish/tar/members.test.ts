@@ -35,7 +35,7 @@ test('a header that was lost is told, and so is what comes behind the end', asyn
   const [a, b] = [makeTar([{ path: 'a' }, { path: 'b' }]), makeTar([{ path: 'c' }])];
   const refused = async (tar: Buffer) => (await membersOf(tar).catch((error: Error) => error)) as Error;
   const lost = Buffer.from(a).fill(0, 0, 512);
-  expect((await refused(lost)).message).toMatch(/block of zeros before byte 512/);
+  expect((await refused(lost)).message).toMatch(/zeros instead of a file header before byte 512/);
   expect((await refused(Buffer.concat([a, Buffer.alloc(10_240), b]))).message).toMatch(
     /byte 12288.*--concatenate/,
   );
@@ -89,7 +89,7 @@ test('whatever is packed comes out again, in order and byte for byte', async () 
   }
 });
 
-test('an empty pax value is as if there were none, and one that is no number is damage', async () => {
+test('an empty pax value is as if there were none, and one that is not a number is damage', async () => {
   const pax = { path: '', linkpath: '', uid: '', mtime: '', size: '' };
   const [member] = await membersOf(makeTar([{ path: 'etc/shadow', contents: Buffer.from('x'), pax }]));
   expect(member).toMatchObject({ sizeBytes: 1, uid: 0 });

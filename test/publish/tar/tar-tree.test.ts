@@ -104,7 +104,7 @@ test('contents that come with a later name, as in cpio, are those of the file; o
     { path: 'file', type: '2', target: 'x' },
   ]) {
     const { message } = await rejection(sizeOf(file), 'IMAGE_INVALID');
-    expect(message).toMatch(/a hard link with other contents than its file, link/);
+    expect(message).toMatch(/a hard link whose contents differ from its target, link/);
   }
 });
 
@@ -155,12 +155,12 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
   ],
   [
     'with a default access list of a file',
-    /default access list at file, which is no folder/,
+    /default access list at file, which is not a folder/,
     [{ path: 'file', pax: { 'SCHILY.xattr.system.posix_acl_default': acl(2, 1, 4, 32) } }],
   ],
   [
     'with a default access list of a file in words',
-    /default access list at file, which is no folder/,
+    /default access list at file, which is not a folder/,
     [{ path: 'file', pax: { 'SCHILY.acl.default': 'user::rw-,group::r--,other::---' } }],
   ],
   ['with a member without a name', /without a name/, [{ path: '', contents: Buffer.from('x') }]],
