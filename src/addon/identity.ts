@@ -43,7 +43,7 @@ export function sameState(a: Identity, b: Identity): boolean {
   );
 }
 
-/** Of one file: nobody has written to it, though its links, owner or mode may have changed. */
+/** Whether it is one file that nobody has written to, though its links, owner or mode may have changed. */
 export function sameContents(a: Identity, b: Identity): boolean {
   return sameImage(a, b) && a.mtimeNs === b.mtimeNs;
 }

@@ -157,7 +157,7 @@ interface Exists {
 }
 export interface NotCloned extends Built {
   readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
-  /** Of `shared-inode`: a hardlink of the source was made and removed, to see whether it can be made. */
+  /** The source after `shared-inode`: a hardlink of it was made and removed, to see whether it can be made. */
   readonly sourceNow?: Identity;
 }
 /**
@@ -167,8 +167,8 @@ export interface NotCloned extends Built {
 export type CloneOutcome = 'reflinked' | 'pooled' | Created | Staged | Exists | NotCloned;
 
 /**
- * Of a fork in one trip; `copy-needed` and `template-changed`: it takes more, and nothing was made. `parent` is whole
- * if it was made.
+ * The outcome of a fork in one trip. After `copy-needed` and `template-changed` it takes more trips, and nothing was
+ * made. `parent` is whole if the fork was made.
  */
 interface NativeFork {
   readonly status: 'created' | 'exists' | 'source-changed' | 'template-changed' | 'copy-needed';
@@ -195,14 +195,14 @@ export interface NativeAddon {
   /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
   openSource(path: string): Promise<OpenedSource>;
   checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source' | 'filesystem'>>;
-  /** Of the regular files among these paths; undefined for whatever else, or nothing, is there. Opens none of them. */
+  /** One for each path that is a regular file, else undefined. Opens none of them. */
   identities(
     paths: readonly string[],
   ): Promise<((Identity & Pick<OpenedSource, 'filesystem'>) | undefined)[]>;
   /** What symbolic links in one folder hold; undefined where there is none. */
   readLinks(folder: string, names: readonly string[]): Promise<(string | undefined)[]>;
   flushSource(source: NativeSource): Promise<void>;
-  /** Of a text's UTF-8 bytes. (Loading node:crypto takes longer than a first clone should.) */
+  /** The SHA-256 of a text's UTF-8 bytes. (Loading node:crypto takes longer than a first clone should.) */
   sha256(text: string): string;
   newDigest(source: NativeSource): NativeDigest;
   /** Hashes about `budgetBytes`; `sha256` is there when the end was reached. */
@@ -267,9 +267,9 @@ export interface NativeAddon {
   /** What is made in the folder from now on has the mode that it is made with, and no access list. */
   removeDefaultAcl(folder: string): Promise<void>;
   /**
-   * Of files of a tree, by the bytes of their paths: fourteen numbers each, and for some a symbolic link's target (or
-   * nothing) with the names and values of extended attributes. An errno stands for a value that the file system keeps
-   * to itself. Never through a symbolic link. See publish/tree/file-rows.ts.
+   * What files of a tree are, by the bytes of their paths: fourteen numbers each, and for some a symbolic link's target
+   * (or nothing) with the names and values of extended attributes. An errno stands for a value that the file system
+   * keeps to itself. Never through a symbolic link. See publish/tree/file-rows.ts.
    *
    * @internal
    */

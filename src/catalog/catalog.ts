@@ -26,7 +26,7 @@ export interface StackInfo {
   readonly sizeBytes: number;
   /** 64 lower-case hex digits. */
   readonly sha256: string;
-  /** Of a stack that was made of a container image. Told by `stack()` and by publishing. */
+  /** Only for a stack that was made of a container image. `stack()` and publishing report it. */
   readonly image?: ImageConfig;
 }
 

@@ -69,7 +69,7 @@ type Row = [
   sha256: string,
 ];
 
-// Of the text of rows: about a millisecond of work.
+// Characters of the rows: about a millisecond of work.
 const SLICE_CHARACTERS = 32 * 1024;
 
 /** By {@link keyOf}. Undefined for anything else: torn, damaged, or of another version. */

@@ -59,7 +59,7 @@ export async function whenTimesTell(task: Task, path: string, opened: OpenedSour
   throw templateChangedError(path, 'keeps changing');
 }
 
-/** Of an open file: whether the path names another by now, or none. */
+/** Whether the path of an open file names another file now, or none. */
 export async function isReplaced({ path, identity }: LocatedFile): Promise<boolean> {
   const [now] = await native().identities([path]);
   return now === undefined || !sameFile(now, identity);

@@ -18,7 +18,7 @@ import { hashUnchanged, sameTemplate, type Template } from './template.js';
 // Node raises the descriptor limit only to the system's maximum, often 4,096.
 const OPEN_LIMIT = 512;
 
-// Of templates that are gone by now, most are never asked for again.
+// Most templates that are gone are never asked for again.
 const KNOWN_LIMIT = 100_000;
 
 // Paths per native call: less than a millisecond of work.

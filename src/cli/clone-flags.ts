@@ -17,7 +17,7 @@ export interface CloneFlags extends OwnerFlags {
 
 export type CopyFlags = Pick<CloneFlags, 'owner' | 'mode' | 'durable'>;
 
-/** Of what is made of a clone or a snapshot, as long as that is. */
+/** Flags of commands that make a disk of a clone or a snapshot, with its length. */
 export function addCopyFlags(command: Command): Command {
   return addOwnerFlags(command).option('--durable', 'flush to disk before the command ends');
 }

@@ -108,7 +108,7 @@ export function buildProgram(): Command {
   return program;
 }
 
-/** Of two values one would be lost in silence: a list of VMs to keep, say, or the folder that was meant. */
+/** One of two values would be lost in silence: a list of VMs to keep, say, or the folder that was meant. */
 function refuseRepeats(command: Command): void {
   for (const option of command.options) {
     if (option.variadic || option.isBoolean()) continue;

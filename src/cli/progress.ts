@@ -7,7 +7,7 @@ const PATIENCE_MS = 500;
 const REDRAW_MS = 100;
 const BAR_CELLS = 24;
 
-/** Of work in several steps, each with bytes of its own. */
+/** Progress of work in several steps, each with bytes of its own. */
 export interface SteppedProgress extends Progress {
   readonly step?: keyof typeof STEPS;
   /** Bytes that were there already. */

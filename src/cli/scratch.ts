@@ -20,7 +20,7 @@ export async function withScratch<T>(folder: string, work: (scratch: string) => 
   }
 }
 
-/** Of commands that were killed; or of ones that run at this moment. */
+/** The folders of commands that were killed, and of those that run at this moment. */
 export async function leftScratch(folder: string): Promise<string[]> {
   const found: string[] = [];
   for (const parent of [folder, join(folder, STATE_FOLDER)]) {

@@ -54,7 +54,7 @@ export class ManagedFolder {
   #closing: Promise<void> | undefined;
   #users = 0;
   #idle: (() => void) | undefined;
-  /** Of folders that were replaced. Work may still use them; one that none does is closed when it is collected. */
+  /** Handles of folders that were replaced. Work may still use one; when none does, its collection closes it. */
   #forgotten: WeakRef<NativeFolder>[] = [];
   readonly #listeners: (() => Promise<void>)[] = [];
 

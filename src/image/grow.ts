@@ -265,7 +265,7 @@ export async function checkFilesystemClean(
 /** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
 export class DamageFound extends RootfsError {}
 
-// Of e2fsck's status: errors are left, or an operational error, such as a superblock that it does not recognise.
+// Bits of e2fsck's exit status: errors are left, or it could not work, as with a superblock that it does not know.
 const DAMAGE_BITS = 4 | 8;
 
 // Enough to see what is wrong.

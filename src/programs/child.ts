@@ -8,7 +8,7 @@ import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../addon/native.js';
 
-/** Of `waitpid`: a byte of exit status, above seven bits of the signal that ended it. */
+/** What `waitpid` reports: a byte of exit status, above seven bits of the signal that ended it. */
 const SIGNAL_BITS = 0x7f;
 const STATUS_SHIFT = 8;
 

@@ -21,7 +21,7 @@ export interface Exit extends Ending {
   readonly stderr: string;
 }
 
-// Of a failing program's output, the end is enough for a message.
+// The end of a failing program's output is enough for a message.
 const OUTPUT_LIMIT = 16 * 1024;
 
 // The variables that programs inherit: where to find things, and what is loaded into every process. Any other could

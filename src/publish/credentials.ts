@@ -124,7 +124,7 @@ function entriesFor<T>(host: string, entries: Readonly<Record<string, T>> | unde
   return found.sort(([a], [b]) => Number(b === host) - Number(a === host));
 }
 
-/** Of a key. Only one with a scheme may have a path that does not matter: `https://HOST/v1/`. */
+/** The host in a key. Only a key with a scheme may have a path that does not matter: `https://HOST/v1/`. */
 function hostOf(key: string): string {
   const name = /^https?:\/\/([^/]*)/.exec(key)?.[1] ?? key;
   return canonicalHost(name);

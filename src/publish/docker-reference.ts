@@ -23,7 +23,7 @@ export function canonicalHost(host: string): string {
   return ['index.docker.io', 'registry-1.docker.io'].includes(host) ? 'docker.io' : host;
 }
 
-/** Of Docker's own images, the part of the name that is usually left out is added. */
+/** Adds the part of the name that is usually left out for Docker's own images. */
 export function canonicalRepository(host: string, repository: string): string {
   return host === 'docker.io' && !repository.includes('/') ? `library/${repository}` : repository;
 }

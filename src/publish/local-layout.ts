@@ -10,7 +10,7 @@ const REF_NAME = 'org.opencontainers.image.ref.name';
 const TAGS_NAMED = 10;
 
 export interface LocalImage {
-  /** Of the layout. */
+  /** The folder of the layout. */
   readonly path: string;
   readonly tag: string | undefined;
 }

@@ -79,7 +79,7 @@ interface Layout {
   readonly diskBytes: number;
   readonly clusterBits: number;
   readonly clusterBytes: number;
-  /** Of an entry in a table of the second level: with subclusters it is twice as long. */
+  /** Length of an entry in a table of the second level: with subclusters it is twice as long. */
   readonly entryBytes: number;
   readonly firstLevel: { readonly at: number; readonly bytes: number };
 }
@@ -170,7 +170,7 @@ class Clusters {
     if ((entry & COMPRESSED) !== 0n) return this.#isCompressedHeld(entry);
     const start = Number(entry & OFFSET_BITS);
     if (start === 0) return true;
-    // Of the last cluster, what lies behind the end of the disk is nobody's.
+    // The part of the last cluster behind the end of the disk is nobody's.
     const used = Math.min(clusterBytes, diskBytes - diskAt);
     if (entryBytes === 8) return (entry & READS_AS_ZEROS) !== 0n || start + used <= this.#size;
     const allocated = SUBCLUSTERS - Math.clz32(table.readUInt32BE(at + 12));

@@ -312,7 +312,7 @@ async function openSource(path: string): Promise<OpenedSource> {
   }
 }
 
-/** Of no regular file, with the way to publish it. */
+/** What kind of file it is, if not a regular one, and how to publish it. */
 function kindOf(stats: Stats, path: string): string {
   // The shell's <(…) and what is piped into this process are there for it alone.
   const isOwn = /^\/dev\/(fd\/|stdin$)|^\/proc\/(self|\d+)\/fd\//.test(path);

@@ -201,7 +201,7 @@ export function slotTornError(path: string, how: string): RootfsError {
   );
 }
 
-/** Of {@link unknownFile}. Another program may understand it. */
+/** For a file that {@link unknownFile} found. Another program may understand it. */
 export function unknownFileError(path: string, file: string): RootfsError {
   if (file === CLONE_ROOTFS_FILE)
     return new RootfsError(

@@ -71,7 +71,7 @@ export async function imageInUse(slotPath: string, mustTell = false): Promise<Sl
     // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
     if (failedWith(error, 'EAGAIN')) return 'in-use';
     if (failedWith(error, 'ENOENT', 'EINVAL')) return 'unused';
-    // Of a VMM that alone may open it.
+    // It belongs to a VMM that alone may open it.
     if (failedWith(error, 'EACCES') && !mustTell) return 'unknown';
     throw asRootfsError(`checking whether ${slotPath} is in use`, error);
   }

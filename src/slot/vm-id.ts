@@ -39,7 +39,7 @@ export function parseVmId(id: unknown): VmId {
   return { raw: id, safe };
 }
 
-/** Of however many ids, without holding the event loop. Rejects with `INVALID_VM_ID`. */
+/** Checks any number of ids without holding the event loop. Rejects with `INVALID_VM_ID`. */
 export async function rawIds(task: Task, ids: readonly unknown[]): Promise<Set<string>> {
   const raw = new Set<string>();
   const pause = new Pause(() => task.checkAborted());

@@ -126,7 +126,7 @@ function isSizeOf(disk: SnapshotFile | undefined, sizeStamp: unknown): boolean {
   );
 }
 
-/** Of all its files. */
+/** The sum of the sizes of its files. */
 export function totalBytes({ files }: Pick<SnapshotRecord, 'files'>): number {
   return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
 }

@@ -46,7 +46,7 @@ export async function clonesFolder(
   if (!(await isWritableFolder(folder))) {
     const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
     const { uid } = await stat(folder);
-    // Of a folder in use, everything else would still be its owner's.
+    // With a new owner of a folder in use, everything in it would still be the old one's.
     const isTaken = folder === clonesDir && (uid !== 0 || ours !== undefined);
     const fix = (await isReadOnly(folder))
       ? asRoot('mount', '-o', 'remount,rw', (await mountOf(folder))?.mountPoint ?? folder)
@@ -79,7 +79,7 @@ export async function clonesFolder(
   }
 }
 
-/** Of a doctor or a bench that was killed; or of one that runs at this moment. */
+/** What a doctor or a bench left that was killed, or has there at this moment. */
 async function leftovers(folder: string): Promise<Finding[]> {
   const left = await leftScratch(folder);
   if (left.length === 0) return [];

@@ -4,7 +4,7 @@ import { formatSize } from '../sizes.js';
 import { storeOn } from '../store/find-store.js';
 import { type Finding, ok, warn } from './finding.js';
 
-/** Of a store under the clones folder: whether the host's disk can fill up beneath it. */
+/** Whether the host's disk can fill up beneath a store that holds the clones folder. */
 export async function reservedStore({ clonesDir }: RootfsConfig): Promise<Finding[]> {
   const store = await storeOn(clonesDir);
   if (store === undefined) return [];

@@ -15,7 +15,7 @@ export interface CheckedStore {
 
 // What mount(8) says of EUCLEAN and EBADMSG, which a file system returns for damage only.
 const DAMAGE = /structure needs cleaning|bad message/i;
-// Of EINVAL and EIO, which have other reasons as well: the checker knows.
+// What it says of EINVAL and EIO, which have other reasons as well: the checker knows.
 const PERHAPS_DAMAGE = /bad superblock|can't read superblock/i;
 
 /**
@@ -48,7 +48,7 @@ async function checkUnlocked(image: string, signal: AbortSignal): Promise<Checke
   const { exit } = await tryProgram(program, [...args, image], signal);
   if (exit.status !== 0) {
     if (isFaultOfThisMachine(exit)) throw programFailed(program, exit, image);
-    // Of a file system that is in use, no checker can tell.
+    // No checker can judge a file system that is in use.
     await requireUnmounted(image);
     throw damaged((exit.stderr || exit.stdout).trim().split('\n').slice(-3).join('; '));
   }

@@ -13,7 +13,7 @@ export interface KindOfStore {
   /** With the folder that it is mounted on to come after them. */
   readonly grow: readonly [string, ...string[]];
   readonly repair: string;
-  /** Of a mount for a look into it. */
+  /** Options of a mount that only looks into it. */
   readonly lookOptions: readonly string[];
   /** What marks such an image, and where. */
   readonly magic: { readonly text: string; readonly offset: number };

@@ -9,7 +9,7 @@ import { programFailed, tryProgram } from './store-error.js';
 
 // Reserving space by writing zeros takes minutes. Whoever does not want to wait can interrupt.
 const LIMIT_SECONDS = 600;
-// Of flock(1), if others had the lock all that time.
+// The exit status of flock(1) if others had the lock all that time.
 const BUSY = 75;
 
 // A folder that others can open can be locked by them as well: what is locked in its place is root's alone.
@@ -61,7 +61,7 @@ export async function requireNamed(image: string, file: FileHandle): Promise<voi
   throw new RootfsError('STORE_NOT_FOUND', words, { path: image });
 }
 
-/** Of the folder itself, not of what is mounted on it by then. */
+/** Locks the folder itself, not what is mounted on it by then. */
 export async function whileFolderLocked<T>(
   folder: string,
   signal: AbortSignal | undefined,

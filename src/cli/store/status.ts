@@ -11,7 +11,7 @@ export interface StoreStatus {
   readonly image: string;
   readonly fs: StoreKind;
   readonly sizeBytes: number;
-  /** Of its disk. Less than `sizeBytes`: not all of it is reserved. */
+  /** What its image takes on disk. Less than `sizeBytes`: not all of it is reserved. */
   readonly allocatedBytes: number;
   /** Null where it is not mounted, as all below. */
   readonly mountPoint: string | null;
@@ -37,7 +37,7 @@ export async function statusOfImage(image: string): Promise<StoreStatus> {
   return { image: real, fs: kind, ...file, mountPoint, device, usedBytes, freeBytes: bavail * bsize, slots };
 }
 
-/** Of the store that is mounted on a folder. */
+/** The status of the store that is mounted on a folder. */
 export async function statusOfFolder(folder: string): Promise<StoreStatus> {
   const store = await storeOn(folder);
   if (store === undefined)

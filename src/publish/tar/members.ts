@@ -43,9 +43,9 @@ export const WINDOW_BYTES = 128 * 1024;
 
 // Limit for a name or the pax records of one file. Maps of sparse files are the longest that mean something.
 const META_LIMIT = 16 * 1024 * 1024;
-/** Of the path of a member, from the root: deeper than any limit of depth that makes sense. */
+/** Limit for a member's path from the root: deeper than any limit of depth that makes sense. */
 const PATH_LIMIT = 1024 * 1024;
-/** Of a symbolic link: PATH_MAX of Linux, without the NUL. */
+/** Limit for the target of a symbolic link: PATH_MAX of Linux, without the NUL. */
 const LINK_LIMIT = 4095;
 
 // Programs that write global records write one or two. Each member is looked for in all of them.

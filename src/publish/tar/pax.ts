@@ -16,7 +16,7 @@ const NEWLINE = 0x0a;
 const RECORDS_LIMIT = 2_000_000;
 const ATTRIBUTES_LIMIT = 10_000;
 
-/** Of the keys that are wanted: `uid` and `gid` have three letters. */
+/** Length of the shortest key that is wanted: `uid` and `gid` have three letters. */
 const SHORTEST_KEY = 3;
 
 /** Those with a key that is `wanted`. Undefined if they are damaged, or more than any file has. */

@@ -219,7 +219,7 @@ class TarTree {
     );
   }
 
-  /** Of a hard link. cpio gives contents to the last name of a file alone, and so do tars made of such archives. */
+  /** Adds the contents of a hard link. cpio stores them with the last name of a file, and so do tars made of cpio. */
   #addContents(node: TreeNode, member: TarMember): void {
     const { sizeBytes } = member;
     const before = node.kind === 'file' ? node.content.sizeBytes : undefined;
@@ -290,7 +290,7 @@ class TarTree {
       .toString('utf8')
       .split('\n')
       .map((line) => line.split(':'));
-    // Of several lines for one name, Linux takes the first.
+    // Linux takes the first of several lines for one name.
     const valid = lines.filter(([, , id = '']) => /^\d+$/.test(id)).reverse();
     return new Map(valid.map(([user = '', , id]) => [user, Number(id)]));
   }

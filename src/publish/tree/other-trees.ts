@@ -14,7 +14,7 @@ const DISK = /\.(raw|img|qcow2|vmdk|vhdx?|vdi)$/i;
 /** What OVAs and Vagrant's boxes have in folders. */
 const BESIDE_DISKS = ['include', 'templates'];
 
-/** Of a layer or the config of an image: skopeo, jib, kaniko, nix and podman name them by their digest. */
+/** The file name of an image's layer or config: skopeo, jib, kaniko, nix and podman name them by their digest. */
 const BLOB = /^(sha256:)?[\da-f]{12,64}(\.json|\.tar(\.gz)?)?$|\.tar(\.gz)?$/;
 
 const EXECUTABLE = 0o111;
