@@ -43,8 +43,8 @@ export async function finishStack(
   await stack.beforePlaced?.(sha256);
   if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
   const { ino, size } = await stat(image, { bigint: true });
-  const folder = dirname(templatePath);
-  const replaced = await placeStack(task, handle, staged, folder, name, sha256, options.replace ?? false);
+  const place = { staged, stackFolder: dirname(templatePath), name };
+  const replaced = await placeStack(task, handle, place, { sha256, replace: options.replace ?? false });
   // The image is already published. If this check fails, the next one reports it.
   await remember(templates, templatePath, sha256, ino).catch(() => undefined);
   const published = { name, templatePath, sizeBytes: Number(size), sha256, replaced };

@@ -13,6 +13,14 @@ import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 
+interface StackPlace {
+  /** The folder that the image is in now. */
+  readonly staged: string;
+  readonly stackFolder: string;
+  /** The stack's name: what is locked. */
+  readonly name: string;
+}
+
 /**
  * Moves the image from the folder `staged`. Resolves to whether the stack already had an image. Rejects with
  * `STACK_EXISTS` unless `replace` is set.
@@ -20,11 +28,8 @@ import type { Task } from '../system/task.js';
 export async function placeStack(
   task: Task,
   handle: NativeFolder,
-  staged: string,
-  stackFolder: string,
-  name: string,
-  sha256: string,
-  replace: boolean,
+  { staged, stackFolder, name }: StackPlace,
+  { sha256, replace }: { readonly sha256: string; readonly replace: boolean },
 ): Promise<boolean> {
   await flush(staged);
   for (;;) {
