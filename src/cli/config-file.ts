@@ -1,12 +1,9 @@
 // Finds the settings: flags, then the environment, then a file, then the library's defaults.
 import { isAbsolute, resolve } from 'node:path';
 import { DEFAULT_CLONES_DIR, DEFAULT_TEMPLATE_DIR, type RootfsConfig, RootfsError } from '../index.js';
-import {
-  absolutePath,
-  environmentOverrides,
-  hasStrayCharacters,
-  parseRegistrySettings,
-} from '../system/config.js';
+import { absolutePath } from '../system/arguments.js';
+import { environmentOverrides, hasStrayCharacters } from '../system/config.js';
+import { parseRegistrySettings } from '../system/registry-settings.js';
 import { readText } from './text-input.js';
 
 /** Read if it is there. */

@@ -1,7 +1,7 @@
 // Paths as the kernel tells them of mounts and loop devices.
 import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { absolutePath } from '../system/config.js';
+import { absolutePath } from '../system/arguments.js';
 
 /** An absolute path without stray slashes and `..`, which only the kernel can follow behind a symbolic link. */
 export function mountPath(path: string): string {

@@ -27,21 +27,24 @@ const OUTPUT_LIMIT = 16 * 1024;
 // The variables that programs inherit: where to find things, and what is loaded into every process. Any other could
 // change what they do, such as TAR_OPTIONS, XZ_DEFAULTS, ZSTD_CLEVEL, MKE2FS_*, E2FSPROGS_*, SOURCE_DATE_EPOCH, TZ and
 // LANG.
-const PASSED_ON = new RegExp(
-  `^(${[
-    ...['PATH', 'HOME', 'TMPDIR', 'LD_.*', 'NIX_LD.*', '[ALTU]+SAN_OPTIONS'],
-    ...['FAKEROOT.*', 'FAKED_.*'],
-    // How a registry is reached.
-    ...[
-      '(https?|no|all)_proxy',
-      '(HTTPS?|NO|ALL)_PROXY',
-      'SSL_CERT_.*',
-      'XDG_RUNTIME_DIR',
-      'REGISTRY_AUTH_FILE',
-      'DOCKER_CONFIG',
-    ],
-  ].join('|')})$`,
-);
+const VARIABLES = [
+  'PATH',
+  'HOME',
+  'TMPDIR',
+  'LD_.*',
+  'NIX_LD.*',
+  '[ALTU]+SAN_OPTIONS',
+  'FAKEROOT.*',
+  'FAKED_.*',
+  // How a registry is reached.
+  '(https?|no|all)_proxy',
+  '(HTTPS?|NO|ALL)_PROXY',
+  'SSL_CERT_.*',
+  'XDG_RUNTIME_DIR',
+  'REGISTRY_AUTH_FILE',
+  'DOCKER_CONFIG',
+];
+const PASSED_ON = new RegExp(`^(${VARIABLES.join('|')})$`);
 
 function cleanEnvironment(): Record<string, string | undefined> {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => PASSED_ON.test(name)));

@@ -14,8 +14,7 @@ export const DEFAULT_E2FSCK_BIN = 'e2fsck';
 /** Looked up on PATH, then in `/usr/sbin` and `/sbin`. */
 export const DEFAULT_MKE2FS_BIN = 'mke2fs';
 
-export { absolutePath } from './arguments.js';
-export { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
+export type { RegistrySettings } from './registry-settings.js';
 
 export interface RootfsConfig {
   /**

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { RootfsError } from '../../index.js';
-import { absolutePath } from '../../system/config.js';
+import { absolutePath } from '../../system/arguments.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { leftText } from '../clone-text.js';
 import { details } from '../output.js';

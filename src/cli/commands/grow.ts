@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { RootfsError } from '../../index.js';
-import { absolutePath } from '../../system/config.js';
+import { absolutePath } from '../../system/arguments.js';
 import { cloneText } from '../clone-text.js';
 import { inSession, type Session } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';

@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import type { Snapshot } from '../../index.js';
-import { absolutePath } from '../../system/config.js';
+import { absolutePath } from '../../system/arguments.js';
 import { inOrder } from '../argument-order.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
