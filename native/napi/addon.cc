@@ -72,7 +72,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("slotFiles", microvm::slot_files);
   add("discardFolder", microvm::discard_folder);
   add("flushSlot", microvm::flush_slot);
-  add("settleSlots", microvm::settle_slots);
+  add("flushCopiedSlots", microvm::flush_copied_slots);
   add("releaseSlot", microvm::release_slot);
   add("removeDefaultAcl", microvm::remove_default_acl);
   add("fileFacts", microvm::file_facts);

@@ -16,16 +16,10 @@ namespace {
 
 class ReceiveChunks {
  public:
-  ReceiveChunks(Ref<Pipe> pipe, Fd image, std::string path, size_t skip, std::vector<Chunk> chunks,
-                std::string end_mark)
-      : pipe_(std::move(pipe)),
-        image_(std::move(image)),
-        path_(std::move(path)),
-        skip_(skip),
-        chunks_(std::move(chunks)),
-        end_mark_(std::move(end_mark)) {}
+  ReceiveChunks(Ref<Pipe> pipe, Fd image, std::string path, ExpectedChunks expected)
+      : pipe_(std::move(pipe)), image_(std::move(image)), path_(std::move(path)), expected_(std::move(expected)) {}
 
-  Error run() { return receive_chunks(pipe_->read_end(), image_.get(), path_, skip_, chunks_, end_mark_, &received_); }
+  Error run() { return receive_chunks(pipe_->read_end(), image_.get(), path_, expected_, &received_); }
 
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
@@ -38,19 +32,23 @@ class ReceiveChunks {
   Ref<Pipe> pipe_;
   Fd image_;
   std::string path_;
-  size_t skip_;
-  std::vector<Chunk> chunks_;
-  std::string end_mark_;
+  ExpectedChunks expected_;
   ReceivedChunks received_;
 };
 
 // Flat: the offset and the length of each, and their digests in one text.
-std::vector<Chunk> to_chunks(Napi::Float64Array places, const std::string& digests) {
-  std::vector<Chunk> chunks(places.ElementLength() / 2);
+std::vector<Chunk> to_chunks(Napi::Float64Array ranges, const std::string& digests) {
+  std::vector<Chunk> chunks(ranges.ElementLength() / 2);
   for (size_t i = 0; i < chunks.size(); i++)
-    chunks[i] = {static_cast<uint64_t>(places[2 * i]), static_cast<uint32_t>(places[2 * i + 1]),
+    chunks[i] = {static_cast<uint64_t>(ranges[2 * i]), static_cast<uint32_t>(ranges[2 * i + 1]),
                  digests.substr(64 * i, 64)};
   return chunks;
+}
+
+ExpectedChunks to_expected(Napi::Object object) {
+  return {object.Get("skipBytes").As<Napi::Number>().Uint32Value(),
+          to_chunks(object.Get("ranges").As<Napi::Float64Array>(), to_string(object.Get("sha256s"))),
+          to_string(object.Get("endMark"))};
 }
 
 // Flat: the start and the end of each.
@@ -104,8 +102,7 @@ Napi::Value receive_chunks(const Napi::CallbackInfo& info) {
   if (!own_fd(env, info[1], path, &image)) return {};
   return Job<ReceiveChunks>::start(
       env, "microvm:receiveChunks",
-      ReceiveChunks(std::move(pipe), std::move(image), path, info[3].As<Napi::Number>().Uint32Value(),
-                    to_chunks(info[4].As<Napi::Float64Array>(), to_string(info[5])), to_string(info[6])));
+      ReceiveChunks(std::move(pipe), std::move(image), path, to_expected(info[3].As<Napi::Object>())));
 }
 
 Napi::Value reserve_ranges(const Napi::CallbackInfo& info) {

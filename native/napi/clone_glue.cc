@@ -228,7 +228,7 @@ Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std:
 Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kPublish); }
 Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with(info, run_clone, Until::kPublish); }
 Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kStage); }
-// Of the file at the plan's path: [managed, plan, slot, raw id].
+// Clones the file at the plan's path: [managed, plan, slot, raw id].
 Napi::Value clone_file(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};

@@ -9,10 +9,10 @@
 #include "napi/job.h"
 #include "napi/kinds.h"
 #include "napi/slot_js.h"
+#include "slot/flush_copies.h"
 #include "slot/managed_folder.h"
 #include "slot/owner_mode.h"
 #include "slot/release.h"
-#include "slot/settle.h"
 #include "slot/shared_image.h"
 #include "slot/slot_files.h"
 #include "slot/slot_state.h"
@@ -323,12 +323,12 @@ Napi::Value find_shared_image(const Napi::CallbackInfo& info) {
                                                      to_identity(info[2].As<Napi::Object>()), to_string(info[3])));
 }
 
-Napi::Value settle_slots(const Napi::CallbackInfo& info) {
+Napi::Value flush_copied_slots(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
-  return start_silent(info.Env(), "microvm:settleSlots",
+  return start_silent(info.Env(), "microvm:flushCopiedSlots",
                       [managed, slots = to_strings(info[1]), boot_id = to_string(info[2])] {
-                        return settle_slots(*managed, slots, boot_id);
+                        return flush_copied_slots(*managed, slots, boot_id);
                       });
 }
 

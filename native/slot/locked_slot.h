@@ -1,4 +1,5 @@
-// Replacing the image of a slot that exists.
+// Replacing the image of a slot that exists, under the lock on its name, which name_lock.h describes. A release takes a
+// lock of that kind itself.
 #pragma once
 
 #include <string>
@@ -17,8 +18,8 @@ namespace microvm {
 // A published slot whose name is locked, so that only one caller at a time replaces its image.
 class LockedSlot final : public Shared {
  public:
-  // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot, or none any more. Versions before
-  // 0.2 lock the slot's folder itself (flock). With `heed_older` their lock counts too; without, it does not keep
+  // EWOULDBLOCK if another process holds the lock, ENOENT if there is no such slot (any more). Versions before 0.1.0
+  // lock the slot's folder itself (flock). With `heed_older` their lock counts too; without, it does not keep
   // anybody waiting, since any user who may read the folder can hold it.
   static Error open(const Ref<ManagedFolder>& managed, const std::string& slot, bool heed_older,
                     Ref<LockedSlot>* locked);

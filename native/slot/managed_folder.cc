@@ -224,8 +224,8 @@ Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
     if (session_name_ == name) continue;
     Fd session;
     Error error = open_folder_at(staging_.get(), name, join(staging_path_, name), &session);
-    // Only folders are sessions. A session may also be gone by now.
-    if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) continue;
+    // Only folders are sessions. A session may also be gone already.
+    if (error.is(ENOENT) || is_no_folder(error.code)) continue;
     if (error.ok()) {
       if (!try_lock(session.get(), staging_path_).ok()) continue;  // alive
       if (is_gone(staging_.get(), name)) continue;                 // another sweep had the lock before, and removed it

@@ -102,7 +102,7 @@ class ManagedFolder final : public Shared {
   Error borrow_spare(Error no_space);
   void drop_session();
   Error lock_spare();
-  // Of what a process that died has left there.
+  // Removes what a process that died has left there.
   Error empty_spare();
   Error sweep_folder(int folder_fd, const std::string& path, const char* name, uint64_t* budget, uint64_t* removed,
                      bool* still_open);

@@ -41,8 +41,9 @@ void start_writing(int image, const Chunk& first, const Chunk& last) {
 
 }  // namespace
 
-Error receive_chunks(int pipe, int image, std::string_view path, size_t skip, const std::vector<Chunk>& chunks,
-                     std::string_view end_mark, ReceivedChunks* received) {
+Error receive_chunks(int pipe, int image, std::string_view path, const ExpectedChunks& expected,
+                     ReceivedChunks* received) {
+  const auto& [skip, chunks, end_mark] = expected;
   size_t longest = std::max(skip, end_mark.size());
   for (const Chunk& chunk : chunks) longest = std::max<size_t>(longest, chunk.length);
   Buffer buffer = allocate(longest);

@@ -18,6 +18,12 @@ struct Chunk {
   std::string sha256;  // lower-case hex
 };
 
+struct ExpectedChunks {
+  size_t skip;  // bytes before the first chunk
+  std::vector<Chunk> chunks;
+  std::string end_mark;
+};
+
 struct ReceivedChunks {
   // All before the first that is missing, cut off or has another digest.
   size_t written = 0;
@@ -25,8 +31,7 @@ struct ReceivedChunks {
   bool is_whole = false;
 };
 
-// `skip` bytes come before the first chunk.
-Error receive_chunks(int pipe, int image, std::string_view path, size_t skip, const std::vector<Chunk>& chunks,
-                     std::string_view end_mark, ReceivedChunks* received);
+Error receive_chunks(int pipe, int image, std::string_view path, const ExpectedChunks& expected,
+                     ReceivedChunks* received);
 
 }  // namespace microvm

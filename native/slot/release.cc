@@ -4,6 +4,7 @@
 #include "slot/slot_state.h"
 #include "slot/spelling.h"
 #include "slot/take_out.h"
+#include "system/errno_policy.h"
 #include "system/fd.h"
 #include "system/file.h"
 #include "system/lease.h"
@@ -41,7 +42,7 @@ Error find(const ManagedFolder& managed, const std::string& slot, FoundSlot* fou
   *status = ReleaseStatus::kAbsent;
   if (error.is(ENOENT)) return {};
   *status = ReleaseStatus::kForeign;
-  if (error.is(ENOTDIR) || error.is(ELOOP)) return {};
+  if (is_no_folder(error.code)) return {};
   bool ours = false;
   FileInfo info;
   if (error.ok()) error = is_slot(*found, &ours);

@@ -1,6 +1,7 @@
 #include "slot/slot_state.h"
 
 #include "slot/spelling.h"
+#include "system/errno_policy.h"
 #include "system/extents.h"
 #include "system/fd.h"
 #include "system/tree.h"
@@ -57,7 +58,7 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   Fd folder;
   Error error = open_folder_at(managed.root_fd(), slot.c_str(), path, &folder);
   if (error.is(ENOENT)) return {};
-  if (error.is(ENOTDIR) || error.is(ELOOP)) {
+  if (is_no_folder(error.code)) {
     state->kind = SlotState::Kind::kForeign;
     return {};
   }

@@ -81,7 +81,8 @@ enum class CloneStatus {
   kSharedInode,      // only a hardlink would do, and the plan would change the template through it
 };
 
-// A folder being built. Whatever it has made is removed with it unless it was published.
+// A folder being built. If a step fails, ENOSPC and EDQUOT included (errno_policy.h: kStop), nothing is tried after it,
+// and the destructor removes whatever was made. The implementation of publish() is in publish_slot.cc.
 class StagedSlot final : public Shared {
  public:
   StagedSlot(Ref<ManagedFolder> managed, Ref<Source> source, Ref<SharedPlan> plan)

@@ -61,6 +61,12 @@ inline constexpr bool is_full(int code) { return code == ENOSPC || code == EDQUO
 // What is there can't be renamed, and can be removed all the same: see slot/remove_in_place.h.
 inline constexpr bool keeps_from_renaming(int code) { return is_full(code) || code == EXDEV; }
 
+// The name is not that of a folder; a symbolic link is not followed.
+inline constexpr bool is_no_folder(int code) { return code == ENOTDIR || code == ELOOP; }
+
+// The file system has no extended attributes, or the file has none.
+inline constexpr bool lacks_attributes(int code) { return code == EOPNOTSUPP || code == ENOSYS || code == ENODATA; }
+
 // A listed attribute has no value for this process: NFS and security modules list what they keep to themselves.
 inline constexpr bool keeps_attribute(int code) { return code == EOPNOTSUPP || code == EPERM || code == EACCES; }
 

@@ -33,7 +33,7 @@ class Superblock {
     return number(0x38, 2) == kMagic && number(0x18, 4) <= kLargestLogBlockSize && blocks() > 0 && group() > 0;
   }
   uint64_t block_size() const { return uint64_t{1024} << log_block(); }
-  // Of many blocks with bigalloc; otherwise a block.
+  // A cluster is many blocks with bigalloc; otherwise one block.
   uint64_t cluster_blocks() const {
     return uint64_t{1} << (std::clamp(number(0x1c, 4), log_block(), log_block() + 16) - log_block());
   }

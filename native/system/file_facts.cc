@@ -17,9 +17,6 @@ namespace {
 constexpr size_t kAttributeLimit = 65536;  // XATTR_SIZE_MAX and XATTR_LIST_MAX
 constexpr size_t kPathLimit = 4096;
 
-// What file systems without attributes say.
-bool has_none(int code) { return code == ENOTSUP || code == ENOSYS || code == ENODATA; }
-
 Error read_attribute(const std::string& path, const char* name, char* buffer, FileFacts* facts) {
   const ssize_t length = retry_eintr([&] { return lgetxattr(path.c_str(), name, buffer, kAttributeLimit); });
   if (length < 0) {
@@ -43,7 +40,7 @@ Error read_attributes(const std::string& path, FileFacts* facts) {
     names = many.get();
     length = retry_eintr([&] { return llistxattr(path.c_str(), names, kAttributeLimit); });
   }
-  if (length < 0) return has_none(errno) ? Error() : Error::last("llistxattr", path);
+  if (length < 0) return lacks_attributes(errno) ? Error() : Error::last("llistxattr", path);
   if (length == 0) return {};
   Buffer value = allocate(kAttributeLimit);
   if (!value) return Error::of(ENOMEM, "malloc", path);
@@ -66,7 +63,7 @@ Error read_target(const std::string& path, std::string* target) {
 
 Error remove_default_acl(const std::string& folder) {
   if (lremovexattr(folder.c_str(), "system.posix_acl_default") == 0) return {};
-  return has_none(errno) ? Error() : Error::last("lremovexattr", folder);
+  return lacks_attributes(errno) ? Error() : Error::last("lremovexattr", folder);
 }
 
 Error read_facts(const std::string& path, FileFacts* facts) {

@@ -13,7 +13,7 @@
 namespace microvm {
 namespace {
 
-// Of statfs(2).
+// Types that statfs(2) reports.
 constexpr uint32_t kExt = 0xEF53;
 constexpr uint32_t kXfs = 0x58465342;
 constexpr uint32_t kBtrfs = 0x9123683E;

@@ -18,7 +18,7 @@ namespace {
 constexpr int kLinksLimit = 40;
 constexpr size_t kLinkBytes = 4096;
 
-// Of headers that older C libraries lack: openat2(2), and file system types from linux/magic.h.
+// From headers that older C libraries lack: openat2(2), and file system types from linux/magic.h.
 constexpr long kOpenat2 = 437;
 struct OpenHow {
   uint64_t flags;

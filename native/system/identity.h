@@ -31,7 +31,7 @@ struct Identity {
   // The same where no link of ours can have changed ctime: whoever writes to a file can put mtime back, but not ctime.
   bool unchanged(const Identity& other) const { return same_state(other) && ctime_ns == other.ctime_ns; }
   bool same_file(const Identity& other) const { return device == other.device && inode == other.inode; }
-  // Of files that were not open all the while: ext4 gives the inode of a file that is gone to the next one that is
+  // For files that were not open all the while: ext4 gives the inode of a file that is gone to the next one that is
   // made, so after two grows of an image the number alone would be the same again.
   bool same_image(const Identity& other) const { return same_file(other) && size == other.size; }
   bool identical(const Identity& other) const {

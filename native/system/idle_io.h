@@ -21,7 +21,7 @@ class IdleIo {
   IdleIo& operator=(const IdleIo&) = delete;
 
  private:
-  // Of linux/ioprio.h, which came to user space with Linux 5.15. With 0 for its id, the "process" is the calling
+  // From linux/ioprio.h, which came to user space with Linux 5.15. With 0 for its id, the "process" is the calling
   // thread.
   static constexpr int kProcess = 1;
   static constexpr int kIdle = 3 << 13;

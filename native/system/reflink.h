@@ -1,4 +1,4 @@
-// FICLONE.
+// FICLONE, the first rung; StagedSlot::build (slot/staged_slot.cc) goes down the ladder.
 #pragma once
 
 #include <cstdint>

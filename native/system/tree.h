@@ -8,9 +8,9 @@
 
 namespace microvm {
 
-// Of any depth. Removes `name` in the folder `folder_fd`, never following a symbolic link, and takes away at most
-// *budget files and folders. *budget is 0 afterwards if something may be left. What another process removed meanwhile
-// is no error.
+// Removes the tree `name`, of any depth, in the folder `folder_fd`, never following a symbolic link, and takes away at
+// most *budget files and folders. *budget is 0 afterwards if something may be left. What another process removed
+// meanwhile is not an error.
 Error remove_tree(int folder_fd, const char* name, const std::string& path, uint64_t* budget);
 
 // The names in a folder, without . and ..

@@ -175,6 +175,18 @@ interface NativeFork {
   readonly parent: SlotState;
 }
 
+/** What a pipe brings of an image. */
+export interface ExpectedChunks {
+  /** How many bytes come before the first chunk. */
+  readonly skipBytes: number;
+  /** The offset and the length of each. */
+  readonly ranges: Float64Array;
+  /** The digests of all, in hex, in one text. */
+  readonly sha256s: string;
+  /** What comes behind the last. */
+  readonly endMark: string;
+}
+
 export interface OpenedSource {
   readonly source: NativeSource;
   readonly info: FileInfo;
@@ -292,18 +304,14 @@ export interface NativeAddon {
   /** When the program has it: the output ends only when nobody else could write. */
   closeWriteEnd(pipe: NativePipe): void;
   /**
-   * Reads chunks of an image that come after `skipBytes`, and writes each to its place if it has its SHA-256: `places`
-   * has the offset and the length of each, `sha256s` their digests in hex. `written` counts the chunks before the first
-   * that is missing or wrong. `isWhole`: the mark comes right behind the last.
+   * Reads chunks of an image from the pipe, and writes each to its place if it has its SHA-256. `written` counts the
+   * chunks before the first that is missing or wrong. `isWhole`: the mark comes right behind the last.
    */
   receiveChunks(
     pipe: NativePipe,
     imageFd: number,
     path: string,
-    skipBytes: number,
-    places: Float64Array,
-    sha256s: string,
-    endMark: string,
+    expected: ExpectedChunks,
   ): Promise<{ written: number; isWhole: boolean }>;
   /**
    * Reserves blocks for ranges of an image: the start and the end of each. All, or none if the disk is full: then they
@@ -461,7 +469,7 @@ export interface NativeAddon {
   /** Flushes a slot that was published without it. False, and nothing is promised, if its folder is another by now. */
   flushSlot(handle: NativeFolder, slot: string, folder: Identity): Promise<boolean>;
   /** Flushes those slots that were copied in this boot, and removes their marks. */
-  settleSlots(handle: NativeFolder, slots: readonly string[], bootId: string): Promise<void>;
+  flushCopiedSlots(handle: NativeFolder, slots: readonly string[], bootId: string): Promise<void>;
 
   releaseSlot(
     handle: NativeFolder,

@@ -46,5 +46,5 @@ export class Settling {
 /** Flushes these slots now, if they were copied in this boot. */
 export async function settleSlots(handle: NativeFolder, slots: readonly string[]): Promise<void> {
   const id = bootId();
-  if (id !== undefined) await inFlushTurn('copied slots', () => native().settleSlots(handle, slots, id));
+  if (id !== undefined) await inFlushTurn('copied slots', () => native().flushCopiedSlots(handle, slots, id));
 }

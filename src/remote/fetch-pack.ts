@@ -215,9 +215,9 @@ function receive(
   list: ChunkList,
   frames: readonly Frame[],
 ): Promise<{ written: number; isWhole: boolean }> {
-  const places = Float64Array.from(frames.flatMap(({ chunk }) => [list.offset(chunk), list.length(chunk)]));
+  const ranges = Float64Array.from(frames.flatMap(({ chunk }) => [list.offset(chunk), list.length(chunk)]));
   const sha256s = frames.map(({ chunk }) => list.sha256(chunk).toString('hex')).join('');
-  return native().receiveChunks(pipe, fd, path, skipBytes, places, sha256s, endMark);
+  return native().receiveChunks(pipe, fd, path, { skipBytes, ranges, sha256s, endMark });
 }
 
 /** A whole blob that fits into memory, compared with its digest. */

@@ -68,8 +68,8 @@ describeEachDisk((_kind, bench) => {
       mayBeTorn: true,
     };
     // The power goes before the flush behind the caller begins.
-    const settle = vi.spyOn(native(), 'settleSlots').mockResolvedValue();
-    onTestFinished(() => settle.mockRestore());
+    const flushCopied = vi.spyOn(native(), 'flushCopiedSlots').mockResolvedValue();
+    onTestFinished(() => flushCopied.mockRestore());
     for (const flushed of [[], ['slot folder'], ['small files'], ['small files', 'slot folder']]) {
       await cutAfter(await bench(), { 'vm-1': anything }, async (registry) => {
         await registry.cloneForVm('vm-1', 'ext4', WRITABLE);

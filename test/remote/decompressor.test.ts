@@ -44,21 +44,14 @@ async function newImage() {
     (...contents: readonly Buffer[]) =>
     async ({ pipe, skipBytes, endMark }: Output): Promise<boolean> => {
       let at = 0;
-      const places = contents.flatMap(({ length }) => {
+      const offsetsAndLengths = contents.flatMap(({ length }) => {
         at += length;
         return [at - length, length];
       });
-      const digests = contents.map((bytes) => createHash('sha256').update(bytes).digest('hex')).join('');
-      const numbers = Float64Array.from(places);
-      const { isWhole } = await native().receiveChunks(
-        pipe,
-        file.fd,
-        path,
-        skipBytes,
-        numbers,
-        digests,
-        endMark,
-      );
+      const sha256s = contents.map((bytes) => createHash('sha256').update(bytes).digest('hex')).join('');
+      const ranges = Float64Array.from(offsetsAndLengths);
+      const expected = { skipBytes, ranges, sha256s, endMark };
+      const { isWhole } = await native().receiveChunks(pipe, file.fd, path, expected);
       return isWhole;
     };
   return { path, taking };

@@ -1,58 +1,60 @@
-#include "slot/settle.h"
+#include "slot/flush_copies.h"
 
 #include "slot/slot_state.h"
+#include "system/errno_policy.h"
 #include "system/fd.h"
 #include "system/file.h"
 
 namespace microvm {
 namespace {
 
-struct Unsettled {
+struct UnflushedSlot {
   std::string path;
   Fd folder;
 };
 
-Error open_unsettled(const ManagedFolder& managed, const std::string& slot, const std::string& boot_id,
-                     std::vector<Unsettled>* unsettled) {
-  Unsettled found = {managed.slot_path(slot), Fd()};
+Error open_unflushed(const ManagedFolder& managed, const std::string& slot, const std::string& boot_id,
+                     std::vector<UnflushedSlot>* unflushed) {
+  UnflushedSlot found = {managed.slot_path(slot), Fd()};
   Error error = open_folder_at(managed.root_fd(), slot.c_str(), found.path, &found.folder);
-  if (error.is(ENOENT) || error.is(ENOTDIR) || error.is(ELOOP)) return {};
+  if (error.is(ENOENT) || is_no_folder(error.code)) return {};
   SmallFile mark;
   if (error.ok()) error = read_slot_file(found.folder.get(), found.path, kUnsettled, &mark);
   // What another boot left is torn: its data may be lost, so its mark stays.
-  if (error.ok() && mark.contents == boot_id) unsettled->push_back(std::move(found));
+  if (error.ok() && mark.contents == boot_id) unflushed->push_back(std::move(found));
   return error;
 }
 
-// By the descriptor of the folder: another slot may have its name by now.
-Error settle(const Unsettled& slot) {
+// By the descriptor of the folder: another slot may have its name now.
+Error flush_copied(const UnflushedSlot& slot) {
   Fd image;
   Error error = open_file_at(slot.folder.get(), kImage, join(slot.path, kImage), &image);
-  // syncfs(2) reports no failed write before Linux 5.8. Its data is on the disk by now, so this takes microseconds.
+  // syncfs(2) reports no failed write before Linux 5.8. Its data is on the disk already, so this takes microseconds.
   if (error.ok()) error = flush(image.get(), join(slot.path, kImage));
   // Given to its VMM by a process that may not open it any more: syncfs(2) has to do.
   if (error.ok() || error.is(EACCES))
     error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
-  // Released, or settled by another process; or its VMM holds a lease, and whoever comes later settles it; or its image
-  // is a link, a pipe or a device by now, and not ours.
+  // Released, or flushed by another process; or its VMM holds a lease, and a later call flushes it; or its image is now
+  // a link, a pipe or a device, and not ours.
   const bool is_nothing = error.is(ENOENT) || error.is(EAGAIN) || error.is(ELOOP) || error.is(EINVAL);
   return is_nothing ? Error() : error;
 }
 
 }  // namespace
 
-Error settle_slots(const ManagedFolder& managed, const std::vector<std::string>& slots, const std::string& boot_id) {
-  std::vector<Unsettled> unsettled;
+Error flush_copied_slots(const ManagedFolder& managed, const std::vector<std::string>& slots,
+                         const std::string& boot_id) {
+  std::vector<UnflushedSlot> unflushed;
   Error first;
   const auto keep = [&first](Error error) {
     if (first.ok()) first = std::move(error);
   };
-  for (const std::string& slot : slots) keep(open_unsettled(managed, slot, boot_id, &unsettled));
-  if (unsettled.empty()) return first;
+  for (const std::string& slot : slots) keep(open_unflushed(managed, slot, boot_id, &unflushed));
+  if (unflushed.empty()) return first;
   // Not fsync of each image: it holds the image open for seconds, and the slot would look in use to others.
   Error flushed = flush_file_system(managed.root_fd(), managed.root_path());
   if (!flushed.ok()) return flushed;
-  for (const Unsettled& slot : unsettled) keep(settle(slot));
+  for (const UnflushedSlot& slot : unflushed) keep(flush_copied(slot));
   return first;
 }
 
