@@ -105,6 +105,7 @@ test('programs are run by the files that are listed here', () => {
 
 test.each([
   ["'.microvm-rootfs'", 'system/state-folder.ts'],
+  ['/^[0-9a-f]{64}$/', 'system/sha256.ts'],
   ["'ENOTEMPTY', 'EEXIST'", 'system/errors.ts'],
 ])('%s stands in one file', (text, only) => {
   const having = files.filter((file) => readFileSync(join('src', file), 'utf8').includes(text));

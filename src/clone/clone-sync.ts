@@ -54,7 +54,7 @@ export class SyncCloner {
     if (outcome.status === 'exists') {
       const found = this.#existing.asItIs(request, template, outcome.existing);
       if (found !== undefined) return found;
-      throw this.#notWarmError(request, 'the slot exists, and has to be looked at more closely or changed');
+      throw this.#notWarmError(request, 'the slot exists, and reusing it takes more than one step');
     }
     throw this.#notWarmError(request, 'the template has changed');
   }

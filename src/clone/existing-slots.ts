@@ -104,7 +104,7 @@ export class ExistingSlots {
 
   #found(request: CloneRequest, template: Template, slot: AssessedSlot, sharer: Sharer): VmRootfs {
     // Whoever copied it may have been killed before the flush.
-    if (slot.state.unsettled !== undefined) this.#folder.settleInBackground(request.vm.safe);
+    if (slot.state.unsettled !== undefined) this.#folder.flushInBackground(request.vm.safe);
     const strategy = strategyOf(slot.state, sharer !== 'nobody');
     const { sizeBytes } = slot.image.identity;
     return vmRootfs(this.#folder, request, template, { sizeBytes, strategy, reused: true });

@@ -91,7 +91,7 @@ export async function readPoolRecord(path: string): Promise<TemplateRecord | und
     const record = JSON.parse(text ?? '') as TemplateRecord;
     return typeof record.templatePath === 'string' && isFileState(record.template) ? record : undefined;
   } catch {
-    return undefined; // garbage: what it is of is made anew
+    return undefined; // garbage: what it describes is made again
   }
 }
 

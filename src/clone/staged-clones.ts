@@ -58,7 +58,7 @@ export class StagedClones {
         return await this.#existing.reuse(what, folder, request, template, state);
       }
       if (published === 'source-changed') return this.#sources.sourceChanged(prepared);
-      if (isCopy) this.#folder.settleInBackground(slot);
+      if (isCopy) this.#folder.flushInBackground(slot);
       return builtRootfs(this.#folder, prepared, outcome);
     } finally {
       await native().discardSlot(staged);

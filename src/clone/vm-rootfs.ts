@@ -56,7 +56,7 @@ export function vmRootfs(
   };
 }
 
-/** Of a clone that was just made. */
+/** The result for a clone that was just made. */
 export function builtRootfs(
   folder: ManagedFolder,
   { request, template, attempts }: PreparedClone,

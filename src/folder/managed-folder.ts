@@ -12,7 +12,7 @@ import { inTurn } from '../system/long-work.js';
 import { makeFolders } from '../system/make-folders.js';
 import { STATE_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
-import { Settling, settleSlots } from './settling.js';
+import { CopyFlusher, flushCopiedSlots } from './flush-copies.js';
 import { type SweepReport, sweepFolder } from './sweep-folder.js';
 
 /** The folder while it is open. */
@@ -47,7 +47,7 @@ export class ManagedFolder {
   #works = 0;
   #background: Promise<void> | undefined;
   #sweepAgain = false;
-  readonly #settling = new Settling((slots) => this.#settleOpened(slots));
+  readonly #copyFlusher = new CopyFlusher((slots) => this.#flushCopies(slots));
   /** Removed by background sweeps since the last report. */
   #stagingRemovedBefore = 0;
   #closed = false;
@@ -224,16 +224,16 @@ export class ManagedFolder {
   }
 
   /** Flushes a slot that was just copied, behind the caller's back. */
-  settleInBackground(slot: string): void {
-    this.#settling.add(slot);
+  flushInBackground(slot: string): void {
+    this.#copyFlusher.add(slot);
   }
 
-  async #settleOpened(slots: readonly string[]): Promise<void> {
+  async #flushCopies(slots: readonly string[]): Promise<void> {
     const folder = this.#open;
     if (folder === undefined) return;
     const task = new Task(`flushing copied slots in ${this.path}`, undefined);
     try {
-      await inTurn(task, () => settleSlots(folder.handle, slots));
+      await inTurn(task, () => flushCopiedSlots(folder.handle, slots));
     } catch (error) {
       if (this.isStale(error)) return;
       const { message } = asRootfsError(task.what, error) as Error;
@@ -244,7 +244,7 @@ export class ManagedFolder {
   /** When no sweep is running or due, and every copied slot is flushed. */
   async drain(): Promise<void> {
     while (this.#background !== undefined) await this.#background;
-    await this.#settling.drain();
+    await this.#copyFlusher.drain();
   }
 
   close(): Promise<void> {

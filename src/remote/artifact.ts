@@ -2,8 +2,8 @@
 
 import { createHash } from 'node:crypto';
 import { RootfsError } from '../system/errors.js';
+import { isSha256, isSha256Digest } from '../system/sha256.js';
 import type { Blob } from './blob-reader.js';
-import { isDigest } from './reference.js';
 import type { Manifest } from './registry-client.js';
 
 export const STACK_TYPE = 'application/vnd.microvm-rootfs.stack.v1';
@@ -23,7 +23,7 @@ export const ANNOTATION = {
   sha256: 'vnd.microvm-rootfs.sha256',
   sizeBytes: 'vnd.microvm-rootfs.size',
   image: 'vnd.microvm-rootfs.image-config',
-  /** Of a layer: the file of the snapshot that it belongs to. */
+  /** The file of the snapshot that a layer belongs to. */
   file: 'vnd.microvm-rootfs.file',
   /** The digest of the template that the disk of a snapshot descends from. */
   source: 'vnd.microvm-rootfs.source-sha256',
@@ -94,7 +94,7 @@ export function formatArtifact(
   return { bytes: Buffer.from(JSON.stringify(manifest)), mediaType: MANIFEST_TYPE };
 }
 
-/** Throws `ARTIFACT_INVALID` for what is no manifest, or one that is too old. `what` is used in the message. */
+/** Throws `ARTIFACT_INVALID` for what is not a manifest, or one that is too old. `what` is used in the message. */
 export function requireManifest(bytes: Buffer, what: string): void {
   const wrong = (why: string) => new RootfsError('ARTIFACT_INVALID', `${what} is ${why}`);
   const start = bytes.subarray(0, 64).toString('latin1').trimStart();
@@ -104,10 +104,10 @@ export function requireManifest(bytes: Buffer, what: string): void {
     );
   if (start.startsWith('\x1f\x8b'))
     throw wrong(
-      'compressed, which was not asked for: switch that off in the registry or the proxy before it',
+      'compressed, although no compression was requested: disable it in the registry or in the proxy in front of it',
     );
   if (!start.startsWith('{'))
-    throw wrong('not JSON, so it is no manifest: check the host, and push the artifact again');
+    throw wrong('not JSON, so it is not a manifest: check the host, and push the artifact again');
   if (parseJson(bytes).schemaVersion === 1)
     throw wrong('a manifest of schema 1, which is too old: push it again with a tool of today');
 }
@@ -153,7 +153,7 @@ export function parseArtifact({ bytes }: Manifest): Artifact {
   };
 }
 
-/** Of an artifact of ours. Throws `ARTIFACT_INVALID`. */
+/** What an artifact of ours says of its content. Throws `ARTIFACT_INVALID`. */
 export function contentOf({ annotations }: Pick<Artifact, 'annotations'>): {
   sha256: string;
   sizeBytes: number;
@@ -161,7 +161,7 @@ export function contentOf({ annotations }: Pick<Artifact, 'annotations'>): {
   const sha256 = annotations[ANNOTATION.sha256] ?? '';
   const size = annotations[ANNOTATION.sizeBytes] ?? '';
   const sizeBytes = /^[0-9]+$/.test(size) ? Number(size) : Number.NaN;
-  if (!/^[0-9a-f]{64}$/.test(sha256)) throw invalid('its manifest lacks the SHA-256 of the image');
+  if (!isSha256(sha256)) throw invalid('its manifest lacks the SHA-256 of the image');
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0)
     throw invalid('its manifest lacks the size of the image');
   return { sha256, sizeBytes };
@@ -169,7 +169,7 @@ export function contentOf({ annotations }: Pick<Artifact, 'annotations'>): {
 
 function parseBlob(value: unknown): Blob {
   const { digest, size } = objectOf(value);
-  if (!isDigest(digest)) throw invalid('its manifest has a digest that is not a SHA-256');
+  if (!isSha256Digest(digest)) throw invalid('its manifest has a digest that is not a SHA-256');
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0 || size > SIZE_LIMIT)
     throw invalid('its manifest has a blob without a valid size');
   return { digest, size };

@@ -36,7 +36,7 @@ export interface Parts extends Reading {
 }
 
 export interface Assembled {
-  /** Of each image. */
+  /** The list of each image. */
   readonly lists: readonly ChunkList[];
   /** Bytes of the images that were not fetched. */
   readonly reusedBytes: number;

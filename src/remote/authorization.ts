@@ -63,7 +63,7 @@ export function joinScopes(asked: string, own: readonly string[]): string[] {
   return [...actions].map(([thing, of]) => thing + [...of].join(','));
 }
 
-/** Of one host and one repository. */
+/** Logs in to one repository of one host. */
 export class Authorization {
   readonly #transport: Transport;
   readonly #settings: RegistrySettings;
@@ -226,8 +226,8 @@ export class Authorization {
       ...(isPlain ? [`set insecure in config.registries["${url.host}"]`] : []),
     ];
     return this.#refused(
-      `it names ${url.origin} as its token service, which may not be asked: ` +
-        `${settings.join(' and ')} if that is right`,
+      `its token service is ${url.origin}, which is not trusted: ` +
+        `${settings.join(' and ')} if that is correct`,
     );
   }
 

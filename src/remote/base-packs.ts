@@ -30,8 +30,8 @@ export interface BaseRequest {
 }
 
 /**
- * Of the base, or else of what the tag names if that has the content `sha256`: it then stays as it is. Packs of other
- * content are not used unasked: made by another version of zstd, they would give the same image another digest.
+ * Packs of the base, or else of what the tag names if that has the content `sha256`: it then stays as it is. Packs of
+ * other content are not used unasked: made by another version of zstd, they would give the same image another digest.
  * Rejects with `REGISTRY_NOT_FOUND`, `ARTIFACT_INVALID` for the base.
  */
 export async function packsToReuse(

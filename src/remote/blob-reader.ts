@@ -159,7 +159,7 @@ function cutOff({ digest }: Blob, { position, end }: Rest): RootfsError {
 export function wrongBlob({ digest }: Blob, cause: Error): RootfsError {
   return new RootfsError(
     'DIGEST_MISMATCH',
-    `blob ${digest} is not what the artifact promises, also when fetched again: ${cause.message}; ` +
+    `blob ${digest} does not match the artifact, even after fetching it again: ${cause.message}; ` +
       'push it again, and check the registry',
     { cause },
   );

@@ -60,7 +60,7 @@ export class ChunkList {
     return (this.bytes.readUInt32LE(this.#at(i)) & ZERO_FLAG) !== 0;
   }
 
-  /** Of the compressed frame; 0 in a list without packs. */
+  /** Length of the compressed frame; 0 in a list without packs. */
   frameBytes(i: number): number {
     return this.bytes.readUInt32LE(this.#at(i) + 4);
   }

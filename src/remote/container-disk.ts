@@ -11,12 +11,12 @@ import type { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { invalid } from './artifact.js';
 
-/** Of a tar within gzip, for its first headers. */
+/** How much of a gzipped tar to read for its first headers. */
 const START_BYTES = 64 * 1024;
 
 const COPY_BYTES = 1024 * 1024;
 
-/** Whether a layer that begins with these bytes, gzip or not, is a tar whose first file is no disk. */
+/** Whether a layer that begins with these bytes, gzip or not, is a tar whose first file is not a disk. */
 export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<boolean> {
   const start = isGzip ? await inflateStart(head) : head;
   if (!looksLikeTar(start.subarray(0, TAR_BLOCK_BYTES))) return false;
@@ -120,7 +120,7 @@ async function inflateStart(head: Buffer): Promise<Buffer> {
   return Buffer.alloc(0);
 }
 
-/** The error for a layer that is no disk. */
+/** The error for a layer that is not a disk. */
 export function holdsFiles(source: string): RootfsError {
   return invalid(
     `${source} holds files, not a disk: publish a container image with publishStack('NAME', 'docker://${source}'), ` +

@@ -9,7 +9,7 @@ import { CHUNK_LIMIT, ChunkList, type ListedChunk, ZERO_CHUNK_LIMIT } from './ch
 
 export const BLOCK_BYTES = 4096;
 const SHORTEST_CHUNK = 32 * 1024;
-/** Of 2^32: with the shortest chunk of 8 blocks the average is 32 blocks, 128 KiB. */
+/** Hashes below this end a chunk, of 2^32: with the shortest chunk of 8 blocks the average is 32 blocks, 128 KiB. */
 const ENDS_BELOW = Math.floor(2 ** 32 / 24);
 const READ_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
@@ -39,7 +39,7 @@ export async function cutImage(
 class Cutter {
   readonly #chunks: ListedChunk[] = [];
   #hash = createHash('sha256');
-  /** Of the chunk that is being read. */
+  /** Bytes of the current data chunk. */
   #dataBytes = 0;
   /** Zeros after it: a chunk of their own if there are enough, else part of the data. */
   #zeroBytes = 0;
@@ -47,13 +47,13 @@ class Cutter {
   add(block: Buffer): void {
     if (isZeroBlock(block)) this.#addZeros(block.length);
     else {
-      this.#settleZeros();
+      this.#endZeros();
       this.#addData(block);
     }
   }
 
   finish(): readonly ListedChunk[] {
-    this.#settleZeros();
+    this.#endZeros();
     this.#endData();
     return this.#chunks;
   }
@@ -61,10 +61,10 @@ class Cutter {
   #addZeros(length: number): void {
     this.#zeroBytes += length;
     if (this.#zeroBytes >= SHORTEST_CHUNK) this.#endData();
-    if (this.#zeroBytes === ZERO_CHUNK_LIMIT) this.#settleZeros();
+    if (this.#zeroBytes === ZERO_CHUNK_LIMIT) this.#endZeros();
   }
 
-  #settleZeros(): void {
+  #endZeros(): void {
     if (this.#zeroBytes >= SHORTEST_CHUNK) this.#chunks.push({ length: this.#zeroBytes, sha256: undefined });
     else {
       for (let left = this.#zeroBytes; left > 0; left -= BLOCK_BYTES)

@@ -2,9 +2,10 @@
 
 import { type Platform, parsePlatform, platformName } from '../publish/platform.js';
 import { RootfsError } from '../system/errors.js';
+import { isSha256Digest } from '../system/sha256.js';
 import type { Task } from '../system/task.js';
 import { digestOf, invalid, type PlatformEntry, parseIndex, requireManifest } from './artifact.js';
-import { formatReference, isDigest, type Reference } from './reference.js';
+import { formatReference, type Reference } from './reference.js';
 import type { Manifest, RegistryClient } from './registry-client.js';
 import { isUnavailable } from './retry.js';
 import { notFound } from './transfer.js';
@@ -40,7 +41,7 @@ async function resolve(
   if (entries === undefined) return found;
   if (depth > DEPTH_LIMIT) throw invalid(`it is an index in more than ${DEPTH_LIMIT} others`);
   const { digest } = choose(entries, parsePlatform(platform), reference);
-  if (!isDigest(digest)) throw invalid(`its index has a digest that is not a SHA-256: ${digest}`);
+  if (!isSha256Digest(digest)) throw invalid(`its index has a digest that is not a SHA-256: ${digest}`);
   const next = await fromFirst(task, sources, reference, digest);
   return resolve(task, sources, reference, platform, next, depth + 1);
 }

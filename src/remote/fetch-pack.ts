@@ -106,7 +106,7 @@ async function fetchOnce(
     for (const { chunk, start: from, end } of frames) {
       const length = end - from;
       if (!isOneFrame(fetched.subarray(at, at + length)))
-        throw new WrongBytes(`chunk ${chunk} is no zstd frame`);
+        throw new WrongBytes(`chunk ${chunk} is not a zstd frame`);
       at += length;
     }
     await writeChunks(task, request, frames, fetched.subarray(start, at));

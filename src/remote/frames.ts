@@ -139,7 +139,7 @@ function readBlockHead(bytes: Buffer, at: number): { contentBytes: number; isLas
 }
 
 function headLength(bytes: Buffer): number {
-  if (bytes.readUInt32LE(0) !== MAGIC) throw new Error('this is no zstd frame');
+  if (bytes.readUInt32LE(0) !== MAGIC) throw new Error('this is not a zstd frame');
   const descriptor = bytes.readUInt8(4);
   const isSingle = (descriptor & 0x20) !== 0;
   const sizeFlag = descriptor >> 6;

@@ -7,7 +7,7 @@ import type { Task } from '../system/task.js';
 import { ChunkList } from './chunk-list.js';
 import { KeptFiles } from './kept-files.js';
 
-/** Of an image with 20 TiB of data. */
+/** The list of an image with 20 TiB of data. */
 export const LIST_BYTES_LIMIT = 256 * 1024 * 1024;
 
 export class KnownChunks {
@@ -34,7 +34,7 @@ export class KnownChunks {
     }
   }
 
-  /** A list that cannot be kept is no error: the image is read again when needed. */
+  /** A list that cannot be kept is not an error: the image is read again when needed. */
   put(sha256: string, { bytes }: ChunkList): Promise<void> {
     return this.#files.put(sha256, bytes);
   }

@@ -4,15 +4,16 @@
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { readOwnFile } from '../folder/state-files.js';
 import { IMAGE_FORMATS, type ImageFormat } from '../publish/image-format.js';
+import { isSha256 } from '../system/sha256.js';
 import type { Blob } from './blob-reader.js';
 import { KeptFiles } from './kept-files.js';
 
 export interface KnownDisk {
-  /** Of the image. */
+  /** The SHA-256 of the image. */
   readonly sha256: string;
   /** What a caller expected, if that was right: the digest before a journal was replayed. */
   readonly expectedSha256: string | undefined;
-  /** Of the layer. */
+  /** The format of the layer. */
   readonly format: ImageFormat;
 }
 
@@ -53,10 +54,6 @@ export class KnownDisks {
     if (!isSha256(sha256) || format === undefined) return undefined;
     return { sha256, format, expectedSha256: isSha256(expectedSha256) ? expectedSha256 : undefined };
   }
-}
-
-function isSha256(text: string): boolean {
-  return /^[0-9a-f]{64}$/.test(text);
 }
 
 function nameOf({ digest }: Blob): string {

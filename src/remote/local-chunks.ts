@@ -77,8 +77,8 @@ async function reuseFrom(
     image = await open(path, 'r');
     for (let i = 0; i < source.count; i++) {
       const key = source.isZero(i) ? '' : source.sha256(i).toString('latin1');
-      const places = wanted.get(key);
-      if (places === undefined) continue;
+      const chunks = wanted.get(key);
+      if (chunks === undefined) continue;
       task.checkAborted();
       const bytes = await readChunk(image, source.offset(i), source.length(i));
       if (bytes === undefined || !isChunk(bytes, source, i)) {
@@ -86,7 +86,7 @@ async function reuseFrom(
         continue;
       }
       wanted.delete(key);
-      for (const chunk of places) {
+      for (const chunk of chunks) {
         if (list.length(chunk) !== bytes.length) continue;
         await writeFully(file, bytes, list.offset(chunk));
         missing.delete(chunk);

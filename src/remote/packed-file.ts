@@ -36,7 +36,7 @@ export function packedFile(layers: readonly Layer[], sizeBytes: number, whose: s
   return { packs: layers.filter(({ mediaType }) => mediaType === PACK_TYPE), index, sizeBytes };
 }
 
-/** Of all files of an artifact. Rejects with `ARTIFACT_INVALID` if they are too long to be kept in memory. */
+/** The lists of all files of an artifact. Rejects with `ARTIFACT_INVALID` if they are too long to be kept in memory. */
 export async function fetchLists(
   task: Task,
   files: readonly PackedFile[],

@@ -17,7 +17,7 @@ export function proxyFor(url: URL, env: Environment = process.env): URL | undefi
   if (!proxy || isExcluded(url, env.no_proxy || env.NO_PROXY || '')) return undefined;
   const address = /^[a-z][a-z0-9+.-]*:\/\//i.test(proxy) ? proxy : `http://${proxy}`;
   // The value may hold a password, so no message shows it.
-  if (!URL.canParse(address)) throw unusable(name, 'it is no URL');
+  if (!URL.canParse(address)) throw unusable(name, 'it is not a URL');
   const parsed = new URL(address);
   // A proxy that is reached by TLS would get its password in plain text.
   if (parsed.protocol !== 'http:')
@@ -43,7 +43,7 @@ function isExcluded(url: URL, noProxy: string): boolean {
   });
 }
 
-/** Empty for what is no network. */
+/** Empty for what is not a network. */
 function networkOf(entry: string): BlockList {
   const [, address = '', bits] = /^(.*)\/(\d{1,3})$/.exec(entry) ?? [];
   const network = new BlockList();

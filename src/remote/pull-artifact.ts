@@ -27,7 +27,7 @@ export interface ArtifactRequest {
 /** The artifact, and how its blobs are read. */
 export interface Found extends Reading {
   readonly artifact: Artifact;
-  /** Of its manifest. */
+  /** The digest of its manifest. */
   readonly digest: string;
   readonly pace: Pace;
   /** Bytes of blobs that have come so far. */

@@ -35,7 +35,7 @@ export interface DiskRequest extends Reading {
 }
 
 export interface StagedDisk {
-  /** Of the layer. */
+  /** The format of the layer. */
   readonly format: ImageFormat;
   /** Bytes of the layer that were there already. */
   readonly reusedBytes: number;
@@ -93,7 +93,7 @@ async function fetchLayer(task: Task, request: DiskRequest, path: string): Promi
   return isNew ? 0 : kept;
 }
 
-/** Refuses what is no disk before all of it is fetched: not at the word of a mirror, whose bytes may be wrong. */
+/** Refuses what is not a disk before all of it is fetched: not at the word of a mirror, whose bytes may be wrong. */
 async function fetchHead(task: Task, request: DiskRequest, path: string): Promise<void> {
   const { reader, readOptions, layer, source } = request;
   let refusal: RootfsError | undefined;
@@ -117,7 +117,7 @@ async function fetchHead(task: Task, request: DiskRequest, path: string): Promis
   throw refusal;
 }
 
-/** The error if what begins with these bytes, which are in the file, is no disk for certain. */
+/** The error if what begins with these bytes, which are in the file, is not a disk for certain. */
 async function refusalOf(path: string, head: Buffer, source: string): Promise<RootfsError | undefined> {
   const format = await formatOf(path);
   if ((format === 'gzip' || format === 'tar') && (await beginsWithFiles(head, format === 'gzip')))

@@ -1,5 +1,6 @@
 // Where partial pulls lie: pulls/<manifest digest>/ in our own folder of the catalog, or of the folder of snapshots.
-// One process at a time works on one.
+// One process at a time works on one. A later pull reuses its chunks (local-chunks.ts, keepWritten) and bytes of layers
+// (fetch-file.ts).
 
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -85,7 +86,7 @@ export class PullFolder {
   }
 }
 
-/** Of the folder and all that lies in it. */
+/** When the folder, or anything in it, changed last. */
 async function lastChange(path: string): Promise<number | undefined> {
   const inside = await readdir(path, { recursive: true }).catch(() => []);
   const times = await Promise.all(

@@ -80,7 +80,7 @@ async function pullInto(
       onProgress?.({ step: 'check', bytesDone, bytesTotal, reusedBytes }),
   };
   const placed = await place.snapshots
-    .place(request.name, snapshot, staged, watched)
+    .publish(request.name, snapshot, staged, watched)
     .catch((error: unknown) => {
       throw hasCode(error, 'SNAPSHOT_CORRUPT') ? otherBytes(request, error) : error;
     });
@@ -120,7 +120,7 @@ function unchanged(snapshot: Snapshot, digest: string): PulledSnapshot {
 function otherBytes({ reference }: PullSnapshotRequest, cause: unknown): RootfsError {
   return new RootfsError(
     'DIGEST_MISMATCH',
-    `${formatReference(reference)} does not hold the files that its manifest promises: push the snapshot again, ` +
+    `${formatReference(reference)} does not contain the files listed in its SHA256SUMS: push the snapshot again, ` +
       'and check the registry',
     { cause },
   );

@@ -90,7 +90,7 @@ async function pullInto(
   const disk = diskLayer(found.artifact);
   const pull = await (disk === undefined
     ? stageChunks(task, place, request, found, staged)
-    : stageLayer(task, place, request, found, disk, path, staged));
+    : stageLayer(task, place, request, found, { layer: disk, path, staged }));
   const { format, reusedBytes } = pull;
   await chmod(staged, 0o755);
   const { onProgress } = request.options;
@@ -157,9 +157,7 @@ async function stageLayer(
   { folder, disks }: PullPlace,
   { reference, expectedSha256, limits, options }: PullRequest,
   found: Found,
-  layer: Layer,
-  path: string,
-  staged: string,
+  { layer, path, staged }: { readonly layer: Layer; readonly path: string; readonly staged: string },
 ): Promise<StagedPull> {
   const { format, reusedBytes } = await folder.use(({ reflinks }) =>
     stageDisk(task, {

@@ -31,7 +31,7 @@ export interface PushImage {
   readonly list: ChunkList;
   /** Where each pack ends, as an index into the chunks. */
   readonly ends: readonly number[];
-  /** Of each layer. */
+  /** Annotations of each layer. */
   readonly annotations: Readonly<Record<string, string>>;
   readonly level: number;
   /** For temporary files. */
@@ -47,7 +47,7 @@ interface Span {
   readonly end: number;
 }
 
-/** Of the chunks of a pack, joined, and the bytes of each. */
+/** The frames of the chunks of a pack, joined, and the bytes of each. */
 interface Frames {
   readonly pieces: readonly Buffer[];
   readonly lengths: readonly number[];
@@ -114,7 +114,7 @@ export async function sendBlob(
   if (state === 'damaged' && (await client.stateOf(task, digest, size)) !== 'there')
     throw new RootfsError(
       'REGISTRY_FAILED',
-      `${client.host} keeps a damaged copy of blob ${digest}, also after it was sent again: ` +
+      `${client.host} still has a damaged copy of blob ${digest} after it was sent again: ` +
         'delete that copy in the storage of the registry, and push again',
     );
   return true;
@@ -179,6 +179,6 @@ async function readChunk(file: FileHandle, list: ChunkList, i: number): Promise<
   if (count === content.length && digest.equals(list.sha256(i))) return content;
   throw new RootfsError(
     'SOURCE_CHANGED',
-    'the image has other bytes than when it was cut into chunks: push what nobody is writing to',
+    'the image changed since it was cut into chunks: stop whatever writes to it, and push again',
   );
 }

@@ -68,7 +68,7 @@ async function putVerified(
   if (await isThere()) return;
   throw new RootfsError(
     'REGISTRY_FAILED',
-    `${client.host} says that it has taken the manifest ${digest}, and does not send it when asked: ` +
+    `${client.host} accepted the manifest ${digest} but does not return it: ` +
       'check the address, and that the registry is well; if its garbage collector ran, restart it; then push again',
   );
 }

@@ -3,6 +3,7 @@ import { canonicalHost, canonicalRepository } from '../publish/docker-reference.
 import { show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { isRegistryHost } from '../system/registry-settings.js';
+import { isSha256Digest } from '../system/sha256.js';
 import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 
 export interface Reference {
@@ -13,14 +14,9 @@ export interface Reference {
   readonly digest: string | undefined;
 }
 
-const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const REPOSITORY_LIMIT = 255;
-
-export function isDigest(value: unknown): value is string {
-  return typeof value === 'string' && DIGEST.test(value);
-}
 
 /** Throws `REFERENCE_INVALID`. */
 export function parseReference(text: unknown): Reference {
@@ -28,7 +24,7 @@ export function parseReference(text: unknown): Reference {
   const hidden = userInfoHidden(text);
   if (hidden !== undefined) throw invalid(hidden, NO_USER_INFO);
   const [named = '', digest, ...more] = text.split('@');
-  if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
+  if (more.length > 0 || (digest !== undefined && !isSha256Digest(digest)))
     throw invalid(text, 'a digest is sha256: and 64 lower-case hex digits');
   const [, first = '', rest = ''] = /^([^/]+)\/(.+)$/.exec(named) ?? [];
   if (!isRegistryHost(first) || !/[.:]|^localhost$/.test(first))

@@ -34,9 +34,9 @@ export interface BlobStream {
 /** `damaged`: it has another length. `absent` is also what cannot be told. */
 export type BlobState = 'there' | 'damaged' | 'absent';
 
-export const MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
+export const OCI_MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
 
-/** Of an error. */
+/** Limit of an error's body. */
 const SAID_BYTES_LIMIT = 64 * 1024;
 
 const ACCEPTED = [
@@ -95,7 +95,7 @@ export class RegistryClient {
       const answer = await this.#ask(task, { url, method: 'GET', headers: { accept: ACCEPTED } });
       if (answer.status === 404) return discard(answer);
       await this.#expect(answer, [200]);
-      const bytes = await readAll(answer, MANIFEST_BYTES_LIMIT);
+      const bytes = await readAll(answer, OCI_MANIFEST_BYTES_LIMIT);
       return { bytes, mediaType: (answer.headers['content-type'] ?? '').split(';')[0]?.trim() ?? '' };
     }) as Promise<Manifest | undefined>;
   }
@@ -142,7 +142,7 @@ export class RegistryClient {
     const { 'content-encoding': encoding = '' } = answer.headers;
     if (!['', 'identity'].includes(encoding.toLowerCase())) {
       close();
-      throw failed(url, `it sends the blob with the encoding ${encoding}, which was not asked for`);
+      throw failed(url, `it sends the blob with the encoding ${encoding}, although none was requested`);
     }
     if (status === 206) {
       const [, from] = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(answer.headers['content-range'] ?? '') ?? [];

@@ -23,7 +23,7 @@ export class Transient extends Error {
   }
 }
 
-/** Of an answer: it may be another one soon. */
+/** Whether this HTTP status is likely to pass. */
 export function isBusy(status: number): boolean {
   return status === 429 || status === 503;
 }
@@ -33,12 +33,12 @@ export function triesOf({ tries }: Transient, isMirror: boolean): number {
   return isMirror ? Math.min(tries, MIRROR_TRIES) : tries;
 }
 
-/** Of the error when all tries have failed: a mirror is not asked again in this transfer. */
+/** Whether all tries failed because the host is unavailable: this transfer does not ask such a mirror again. */
 export function isUnavailable(error: unknown): boolean {
   return hasCode(error, 'REGISTRY_FAILED') || hasCode(error, 'REGISTRY_BUSY');
 }
 
-/** Runs `attempt` again after each {@link Transient} failure, six times at most. */
+/** Runs `attempt` again after each {@link Transient} failure, {@link MOST_TRIES} times at most. */
 export async function persist<T>(
   task: Task,
   attempt: () => Promise<T>,
@@ -152,7 +152,7 @@ export class Pace {
           running.add(job);
         }
       } catch (error) {
-        // Of the list itself.
+        // The list itself failed.
         fail(error);
       }
       await Promise.all(running);

@@ -1,12 +1,13 @@
-// The artifact of a snapshot: its manifest as a layer, and each file as packs with an index. A layer tells in an
-// annotation which file it belongs to. That name only has to be one of the manifest; it is never used as a path.
+// The artifact of a snapshot: its SHA256SUMS as a layer, and each file as packs with an index. An annotation of a layer
+// says which file it belongs to. That name only has to be one in SHA256SUMS; it is never used as a path.
 
 import { parseStackName } from '../catalog/stack-name.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { parseVmId } from '../slot/vm-id.js';
 import {
-  MANIFEST_BYTES_LIMIT,
   parseManifest,
+  SNAPSHOT_MANIFEST_BYTES_LIMIT,
+  SNAPSHOT_MANIFEST_FILE,
   type SnapshotManifest,
   type SnapshotRecord,
   totalBytes,
@@ -56,10 +57,10 @@ export async function readSnapshot(
   const { sha256, sizeBytes } = contentOf(artifact);
   const text = await fetchText(task, artifact, sha256, reading);
   const record = parseManifest(text);
-  if (record === undefined) throw invalid('the manifest of its snapshot cannot be read');
+  if (record === undefined) throw invalid(`its ${SNAPSHOT_MANIFEST_FILE} cannot be read`);
   requireFit(record);
   if (totalBytes(record) !== sizeBytes)
-    throw invalid('the files of its snapshot have another size than its manifest says');
+    throw invalid(`the sizes in its ${SNAPSHOT_MANIFEST_FILE} differ from the size in its annotations`);
   return { text, record, files: filesOf(artifact, record) };
 }
 
@@ -71,17 +72,19 @@ async function fetchText(
 ): Promise<string> {
   const [layer, ...more] = layers.filter(({ mediaType }) => mediaType === SNAPSHOT_MANIFEST_TYPE);
   if (layer === undefined || more.length > 0)
-    throw invalid('it has not one layer with the manifest of a snapshot');
+    throw invalid(`it must have exactly one layer with ${SNAPSHOT_MANIFEST_FILE}`);
   if (layer.digest !== `sha256:${sha256}`)
-    throw invalid('its manifest has another SHA-256 than that of the snapshot');
-  if (layer.size > MANIFEST_BYTES_LIMIT)
-    throw invalid(`the manifest of its snapshot has ${layer.size} bytes, more than ${MANIFEST_BYTES_LIMIT}`);
+    throw invalid(`the digest of its ${SNAPSHOT_MANIFEST_FILE} differs from the one in its annotations`);
+  if (layer.size > SNAPSHOT_MANIFEST_BYTES_LIMIT)
+    throw invalid(
+      `its ${SNAPSHOT_MANIFEST_FILE} has ${layer.size} bytes, more than ${SNAPSHOT_MANIFEST_BYTES_LIMIT}`,
+    );
   const bytes = await fetchBlob(task, reader, layer, readOptions);
   try {
     // Written again, the text has to have the same bytes.
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw invalid('the manifest of its snapshot is not UTF-8');
+    throw invalid(`its ${SNAPSHOT_MANIFEST_FILE} is not UTF-8`);
   }
 }
 

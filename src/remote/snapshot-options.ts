@@ -14,9 +14,9 @@ import {
 
 /** The snapshot that was pushed. */
 export interface PushedSnapshot extends PushedArtifact {
-  /** Of its `SHA256SUMS`, which holds the digests of its files. */
+  /** The SHA-256 of its `SHA256SUMS`, which holds the digests of its files. */
   readonly sha256: string;
-  /** Of all its files. */
+  /** The size of all its files. */
   readonly sizeBytes: number;
 }
 
@@ -29,7 +29,7 @@ export interface PullSnapshotOptions extends TransferOptions, Pick<PullOptions, 
 
 /** The snapshot that was pulled. */
 export interface PulledSnapshot extends Snapshot {
-  /** Of the artifact's manifest. */
+  /** The digest of the artifact's manifest. */
   readonly digest: string;
   /** Bytes of blobs that came over the network. */
   readonly downloadedBytes: number;

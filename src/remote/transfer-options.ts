@@ -42,7 +42,7 @@ export interface PushOptions extends TransferOptions {
 /** The artifact that was pushed. */
 export interface PushedArtifact {
   readonly reference: string;
-  /** Of the artifact's manifest: `HOST/NAME@DIGEST` always names these bytes. */
+  /** The digest of the artifact's manifest: `HOST/NAME@DIGEST` always names these bytes. */
   readonly digest: string;
   /** Bytes of blobs that were sent. */
   readonly uploadedBytes: number;
@@ -52,7 +52,7 @@ export interface PushedArtifact {
 
 /** The stack that was pushed. */
 export interface PushedStack extends PushedArtifact {
-  /** Of the image. */
+  /** The SHA-256 of the image. */
   readonly sha256: string;
   readonly sizeBytes: number;
 }
@@ -77,7 +77,7 @@ export interface PullOptions extends TransferOptions {
 
 /** The stack that was pulled. */
 export interface PulledStack extends PublishedStack {
-  /** Of the artifact's manifest. Other than `sha256`, it identifies the artifact in the registry. */
+  /** The digest of the artifact's manifest. Unlike `sha256`, it identifies the artifact in the registry. */
   readonly digest: string;
   /** Bytes of blobs that came over the network. */
   readonly downloadedBytes: number;
@@ -97,15 +97,15 @@ export interface RemoteArtifact {
   readonly reference: string;
   readonly digest: string;
   /**
-   * `application/vnd.microvm-rootfs.stack.v1` for what `pushStack` makes, `…snapshot.v1` for what `pushSnapshot` makes;
-   * others are those of other tools.
+   * `application/vnd.microvm-rootfs.stack.v1` for what `pushStack` makes, `…snapshot.v1` for what `pushSnapshot`
+   * makes; others are those of other tools.
    */
   readonly artifactType: string;
   /** Bytes of all its layers. */
   readonly storedBytes: number;
-  /** Of the image, or of the snapshot's `SHA256SUMS`. Only of stacks and snapshots, like what follows. */
+  /** The SHA-256 of the image or the snapshot's `SHA256SUMS`. Stacks and snapshots alone have it and what follows. */
   readonly sha256?: string;
-  /** Of the image, or of all files of the snapshot. */
+  /** The size of the image, or of all files of the snapshot. */
   readonly sizeBytes?: number;
   /** Bytes that a pull would fetch: compressed chunks that no template with known chunks has. */
   readonly missingBytes?: number;

@@ -98,7 +98,7 @@ export class Transport {
     this.#agents.clear();
   }
 
-  /** Of where a registry sends a request on to. Throws `REGISTRY_FAILED`. */
+  /** Checks where a registry redirects a request to. Throws `REGISTRY_FAILED`. */
   requireAllowed(next: URL, from: URL): void {
     const plain = next.protocol === 'http:' && (this.isInsecure(next.host) || next.origin === from.origin);
     if (next.protocol === 'https:' || plain) return;
@@ -254,7 +254,7 @@ export function locationOf(location: string, from: URL): URL {
   try {
     return new URL(location, from);
   } catch {
-    throw failed(from, 'it redirects to what is no URL');
+    throw failed(from, 'it redirects to something that is not a URL');
   }
 }
 
@@ -305,11 +305,7 @@ export function connectionFailed(url: URL, error: unknown): unknown {
   const { code = '' } = error as { code?: string };
   const message = messageOf(error as Error);
   const why = /wrong version number/.test(message)
-    ? failed(
-        url,
-        `it answers without TLS: set registries['${url.host}'].insecure if that is as it should be`,
-        error,
-      )
+    ? failed(url, `it does not use TLS: if that is intended, set registries['${url.host}'].insecure`, error)
     : failed(url, `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`, error);
   if (LASTING.test(code)) return why;
   return new Transient(why, false, undefined, UNREACHABLE.test(code) ? 3 : undefined);

@@ -135,7 +135,7 @@ async function copyAndPublish(task: Task, { staged }: Staged, slot: NewSlot): Pr
     );
     if (published === 'exists') throw slotExistsError(task.what, folder, vm);
     if (published === 'source-changed') throw sourceChangedError(task.what);
-    if (!options.durable) folder.settleInBackground(vm.safe);
+    if (!options.durable) folder.flushInBackground(vm.safe);
   } finally {
     await native().discardSlot(staged);
   }

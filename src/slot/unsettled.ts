@@ -1,4 +1,4 @@
-// The mark of a slot whose copied image has not reached the disk yet: see folder/settling.ts.
+// The mark of a slot whose copied image has not reached the disk yet: see folder/flush-copies.ts.
 
 import type { SlotFacts } from '../addon/native.js';
 import { bootId } from '../system/boot-id.js';

@@ -8,8 +8,8 @@ import { isMissing } from '../system/is-missing.js';
 import { inOneFolder } from './one-folder.js';
 import { corrupt, openSnapshotFile } from './snapshot-files.js';
 import {
-  MANIFEST_BYTES_LIMIT,
   parseManifest,
+  SNAPSHOT_MANIFEST_BYTES_LIMIT,
   SNAPSHOT_MANIFEST_FILE,
   type SnapshotManifest,
   type SnapshotRecord,
@@ -78,7 +78,7 @@ async function readManifest(path: string): Promise<SnapshotManifest> {
     throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
   }
   const file = join(path, SNAPSHOT_MANIFEST_FILE);
-  const text = (await readOwnFile(file, MANIFEST_BYTES_LIMIT)) ?? '';
+  const text = (await readOwnFile(file, SNAPSHOT_MANIFEST_BYTES_LIMIT)) ?? '';
   const record = parseManifest(text);
   if (record === undefined) throw corrupt(file, NO_MANIFEST);
   return { text, record };

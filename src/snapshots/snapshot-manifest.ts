@@ -7,7 +7,7 @@ import { isSha256 } from '../system/sha256.js';
 export const SNAPSHOT_MANIFEST_FILE = 'SHA256SUMS';
 
 // Far more than any snapshot needs.
-export const MANIFEST_BYTES_LIMIT = 1024 * 1024;
+export const SNAPSHOT_MANIFEST_BYTES_LIMIT = 1024 * 1024;
 
 /** What a file adds beside its name, twice: a digest, a length, and what separates them. */
 const LINE_BYTES = 128;
@@ -69,7 +69,7 @@ export function fitInManifest(names: readonly string[]): boolean {
     (sum, name) => sum + Buffer.byteLength(name) + Buffer.byteLength(JSON.stringify(name)) + LINE_BYTES,
     HEAD_BYTES,
   );
-  return bytes <= MANIFEST_BYTES_LIMIT;
+  return bytes <= SNAPSHOT_MANIFEST_BYTES_LIMIT;
 }
 
 /** Whether the name is valid for a file, and `sha256sum` writes it without escaping. */

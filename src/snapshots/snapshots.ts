@@ -47,8 +47,8 @@ import {
   factsOf,
   formatManifest,
   isPlainName,
-  MANIFEST_BYTES_LIMIT,
   parseManifest,
+  SNAPSHOT_MANIFEST_BYTES_LIMIT,
   SNAPSHOT_MANIFEST_FILE,
   type SnapshotFacts,
   type SnapshotFile,
@@ -191,7 +191,7 @@ export class Snapshots {
     for (const name of names) {
       if (!isPlainName(name)) continue;
       const path = this.pathOf(name);
-      const read = () => readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), MANIFEST_BYTES_LIMIT);
+      const read = () => readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), SNAPSHOT_MANIFEST_BYTES_LIMIT);
       const manifest =
         name === LOST_AND_FOUND ? await read().catch(() => undefined) : await failures.attempt(path, read);
       const record = parseManifest(manifest ?? '');
@@ -235,7 +235,7 @@ export class Snapshots {
    * Publishes the files that lie in `staged`, flushed and read-only, once they have the digests of the manifest.
    * Rejects with `SNAPSHOT_CORRUPT`, `SNAPSHOT_EXISTS`.
    */
-  async place(name: string, { text, record }: SnapshotManifest, staged: string, watched: Watched) {
+  async publish(name: string, { text, record }: SnapshotManifest, staged: string, watched: Watched) {
     const path = this.pathOf(name);
     const sources = await openFiles(staged, record);
     try {

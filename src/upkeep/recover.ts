@@ -1,9 +1,10 @@
-// Repairs a clones folder after crashes and power cuts, while other processes keep using it.
+// Repairs the clones folder, and sweeps the catalog and the folder of snapshots, after crashes and power cuts, while
+// other processes keep using them.
 
 import { inspectSlot } from '../addon/native.js';
 import type { Pool } from '../clone/pool.js';
+import { flushCopiedSlots } from '../folder/flush-copies.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { settleSlots } from '../folder/settling.js';
 import type { SweepReport } from '../folder/sweep-folder.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import { releaseUnlessBusy } from '../slot/release.js';
@@ -57,7 +58,7 @@ export async function recover(
     if (isOpen) {
       await recovery.lookAtSlots();
       task.checkAborted();
-      await recovery.settle();
+      await recovery.flushCopies();
       await recovery.collect(sealed, pool);
     }
     await recovery.sweep(isOpen ? [folder, ...others] : others);
@@ -89,7 +90,7 @@ class Recovery {
   readonly #folder: ManagedFolder;
   readonly #templateBytes: (sha256: string) => number | undefined;
   /** Slots whose data has not been flushed, as far as is known. */
-  readonly #unsettled: string[] = [];
+  readonly #unflushed: string[] = [];
 
   constructor(
     folder: ManagedFolder,
@@ -138,7 +139,7 @@ class Recovery {
       if (unknownFile(state) !== undefined) report.unknown.push(slot);
       if (!isTorn(state, this.#templateBytes)) {
         // The process that copied it may have been killed before the flush.
-        if (state.unsettled !== undefined) this.#unsettled.push(slot);
+        if (state.unsettled !== undefined) this.#unflushed.push(slot);
         return;
       }
       const request = { slot, torn: state.folder, refuseInUse: true };
@@ -151,10 +152,10 @@ class Recovery {
   }
 
   /** Flushes what was copied and not flushed. */
-  async settle(): Promise<void> {
-    if (this.#unsettled.length === 0) return;
+  async flushCopies(): Promise<void> {
+    if (this.#unflushed.length === 0) return;
     await this.failures.attempt(this.#folder.path, () =>
-      this.#folder.use(({ handle }) => inTurn(this.task, () => settleSlots(handle, this.#unsettled))),
+      this.#folder.use(({ handle }) => inTurn(this.task, () => flushCopiedSlots(handle, this.#unflushed))),
     );
   }
 

@@ -56,7 +56,7 @@ export interface UsageReport {
   readonly totalBytes: number;
   /**
    * The slots whose images lie in more than 1,000 extents, most first, 100 at most. A fork, snapshot or restore of such
-   * a disk takes about 10 µs for each extent. The guide says how to make it anew when its VM stops next.
+   * a disk takes about 10 µs for each extent. The guide says how to copy it into one piece when its VM stops next.
    */
   readonly scattered: readonly ScatteredSlot[];
   /** The filesystem of the clones folder. Undefined if the folder does not exist. */
@@ -214,8 +214,8 @@ async function sortedStacks(stacks: readonly StackUsage[]): Promise<StackUsage[]
 }
 
 /**
- * Of a sealed image or a ready slot: it begins with the digest of the template. The pool has records beside them, and
- * anybody may have put something there.
+ * Whether it is a name of a sealed image or a ready slot: that begins with the digest of the template. The pool has
+ * records beside them, and anybody may have put something there.
  */
 function isImageName(name: string): boolean {
   return /^[0-9a-f]{64}-/.test(name) && !name.endsWith('.json');

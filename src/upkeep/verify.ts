@@ -177,7 +177,7 @@ async function sealedImages(folder: ManagedFolder, failures: Failures): Promise<
     const grown = record.template.sizeBytes !== sizeBytes;
     checks.push({
       kind: 'sealed image',
-      path: `${sealed}/${key}/rootfs.ext4`,
+      path: `${sealed}/${key}/${CLONE_ROOTFS_FILE}`,
       sizeBytes,
       expected: grown ? CLEAN : sha256,
       record,

@@ -131,7 +131,7 @@ test.each([{ auth: 'YTpi' }, { identitytoken: 'T' }])(
 
 test.each([
   ['http://127.0.0.1:9', [], /realms in .* and set insecure in config\.registries\["127\.0\.0\.1:9"\]/],
-  ['http://127.0.0.1:9', ['127.0.0.1:9'], /may not be asked: set insecure/],
+  ['http://127.0.0.1:9', ['127.0.0.1:9'], /is not trusted: set insecure/],
   ['https://127.0.0.1:9', [], /realms in config\.registries\["[^"]*"\] if that/],
 ])(
   'a token service at %s, with the realms %j, is told with all settings that it needs',

@@ -1,7 +1,8 @@
 // References to artifacts: what is one, and what of it is meant.
 import { expect, test } from 'vitest';
-import { formatReference, isDigest, parseReference } from '../../src/remote/reference.js';
+import { formatReference, parseReference } from '../../src/remote/reference.js';
 import { Transport } from '../../src/remote/transport.js';
+import { isSha256Digest } from '../../src/system/sha256.js';
 import { Random } from '../fixtures/random.js';
 import { thrown } from '../fixtures/rejection.js';
 
@@ -127,13 +128,13 @@ test('every host that is taken has a URL', () => {
   }
 });
 
-test('what is no string is shown as what it is, and a long one is cut', () => {
+test('what is not a string is shown as what it is, and a long one is cut', () => {
   for (const value of [undefined, null, 1, {}, ['registry.example/app']])
     thrown(() => parseReference(value), 'REFERENCE_INVALID');
   expect(
     thrown(() => parseReference('x'.repeat(1_000_000)), 'REFERENCE_INVALID').message.length,
   ).toBeLessThan(300);
-  expect([DIGEST, `${DIGEST}\n`, 'sha256:', 1, undefined].map(isDigest)).toEqual([
+  expect([DIGEST, `${DIGEST}\n`, 'sha256:', 1, undefined].map(isSha256Digest)).toEqual([
     true,
     false,
     false,

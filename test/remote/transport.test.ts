@@ -154,7 +154,9 @@ test('a registry without TLS is named for what it is', async () => {
     transport.ask(new Task('asking', undefined), question),
     'REGISTRY_FAILED',
   );
-  expect(message).toContain(`it answers without TLS: set registries['127.0.0.1:${port}'].insecure`);
+  expect(message).toContain(
+    `it does not use TLS: if that is intended, set registries['127.0.0.1:${port}'].insecure`,
+  );
 });
 
 describe.skipIf(missing !== undefined)(

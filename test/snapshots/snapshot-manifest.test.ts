@@ -5,8 +5,8 @@ import {
   fitInManifest,
   formatManifest,
   isPlainName,
-  MANIFEST_BYTES_LIMIT,
   parseManifest,
+  SNAPSHOT_MANIFEST_BYTES_LIMIT,
   type SnapshotRecord,
 } from '../../src/snapshots/snapshot-manifest.js';
 import { isWellFormed } from '../../src/system/arguments.js';
@@ -62,7 +62,7 @@ test('names that fit in, however they are written, make a manifest that is read 
     sha256: SHA256,
   }));
   const text = formatManifest({ ...RECORD, vmId: '\u0001'.repeat(255), stack: '"'.repeat(255), files });
-  expect(Buffer.byteLength(text)).toBeLessThanOrEqual(MANIFEST_BYTES_LIMIT);
+  expect(Buffer.byteLength(text)).toBeLessThanOrEqual(SNAPSHOT_MANIFEST_BYTES_LIMIT);
   expect(parseManifest(text)?.files).toHaveLength(count);
 });
 

@@ -12,20 +12,20 @@ import { inFlushTurn } from '../system/flush.js';
 const AT_ONCE = 32;
 
 /** Many slots share one flush: those that come while it runs wait for the next one. */
-export class Settling {
-  readonly #settle: (slots: readonly string[]) => Promise<void>;
+export class CopyFlusher {
+  readonly #flush: (slots: readonly string[]) => Promise<void>;
   readonly #waiting = new Set<string>();
   #running: Promise<void> | undefined;
 
-  /** `settle` never rejects. */
-  constructor(settle: (slots: readonly string[]) => Promise<void>) {
-    this.#settle = settle;
+  /** `flush` never rejects. */
+  constructor(flush: (slots: readonly string[]) => Promise<void>) {
+    this.#flush = flush;
   }
 
   /** Takes the folder name of a slot that was just copied. */
   add(slot: string): void {
     this.#waiting.add(slot);
-    this.#running ??= this.#settleAll();
+    this.#running ??= this.#flushAll();
   }
 
   /** Resolves when all slots that were added are flushed. */
@@ -33,18 +33,18 @@ export class Settling {
     while (this.#running !== undefined) await this.#running;
   }
 
-  async #settleAll(): Promise<void> {
+  async #flushAll(): Promise<void> {
     while (this.#waiting.size > 0) {
       const slots = [...this.#waiting].slice(0, AT_ONCE);
       for (const slot of slots) this.#waiting.delete(slot);
-      await this.#settle(slots);
+      await this.#flush(slots);
     }
     this.#running = undefined;
   }
 }
 
 /** Flushes these slots now, if they were copied in this boot. */
-export async function settleSlots(handle: NativeFolder, slots: readonly string[]): Promise<void> {
+export async function flushCopiedSlots(handle: NativeFolder, slots: readonly string[]): Promise<void> {
   const id = bootId();
   if (id !== undefined) await inFlushTurn('copied slots', () => native().flushCopiedSlots(handle, slots, id));
 }
