@@ -746,12 +746,9 @@ export class RootfsRegistry {
     const given = readOptions('options', options, ['clones', 'signal', 'onProgress']);
     optionalBoolean('clones', given.clones);
     optionalFunction('onProgress', given.onProgress);
-    const signal = optionalSignal(`verifying ${this.config.clonesDir}`, given.signal);
+    optionalSignal(`verifying ${this.config.clonesDir}`, given.signal);
     const { verify } = await import('./upkeep/verify.js');
-    const catalog = new Map<string, Template | undefined>();
-    for (const [name, template] of await this.#catalog.templates(signal))
-      catalog.set(this.#catalog.templatePath(name), template);
-    return verify(this.#folder, catalog, this.config.e2fsckBin, given);
+    return verify(this.#folder, this.#catalog, this.config.e2fsckBin, given);
   }
 
   /**

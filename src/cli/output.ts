@@ -40,7 +40,9 @@ export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]
     columns.map(({ title }) => title),
     ...rows.map((row) => columns.map(({ of }) => printable(of(row)))),
   ];
-  const widths = columns.map((_, column) => Math.max(...cells.map((line) => widthOf(line[column] ?? ''))));
+  const widths = columns.map((_, column) =>
+    cells.reduce((most, line) => Math.max(most, widthOf(line[column] ?? '')), 0),
+  );
   return cells
     .map((line) =>
       line

@@ -7,6 +7,8 @@
 import { type NativeFolder, native } from '../addon/native.js';
 import { bootId } from '../system/boot-id.js';
 import { inFlushTurn } from '../system/flush.js';
+import { inTurn } from '../system/long-work.js';
+import type { Task } from '../system/task.js';
 
 // Each holds a descriptor while it is flushed.
 const AT_ONCE = 32;
@@ -43,8 +45,24 @@ export class CopyFlusher {
   }
 }
 
-/** Flushes these slots now, if they were copied in this boot. */
-export async function flushCopiedSlots(handle: NativeFolder, slots: readonly string[]): Promise<void> {
+/** Flushes these slots now, if they were copied in this boot. If some cannot be flushed, the others are all the same. */
+export async function flushCopiedSlots(
+  task: Task,
+  handle: NativeFolder,
+  slots: readonly string[],
+): Promise<void> {
   const id = bootId();
-  if (id !== undefined) await inFlushTurn('copied slots', () => native().flushCopiedSlots(handle, slots, id));
+  if (id === undefined) return;
+  let first: { readonly error: unknown } | undefined;
+  for (let i = 0; i < slots.length; i += AT_ONCE) {
+    const some = slots.slice(i, i + AT_ONCE);
+    const flush = () => inFlushTurn('copied slots', () => native().flushCopiedSlots(handle, some, id));
+    try {
+      await inTurn(task, flush);
+    } catch (error) {
+      task.checkAborted();
+      first ??= { error };
+    }
+  }
+  if (first !== undefined) throw first.error;
 }

@@ -8,7 +8,6 @@ import { constants } from 'node:os';
 import { relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, closedError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
-import { inTurn } from '../system/long-work.js';
 import { makeFolders } from '../system/make-folders.js';
 import { STATE_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
@@ -233,7 +232,7 @@ export class ManagedFolder {
     if (folder === undefined) return;
     const task = new Task(`flushing copied slots in ${this.path}`, undefined);
     try {
-      await inTurn(task, () => flushCopiedSlots(folder.handle, slots));
+      await flushCopiedSlots(task, folder.handle, slots);
     } catch (error) {
       if (this.isStale(error)) return;
       const { message } = asRootfsError(task.what, error) as Error;

@@ -115,7 +115,7 @@ async function fetchMissing(
     for (let chunk = each.pack.first; chunk < each.pack.end; chunk++)
       if (missing.has(chunk)) each.bytes += list.frameBytes(chunk);
   const wanted = packs.filter(({ bytes }) => bytes > 0);
-  const largest = Math.max(1, ...wanted.map(({ bytes }) => bytes));
+  const largest = wanted.reduce((most, { bytes }) => Math.max(most, bytes), 1);
   const image = { fd: file.fd, path };
   const buffers = new Buffers(largest);
   const fetch = (each: Task, { pack, layer }: (typeof wanted)[number]) =>

@@ -98,5 +98,5 @@ async function lastChange(path: string): Promise<number | undefined> {
     ),
   );
   const known = times.filter((time) => time !== undefined);
-  return known.length === 0 ? undefined : Math.max(...known);
+  return known.length === 0 ? undefined : known.reduce((a, b) => Math.max(a, b));
 }

@@ -14,7 +14,6 @@ import { isTorn, isUnstamped, unknownFile } from '../slot/slot-state.js';
 import { asRootfsError, mayNotWrite, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
-import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 
 // Each is lost to somebody who changes the slot at the same moment.
@@ -155,7 +154,7 @@ class Recovery {
   async flushCopies(): Promise<void> {
     if (this.#unflushed.length === 0) return;
     await this.failures.attempt(this.#folder.path, () =>
-      this.#folder.use(({ handle }) => inTurn(this.task, () => flushCopiedSlots(handle, this.#unflushed))),
+      this.#folder.use(({ handle }) => flushCopiedSlots(this.task, handle, this.#unflushed)),
     );
   }
 

@@ -1,10 +1,9 @@
 // Reads everything again to verify that templates, sealed images and clones still match their digests.
 
-import { readdir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
-import { LOST_AND_FOUND } from '../catalog/catalog.js';
-import type { Template } from '../catalog/template.js';
+import { type Catalog, LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { checkFilesystemClean, DamageFound } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
@@ -14,8 +13,9 @@ import { imageInUse } from '../slot/slot-use.js';
 import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
 import { asRootfsError, failedWith, hasCode } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
-import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
+import { namesIn } from '../system/names-in.js';
+import { Pause } from '../system/pause.js';
 import { Task } from '../system/task.js';
 
 export interface VerifyOptions {
@@ -63,38 +63,40 @@ const CLEAN = 'unchanged since it was sealed, and a clean filesystem';
 /** Found of a clone that a VM opened after all. */
 const IN_USE = 'in use';
 
-/** `catalog` has the template for each path, undefined if its digest is not known or there is no file. */
 export async function verify(
   folder: ManagedFolder,
-  catalog: ReadonlyMap<string, Template | undefined>,
+  catalog: Catalog,
   e2fsckBin: string,
   options: VerifyOptions,
 ): Promise<VerifyReport> {
   const { onProgress } = options;
   const task = new Task(`verifying ${folder.path}`, options.signal);
   const failures = new Failures(task);
-  const templates = [...catalog.values()].filter((template) => template !== undefined);
+  const bytesOf = new Map<string, number>();
   const templatesNotRead: string[] = [];
+  const checks: Check[] = [];
+  const pause = new Pause(() => task.checkAborted());
   try {
-    for (const [path, template] of catalog)
-      if (template === undefined && (await mayBeFile(path))) templatesNotRead.push(path);
-    const checks = templates.map(
-      ({ path, sha256, identity }): Check => ({
-        kind: 'template',
-        path,
-        sizeBytes: identity.sizeBytes,
-        expected: sha256,
-      }),
-    );
-    if (!(await isMissing(folder.path))) {
-      checks.push(...(await sealedImages(folder, failures)));
-      if (options.clones) checks.push(...(await clones(folder, templates, failures)));
+    for (const [name, template] of await catalog.templates(options.signal)) {
+      if (pause.isDue) await pause.take();
+      if (template === undefined) {
+        const path = catalog.templatePath(name);
+        if (await mayBeFile(path)) templatesNotRead.push(path);
+        continue;
+      }
+      const { path, sha256, identity } = template;
+      const { sizeBytes } = identity;
+      bytesOf.set(sha256, sizeBytes);
+      checks.push({ kind: 'template', path, sizeBytes, expected: sha256 });
     }
+    for await (const image of sealedImages(folder, failures)) checks.push(image);
+    if (options.clones) for await (const clone of clones(folder, bytesOf, failures)) checks.push(clone);
     const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const differences: Difference[] = [];
-    const read: Check[] = [];
+    const read = { template: 0, 'sealed image': 0, clone: 0 };
     let before = 0;
     for (const check of checks) {
+      if (pause.isDue) await pause.take();
       task.checkAborted();
       const progress = ({ bytesDone }: Progress) =>
         onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
@@ -104,15 +106,14 @@ export async function verify(
       before += sizeBytes;
       // Undefined: it could not be read.
       if (found === IN_USE || found === undefined) continue;
-      read.push(check);
+      read[kind]++;
       if (found !== expected) differences.push({ kind, path, expected, found });
     }
     onProgress?.({ bytesDone: bytesTotal, bytesTotal });
-    const count = (kind: Difference['kind']) => read.filter((check) => check.kind === kind).length;
     const report = {
-      templates: count('template'),
-      sealedImages: count('sealed image'),
-      clones: count('clone'),
+      templates: read.template,
+      sealedImages: read['sealed image'],
+      clones: read.clone,
       templatesNotRead,
       differences,
     };
@@ -164,35 +165,30 @@ function isOfWriter(error: unknown): boolean {
   return failedWith(error, 'EAGAIN') || hasCode(error, 'SOURCE_CHANGED');
 }
 
-async function sealedImages(folder: ManagedFolder, failures: Failures): Promise<Check[]> {
-  const checks: Check[] = [];
+async function* sealedImages(folder: ManagedFolder, failures: Failures): AsyncGenerator<Check> {
   const sealed = `${folder.statePath}/sealed`;
-  if (await isMissing(sealed)) return checks;
-  for (const key of await readdir(sealed)) {
+  for (const key of await namesIn(sealed)) {
     const parts = partsOf(key);
     const record =
       parts && (await failures.attempt(`${sealed}/${key}`, () => readRecord(`${sealed}/${key}`)));
     if (parts === undefined || record === undefined) continue;
     const { sha256, sizeBytes } = parts;
     const grown = record.template.sizeBytes !== sizeBytes;
-    checks.push({
+    yield {
       kind: 'sealed image',
       path: `${sealed}/${key}/${CLONE_ROOTFS_FILE}`,
       sizeBytes,
       expected: grown ? CLEAN : sha256,
       record,
-    });
+    };
   }
-  return checks;
 }
 
-async function clones(
+async function* clones(
   folder: ManagedFolder,
-  templates: readonly Template[],
+  bytesOf: ReadonlyMap<string, number>,
   failures: Failures,
-): Promise<Check[]> {
-  const bytesOf = new Map(templates.map(({ sha256, identity }) => [sha256, identity.sizeBytes]));
-  const checks: Check[] = [];
+): AsyncGenerator<Check> {
   for await (const slot of slotNames(folder.path)) {
     const path = `${folder.path}/${slot}`;
     const state = await failures.attempt(path, () =>
@@ -208,8 +204,7 @@ async function clones(
     const check = { kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, expected: stamp } as const;
     // A guest can make its image as long as the filesystem allows, and reading that would take years.
     const expectedBytes = bytesOf.get(stamp) ?? sizeBytes;
-    if (sizeBytes === expectedBytes) checks.push({ ...check, sizeBytes });
-    else checks.push({ ...check, sizeBytes: 0, found: `${sizeBytes} bytes rather than ${expectedBytes}` });
+    if (sizeBytes === expectedBytes) yield { ...check, sizeBytes };
+    else yield { ...check, sizeBytes: 0, found: `${sizeBytes} bytes rather than ${expectedBytes}` };
   }
-  return checks;
 }

@@ -1,4 +1,5 @@
 // Descriptors that only the garbage collector closes run out under load: it does not know that they are dear.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { readdir, readlink, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
@@ -77,6 +78,29 @@ test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (
   );
   expect(stderr).toBe('');
   expect(stdout).toBe('done\n');
+});
+
+test.each(FILESYSTEMS)('recover() settles 300 slots with a limit of 100 descriptors: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addTemplate('debian', 'debian');
+  const ids = Array.from({ length: 300 }, (_, i) => `vm-${i}`);
+  const marks = ids.map((id) => `${host.slot(id).image}.unsettled`);
+  const requests = ids.map((vmId) => ({ vmId, stack: 'debian', options: { writable: true } }));
+  await host.registry.cloneMany(requests);
+  await host.registry.close();
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'ascii').trim();
+  for (const mark of marks) writeFileSync(mark, boot);
+  const { stdout, stderr } = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     await registry.recover();
+     await registry.close();
+     console.log('done');`,
+    { templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { under: ['prlimit', '--nofile=100'] },
+  );
+  expect(stderr).toBe('');
+  expect(stdout).toBe('done\n');
+  expect(marks.filter((mark) => existsSync(mark))).toEqual([]);
 });
 
 test.each(FILESYSTEMS)(
