@@ -1,5 +1,5 @@
 // Records which template something in our folder was made from, so that it can be removed when the template is gone.
-import { readdir, stat } from 'node:fs/promises';
+import { opendir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
@@ -69,7 +69,8 @@ export async function isCatalogAway(
   const catalog = catalogOf(templatePath);
   try {
     if (`${(await stat(catalog, { bigint: true })).ino}` === catalogInode) return false;
-    return (await readdir(catalog)).every((name) => name.startsWith('.'));
+    for await (const { name } of await opendir(catalog)) if (!name.startsWith('.')) return false;
+    return true;
   } catch {
     return true;
   }

@@ -61,8 +61,9 @@ export function isRecord(name: string): boolean {
   return name.endsWith('.json');
 }
 
-/** The name of the record without which a ready slot is discarded. */
+/** The name of the record without which a ready slot is discarded; of a record its own. */
 export function recordOf(name: string): string {
+  if (isRecord(name)) return name;
   const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
   return recordName(sha256, tag);
 }

@@ -5,7 +5,7 @@
 // emptied it, and a `durable` clone never comes from here. Their names hold the template's digest, so that a changed
 // template finds none of them.
 
-import { readdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type Template, templateChangedError } from '../catalog/template.js';
@@ -15,6 +15,9 @@ import { sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { Background } from '../system/background.js';
 import { closedError, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
+import { mapInSlices } from '../system/map-in-slices.js';
+import { namesIn } from '../system/names-in.js';
+import { Pause } from '../system/pause.js';
 import { Task } from '../system/task.js';
 import {
   isOfTemplate,
@@ -98,8 +101,8 @@ export class Pool {
     const prefix = prefixOf(key);
     if (request.count === 0) {
       await this.#folder.use(async ({ handle }) => {
-        for (const name of await readdir(this.#path))
-          if (name.startsWith(prefix)) await this.#discard(handle, name);
+        for (const name of await namesIn(this.#path, (each) => each.startsWith(prefix)))
+          await this.#discard(handle, name);
         this.#folder.sweepInBackground();
       });
       return;
@@ -184,8 +187,8 @@ export class Pool {
     if (this.#folder.opened === undefined) return;
     this.#background.start(`emptying the pool of ${path}`, () =>
       this.#folder.use(async ({ handle }) => {
-        for (const name of await readdir(this.#path))
-          if (isOfTemplate(name, template)) await this.#discard(handle, name);
+        for (const name of await namesIn(this.#path, (each) => isOfTemplate(each, template)))
+          await this.#discard(handle, name);
         this.#folder.sweepInBackground();
       }),
     );
@@ -194,9 +197,10 @@ export class Pool {
   /** Discards the ready slots of templates that are gone or were replaced. Resolves to their number. */
   async collect(failures: Failures): Promise<number> {
     return this.#folder.use(async ({ handle }) => {
-      const names = await readdir(this.#path);
-      const unwanted = new Set(names.map((name) => (isRecord(name) ? name : recordOf(name))));
-      for (const name of names.filter(isRecord)) {
+      const names = await namesIn(this.#path);
+      const unwanted = new Set(await mapInSlices(names, recordOf));
+      for (const name of names) {
+        if (!isRecord(name)) continue;
         const path = join(this.#path, name);
         const isKept = await failures.attempt(path, async () => {
           const record = await readPoolRecord(path);
@@ -206,8 +210,10 @@ export class Pool {
         if (isKept ?? true) unwanted.delete(name);
       }
       let removed = 0;
+      const pause = new Pause();
       for (const name of names) {
-        if (!unwanted.has(isRecord(name) ? name : recordOf(name))) continue;
+        if (pause.isDue) await pause.take();
+        if (!unwanted.has(recordOf(name))) continue;
         await failures.attempt(join(this.#path, name), async () => {
           await this.#discard(handle, name);
           if (!isRecord(name)) removed++;
@@ -240,9 +246,10 @@ export class Pool {
   /** Ready slots on disk count, whichever process made them. */
   async #fill(kind: PooledKind, signal: AbortSignal | undefined): Promise<void> {
     await this.#folder.use(async (folder) => {
-      const there = new Set(await readdir(this.#path));
       const { template } = kind.key;
       const record = recordNameOf(template);
+      const isOurs = (name: string) => name === record || name.startsWith(kind.prefix);
+      const there = new Set(await namesIn(this.#path, isOurs));
       const known = there.has(record)
         ? await readPoolRecord(join(this.#path, record)).catch(() => undefined)
         : undefined;
@@ -250,9 +257,11 @@ export class Pool {
         await writeRecord(folder, join(this.#path, record), template);
       // Forget those that another process took. One that this process takes meanwhile stays taken.
       const left = kind.ready.filter((name) => there.has(name));
-      kind.ready.splice(0, kind.ready.length, ...left);
+      kind.ready.length = 0;
+      for (const name of left) kind.ready.push(name);
+      there.delete(record);
       for (const name of there) {
-        if (!name.startsWith(kind.prefix) || kind.seen.has(name)) continue;
+        if (kind.seen.has(name)) continue;
         kind.seen.add(name);
         if (await isWhole(join(this.#path, name), kind.key)) {
           kind.ready.push(name);

@@ -1,10 +1,12 @@
 // Lists the pool, whichever process filled it.
-import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Owner } from '../system/arguments.js';
-import { asRootfsError, failedWith } from '../system/errors.js';
+import { asRootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
+import { namesIn } from '../system/names-in.js';
+import { Pause } from '../system/pause.js';
+import { sortedBy } from '../system/sorted-names.js';
 import { Task } from '../system/task.js';
 import { readPoolRecord, recordOf } from './pool-files.js';
 
@@ -21,17 +23,19 @@ export interface ReadySlots {
 
 export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
   const path = join(folder.statePath, 'pool');
-  const kinds = new Map<string, ReadySlots>();
+  const kinds = new Map<string, ReadySlots & { count: number }>();
   /** Kinds without a record that can be read. */
   const passedOver = new Set<string>();
   const task = new Task(`looking at the pool in ${folder.path}`, undefined);
   const failures = new Failures(task);
+  const pause = new Pause();
   try {
-    for (const name of await readdir(path)) {
+    for (const name of await namesIn(path)) {
+      if (pause.isDue) await pause.take();
       const [, kind = '', sha256 = '', size, uid, gid, mode] =
         /^(([0-9a-f]{64})-(\d+)(?:-o(\d+)\.(\d+))?(?:-m([0-7]+))?-t[0-9a-f]{16})-/.exec(name) ?? [];
       const known = kinds.get(kind);
-      if (known !== undefined) kinds.set(kind, { ...known, count: known.count + 1 });
+      if (known !== undefined) known.count++;
       if (kind === '' || known !== undefined || passedOver.has(kind)) continue;
       passedOver.add(kind);
       const record = await failures.attempt(name, () => readPoolRecord(join(path, recordOf(name))));
@@ -47,11 +51,11 @@ export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
       });
     }
   } catch (error) {
-    if (!failedWith(error, 'ENOENT')) throw asRootfsError(task.what, error);
+    throw asRootfsError(task.what, error);
   }
-  const report = [...kinds.values()].sort((a, b) =>
-    a.stack < b.stack ? -1 : a.stack > b.stack ? 1 : a.sizeBytes - b.sizeBytes,
-  );
+  const sizeOf = ({ sizeBytes }: ReadySlots) => String(sizeBytes).padStart(16, '0');
+  const sorted = await sortedBy([...kinds], ([kind, slots]) => `${slots.stack}\0${sizeOf(slots)}\0${kind}`);
+  const report = sorted.map(([, slots]) => slots);
   failures.throwIfAny(report);
   return report;
 }

@@ -1,7 +1,8 @@
 // Folders where two names are one: that do not tell upper from lower case, or the Unicode forms of a letter (ext4 with
 // `casefold`, SMB, virtiofs).
-import { lstat, readdir } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { namesIn } from '../system/names-in.js';
 
 /**
  * The name that `folder` has for what `name` leads to, if that is spelled in another way. Undefined if it is spelled
@@ -10,7 +11,7 @@ import { join } from 'node:path';
 export async function otherSpelling(folder: string, name: string): Promise<string | undefined> {
   const there = await inodeOf(join(folder, name));
   if (there === undefined || !(await foldsNames(folder, name, there))) return undefined;
-  const entries = await readdir(folder);
+  const entries = await namesIn(folder);
   if (entries.includes(name)) return undefined;
   for (const entry of entries) {
     if ((await inodeOf(join(folder, entry))) === there) return entry;

@@ -1,10 +1,11 @@
 // Files of our own folder in the catalog that only save work: what cannot be kept, or is gone, is found out again.
 
-import { readdir, unlink } from 'node:fs/promises';
+import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { replaceOwnFile } from '../folder/state-files.js';
 import { makeFolders } from '../system/make-folders.js';
+import { namesIn } from '../system/names-in.js';
 
 export class KeptFiles {
   readonly #folder: ManagedFolder;
@@ -31,7 +32,7 @@ export class KeptFiles {
   }
 
   names(): Promise<string[]> {
-    return readdir(this.#path).catch(() => []);
+    return namesIn(this.#path).catch(() => []);
   }
 
   async remove(name: string): Promise<void> {

@@ -4,11 +4,16 @@ import type { Catalog } from '../catalog/catalog.js';
 import { parseStackName } from '../catalog/stack-name.js';
 import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
+import { mapInSlices } from '../system/map-in-slices.js';
+import { sortedBy } from '../system/sorted-names.js';
 import type { Task } from '../system/task.js';
 import type { KnownChunks } from './known-chunks.js';
 
 // Templates that have to be read for their digest or their chunks: more would take longer than fetching.
 const READ_AT_MOST = 8;
+
+// Later than any time that a file can have.
+const FAR_FUTURE_NS = 2n ** 64n;
 
 /** First those that are likely to have the chunks, then those with known chunks, then the newest of the others. */
 export async function reusableTemplates(
@@ -19,11 +24,14 @@ export async function reusableTemplates(
 ): Promise<Template[]> {
   const cut = await known.names();
   const rank = (template: Template) => (isLikely(template) ? 0 : cut.has(template.sha256) ? 1 : 2);
-  const newerFirst = (a: Template, b: Template) => Number(b.identity.mtimeNs - a.identity.mtimeNs);
-  const templates = await templatesOf(task, catalog);
-  templates.sort((a, b) => rank(a) - rank(b) || newerFirst(a, b));
+  const age = ({ identity }: Template) => `${FAR_FUTURE_NS - identity.mtimeNs}`.padStart(20, '0');
+  const ranked = await mapInSlices(await templatesOf(task, catalog), (template) => ({
+    template,
+    rank: rank(template),
+  }));
+  const sorted = await sortedBy(ranked, (each) => `${each.rank} ${age(each.template)} ${each.template.path}`);
   let read = 0;
-  return templates.filter((template) => rank(template) < 2 || read++ < READ_AT_MOST);
+  return sorted.filter((each) => each.rank < 2 || read++ < READ_AT_MOST).map(({ template }) => template);
 }
 
 /** The templates with known digests. A few whose digests are not known are hashed. */

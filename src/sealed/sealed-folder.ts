@@ -5,7 +5,7 @@
 //
 // Image and record are published together by one rename, so none is ever wrong or half-written.
 
-import { readdir, stat, utimes } from 'node:fs/promises';
+import { stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
@@ -13,6 +13,7 @@ import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
+import { namesIn } from '../system/names-in.js';
 import { Task } from '../system/task.js';
 import { type Budget, type Candidate, overBudget } from './budget.js';
 import { OpenImages, type SealedImage } from './open-images.js';
@@ -121,7 +122,7 @@ export class SealedFolder {
   /** Called after an image was made that counts towards the budget. */
   async keepBudget(folder: OpenFolder, keep: string): Promise<void> {
     const candidates: Candidate[] = [];
-    for (const key of await readdir(this.path)) {
+    for (const key of await namesIn(this.path)) {
       const parts = partsOf(key);
       const path = `${this.path}/${key}`;
       // One that cannot be read counts for nothing, and keeps the others within the budget.
@@ -148,11 +149,10 @@ export class SealedFolder {
 
   /** Lists all sealed images, in no order: what they hold, and what packing them would take. */
   async list(): Promise<SealedImageInfo[]> {
-    if (await isMissing(this.path)) return [];
     const images: SealedImageInfo[] = [];
     const task = new Task(`listing sealed images in ${this.path}`, undefined);
     const failures = new Failures(task);
-    const keys = await readdir(this.path).catch((error) => {
+    const keys = await namesIn(this.path).catch((error) => {
       throw asRootfsError(task.what, error);
     });
     for (const key of keys) {
@@ -187,7 +187,7 @@ export class SealedFolder {
   async collect(failures: Failures): Promise<number> {
     return this.#folder.use(async (folder) => {
       let removed = 0;
-      for (const key of await readdir(this.path)) {
+      for (const key of await namesIn(this.path)) {
         const parts = partsOf(key);
         if (parts === undefined) continue;
         const path = `${this.path}/${key}`;

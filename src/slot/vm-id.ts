@@ -1,5 +1,6 @@
 import { isWellFormed, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
+import { LargeSet } from '../system/large-set.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 
@@ -40,8 +41,8 @@ export function parseVmId(id: unknown): VmId {
 }
 
 /** Checks any number of ids without holding the event loop. Rejects with `INVALID_VM_ID`. */
-export async function rawIds(task: Task, ids: readonly unknown[]): Promise<Set<string>> {
-  const raw = new Set<string>();
+export async function rawIds(task: Task, ids: readonly unknown[]): Promise<LargeSet> {
+  const raw = new LargeSet();
   const pause = new Pause(() => task.checkAborted());
   for (const id of ids) {
     if (pause.isDue) await pause.take();

@@ -7,7 +7,6 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { LOST_AND_FOUND } from '../catalog/catalog.js';
@@ -35,6 +34,7 @@ import { Failures } from '../system/failures.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
+import { namesIn } from '../system/names-in.js';
 import { withController } from '../system/on-abort.js';
 import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
@@ -183,13 +183,11 @@ export class Snapshots {
     const failures = new Failures(task);
     let names: string[];
     try {
-      names = await readdir(this.folder.path);
+      names = await namesIn(this.folder.path, isPlainName);
     } catch (error) {
-      if (failedWith(error, 'ENOENT')) return;
       throw asRootfsError(task.what, error);
     }
     for (const name of names) {
-      if (!isPlainName(name)) continue;
       const path = this.pathOf(name);
       const read = () => readOwnFile(join(path, SNAPSHOT_MANIFEST_FILE), SNAPSHOT_MANIFEST_BYTES_LIMIT);
       const manifest =

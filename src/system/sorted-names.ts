@@ -1,5 +1,6 @@
 // Sorts the names in a folder without holding the event loop: one folder can have a million of them.
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { mapInSlices } from './map-in-slices.js';
 
 // About a millisecond of work each.
 const SORT_SLICE = 1000;
@@ -18,6 +19,13 @@ export async function sortedNames(names: Iterable<string>): Promise<string[]> {
   }
   add(runs, slice.sort());
   return mergeAll(runs);
+}
+
+/** Sorts anything by keys of which no two are the same. */
+export async function sortedBy<T>(items: readonly T[], keyOf: (item: T) => string): Promise<T[]> {
+  const byKey = new Map<string, T>();
+  await mapInSlices(items, (item) => byKey.set(keyOf(item), item));
+  return mapInSlices(await sortedNames(byKey.keys()), (key) => byKey.get(key) as T);
 }
 
 /** Names that are in order already, as in most folders, are one long run. */

@@ -8,6 +8,7 @@ import { isNobodys, isTorn, isUnstamped, unknownFile } from '../slot/slot-state.
 import { imageInUse } from '../slot/slot-use.js';
 import { asRootfsError, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
+import type { LargeSet } from '../system/large-set.js';
 import { Task } from '../system/task.js';
 
 /** What {@link collectGarbage} did, or would do with `dryRun`. Ids are raw: as passed to `cloneForVm`. */
@@ -24,7 +25,7 @@ export interface GcReport {
 
 export async function collectGarbage(
   folder: ManagedFolder,
-  keep: ReadonlySet<string>,
+  keep: LargeSet,
   dryRun: boolean,
   signal: AbortSignal | undefined,
 ): Promise<GcReport> {

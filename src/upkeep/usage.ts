@@ -17,7 +17,8 @@ import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { mapInSlices } from '../system/map-in-slices.js';
 import { namesIn } from '../system/names-in.js';
-import { sortedNames } from '../system/sorted-names.js';
+import { Pause } from '../system/pause.js';
+import { sortedBy } from '../system/sorted-names.js';
 import { Task } from '../system/task.js';
 
 // Files per native call: a few milliseconds of work.
@@ -136,7 +137,11 @@ class Accounts {
         if (account.unmeasured.push(slot) === BATCH) await this.#flush(account);
       }
     });
-    for (const account of this.#accounts.values()) await this.#flush(account);
+    const pause = new Pause();
+    for (const account of this.#accounts.values()) {
+      if (account.unmeasured.length > 0) await this.#flush(account);
+      else if (pause.isDue) await pause.take();
+    }
   }
 
   async report(): Promise<Omit<UsageReport, 'filesystem'>> {
@@ -204,13 +209,10 @@ class Accounts {
 }
 
 /** By the bytes of their names. What is of no known stack comes first. */
-async function sortedStacks(stacks: readonly StackUsage[]): Promise<StackUsage[]> {
-  const byName = new Map<string, StackUsage>();
-  await mapInSlices(stacks, (usage) => {
-    const { stack } = usage;
-    byName.set(stack === undefined ? '' : `/${Buffer.from(stack).toString('latin1')}`, usage);
-  });
-  return mapInSlices(await sortedNames(byName.keys()), (name) => byName.get(name) as StackUsage);
+function sortedStacks(stacks: readonly StackUsage[]): Promise<StackUsage[]> {
+  return sortedBy(stacks, ({ stack }) =>
+    stack === undefined ? '' : `/${Buffer.from(stack).toString('latin1')}`,
+  );
 }
 
 /**

@@ -1,12 +1,12 @@
 // Long lists are worked through in slices, between which the event loop goes on.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { mapInSlices } from '../../src/system/map-in-slices.js';
 import { namesIn, rawNamesIn } from '../../src/system/names-in.js';
-import { sortedNames } from '../../src/system/sorted-names.js';
+import { sortedBy, sortedNames } from '../../src/system/sorted-names.js';
 import { Host } from '../fixtures/host.js';
+import { turnsDuring } from '../fixtures/turns.js';
 
 const COUNT = 50_000;
 const inOrder = Array.from({ length: COUNT }, (_, i) => `file-${String(i).padStart(6, '0')}`);
@@ -17,14 +17,8 @@ test.for([
   { order: 'backwards', names: inOrder.toReversed() },
   { order: 'shuffled', names: shuffled },
 ])('many names $order are sorted, and the event loop turns meanwhile', async ({ names }) => {
-  let turns = 0;
-  let done = false;
-  const turning = (async () => {
-    for (; !done; turns++) await nextTurn();
-  })();
-  expect(await sortedNames(names)).toEqual(inOrder);
-  done = true;
-  await turning;
+  const { result, turns } = await turnsDuring(() => sortedNames(names));
+  expect(result).toEqual(inOrder);
   expect(turns).toBeGreaterThanOrEqual(COUNT / 1000);
 });
 
@@ -33,17 +27,17 @@ test('names are sorted by their bytes', async () => {
   expect(await sortedNames([])).toEqual([]);
 });
 
+test('anything is sorted by a key, and the event loop turns meanwhile', async () => {
+  const things = shuffled.map((name, i) => ({ name, i }));
+  const { result, turns } = await turnsDuring(() => sortedBy(things, ({ name }) => name));
+  expect(result.map(({ name }) => name)).toEqual(inOrder);
+  expect(new Set(result).size).toBe(COUNT);
+  expect(turns).toBeGreaterThanOrEqual(COUNT / 1000);
+});
+
 test('a long list is mapped in order, and the event loop turns meanwhile', async () => {
-  let turns = 0;
-  let done = false;
-  const turning = (async () => {
-    for (; !done; turns++) await nextTurn();
-  })();
-  expect(await mapInSlices(inOrder, (name) => name.toUpperCase())).toEqual(
-    inOrder.map((name) => name.toUpperCase()),
-  );
-  done = true;
-  await turning;
+  const { result, turns } = await turnsDuring(() => mapInSlices(inOrder, (name) => name.toUpperCase()));
+  expect(result).toEqual(inOrder.map((name) => name.toUpperCase()));
   expect(turns).toBeGreaterThanOrEqual(COUNT / 1000);
 });
 
@@ -54,5 +48,7 @@ test('all names of a folder are told, and none of one that is not there', async 
   expect((await namesIn(root)).sort()).toEqual(names.toSorted());
   expect(await rawNamesIn(root)).toContain('\u00c3\u00a9');
   expect(await namesIn(join(root, 'none'))).toEqual([]);
+  const wanted = (name: string) => /^[t\u00e9]/.test(name);
+  expect((await namesIn(root, wanted)).sort()).toEqual(['templates', 'é']);
   await expect(namesIn(join(root, 'é', 'x'))).rejects.toMatchObject({ code: 'ENOTDIR' });
 });
