@@ -1,10 +1,15 @@
-// Keeps sealed images open, by digest and size. The oldest are closed when there are too many: each holds a descriptor,
-// and Node raises the limit only to the system's maximum.
+// Keeps sealed images open, by digest and size. The least recently used are closed when there are too many: each holds a
+// descriptor, and Node raises the limit only to the system's maximum.
 
+import { sameContents } from '../addon/identity.js';
 import { native } from '../addon/native.js';
+import { dropOldest } from '../system/drop-oldest.js';
 import type { CloneSource } from './clone-source.js';
 
 const OPEN_LIMIT = 256;
+
+// What is known of closed ones takes some 200 bytes each.
+const KNOWN_LIMIT = 10_000;
 
 export interface SealedImage extends CloneSource {
   readonly sealed: true;
@@ -18,6 +23,8 @@ export interface SealedImage extends CloneSource {
   clonesTouched: number;
   /** The clone count at which to consider packing it. */
   packAfter: number;
+  /** Higher than that of each image that was last used before. */
+  lastUse: number;
 }
 
 export function isSealedImage(source: CloneSource): source is SealedImage {
@@ -27,19 +34,35 @@ export function isSealedImage(source: CloneSource): source is SealedImage {
 export class OpenImages {
   // Nested maps, because a combined key would have to be built for each clone.
   readonly #images = new Map<string, Map<number, SealedImage>>();
+  /** Those that were closed, by key: what their clones have cost still counts when they are opened again. */
+  readonly #closed = new Map<string, SealedImage>();
   #count = 0;
+  #uses = 0;
 
   get(sha256: string, sizeBytes: number): SealedImage | undefined {
-    return this.#images.get(sha256)?.get(sizeBytes);
+    const image = this.#images.get(sha256)?.get(sizeBytes);
+    if (image !== undefined) image.lastUse = ++this.#uses;
+    return image;
+  }
+
+  /** What is known of an image, open or closed. That is no use of it. */
+  known(sha256: string, sizeBytes: number, key: string): SealedImage | undefined {
+    return this.#images.get(sha256)?.get(sizeBytes) ?? this.#closed.get(key);
   }
 
   add(sha256: string, sizeBytes: number, image: SealedImage): void {
     this.close(sha256, sizeBytes);
+    const before = this.#closed.get(image.key);
+    this.#closed.delete(image.key);
+    if (before !== undefined && sameContents(before.identity, image.identity)) {
+      const { clones, clonesTouched, packAfter } = before;
+      Object.assign(image, { clones, clonesTouched, packAfter });
+    }
+    image.lastUse = ++this.#uses;
     const sizes = this.#images.get(sha256) ?? new Map<number, SealedImage>();
-    this.#images.delete(sha256);
     this.#images.set(sha256, sizes.set(sizeBytes, image));
     this.#count++;
-    while (this.#count > OPEN_LIMIT) this.#closeOldest();
+    while (this.#count > OPEN_LIMIT) this.#closeLeastUsed();
   }
 
   close(sha256: string, sizeBytes: number): void {
@@ -50,19 +73,19 @@ export class OpenImages {
     this.#count--;
     sizes.delete(sizeBytes);
     if (sizes.size === 0) this.#images.delete(sha256);
+    this.#closed.set(image.key, image);
+    dropOldest(this.#closed, KNOWN_LIMIT);
   }
 
   closeAll(): void {
-    while (this.#count > 0) this.#closeOldest();
+    while (this.#count > 0) this.#closeLeastUsed();
   }
 
-  /** Closes one image: of the digest that was opened longest ago, the size that was opened longest ago. */
-  #closeOldest(): void {
-    for (const [sha256, sizes] of this.#images) {
-      for (const sizeBytes of sizes.keys()) {
-        this.close(sha256, sizeBytes);
-        return;
-      }
-    }
+  #closeLeastUsed(): void {
+    let least: { sha256: string; sizeBytes: number; lastUse: number } | undefined;
+    for (const [sha256, sizes] of this.#images)
+      for (const [sizeBytes, { lastUse }] of sizes)
+        if (least === undefined || lastUse < least.lastUse) least = { sha256, sizeBytes, lastUse };
+    if (least !== undefined) this.close(least.sha256, least.sizeBytes);
   }
 }

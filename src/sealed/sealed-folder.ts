@@ -129,7 +129,7 @@ export class SealedFolder {
       const record = parts && (await readRecord(path).catch(() => undefined));
       if (parts === undefined || record === undefined) continue;
       if (!parts.packed && record.template.sizeBytes === parts.sizeBytes) continue;
-      await this.#touchIfUsed(parts.sha256, parts.sizeBytes, path);
+      await this.#touchIfUsed(this.open.known(parts.sha256, parts.sizeBytes, key), path);
       const written = await stat(`${path}/${RECORD_FILE}`).catch(() => undefined);
       candidates.push({ key, ownBytes: record.ownBytes ?? 0, lastUsedMs: written?.mtimeMs ?? 0 });
     }
@@ -140,8 +140,7 @@ export class SealedFolder {
     }
   }
 
-  async #touchIfUsed(sha256: string, sizeBytes: number, path: string): Promise<void> {
-    const image = this.open.get(sha256, sizeBytes);
+  async #touchIfUsed(image: SealedImage | undefined, path: string): Promise<void> {
     if (image === undefined || image.clones === image.clonesTouched) return;
     image.clonesTouched = image.clones;
     await this.#touch(path);
@@ -160,7 +159,7 @@ export class SealedFolder {
       const path = `${this.path}/${key}`;
       const record = parts && (await failures.attempt(path, () => readRecord(path)));
       if (parts === undefined || record === undefined) continue;
-      const open = this.open.get(parts.sha256, parts.sizeBytes);
+      const known = this.open.known(parts.sha256, parts.sizeBytes, key);
       images.push({
         path: `${this.path}/${key}/${CLONE_ROOTFS_FILE}`,
         templatePath: record.templatePath,
@@ -170,8 +169,8 @@ export class SealedFolder {
         packed: parts.packed,
         extents: record.extents,
         ownBytes: record.ownBytes,
-        clones: open?.clones ?? 0,
-        packAfterClones: open?.packAfter,
+        clones: known?.clones ?? 0,
+        packAfterClones: known?.packAfter,
       });
     }
     failures.throwIfAny(images);
@@ -213,7 +212,8 @@ export function sealedImage(
 ): SealedImage {
   const packAfter = packed ? Number.POSITIVE_INFINITY : clonesThatPay(extents, info.blocks * 512, filesystem);
   const { identity } = info;
-  return { sealed: true, key, source, identity, extents, packed, clones: 0, clonesTouched: 0, packAfter };
+  const counts = { clones: 0, clonesTouched: 0, packAfter, lastUse: 0 };
+  return { sealed: true, key, source, identity, extents, packed, ...counts };
 }
 
 /** Undefined if there is none. */

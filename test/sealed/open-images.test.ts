@@ -9,15 +9,18 @@ import { Host } from '../fixtures/host.js';
 
 async function opener() {
   const { root } = await Host.in(inject('scratch'));
-  const path = join(root, 'image');
+  const [path, another] = [join(root, 'image'), join(root, 'another')];
   await writeSparse(path, 4096);
+  await writeSparse(another, 4096);
+  const open = async (file: string, key: string): Promise<SealedImage> => {
+    const { source, info } = await native().openSource(file);
+    const { identity } = info;
+    const counts = { clones: 0, clonesTouched: 0, packAfter: 1, lastUse: 0 };
+    return { sealed: true, key, source, identity, extents: 1, packed: false, ...counts };
+  };
   return {
-    image: async (key = 'key'): Promise<SealedImage> => {
-      const { source, info } = await native().openSource(path);
-      const { identity } = info;
-      const counts = { clones: 0, clonesTouched: 0, packAfter: 1 };
-      return { sealed: true, key, source, identity, extents: 1, packed: false, ...counts };
-    },
+    image: (key = 'key') => open(path, key),
+    otherImage: (key = 'key') => open(another, key),
     /** How often this process has the file open. */
     descriptors: async () => {
       const open = await Promise.all(
@@ -60,12 +63,12 @@ test('one that takes the place of another closes it', async () => {
   expect(await descriptors()).toBe(0);
 });
 
-test('of more than 256 the digests that were opened longest ago are closed first', async () => {
+test('of more than 256 the least recently used are closed first', async () => {
   const { image, descriptors } = await opener();
   const images = new OpenImages();
   for (let i = 0; i < 256; i++) images.add(`${i}`, 1, await image());
   expect(await descriptors()).toBe(256);
-  // Opened again at another size, a digest counts as new.
+  images.get('0', 1);
   images.add('0', 2, await image());
   expect(await descriptors()).toBe(256);
   expect(images.get('1', 1)).toBeUndefined();
@@ -77,6 +80,24 @@ test('of more than 256 the digests that were opened longest ago are closed first
   expect(images.get('many sizes', 44)).toBeDefined();
   images.closeAll();
   expect(await descriptors()).toBe(0);
+});
+
+test('what clones of an image have cost still counts when it is opened again, unless it is another file', async () => {
+  const { image, otherImage } = await opener();
+  const images = new OpenImages();
+  const first = await image('hot');
+  images.add('a', 1, first);
+  first.clones = 18;
+  first.packAfter = 40;
+  for (let i = 0; i < 256; i++) images.add(`${i}`, 1, await image(`${i}`));
+  expect(images.get('a', 1)).toBeUndefined();
+  expect(images.known('a', 1, 'hot')).toMatchObject({ clones: 18 });
+  images.add('a', 1, await image('hot'));
+  expect(images.get('a', 1)).toMatchObject({ clones: 18, packAfter: 40 });
+  images.close('a', 1);
+  images.add('a', 1, await otherImage('hot'));
+  expect(images.get('a', 1)).toMatchObject({ clones: 0, packAfter: 1 });
+  images.closeAll();
 });
 
 test('a sealed image is told from a template that is cloned itself', async () => {
