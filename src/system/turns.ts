@@ -3,12 +3,46 @@ import { abortError } from './errors.js';
 import { onAbort } from './on-abort.js';
 import type { Task } from './task.js';
 
-type Start = () => void;
+interface Waiter {
+  readonly start: () => void;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Any number wait: an array would move all that follow one that leaves, and a Set walks over those that have left. */
+class Queue {
+  readonly #waiting = new Map<number, Waiter>();
+  #serving = 0;
+  #next = 0;
+
+  get isEmpty(): boolean {
+    return this.#waiting.size === 0;
+  }
+
+  /** Returns the ticket to {@link leave} with. */
+  join(waiter: Waiter): number {
+    this.#waiting.set(this.#next, waiter);
+    return this.#next++;
+  }
+
+  leave(ticket: number): void {
+    this.#waiting.delete(ticket);
+  }
+
+  /** Whoever is aborted and not told yet loses the turn: see {@link onAbort}. */
+  shift(): Waiter | undefined {
+    while (!this.isEmpty) {
+      const waiter = this.#waiting.get(this.#serving);
+      this.#waiting.delete(this.#serving++);
+      if (waiter !== undefined && !waiter.signal?.aborted) return waiter;
+    }
+    return undefined;
+  }
+}
 
 export class Turns {
   readonly #atOnce: number;
-  readonly #waiting: Start[] = [];
-  readonly #waitingBehind: Start[] = [];
+  readonly #waiting = new Queue();
+  readonly #waitingBehind = new Queue();
   #running = 0;
   #lastWasAhead = false;
 
@@ -29,28 +63,31 @@ export class Turns {
     } finally {
       const next = this.#next();
       if (next === undefined) this.#running--;
-      else next();
+      else next.start();
     }
   }
 
-  #next(): Start | undefined {
-    const ahead = this.#waiting.length > 0 && (this.#waitingBehind.length === 0 || !this.#lastWasAhead);
+  #next(): Waiter | undefined {
+    const ahead = !this.#waiting.isEmpty && (this.#waitingBehind.isEmpty || !this.#lastWasAhead);
     this.#lastWasAhead = ahead;
-    return (ahead ? this.#waiting : this.#waitingBehind).shift();
+    const [first, second] = ahead
+      ? [this.#waiting, this.#waitingBehind]
+      : [this.#waitingBehind, this.#waiting];
+    return first.shift() ?? second.shift();
   }
 
-  #turn({ what, signal }: Task, waiting: Start[]): Promise<void> {
+  #turn({ what, signal }: Task, waiting: Queue): Promise<void> {
     return new Promise((resolve, reject) => {
       const start = () => {
         stop();
         resolve();
       };
+      const ticket = waiting.join({ start, signal });
       const stop = onAbort(signal, () => {
         stop();
-        waiting.splice(waiting.indexOf(start), 1);
+        waiting.leave(ticket);
         reject(abortError(what, signal as AbortSignal));
       });
-      waiting.push(start);
     });
   }
 }

@@ -3,6 +3,28 @@ import { expect, test } from 'vitest';
 import { Task } from '../../src/system/task.js';
 import { Turns } from '../../src/system/turns.js';
 
+/** `count` jobs that wait behind one that runs until it is freed. */
+function crowd(count: number, signal?: AbortSignal) {
+  const turns = new Turns(1);
+  let free = () => {};
+  const busy = turns.run(
+    new Task('busy', undefined),
+    () =>
+      new Promise<void>((resolve) => {
+        free = resolve;
+      }),
+  );
+  const tally = { ran: 0, rejected: 0 };
+  const task = new Task('job', signal);
+  const job = async () => void tally.ran++;
+  const done = Array.from({ length: count }, () =>
+    turns.run(task, job).catch(({ code }) => {
+      if (code === 'ABORT_ERR') tally.rejected++;
+    }),
+  );
+  return { turns, tally, free: () => free(), all: Promise.all([busy, ...done]) };
+}
+
 test('while slices and whole jobs wait, they have every second turn each', async () => {
   const turns = new Turns(1);
   const order: string[] = [];
@@ -51,4 +73,18 @@ test('no more jobs run at once than were allowed, in the order in which they cam
   expect(started).toEqual([0, 1, 2, 3, 4, 5]);
   expect(most).toBe(2);
   expect(await turns.run(task, async () => 'free again')).toBe('free again');
+});
+
+test('an abort of all that wait tells a few in each turn of the event loop, and none of them runs', async () => {
+  const controller = new AbortController();
+  const { turns, tally, free, all } = crowd(1000, controller.signal);
+  const other = turns.run(new Task('other', undefined), async () => 'ran', 'behind');
+  controller.abort();
+  await nextTurn();
+  expect(tally.rejected).toBeGreaterThan(0);
+  expect(tally.rejected).toBeLessThan(500);
+  free();
+  expect(await other).toBe('ran');
+  await all;
+  expect(tally).toEqual({ ran: 0, rejected: 1000 });
 });
