@@ -71,6 +71,7 @@ import { asRootfsError, closedError, hasCode, RootfsError } from './system/error
 import { traced, tracedMany, tracedSync } from './system/events.js';
 import { Failures } from './system/failures.js';
 import { refuseOverlapOnDisk } from './system/folders-overlap.js';
+import { settleInLanes, settleMany } from './system/settle-many.js';
 import { DEFAULT_SNAPSHOTS_FOLDER } from './system/state-folder.js';
 import { Task } from './system/task.js';
 import type { GcReport } from './upkeep/gc.js';
@@ -80,6 +81,9 @@ import type { VerifyOptions, VerifyReport } from './upkeep/verify.js';
 
 // The folders publish, remote and upkeep are loaded when they are first used. With them, the first clone of a process
 // would take twice as long. What parses their options is loaded at once: options are read before the first `await`.
+
+// Enough to keep all threads at work. All begun at once would hold the event loop.
+const RESTORES_AT_ONCE = 64;
 
 // Each is lost to a process that replaces the template at the same moment.
 const PREWARM_ROUNDS = 8;
@@ -490,34 +494,37 @@ export class RootfsRegistry {
 
   /**
    * Makes many clones, which share trips to other threads. Resolves to one settled result per request, in order. A
-   * request that fails or is invalid does not affect the others.
+   * request that fails or is invalid does not affect the others. Thousands of requests are read in several turns of the
+   * event loop: do not change them before it resolves.
    */
   async cloneMany(requests: readonly CloneManyRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const parse = (name: string, request: CloneManyRequest) => {
+      const { vmId, stack, options = {} } = readOptions(name, request, ['vmId', 'stack', 'options']);
+      return this.#request(vmId, stack, options);
+    };
+    return this.#many(requests, parse, (parsed) =>
+      tracedMany(
+        'clone',
+        () => parsed.map(aboutClone),
+        () => this.#cloner.batches.clone(parsed),
+      ),
+    );
+  }
+
+  /** A call that {@link close} waits for, and refuses afterwards, as a whole. */
+  async #many<T, P, R>(
+    requests: readonly T[],
+    parse: (name: string, request: T) => P,
+    work: (parsed: readonly P[]) => Promise<PromiseSettledResult<R>[]>,
+  ): Promise<PromiseSettledResult<R>[]> {
     if (!Array.isArray(requests))
       throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
-    const results: PromiseSettledResult<VmRootfs>[] = [];
-    const parsed: { index: number; request: CloneRequest }[] = [];
-    for (const [index, request] of requests.entries()) {
-      try {
-        const given = readOptions(`requests[${index}]`, request as CloneManyRequest, [
-          'vmId',
-          'stack',
-          'options',
-        ]);
-        parsed.push({ index, request: this.#request(given.vmId, given.stack, given.options ?? {}) });
-      } catch (reason) {
-        results[index] = { status: 'rejected', reason };
-      }
-    }
-    const settled = await tracedMany(
-      'clone',
-      () => parsed.map(({ request }) => aboutClone(request)),
-      () => this.#cloner.batches.clone(parsed.map(({ request }) => request)),
-    );
-    parsed.forEach(({ index }, i) => {
-      results[index] = settled[i] as PromiseSettledResult<VmRootfs>;
-    });
-    return results;
+    const isClosed = this.#isClosed;
+    const parseOpen = (request: T, index: number) => {
+      if (isClosed) throw closedError();
+      return parse(`requests[${index}]`, request);
+    };
+    return this.#folder.inParts(() => settleMany(requests, parseOpen, work));
   }
 
   /**
@@ -902,31 +909,35 @@ export class RootfsRegistry {
    */
   async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
     this.#requireOpen();
+    return this.#restoring(name, vmId, options)();
+  }
+
+  /** Reads the request now. */
+  #restoring(name: string, vmId: string, options: RestoreOptions = {}): () => Promise<RestoredRootfs> {
     const vm = parseVmId(vmId);
     const { onProgress, ...others } = readOptions('options', options, [...COPY_OPTION_KEYS, 'onProgress']);
     this.#snapshots.pathOf(name);
     const copy = parseCopyOptions(`restoring snapshot ${name} to ${vm.safe}`, others);
     optionalFunction('onProgress', onProgress);
-    return traced({ operation: 'restore', vmId: vm.safe }, () =>
-      this.#snapshots.restore(name, vm, copy, onProgress),
-    );
+    return () =>
+      traced({ operation: 'restore', vmId: vm.safe }, () =>
+        this.#snapshots.restore(name, vm, copy, onProgress),
+      );
   }
 
   /**
    * Makes many slots from snapshots at once. Each snapshot is verified at most once. Resolves to one settled result per
-   * request, in order. A request that fails or is invalid does not affect the others.
+   * request, in order. A request that fails or is invalid does not affect the others. Requests are read as by
+   * {@link cloneMany}.
    */
   async restoreMany(
     requests: readonly RestoreManyRequest[],
   ): Promise<PromiseSettledResult<RestoredRootfs>[]> {
-    if (!Array.isArray(requests))
-      throw new RootfsError('INVALID_ARGUMENT', `requests must be an array, got ${show(requests)}`);
-    return Promise.allSettled(
-      Array.from(requests, async (request: RestoreManyRequest, index) => {
-        const given = readOptions(`requests[${index}]`, request, ['snapshot', 'vmId', 'options']);
-        return this.restoreSnapshot(given.snapshot, given.vmId, given.options);
-      }),
-    );
+    const parse = (name: string, request: RestoreManyRequest) => {
+      const { snapshot, vmId, options } = readOptions(name, request, ['snapshot', 'vmId', 'options']);
+      return this.#restoring(snapshot, vmId, options);
+    };
+    return this.#many(requests, parse, (restores) => settleInLanes(restores, RESTORES_AT_ONCE));
   }
 
   /**

@@ -3,7 +3,9 @@
 import { availableParallelism } from 'node:os';
 import type { CloneOutcome } from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { allOrNone } from '../system/all-or-none.js';
 import { asRootfsError, isSystemError, type SystemError } from '../system/errors.js';
+import { settleInLanes } from '../system/settle-many.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { type CloneRequest, type PreparedClone, roundOf } from './clone-plan.js';
@@ -16,7 +18,18 @@ const BATCH = 64;
 
 // Clones in one folder take the file system's locks, so threads beyond the number of processors only wait for each
 // other. One of Node's four threads is left to everybody else. All registries share these turns.
-const turns = new Turns(Math.min(availableParallelism(), 3));
+const TRIPS = Math.min(availableParallelism(), 3);
+const turns = new Turns(TRIPS);
+
+// One batch more is under way, so that a trip waits when another ends. All begun at once would hold the event loop.
+const LANES = TRIPS + 1;
+
+// At once, of those that cannot share a trip. What many wait for, such as a template's digest, lets all of them go on
+// in one turn of the event loop.
+const ALONE = 64;
+
+/** Undefined if the request could not share the trip. */
+type SettledTogether = PromiseSettledResult<VmRootfs> | undefined;
 
 export class BatchCloner {
   readonly #folder: ManagedFolder;
@@ -39,22 +52,35 @@ export class BatchCloner {
 
   /** One settled result for each request, in order. */
   async clone(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
-    const batches: CloneRequest[][] = [];
-    for (let i = 0; i < requests.length; i += BATCH) batches.push(requests.slice(i, i + BATCH));
-    return (await Promise.all(batches.map((batch) => this.#cloneBatch(batch)))).flat();
+    // The first open the folder, and mostly make the others warm.
+    const first = this.#folder.opened === undefined ? requests.slice(0, ALONE) : [];
+    const cold = await this.#cloneEachAlone(first);
+    return [...cold, ...(await this.#cloneBatches(requests.slice(first.length)))];
   }
 
-  #cloneBatch(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
-    if (this.#folder.opened === undefined)
-      return Promise.allSettled(requests.map((request) => this.#cloneAlone(request)));
+  #cloneEachAlone(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    return settleInLanes(
+      requests.map((request) => () => this.#cloneAlone(request)),
+      ALONE,
+    );
+  }
+
+  async #cloneBatches(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
+    const items: CloneRequest[][] = [];
+    for (let i = 0; i < requests.length; i += BATCH) items.push(requests.slice(i, i + BATCH));
+    const work = (batch: CloneRequest[]) => this.#cloneBatch(batch);
+    const together = (await allOrNone({ items, atOnce: LANES, signal: undefined, work })).flat();
+    const rest = requests.filter((_, i) => together[i] === undefined);
+    const alone = (await this.#cloneEachAlone(rest)).values();
+    return together.map((settled) => settled ?? (alone.next().value as PromiseSettledResult<VmRootfs>));
+  }
+
+  async #cloneBatch(requests: readonly CloneRequest[]): Promise<SettledTogether[]> {
+    if (this.#folder.opened === undefined) return requests.map(() => undefined);
     return this.#folder.use((folder) => this.#cloneTogether(folder, requests));
   }
 
-  async #cloneTogether(
-    folder: OpenFolder,
-    requests: readonly CloneRequest[],
-  ): Promise<PromiseSettledResult<VmRootfs>[]> {
-    const rest = requests.map((request) => () => this.#cloneAlone(request));
+  async #cloneTogether(folder: OpenFolder, requests: readonly CloneRequest[]): Promise<SettledTogether[]> {
     const together: { index: number; prepared: PreparedClone }[] = [];
     const task = new Task(`making clones in ${this.#folder.path}`, undefined);
     const outcomes = await turns.run(task, () => {
@@ -67,10 +93,16 @@ export class BatchCloner {
         together.map(({ prepared }) => prepared),
       );
     });
-    together.forEach(({ index, prepared }, i) => {
-      rest[index] = () => this.#finishOne(folder, prepared, outcomes[i] as CloneOutcome | SystemError);
+    const settled: SettledTogether[] = requests.map(() => undefined);
+    const finished = await Promise.allSettled(
+      together.map(({ prepared }, i) =>
+        this.#finishOne(folder, prepared, outcomes[i] as CloneOutcome | SystemError),
+      ),
+    );
+    together.forEach(({ index }, i) => {
+      settled[index] = finished[i];
     });
-    return Promise.allSettled(rest.map((work) => work()));
+    return settled;
   }
 
   /** Undefined if one short trip is not enough. Also for an invalid request: its own promise reports the error. */

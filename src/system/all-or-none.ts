@@ -1,5 +1,6 @@
 // Work on many things of which all are wanted, or none.
 import { withController } from './on-abort.js';
+import { Pause } from './pause.js';
 
 export interface AllOrNone<T, R> {
   readonly items: readonly T[];
@@ -17,9 +18,12 @@ export function allOrNone<T, R>({ items, atOnce, signal, work }: AllOrNone<T, R>
     const results = new Array<R>(items.length);
     let first: { readonly error: unknown } | undefined;
     let next = 0;
+    const pause = new Pause();
     const workThrough = async () => {
-      for (let i = next++; i < items.length && first === undefined; i = next++) {
+      while (next < items.length && first === undefined) {
+        const i = next++;
         results[i] = await work(items[i] as T, own.signal, i);
+        if (pause.isDue) await pause.take();
       }
     };
     const abortOthers = (error: unknown) => {

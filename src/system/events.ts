@@ -2,6 +2,7 @@
 // `microvm-rootfs:<operation>`.
 
 import { tracingChannel } from 'node:diagnostics_channel';
+import { Pause } from './pause.js';
 import type { Strategy } from './strategy.js';
 
 /** Each operation has a tracing channel, `microvm-rootfs:<operation>`. */
@@ -91,13 +92,17 @@ export async function tracedMany<T>(
   const channel = channels[operation];
   if (!isWatched(channel)) return work();
   const events: OperationEvent[] = about().map((each) => ({ ...each }));
-  for (const event of events) channel.start.publish(event);
+  const pause = new Pause();
+  for (const event of events) {
+    channel.start.publish(event);
+    channel.end.publish(event);
+    if (pause.isDue) await pause.take();
+  }
   const started = performance.now();
-  const working = work();
-  for (const event of events) channel.end.publish(event);
-  const results = await working;
+  const results = await work();
   const durationMs = performance.now() - started;
   for (const [i, event] of events.entries()) {
+    if (pause.isDue) await pause.take();
     const result = results[i] as PromiseSettledResult<T>;
     event.durationMs = durationMs;
     if (result.status === 'fulfilled') told(event, result.value);

@@ -1,6 +1,7 @@
 import { mkdir, readFile, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { Cloner } from '../../src/clone/cloner.js';
 import { RootfsError } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -172,6 +173,28 @@ test('a signal that comes while it runs ends its own request alone', async () =>
   expect(other).toMatchObject({ status: 'fulfilled' });
   expect(await host.slotNames()).toEqual(['vm-2']);
   expect(await host.leftovers()).toEqual([]);
+});
+
+test('however many are cold, only so many are begun before others have ended', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', pattern(4 * KiB));
+  let running = 0;
+  let most = 0;
+  const clone = Cloner.prototype.clone;
+  const spy = vi.spyOn(Cloner.prototype, 'clone').mockImplementation(async function (this: Cloner, request) {
+    most = Math.max(most, ++running);
+    return clone.call(this, request).finally(() => running--);
+  });
+  onTestFinished(() => spy.mockRestore());
+  const requests = Array.from({ length: 600 }, (_, i) => ({
+    vmId: `vm-${i}`,
+    stack: 'debian',
+    options: WRITABLE,
+  }));
+  const settled = await host.registry.cloneMany(requests);
+  expect(settled.filter(({ status }) => status === 'rejected')).toEqual([]);
+  expect(most).toBeGreaterThan(0);
+  expect(most).toBeLessThan(requests.length / 2);
 });
 
 test('cloneMany wants an array', async () => {

@@ -4,8 +4,9 @@ import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { RootfsRegistry } from '../../src/index.js';
+import { Snapshots } from '../../src/snapshots/snapshots.js';
 import { type ChildOptions, exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
@@ -104,6 +105,31 @@ describeEachFilesystem((filesystem) => {
     const codes = (await call).map((r) => (r.status === 'rejected' ? r.reason.code : 'done'));
     expect(new Set(codes)).toEqual(new Set(['done']));
     expect(await host.slotNames()).toHaveLength(201);
+    expect(await sessions(host)).toEqual([]);
+  });
+
+  test('close() waits for the restores of a restoreMany that is under way', async () => {
+    const host = await warmHost(filesystem.path);
+    await host.registry.snapshotSlot('vm-0', 'snap');
+    const requests = Array.from({ length: 150 }, (_, i) => ({ snapshot: 'snap', vmId: `vm-${i + 1}` }));
+    let running = 0;
+    let most = 0;
+    const restore = Snapshots.prototype.restore;
+    const spy = vi.spyOn(Snapshots.prototype, 'restore').mockImplementation(async function (
+      this: Snapshots,
+      ...args
+    ) {
+      most = Math.max(most, ++running);
+      return restore.apply(this, args).finally(() => running--);
+    });
+    onTestFinished(() => spy.mockRestore());
+    const call = host.registry.restoreMany(requests);
+    await host.registry.close();
+    expect(running).toBe(0);
+    expect(most).toBeGreaterThan(0);
+    expect(most).toBeLessThan(requests.length / 2);
+    const codes = (await call).map((r) => (r.status === 'rejected' ? r.reason.code : 'done'));
+    expect(new Set(codes)).toEqual(new Set(['done']));
     expect(await sessions(host)).toEqual([]);
   });
 

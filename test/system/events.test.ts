@@ -1,15 +1,18 @@
 // What whoever watches is told: on node:diagnostics_channel, and by OpenTelemetry with its own SDK and exporter.
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { get } from 'node:http';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { PrometheusExporter } from '@opentelemetry/exporter-prometheus';
 import { MeterProvider } from '@opentelemetry/sdk-metrics';
 import { expect, onTestFinished, test } from 'vitest';
 import { OPERATIONS, type OperationEvent } from '../../src/index.js';
 import { instrument } from '../../src/opentelemetry.js';
+import { tracedMany } from '../../src/system/events.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { workFor } from '../fixtures/work-for.js';
 
 function watch(): OperationEvent[] {
   const events: OperationEvent[] = [];
@@ -111,6 +114,27 @@ test('each clone of many has a start, and an end with the same event', async () 
   await registry.cloneMany(['a', 'b'].map((vmId) => ({ vmId, stack: 'none' })));
   const moments = ['start', 'end', 'error', 'asyncStart', 'asyncEnd'];
   expect([...seen.values()]).toEqual([moments, moments]);
+});
+
+test('telling of many does not hold the event loop', async () => {
+  const count = 40;
+  let told = 0;
+  for (const moment of ['start', 'asyncEnd']) {
+    const name = `tracing:microvm-rootfs:clone:${moment}`;
+    const see = () => {
+      workFor(1);
+      told++;
+    };
+    subscribe(name, see);
+    onTestFinished(() => void unsubscribe(name, see));
+  }
+  const about = () => new Array(count).fill({ operation: 'clone' });
+  const call = tracedMany('clone', about, () => Promise.allSettled(new Array(count).fill(undefined)));
+  expect(told).toBeLessThan(count / 2);
+  while (told <= count) await nextTurn();
+  expect(told).toBeLessThan(2 * count);
+  await call;
+  expect(told).toBe(2 * count);
 });
 
 test('OpenTelemetry’s SDK scrapes counts, histograms and bytes, until it is told to stop', async () => {
