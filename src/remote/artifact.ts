@@ -2,8 +2,10 @@
 
 import { createHash } from 'node:crypto';
 import { RootfsError } from '../system/errors.js';
+import { mapInSlices } from '../system/map-in-slices.js';
 import { isSha256, isSha256Digest } from '../system/sha256.js';
 import type { Blob } from './blob-reader.js';
+import { parseLongJson } from './long-json.js';
 import type { Manifest } from './registry-client.js';
 
 export const STACK_TYPE = 'application/vnd.microvm-rootfs.stack.v1';
@@ -68,34 +70,32 @@ export function blobOf(bytes: Buffer): Blob {
 }
 
 /** The same image gives the same bytes: there is no date, and the keys have a fixed order. */
-export function formatArtifact(
+export async function formatArtifact(
   artifactType: string,
   layers: readonly Layer[],
   annotations: Readonly<Record<string, string>>,
-): Manifest {
+): Promise<Manifest> {
   const config = {
     mediaType: 'application/vnd.oci.empty.v1+json',
     ...blobOf(EMPTY_CONFIG),
     data: EMPTY_CONFIG.toString('base64'),
   };
-  const manifest = {
-    schemaVersion: 2,
-    mediaType: MANIFEST_TYPE,
-    artifactType,
-    config,
-    layers: layers.map(({ mediaType, digest, size, annotations }) => ({
-      mediaType,
-      digest,
-      size,
-      ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
-    })),
-    annotations,
-  };
-  return { bytes: Buffer.from(JSON.stringify(manifest)), mediaType: MANIFEST_TYPE };
+  const head = JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST_TYPE, artifactType, config });
+  const texts = await mapInSlices(layers, formatLayer);
+  const rest = `"layers":[${texts.join()}],"annotations":${JSON.stringify(annotations)}}`;
+  return { bytes: Buffer.from(`${head.slice(0, -1)},${rest}`), mediaType: MANIFEST_TYPE };
 }
 
-/** Throws `ARTIFACT_INVALID` for what is not a manifest, or one that is too old. `what` is used in the message. */
-export function requireManifest(bytes: Buffer, what: string): void {
+function formatLayer({ mediaType, digest, size, annotations }: Layer): string {
+  const own = Object.keys(annotations).length === 0 ? {} : { annotations };
+  return JSON.stringify({ mediaType, digest, size, ...own });
+}
+
+/** What the JSON of a manifest or an index holds. It is parsed once: a long one holds the event loop meanwhile. */
+export type ManifestValue = Readonly<Record<string, unknown>>;
+
+/** Rejects with `ARTIFACT_INVALID` for what is not a manifest, or one that is too old. `what` is used in the message. */
+export async function parseManifest(bytes: Buffer, what: string): Promise<ManifestValue> {
   const wrong = (why: string) => new RootfsError('ARTIFACT_INVALID', `${what} is ${why}`);
   const start = bytes.subarray(0, 64).toString('latin1').trimStart();
   if (start.startsWith('<'))
@@ -108,19 +108,23 @@ export function requireManifest(bytes: Buffer, what: string): void {
     );
   if (!start.startsWith('{'))
     throw wrong('not JSON, so it is not a manifest: check the host, and push the artifact again');
-  if (parseJson(bytes).schemaVersion === 1)
+  const value = await parseJson(bytes);
+  if (value.schemaVersion === 1)
     throw wrong('a manifest of schema 1, which is too old: push it again with a tool of today');
+  return value;
 }
 
-/** The entries of an index, or undefined for the manifest of one artifact. Throws `ARTIFACT_INVALID`. */
-export function parseIndex({ bytes, mediaType }: Manifest): PlatformEntry[] | undefined {
-  const value = parseJson(bytes);
+/**
+ * The entries of an index, or undefined for the manifest of one artifact. `mediaType` is that of the answer. Rejects
+ * with `ARTIFACT_INVALID`.
+ */
+export async function indexOf(value: ManifestValue, mediaType: string): Promise<PlatformEntry[] | undefined> {
   const type = typeof value.mediaType === 'string' ? value.mediaType : mediaType;
   // Some registries and file servers know no type but that of JSON.
   const looksLikeOne = value.mediaType === undefined && value.layers === undefined && 'manifests' in value;
   if (!INDEX_TYPES.includes(type) && !looksLikeOne) return undefined;
   if (!Array.isArray(value.manifests)) throw invalid('its index lists nothing');
-  return value.manifests.map((entry) => {
+  return mapInSlices(value.manifests, (entry) => {
     const { platform, annotations } = objectOf(entry);
     const { os, architecture, variant } = objectOf(platform ?? {});
     return {
@@ -133,9 +137,8 @@ export function parseIndex({ bytes, mediaType }: Manifest): PlatformEntry[] | un
   });
 }
 
-/** Throws `ARTIFACT_INVALID`. `urls` of layers are ignored: bytes come from the registry only. */
-export function parseArtifact({ bytes }: Manifest): Artifact {
-  const value = parseJson(bytes);
+/** Rejects with `ARTIFACT_INVALID`. `urls` of layers are ignored: bytes come from the registry only. */
+export async function artifactOf(value: ManifestValue): Promise<Artifact> {
   const { layers } = value;
   if (!Array.isArray(layers) || layers.length === 0) throw invalid('it has no layers');
   if (layers.length > LAYERS_LIMIT)
@@ -144,11 +147,7 @@ export function parseArtifact({ bytes }: Manifest): Artifact {
   return {
     artifactType: typeof value.artifactType === 'string' ? value.artifactType : configType,
     configType,
-    layers: layers.map((layer) => ({
-      ...parseBlob(layer),
-      mediaType: textOf(objectOf(layer).mediaType),
-      annotations: textsOf(objectOf(layer).annotations),
-    })),
+    layers: await mapInSlices(layers, layerOf),
     annotations: textsOf(value.annotations),
   };
 }
@@ -167,18 +166,18 @@ export function contentOf({ annotations }: Pick<Artifact, 'annotations'>): {
   return { sha256, sizeBytes };
 }
 
-function parseBlob(value: unknown): Blob {
-  const { digest, size } = objectOf(value);
+function layerOf(value: unknown): Layer {
+  const { digest, size, mediaType, annotations } = objectOf(value);
   if (!isSha256Digest(digest)) throw invalid('its manifest has a digest that is not a SHA-256');
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0 || size > SIZE_LIMIT)
     throw invalid('its manifest has a blob without a valid size');
-  return { digest, size };
+  return { digest, size, mediaType: textOf(mediaType), annotations: textsOf(annotations) };
 }
 
-function parseJson(bytes: Buffer): Record<string, unknown> {
+async function parseJson(bytes: Buffer): Promise<ManifestValue> {
   let value: unknown;
   try {
-    value = JSON.parse(bytes.toString('utf8'));
+    value = await parseLongJson(bytes);
   } catch {
     throw invalid('its manifest is not JSON');
   }

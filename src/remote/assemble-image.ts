@@ -8,9 +8,11 @@ import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import { isMissing } from '../system/is-missing.js';
 import { makeFolders } from '../system/make-folders.js';
+import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
 import type { ChunkList } from './chunk-list.js';
+import { ChunkSet } from './chunk-set.js';
 import { withZstd } from './decompressor.js';
 import { Buffers, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
@@ -69,7 +71,7 @@ export async function assembleImages(
       done.reusedBytes += await continueFrom(task, assembly);
     }
     // A disk that is too full is noticed before anything is reserved: to reserve nearly all of it would disturb others.
-    await requireSpace(folder, missingBytes(assemblies));
+    await requireSpace(folder, await missingBytes(assemblies));
     await withSpace(assemblies, async () => {
       for (const [i, { templates }] of images.entries())
         await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
@@ -89,8 +91,7 @@ export async function assembleImages(
 async function openAssembly(path: string, list: ChunkList): Promise<Assembly> {
   // A pull that was killed just before its end has made it read-only.
   if (!(await isMissing(path))) await chmod(path, 0o600);
-  const missing = new Set<number>();
-  for (let i = 0; i < list.count; i++) if (!list.isZero(i)) missing.add(i);
+  const missing = await ChunkSet.ofData(list);
   return { path, file: await open(path, files.O_RDWR | files.O_CREAT, 0o600), list, missing };
 }
 
@@ -111,9 +112,12 @@ async function fetchMissing(
 ): Promise<void> {
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
   const packs = list.packs.map((pack, i) => ({ pack, layer: layers[i] as Layer, bytes: 0 }));
+  const pause = new Pause();
   for (const each of packs)
-    for (let chunk = each.pack.first; chunk < each.pack.end; chunk++)
-      if (missing.has(chunk)) each.bytes += list.frameBytes(chunk);
+    await pause.inRanges(each.pack.first, each.pack.end, (first, end) => {
+      for (let chunk = first; chunk < end; chunk++)
+        if (missing.has(chunk)) each.bytes += list.frameBytes(chunk);
+    });
   const wanted = packs.filter(({ bytes }) => bytes > 0);
   const largest = wanted.reduce((most, { bytes }) => Math.max(most, bytes), 1);
   const image = { fd: file.fd, path };
@@ -129,9 +133,12 @@ async function fetchMissing(
   await withZstd(() => pace.forEach(task, wanted, fetch, Math.floor(MEMORY_BYTES / largest)));
 }
 
-function missingBytes(assemblies: readonly Assembly[]): number {
+async function missingBytes(assemblies: readonly Assembly[]): Promise<number> {
   let bytes = 0;
-  for (const { missing, list } of assemblies) for (const chunk of missing) bytes += list.length(chunk);
+  for (const { missing, list } of assemblies)
+    await missing.each((chunk) => {
+      bytes += list.length(chunk);
+    });
   return bytes;
 }
 
@@ -141,25 +148,27 @@ function missingBytes(assemblies: readonly Assembly[]): number {
  */
 async function withSpace(assemblies: readonly Assembly[], work: () => Promise<void>): Promise<void> {
   try {
-    for (const { file, path, list, missing } of assemblies)
-      await native().reserveRanges(file.fd, path, rangesOf(list, missing));
+    for (const { file, path, missing } of assemblies)
+      await native().reserveRanges(file.fd, path, await rangesOf(missing));
     await work();
   } catch (error) {
-    for (const { file, path, list, missing } of assemblies)
+    for (const { file, path, missing } of assemblies)
       await native()
-        .giveBackRanges(file.fd, path, rangesOf(list, missing))
+        .giveBackRanges(file.fd, path, await rangesOf(missing))
         .catch(() => {}); // the first error tells more
     throw error;
   }
 }
 
 /** The start and the end of each run of chunks. */
-function rangesOf(list: ChunkList, chunks: ReadonlySet<number>): Float64Array {
-  const ranges: number[] = [];
-  for (const chunk of chunks) {
-    if (ranges.at(-1) === list.offset(chunk)) ranges.pop();
-    else ranges.push(list.offset(chunk));
-    ranges.push(list.offset(chunk + 1));
-  }
-  return Float64Array.from(ranges);
+async function rangesOf(chunks: ChunkSet): Promise<Float64Array> {
+  const { list } = chunks;
+  const ranges = new Float64Array(2 * chunks.size);
+  let count = 0;
+  await chunks.each((chunk) => {
+    if (count > 0 && ranges[count - 1] === list.offset(chunk)) count--;
+    else ranges[count++] = list.offset(chunk);
+    ranges[count++] = list.offset(chunk + 1);
+  });
+  return ranges.subarray(0, count);
 }

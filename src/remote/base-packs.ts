@@ -1,8 +1,9 @@
 // Packs of an artifact in the same registry that a push can use as they are.
 
 import { createHash } from 'node:crypto';
+import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
-import { ANNOTATION, type Layer, parseArtifact } from './artifact.js';
+import { ANNOTATION, artifactOf, type Layer } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { fetchManifest } from './fetch-manifest.js';
@@ -60,15 +61,18 @@ async function packsOf(
 ): Promise<BasePacks | undefined> {
   const isSame = base.repository === client.repository;
   const source = isSame ? client : client.of(base.repository);
-  const artifact = parseArtifact(await fetchManifest(task, [source], base, undefined));
+  const { value } = await fetchManifest(task, [source], base, undefined);
+  const artifact = await artifactOf(value);
   if (sha256 !== undefined && artifact.annotations[ANNOTATION.sha256] !== sha256) return undefined;
   const reading = { reader: new BlobReader([source]), readOptions: {} };
   const packs = new Map<string, BasePack>();
+  const pause = new Pause(() => task.checkAborted());
   const files = await packedFiles(task, artifact, reading);
   const lists = await fetchLists(task, files, reading);
   for (const [file, list] of lists.entries()) {
     const layers = (files[file] as PackedFile).packs;
     for (const [i, { first, end }] of list.packs.entries()) {
+      if (pause.isDue) await pause.take();
       const frameBytes = Array.from({ length: end - first }, (_, k) => list.frameBytes(first + k));
       packs.set(packKey(list, first, end), { layer: layers[i] as Layer, frameBytes });
     }

@@ -30,7 +30,12 @@ export class ByteQueue {
   }
 }
 
-export async function blobOfPieces(pieces: readonly Buffer[]): Promise<Blob> {
+/** Of bytes that are in one buffer. */
+export function* piecesOf(bytes: Buffer): Iterable<Buffer> {
+  for (let at = 0; at < bytes.length; at += TURN_BYTES) yield bytes.subarray(at, at + TURN_BYTES);
+}
+
+export async function blobOfPieces(pieces: Iterable<Buffer>): Promise<Blob> {
   const hash = createHash('sha256');
   let size = 0;
   let inTurn = 0;

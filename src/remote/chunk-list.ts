@@ -1,12 +1,15 @@
 // The chunks of an image, in order, and the packs that they are sent in. Its bytes are the index layer of an artifact,
 // and what a host keeps of each image that it has pushed, pulled or read. docs/fleet.md describes them.
 import { RootfsError } from '../system/errors.js';
+import { Pause } from '../system/pause.js';
 
 const MAGIC = Buffer.from('MVRFIDX1', 'latin1');
 const HEAD_BYTES = 24;
 const PACK_BYTES = 4;
 const CHUNK_BYTES = 40;
 const ZERO_FLAG = 0x8000_0000;
+/** In one allocation of {@link ChunkListBuilder}: 40 KiB. */
+const SLAB_CHUNKS = 1024;
 
 /** The longest chunk of data. A chunk of zeros may be longer. */
 export const CHUNK_LIMIT = 512 * 1024;
@@ -15,13 +18,6 @@ const AVERAGE_LIMIT = 4096;
 const FEW_CHUNKS = 1000;
 export const ZERO_CHUNK_LIMIT = 64 * 1024 * 1024;
 
-export interface Chunk {
-  readonly offset: number;
-  readonly length: number;
-  /** Undefined for zeros. */
-  readonly sha256: Buffer | undefined;
-}
-
 /** A run of chunks that make up one pack. */
 export interface Pack {
   readonly first: number;
@@ -29,19 +25,25 @@ export interface Pack {
   readonly sizeBytes: number;
 }
 
-/** Reads from the bytes: an image of a terabyte has millions of chunks, too many for an object each. */
+/**
+ * Reads from the bytes: an image of a terabyte has millions of chunks, too many for an object each. What goes through
+ * all of them does so in slices, for the event loop.
+ */
 export class ChunkList {
   readonly bytes: Buffer;
   readonly sizeBytes: number;
+  /** Bytes of the chunks that are not zeros. */
+  readonly dataBytes: number;
   readonly count: number;
   readonly packs: readonly Pack[];
   /** Where each chunk begins in the image, and at last its end. */
   readonly #offsets: Float64Array;
   readonly #chunksAt: number;
 
-  private constructor(bytes: Buffer, packs: readonly Pack[], offsets: Float64Array) {
+  private constructor(bytes: Buffer, packs: readonly Pack[], { offsets, dataBytes }: Sizes) {
     this.bytes = bytes;
     this.sizeBytes = offsets.at(-1) ?? 0;
+    this.dataBytes = dataBytes;
     this.count = offsets.length - 1;
     this.packs = packs;
     this.#offsets = offsets;
@@ -70,11 +72,9 @@ export class ChunkList {
     return this.bytes.subarray(this.#at(i) + 8, this.#at(i) + CHUNK_BYTES);
   }
 
-  /** Bytes of the chunks that are not zeros. */
-  get dataBytes(): number {
-    let sum = 0;
-    for (let i = 0; i < this.count; i++) if (!this.isZero(i)) sum += this.length(i);
-    return sum;
+  /** The first 32 bits of the digest. */
+  digestStart(i: number): number {
+    return this.bytes.readUInt32BE(this.#at(i) + 8);
   }
 
   #at(i: number): number {
@@ -82,10 +82,10 @@ export class ChunkList {
   }
 
   /**
-   * Offsets in the image and in packs are sums of lengths, so chunks cannot overlap or leave gaps. Throws
+   * Offsets in the image and in packs are sums of lengths, so chunks cannot overlap or leave gaps. Rejects with
    * `ARTIFACT_INVALID`.
    */
-  static parse(bytes: Buffer): ChunkList {
+  static async parse(bytes: Buffer): Promise<ChunkList> {
     if (bytes.length < HEAD_BYTES || !bytes.subarray(0, 8).equals(MAGIC))
       throw invalid('it has another format');
     const sizeBytes = Number(bytes.readBigUInt64LE(8));
@@ -94,45 +94,19 @@ export class ChunkList {
     if (bytes.length !== HEAD_BYTES + packCount * PACK_BYTES + count * CHUNK_BYTES)
       throw invalid('its length does not fit its entries');
     const chunksAt = HEAD_BYTES + packCount * PACK_BYTES;
-    const offsets = readOffsets(bytes, chunksAt, count);
-    if (offsets.at(-1) !== sizeBytes) throw invalid('its chunks do not add up to the image');
-    return new ChunkList(bytes, readPacks(bytes, chunksAt, packCount, count), offsets);
-  }
-
-  static build(chunks: readonly ListedChunk[], packEnds: readonly number[] = []): ChunkList {
-    const chunksAt = HEAD_BYTES + packEnds.length * PACK_BYTES;
-    const bytes = Buffer.alloc(chunksAt + chunks.length * CHUNK_BYTES);
-    MAGIC.copy(bytes);
-    bytes.writeUInt32LE(packEnds.length, 16);
-    bytes.writeUInt32LE(chunks.length, 20);
-    for (const [i, end] of packEnds.entries())
-      bytes.writeUInt32LE(end - (packEnds[i - 1] ?? 0), HEAD_BYTES + i * PACK_BYTES);
-    let sizeBytes = 0;
-    for (const [i, { length, sha256, frameBytes = 0 }] of chunks.entries()) {
-      const at = chunksAt + i * CHUNK_BYTES;
-      bytes.writeUInt32LE(sha256 === undefined ? (length | ZERO_FLAG) >>> 0 : length, at);
-      bytes.writeUInt32LE(frameBytes, at + 4);
-      sha256?.copy(bytes, at + 8);
-      sizeBytes += length;
-    }
-    bytes.writeBigUInt64LE(BigInt(sizeBytes), 8);
-    return ChunkList.parse(bytes);
+    const pause = new Pause();
+    const sizes = await readSizes(bytes, chunksAt, count, pause);
+    if (sizes.offsets.at(-1) !== sizeBytes) throw invalid('its chunks do not add up to the image');
+    return new ChunkList(bytes, await readPacks(bytes, chunksAt, packCount, count, pause), sizes);
   }
 
   /** The same chunks, with the packs and frames that were made of them. */
-  withFrames(packEnds: readonly number[], frameBytes: Uint32Array): ChunkList {
-    const chunksAt = HEAD_BYTES + packEnds.length * PACK_BYTES;
-    const bytes = Buffer.concat([
-      this.bytes.subarray(0, HEAD_BYTES),
-      Buffer.alloc(packEnds.length * PACK_BYTES),
-      this.bytes.subarray(this.#chunksAt),
-    ]);
-    bytes.writeUInt32LE(packEnds.length, 16);
-    for (const [i, end] of packEnds.entries())
-      bytes.writeUInt32LE(end - (packEnds[i - 1] ?? 0), HEAD_BYTES + i * PACK_BYTES);
-    for (let i = 0; i < this.count; i++)
-      bytes.writeUInt32LE(frameBytes[i] as number, chunksAt + i * CHUNK_BYTES + 4);
-    return ChunkList.parse(bytes);
+  withFrames(packEnds: readonly number[], frameBytes: Uint32Array): Promise<ChunkList> {
+    return listOf(this.count, this.sizeBytes, packEnds, (bytes, at, first, end) => {
+      this.bytes.copy(bytes, at, this.#at(first), this.#at(end));
+      for (let i = first; i < end; i++)
+        bytes.writeUInt32LE(frameBytes[i] as number, at + (i - first) * CHUNK_BYTES + 4);
+    });
   }
 }
 
@@ -143,34 +117,102 @@ export interface ListedChunk {
   readonly frameBytes?: number;
 }
 
-function readOffsets(bytes: Buffer, chunksAt: number, count: number): Float64Array {
-  const offsets = new Float64Array(count + 1);
-  for (let i = 0; i < count; i++) {
-    const word = bytes.readUInt32LE(chunksAt + i * CHUNK_BYTES);
-    const isZero = (word & ZERO_FLAG) !== 0;
-    const length = (word & ~ZERO_FLAG) >>> 0;
-    if (length === 0 || length > (isZero ? ZERO_CHUNK_LIMIT : CHUNK_LIMIT))
-      throw invalid(`chunk ${i} has ${length} bytes`);
-    offsets[i + 1] = (offsets[i] as number) + length;
+/** Keeps chunks as a list does: a buffer for the digest of each would take five times as much. */
+export class ChunkListBuilder {
+  readonly #slabs: Buffer[] = [];
+  #count = 0;
+  #sizeBytes = 0;
+
+  add({ length, sha256, frameBytes = 0 }: ListedChunk): void {
+    const at = (this.#count++ % SLAB_CHUNKS) * CHUNK_BYTES;
+    if (at === 0) this.#slabs.push(Buffer.alloc(SLAB_CHUNKS * CHUNK_BYTES));
+    const slab = this.#slabs.at(-1) as Buffer;
+    slab.writeUInt32LE(sha256 === undefined ? (length | ZERO_FLAG) >>> 0 : length, at);
+    slab.writeUInt32LE(frameBytes, at + 4);
+    sha256?.copy(slab, at + 8);
+    this.#sizeBytes += length;
   }
+
+  /** Rejects with `ARTIFACT_INVALID` for what would not be read back. */
+  finish(packEnds: readonly number[] = []): Promise<ChunkList> {
+    return listOf(this.#count, this.#sizeBytes, packEnds, (bytes, at, first, end) => {
+      for (let i = first; i < end; ) {
+        const k = i % SLAB_CHUNKS;
+        const count = Math.min(SLAB_CHUNKS - k, end - i);
+        const slab = this.#slabs[Math.floor(i / SLAB_CHUNKS)] as Buffer;
+        slab.copy(bytes, at + (i - first) * CHUNK_BYTES, k * CHUNK_BYTES, (k + count) * CHUNK_BYTES);
+        i += count;
+      }
+    });
+  }
+}
+
+/** `write` puts the entries of some chunks into the list, from `at` on. */
+async function listOf(
+  count: number,
+  sizeBytes: number,
+  packEnds: readonly number[],
+  write: (bytes: Buffer, at: number, first: number, end: number) => void,
+): Promise<ChunkList> {
+  const chunksAt = HEAD_BYTES + packEnds.length * PACK_BYTES;
+  const bytes = Buffer.alloc(chunksAt + count * CHUNK_BYTES);
+  MAGIC.copy(bytes);
+  bytes.writeBigUInt64LE(BigInt(sizeBytes), 8);
+  bytes.writeUInt32LE(packEnds.length, 16);
+  bytes.writeUInt32LE(count, 20);
+  for (const [i, end] of packEnds.entries())
+    bytes.writeUInt32LE(end - (packEnds[i - 1] ?? 0), HEAD_BYTES + i * PACK_BYTES);
+  await new Pause().inRanges(0, count, (first, end) =>
+    write(bytes, chunksAt + first * CHUNK_BYTES, first, end),
+  );
+  return ChunkList.parse(bytes);
+}
+
+interface Sizes {
+  readonly offsets: Float64Array;
+  readonly dataBytes: number;
+}
+
+async function readSizes(bytes: Buffer, chunksAt: number, count: number, pause: Pause): Promise<Sizes> {
+  const offsets = new Float64Array(count + 1);
+  let dataBytes = 0;
+  await pause.inRanges(0, count, (first, end) => {
+    for (let i = first; i < end; i++) {
+      const word = bytes.readUInt32LE(chunksAt + i * CHUNK_BYTES);
+      const isZero = (word & ZERO_FLAG) !== 0;
+      const length = (word & ~ZERO_FLAG) >>> 0;
+      if (length === 0 || length > (isZero ? ZERO_CHUNK_LIMIT : CHUNK_LIMIT))
+        throw invalid(`chunk ${i} has ${length} bytes`);
+      offsets[i + 1] = (offsets[i] as number) + length;
+      if (!isZero) dataBytes += length;
+    }
+  });
   const sizeBytes = offsets[count] as number;
   if (count > FEW_CHUNKS && sizeBytes / count < AVERAGE_LIMIT)
     throw invalid(`it has ${count} chunks for ${sizeBytes} bytes`);
-  return offsets;
+  return { offsets, dataBytes };
 }
 
-function readPacks(bytes: Buffer, chunksAt: number, packCount: number, count: number): Pack[] {
+async function readPacks(
+  bytes: Buffer,
+  chunksAt: number,
+  packCount: number,
+  count: number,
+  pause: Pause,
+): Promise<Pack[]> {
   const packs: Pack[] = [];
   let first = 0;
   for (let i = 0; i < packCount; i++) {
     const end = first + bytes.readUInt32LE(HEAD_BYTES + i * PACK_BYTES);
     if (end === first || end > count) throw invalid(`pack ${i} has chunks that are not there`);
     let sizeBytes = 0;
-    for (let k = first; k < end; k++) {
-      const frame = bytes.readUInt32LE(chunksAt + k * CHUNK_BYTES + 4);
-      if (frame === 0) throw invalid(`chunk ${k} has no bytes in its pack`);
-      sizeBytes += frame;
-    }
+    await pause.inRanges(first, end, (from, to) => {
+      for (let k = from; k < to; k++) {
+        const frame = bytes.readUInt32LE(chunksAt + k * CHUNK_BYTES + 4);
+        if (frame === 0) throw invalid(`chunk ${k} has no bytes in its pack`);
+        sizeBytes += frame;
+      }
+    });
     packs.push({ first, end, sizeBytes });
     first = end;
   }

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { readFully } from '../image/read-bytes.js';
 import type { Task } from '../system/task.js';
-import { CHUNK_LIMIT, ChunkList, type ListedChunk, ZERO_CHUNK_LIMIT } from './chunk-list.js';
+import { CHUNK_LIMIT, type ChunkList, ChunkListBuilder, ZERO_CHUNK_LIMIT } from './chunk-list.js';
 
 export const BLOCK_BYTES = 4096;
 const SHORTEST_CHUNK = 32 * 1024;
@@ -33,11 +33,11 @@ export async function cutImage(
     at += count;
     onProgress(at);
   }
-  return ChunkList.build(cutter.finish());
+  return cutter.finish();
 }
 
 class Cutter {
-  readonly #chunks: ListedChunk[] = [];
+  readonly #chunks = new ChunkListBuilder();
   #hash = createHash('sha256');
   /** Bytes of the current data chunk. */
   #dataBytes = 0;
@@ -52,10 +52,10 @@ class Cutter {
     }
   }
 
-  finish(): readonly ListedChunk[] {
+  finish(): Promise<ChunkList> {
     this.#endZeros();
     this.#endData();
-    return this.#chunks;
+    return this.#chunks.finish();
   }
 
   #addZeros(length: number): void {
@@ -65,7 +65,7 @@ class Cutter {
   }
 
   #endZeros(): void {
-    if (this.#zeroBytes >= SHORTEST_CHUNK) this.#chunks.push({ length: this.#zeroBytes, sha256: undefined });
+    if (this.#zeroBytes >= SHORTEST_CHUNK) this.#chunks.add({ length: this.#zeroBytes, sha256: undefined });
     else {
       for (let left = this.#zeroBytes; left > 0; left -= BLOCK_BYTES)
         this.#addData(ZEROS.subarray(0, Math.min(left, BLOCK_BYTES)));
@@ -82,7 +82,7 @@ class Cutter {
 
   #endData(): void {
     if (this.#dataBytes === 0) return;
-    this.#chunks.push({ length: this.#dataBytes, sha256: this.#hash.digest() });
+    this.#chunks.add({ length: this.#dataBytes, sha256: this.#hash.digest() });
     this.#hash = createHash('sha256');
     this.#dataBytes = 0;
   }

@@ -4,7 +4,14 @@ import { type Platform, parsePlatform, platformName } from '../publish/platform.
 import { RootfsError } from '../system/errors.js';
 import { isSha256Digest } from '../system/sha256.js';
 import type { Task } from '../system/task.js';
-import { digestOf, invalid, type PlatformEntry, parseIndex, requireManifest } from './artifact.js';
+import {
+  digestOf,
+  indexOf,
+  invalid,
+  type ManifestValue,
+  type PlatformEntry,
+  parseManifest,
+} from './artifact.js';
 import { formatReference, type Reference } from './reference.js';
 import type { Manifest, RegistryClient } from './registry-client.js';
 import { isUnavailable } from './retry.js';
@@ -14,6 +21,7 @@ const DEPTH_LIMIT = 3;
 
 export interface FetchedManifest extends Manifest {
   readonly digest: string;
+  readonly value: ManifestValue;
 }
 
 /** Rejects with `REGISTRY_NOT_FOUND`, `DIGEST_MISMATCH`, `ARTIFACT_INVALID` (wrong platform), or the client's codes. */
@@ -37,7 +45,7 @@ async function resolve(
   found: FetchedManifest,
   depth = 0,
 ): Promise<FetchedManifest> {
-  const entries = parseIndex(found);
+  const entries = await indexOf(found.value, found.mediaType);
   if (entries === undefined) return found;
   if (depth > DEPTH_LIMIT) throw invalid(`it is an index in more than ${DEPTH_LIMIT} others`);
   const { digest } = choose(entries, parsePlatform(platform), reference);
@@ -61,9 +69,10 @@ async function fromFirst(
         if (isLast) throw notFound(reference);
         continue;
       }
-      requireManifest(manifest.bytes, `what ${source.host} sends for ${formatReference(reference)}`);
+      const what = `what ${source.host} sends for ${formatReference(reference)}`;
+      const value = await parseManifest(manifest.bytes, what);
       const digest = digestOf(manifest.bytes);
-      if (!asked.startsWith('sha256:') || asked === digest) return { ...manifest, digest };
+      if (!asked.startsWith('sha256:') || asked === digest) return { ...manifest, digest, value };
       throw new RootfsError(
         'DIGEST_MISMATCH',
         `${source.host} sends a manifest with the digest ${digest} for ${formatReference(reference)}: ` +

@@ -5,9 +5,9 @@ import { createHash } from 'node:crypto';
 import { native } from '../addon/native.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
-import { digestOf } from './artifact.js';
 import { type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
 import type { ChunkList, Pack } from './chunk-list.js';
+import type { ChunkSet } from './chunk-set.js';
 import { decompress, type Output } from './decompressor.js';
 import { isOneFrame } from './frames.js';
 import type { Pace } from './retry.js';
@@ -16,8 +16,8 @@ export interface PackRequest {
   readonly list: ChunkList;
   readonly pack: Pack;
   readonly layer: Layer;
-  /** Ascending. A chunk leaves the set when it is written. */
-  readonly wanted: Set<number>;
+  /** A chunk leaves the set when it is written. */
+  readonly wanted: ChunkSet;
   readonly image: OpenImage;
   readonly buffers: Buffers;
   readonly onWritten: (bytes: number) => void;
@@ -228,11 +228,14 @@ export async function fetchBlob(
   options: ReadOptions,
 ): Promise<Buffer> {
   for (const fromOrigin of [false, true]) {
-    const parts: Buffer[] = [];
-    for await (const { bytes } of reader.read(task, layer, 0, layer.size, { ...options, fromOrigin }))
-      parts.push(bytes);
-    const content = Buffer.concat(parts);
-    if (digestOf(content) === layer.digest) return content;
+    // Piece by piece: to join or to hash an index of many MiB at once would hold the event loop.
+    const content = Buffer.alloc(layer.size);
+    const hash = createHash('sha256');
+    for await (const part of reader.read(task, layer, 0, layer.size, { ...options, fromOrigin })) {
+      part.bytes.copy(content, part.start);
+      hash.update(part.bytes);
+    }
+    if (`sha256:${hash.digest('hex')}` === layer.digest) return content;
   }
   throw wrongBlob(layer, new Error('it has another digest'));
 }

@@ -4,10 +4,13 @@ import type { Catalog } from '../catalog/catalog.js';
 import { factsOf } from '../snapshots/snapshot-manifest.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
+import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
-import { type Artifact, contentOf, parseArtifact, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
+import { type Artifact, artifactOf, contentOf, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
+import { ChunkSet } from './chunk-set.js';
+import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
 import { fetchLists, type PackedFile, packedImage, type Reading } from './packed-file.js';
@@ -32,7 +35,7 @@ export async function inspectReference(
   try {
     return await withRegistry(place.registries, reference, 'pull', async (sources) => {
       const manifest = await fetchManifest(task, sources, reference, platform);
-      const artifact = parseArtifact(manifest);
+      const artifact = await artifactOf(manifest.value);
       const about = {
         reference: formatReference(reference),
         digest: manifest.digest,
@@ -66,23 +69,28 @@ async function missingBytes(
   reading: Reading,
 ): Promise<number> {
   const lists = await fetchLists(task, files, reading);
-  const templates = await templatesOf(task, catalog);
-  const local = await Promise.all(
-    templates.map(({ sha256, identity }) => known.get(sha256, identity.sizeBytes)),
-  );
-  return missingFrom(
-    lists,
-    local.filter((each) => each !== undefined),
-  );
+  const missing: DigestIndex[] = [];
+  for (const list of lists) missing.push(await DigestIndex.of(await ChunkSet.ofData(list)));
+  const pause = new Pause(() => task.checkAborted());
+  for (const { sha256, identity } of await templatesOf(task, catalog)) {
+    const local = await known.get(sha256, identity.sizeBytes);
+    if (local !== undefined) await takeFrom(missing, local, pause);
+  }
+  // What is left, each chunk once.
+  let bytes = 0;
+  for (const list of lists) bytes += await takeFrom(missing, list, pause);
+  return bytes;
 }
 
-/** Compressed bytes of the chunks that none of the local lists has. */
-function missingFrom(lists: readonly ChunkList[], local: readonly ChunkList[]): number {
-  const missing = new Map<string, number>();
-  for (const list of lists)
-    for (let i = 0; i < list.count; i++)
-      if (!list.isZero(i)) missing.set(list.sha256(i).toString('latin1'), list.frameBytes(i));
-  for (const each of local)
-    for (let i = 0; i < each.count; i++) missing.delete(each.sha256(i).toString('latin1'));
-  return [...missing.values()].reduce((sum, bytes) => sum + bytes, 0);
+/** Takes the chunks of a list from all indexes. Returns the compressed bytes of those that were there. */
+async function takeFrom(indexes: readonly DigestIndex[], list: ChunkList, pause: Pause): Promise<number> {
+  let bytes = 0;
+  for (let i = 0; i < list.count; i++) {
+    if (pause.isDue) await pause.take();
+    const digest = list.sha256(i);
+    if (list.isZero(i) || !indexes.some((index) => index.has(digest))) continue;
+    bytes += list.frameBytes(i);
+    for (const index of indexes) for (const _ of index.take(digest)) if (pause.isDue) await pause.take();
+  }
+  return bytes;
 }

@@ -24,7 +24,7 @@ export class KnownChunks {
       try {
         const { size } = await file.stat();
         if (size > LIST_BYTES_LIMIT) return undefined;
-        const list = ChunkList.parse(await file.readFile());
+        const list = await ChunkList.parse(await file.readFile());
         return list.sizeBytes === sizeBytes ? list : undefined;
       } finally {
         await file.close();

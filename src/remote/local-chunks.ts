@@ -5,9 +5,12 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Template } from '../catalog/template.js';
 import { readFully } from '../image/read-bytes.js';
+import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import type { ChunkList } from './chunk-list.js';
+import type { ChunkSet } from './chunk-set.js';
 import { isZeroBlock } from './cut.js';
+import { DigestIndex } from './digest-index.js';
 import type { KnownChunks } from './known-chunks.js';
 
 /** The image that is being put together. */
@@ -16,13 +19,14 @@ export interface Assembly {
   readonly file: FileHandle;
   readonly list: ChunkList;
   /** Chunks of data that are still to be written. */
-  readonly missing: Set<number>;
+  readonly missing: ChunkSet;
 }
 
 /** Chunks that an earlier, interrupted pull has written. Returns their bytes. */
 export async function keepWritten(task: Task, { file, list, missing }: Assembly): Promise<number> {
   let bytes = 0;
-  for (const chunk of [...missing]) {
+  for (let chunk = 0; chunk < list.count; chunk++) {
+    if (!missing.has(chunk)) continue;
     task.checkAborted();
     const content = await readChunk(file, list.offset(chunk), list.length(chunk));
     if (content === undefined || isZeroBlock(content.subarray(0, 4096)) || !isChunk(content, list, chunk))
@@ -42,7 +46,7 @@ export async function reuseChunks(
   onReused: (bytes: number) => void,
 ): Promise<void> {
   if (assembly.missing.size === 0) return;
-  const wanted = byDigest(assembly);
+  const wanted = await DigestIndex.of(assembly.missing);
   for (const template of await templates()) {
     if (assembly.missing.size === 0) return;
     task.checkAborted();
@@ -50,21 +54,10 @@ export async function reuseChunks(
   }
 }
 
-function byDigest({ list, missing }: Assembly): Map<string, number[]> {
-  const wanted = new Map<string, number[]>();
-  for (const chunk of missing) {
-    const key = list.sha256(chunk).toString('latin1');
-    const chunks = wanted.get(key);
-    if (chunks === undefined) wanted.set(key, [chunk]);
-    else chunks.push(chunk);
-  }
-  return wanted;
-}
-
 async function reuseFrom(
   task: Task,
   { file, list, missing }: Assembly,
-  wanted: Map<string, number[]>,
+  wanted: DigestIndex,
   { path, sha256, identity }: Template,
   known: KnownChunks,
   onReused: (bytes: number) => void,
@@ -75,18 +68,18 @@ async function reuseFrom(
     const content = { sha256, sizeBytes: identity.sizeBytes };
     const source = await known.listOf(task, path, content, () => {});
     image = await open(path, 'r');
+    const pause = new Pause(() => task.checkAborted());
     for (let i = 0; i < source.count; i++) {
-      const key = source.isZero(i) ? '' : source.sha256(i).toString('latin1');
-      const chunks = wanted.get(key);
-      if (chunks === undefined) continue;
+      if (pause.isDue) await pause.take();
+      const digest = source.sha256(i);
+      if (source.isZero(i) || !wanted.has(digest)) continue;
       task.checkAborted();
       const bytes = await readChunk(image, source.offset(i), source.length(i));
       if (bytes === undefined || !isChunk(bytes, source, i)) {
         damaged++;
         continue;
       }
-      wanted.delete(key);
-      for (const chunk of chunks) {
+      for (const chunk of wanted.take(digest)) {
         if (list.length(chunk) !== bytes.length) continue;
         await writeFully(file, bytes, list.offset(chunk));
         missing.delete(chunk);

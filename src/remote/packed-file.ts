@@ -1,5 +1,6 @@
 // A file in an artifact: its packs in order, and the index that tells which chunks are in them.
 
+import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, contentOf, INDEX_TYPE, invalid, type Layer, PACK_TYPE } from './artifact.js';
 import type { BlobReader, ReadOptions } from './blob-reader.js';
@@ -55,22 +56,24 @@ async function fetchList(
   { packs, index, sizeBytes }: PackedFile,
   { reader, readOptions }: Reading,
 ): Promise<ChunkList> {
-  const list = ChunkList.parse(await fetchBlob(task, reader, index, readOptions));
+  const list = await ChunkList.parse(await fetchBlob(task, reader, index, readOptions));
   if (list.sizeBytes !== sizeBytes) throw invalid('its index is of an image of another size');
   if (list.packs.length !== packs.length || list.packs.some((pack, i) => pack.sizeBytes !== packs[i]?.size))
     throw invalid('its index does not fit its packs');
-  requireFrames(list);
+  await requireFrames(list);
   return list;
 }
 
 /** Frames are fetched into memory before zstd or a digest sees them, a pack at a time. */
-function requireFrames(list: ChunkList): void {
-  for (let i = 0; i < list.count; i++) {
-    const length = list.length(i);
-    // A little above what zstd makes of bytes that cannot be compressed, headers included.
-    if (list.frameBytes(i) > length + length / 256 + 1024)
-      throw invalid(`its index has ${list.frameBytes(i)} compressed bytes for the ${length} of chunk ${i}`);
-  }
+async function requireFrames(list: ChunkList): Promise<void> {
+  await new Pause().inRanges(0, list.count, (first, end) => {
+    for (let i = first; i < end; i++) {
+      const [length, frameBytes] = [list.length(i), list.frameBytes(i)];
+      // A little above what zstd makes of bytes that cannot be compressed, headers included.
+      if (frameBytes > length + length / 256 + 1024)
+        throw invalid(`its index has ${frameBytes} compressed bytes for the ${length} of chunk ${i}`);
+    }
+  });
   for (const [i, { sizeBytes }] of list.packs.entries())
     if (sizeBytes > PACK_LIMIT) throw invalid(`its pack ${i} has ${sizeBytes} bytes`);
 }

@@ -5,7 +5,7 @@ import { DamageFound } from '../image/grow.js';
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { type Artifact, invalid, parseArtifact, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
+import { type Artifact, artifactOf, invalid, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { Reading } from './packed-file.js';
@@ -57,7 +57,7 @@ export async function pullArtifact<T>(
   return withRegistry(registries, reference, 'pull', async (sources) => {
     const manifest = await fetchManifest(task, sources, reference, request.platform);
     await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
-    const artifact = parseArtifact(manifest);
+    const artifact = await artifactOf(manifest.value);
     requireKind(request, artifact);
     const found = foundIn(artifact, manifest.digest, new BlobReader(sources), request.options);
     const before = await steps.present(found);

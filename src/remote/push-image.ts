@@ -8,10 +8,10 @@ import { Readable } from 'node:stream';
 import { readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { blobOf, INDEX_TYPE, type Layer, PACK_TYPE } from './artifact.js';
+import { INDEX_TYPE, type Layer, PACK_TYPE } from './artifact.js';
 import { type BasePacks, packKey } from './base-packs.js';
 import type { Blob } from './blob-reader.js';
-import { ByteQueue, blobOfPieces } from './byte-queue.js';
+import { ByteQueue, blobOfPieces, piecesOf } from './byte-queue.js';
 import type { ChunkList } from './chunk-list.js';
 import { compress, FrameLengths, zeroFrame } from './frames.js';
 import type { RegistryClient } from './registry-client.js';
@@ -74,8 +74,8 @@ export async function pushImage(task: Task, image: PushImage): Promise<PushedIma
     count(layer, wasSent);
     image.onPack(list.offset(span.end) - list.offset(span.first), wasSent);
   });
-  const index = list.withFrames(ends, frameBytes).bytes;
-  const layer = { ...blobOf(index), mediaType: INDEX_TYPE, annotations };
+  const { bytes: index } = await list.withFrames(ends, frameBytes);
+  const layer = { ...(await blobOfPieces(piecesOf(index))), mediaType: INDEX_TYPE, annotations };
   count(layer, await sendBlob(task, client, layer, () => index));
   return { layers: [...layers, layer], ...sums };
 }

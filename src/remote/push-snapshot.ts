@@ -117,7 +117,7 @@ async function pushOpened(
   const { text, record } = snapshot;
   const progress = new PushProgress(record, options.onProgress);
   const lists = await cutAll(task, record, files, progress);
-  const ends = packEndsOfAll(
+  const ends = await packEndsOfAll(
     lists,
     record.files.map(({ name }) => LAYER_BYTES + 2 * Buffer.byteLength(name)),
   );

@@ -79,7 +79,7 @@ async function pushTemplate(
           pace,
           file,
           list,
-          ends: packEnds(list),
+          ends: await packEnds(list),
           annotations: {},
           level,
           workFolder,

@@ -3,10 +3,9 @@
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, blobOf, digestOf, EMPTY_CONFIG, formatArtifact, type Layer } from './artifact.js';
-import type { FetchedManifest } from './fetch-manifest.js';
 import { sendBlob } from './push-image.js';
 import { formatReference, type Reference } from './reference.js';
-import type { RegistryClient } from './registry-client.js';
+import type { Manifest, RegistryClient } from './registry-client.js';
 import type { PushedArtifact } from './transfer-options.js';
 
 /** What the artifact holds, as its annotations say. */
@@ -32,13 +31,13 @@ export async function putArtifact(
   { artifactType, layers, sha256, sizeBytes, annotations, uploadedBytes, reusedBytes }: UploadedArtifact,
 ): Promise<PushedArtifact & Content> {
   const emptySent = await sendBlob(task, client, blobOf(EMPTY_CONFIG), () => EMPTY_CONFIG);
-  const manifest = formatArtifact(artifactType, layers, {
+  const manifest = await formatArtifact(artifactType, layers, {
     [ANNOTATION.sha256]: sha256,
     [ANNOTATION.sizeBytes]: `${sizeBytes}`,
     ...annotations,
   });
   const digest = digestOf(manifest.bytes);
-  await putVerified(task, client, reference.tag as string, { ...manifest, digest });
+  await putVerified(task, client, reference.tag as string, manifest, digest);
   return {
     reference: formatReference(reference),
     digest,
@@ -57,9 +56,10 @@ async function putVerified(
   task: Task,
   client: RegistryClient,
   tag: string,
-  manifest: FetchedManifest,
+  manifest: Manifest,
+  digest: string,
 ): Promise<void> {
-  const { bytes, digest } = manifest;
+  const { bytes } = manifest;
   const isThere = async () => (await client.manifest(task, digest))?.bytes.equals(bytes) === true;
   await client.putManifest(task, tag, manifest);
   if (await isThere()) return;

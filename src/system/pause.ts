@@ -3,6 +3,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** The event loop is not held for longer. */
 const HELD_MS = 4;
+/** Rounds of a short loop that take well under a millisecond. */
+const RANGE = 2048;
 
 export class Pause {
   readonly #checkAborted: () => void;
@@ -26,5 +28,13 @@ export class Pause {
   /** To be called about once in a millisecond of work. */
   async ifDue(): Promise<void> {
     if (this.isDue) await this.take();
+  }
+
+  /** Does the rounds from `first` up to `end`, a range of them at a time. */
+  async inRanges(first: number, end: number, work: (first: number, end: number) => void): Promise<void> {
+    for (let from = first; from < end; from += RANGE) {
+      work(from, Math.min(end, from + RANGE));
+      if (this.isDue) await this.take();
+    }
   }
 }

@@ -140,7 +140,7 @@ async function chunkListFaults(site: Site): Promise<string[]> {
   const faults: string[] = [];
   for (const path of await walk(join(site.templateDir, '.microvm-rootfs/chunks'))) {
     try {
-      const { sizeBytes } = ChunkList.parse(await readFile(path));
+      const { sizeBytes } = await ChunkList.parse(await readFile(path));
       if (site.digests.has(basename(path)) && sizeBytes === TEMPLATE_BYTES) continue;
       faults.push(`chunk list ${path} is of no template`);
     } catch (error) {

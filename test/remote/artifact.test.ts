@@ -2,50 +2,48 @@
 import { expect, test } from 'vitest';
 import {
   ANNOTATION,
+  artifactOf,
   blobOf,
   contentOf,
   digestOf,
   formatArtifact,
+  indexOf,
   type Layer,
   MANIFEST_TYPE,
-  parseArtifact,
-  parseIndex,
+  parseManifest,
 } from '../../src/remote/artifact.js';
 import { sha256 } from '../fixtures/files.js';
-import { thrown } from '../fixtures/rejection.js';
+import { rejection, thrown } from '../fixtures/rejection.js';
 
 const DIGEST = `sha256:${sha256('layer')}`;
 const LAYER: Layer = { mediaType: 'a/b', digest: DIGEST, size: 5, annotations: {} };
 
-const manifest = (value: unknown, mediaType = MANIFEST_TYPE) => ({
-  bytes: Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)),
-  mediaType,
-});
+const manifest = (value: unknown) =>
+  parseManifest(Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)), 'it');
 
-const artifact = (change: object = {}) => parseArtifact(manifest({ layers: [LAYER], ...change }));
+const artifact = async (change: object = {}) => artifactOf(await manifest({ layers: [LAYER], ...change }));
 const layered = (change: object) => artifact({ layers: [{ ...LAYER, ...change }] });
 
-test('what is written is read back, and written again to the same bytes', () => {
+test('what is written is read back, and written again to the same bytes', async () => {
   const layers = [LAYER, { ...LAYER, size: 0, annotations: { x: 'y', ü: '€' } }];
-  const written = formatArtifact('type/x', layers, { b: '1', a: '2' });
+  const written = await formatArtifact('type/x', layers, { b: '1', a: '2' });
   expect(written.mediaType).toBe(MANIFEST_TYPE);
-  const read = parseArtifact(written);
+  const read = await artifactOf(await parseManifest(written.bytes, 'it'));
   expect(read).toEqual({
     artifactType: 'type/x',
     configType: 'application/vnd.oci.empty.v1+json',
     layers,
     annotations: { b: '1', a: '2' },
   });
-  expect(formatArtifact(read.artifactType, read.layers, read.annotations).bytes.equals(written.bytes)).toBe(
-    true,
-  );
+  const again = await formatArtifact(read.artifactType, read.layers, read.annotations);
+  expect(again.bytes.toString()).toBe(written.bytes.toString());
   expect(blobOf(Buffer.from('layer'))).toEqual({ digest: DIGEST, size: 5 });
   expect(digestOf(Buffer.alloc(0))).toBe(`sha256:${sha256('')}`);
 });
 
-test('a manifest of another program is read, without what is no text', () => {
+test('a manifest of another program is read, without what is no text', async () => {
   expect(
-    artifact({
+    await artifact({
       artifactType: 7,
       config: { mediaType: 'config/type' },
       annotations: { a: 1, b: null, c: 'd' },
@@ -56,11 +54,10 @@ test('a manifest of another program is read, without what is no text', () => {
     layers: [LAYER],
     annotations: { c: 'd' },
   });
-  expect(layered({ mediaType: null, annotations: null, urls: ['http://elsewhere'] }).layers).toEqual([
-    { ...LAYER, mediaType: '' },
-  ]);
-  const { annotations } = parseArtifact(
-    manifest(`{"layers":[${JSON.stringify(LAYER)}],"annotations":{"__proto__":"x","constructor":"y"}}`),
+  const other = { mediaType: null, annotations: null, urls: ['http://elsewhere'] };
+  expect((await layered(other)).layers).toEqual([{ ...LAYER, mediaType: '' }]);
+  const { annotations } = await artifactOf(
+    await manifest(`{"layers":[${JSON.stringify(LAYER)}],"annotations":{"__proto__":"x","constructor":"y"}}`),
   );
   expect(Object.entries(annotations)).toEqual([
     ['__proto__', 'x'],
@@ -81,8 +78,8 @@ test.each([
   '{"layers":[null]}',
   '{"layers":[[]]}',
   '{"layers":["x"]}',
-])('%j is no manifest', (text) => {
-  thrown(() => parseArtifact(manifest(text)), 'ARTIFACT_INVALID');
+])('%j is no manifest', async (text) => {
+  await rejection(manifest(text).then(artifactOf), 'ARTIFACT_INVALID');
 });
 
 test.each<object>([
@@ -99,37 +96,37 @@ test.each<object>([
   { size: 1e300 },
   { annotations: [] },
   { annotations: 'x' },
-])('a layer with %j is refused', (change) => {
-  thrown(() => layered(change), 'ARTIFACT_INVALID');
+])('a layer with %j is refused', async (change) => {
+  await rejection(layered(change), 'ARTIFACT_INVALID');
 });
 
-test('a manifest may have 16,000 layers and no more, and a blob 2^50 bytes', () => {
-  const layers = (count: number) =>
-    artifact({ layers: Array.from({ length: count }, () => LAYER) }).layers.length;
-  expect(layers(16_000)).toBe(16_000);
-  thrown(() => layers(16_001), 'ARTIFACT_INVALID');
-  expect(layered({ size: 2 ** 50 }).layers[0]?.size).toBe(2 ** 50);
+test('a manifest may have 16,000 layers and no more, and a blob 2^50 bytes', async () => {
+  const withLayers = (count: number) => artifact({ layers: Array.from({ length: count }, () => LAYER) });
+  expect((await withLayers(16_000)).layers).toHaveLength(16_000);
+  await rejection(withLayers(16_001), 'ARTIFACT_INVALID');
+  expect((await layered({ size: 2 ** 50 })).layers[0]?.size).toBe(2 ** 50);
 });
 
-test('an index is told from a manifest by its own type, else by that of the answer', () => {
+test('an index is told from a manifest by its own type, else by that of the answer', async () => {
   const INDEX = 'application/vnd.oci.image.index.v1+json';
   const LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
   const manifests = [
     { digest: DIGEST, size: 1, platform: { os: 'linux', architecture: 'arm64', variant: '' } },
   ];
   const entry = { digest: DIGEST, os: 'linux', architecture: 'arm64', variant: undefined };
-  expect(parseIndex(manifest({ mediaType: INDEX, manifests }, 'text/html'))).toEqual([entry]);
-  for (const type of [INDEX, LIST]) expect(parseIndex(manifest({ manifests }, type))).toEqual([entry]);
-  expect(parseIndex(manifest({ mediaType: MANIFEST_TYPE, manifests }, INDEX))).toBeUndefined();
-  expect(parseIndex(manifest({ manifests, layers: [] }))).toBeUndefined();
+  const indexIn = async (value: object, mediaType = MANIFEST_TYPE) =>
+    indexOf(await manifest(value), mediaType);
+  expect(await indexIn({ mediaType: INDEX, manifests }, 'text/html')).toEqual([entry]);
+  for (const type of [INDEX, LIST]) expect(await indexIn({ manifests }, type)).toEqual([entry]);
+  expect(await indexIn({ mediaType: MANIFEST_TYPE, manifests }, INDEX)).toBeUndefined();
+  expect(await indexIn({ manifests, layers: [] })).toBeUndefined();
   // With no type of its own, and that of a file server.
-  for (const type of ['application/json', ''])
-    expect(parseIndex(manifest({ manifests }, type))).toEqual([entry]);
-  expect(parseIndex(manifest({ manifests: [{ digest: DIGEST, size: 1, platform: null }] }, INDEX))).toEqual([
+  for (const type of ['application/json', '']) expect(await indexIn({ manifests }, type)).toEqual([entry]);
+  expect(await indexIn({ manifests: [{ digest: DIGEST, size: 1, platform: null }] }, INDEX)).toEqual([
     { ...entry, os: '', architecture: '' },
   ]);
   for (const bad of [undefined, {}, [null], [{ digest: DIGEST, size: 1, platform: 'linux' }]])
-    thrown(() => parseIndex(manifest({ manifests: bad }, INDEX)), 'ARTIFACT_INVALID');
+    await rejection(indexIn({ manifests: bad }, INDEX), 'ARTIFACT_INVALID');
 });
 
 test.each<readonly [Record<string, string>, boolean]>([

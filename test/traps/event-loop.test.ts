@@ -1,10 +1,16 @@
 // Node has four threads for fs, dns and us: long work must leave some of them free.
 import { stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { hashFile } from '../../src/index.js';
+import { artifactOf, digestOf, formatArtifact, PACK_TYPE, parseManifest } from '../../src/remote/artifact.js';
+import { ChunkList, ChunkListBuilder } from '../../src/remote/chunk-list.js';
+import { ChunkSet } from '../../src/remote/chunk-set.js';
+import { DigestIndex } from '../../src/remote/digest-index.js';
+import { packEnds } from '../../src/remote/packs.js';
+import { dataChunk } from '../fixtures/chunk-lists.js';
 import { Host } from '../fixtures/host.js';
-import { MiB, pattern } from '../fixtures/images.js';
+import { KiB, MiB, pattern } from '../fixtures/images.js';
 
 // Starved, a stat waits for all copies to end; this is far above a bad scheduler's day and far below that.
 const LIMIT_MS = 500;
@@ -63,4 +69,55 @@ test('timers beside long work', async () => {
   await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
   clearInterval(timer);
   expect(longestGapMs).toBeLessThan(LIMIT_MS);
+});
+
+/** How often the event loop goes on during `work`, if time passes so quickly that each pause is due. */
+async function turnsOf(work: () => Promise<unknown>): Promise<number> {
+  let now = performance.now();
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => {
+    now += 10;
+    return now;
+  });
+  let turns = 0;
+  const count = () => {
+    turns++;
+    counting = setImmediate(count);
+  };
+  let counting = setImmediate(count);
+  try {
+    await work();
+    return turns;
+  } finally {
+    clearImmediate(counting);
+    clock.mockRestore();
+  }
+}
+
+test('lists of many chunks and many layers are gone through in slices', async () => {
+  const COUNT = 50_000;
+  const builder = new ChunkListBuilder();
+  for (let i = 0; i < COUNT; i++) builder.add(dataChunk(128 * KiB, i));
+  const list = await builder.finish();
+  const frameBytes = new Uint32Array(COUNT).fill(1);
+  const chunks = await ChunkSet.ofData(list);
+  const layers = Array.from({ length: 15_000 }, (_, i) => ({
+    mediaType: PACK_TYPE,
+    digest: digestOf(Buffer.from(`${i}`)),
+    size: 1,
+    annotations: {},
+  }));
+  const { bytes } = await formatArtifact('a/b', layers, {});
+  const value = await parseManifest(bytes, 'it');
+  const works: Record<string, () => Promise<unknown>> = {
+    finish: () => builder.finish(),
+    parse: () => ChunkList.parse(list.bytes),
+    withFrames: () => list.withFrames([COUNT], frameBytes),
+    packEnds: () => packEnds(list),
+    ofData: () => ChunkSet.ofData(list),
+    index: () => DigestIndex.of(chunks),
+    parseManifest: () => parseManifest(bytes, 'it'),
+    artifactOf: () => artifactOf(value),
+    formatArtifact: () => formatArtifact('a/b', layers, {}),
+  };
+  for (const [name, work] of Object.entries(works)) expect(await turnsOf(work), name).toBeGreaterThan(10);
 });
