@@ -1,5 +1,6 @@
 // The facts of the files of a folder, many in one call.
 import { type FileTexts, native } from '../../addon/native.js';
+import { Pause } from '../../system/pause.js';
 import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
 import { isOfTheTree, ofTheTree } from './attributes.js';
 import type { Attribute, FileFacts, Segment, TreeNode } from './file-tree.js';
@@ -116,9 +117,11 @@ export async function rangesOf(
   if (kind !== 'file' || sizeBytes <= SCAN_ABOVE_BYTES || blocks * 512 >= sizeBytes) return undefined;
   const ends = await native().dataRanges(bytesOf(path), sizeBytes);
   const segments: Segment[] = [];
-  for (let i = 0; i + 1 < ends.length; i += 2) {
-    const [at, end] = [ends[i] as number, ends[i + 1] as number];
-    segments.push({ at, length: end - at, from: at });
-  }
+  await new Pause().inRanges(0, ends.length / 2, (first, last) => {
+    for (let i = first; i < last; i++) {
+      const [at, end] = [ends[2 * i] as number, ends[2 * i + 1] as number];
+      segments.push({ at, length: end - at, from: at });
+    }
+  });
   return segments;
 }
