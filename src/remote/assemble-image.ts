@@ -44,8 +44,8 @@ export interface Assembled {
   readonly reusedBytes: number;
 }
 
-/** For packs that are being fetched. */
-const MEMORY_BYTES = 32 * 1024 * 1024;
+/** For packs that are being fetched. What Node reads from sockets takes as much again, until it is collected. */
+const MEMORY_BYTES = 16 * 1024 * 1024;
 /** Writes the images into `folder`. Their chunks are verified, each image as a whole is not. */
 export async function assembleImages(
   task: Task,
