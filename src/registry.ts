@@ -13,6 +13,7 @@ import type { VmRootfs } from './clone/vm-rootfs.js';
 import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
+import type { RegistryCheck } from './publish/fetch-image.js';
 import type { PublishRequest } from './publish/publish.js';
 import {
   type PublishedStack,
@@ -280,7 +281,10 @@ export class RootfsRegistry {
   /** Where there are clones, the stack's name is recorded now, with a flush that its first clone need not wait for. */
   async #publish(request: PublishRequest): Promise<PublishedStack> {
     const { publishStack } = await import('./publish/publish.js');
-    const published = await publishStack(this.#catalogFolder, this.#templates, this.config, request);
+    const check: RegistryCheck = async (...asked) =>
+      (await import('./remote/check-registry.js')).checkRegistry(this.config.registries, ...asked);
+    const checked = { ...request, checkRegistry: check };
+    const published = await publishStack(this.#catalogFolder, this.#templates, this.config, checked);
     if (this.#folder.opened !== undefined) await this.#stacks.record(published.sha256, request.name);
     return published;
   }

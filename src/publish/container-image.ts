@@ -7,13 +7,12 @@ import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
-import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { prepareLayers } from './container-layers.js';
 import { countLayers } from './count-layers.js';
-import { fetchImage, LAYOUT, TAG } from './fetch-image.js';
+import { type FetchRequest, fetchImage, LAYOUT, TAG } from './fetch-image.js';
 import { type FetchedImage, readFetched } from './fetched-layout.js';
 import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
@@ -36,11 +35,8 @@ export interface UnpackedImage {
   readonly listed: ListedFolder;
 }
 
-export interface ContainerRequest {
-  readonly source: string;
-  readonly workFolder: string;
+export interface ContainerRequest extends Omit<FetchRequest, 'platform'> {
   readonly platform: string | undefined;
-  readonly registries: RegistrySettings;
   readonly limits: Required<PublishLimits>;
 }
 
@@ -53,7 +49,7 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
   const { source, workFolder, limits } = request;
   await requireRoot(source);
   const wanted = parsePlatform(request.platform);
-  await fetchImage(task, { source, workFolder, platform: wanted, registries: request.registries });
+  await fetchImage(task, { ...request, platform: wanted });
   const layout = join(workFolder, LAYOUT);
   const image = await readFetched(layout, source);
   const config = configOf(image);

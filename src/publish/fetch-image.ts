@@ -10,7 +10,7 @@ import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-of
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
-import { credentialsFor } from './credentials.js';
+import { credentialsFor, type StoredLogin } from './credentials.js';
 import { parseDockerReference } from './docker-reference.js';
 import { growsUntilEnd } from './growth.js';
 import { findLocalImage } from './local-layout.js';
@@ -28,20 +28,41 @@ const LINK = 'source';
 /** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */
 const SILENCE_MS = 300_000;
 
+/**
+ * To be asked before skopeo gets a login. Rejects with `REGISTRY_UNAUTHORIZED` if the registry names a token service
+ * that may not get it, or `REGISTRY_FAILED`.
+ */
+export type RegistryCheck = (
+  task: Task,
+  host: string,
+  repository: string,
+  isMirror: boolean,
+) => Promise<{
+  /** It knows no TLS, and may be reached without. */
+  readonly isPlain: boolean;
+}>;
+
 export interface FetchRequest {
   readonly source: string;
   readonly workFolder: string;
   readonly platform: Platform;
   readonly registries: RegistrySettings;
+  /** Without it, TLS is asked for. */
+  readonly checkRegistry?: RegistryCheck | undefined;
   readonly silenceMs?: number;
 }
 
-/** A place to fetch from, with skopeo's options for it. */
+/** A place to fetch from. */
 interface Origin {
   readonly name: string;
-  readonly access: readonly string[];
-  /** What kept a login from being found, if anything. */
-  readonly trouble: string | undefined;
+  /** Undefined for a layout. */
+  readonly registry: { readonly host: string; readonly repository: string } | undefined;
+}
+
+/** What skopeo needs to fetch from there. */
+interface Access {
+  readonly options: readonly string[];
+  readonly login: StoredLogin | undefined;
 }
 
 interface Failure {
@@ -53,7 +74,7 @@ interface Failure {
 /** Makes the layout in the work folder. Rejects as `publishStack` does for a container image. */
 export async function fetchImage(task: Task, request: FetchRequest): Promise<void> {
   try {
-    await fetchFrom(task, request, await originsOf(task, request));
+    await fetchFrom(task, request, await originsOf(request));
   } finally {
     await forgetLogins(request.workFolder);
   }
@@ -64,7 +85,8 @@ async function fetchFrom(task: Task, request: FetchRequest, origins: readonly Or
   for (const [i, origin] of origins.entries()) {
     const isMirror = i < origins.length - 1;
     try {
-      return await persist(task, request, origin, isMirror ? MIRROR_TRIES : MOST_TRIES);
+      const access = await accessTo(task, request, origin, isMirror);
+      return await persist(task, request, origin, access, isMirror ? MIRROR_TRIES : MOST_TRIES);
     } catch (error) {
       if (!isMirror || !isOfRegistry(error)) throw error;
     }
@@ -72,22 +94,29 @@ async function fetchFrom(task: Task, request: FetchRequest, origins: readonly Or
 }
 
 /** Mirrors first, the registry last. */
-async function originsOf(task: Task, { source, workFolder, registries }: FetchRequest): Promise<Origin[]> {
-  if (source.startsWith('oci:'))
-    return [{ name: await linkTo(source, workFolder), access: [], trouble: undefined }];
+async function originsOf({ source, workFolder, registries }: FetchRequest): Promise<Origin[]> {
+  if (source.startsWith('oci:')) return [{ name: await linkTo(source, workFolder), registry: undefined }];
   const { host, image } = parseDockerReference(source);
   const [repository = ''] = image.split(/[:@]/);
   const hosts = [...(registries[host]?.mirrors ?? []), host];
-  return Promise.all(
-    hosts.map(async (each) => {
-      const login = await credentialsFor(each, repository, task.signal);
-      return {
-        name: `docker://${each}/${image}`,
-        access: await skopeoAccess(registries[each] ?? {}, each, login, workFolder),
-        trouble: login.trouble?.message,
-      };
-    }),
-  );
+  return hosts.map((each) => ({
+    name: `docker://${each}/${image}`,
+    registry: { host: each, repository },
+  }));
+}
+
+async function accessTo(
+  task: Task,
+  { workFolder, registries, checkRegistry }: FetchRequest,
+  { registry }: Origin,
+  isMirror: boolean,
+): Promise<Access> {
+  if (registry === undefined) return { options: [], login: undefined };
+  const { host, repository } = registry;
+  const checked = await checkRegistry?.(task, host, repository, isMirror);
+  const login = await credentialsFor(host, repository, task.signal);
+  const setting = { ca: registries[host]?.ca, isPlain: checked?.isPlain === true };
+  return { options: await skopeoAccess(setting, host, login, workFolder), login };
 }
 
 /** A layout is given as a link, because skopeo takes what follows the first colon as the tag. */
@@ -97,9 +126,15 @@ async function linkTo(source: string, workFolder: string): Promise<string> {
   return `oci:${LINK}${tag === undefined ? '' : `:${tag}`}`;
 }
 
-async function persist(task: Task, request: FetchRequest, origin: Origin, atMost: number): Promise<void> {
+async function persist(
+  task: Task,
+  request: FetchRequest,
+  origin: Origin,
+  access: Access,
+  atMost: number,
+): Promise<void> {
   for (let tries = 1; ; tries++) {
-    const failure = await copy(task, request, origin);
+    const failure = await copy(task, request, origin, access);
     if (failure === undefined) return;
     await removeUnfinished(join(request.workFolder, LAYOUT));
     if (tries >= Math.min(failure.tries, atMost)) throw failure.error;
@@ -110,16 +145,17 @@ async function persist(task: Task, request: FetchRequest, origin: Origin, atMost
 async function copy(
   task: Task,
   request: FetchRequest,
-  { name, access, trouble }: Origin,
+  { name, registry }: Origin,
+  access: Access,
 ): Promise<Failure | undefined> {
   const { source, workFolder } = request;
   const { os, architecture, variant } = request.platform;
   const args = [
     ...['--override-os', os, '--override-arch', architecture],
     ...(variant === undefined ? [] : ['--override-variant', variant]),
-    ...['copy', '--quiet', ...access, name, `oci:${LAYOUT}:${TAG}`],
+    ...['copy', '--quiet', ...access.options, name, `oci:${LAYOUT}:${TAG}`],
   ];
-  const isRemote = !name.startsWith('oci:');
+  const isRemote = registry !== undefined;
   // With the whole environment, which its credential helpers may need. What it copies is verified by digests.
   const options = {
     ...{ cwd: workFolder, env: process.env },
@@ -128,6 +164,7 @@ async function copy(
   try {
     const exit = await runInstalled(SKOPEO, args, task.signal, options);
     if (exit.status === 0) return undefined;
+    const trouble = access.login?.trouble?.message;
     const error = skopeoFailed(SKOPEO.name, source, exit, { name, trouble });
     return { error, tries: isRemote ? triesOf(exit, name) : 1 };
   } catch (error) {

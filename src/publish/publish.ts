@@ -12,6 +12,7 @@ import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
+import type { RegistryCheck } from './fetch-image.js';
 import { finishStack } from './finish-stack.js';
 import { missingSource } from './other-references.js';
 import { stackExists } from './place-stack.js';
@@ -38,6 +39,8 @@ export interface PublishRequest {
   readonly opened?: OpenedSource;
   /** Mode of the template. Default: 0o444. */
   readonly mode?: number;
+  /** For a container image in a registry. */
+  readonly checkRegistry?: RegistryCheck;
   readonly options: PublishOptions;
 }
 
@@ -76,6 +79,7 @@ export async function publishStack(
         mke2fsBin,
         options,
         registries,
+        checkRegistry: request.checkRegistry,
       });
       task.checkAborted();
       const stack = {

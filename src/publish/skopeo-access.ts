@@ -1,9 +1,8 @@
-// Passes this library's settings of one registry to skopeo: the certificate authority, whether the registry is
-// insecure, and the login. skopeo looks for logins itself, but not in all places and not in all spellings.
+// Passes this library's settings of one registry to skopeo: the certificate authority, whether the registry knows
+// no TLS, and the login. skopeo looks for logins itself, but not in all places and not in all spellings.
 
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { RegistrySetting } from '../system/registry-settings.js';
 import type { Credentials, StoredLogin } from './credentials.js';
 
 /** In the work folder. */
@@ -11,13 +10,13 @@ const LOGINS = 'logins';
 
 /** `host` is as in the name that skopeo is given. {@link forgetLogins} once it has ended. */
 export async function skopeoAccess(
-  { insecure, ca }: RegistrySetting,
+  { isPlain, ca }: { readonly isPlain: boolean; readonly ca: string | undefined },
   host: string,
   { credentials, trouble }: StoredLogin,
   workFolder: string,
 ): Promise<string[]> {
   return [
-    ...(insecure === true ? ['--src-tls-verify=false'] : []),
+    ...(isPlain ? ['--src-tls-verify=false'] : []),
     ...(ca === undefined ? [] : ['--src-cert-dir', await certificateFolder(ca, workFolder)]),
     ...(credentials === undefined ? [] : ['--src-authfile', await loginFile(host, credentials, workFolder)]),
     // It would fail at the same file or helper, though the image may be public.

@@ -16,6 +16,7 @@ import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
+import type { RegistryCheck } from './fetch-image.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
 import { limitsOf, type PublishOptions } from './publish-options.js';
 import { isContainerImage, STANDARD_INPUT } from './source-name.js';
@@ -38,6 +39,7 @@ export interface Staging {
   readonly mke2fsBin: string;
   readonly options: PublishOptions;
   readonly registries: RegistrySettings;
+  readonly checkRegistry: RegistryCheck | undefined;
 }
 
 export interface StagedImage {
@@ -88,13 +90,14 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
 }
 
 async function stageContainer(staging: Staging): Promise<StagedImage> {
-  const { task, source, workFolder, options, registries } = staging;
+  const { task, source, workFolder, options, registries, checkRegistry } = staging;
   if (options.format !== undefined) throw invalid('format is for files and folders', source);
   const request = {
     source,
     workFolder,
     platform: options.platform,
     registries,
+    checkRegistry,
     limits: limitsOf(options.limits),
   };
   const { unpackContainerImage } = await import('./container-image.js');

@@ -6,7 +6,7 @@ import { type Credentials, credentialsFor, type StoredLogin } from '../publish/c
 import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { isPublicAddress, NoPublicAddress } from './public-addresses.js';
+import { isPublicAddress, NoPublicAddress, requirePublicHost } from './public-addresses.js';
 import { isBusy, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
@@ -33,6 +33,16 @@ const CHALLENGE_PART = /([a-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))|([
  * `Basic`: Gitea sends both. Undefined if all are of schemes that are not known.
  */
 export function parseChallenge(header: string | undefined): Challenge | undefined {
+  const known = challengesIn(header);
+  return (
+    known.find(({ scheme, parameters }) => scheme === 'bearer' && URL.canParse(parameters.realm ?? '')) ??
+    known.find(({ scheme }) => scheme === 'basic') ??
+    known[0]
+  );
+}
+
+/** Those of known schemes. */
+function challengesIn(header: string | undefined): Challenge[] {
   const challenges: { scheme: string; parameters: Record<string, string> }[] = [];
   for (const [, name, quoted, bare, scheme] of (header ?? '').matchAll(CHALLENGE_PART)) {
     if (scheme !== undefined) challenges.push({ scheme: scheme.toLowerCase(), parameters: {} });
@@ -40,12 +50,7 @@ export function parseChallenge(header: string | undefined): Challenge | undefine
     if (name !== undefined && parameters !== undefined)
       parameters[name.toLowerCase()] ??= quoted?.replaceAll(/\\(.)/g, '$1') ?? bare ?? '';
   }
-  const known = challenges.filter((each): each is Challenge => ['basic', 'bearer'].includes(each.scheme));
-  return (
-    known.find(({ scheme, parameters }) => scheme === 'bearer' && URL.canParse(parameters.realm ?? '')) ??
-    known.find(({ scheme }) => scheme === 'basic') ??
-    known[0]
-  );
+  return challenges.filter((each): each is Challenge => ['basic', 'bearer'].includes(each.scheme));
 }
 
 /**
@@ -112,6 +117,18 @@ export class Authorization {
       this.#asking = undefined;
     });
     return this.#asking;
+  }
+
+  /** Before another program gets the login. Rejects with `REGISTRY_UNAUTHORIZED` as {@link answer} does. */
+  async requireRealms(header: string | undefined): Promise<void> {
+    for (const { scheme, parameters } of challengesIn(header)) {
+      if (scheme !== 'bearer') continue;
+      const { url, publicOnly } = this.#requireRealm(parameters.realm ?? '');
+      if (!publicOnly) continue;
+      await requirePublicHost(url).catch(() => {
+        throw this.#notAllowed(url);
+      });
+    }
   }
 
   async #renew(task: Task, header: string | undefined): Promise<void> {

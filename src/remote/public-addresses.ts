@@ -1,7 +1,9 @@
 // Which addresses are public. A registry names the host that issues its tokens, and must not send us to what only this
 // host can reach: a metadata service, a neighbour, or this host itself.
 import { type LookupAddress, lookup } from 'node:dns';
+import * as dns from 'node:dns/promises';
 import { BlockList, isIP } from 'node:net';
+import { withoutBrackets } from './proxy.js';
 
 const NOT_PUBLIC = new BlockList();
 
@@ -71,4 +73,13 @@ export function publicLookup(hostname: string, options: object, found: Found): v
     if ('all' in options && options.all === true) found(null, [first, ...rest]);
     else found(null, first.address, first.family);
   });
+}
+
+/**
+ * Of a host that somebody else connects to, by its name. Rejects with {@link NoPublicAddress} if one of its addresses
+ * is not public. A host behind a proxy may be unable to look names up: then the proxy decides.
+ */
+export async function requirePublicHost({ hostname }: URL): Promise<void> {
+  const found = await dns.lookup(withoutBrackets(hostname), { all: true }).catch(() => []);
+  if (!found.every(({ address }) => isPublicAddress(address))) throw new NoPublicAddress(hostname);
 }

@@ -11,7 +11,7 @@ import { abortError, RootfsError } from '../system/errors.js';
 import { onAbort } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { ATTEMPT_MS, openTunnel, proxyAuthorization, proxyFor, withoutBrackets } from './proxy.js';
-import { publicLookup } from './public-addresses.js';
+import { publicLookup, requirePublicHost } from './public-addresses.js';
 import { Transient } from './retry.js';
 
 export interface Question {
@@ -63,8 +63,8 @@ export class Transport {
   }
 
   /** The scheme and address by which a host is reached. */
-  baseOf(host: string): URL {
-    return new URL(`${this.isInsecure(host) ? 'http' : 'https'}://${addressOf(host)}`);
+  baseOf(host: string, scheme: 'http' | 'https' = this.isInsecure(host) ? 'http' : 'https'): URL {
+    return new URL(`${scheme}://${addressOf(host)}`);
   }
 
   isInsecure(host: string): boolean {
@@ -120,10 +120,11 @@ export class Transport {
     const options: https.RequestOptions = {
       method: question.method,
       headers,
-      agent: await this.#agentFor(url, proxy),
+      agent: await this.#agentFor(question, proxy),
       ...(question.publicOnly ? { lookup: publicLookup as never } : {}),
     };
     try {
+      if (question.publicOnly && proxy !== undefined) await requirePublicHost(url);
       task.checkAborted();
       const response = await this.#send(task, proxy, options, question);
       const plain = Object.entries(response.headers).map(
@@ -180,9 +181,12 @@ export class Transport {
     });
   }
 
-  #agentFor(url: URL, proxy: URL | undefined): Promise<http.Agent> {
+  #agentFor({ url, publicOnly }: Question, proxy: URL | undefined): Promise<http.Agent> {
     const ca = this.#ca.get(url.origin);
-    const key = `${url.protocol} ${ca ?? ''} ${proxy === undefined ? '' : `${proxy.href} ${url.host}`}`;
+    // An agent uses its connections again, to whatever address they go.
+    const addresses = publicOnly ? 'public' : 'any';
+    const way = proxy === undefined ? '' : `${proxy.href} ${url.host}`;
+    const key = `${url.protocol} ${addresses} ${ca ?? ''} ${way}`;
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       agent = makeAgent(url, proxy, ca, this.#silenceMs);
@@ -296,6 +300,14 @@ export async function readAll({ body, url }: Answer, limitBytes: number): Promis
 // Another try would fail in the same way.
 const LASTING =
   /CERT|SELF_SIGNED|ERR_TLS|UNABLE_TO|DEPTH_ZERO|ERR_SSL|EPROTO|HOSTNAME|ENOTFOUND|ERR_INVALID_URL/;
+
+const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO|DEPTH_ZERO|HOSTNAME/;
+
+/** Of the error of a request: TLS was answered, with a certificate that does not hold. */
+export function isUntrusted(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as { code?: unknown };
+  return typeof code === 'string' && UNTRUSTED.test(code);
+}
 
 /** Perhaps nobody is there for good, so fewer tries are enough. */
 const UNREACHABLE = /ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/;

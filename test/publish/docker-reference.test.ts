@@ -3,8 +3,9 @@ import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { parseDockerReference } from '../../src/publish/docker-reference.js';
-import { fetchImage } from '../../src/publish/fetch-image.js';
+import { fetchImage, type RegistryCheck } from '../../src/publish/fetch-image.js';
 import { parsePlatform } from '../../src/publish/platform.js';
+import { checkRegistry } from '../../src/remote/check-registry.js';
 import type { RegistrySettings } from '../../src/system/registry-settings.js';
 import { Task } from '../../src/system/task.js';
 import { type Fault, type FaultyProxy, type Seen, startFaultyProxy } from '../fixtures/faulty-proxy.js';
@@ -82,7 +83,10 @@ const blobsOf = ({ seen }: FaultyProxy) => seen.filter(({ url }) => url.includes
 async function fetchInto(folder: string, source: string, registries: RegistrySettings): Promise<void> {
   const workFolder = join(folder, 'work');
   await mkdir(workFolder);
-  const request = { source, workFolder, platform: parsePlatform(undefined), registries, silenceMs: 2000 };
+  const request = {
+    ...{ source, workFolder, platform: parsePlatform(undefined), registries, silenceMs: 2000 },
+    checkRegistry: (...asked: Parameters<RegistryCheck>) => checkRegistry(registries, ...asked),
+  };
   await fetchImage(new Task('fetching', undefined), request);
   expect(await exists(join(workFolder, 'oci/index.json'))).toBe(true);
   expect(await exists(join(workFolder, 'logins'))).toBe(false);
@@ -123,7 +127,8 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
         delete process.env.REGISTRY_AUTH_FILE;
       }
       await logInTo(host.root, { [registry]: 'ann:secret' });
-      expect(await publish({ insecure: true })).toMatchObject({ sha256 });
+      await rejection(publish({ insecure: true }), 'REGISTRY_FAILED');
+      expect(await publish({ insecure: true, ca })).toMatchObject({ sha256 });
       expect((await rejection(publish({}), 'REGISTRY_FAILED')).message).toMatch(/certificate/i);
     });
 

@@ -1,0 +1,72 @@
+// Asks a registry before skopeo does. skopeo sends a login to whatever token service a registry names. Told to take
+// plain HTTP, it takes TLS with any certificate as well.
+
+import type { RegistryCheck } from '../publish/fetch-image.js';
+import type { RegistrySettings } from '../system/config.js';
+import type { Task } from '../system/task.js';
+import { Authorization } from './authorization.js';
+import { persist } from './retry.js';
+import { discard, isUntrusted, Transport } from './transport.js';
+
+interface Pinged {
+  readonly isPlain: boolean;
+  /** Undefined if skopeo is to find out. */
+  readonly challenge: string | undefined;
+}
+
+const LEFT_TO_SKOPEO: Pinged = { isPlain: false, challenge: undefined };
+
+/** See {@link RegistryCheck}. */
+export async function checkRegistry(
+  settings: RegistrySettings,
+  ...[task, host, repository, isMirror]: Parameters<RegistryCheck>
+): ReturnType<RegistryCheck> {
+  const transport = new Transport(settings);
+  try {
+    const { isPlain, challenge } = transport.isInsecure(host)
+      ? await persist(task, () => pingEither(task, transport, host), { isMirror })
+      : await pingSecure(task, transport, host);
+    await new Authorization(transport, settings, host, repository, 'pull').requireRealms(challenge);
+    return { isPlain };
+  } finally {
+    await transport.close();
+  }
+}
+
+/** skopeo knows further certificates and proxies, and checks TLS as well. */
+async function pingSecure(task: Task, transport: Transport, host: string): Promise<Pinged> {
+  try {
+    return await ping(task, transport, host, 'https');
+  } catch {
+    task.checkAborted();
+    return LEFT_TO_SKOPEO;
+  }
+}
+
+/** Plain HTTP only where there is no TLS. */
+async function pingEither(task: Task, transport: Transport, host: string): Promise<Pinged> {
+  try {
+    return await ping(task, transport, host, 'https');
+  } catch (error) {
+    task.checkAborted();
+    if (isUntrusted(error)) return LEFT_TO_SKOPEO;
+    const plain = await ping(task, transport, host, 'http');
+    // So do servers that want TLS.
+    if (plain.status === 400) throw error;
+    return plain;
+  }
+}
+
+async function ping(
+  task: Task,
+  transport: Transport,
+  host: string,
+  scheme: 'http' | 'https',
+): Promise<Pinged & { readonly status: number }> {
+  const url = new URL('/v2/', transport.baseOf(host, scheme));
+  const answer = await transport.ask(task, { url, method: 'GET' });
+  await discard(answer);
+  const { status, headers } = answer;
+  const challenge = status === 401 ? headers['www-authenticate'] : undefined;
+  return { isPlain: scheme === 'http', challenge, status };
+}
