@@ -25,6 +25,14 @@ export function proxyFor(url: URL, env: Environment = process.env): URL | undefi
   return parsed;
 }
 
+/** Another try would be refused as well. */
+function noProxyLogin(refusal: string): RootfsError {
+  return new RootfsError(
+    'REGISTRY_FAILED',
+    `${refusal}: it wants a login; give it as https_proxy=http://USER:PASSWORD@HOST:PORT`,
+  );
+}
+
 function unusable(name: string, why: string): RootfsError {
   return new RootfsError('REGISTRY_FAILED', `the proxy in the environment (${name}) cannot be used: ${why}`);
 }
@@ -101,7 +109,8 @@ export function openTunnel(
         return;
       }
       socket.destroy();
-      reject(new Error(`proxy ${proxy.host} refuses the connection with status ${statusCode}`));
+      const refusal = `proxy ${proxy.host} refuses the connection with status ${statusCode}`;
+      reject(statusCode === 407 ? noProxyLogin(refusal) : new Error(refusal));
     });
     opening.end();
   });

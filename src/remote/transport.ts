@@ -301,6 +301,9 @@ export async function readAll({ body, url }: Answer, limitBytes: number): Promis
 const LASTING =
   /CERT|SELF_SIGNED|ERR_TLS|UNABLE_TO|DEPTH_ZERO|ERR_SSL|EPROTO|HOSTNAME|ENOTFOUND|ERR_INVALID_URL/;
 
+/** Of a certificate that no authority which is known has signed. */
+const UNKNOWN_AUTHORITY = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/;
+
 const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO|DEPTH_ZERO|HOSTNAME/;
 
 /** Of the error of a request: TLS was answered, with a certificate that does not hold. */
@@ -316,9 +319,14 @@ export function connectionFailed(url: URL, error: unknown): unknown {
   if (error instanceof RootfsError || error instanceof Transient) return error;
   const { code = '' } = error as { code?: string };
   const message = messageOf(error as Error);
+  const told = `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`;
+  if (UNKNOWN_AUTHORITY.test(code)) {
+    const advice = `if you trust that authority, give its certificate as registries['${url.host}'].ca`;
+    return new RootfsError('REGISTRY_FAILED', `${address(url)}: ${told}; ${advice}`, { cause: error });
+  }
   const why = /wrong version number/.test(message)
     ? failed(url, `it does not use TLS: if that is intended, set registries['${url.host}'].insecure`, error)
-    : failed(url, `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`, error);
+    : failed(url, told, error);
   if (LASTING.test(code)) return why;
   return new Transient(why, false, undefined, UNREACHABLE.test(code) ? 3 : undefined);
 }

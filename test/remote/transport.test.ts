@@ -142,6 +142,38 @@ test('a connection that the registry closed while it lay idle is no failure', as
   expect(connections).toBe(2);
 });
 
+test('what must be public is not asked by a connection to elsewhere, nor by a proxy', async () => {
+  const asked: (string | undefined)[] = [];
+  const host = await serve((request, response) => {
+    asked.push(request.url);
+    response.end('ok');
+  });
+  const transport = new Transport({}, 1000);
+  onTestFinished(() => transport.close());
+  const ask = async (path: string, publicOnly: boolean) => {
+    const url = new URL(path, `http://localhost:${host.split(':')[1]}`);
+    return readAll(await transport.ask(new Task('asking', undefined), { url, method: 'GET', publicOnly }), 9);
+  };
+  await ask('/direct', false);
+  expect((await rejection(ask('/pooled', true), 'REGISTRY_FAILED')).message).toContain('no public address');
+  process.env.http_proxy = `http://${host}`;
+  onTestFinished(() => void delete process.env.http_proxy);
+  expect((await rejection(ask('/by-proxy', true), 'REGISTRY_FAILED')).message).toContain('no public address');
+  expect(asked).toEqual(['/direct']);
+});
+
+test.each([
+  ['SELF_SIGNED_CERT_IN_CHAIN', true],
+  ['DEPTH_ZERO_SELF_SIGNED_CERT', true],
+  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', true],
+  ['CERT_HAS_EXPIRED', false],
+])('%s is final, and told to be a matter of the setting ca: %s', (code, isOfCa) => {
+  const error = Object.assign(new Error('a certificate'), { code });
+  const { message } = connectionFailed(new URL('https://r.example/v2/'), error) as Error;
+  expect(message.includes("registries['r.example'].ca")).toBe(isOfCa);
+  expect(message.includes('check the network')).toBe(!isOfCa);
+});
+
 test('a registry without TLS is named for what it is', async () => {
   const server = http.createServer((_, response) => response.end());
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
