@@ -49,6 +49,15 @@ export async function credentialsFor(
   return { credentials: undefined, trouble };
 }
 
+/** In each form in which they may be repeated. */
+export function secretsIn(credentials: Credentials | undefined): string[] {
+  if (credentials === undefined) return [];
+  if ('identityToken' in credentials) return [credentials.identityToken];
+  const { username, password } = credentials;
+  const login = `${username}:${password}`;
+  return [login, Buffer.from(login, 'utf8').toString('base64'), password];
+}
+
 /** In the order in which they are asked. */
 export function loginFiles(env: Readonly<Record<string, string | undefined>>): string[] {
   const home = env.HOME || homeOfUser();

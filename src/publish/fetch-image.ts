@@ -8,9 +8,10 @@ import { runInstalled } from '../programs/run-program.js';
 import { absolutePath } from '../system/arguments.js';
 import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-off.js';
 import { hasCode, RootfsError } from '../system/errors.js';
+import { redact, withoutQueries } from '../system/redact.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
-import { credentialsFor, type StoredLogin } from './credentials.js';
+import { credentialsFor, type StoredLogin, secretsIn } from './credentials.js';
 import { parseDockerReference } from './docker-reference.js';
 import { growsUntilEnd } from './growth.js';
 import { findLocalImage } from './local-layout.js';
@@ -162,8 +163,10 @@ async function copy(
     ...(isRemote && { drain: (stdout: Readable) => endSilence(stdout, request) }),
   };
   try {
-    const exit = await runInstalled(SKOPEO, args, task.signal, options);
-    if (exit.status === 0) return undefined;
+    const ended = await runInstalled(SKOPEO, args, task.signal, options);
+    if (ended.status === 0) return undefined;
+    const secrets = secretsIn(access.login?.credentials);
+    const exit = { ...ended, stderr: redact(withoutQueries(ended.stderr), secrets) };
     const trouble = access.login?.trouble?.message;
     const error = skopeoFailed(SKOPEO.name, source, exit, { name, trouble });
     return { error, tries: isRemote ? triesOf(exit, name) : 1 };

@@ -3,8 +3,10 @@
 import type { Readable } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { hasCode, RootfsError } from '../system/errors.js';
+import { redact, withoutQueries } from '../system/redact.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
+import { isDigest } from './reference.js';
 import { isBusy, persist, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
@@ -191,8 +193,7 @@ export class RegistryClient {
       const question = { url, method: 'PUT', headers, body: body(), slowAnswer: true } as const;
       const answer = await this.#ask(task, question, false);
       if ([404, 416].includes(answer.status)) {
-        const said = told(await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0)));
-        const why = `status ${answer.status}${said}: the upload that was begun is not known there any more`;
+        const why = `status ${answer.status}${await told(answer)}: the upload that was begun is not known there any more`;
         throw new Transient(failed(url, why), false);
       }
       await this.#expect(answer, [200, 201, 204]);
@@ -243,8 +244,7 @@ export class RegistryClient {
   /** `advice` is for 404. */
   async #expect(answer: Answer, statuses: readonly number[], advice = 'check the reference'): Promise<void> {
     if (statuses.includes(answer.status)) return;
-    const said = await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
-    const why = `status ${answer.status}${told(said)}`;
+    const why = `status ${answer.status}${await told(answer)}`;
     // GitHub says 403 as well.
     const isTurnedAway = isBusy(answer.status) || (answer.status === 403 && 'retry-after' in answer.headers);
     const isRefused = !isTurnedAway && (answer.status === 401 || answer.status === 403);
@@ -289,14 +289,23 @@ function limitReached(status: number, why: string): string | undefined {
   return isFull ? 'delete there what is not needed, or ask for a larger quota' : undefined;
 }
 
-/** The registry's own message, if it sends one. */
-function told(body: Buffer): string {
+/** The registry's own message, if it sends one. Without what it was sent. */
+async function told(answer: Answer): Promise<string> {
+  const body = await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
+  const said = redact(withoutQueries(wordsIn(body.toString('utf8'))), secretsSent(answer));
   // Control characters would reach a terminal.
-  const words = wordsIn(body.toString('utf8'))
+  const words = said
     .slice(0, 300)
     .replaceAll(/\p{Cc}/gu, ' ')
     .trim();
   return words === '' ? '' : ` (${words})`;
+}
+
+function secretsSent({ url, authorization = '' }: Answer): string[] {
+  const [scheme, token = ''] = authorization.split(' ');
+  const login = scheme === 'Basic' ? Buffer.from(token, 'base64').toString('utf8') : '';
+  const signature = [...url.searchParams.values()].filter((value) => !isDigest(value));
+  return [authorization, token, login, login.slice(login.indexOf(':') + 1), ...signature];
 }
 
 /** Proxies and some registries send text, or JSON of another form. A web page tells nothing. */

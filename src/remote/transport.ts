@@ -33,6 +33,8 @@ export interface Answer {
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly body: http.IncomingMessage;
   readonly url: URL;
+  /** That was sent for this answer. */
+  readonly authorization: string | undefined;
 }
 
 const REDIRECT_LIMIT = 5;
@@ -130,7 +132,8 @@ export class Transport {
       const plain = Object.entries(response.headers).map(
         ([name, value]) => [name, Array.isArray(value) ? value[0] : value] as const,
       );
-      return { status: response.statusCode ?? 0, headers: Object.fromEntries(plain), body: response, url };
+      const status = response.statusCode ?? 0;
+      return { status, headers: Object.fromEntries(plain), body: response, url, authorization };
     } catch (error) {
       if (task.signal?.aborted) throw abortError(task.what, task.signal);
       throw connectionFailed(url, error);

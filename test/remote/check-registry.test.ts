@@ -76,6 +76,24 @@ describe.skipIf(missing !== undefined)(
       expect(await check(registry, {})).toEqual({ isPlain: false });
     });
 
+    test('repeats the login, and names storage by a signed URL: neither is in the message', async () => {
+      const registry = await serve(({ url, headers: { authorization } }, response) => {
+        const isRefused = authorization === undefined;
+        if (isRefused) response.writeHead(401, { 'www-authenticate': 'Basic realm="here"' }).end();
+        else if (url === '/v2/') response.end();
+        else {
+          const message = `${authorization} is ann:secret at https://s3.example/x?X-Sig=SIGNATURE`;
+          response.writeHead(403).end(JSON.stringify({ errors: [{ code: 'DENIED', message }] }));
+        }
+      });
+      const host = await hostFor([registry]);
+      await logInTo(host.root, { [registry]: 'ann:secret' });
+      const published = host.registry.publishStack('app', `docker://${registry}/a/b:1`);
+      const { message } = await rejection(published, 'REGISTRY_UNAUTHORIZED');
+      expect(message).toContain('Basic [hidden] is [hidden] at https://s3.example/x');
+      expect(message).not.toMatch(/SIGNATURE|secret|YW5uOnNlY3JldA/);
+    });
+
     test('is reached by plain HTTP only if it is insecure, and answers', async () => {
       const plain = await serve((_, response) => void response.end());
       expect(await check(plain, { insecure: true })).toEqual({ isPlain: true });

@@ -165,3 +165,23 @@ test.each(['', 'identity', 'Identity'])('a blob with the content encoding %j is 
   close();
   expect(start).toBe(0);
 });
+
+test('what a registry repeats of its login, and storage of its signature, is in no message', async () => {
+  const storage = await serve((request, response) => {
+    response.writeHead(400).end(`not at http://${request.headers.host}${request.url}: SIGNATURE`);
+  });
+  const registry = await serve(({ url, headers: { authorization } }, response) => {
+    if (authorization === undefined)
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="here"' }).end();
+    else if (url?.includes('/blobs/'))
+      response.writeHead(307, { location: `http://${storage}/blob?X-Sig=SIGNATURE` }).end();
+    else
+      response.writeHead(403).end(`no: ${authorization} is ${Buffer.from(authorization.slice(6), 'base64')}`);
+  });
+  const client = await clientOf(registry, { others: [storage] });
+  const { message } = await rejection(client.manifest(task, '1'), 'REGISTRY_UNAUTHORIZED');
+  expect(message).toContain('(no: [hidden] is [hidden])');
+  const refused = await client.openBlob(task, DIGEST, 0, 10, 10).catch(({ error }: Transient) => error);
+  expect((refused as RootfsError).message).toContain(`(not at http://${storage}/blob`);
+  expect((refused as RootfsError).message).not.toContain('SIGNATURE');
+});
