@@ -51,9 +51,21 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
     'choose a platform that the image supports',
   ],
   [
+    /exceeded maximum allowed size/,
+    'ARTIFACT_INVALID',
+    'its config is larger than skopeo takes: make it smaller',
+  ],
+  [
     /unexpectedly received a manifest list/i,
     'ARTIFACT_INVALID',
     'it is an index in an index: name one of its images by its digest',
+  ],
+  // An answer without the registry's own words.
+  [/StatusCode: 404/, 'REGISTRY_NOT_FOUND', 'check its name and its tag'],
+  [
+    /StatusCode: 403|pinging .* 403/,
+    'REGISTRY_UNAUTHORIZED',
+    'log in with docker, podman or skopeo, or check the name',
   ],
   [
     // A program or a library of this machine can be "not found" as well.

@@ -64,26 +64,40 @@ async function fromFirst(
     const isLast = source === sources.at(-1);
     if (source.isDown) continue;
     try {
-      const manifest = await source.manifest(task, asked);
-      if (manifest === undefined) {
-        if (isLast) throw notFound(reference);
-        continue;
-      }
-      const what = `what ${source.host} sends for ${formatReference(reference)}`;
-      const value = await parseManifest(manifest.bytes, what);
-      const digest = digestOf(manifest.bytes);
-      if (!asked.startsWith('sha256:') || asked === digest) return { ...manifest, digest, value };
-      throw new RootfsError(
-        'DIGEST_MISMATCH',
-        `${source.host} sends a manifest with the digest ${digest} for ${formatReference(reference)}: ` +
-          'the registry is damaged; push the artifact again',
-      );
+      const manifest = await verified(task, source, reference, asked);
+      if (manifest !== undefined) return manifest;
+      if (isLast) throw notFound(reference);
     } catch (error) {
       if (isLast || task.signal?.aborted) throw error;
       source.isDown = isUnavailable(error);
     }
   }
   throw notFound(reference);
+}
+
+/** Undefined if the source has none. A registry that sends another one than was asked for is asked once more. */
+async function verified(
+  task: Task,
+  source: RegistryClient,
+  reference: Reference,
+  asked: string,
+): Promise<FetchedManifest | undefined> {
+  for (let tries = 1; ; tries++) {
+    const manifest = await source.manifest(task, asked);
+    if (manifest === undefined) return undefined;
+    const digest = digestOf(manifest.bytes);
+    // The digest first: what came in its place says nothing about the artifact.
+    if (!isSha256Digest(asked) || asked === digest) {
+      const what = `what ${source.host} sends for ${formatReference(reference)}`;
+      return { ...manifest, digest, value: await parseManifest(manifest.bytes, what) };
+    }
+    if (tries === 1 && !source.isMirror) continue;
+    throw new RootfsError(
+      'DIGEST_MISMATCH',
+      `${source.host} sends a manifest with the digest ${digest} for ${formatReference(reference)}: ` +
+        'the registry is damaged; push the artifact again',
+    );
+  }
 }
 
 const DISK_TYPES = ['raw', 'qemu'];

@@ -144,13 +144,16 @@ export class RegistryClient {
     const { 'content-encoding': encoding = '' } = answer.headers;
     if (!['', 'identity'].includes(encoding.toLowerCase())) {
       close();
-      throw failed(url, `it sends the blob with the encoding ${encoding}, although none was requested`);
+      throw this.#oddAnswer(
+        url,
+        `it sends the blob with the encoding ${encoding}, although none was requested`,
+      );
     }
     if (status === 206) {
       const [, from] = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(answer.headers['content-range'] ?? '') ?? [];
       if (Number(from) === start) return { start, body, close };
       close();
-      throw failed(url, `it was asked for the bytes from ${start} on and sends others`);
+      throw this.#oddAnswer(url, `it was asked for the bytes from ${start} on and sends others`);
     }
     if (status === 416) close();
     const advice = 'the registry has lost a part of the artifact: push it again';
@@ -160,6 +163,12 @@ export class RegistryClient {
       throw isFinal ? error : new Transient(error, false, undefined, 2);
     });
     return { start: 0, body, close };
+  }
+
+  /** One server of many, or a cache before them, may be at fault. Behind a mirror there are others. */
+  #oddAnswer(url: URL, why: string): unknown {
+    const error = failed(url, why);
+    return this.isMirror ? error : new Transient(error, false, undefined, 3);
   }
 
   /** True if the registry has mounted the blob from another of its repositories. */

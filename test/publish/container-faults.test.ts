@@ -50,6 +50,15 @@ describe('skopeo fails', () => {
       'DIGEST_MISMATCH',
     ],
     ['copying system image from manifest list: Unexpectedly received a manifest list', 'ARTIFACT_INVALID'],
+    ['reading manifest 1 in r.io/a: StatusCode: 404, ', 'REGISTRY_NOT_FOUND'],
+    ['reading manifest 1 in r.io/a: StatusCode: 404, access to nothing', 'REGISTRY_NOT_FOUND'],
+    ['reading manifest 1 in r.io/a: StatusCode: 403, ', 'REGISTRY_UNAUTHORIZED'],
+    ['reading manifest 1 in r.io/a: StatusCode: 403, page not found', 'REGISTRY_UNAUTHORIZED'],
+    [
+      'pinging container registry r.io: invalid status code from registry 403 (Forbidden)',
+      'REGISTRY_UNAUTHORIZED',
+    ],
+    ['reading config blob sha256:00: exceeded maximum allowed size of 4194304 bytes', 'ARTIFACT_INVALID'],
     ['Get "https://r.io/v2/": dial tcp 127.0.0.1:1: connect: connection refused', 'REGISTRY_FAILED'],
   ])('%s: %s', (words, code) => {
     const stderr = `time="2026-11-29T15:55:12Z" level=fatal msg="${words}"\n`;

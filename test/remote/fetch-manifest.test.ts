@@ -34,6 +34,19 @@ test('what a mirror sends instead of a manifest is passed over', async () => {
   expect((await fetchManifest(task, sources, reference, undefined)).bytes.toString()).toBe(manifest);
 });
 
+test('wrong bytes in place of a digest are asked for once more, and are then DIGEST_MISMATCH', async () => {
+  const digest = digestOf(Buffer.from(manifest));
+  for (const wrongTimes of [1, 2]) {
+    let asked = 0;
+    const host = await serve((_, response) => void response.end(++asked > wrongTimes ? manifest : '<html>'));
+    const named = parseReference(`registry.example/a/b@${digest}`);
+    const found = fetchManifest(task, [await clientOf(host)], named, undefined);
+    if (wrongTimes === 1) expect(await found).toMatchObject({ digest });
+    else await rejection(found, 'DIGEST_MISMATCH');
+    expect(asked).toBe(2);
+  }
+});
+
 const INDEX = 'application/vnd.oci.image.index.v1+json';
 const DIGEST = digestOf(Buffer.from(manifest));
 const indexOf = (...manifests: object[]) => JSON.stringify({ schemaVersion: 2, mediaType: INDEX, manifests });

@@ -118,6 +118,28 @@ test.each([400, 403, 404, 425])(
   },
 );
 
+test.each([
+  [206, {}],
+  [206, { 'content-range': 'bytes 5-9/10' }],
+  [206, { 'content-type': 'multipart/byteranges; boundary=X' }],
+  [200, { 'content-encoding': 'gzip' }],
+])(
+  'a blob that came with %i and %j twice is asked for again, three times in all',
+  async (status, headers) => {
+    for (const oddTimes of [2, 3]) {
+      let asked = 0;
+      const registry = await serve((_, response) => {
+        if (++asked > oddTimes) response.end('0123456789');
+        else response.writeHead(status, headers).end('56789');
+      });
+      const read = readAll(await clientOf(registry));
+      if (oddTimes === 2) expect(await read).toBe('0123456789');
+      else await rejection(read, 'REGISTRY_FAILED');
+      expect(asked).toBe(3);
+    }
+  },
+);
+
 test('a part of a range that was asked for is followed by the next without a pause', async () => {
   const part = 64 * 1024;
   const size = 40 * part;
