@@ -718,6 +718,7 @@ export class RootfsRegistry {
    * Releases every complete slot whose id is not in `keep`, unless its image is in use or that is unknown. Torn slots
    * are left to {@link recover}. Files, links and folders that are not slots are never touched. A slot that is cloned
    * at the same time, for an id that is not in `keep`, may be released as well: start no such VM while you collect.
+   * Partial pulls that nobody has continued for seven days are removed as well, without `dryRun`.
    *
    * Rejects with `INVALID_ARGUMENT` and `INVALID_VM_ID`, before anything is released.
    */
@@ -744,6 +745,9 @@ export class RootfsRegistry {
     const signal = optionalSignal(what, given.signal);
     const ids = await rawIds(new Task(what, signal), kept);
     const { collectGarbage } = await import('./upkeep/gc.js');
+    // What cannot be removed now is removed by a later call, or by a pull.
+    const old = dryRun ? [] : [this.#pulls, this.#snapshotPulls];
+    for (const pulls of old) await pulls.removeOld(new Task(what, signal)).catch(() => {});
     return collectGarbage(this.#folder, ids, dryRun, signal);
   }
 

@@ -11,7 +11,7 @@ import { limitsOf, type PublishLimits } from '../publish/publish-options.js';
 import { convertQcow2 } from '../publish/qcow2.js';
 import type { SparseFileOptions } from '../publish/sparse-file.js';
 import { tooLarge } from '../publish/tree/limits.js';
-import type { RootfsError } from '../system/errors.js';
+import { isFull, type RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, invalid, type Layer, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
@@ -89,7 +89,12 @@ async function fetchLayer(task: Task, request: DiskRequest, path: string): Promi
     throw tooLarge(source, `holds a disk of ${blob.size} bytes`, 'limits.maxBytes');
   const reusedBytes = isNew ? 0 : size;
   const onWritten = (bytesDone: number) => progress(request, 'download', bytesDone, reusedBytes);
-  const kept = await fetchFile(task, reader, { blob, path, onWritten }, readOptions);
+  const fetching = fetchFile(task, reader, { blob, path, onWritten }, readOptions);
+  const kept = await fetching.catch(async (error: unknown) => {
+    // It would keep the disk full until somebody pulls this again.
+    if (isFull(error)) await rm(path, { force: true });
+    throw error;
+  });
   return isNew ? 0 : kept;
 }
 

@@ -69,6 +69,7 @@ export class PullFolder {
 
   /** Removes what nobody has worked on for a week. A pull that runs has its lock, and changes its folder. */
   async removeOld(task: Task, now = Date.now()): Promise<void> {
+    if (await isMissing(this.#folder.path)) return;
     await this.#folder.use(async ({ handle }) => {
       for (const name of await readdir(this.#folder.path)) {
         if (!name.startsWith('sha256-')) continue;
@@ -78,7 +79,7 @@ export class PullFolder {
         // The next pull tries again.
         await withLock(task, handle, name, () => this.#folder.discard(path)).catch(() => {});
       }
-    });
+    }, 'no-staging');
   }
 
   close(): Promise<void> {

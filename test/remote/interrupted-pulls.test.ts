@@ -157,14 +157,16 @@ describe.skipIf(missing !== undefined)(
       expect(before - freeBytes(host)).toBeLessThan(2 * MiB);
     });
 
-    test('that nobody has continued for a week is removed by the next one', async () => {
+    test.each(['the next one', 'gc'])('that nobody has continued for a week is removed by %s', async (by) => {
       const { host, reference } = await setting();
       const old = join(pullsOf(host), `sha256-${'0'.repeat(64)}`);
       const recent = join(pullsOf(host), `sha256-${'1'.repeat(64)}`);
       for (const path of [old, recent]) await mkdir(path, { recursive: true });
       const eightDaysAgo = Date.now() / 1000 - 8 * 24 * 3600;
       await utimes(old, eightDaysAgo, eightDaysAgo);
-      await host.registry.pullStack(reference);
+      if (by === 'gc') await host.registry.gc({ keep: [], dryRun: true });
+      expect(await exists(old)).toBe(true);
+      await (by === 'gc' ? host.registry.gc({ keep: [] }) : host.registry.pullStack(reference));
       for (let tries = 0; tries < 100 && (await exists(old)); tries++) await sleep(20);
       expect(await exists(old)).toBe(false);
       expect(await exists(recent)).toBe(true);

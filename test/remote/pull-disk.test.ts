@@ -1,6 +1,6 @@
 // Disks that other tools have pushed, as the one layer of an artifact.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, statfs, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { describe, expect, test, vi } from 'vitest';
@@ -15,6 +15,7 @@ import { startOciRegistry } from '../fixtures/oci-registry.js';
 import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
 import { lacks } from '../fixtures/tools.js';
+import { newWorkspace } from '../fixtures/workspace.js';
 
 const missing = lacks('docker-registry', 'zstd', 'xz', 'qemu-img', 'mke2fs', 'debugfs', 'tar');
 
@@ -56,6 +57,17 @@ describe.skipIf(missing !== undefined)(
   `a disk of another tool${missing === undefined ? '' : ` (${missing})`}`,
   { timeout: 120_000 },
   () => {
+    test('that fills the file system is removed, so that others have room', async () => {
+      const { registry, proxy, disk } = await setting();
+      await pushLayers(registry, 'a/disk', '1', [{ content: disk }]);
+      const small = newWorkspace().mount('small', ['-t', 'tmpfs', '-o', `size=${4 * MiB}`, 'tmpfs']);
+      const host = await hostFor([proxy.host], small);
+      const pulling = host.registry.pullStack(`${proxy.host}/a/disk:1`);
+      await rejection(pulling, 'ENOSPC');
+      const { bavail, bsize } = await statfs(small);
+      expect(bavail * bsize).toBeGreaterThan(3 * MiB);
+    });
+
     test.each<[string, string, (setting: Setting) => Buffer | Promise<Buffer>]>([
       ['raw', 'raw', ({ disk }) => disk],
       ['gzip', 'gzip', ({ disk }) => gzipSync(disk)],
