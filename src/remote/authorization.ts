@@ -119,6 +119,15 @@ export class Authorization {
     return this.#asking;
   }
 
+  async hasLogin(task: Task): Promise<boolean> {
+    return (await this.#lookUp(task)).credentials !== undefined;
+  }
+
+  #lookUp(task: Task): Promise<StoredLogin> {
+    this.#login ??= credentialsFor(this.#host, this.#repository, task.signal);
+    return this.#login;
+  }
+
   /** Before another program gets the login. Rejects with `REGISTRY_UNAUTHORIZED` as {@link answer} does. */
   async requireRealms(header: string | undefined): Promise<void> {
     for (const { scheme, parameters } of challengesIn(header)) {
@@ -135,8 +144,7 @@ export class Authorization {
     const challenge = parseChallenge(header);
     // What a helper gave may have expired, as a token has.
     if (this.#header !== undefined) this.#login = undefined;
-    this.#login ??= credentialsFor(this.#host, this.#repository, task.signal);
-    const { credentials, trouble } = await this.#login;
+    const { credentials, trouble } = await this.#lookUp(task);
     this.#trouble = trouble === undefined ? '' : `; a login could not be looked up: ${trouble.message}`;
     if (challenge === undefined) throw this.#refused('it asks for a kind of login that is not supported');
     const renewed =

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import { native } from '../addon/native.js';
 import type { Task } from '../system/task.js';
-import type { Layer } from './artifact.js';
+import { invalid, type Layer } from './artifact.js';
 import { type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
 import type { ChunkList, Pack } from './chunk-list.js';
 import type { ChunkSet } from './chunk-set.js';
@@ -231,11 +231,21 @@ export async function fetchBlob(
     // Piece by piece: to join or to hash an index of many MiB at once would hold the event loop.
     const content = Buffer.alloc(layer.size);
     const hash = createHash('sha256');
-    for await (const part of reader.read(task, layer, 0, layer.size, { ...options, fromOrigin })) {
-      part.bytes.copy(content, part.start);
-      hash.update(part.bytes);
+    let received = 0;
+    let failure: unknown;
+    try {
+      for await (const part of reader.read(task, layer, 0, layer.size, { ...options, fromOrigin })) {
+        part.bytes.copy(content, part.start);
+        hash.update(part.bytes);
+        received += part.bytes.length;
+      }
+    } catch (error) {
+      failure = error;
     }
-    if (`sha256:${hash.digest('hex')}` === layer.digest) return content;
+    const isRight = `sha256:${hash.digest('hex')}` === layer.digest;
+    if (isRight && received === layer.size) return content;
+    if (isRight) throw invalid(`its manifest has a size of ${layer.size} for a blob of ${received} bytes`);
+    if (failure !== undefined) throw failure;
   }
   throw wrongBlob(layer, new Error('it has another digest'));
 }

@@ -4,9 +4,9 @@ import type { Readable } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import { redact, withoutQueries } from '../system/redact.js';
+import { isSha256Digest } from '../system/sha256.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
-import { isDigest } from './reference.js';
 import { isBusy, persist, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
@@ -16,6 +16,7 @@ import {
   failed,
   locationOf,
   type Question,
+  REDIRECT_LIMIT,
   readAll,
   type Transport,
 } from './transport.js';
@@ -60,6 +61,8 @@ export class RegistryClient {
   readonly #settings: RegistrySettings;
   /** That were begun and are not used: URLs to upload to. */
   readonly #begun: URL[] = [];
+  /** Whether it came to a login that the registry asks for only at its base. */
+  #loggingIn: Promise<boolean> | undefined;
   /** Called after each 429 and 503. */
   onBusy: (() => void) | undefined;
 
@@ -199,8 +202,14 @@ export class RegistryClient {
       // As text: what else the registry put there stays as it wrote it.
       url.search += `${url.search === '' ? '' : '&'}digest=${encodeURIComponent(digest)}`;
       const headers = { 'content-type': 'application/octet-stream', 'content-length': `${sizeBytes}` };
-      const question = { url, method: 'PUT', headers, body: body(), slowAnswer: true } as const;
-      const answer = await this.#ask(task, question, false);
+      const put = (to: URL) =>
+        this.#ask(task, { url: to, method: 'PUT', headers, body: body(), slowAnswer: true }, false);
+      let answer = await put(url);
+      // The transport cannot send a stream again.
+      for (let redirects = 0; isMoved(answer) && redirects < REDIRECT_LIMIT; redirects++) {
+        await discard(answer);
+        answer = await put(this.#uploadUrl(answer));
+      }
       if ([404, 416].includes(answer.status)) {
         const why = `status ${answer.status}${await told(answer)}: the upload that was begun is not known there any more`;
         throw new Transient(failed(url, why), false);
@@ -237,6 +246,7 @@ export class RegistryClient {
     for (let renewals = 0; ; renewals++) {
       const authorization = this.#isOwn(question.url) ? this.#authorization.header : undefined;
       const answer = await this.#transport.ask(task, { ...question, authorization });
+      if (canRepeat && authorization === undefined && (await this.#wasHidden(task, answer))) continue;
       // Storage that the registry redirects to has no say in where its login goes.
       if (answer.status !== 401 || !this.#isOwn(answer.url)) return answer;
       await discard(answer);
@@ -244,6 +254,27 @@ export class RegistryClient {
       await this.#authorization.answer(task, answer.headers['www-authenticate'], authorization);
       if (!canRepeat) throw new Transient(this.#unauthorized(answer, 'its login has expired'), false, 0);
     }
+  }
+
+  /** Some registries say to strangers that they have nothing. True if this host is logged in now. */
+  async #wasHidden(task: Task, answer: Answer): Promise<boolean> {
+    if (![403, 404].includes(answer.status) || !this.#isOwn(answer.url)) return false;
+    this.#loggingIn ??= this.#logInUnasked(task).catch(() => false);
+    const isLoggedIn = await this.#loggingIn;
+    task.checkAborted();
+    if (!isLoggedIn) return false;
+    await discard(answer);
+    return true;
+  }
+
+  async #logInUnasked(task: Task): Promise<boolean> {
+    if (!(await this.#authorization.hasLogin(task))) return false;
+    const url = new URL('/v2/', this.#base);
+    const answer = await this.#transport.ask(task, { url, method: 'GET' });
+    await discard(answer);
+    if (answer.status !== 401 || !this.#isOwn(answer.url)) return false;
+    await this.#authorization.answer(task, answer.headers['www-authenticate'], undefined);
+    return true;
   }
 
   #isOwn(url: URL): boolean {
@@ -286,6 +317,10 @@ export class RegistryClient {
   }
 }
 
+function isMoved({ status, headers }: Answer): boolean {
+  return (status === 307 || status === 308) && headers.location !== undefined;
+}
+
 /** What to do where the registry takes no more, or not this. Harbor says 403 and `DENIED`, as for a missing right. */
 function limitReached(status: number, why: string): string | undefined {
   if (status === 413) return 'the registry or a proxy before it takes no body of this size: raise its limit';
@@ -313,7 +348,7 @@ async function told(answer: Answer): Promise<string> {
 function secretsSent({ url, authorization = '' }: Answer): string[] {
   const [scheme, token = ''] = authorization.split(' ');
   const login = scheme === 'Basic' ? Buffer.from(token, 'base64').toString('utf8') : '';
-  const signature = [...url.searchParams.values()].filter((value) => !isDigest(value));
+  const signature = [...url.searchParams.values()].filter((value) => !isSha256Digest(value));
   return [authorization, token, login, login.slice(login.indexOf(':') + 1), ...signature];
 }
 

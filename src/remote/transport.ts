@@ -37,7 +37,7 @@ export interface Answer {
   readonly authorization: string | undefined;
 }
 
-const REDIRECT_LIMIT = 5;
+export const REDIRECT_LIMIT = 5;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /** For a connection, for the head of an answer, and between two bytes of its body. */

@@ -2,7 +2,9 @@
 // registry's login is to go.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
+import { blobOf } from '../../src/remote/artifact.js';
 import { BlobReader } from '../../src/remote/blob-reader.js';
+import { fetchBlob } from '../../src/remote/fetch-pack.js';
 import type { RegistryClient } from '../../src/remote/registry-client.js';
 import { Transient } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
@@ -206,4 +208,38 @@ test('what a registry repeats of its login, and storage of its signature, is in 
   const refused = await client.openBlob(task, DIGEST, 0, 10, 10).catch(({ error }: Transient) => error);
   expect((refused as RootfsError).message).toContain(`(not at http://${storage}/blob`);
   expect((refused as RootfsError).message).not.toContain('SIGNATURE');
+});
+
+test.each([403, 404])(
+  'a registry that says %i to strangers is asked once for a login, and then again',
+  async (status) => {
+    for (const isPrivate of [true, false]) {
+      const asked: string[] = [];
+      const registry = await serve(({ url = '', headers: { authorization } }, response) => {
+        asked.push(`${url} ${authorization === undefined ? 'stranger' : 'login'}`);
+        if (authorization !== undefined) response.end('{}');
+        else if (url === '/v2/' && isPrivate)
+          response.writeHead(401, { 'www-authenticate': 'Basic realm="here"' }).end();
+        else response.writeHead(url === '/v2/' ? 200 : status).end();
+      });
+      const client = await clientOf(registry);
+      const manifests = [client.manifest(task, '1'), client.manifest(task, '2')];
+      const found = (await Promise.allSettled(manifests)).map(
+        (each) => each.status === 'fulfilled' && each.value,
+      );
+      expect(found.filter(Boolean)).toHaveLength(isPrivate ? 2 : 0);
+      expect(asked.filter((each) => each.startsWith('/v2/ '))).toEqual(['/v2/ stranger']);
+    }
+  },
+);
+
+test('a size in a manifest that is not that of the blob is the fault of the artifact', async () => {
+  const blob = Buffer.from('0123456789');
+  const registry = await serve(({ headers: { range } }, response) => {
+    if (range === undefined) response.end(blob);
+    else response.writeHead(416).end();
+  });
+  const layer = { mediaType: 'x', annotations: {}, ...blobOf(blob), size: 20 };
+  const fetched = fetchBlob(task, new BlobReader([await clientOf(registry)]), layer, {});
+  expect((await rejection(fetched, 'ARTIFACT_INVALID')).message).toContain('a size of 20 for a blob of 10');
 });

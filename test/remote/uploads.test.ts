@@ -1,6 +1,7 @@
 // What registries answer to a push.
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
 import { putArtifact } from '../../src/remote/put-artifact.js';
@@ -167,6 +168,20 @@ test.each([
     'REGISTRY_FAILED',
   );
   expect(message).toContain('does not send it when asked');
+});
+
+test('an upload that is redirected is made again, and other origins get no login', async () => {
+  const { host: storage, put: stored } = await registryThat(() => undefined);
+  const { host, put } = await registryThat((what, { headers: { authorization } }) => {
+    if (authorization === undefined) return { status: 401, headers: { 'www-authenticate': 'Basic' } };
+    if (what.startsWith('PUT /upload')) return { status: 307, headers: { location: '/moved?state=2' } };
+    const location = `http://${storage}/blob?signature=3`;
+    return what.startsWith('PUT /moved') ? { status: 308, headers: { location } } : undefined;
+  });
+  const client = await pushTo(host, [storage]);
+  await client.upload(task, DIGEST, BLOB.length, () => Readable.from([BLOB]));
+  expect(put().map(({ what }) => what.split('?')[0])).toEqual(['PUT /upload', 'PUT /moved']);
+  expect(stored()).toEqual([{ what: 'PUT /blob?signature=3', authorization: undefined, body: BLOB }]);
 });
 
 test('an upload is begun where the registry redirects to', async () => {
