@@ -4,8 +4,8 @@ import { RootfsError } from './errors.js';
 
 export interface RegistrySetting {
   /**
-   * Plain http instead of TLS. Only for a registry on this host or in a trusted network. `docker://…` goes by TLS where
-   * the registry answers that, and then checks its certificate.
+   * Plain http instead of TLS. Only for a registry on this host or in a trusted network. `docker://…` goes by TLS
+   * where the registry answers that, and then checks its certificate.
    */
   readonly insecure?: boolean;
   /** A PEM file with the certificate authorities that may have signed its certificate. */
