@@ -211,8 +211,8 @@ export class RegistryClient {
         answer = await put(this.#uploadUrl(answer));
       }
       if ([404, 416].includes(answer.status)) {
-        const why = `status ${answer.status}${await told(answer)}: the upload that was begun is not known there any more`;
-        throw new Transient(failed(url, why), false);
+        const why = 'the upload that was begun is not known there any more';
+        throw new Transient(failed(url, `status ${answer.status}${await told(answer)}: ${why}`), false);
       }
       await this.#expect(answer, [200, 201, 204]);
       await discard(answer);
