@@ -16,6 +16,10 @@
 namespace microvm {
 namespace {
 
+constexpr const char* kStaging = "staging";
+constexpr const char* kTrash = "trash";
+constexpr const char* kSealed = "sealed";
+constexpr const char* kPool = "pool";
 constexpr const char* kSpare = "spare";
 constexpr int kRounds = 100;
 
@@ -33,6 +37,15 @@ bool has_name(int fd, int folder_fd, const char* name) {
 
 }  // namespace
 
+ManagedFolder::ManagedFolder(const std::string& root_path)
+    : root_path_(root_path),
+      state_path_(join(root_path, kStateFolder)),
+      staging_path_(join(state_path_, kStaging)),
+      trash_path_(join(state_path_, kTrash)),
+      sealed_path_(join(state_path_, kSealed)),
+      pool_path_(join(state_path_, kPool)),
+      spare_path_(join(state_path_, kSpare)) {}
+
 Error ManagedFolder::open(const std::string& root_path, Ref<ManagedFolder>* out) {
   Ref<ManagedFolder> managed(new ManagedFolder(root_path));
   Error error = open_folder(root_path, &managed->root_);
@@ -42,47 +55,47 @@ Error ManagedFolder::open(const std::string& root_path, Ref<ManagedFolder>* out)
   if (!error.ok()) return error;
   managed->root_identity_ = info.identity;
 
-  Fd state;
-  const std::string& state_path = managed->state_path_;
-  error = make_folder_at(managed->root_.get(), kStateFolder, 0700, state_path, &state);
-  const struct {
-    const char* name;
-    std::string* path;
-    Fd* folder;
-  } folders[] = {
-      {"staging", &managed->staging_path_, &managed->staging_},
-      {"trash", &managed->trash_path_, &managed->trash_},
-      {"sealed", &managed->sealed_path_, &managed->sealed_},
-      {"pool", &managed->pool_path_, &managed->pool_},
-  };
-  for (const auto& each : folders) {
-    *each.path = join(state_path, each.name);
-    if (error.ok()) error = make_folder_at(state.get(), each.name, 0700, *each.path, each.folder);
-  }
-  if (!error.ok()) return error;
-  managed->spare_path_ = join(state_path, kSpare);
-  managed->state_ = std::move(state);
   error = managed->start_session();
   if (error.ok()) *out = managed;
   return error;
 }
 
+Error ManagedFolder::make_folders() {
+  Error first;
+  const auto make = [&first](const Fd& parent, const char* name, const std::string& path, Fd* folder) {
+    if (*folder) return;
+    Error error = make_folder_at(parent.get(), name, 0700, path, folder);
+    if (first.ok()) first = error;
+  };
+  make(root_, kStateFolder, state_path_, &state_);
+  if (!state_) return first;
+  // What cannot be made keeps nothing that is there from being opened.
+  make(state_, kStaging, staging_path_, &staging_);
+  make(state_, kTrash, trash_path_, &trash_);
+  make(state_, kSealed, sealed_path_, &sealed_);
+  make(state_, kPool, pool_path_, &pool_);
+  return first;
+}
+
 Error ManagedFolder::start_session() {
-  Error error = make_session();
-  if (error.is(EROFS)) {
-    // What is there can still be looked at.
-    drop_session();
-    return {};
+  Error error = make_folders_and_session();
+  if (is_full(error.code)) {
+    // Removing what dead sessions left may free enough space.
+    SweepReport report;
+    (void)sweep(UINT64_MAX, &report).ok();  // what cannot be removed says nothing of what was
+    error = make_folders_and_session();
+    if (is_full(error.code)) error = borrow_spare(error);
   }
-  if (!is_full(error.code)) return error;
-  // Removing what dead sessions left may free enough space.
-  SweepReport report;
-  (void)sweep(UINT64_MAX, &report).ok();  // what cannot be removed says nothing of what was
-  error = make_session();
-  if (!is_full(error.code)) return error;
-  // Ends of VMs work on any disk: what needs a session fails, a release does not.
-  if (!borrow_spare(error).ok()) drop_session();
+  // What is there can still be looked at, and ends of VMs work on any disk: what needs a session fails, a release does
+  // not.
+  if (!is_full(error.code) && !error.is(EROFS)) return error;
+  drop_session();
   return {};
+}
+
+Error ManagedFolder::make_folders_and_session() {
+  Error error = make_folders();
+  return error.ok() ? make_session() : error;
 }
 
 void ManagedFolder::drop_session() {
@@ -93,6 +106,8 @@ void ManagedFolder::drop_session() {
 }
 
 Error ManagedFolder::borrow_spare(Error no_space) {
+  // A session has all folders.
+  if (!has_folders()) return no_space;
   Error error = lock_spare();
   if (error.ok()) error = empty_spare();
   if (!error.ok()) return no_space;
@@ -157,7 +172,19 @@ Error ManagedFolder::check_current() const {
   if (error.is(ENOENT) || (error.ok() && !there.identity.same_file(root_identity_))) {
     return Error::of(ESTALE, "statx", root_path_);
   }
+  // Opened on a full or read-only disk, where another process has made our folders since.
+  if (error.ok() && !has_folders() && have_appeared()) return Error::of(ESTALE, "statx", state_path_);
   return error;
+}
+
+bool ManagedFolder::has_folders() const { return staging_ && trash_ && sealed_ && pool_; }
+
+bool ManagedFolder::have_appeared() const {
+  for (const std::string* path : {&staging_path_, &trash_path_, &sealed_path_, &pool_path_}) {
+    FileInfo info;
+    if (!stat_at(AT_FDCWD, path->c_str(), Follow::kNo, *path, &info).ok()) return false;
+  }
+  return true;
 }
 
 Error ManagedFolder::probe_reflink(Reflinks* reflinks) {
@@ -217,6 +244,7 @@ Error ManagedFolder::sweep_folder(int folder_fd, const std::string& path, const 
 }
 
 Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
+  if (!staging_) return {};
   Error first_error;
   FolderReader reader(staging_.get(), staging_path_);
   while (const char* name = reader.next()) {
@@ -240,6 +268,7 @@ Error ManagedFolder::sweep_staging(uint64_t* budget, SweepReport* report) {
 }
 
 Error ManagedFolder::empty_trash(uint64_t* budget, SweepReport* report) {
+  if (!trash_) return {};
   Error first_error;
   FolderReader reader(trash_.get(), trash_path_);
   while (const char* name = reader.next()) {

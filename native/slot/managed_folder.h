@@ -50,7 +50,7 @@ struct SweepReport {
 
 class ManagedFolder final : public Shared {
  public:
-  // The folder must exist; our own folder in it is made.
+  // The folder must exist; our own folder in it is made, if there is space for it.
   static Error open(const std::string& root_path, Ref<ManagedFolder>* managed);
 
   // ESTALE if the path now names another folder than the one that is open (moved away, or mounted over), or if our own
@@ -75,7 +75,8 @@ class ManagedFolder final : public Shared {
   bool tells_case() const { return tells_case_.load(std::memory_order_relaxed); }
   void set_tells_case() const { tells_case_.store(true, std::memory_order_relaxed); }
 
-  // False on a disk that is too full for a session of our own: then slots can be looked at and released, no more.
+  // False on a disk that is read-only, or too full for a session of our own: then slots can be looked at and released,
+  // no more. Our own folders may be missing then.
   bool has_session() const { return static_cast<bool>(session_); }
   // False if somebody removed its folder, while it is open.
   bool is_session_there() const;
@@ -94,10 +95,14 @@ class ManagedFolder final : public Shared {
   std::string slot_path(std::string_view slot) const { return join(root_path_, slot); }
 
  private:
-  explicit ManagedFolder(const std::string& root_path)
-      : root_path_(root_path), state_path_(join(root_path, kStateFolder)) {}
+  explicit ManagedFolder(const std::string& root_path);
 
+  // Opens those that are there, whatever keeps others from being made.
+  Error make_folders();
+  bool has_folders() const;
+  bool have_appeared() const;
   Error start_session();
+  Error make_folders_and_session();
   Error make_session();
   Error borrow_spare(Error no_space);
   void drop_session();
@@ -111,10 +116,11 @@ class ManagedFolder final : public Shared {
 
   const std::string root_path_;
   const std::string state_path_;
-  std::string staging_path_;
-  std::string trash_path_;
-  std::string sealed_path_;
-  std::string pool_path_;
+  const std::string staging_path_;
+  const std::string trash_path_;
+  const std::string sealed_path_;
+  const std::string pool_path_;
+  const std::string spare_path_;
   std::string session_name_;
   std::string session_path_;
   Fd root_;
@@ -127,7 +133,6 @@ class ManagedFolder final : public Shared {
   // A folder for one session at a time that was made while there was space, so that slots can be released when there is
   // none.
   Fd spare_;
-  std::string spare_path_;
   Identity root_identity_;
   mutable std::atomic<bool> tells_case_{false};
   std::atomic<uint64_t> counter_{0};

@@ -27,6 +27,7 @@ Error NameLock::take(const ManagedFolder& managed, const std::string& name, For 
   const char* lock_file = purpose == For::kRelease ? kReleaseFile : kReplaceFile;
   const int tries = purpose == For::kRelease ? kTries : 1;
   *free = true;
+  if (managed.state_fd() < 0) return {};  // a disk on which nothing can be made
   // A lock belongs to the open file, so each holder opens its own, and the kernel drops the lock with the process.
   Error error = open_lock_file_at(managed.state_fd(), lock_file, join(managed.state_path(), lock_file), &file_);
   if (is_full(error.code) || error.is(EROFS)) return {};

@@ -47,21 +47,24 @@ export async function removeStack(
       if (template === undefined) return false;
       await refuseInUse(task, clones, names, name, template);
     }
-    const removed = await catalog.use(({ handle }) =>
-      withLock(task, handle, name, async () => {
-        if (await isMissing(templatePath)) return false;
-        const folder = dirname(templatePath);
-        // Listed while the image keeps the folder: once that is empty, another publisher can put its own in its place
-        // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.
-        const others = [...(await imageConfigsIn(folder)), INCOMING];
-        if (!(await removeImage(templatePath, template))) return false;
-        // Looking again makes this RootfsRegistry forget it and what was made from it. FUSE does not remove a folder
-        // while a file in it is open.
-        await templates.look(templatePath, undefined).catch(() => undefined);
-        for (const name of others) await rm(join(folder, name), { force: true });
-        await removeFolder(folder);
-        return true;
-      }),
+    // A full disk is what makes people remove stacks.
+    const removed = await catalog.use(
+      ({ handle }) =>
+        withLock(task, handle, name, async () => {
+          if (await isMissing(templatePath)) return false;
+          const folder = dirname(templatePath);
+          // Listed while the image keeps the folder: once that is empty, another publisher can put its own in its place
+          // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.
+          const others = [...(await imageConfigsIn(folder)), INCOMING];
+          if (!(await removeImage(templatePath, template))) return false;
+          // Looking again makes this RootfsRegistry forget it and what was made from it. FUSE does not remove a folder while a
+          // file in it is open.
+          await templates.look(templatePath, undefined).catch(() => undefined);
+          for (const name of others) await rm(join(folder, name), { force: true });
+          await removeFolder(folder);
+          return true;
+        }),
+      'no-staging',
     );
     return removed === true;
   } catch (error) {

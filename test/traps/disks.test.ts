@@ -1,9 +1,10 @@
 // Disks that are full, read-only, or two; and what is peculiar to btrfs.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { appendFile, mkdir, open, readFile, statfs, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, open, readFile, rm, statfs, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, inject, test } from 'vitest';
+import type { RootfsRegistry } from '../../src/index.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { sha256Of, snapshot, walk } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -13,6 +14,22 @@ import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 
 const WRITABLE = { writable: true } as const;
+
+/** Makes files until there can be no more. */
+async function useUpInodes(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  try {
+    for (let i = 0; ; i++) await writeFile(join(folder, `${Date.now()}-${i}`), '');
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'ENOSPC', syscall: 'open' });
+  }
+}
+
+async function rawIds(registry: RootfsRegistry): Promise<string[]> {
+  const listed: string[] = [];
+  for await (const { rawId } of registry.slots()) listed.push(rawId);
+  return listed.sort();
+}
 
 /** Writes until nothing more fits. */
 async function fill(folder: string): Promise<void> {
@@ -99,6 +116,42 @@ describe('a full disk', () => {
     },
   );
 
+  test.for([
+    ['our own folder', ''],
+    ['a trash in it', 'trash'],
+    ['a pool in it', 'pool'],
+  ] as const)('without inodes for %s, VMs end and stacks are removed', async ([, missing], { skip }) => {
+    const reason = lacksRoot() ?? lacks('mke2fs');
+    if (reason !== undefined) skip(reason);
+    const disk = newWorkspace().disk('small', ['mke2fs', '-q', '-F', '-t', 'ext4', '-N', '128'], 32 * MiB);
+    const host = await Host.in(disk);
+    for (const stack of ['debian', 'alpine']) await host.addTemplate(stack, pattern(MiB));
+    const ids = ['vm-1', 'vm-2', 'vm-3', 'vm-4', 'vm-5'];
+    for (const id of ids) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+    await truncate(host.slot('vm-5').image, 0);
+    await host.registry.close();
+    for (const folder of [host.clonesDir, host.templateDir])
+      for (const name of [missing, 'spare'])
+        await rm(join(folder, '.microvm-rootfs', name), { recursive: true, force: true });
+    await useUpInodes(join(disk, 'files'));
+
+    const registry = host.anotherRegistry();
+    expect(await rawIds(registry)).toEqual(ids);
+    expect(await registry.usage()).toMatchObject({ slots: 5 });
+    expect(await registry.release('vm-1', { durable: true })).toBe(true);
+    expect(await registry.gc({ keep: ['vm-3', 'vm-4', 'vm-5'] })).toMatchObject({ released: ['vm-2'] });
+    expect(await registry.recover()).toMatchObject({ tornSlots: ['vm-5'] });
+    await useUpInodes(join(disk, 'files'));
+    expect(await registry.removeStack('alpine', { force: true })).toBe(true);
+    expect(await host.slotNames()).toEqual(['vm-3', 'vm-4']);
+
+    // Space that has come back is used, also by whoever was there before.
+    await rm(join(disk, 'files'), { recursive: true });
+    expect(await host.anotherRegistry().forkSlot('vm-3', 'vm-1')).toMatchObject({ vmId: 'vm-1' });
+    expect(await registry.release('vm-3')).toBe(true);
+    expect(await registry.forkSlot('vm-4', 'vm-3')).toMatchObject({ vmId: 'vm-3' });
+  });
+
   test('release works, and gives the space back', async ({ skip }) => {
     const reason = lacksRoot() ?? lacks('mke2fs');
     if (reason !== undefined) skip(reason);
@@ -118,6 +171,29 @@ describe('a full disk', () => {
 });
 
 describe('a read-only disk', () => {
+  test('without our own folder: what is there can be looked at', async ({ skip }) => {
+    const reason = lacksRoot() ?? lacks('mke2fs');
+    if (reason !== undefined) skip(reason);
+    const disk = newWorkspace().disk('disk', ['mke2fs', '-q', '-F', '-t', 'ext4'], 64 * MiB);
+    const host = await Host.in(disk);
+    await host.addTemplate('debian', pattern(MiB));
+    await host.registry.cloneForVm('earlier', 'debian', WRITABLE);
+    await host.registry.close();
+    for (const folder of [host.clonesDir, host.templateDir])
+      await rm(join(folder, '.microvm-rootfs'), { recursive: true, force: true });
+    execFileSync('mount', ['-o', 'remount,ro', disk]);
+    try {
+      const registry = host.anotherRegistry();
+      expect(await rawIds(registry)).toEqual(['earlier']);
+      expect(await registry.slot('earlier')).toMatchObject({ health: 'whole' });
+      expect(await registry.usage()).toMatchObject({ slots: 1 });
+      await rejection(registry.release('earlier'), 'EROFS');
+      await rejection(registry.removeStack('debian', { force: true }), 'EROFS');
+    } finally {
+      execFileSync('mount', ['-o', 'remount,rw', disk]);
+    }
+  });
+
   test('clones folder: EROFS; templates alone on it are fine', async ({ skip }) => {
     const reason = lacksRoot() ?? lacks('mke2fs');
     if (reason !== undefined) skip(reason);
@@ -134,9 +210,7 @@ describe('a read-only disk', () => {
       await rejection(registry.release('earlier'), 'EROFS');
       expect((await rejection(registry.recover(), 'EROFS')).report).toBeUndefined();
       // What is there can be looked at.
-      const listed = [];
-      for await (const { rawId } of registry.slots()) listed.push(rawId);
-      expect(listed).toEqual(['earlier']);
+      expect(await rawIds(registry)).toEqual(['earlier']);
       expect(await registry.slot('earlier')).toMatchObject({ health: 'whole' });
       expect(await registry.usage()).toMatchObject({ slots: 1 });
       expect(await registry.verify({ clones: true })).toMatchObject({ clones: 1, differences: [] });
