@@ -72,7 +72,6 @@ const ALLOWED = new Set([
   'pipe2',
   'posix_fadvise',
   'posix_spawn_file_actions_adddup2', // its types have the same size in both, as those of the other posix_spawn*
-  'posix_spawn_file_actions_addopen',
   'posix_spawn_file_actions_destroy',
   'posix_spawn_file_actions_init',
   'posix_spawnattr_destroy',
@@ -88,6 +87,7 @@ const ALLOWED = new Set([
   'readdir',
   'readlink',
   'readlinkat',
+  'renameat',
   'sigemptyset',
   'sigfillset',
   'strcasecmp',

@@ -26,13 +26,13 @@ Error open_unflushed(const ManagedFolder& managed, const std::string& slot, cons
 }
 
 // By the descriptor of the folder: another slot may have its name now.
-Error flush_copied(const UnflushedSlot& slot) {
+Error flush_copied(const UnflushedSlot& slot, bool all_flushed) {
   Fd image;
   Error error = open_file_at(slot.folder.get(), kImage, join(slot.path, kImage), &image);
   // syncfs(2) reports no failed write before Linux 5.8. Its data is on the disk already, so this takes microseconds.
   if (error.ok()) error = flush(image.get(), join(slot.path, kImage));
   // Given to its VMM by a process that may not open it any more: syncfs(2) has to do.
-  if (error.ok() || error.is(EACCES))
+  if (error.ok() || (error.is(EACCES) && all_flushed))
     error = remove_file_at(slot.folder.get(), kUnsettled, join(slot.path, kUnsettled));
   // Released, or flushed by another process; or its VMM holds a lease, and a later call flushes it; or its image is now
   // a link, a pipe or a device, and not ours.
@@ -53,8 +53,9 @@ Error flush_copied_slots(const ManagedFolder& managed, const std::vector<std::st
   if (unflushed.empty()) return first;
   // Not fsync of each image: it holds the image open for seconds, and the slot would look in use to others.
   Error flushed = flush_file_system(managed.root_fd(), managed.root_path());
-  if (!flushed.ok()) return flushed;
-  for (const UnflushedSlot& slot : unflushed) keep(flush_copied(slot));
+  // A sandbox may refuse syncfs(2): then it has to be fsync after all.
+  if (!flushed.ok() && !is_refused(flushed.code)) return flushed;
+  for (const UnflushedSlot& slot : unflushed) keep(flush_copied(slot, flushed.ok()));
   return first;
 }
 

@@ -50,10 +50,8 @@ inline constexpr Verdict verdict_of(int code) {
   return Verdict::kNextRung;
 }
 
-// There is no FIEMAP here: the file system lacks it, or a sandbox (seccomp) forbids it.
-inline constexpr bool is_without_extents(int code) {
-  return code == EOPNOTSUPP || code == ENOTTY || code == ENOSYS || code == EPERM || code == EACCES;
-}
+// There is no such call here, or a sandbox (seccomp) forbids it.
+inline constexpr bool is_refused(int code) { return code == ENOSYS || code == EPERM; }
 
 // No space is left, on the disk or in a quota.
 inline constexpr bool is_full(int code) { return code == ENOSPC || code == EDQUOT; }

@@ -4,8 +4,6 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 
-#include "system/errno_policy.h"
-
 namespace microvm {
 namespace {
 
@@ -16,9 +14,7 @@ int call_fiemap(int fd, struct fiemap* map, uint64_t position, uint32_t extent_c
   return retry_eintr([&] { return ioctl(fd, FS_IOC_FIEMAP, map); });
 }
 
-Error failure(std::string_view path) {
-  return Error::of(is_without_extents(errno) ? EOPNOTSUPP : errno, "ioctl(FIEMAP)", path);
-}
+Error not_known(std::string_view path) { return Error::of(EOPNOTSUPP, "ioctl(FIEMAP)", path); }
 
 // The head is followed by the extents that the kernel fills in.
 struct alignas(struct fiemap) ExtentMap {
@@ -34,7 +30,7 @@ struct alignas(struct fiemap) ExtentMap {
 Error count_extents(int fd, std::string_view path, uint64_t* count) {
   struct fiemap map = {};
   map.fm_flags = FIEMAP_FLAG_SYNC;  // data still in memory has no extents yet
-  if (call_fiemap(fd, &map, 0, 0) < 0) return failure(path);
+  if (call_fiemap(fd, &map, 0, 0) < 0) return not_known(path);
   *count = map.fm_mapped_extents;
   return {};
 }
@@ -53,7 +49,7 @@ bool shares_extents(int fd) {
 
 Error next_extents(int fd, std::string_view path, uint64_t position, Extents* extents) {
   ExtentMap map;
-  if (call_fiemap(fd, map.get(), position, Extents::kLimit) < 0) return failure(path);
+  if (call_fiemap(fd, map.get(), position, Extents::kLimit) < 0) return not_known(path);
   extents->count = map.count();
   for (uint32_t i = 0; i < extents->count; i++) {
     const struct fiemap_extent& from = map.get()->fm_extents[i];

@@ -8,7 +8,8 @@
 
 namespace microvm {
 
-// EOPNOTSUPP wherever there is no FIEMAP: on tmpfs, FUSE and NFS, and in a sandbox that forbids it.
+// EOPNOTSUPP whatever keeps FIEMAP from answering: tmpfs, FUSE and NFS have none, a sandbox can refuse it with any
+// errno, and no caller needs the answer.
 Error count_extents(int fd, std::string_view path, uint64_t* count);
 
 // Whether one of the first extents is shared with another file. False where FIEMAP is missing: there is no reflink

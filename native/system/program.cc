@@ -33,7 +33,6 @@ class Redirections {
   ~Redirections() { (void)posix_spawn_file_actions_destroy(&actions_); }
 
   void duplicate(int from, int to) { note(posix_spawn_file_actions_adddup2(&actions_, from, to)); }
-  void open_empty(int to) { note(posix_spawn_file_actions_addopen(&actions_, to, "/dev/null", O_RDONLY, 0)); }
 
   int error() const { return error_; }
   const posix_spawn_file_actions_t* get() const { return &actions_; }
@@ -82,19 +81,13 @@ Error start_program(const ProgramPlan& plan, StartedProgram* program) {
   Fd input;
   Fd output;
   Fd errors;
-  if (plan.feeds) {
-    Error error = open_pipe(&input, &program->input);
-    if (!error.ok()) return error;
-    redirections.duplicate(input.get(), STDIN_FILENO);
-  } else {
-    redirections.open_empty(STDIN_FILENO);
-  }
-  if (!plan.output) {
-    Error error = open_pipe(&program->output, &output);
-    if (!error.ok()) return error;
-  }
-  Error error = open_pipe(&program->errors, &errors);
+  Error error = open_pipe(&input, &program->input);
+  if (error.ok() && !plan.output) error = open_pipe(&program->output, &output);
+  if (error.ok()) error = open_pipe(&program->errors, &errors);
   if (!error.ok()) return error;
+  // A pipe that nobody writes to is empty, and there everywhere; a jail may lack /dev/null.
+  if (!plan.feeds) program->input.reset();
+  redirections.duplicate(input.get(), STDIN_FILENO);
   redirections.duplicate(plan.output ? plan.output.get() : output.get(), STDOUT_FILENO);
   redirections.duplicate(errors.get(), STDERR_FILENO);
 

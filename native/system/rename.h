@@ -1,4 +1,4 @@
-// renameat2.
+// renameat2, and what does in its place where a sandbox or the file system refuses it.
 #pragma once
 
 #include <string_view>
@@ -15,7 +15,7 @@ Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char
 Error rename_over(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                   std::string_view dest);
 
-// Exchanges two files, so that the same call again undoes it. EINVAL or ENOSYS where the file system cannot.
+// Exchanges two files, so that the same call again undoes it. EINVAL or ENOSYS where that cannot be done.
 Error exchange(int from_fd, const char* from, int to_fd, const char* to, std::string_view path, std::string_view dest);
 
 }  // namespace microvm

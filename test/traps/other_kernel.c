@@ -1,7 +1,7 @@
 // Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is
 // mounted where (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), one with ZFS on all disks
-// (ZFS), a sandbox that refuses FIEMAP (FIEMAP_ERRNO), or a file system that lists an attribute and does not give it
-// (ATTRIBUTE, ATTRIBUTE_ERRNO).
+// (ZFS), a sandbox that refuses FIEMAP (FIEMAP_ERRNO), or renameat2 and syncfs (NEW_CALLS_ERRNO), or a file system that
+// lists an attribute and does not give it (ATTRIBUTE, ATTRIBUTE_ERRNO).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,12 +16,25 @@
 
 #define MOUNT_ROOT 0x2000ULL
 
+static int refuses(const char *setting) {
+  const char *code = getenv(setting);
+  if (code != NULL) errno = atoi(code);
+  return code != NULL;
+}
+
+int syncfs(int fd) {
+  if (refuses("NEW_CALLS_ERRNO")) return -1;
+  int (*next)(int) = dlsym(RTLD_NEXT, "syncfs");
+  return next(fd);
+}
+
 long syscall(long number, ...) {
   va_list list;
   long args[6];
   va_start(list, number);
   for (int i = 0; i < 6; i++) args[i] = va_arg(list, long);
   va_end(list);
+  if (number == SYS_renameat2 && refuses("NEW_CALLS_ERRNO")) return -1;
   long (*next)(long, ...) = dlsym(RTLD_NEXT, "syscall");
   long result = next(number, args[0], args[1], args[2], args[3], args[4], args[5]);
   if (number == SYS_statx && result == 0 && getenv("OLD_STATX") != NULL) {
@@ -52,11 +65,7 @@ int ioctl(int fd, unsigned long request, ...) {
     errno = atoi(getenv("FICLONE_ERRNO"));
     return -1;
   }
-  const char *fiemap = getenv("FIEMAP_ERRNO");
-  if (request == FS_IOC_FIEMAP && fiemap != NULL) {
-    errno = atoi(fiemap);
-    return -1;
-  }
+  if (request == FS_IOC_FIEMAP && refuses("FIEMAP_ERRNO")) return -1;
   int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
   return next(fd, request, arg);
 }

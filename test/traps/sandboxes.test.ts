@@ -11,7 +11,7 @@ import { MiB, pattern } from '../fixtures/images.js';
 import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
-const { EPERM, ENOSYS, EOPNOTSUPP } = constants.errno;
+const { EPERM, ENOSYS, EOPNOTSUPP, EIO } = constants.errno;
 
 // Prints the code of each call that fails.
 const EVERYTHING = `
@@ -71,6 +71,7 @@ const OTHER_BOOT_ID = [
   'mount -t tmpfs tmpfs /mnt && cd /proc/sys/kernel/random && cat uuid >/mnt/id && mount --bind /mnt/id boot_id && ' +
     'cd "$OLDPWD" && exec "$0" "$@"',
 ];
+const NO_DEVICES = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs tmpfs /dev && exec "$0" "$@"'];
 const NO_PROC = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs tmpfs /proc && exec "$0" "$@"'];
 
 describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
@@ -78,10 +79,27 @@ describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
     ['EPERM', EPERM],
     ['ENOSYS', ENOSYS],
     ['EOPNOTSUPP', EOPNOTSUPP],
+    ['EIO', EIO],
   ] as const)('all works where FIEMAP is refused with %s', async ([, errno], { skip }) => {
     const host = await hostOn(name, skip);
     const env = { LD_PRELOAD: preloadedKernel(host), FIEMAP_ERRNO: `${errno}`, NODE_NO_WARNINGS: '1' };
     expect(await everything(host, { env })).toMatchObject({ stdout: 'done\n', stderr: '', code: 0 });
+  });
+
+  test.for([
+    ['EPERM', EPERM],
+    ['ENOSYS', ENOSYS],
+  ] as const)('all works where renameat2 and syncfs are refused with %s', async ([, errno], { skip }) => {
+    const host = await hostOn(name, skip);
+    const env = { LD_PRELOAD: preloadedKernel(host), NEW_CALLS_ERRNO: `${errno}` };
+    expect(await everything(host, { env })).toMatchObject({ stdout: 'done\n', stderr: '', code: 0 });
+    expect(await host.leftovers()).toEqual([]);
+  });
+
+  test('all works without devices', async ({ skip }) => {
+    const host = await hostOn(name, skip);
+    const exit = await everything(host, { under: NO_DEVICES, env: { NODE_NO_WARNINGS: '1' } });
+    expect(exit).toMatchObject({ stdout: 'done\n', stderr: '', code: 0 });
   });
 
   test('all works without /proc but resize2fs, and the error names what that needs', async ({ skip }) => {
