@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
-import { hasWholeSeconds } from './file-times.js';
+import { hasWholeSeconds } from '../image/file-times.js';
 
 /** A file as it was found: its path, its state, and the name of its filesystem (see {@link OpenedSource}). */
 export interface LocatedFile {

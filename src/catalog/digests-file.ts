@@ -5,10 +5,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { readOwnFile } from '../folder/state-files.js';
+import { hasWholeSeconds } from '../image/file-times.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 import { isSha256 } from '../system/sha256.js';
 import type { LocatedFile } from './digest-record.js';
-import { hasWholeSeconds } from './file-times.js';
 
 const VERSION = 1;
 const FILE_BYTES_LIMIT = 4 * 1024 * 1024;

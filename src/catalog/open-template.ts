@@ -3,10 +3,10 @@ import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sameFile } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
+import { msUntilTimesTell } from '../image/file-times.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { LocatedFile } from './digest-record.js';
-import { msUntilTimesTell } from './file-times.js';
 import { templateChangedError } from './template.js';
 
 // Each is lost to a process that replaces the template at the same moment.

@@ -3,10 +3,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameContents, sameState } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
+import { msUntilTimesTell } from '../image/file-times.js';
 import { hashSource } from '../image/hash.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
-import { msUntilTimesTell } from './file-times.js';
 
 export interface Template {
   readonly path: string;

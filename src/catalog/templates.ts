@@ -3,6 +3,7 @@
 
 import { type Identity, sameFile, sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
+import { hasWholeSeconds } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, closedError, hasCode } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
@@ -11,7 +12,6 @@ import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
-import { hasWholeSeconds } from './file-times.js';
 import { isReplaced, openTemplate, whenTimesTell } from './open-template.js';
 import { hashUnchanged, sameTemplate, type Template } from './template.js';
 

@@ -1,11 +1,14 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sameState } from '../addon/identity.js';
-import { type NativeSource, native } from '../addon/native.js';
+import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { absolutePath, optionalFunction, optionalSignal, readOptions } from '../system/arguments.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
+import { inFlushTurn } from '../system/flush.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
+import { msUntilTimesTell } from './file-times.js';
 
 export interface HashOptions {
   readonly signal?: AbortSignal;
@@ -24,6 +27,10 @@ const open = new Turns(FILES_AT_ONCE);
  *
  * Rejects with the system's code if the file cannot be read (`ENOENT`, `EACCES`, `EIO`, …), `INVALID_ARGUMENT` if it
  * is not a regular file, `SOURCE_CHANGED` if it is written to meanwhile, `ABORT_ERR` if aborted.
+ *
+ * A file that a process has open for writing is flushed first: only then does the file system notice what is written
+ * through a mapping (`mmap`). Such writes stay unnoticed on tmpfs, and where it cannot be told who has a file open (see
+ * `slotInUse`): hash what nobody has mapped to write to it.
  *
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */
@@ -44,8 +51,10 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
 }
 
 async function openAndHash(task: Task, path: string, onProgress: HashOptions['onProgress']): Promise<string> {
-  const { source, info } = await native().openSource(path);
+  const opened = await native().openSource(path);
+  const { source, info } = opened;
   try {
+    if (opened.openForWriting) await makeWritesTell(path, opened);
     const sha256 = await hashSource(task, source, info.identity.sizeBytes, onProgress);
     const now = await native().checkSource(source);
     if (!sameState(info.identity, now.info.identity)) throw writtenToError(task.what);
@@ -53,6 +62,15 @@ async function openAndHash(task: Task, path: string, onProgress: HashOptions['on
   } finally {
     native().dispose(source);
   }
+}
+
+/**
+ * A write to a mapped page gives the file another time if the page is clean, and a flush makes it clean. Times of the
+ * same tick are one, so it waits for the next.
+ */
+async function makeWritesTell(path: string, { source, info, filesystem }: OpenedSource): Promise<void> {
+  await sleep(msUntilTimesTell(info.identity, filesystem));
+  await inFlushTurn(path, () => native().flushSource(source));
 }
 
 /**

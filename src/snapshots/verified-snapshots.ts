@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
-import { msUntilTimesTell } from '../catalog/file-times.js';
+import { msUntilTimesTell } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { verifyAll, type Watched } from './snapshot-files.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';

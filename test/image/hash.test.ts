@@ -1,12 +1,16 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFileSync, closeSync, openSync, truncateSync, writeSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, open, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { hashFile, type Progress } from '../../src/index.js';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { sha256, sha256Of, writeSparse } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { lacks } from '../fixtures/tools.js';
 
 async function fileOf(contents: Buffer | string): Promise<string> {
   const path = join((await Host.in()).root, 'file');
@@ -160,4 +164,32 @@ test('a file that grows with every slice is given up at the length it had', asyn
   };
   await rejection(hashFile(path, { onProgress }), 'SOURCE_CHANGED');
   expect(reports).toBe(1);
+});
+
+const REAL_DISKS = ['XFS', 'btrfs', 'ext4'];
+
+describeEachFilesystem(
+  ({ path }) => {
+    test('so is one that is written to through a mapping that was written to before', async ({ skip }) => {
+      const missing = lacks('g++');
+      if (missing !== undefined) skip(missing);
+      const { root } = await Host.in(path);
+      const [file, writer] = [join(root, 'memory'), join(root, 'writer')];
+      await writeFile(file, pattern(20 * MiB));
+      execFileSync('cc', ['-O1', '-o', writer, 'test/image/mapped_writer.c']);
+      const child = spawn(writer, [file]);
+      onTestFinished(() => void child.kill());
+      await once(child.stdout, 'data');
+      for (let i = 0; i < 3; i++) await rejection(hashFile(file), 'SOURCE_CHANGED');
+    });
+  },
+  ({ name }) => REAL_DISKS.includes(name),
+);
+
+test('one that is open for writing, and not written to, has its digest', async () => {
+  const path = await fileOf(pattern(MiB));
+  const file = await open(path, 'r+');
+  await file.write('early');
+  expect(await hashFile(path)).toBe(await sha256Of(path));
+  await file.close();
 });

@@ -1,6 +1,6 @@
 // How long to wait until the time of a later change tells it from the present state of a file.
 import { expect, test } from 'vitest';
-import { hasWholeSeconds, msUntilTimesTell } from '../../src/catalog/file-times.js';
+import { hasWholeSeconds, msUntilTimesTell } from '../../src/image/file-times.js';
 import { Random } from '../fixtures/random.js';
 
 const NOW = 1_600_000_000_500;
