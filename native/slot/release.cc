@@ -22,17 +22,27 @@ struct FoundSlot {
   Identity identity;
 };
 
-// A slot's folder is empty, or holds one of our files. Any other folder is somebody else's.
-Error is_slot(const FoundSlot& found, bool* is) {
+// A slot's folder is empty, or holds one of our files. Any other folder is somebody else's: an empty one that something
+// is mounted on, or one in which a folder has the image's name.
+Error is_slot(const FoundSlot& found, const FileInfo& folder, bool* is) {
   FolderReader reader(found.folder.get(), found.path);
   bool empty = true;
+  bool has_image = false;
   *is = false;
   while (const char* name = reader.next()) {
     empty = false;
-    *is |= is_slot_file(name);
+    if (std::string_view(name) == kImage) {
+      has_image = true;
+    } else {
+      *is |= is_slot_file(name);
+    }
   }
-  *is |= empty;
-  return reader.error();
+  *is |= empty && !folder.mount_root;
+  if (!reader.error().ok() || *is || !has_image) return reader.error();
+  FileInfo image;
+  Error error = stat_at(found.folder.get(), kImage, Follow::kNo, join(found.path, kImage), &image);
+  *is = error.ok() && !image.is_folder();
+  return error.is(ENOENT) ? Error() : error;
 }
 
 // kReleased if there is a slot that may go; else why not.
@@ -45,8 +55,8 @@ Error find(const ManagedFolder& managed, const std::string& slot, FoundSlot* fou
   if (is_no_folder(error.code)) return {};
   bool ours = false;
   FileInfo info;
-  if (error.ok()) error = is_slot(*found, &ours);
   if (error.ok()) error = stat_fd(found->folder.get(), found->path, &info);
+  if (error.ok()) error = is_slot(*found, info, &ours);
   found->identity = info.identity;
   if (error.ok() && ours) *status = ReleaseStatus::kReleased;
   return error;

@@ -93,6 +93,8 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
     error = read_slot_file(fd, path, kExported, &state->exported);
   }
   if (error.ok()) error = look_for_marks(fd, path, state);
+  // A folder that has the image's name is nothing that this library or a VMM makes.
+  if (state->image.is_folder() && !state->has_marks) state->has_image = false;
   if (error.ok() && !state->has_image && !state->has_marks && !info.mount_root) {
     FolderReader reader(fd, path);
     // An empty folder is as good as none, and a clone takes its place.

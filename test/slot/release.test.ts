@@ -1,10 +1,12 @@
+import { execFileSync } from 'node:child_process';
 import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { dirname, join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { lacksRoot } from '../fixtures/tools.js';
 
 const WRITABLE = { writable: true } as const;
 
@@ -82,6 +84,30 @@ test("somebody else's folder is not touched", async () => {
   await writeFile(precious, 'data');
   await rejection(host.registry.release('vm-1'), 'SLOT_INVALID');
   expect(await readFile(precious, 'utf8')).toBe('data');
+});
+
+test('nor one in which a folder has the name of the image: no clone is made of it either', async () => {
+  const host = await hostWithSlot();
+  const precious = join(host.clonesDir, 'backup', 'rootfs.ext4', 'precious');
+  await mkdir(dirname(precious), { recursive: true });
+  await writeFile(precious, 'data');
+  await rejection(host.registry.release('backup'), 'SLOT_INVALID');
+  await rejection(host.registry.cloneForVm('backup', 'debian', WRITABLE), 'SLOT_INVALID');
+  expect(await host.registry.slot('backup')).toBeUndefined();
+  expect(await host.registry.recover()).toMatchObject({ unstamped: [], unknown: [] });
+  expect(await host.registry.gc({ keep: [] })).toMatchObject({ released: ['vm-1'] });
+  expect(await readFile(precious, 'utf8')).toBe('data');
+});
+
+test('nor an empty folder that something is mounted on', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await hostWithSlot();
+  const folder = join(host.clonesDir, 'mounted');
+  await mkdir(folder);
+  execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', folder]);
+  onTestFinished(() => void execFileSync('umount', ['--lazy', folder]));
+  await rejection(host.registry.release('mounted'), 'SLOT_INVALID');
 });
 
 test('what others put into a slot goes with it', async () => {
