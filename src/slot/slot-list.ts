@@ -6,6 +6,7 @@ import { asRootfsError, isSystemError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import type { TemplateBytes } from './slot-image.js';
 import { type KnownTemplates, type SlotInfo, type SlotTemplate, slotInfo, templateOf } from './slot-info.js';
 import { slotNames } from './slot-names.js';
@@ -17,6 +18,9 @@ const BATCH = 256;
 
 // One batch is converted here while others are read on other threads.
 const BATCHES_AT_ONCE = 3;
+
+// Of all listings together: Node has four threads.
+const surveys = new Turns(2);
 
 /**
  * Yields slots in no particular order. A slot that is made or released meanwhile may or may not appear. What cannot be
@@ -34,7 +38,7 @@ export async function* listSlots(
   const failures = new Failures(task);
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
-    const infos = readBatch(folder, names, known, templates, failures);
+    const infos = readBatch(task, folder, names, known, templates, failures);
     // If the listing ends early, a later failure must not become an unhandled rejection.
     infos.catch(() => {});
     reading.push(infos);
@@ -62,6 +66,7 @@ export async function* listSlots(
 }
 
 async function readBatch(
+  task: Task,
   folder: ManagedFolder,
   names: readonly string[],
   known: KnownTemplates,
@@ -69,7 +74,10 @@ async function readBatch(
   failures: Failures,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
-  const states = await folder.use(({ handle }) => surveySlots(handle, names), 'no-staging');
+  const states = await folder.use(
+    ({ handle }) => surveys.run(task, () => surveySlots(handle, names)),
+    'no-staging',
+  );
   const infos: SlotInfo[] = [];
   for (const [i, state] of states.entries()) {
     if (isSystemError(state)) {

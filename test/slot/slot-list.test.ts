@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { mkdir, open, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, inject, test } from 'vitest';
+import { expect, inject, onTestFinished, test, vi } from 'vitest';
+import { native } from '../../src/addon/native.js';
 import type { SlotInfo } from '../../src/index.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -210,4 +211,22 @@ test('listing ends when its signal says so, or its reader has seen enough', asyn
     break;
   }
   expect(await listed(host)).toHaveLength(600);
+});
+
+test('of all listings at once, two read slots, so that other work has threads', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  const addon = native();
+  const survey = addon.surveySlots.bind(addon);
+  let running = 0;
+  let most = 0;
+  vi.spyOn(addon, 'surveySlots').mockImplementation(async (...args) => {
+    most = Math.max(most, ++running);
+    return survey(...args).finally(() => running--);
+  });
+  onTestFinished(() => void vi.restoreAllMocks());
+  const all = await Promise.all(Array.from({ length: 64 }, () => listed(host)));
+  expect(all.map(({ length }) => length)).toEqual(Array(64).fill(1));
+  expect(most).toBe(2);
 });
