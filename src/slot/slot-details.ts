@@ -53,7 +53,8 @@ export async function slotDetails(
     const template = await templateOf(state, { stacks, templateBytes });
     const info = slotInfo(folder.path, vm.safe, state, template);
     if (info === undefined) return undefined;
-    if (info.health === 'whole') requireOwnId(path, vm, state);
+    const hasReadableId = state.rawId !== null && state.rawId !== '';
+    if (hasReadableId && ['whole', 'unknown'].includes(info.health)) requireOwnId(path, vm, state);
     // Not beside the question whether the image is in use: to measure it is to have it open.
     const blocks = await blocksOf(info.path);
     const [use, now] = await Promise.all([

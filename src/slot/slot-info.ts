@@ -2,13 +2,14 @@
 import type { SlotFacts } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { TemplateBytes } from './slot-image.js';
-import { isNobodys, isTorn, isUnstamped, unknownFile } from './slot-state.js';
+import { isNobodys, isOddlyLong, isTorn, isUnstamped, unknownFile } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
  * `torn`: a crash or a power cut left it so; it is never handed out, and `recover` removes it. `unstamped`: an image
  * without a stamp, possibly somebody else's. `unknown`: a stamp holds something that this library can't read, or the
- * image is a symbolic link, a folder or a device. Nothing but `release` removes the last two.
+ * image is a symbolic link, a folder or a device. Nothing but `release` removes the last two. `unknown` as well: the
+ * image is longer than its template, and no size stamp says so; asking for its size makes it `whole`.
  */
 export type SlotHealth = 'whole' | 'torn' | 'unstamped' | 'unknown';
 
@@ -89,5 +90,6 @@ function healthOf(state: SlotFacts, templateBytes: number | undefined): SlotHeal
   if (isUnstamped(state)) return 'unstamped';
   if (unknownFile(state) !== undefined) return 'unknown';
   if (isNobodys(state)) return undefined;
-  return isTorn(state, () => templateBytes) ? 'torn' : 'whole';
+  if (isTorn(state, () => templateBytes)) return 'torn';
+  return isOddlyLong(state, templateBytes) ? 'unknown' : 'whole';
 }

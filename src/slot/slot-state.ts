@@ -115,8 +115,22 @@ function requireLength(
   if (imageBytes < expectedBytes)
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${imageBytes} bytes rather than ${expectedBytes}`);
   const growGoesOn = wantedBytes !== undefined && wantedBytes > templateBytes;
-  if (sizeStamp !== undefined || imageBytes <= templateBytes || growGoesOn) return;
+  if (growGoesOn || !isLonger(imageBytes, sizeStamp, templateBytes)) return;
   throw imageLongerError(path, imageBytes, sizeStamp, templateBytes);
+}
+
+function isLonger(imageBytes: number, sizeStamp: number | undefined, templateBytes: number): boolean {
+  return sizeStamp === undefined && imageBytes > templateBytes;
+}
+
+/**
+ * Whether the image is longer than its template, and nothing says why: a grow was interrupted, or another program made
+ * it longer. It is not handed out as it is; its VM may use the whole of it.
+ */
+export function isOddlyLong(state: SlotFacts, templateBytes: number | undefined): boolean {
+  if (state.image === undefined || templateBytes === undefined || state.newSizeStamp !== undefined)
+    return false;
+  return isLonger(state.image.identity.sizeBytes, parseSizeStamp(state.sizeStamp), templateBytes);
 }
 
 /** Its VM may use the whole of it (`qemu-img resize` and others make a disk longer), so no advice may lose it. */

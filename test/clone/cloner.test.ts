@@ -119,6 +119,7 @@ describe('a slot that is there', () => {
     const { message } = await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
     expect(message).toContain('ask for 7 bytes');
     expect(message).not.toMatch(/release/);
+    expect(await host.registry.slot('vm-1')).toMatchObject({ health: 'unknown' });
   });
 
   test.each([

@@ -63,6 +63,8 @@ test.each<[string, Change, string | undefined]>([
   ['has an empty size', { sizeStamp: '\n' }, 'torn'],
   ['has no image', { image: undefined }, 'torn'],
   ['has a link or a folder for an image', { image: image(4096, false) }, 'unknown'],
+  ['is longer than its template, without a size', { image: image(8192) }, 'unknown'],
+  ['is being grown', { image: image(8192), newSizeStamp: '8192' }, 'whole'],
   ['is shorter than its template', { image: image(4095) }, 'torn'],
   ['is shorter than its size', { sizeStamp: '8192' }, 'torn'],
   ['is as short as its size, and shorter than its template', { sizeStamp: '1', image: image(1) }, 'torn'],
