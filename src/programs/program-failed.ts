@@ -33,11 +33,16 @@ export function programFailed(
   advice = '',
 ): RootfsError {
   const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
+  const limit = exit.signal === 'SIGXFSZ' ? '; raise the limit on the size of its files (ulimit -f)' : '';
   const said = exit.stderr.trim() || exit.stdout.trim();
   const failed = isFaultOfThisMachine(exit) && BLAMES_INPUT.includes(code) ? 'PROGRAM_FAILED' : code;
-  return new RootfsError(codeOfFullDisk(said) ?? failed, `${program} ${how} on ${path}: ${said}${advice}`, {
-    path,
-  });
+  return new RootfsError(
+    codeOfFullDisk(said) ?? failed,
+    `${program} ${how} on ${path}: ${said}${limit}${advice}`,
+    {
+      path,
+    },
+  );
 }
 
 /** Whether the program was killed, or says that this machine is at fault. */

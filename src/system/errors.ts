@@ -116,6 +116,10 @@ const NOT_TOLD =
   'the image belongs to another user, so this process needs CAP_LEASE or CAP_SETUID to find out whether it is in ' +
   'use: give it one of them';
 
+const NOT_MAPPED =
+  'this process is in a user namespace that has no such id: map it (/proc/self/uid_map, /proc/self/gid_map), or give ' +
+  'another owner';
+
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'check who owns the folder and what this process may do',
   EAGAIN: 'another process holds a lease on the file (fcntl F_SETLEASE): stop that process',
@@ -142,7 +146,9 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOTDIR: 'a part of the path is not a folder: correct the path',
   ENOTCONN: 'the program that serves this FUSE mount is gone: unmount it (umount -l) and mount it again',
   ENOSPC: 'the file system is full: release slots or grow it',
-  EPERM: 'the file may be immutable (lsattr), or this process lacks the privilege',
+  ENOSYS: 'the kernel lacks this call, or a sandbox (seccomp) forbids it: allow it there',
+  EPERM:
+    'the file may be immutable (lsattr), this process lacks the privilege, or a sandbox (seccomp) forbids the call',
   ESTALE: 'the folder was moved or replaced while it was used: try again',
   EROFS: 'the file system is mounted read-only, or this subvolume is (btrfs property set PATH ro false)',
   EUCLEAN: 'the file system is damaged: unmount and check it',
@@ -214,6 +220,7 @@ export function asRootfsError(what: string, error: unknown): unknown {
 function adviceOf(code: string, syscall: string): string | undefined {
   if (code === 'EAGAIN' && syscall.startsWith('spawn')) return NO_PROCESS;
   if (code === 'EACCES' && syscall === 'fcntl(F_SETLEASE)') return NOT_TOLD;
+  if (code === 'EINVAL' && syscall === 'fchown') return NOT_MAPPED;
   return ADVICE[code];
 }
 

@@ -85,3 +85,12 @@ test('every error number of Linux has a name', async () => {
     'E4000',
   ]);
 });
+
+test.each([
+  ['EPERM', 'syncfs', /sandbox \(seccomp\)/],
+  ['ENOSYS', 'statx', /sandbox \(seccomp\)/],
+  ['EINVAL', 'fchown', /user namespace.*uid_map/],
+] as const)('%s of %s has advice', (code, syscall, advice) => {
+  const { message } = asRootfsError('cloning', { errno: -constants.errno[code], syscall }) as RootfsError;
+  expect(message).toMatch(advice);
+});
