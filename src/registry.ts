@@ -254,12 +254,12 @@ export class RootfsRegistry {
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
    * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files or is marked as
    * corrupt, a tree with something that ext4 cannot hold), `SOURCE_TOO_LARGE` (more than `limits`),
-   * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean), `MKE2FS_FAILED`,
-   * `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not a folder),
-   * `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED` (killed); for container images
-   * `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_BUSY`, `REGISTRY_FAILED`,
-   * `ARTIFACT_INVALID` (damaged, no container image, or of another platform). After any of these the catalog is
-   * unchanged.
+   * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean, or killed),
+   * `MKE2FS_FAILED`, `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not
+   * a folder), `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED` (another program was
+   * killed); for container images `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `REGISTRY_UNAUTHORIZED`, `REGISTRY_BUSY`,
+   * `REGISTRY_FAILED`, `ARTIFACT_INVALID` (damaged, no container image, or of another platform). After any of these
+   * the catalog is unchanged.
    *
    * @example
    * await registry.publishStack('debian-12', '/srv/build/debian-12.tar.zst', { replace: true });

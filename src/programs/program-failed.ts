@@ -33,16 +33,17 @@ export function programFailed(
   advice = '',
 ): RootfsError {
   const how = exit.status === null ? `was killed by ${exit.signal}` : `exited with status ${exit.status}`;
-  const limit = exit.signal === 'SIGXFSZ' ? '; raise the limit on the size of its files (ulimit -f)' : '';
   const said = exit.stderr.trim() || exit.stdout.trim();
+  const why = `${said === '' ? '' : `: ${said}`}${advice}${adviceOfSignal(exit)}`;
   const failed = isFaultOfThisMachine(exit) && BLAMES_INPUT.includes(code) ? 'PROGRAM_FAILED' : code;
-  return new RootfsError(
-    codeOfFullDisk(said) ?? failed,
-    `${program} ${how} on ${path}: ${said}${limit}${advice}`,
-    {
-      path,
-    },
-  );
+  return new RootfsError(codeOfFullDisk(said) ?? failed, `${program} ${how} on ${path}${why}`, { path });
+}
+
+/** A program that was killed cannot say why. */
+function adviceOfSignal({ signal }: Exit): string {
+  if (signal === 'SIGXFSZ') return '; raise the limit on the size of its files (ulimit -f)';
+  if (signal !== 'SIGKILL') return '';
+  return '; dmesg tells whether the kernel killed it for want of memory: make room, and try again';
 }
 
 /** Whether the program was killed, or says that this machine is at fault. */

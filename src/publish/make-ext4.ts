@@ -37,7 +37,10 @@ const GROWS_TO_BYTES = 1024 * GiB;
 
 /** What mke2fs says where the inodes, or its own structures beside them, do not fit. */
 const TOO_SMALL =
-  /too big for a\s+filesystem|requested number of inodes|Could not allocate block in ext2 filesystem/;
+  /too big for a\s+filesystem|requested number of inodes|Could not allocate block in ext2|Not enough space to build/;
+
+/** What it says of every file system, since its settings are not read. */
+const NO_SETTINGS = /^Warning: the fs_type .*\n*/gm;
 
 export interface TreeImage {
   readonly root: FolderNode;
@@ -56,7 +59,7 @@ export interface TreeImage {
  * system error code.
  */
 export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
-  const { root, source, image, maxBytes = Number.POSITIVE_INFINITY, mke2fsBin } = request;
+  const { root, source, image, maxBytes = Number.POSITIVE_INFINITY } = request;
   const checkAborted = () => task.checkAborted();
   const plan = await planTree(root, source, checkAborted);
   const filesBytes = plan.blocks * BLOCK_BYTES;
@@ -64,7 +67,7 @@ export async function makeExt4(task: Task, request: TreeImage): Promise<void> {
     throw tooLarge(source, `holds files that take ${filesBytes} bytes of an image`, 'limits.maxBytes');
   const sizeBytes = request.sizeBytes ?? sizeFor(plan);
   try {
-    await makeEmpty(task, image, plan, sizeBytes, mke2fsBin);
+    await makeEmpty(task, request, plan, sizeBytes);
     await writeTree(image, plan, FIXED_TIME_NS, checkAborted);
   } catch (error) {
     if (!(error instanceof FilesystemFull)) throw error;
@@ -90,10 +93,9 @@ function inodesFor({ lastInode }: TreePlan, sizeBytes: number): number {
 
 async function makeEmpty(
   { signal }: Task,
-  image: string,
+  { source, image, mke2fsBin }: TreeImage,
   plan: TreePlan,
   sizeBytes: number,
-  mke2fsBin: string,
 ): Promise<void> {
   const extended = [
     `hash_seed=${HASH_SEED}`,
@@ -114,5 +116,7 @@ async function makeEmpty(
     env: { E2FSPROGS_FAKE_TIME: `${FIXED_TIME_NS / 1_000_000_000n}`, MKE2FS_CONFIG: '/dev/null' },
   });
   if (TOO_SMALL.test(exit.stderr)) throw new FilesystemFull(exit.stderr);
-  if (exit.status !== 0) throw programFailed('MKE2FS_FAILED', mke2fsBin, image, exit);
+  if (exit.status === 0) return;
+  const stderr = exit.stderr.replaceAll(resolve(image), source).replace(NO_SETTINGS, '');
+  throw programFailed('MKE2FS_FAILED', mke2fsBin, source, { ...exit, stderr });
 }

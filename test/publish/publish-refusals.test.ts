@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import type { PublishOptions } from '../../src/index.js';
+import { type PublishOptions, RootfsRegistry } from '../../src/index.js';
 import { cli } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
 import { exists, sha256Of, snapshot } from '../fixtures/files.js';
@@ -207,6 +207,40 @@ describe('refused', () => {
     await writeFile(join(host.root, 'tree/file'), pattern(20 * MiB));
     const message = await refused('MKE2FS_FAILED', { sizeBytes: 16 * MiB }, join(host.root, 'tree'));
     expect(message).toContain('sizeBytes');
+  });
+
+  test.each([4, 64, 512])('a size of %i KiB, which holds no file system', async (size) => {
+    const { host, refused } = await rig();
+    const tree = join(host.root, 'tree');
+    await mkdir(tree);
+    const message = await refused('MKE2FS_FAILED', { sizeBytes: size * 1024 }, tree);
+    expect(message).toMatch(`${tree} does not fit into the ${size * 1024} bytes that sizeBytes asks for`);
+    expect(message).toMatch(/or give \d+$/);
+  });
+
+  test.each([
+    ['mke2fs', 'kill -KILL $$', 'was killed by SIGKILL on TREE; dmesg tells'],
+    [
+      'mke2fs',
+      'echo "Warning: the fs_type small is not defined" >&2; exit 3',
+      'exited with status 3 on TREE',
+    ],
+    ['mke2fs', 'for f; do :; done; echo "$0: $f is odd" >&2; exit 3', 'exited with status 3 on TREE: '],
+    ['e2fsck', 'kill -KILL $$', 'was killed by SIGKILL on TREE; dmesg tells'],
+  ])('a tree for which %s fails is named: %s', async (name, script, says) => {
+    const { host } = await rig();
+    const tree = join(host.root, 'tree');
+    await mkdir(tree);
+    const program = join(host.root, name);
+    await writeFile(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const registry = new RootfsRegistry({ ...host.registry.config, [`${name}Bin`]: program });
+    const { message, path } = await rejection(
+      registry.publishStack('new', tree),
+      `${name.toUpperCase()}_FAILED`,
+    );
+    expect(message).toContain(says.replace('TREE', tree));
+    expect(message).not.toMatch(/staging|fs_type|: *$/);
+    expect(path).toBe(tree);
   });
 
   test.each([8, 12])('a tree with more inodes than the %i MiB that were given hold', async (size) => {
