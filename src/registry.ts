@@ -317,7 +317,7 @@ export class RootfsRegistry {
    * is made at the same time may be missed. If the stack's folder holds other files, they and the folder stay.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), `TEMPLATE_INVALID` (its folder is a symbolic
-   * link), and like {@link stack} if the image's digest has to be computed first.
+   * link), like {@link stack} if the image's digest has to be computed first, and unless `force` like {@link slots}.
    */
   async removeStack(name: string, options: RemoveStackOptions = {}): Promise<boolean> {
     this.#requireOpen();

@@ -46,6 +46,7 @@ export class ManagedFolder {
   #works = 0;
   #background: Promise<void> | undefined;
   #sweepAgain = false;
+  #sweepWarning: string | undefined;
   readonly #copyFlusher = new CopyFlusher((slots) => this.#flushCopies(slots));
   /** Removed by background sweeps since the last report. */
   #stagingRemovedBefore = 0;
@@ -175,12 +176,11 @@ export class ManagedFolder {
     }
     this.#background = this.#sweepOpened()
       .catch((error) => {
-        process.emitWarning(
-          `emptying trash: ${(asRootfsError(`sweeping ${this.path}`, error) as Error).message}`,
-          {
-            code: 'MICROVM_ROOTFS_SWEEP',
-          },
-        );
+        const { message } = asRootfsError(`sweeping ${this.path}`, error) as Error;
+        // What stays in the trash fails each sweep.
+        if (message === this.#sweepWarning) return;
+        this.#sweepWarning = message;
+        process.emitWarning(`emptying trash: ${message}`, { code: 'MICROVM_ROOTFS_SWEEP' });
       })
       .finally(() => {
         this.#background = undefined;

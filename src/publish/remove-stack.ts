@@ -82,9 +82,16 @@ async function refuseInUse(
   { path, sha256 }: Template,
 ): Promise<void> {
   const ids: string[] = [];
-  for await (const { rawId, stack, sourceSha256 } of listSlots(clones, names, task.signal)) {
-    if (sourceSha256 === sha256 && (stack === name || stack === undefined)) ids.push(rawId);
+  let failure: unknown;
+  try {
+    for await (const { rawId, stack, sourceSha256 } of listSlots(clones, names, task.signal)) {
+      if (sourceSha256 === sha256 && (stack === name || stack === undefined)) ids.push(rawId);
+    }
+  } catch (error) {
+    task.checkAborted();
+    failure = error;
   }
+  if (ids.length === 0 && failure !== undefined) throw useNotKnown(task, failure);
   if (ids.length === 0) return;
   const some = ids.slice(0, IDS_SHOWN).map((id) => JSON.stringify(id));
   const more = ids.length > IDS_SHOWN ? `, and ${ids.length - IDS_SHOWN} more` : '';
@@ -94,6 +101,13 @@ async function refuseInUse(
       `(${some.join(', ')}${more}): release ${ids.length === 1 ? 'it' : 'them'} first, or give force: true`,
     { path },
   );
+}
+
+function useNotKnown(task: Task, failure: unknown): unknown {
+  if (!(failure instanceof RootfsError)) return failure;
+  const { code, message, errno, syscall, path } = failure;
+  const why = `${task.what}: give force: true to remove it whether there are clones of it or not, which is not known`;
+  return new RootfsError(code, `${why}: ${message}`, { errno, syscall, path, cause: failure });
 }
 
 /** Uses a single system call, so the stack either exists or does not. */

@@ -7,7 +7,7 @@ import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
-import { lacksRoot } from '../fixtures/tools.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { cli, cliError, cliJson } from './run-cli.js';
 
 /** With and without reflink; the library's own tests go through all file systems. */
@@ -186,22 +186,72 @@ test('a kind of ready slots that cannot be read hides no other', async ({ skip }
   expect([listed.code, JSON.parse(listed.stderr).error.code]).toEqual([5, 'EACCES']);
 });
 
-test('gc releases nothing by a list while some clone cannot be read', async ({ skip }) => {
-  if (lacksRoot()) skip(lacksRoot());
+/** `vm-2` cannot be read, nor can a folder that is nobody's slot, and one in the trash cannot be removed. */
+async function hostWithClosed(): Promise<Host> {
   const host = await Host.in();
   await chmod(host.root, 0o755);
   await host.addExt4Template('debian', 16 * MiB);
+  await host.addExt4Template('alpine', 16 * MiB);
   for (const vm of ['vm-1', 'vm-2', 'vm-3']) await cliJson(host, ['clone', vm, 'debian', '--writable']);
+  const inTrash = join(host.clonesDir, '.microvm-rootfs/trash/closed');
+  const foreign = join(host.clonesDir, 'foreign');
+  for (const folder of [foreign, inTrash]) await mkdir(folder);
   execFileSync('chown', ['-R', '65534', host.clonesDir, host.templateDir]);
-  const closed = join(host.clonesDir, 'vm-2');
-  execFileSync('chown', ['root', closed]);
-  await chmod(closed, 0);
+  for (const closed of [join(host.clonesDir, 'vm-2'), foreign, inTrash]) {
+    execFileSync('chown', ['root', closed]);
+    await chmod(closed, 0);
+  }
+  return host;
+}
+
+test('gc by a list keeps what it cannot compare with the list, and releases the rest', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await hostWithClosed();
   const under = { under: NOBODY };
-  expect(await cliError(host, ['gc', '--keep', 'vm-1', '--yes'], under)).toBe('EACCES 5');
-  expect((await host.slotNames()).sort()).toEqual(['vm-1', 'vm-2', 'vm-3']);
-  // Without a list there is nothing to compare.
+  // A list of nobody whose clone can be read may be a wrong one.
+  const nobody = await cli(host, ['gc', '--keep', 'vm-2', '--yes'], under);
+  expect([nobody.code, nobody.stderr]).toEqual([
+    2,
+    expect.stringContaining('INVALID_ARGUMENT: no VM of --keep'),
+  ]);
+  expect((await host.slotNames()).sort()).toEqual(['foreign', 'vm-1', 'vm-2', 'vm-3']);
+  const listed = await cli(host, ['gc', '--keep', 'vm-1', '--yes', '--json'], under);
+  expect(JSON.parse(listed.stdout).released).toEqual(['vm-3']);
+  const [warning = '', error = '', ...more] = listed.stderr.trim().split('\n');
+  expect([listed.code, JSON.parse(error).error.code]).toEqual([5, 'EACCES']);
+  expect(error).toContain(join(host.clonesDir, 'vm-2'));
+  expect(JSON.parse(warning).warning.code).toBe('MICROVM_ROOTFS_SWEEP');
+  expect(more).toEqual([]);
   const all = await cli(host, ['gc', '--keep-none', '--yes', '--json'], under);
-  expect([all.code, JSON.parse(all.stdout).released.sort()]).toEqual([5, ['vm-1', 'vm-3']]);
+  expect([all.code, JSON.parse(all.stdout).released]).toEqual([5, ['vm-1']]);
+});
+
+test('gc by a list releases no clone that can be read only when the list was compared', async ({ skip }) => {
+  const reason = lacksRoot() ?? lacks('strace');
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  await host.addExt4Template('debian', 16 * MiB);
+  for (const vm of ['vm/1', 'vm/2']) await cliJson(host, ['clone', vm, 'debian', '--writable']);
+  // One thread, and so the first look alone.
+  const inject = ['-P', join(host.clonesDir, 'vm_2'), '-e', 'inject=openat:error=EIO:when=1'];
+  const { code, stdout, stderr } = await cli(host, ['gc', '--keep', 'vm/1', '--yes', '--json'], {
+    under: ['strace', '-f', '-y', '-qqq', '-o', '/dev/null', ...inject],
+    env: { UV_THREADPOOL_SIZE: '1' },
+  });
+  expect([code, JSON.parse(stderr).error.code]).toEqual([5, 'EIO']);
+  expect(JSON.parse(stdout).released).toEqual([]);
+  expect((await host.slotNames()).sort()).toEqual(['vm_1', 'vm_2']);
+});
+
+test('rm-stack that cannot read all clones says how to remove it all the same', async ({ skip }) => {
+  if (lacksRoot()) skip(lacksRoot());
+  const host = await hostWithClosed();
+  const under = { under: NOBODY };
+  const { stderr: inUse } = await cli(host, ['rm-stack', 'debian'], under);
+  expect(inUse).toContain('STACK_IN_USE: removing stack debian: there are 2 clones of it');
+  const { code, stderr } = await cli(host, ['rm-stack', 'alpine'], under);
+  expect([code, stderr]).toEqual([5, expect.stringContaining('EACCES: removing stack alpine: give --force')]);
+  expect(await cliJson(host, ['rm-stack', 'alpine', '--force'], under)).toMatchObject({ removed: true });
 });
 
 test('pool lists what lies ready, by kind', async () => {

@@ -1,5 +1,6 @@
+import { readdir } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
-import { type GcReport, RootfsError } from '../../index.js';
+import { type GcReport, RootfsError, type SlotInfo } from '../../index.js';
 import { type ListedId, namedIn, readIdList } from '../id-list.js';
 import { listed } from '../listed.js';
 import { count, table } from '../output.js';
@@ -41,21 +42,28 @@ Examples:
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const dryRun = flags.yes !== true;
-        const keep = await idsToKeep(session, flags);
+        const { keep, failure } = await idsToKeep(session, flags);
         const { report, throwIfFailed } = await reported(
           session.during('looking at clones', () => registry.gc({ keep, dryRun, signal })),
         );
         output.print({ dryRun, ...report }, () => text(report, dryRun));
         session.tellIfMissing(registry.config.clonesDir);
         throwIfFailed();
+        if (failure !== undefined) throw failure;
       }),
     );
 }
 
+interface Kept {
+  readonly keep: readonly string[];
+  /** Of clones that could not be read. They are kept. */
+  readonly failure?: unknown;
+}
+
 /** Throws `INVALID_ARGUMENT` unless it is clear which VMs keep their clones. */
-async function idsToKeep(session: Session, flags: GcFlags): Promise<string[]> {
+async function idsToKeep(session: Session, flags: GcFlags): Promise<Kept> {
   const { keep, keepFile, keepNone } = flags;
-  if (keepNone) return [];
+  if (keepNone) return { keep: [] };
   // An empty list by mistake would cost every VM its disk.
   if (keep === undefined && keepFile === undefined) {
     throw new RootfsError(
@@ -82,10 +90,10 @@ async function matched(
   { registry, signal }: Session,
   lists: readonly List[],
   allowNoMatch: boolean,
-): Promise<string[]> {
+): Promise<Kept> {
+  const { clonesDir } = registry.config;
   const { found, failure } = await listed(registry.slots({ signal }));
   if (signal.aborted) throw failure ?? signal.reason;
-  if (failure !== undefined) throw incomplete(failure);
   const existing = found.map(({ rawId }) => rawId);
   const all = lists.flatMap(({ ids }) => ids);
   const named = await namedIn(all, existing);
@@ -97,22 +105,30 @@ async function matched(
       );
     }
     if (allowNoMatch || existing.length === 0 || (await namedIn(ids, named)).size > 0) continue;
+    const unread = failure === undefined ? '' : `; of some it cannot be told (${(failure as Error).message})`;
     throw new RootfsError(
       'INVALID_ARGUMENT',
-      `no VM of ${name} has a clone in ${registry.config.clonesDir}, so nothing is released. ` +
+      `no VM of ${name} has a clone in ${clonesDir}${unread}, so nothing is released. ` +
         'Check the list and the folder; if both are right, add --allow-no-match',
+      { cause: failure },
     );
   }
   // A VM on the list may get its clone while this runs.
-  return [...named, ...all.map(({ id }) => id)];
+  const keep = [...named, ...all.map(({ id }) => id)];
+  if (failure === undefined) return { keep };
+  const unread = await namesBeside(found, clonesDir).catch(() => {
+    throw failure;
+  });
+  return { keep: [...keep, ...unread], failure };
 }
 
-/** A VM that is listed in another spelling, and could not be compared now, might be read by the collection. */
-function incomplete(failure: unknown): unknown {
-  if (!(failure instanceof RootfsError)) return failure;
-  const { code, message, errno, syscall, path } = failure;
-  const why = `not all clones can be compared with the list, so nothing is released: ${message}`;
-  return new RootfsError(code, why, { errno, syscall, path, cause: failure });
+/**
+ * The names that no slot was read of. The list may have their VMs in another spelling, which could not be compared, and
+ * the collection may be able to read them.
+ */
+async function namesBeside(slots: readonly SlotInfo[], clonesDir: string): Promise<string[]> {
+  const read = new Set(slots.map(({ vmId }) => vmId));
+  return (await readdir(clonesDir)).filter((name) => !read.has(name));
 }
 
 function text({ released, inUse, unknown }: GcReport, dryRun: boolean): string {
