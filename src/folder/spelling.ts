@@ -19,9 +19,13 @@ export async function otherSpelling(folder: string, name: string): Promise<strin
   return undefined;
 }
 
+// A soft hyphen. Unicode's folding ignores it, so ext4 with `casefold` finds any name with it as well.
+const IGNORED = '\u00ad';
+
 /** Whether another spelling of the name leads to the same place. */
 async function foldsNames(folder: string, name: string, there: string): Promise<boolean> {
-  const spellings = [name.toUpperCase(), name.toLowerCase(), name.normalize('NFC'), name.normalize('NFD')];
+  const inOtherCase = [name.toUpperCase(), name.toLowerCase()];
+  const spellings = [...inOtherCase, name.normalize('NFC'), name.normalize('NFD'), name + IGNORED];
   for (const spelling of new Set(spellings)) {
     if (spelling !== name && (await inodeOf(join(folder, spelling))) === there) return true;
   }

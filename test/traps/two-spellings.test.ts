@@ -8,7 +8,11 @@ import { rejection } from '../fixtures/rejection.js';
 // Few kernels can mount ext4 with `casefold`, so lstat stands in for one that can.
 vi.mock('node:fs/promises', async (original) => {
   const real = await original<typeof import('node:fs/promises')>();
-  const folded = (name: string) => name.normalize('NFC').toLowerCase();
+  const folded = (name: string) =>
+    name
+      .normalize('NFD')
+      .replace(/\p{Default_Ignorable_Code_Point}/gu, '')
+      .toLowerCase();
   const found = async (path: string) => {
     const name = basename(path);
     const entries = await real.readdir(dirname(path)).catch(() => [] as string[]);
@@ -25,6 +29,10 @@ test.each([
   ['web', 'WEB'],
   [COMPOSED, DECOMPOSED],
   [DECOMPOSED, COMPOSED],
+  ['12', '12\u00ad'],
+  ['12\u200d', '12'],
+  ['\u6771\u4eac', '\u6771\u200b\u4eac'],
+  ['\uf900', '\u8c48'],
 ])('%j and %j are one name: neither stack nor snapshot is taken for the other', async (name, other) => {
   const host = await Host.in();
   const { registry } = host;
