@@ -6,11 +6,15 @@ import type { Identity } from '../addon/identity.js';
 const SECOND_MS = 1000;
 const SECOND_NS = 1_000_000_000n;
 
+// FAT's times are even seconds.
+const COARSEST_MS = 2 * SECOND_MS;
+
 // Time stamps advance with the kernel's tick, 10 ms at the slowest.
 const TICK_MS = 20;
 
-// From Linux 6.13 on, these give a change that follows a look at the time a stamp of its own.
-const MULTIGRAIN = ['xfs:', 'btrfs:', 'ext:'];
+// None of these has times coarser than a second. From Linux 6.13 on, they give a change that follows a look at the time
+// a stamp of its own.
+const FINE = ['xfs:', 'btrfs:', 'ext:'];
 
 /**
  * Whether the file system keeps whole seconds alone, as ext3, ext4 with inodes of 128 bytes, and images that were built
@@ -28,14 +32,24 @@ export function msUntilTimesTell(
   kernel = release(),
 ): number {
   const ageMs = now - Number(identity.ctimeNs / 1_000_000n);
-  const whole = hasWholeSeconds(identity);
-  const distinctAfterMs = whole ? SECOND_MS + TICK_MS : hasOwnStamps(filesystem, kernel) ? 0 : TICK_MS;
+  const unitMs = unitOf(identity, filesystem);
+  const distinctAfterMs = unitMs > 0 || !hasOwnStamps(filesystem, kernel) ? unitMs + TICK_MS : 0;
   // A time in the future was set by a clock that is set back by now: it does not come again.
   return ageMs > -TICK_MS ? Math.max(0, distinctAfterMs - ageMs) : 0;
+}
+
+/** What the file system may count times in, as the time tells; 0 if that is finer than ticks. */
+function unitOf(identity: Pick<Identity, 'ctimeNs'>, filesystem: string): number {
+  if (!hasWholeSeconds(identity)) return 0;
+  return isFine(filesystem) || (identity.ctimeNs / SECOND_NS) % 2n !== 0n ? SECOND_MS : COARSEST_MS;
+}
+
+function isFine(filesystem: string): boolean {
+  return FINE.some((kind) => filesystem.startsWith(kind));
 }
 
 function hasOwnStamps(filesystem: string, kernel: string): boolean {
   const [major = 0, minor = 0] = kernel.split('.', 2).map((part) => Number.parseInt(part, 10));
   const isNew = major > 6 || (major === 6 && minor >= 13);
-  return isNew && MULTIGRAIN.some((kind) => filesystem.startsWith(kind));
+  return isNew && isFine(filesystem);
 }
