@@ -52,7 +52,7 @@ function* linesOf(text: string): Generator<string> {
  * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
  * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
  * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, or was cut
- * short: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`, `vm–1`, `vm…`.
+ * short: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`, `vm–1`, `vm…`, a UUID without its hyphens.
  */
 export async function namedIn(
   list: readonly ListedId[],
@@ -81,15 +81,18 @@ export async function namedIn(
     if (pause.isDue) await pause.take();
     if (named.has(rawId)) continue;
     const text = folded(rawId);
-    for (const spelling of [text, words(text)]) if (spelling !== '') meant.set(spelling, rawId);
+    for (const spelling of [text, words(text), digits(text)]) if (spelling !== '') meant.set(spelling, rawId);
     longest = Math.max(longest, text.length);
   }
   for (const { id, where } of unmatched) {
-    const text = folded(id);
-    const within =
-      (text.length > WORDS_LIMIT ? undefined : meant.get(words(text))) ??
-      (await idWithin(text, meant, longest, pause)) ??
-      (await idBegunIn(text, meant, pause));
+    let within: string | undefined;
+    for (const spelling of new Set([id, unquoted(id)])) {
+      const text = folded(spelling);
+      within ??=
+        (text.length > WORDS_LIMIT ? undefined : (meant.get(words(text)) ?? meant.get(digits(text)))) ??
+        (await idWithin(text, meant, longest, pause)) ??
+        (await idBegunIn(text, meant, pause));
+    }
     if (within === undefined) continue;
     throw new RootfsError(
       'INVALID_ARGUMENT',
@@ -153,6 +156,12 @@ function words(text: string): string {
   return text.replace(/[^\p{L}\p{N}\p{M}]+/gu, '-').replace(/^-|-$/g, '');
 }
 
+/** A UUID or a MAC address, which some programs write without punctuation. Empty for other texts. */
+function digits(text: string): string {
+  const [found = ''] = /^[\da-f]{12,}$/.exec(text.replace(/[^\p{L}\p{N}\p{M}]+/gu, '')) ?? [];
+  return found;
+}
+
 /** A text as people see it: one Unicode form, no invisible characters, no space around it. */
 function visible(text: string): string {
   return text
@@ -161,14 +170,43 @@ function visible(text: string): string {
     .trim();
 }
 
-/** Without the escapes of systemd, URLs, JSON and HTML: `\x2d`, `%2D`, `\u002d` and `&#45;` are a hyphen. */
+const ENTITIES: Readonly<Record<string, string>> = {
+  amp: '&',
+  apos: "'",
+  gt: '>',
+  hyphen: '-',
+  lt: '<',
+  minus: '-',
+  nbsp: ' ',
+  ndash: '-',
+  quot: '"',
+  shy: '',
+  sol: '/',
+};
+
+/**
+ * Without the escapes of systemd, URLs, JSON, HTML and `ls -b`: `\x2d`, `%2D`, `\u002d`, `&#45;`, `&hyphen;` and `\055`
+ * are a hyphen.
+ */
 function decoded(text: string): string {
   const character = (hex: string | undefined, decimal?: string) =>
     String.fromCharCode(hex === undefined ? Number(decimal) : Number.parseInt(hex, 16));
   return text
-    .replace(/((\\x|%)[\da-f]{2})+/gi, (bytes) => Buffer.from(bytes.replace(/\\x|%/gi, ''), 'hex').toString())
+    .replace(/((\\x|%)[\da-f]{2})+/gi, (escapes) => textOf(escapes.split(/\\x|%/i), 16))
+    .replace(/(\\[0-3][0-7]{2})+/g, (escapes) => textOf(escapes.split('\\'), 8))
     .replace(/\\u([\da-f]{4})/gi, (_, hex) => character(hex))
-    .replace(/&#(?:x([\da-f]+)|(\d+));/gi, (_, hex, decimal) => character(hex, decimal));
+    .replace(/&#(?:x([\da-f]+)|(\d+));/gi, (_, hex, decimal) => character(hex, decimal))
+    .replace(/&([a-z]+);/g, (entity, name) => ENTITIES[name] ?? entity);
+}
+
+/** Without the escapes of quoted-printable: `=2D` is a hyphen. `id=2d-1` may mean both. */
+function unquoted(text: string): string {
+  return text.replace(/(=[\dA-F]{2})+/g, (escapes) => textOf(escapes.split('='), 16));
+}
+
+/** The text of bytes, of which the first string stands for none. */
+function textOf([, ...bytes]: readonly string[], base: number): string {
+  return Buffer.from(bytes.map((byte) => Number.parseInt(byte, base))).toString();
 }
 
 function requireNoControls(listed: ListedId): ListedId {

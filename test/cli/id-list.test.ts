@@ -71,7 +71,14 @@ test.each([
   'vm%2D1',
   'vm\\u002d1',
   'vm\\-1',
+  'caf\\303\\251',
+  '"vm\\0551"',
+  'caf=C3=A9',
+  'vm=2D1',
   'vm&#45;1',
+  'vm&hyphen;1',
+  'a&sol;b',
+  '&quot;vm-1&quot;',
   'vm&#x2d;1',
   'vm–1',
   'vm‑1',
@@ -87,6 +94,27 @@ test.each([
   'vm-',
 ])('a line that is no id but may mean one is refused: %s', async (line) => {
   await rejection(namedIn(listed('vm-12', line), VMS), 'INVALID_ARGUMENT');
+});
+
+const UUID = '6d766d72-6f6f-4466-8000-0000000000a1';
+const BARE = UUID.replaceAll('-', '');
+
+test.each([
+  [UUID, BARE],
+  [UUID, BARE.toUpperCase()],
+  [UUID, `{${BARE}}`],
+  [UUID, `${BARE} running`],
+  [BARE, UUID],
+  ['52-54-00-12-34-56', '5254.0012.3456'],
+  ['2d-1', 'id=2D-1'],
+])('%s may be meant by %s', async (vm, line) => {
+  await rejection(namedIn(listed('vm-1', line), ['vm-1', vm]), 'INVALID_ARGUMENT');
+});
+
+test('short ids that differ in punctuation alone are two', async () => {
+  expect([...(await namedIn(listed('vm-1', 'vm-12', '1234'), ['vm-1', 'vm-1-2', '12-34']))]).toEqual([
+    'vm-1',
+  ]);
 });
 
 test('a line of another id that goes on before or behind is let be', async () => {
