@@ -18,7 +18,7 @@ import { missingSource } from './other-references.js';
 import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 import { stageImage } from './source-image.js';
-import { isPath } from './source-name.js';
+import { INPUT_NAME, isPath, STANDARD_INPUT } from './source-name.js';
 
 export interface PublishPrograms {
   readonly mke2fsBin: string;
@@ -52,7 +52,8 @@ export async function publishStack(
   request: PublishRequest,
 ): Promise<PublishedStack> {
   const { name, source, given = source, opened, templatePath, options } = request;
-  const task = new Task(`publishing ${source} as ${name}`, options.signal);
+  const named = source === STANDARD_INPUT ? INPUT_NAME : source;
+  const task = new Task(`publishing ${named} as ${name}`, options.signal);
   try {
     // Fail at once rather than after minutes of work, and create nothing for a missing source.
     await refuseOtherSpelling(templatePath);
@@ -86,7 +87,7 @@ export async function publishStack(
         name,
         templatePath,
         staged,
-        source,
+        source: named,
         mode: request.mode ?? PUBLIC_MODE,
         config,
         options,

@@ -19,7 +19,7 @@ import type { Task } from '../system/task.js';
 import type { RegistryCheck } from './fetch-image.js';
 import { formatOf, type ImageFormat, isCompression, type PlainFormat } from './image-format.js';
 import { limitsOf, type PublishOptions } from './publish-options.js';
-import { isContainerImage, STANDARD_INPUT } from './source-name.js';
+import { INPUT_NAME, isContainerImage, STANDARD_INPUT } from './source-name.js';
 import { SparseFile } from './sparse-file.js';
 import { requireSome, standardInput } from './standard-input.js';
 import { FIXED_TIME_NS, type FolderNode } from './tree/file-tree.js';
@@ -66,7 +66,7 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
   const { source, options } = staging;
   if (options.platform !== undefined)
     throw invalid('platform is for container images, as docker://… or oci:DIR', source);
-  if (source === STANDARD_INPUT) return stageInput(staging);
+  if (source === STANDARD_INPUT) return stageInput({ ...staging, source: INPUT_NAME });
   const isFolder = (await stat(source)).isDirectory();
   if (
     isFolder !== (options.format === 'folder') &&
@@ -111,7 +111,7 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
 /** Stores all input before processing it, because a qcow2 or tar may need its end first. */
 async function stageInput(staging: Staging): Promise<ImageFormat> {
   const { task, workFolder, options } = staging;
-  if (options.format === 'folder') throw invalid('standard input is no folder', STANDARD_INPUT);
+  if (options.format === 'folder') throw invalid(`${INPUT_NAME} is no folder`, INPUT_NAME);
   const path = join(workFolder, 'input');
   const bytesDone = await withController(task.signal, ({ signal }) =>
     storeInput(staging, addAbortSignal(signal, standardInput()), path),
@@ -135,7 +135,7 @@ async function storeInput(staging: Staging, input: Readable, path: string): Prom
       await file.write(chunk as Buffer);
       bytesDone += (chunk as Buffer).length;
       if (bytesDone > maxBytes)
-        throw tooLarge(STANDARD_INPUT, `holds more than ${maxBytes} bytes`, 'limits.maxBytes');
+        throw tooLarge(INPUT_NAME, `holds more than ${maxBytes} bytes`, 'limits.maxBytes');
       options.onProgress?.({ step: 'read', bytesDone, bytesTotal: bytesDone });
     }
     await file.finish();

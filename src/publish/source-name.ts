@@ -6,6 +6,9 @@ import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 /** The source value for standard input. */
 export const STANDARD_INPUT = '-';
 
+/** What it is called in messages. */
+export const INPUT_NAME = 'standard input';
+
 /** Matches `docker://…`, `oci:DIR` and `oci:DIR:TAG`. For a file whose name looks like that, write `./oci:…`. */
 export function isContainerImage(source: string): boolean {
   return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);

@@ -5,7 +5,7 @@ import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { isatty } from 'node:tty';
 import { RootfsError } from '../system/errors.js';
-import { STANDARD_INPUT } from './source-name.js';
+import { INPUT_NAME } from './source-name.js';
 
 let wasRead = false;
 
@@ -26,12 +26,12 @@ export function standardInput(): Readable {
 /** To be called when all was read, with the number of bytes. */
 export function requireSome(bytes: number): void {
   const message = wasRead
-    ? 'standard input was read to its end before: name a file instead'
-    : 'standard input is empty: what was to write into the pipe may have failed';
+    ? `${INPUT_NAME} was read to its end before: name a file instead`
+    : `${INPUT_NAME} is empty: what was to write into the pipe may have failed`;
   wasRead = true;
-  if (bytes === 0) throw new RootfsError('IMAGE_INVALID', message, { path: STANDARD_INPUT });
+  if (bytes === 0) throw new RootfsError('IMAGE_INVALID', message, { path: INPUT_NAME });
 }
 
 function refused(why: string, cause?: unknown): RootfsError {
-  return new RootfsError('INVALID_ARGUMENT', `standard input ${why}`, { path: STANDARD_INPUT, cause });
+  return new RootfsError('INVALID_ARGUMENT', `${INPUT_NAME} ${why}`, { path: INPUT_NAME, cause });
 }

@@ -168,6 +168,19 @@ test('standard input is a source, for the library and for the command', async ()
   expect(JSON.parse(stdout)).toMatchObject({ name: 'tar', format: 'tar' });
 });
 
+test('messages about standard input call it that', async () => {
+  const { host } = await image();
+  const told = async (input: string, ...args: string[]) => {
+    const { stderr } = await cli(host, ['publish', 'new', '-', ...args], { input });
+    return stderr;
+  };
+  expect(await told('<html>')).toContain('there is no ext4 file system in standard input: it is a web page');
+  const tar = makeTar([{ path: 'etc/hostname', contents: Buffer.from('microvm\n') }]).toString('latin1');
+  expect(await told(tar, '--size', '64K')).toContain('standard input does not fit into the 65536 bytes');
+  const archive = makeTar([{ path: 'manifest.json' }, { path: 'repositories' }]).toString('latin1');
+  expect(await told(archive)).toMatch(/standard input is a container image .* docker-archive:FILE/);
+});
+
 test('a worker reads standard input as well, and who comes later is told that it was read', async () => {
   const { host, source, sha256 } = await image();
   const child = startChild(

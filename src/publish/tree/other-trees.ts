@@ -1,6 +1,7 @@
 // Recognises trees that hold a root file system, or a disk with one, in a form of their own: published as they are, no
 // guest would boot. Only their names at the root are looked at.
 import { RootfsError } from '../../system/errors.js';
+import { INPUT_NAME } from '../source-name.js';
 import type { Children } from './children.js';
 import { type FileNode, type FolderNode, showPath, type TreeNode } from './file-tree.js';
 
@@ -41,7 +42,7 @@ function imageWithLayers(source: string, { children }: FolderNode, origin: TreeO
     if (origin === 'folder' && isLayout) return `publish oci:${source}`;
     if (origin === 'folder' && has('version')) return throughLayout(`dir:${source}`);
     if (origin === 'folder') return `${DOCKER_EXPORT}, if you have the image in Docker`;
-    const archive = `${isDockerArchive ? 'docker' : 'oci'}-archive:${source === '-' ? 'FILE' : source}`;
+    const archive = `${isDockerArchive ? 'docker' : 'oci'}-archive:${source === INPUT_NAME ? 'FILE' : source}`;
     return `${throughLayout(archive)}; or ${DOCKER_EXPORT}`;
   }
 }
