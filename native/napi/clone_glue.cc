@@ -81,8 +81,7 @@ class CloneSlot {
   Napi::Value result(Napi::Env env) {
     const bool created = outcome_.status == CloneStatus::kCreated;
     if (created && outcome_.pooled) return Napi::String::New(env, "pooled");
-    const bool looked = created || outcome_.status == CloneStatus::kSharedInode;
-    const bool source_changed = looked && !outcome_.source_now.identical(plan_->get().expected);
+    const bool source_changed = created && !outcome_.source_now.identical(plan_->get().expected);
     if (created && outcome_.strategy == Rung::kReflink && !source_changed) return Napi::String::New(env, "reflinked");
     Napi::Object object = Napi::Object::New(env);
     object.Set("status", name_of(outcome_.status));

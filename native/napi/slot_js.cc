@@ -97,7 +97,6 @@ SlotPlan to_plan(Napi::Object object) {
   plan.rungs = static_cast<unsigned>(to_size(object.Get("rungs")));
   plan.packed = to_bool(object.Get("packed"));
   plan.unhashed = to_bool(object.Get("unhashed"));
-  plan.linked = to_bool(object.Get("linked"));
   plan.durable = to_bool(object.Get("durable"));
   plan.owner_and_mode = to_owner_and_mode(object);
   return plan;

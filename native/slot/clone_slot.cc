@@ -20,7 +20,7 @@ Error look_at(const std::string& path, FileInfo* info, bool* found) {
 Error template_unchanged(const SlotPlan& plan, bool* unchanged) {
   FileInfo info;
   Error error = look_at(plan.template_path, &info, unchanged);
-  *unchanged = *unchanged && plan.unchanged(info.identity, plan.template_expected);
+  *unchanged = *unchanged && info.identity.unchanged(plan.template_expected);
   return error;
 }
 
@@ -147,7 +147,6 @@ Error stage_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
   outcome->strategy = staged->strategy();
   outcome->attempts = staged->attempts();
   if (!error.ok() || outcome->status == CloneStatus::kSharedInode) {
-    outcome->source_now = staged->source_now();
     staged->discard();
     return error;
   }

@@ -117,11 +117,18 @@ Error release_once(ManagedFolder& managed, const ReleaseRequest& request, Releas
   if (error.ok() && *status == ReleaseStatus::kReleased) {
     error = check_owner(managed, found, request, status, raw_id_found);
   }
-  if (error.ok() && *status == ReleaseStatus::kReleased && request.refuse_in_use) error = check_unused(found, status);
-  if (!error.ok() || *status != ReleaseStatus::kReleased) return error;
+  const auto ask = [&](bool* may_go) {
+    Error in_use = request.refuse_in_use ? check_unused(found, status) : Error();
+    *may_go = *status == ReleaseStatus::kReleased;
+    return in_use;
+  };
+  bool may_go = false;
+  if (error.ok() && *status == ReleaseStatus::kReleased) error = ask(&may_go);
+  if (!error.ok() || !may_go) return error;
   bool trashed = false;
-  error = trash_slot(managed, request.slot, found.identity, &trashed);
-  if (error.ok() && !trashed) *status = ReleaseStatus::kBusy;
+  // A VM may have started while the lock was waited for.
+  error = trash_slot(managed, request.slot, found.identity, ask, &trashed);
+  if (error.ok() && !trashed && *status == ReleaseStatus::kReleased) *status = ReleaseStatus::kBusy;
   return error;
 }
 

@@ -5,6 +5,7 @@
 
 #include "system/errno_policy.h"
 #include "system/file.h"
+#include "system/own_links.h"
 #include "system/packed_copy.h"
 #include "system/reflink.h"
 #include "system/rename.h"
@@ -31,11 +32,9 @@ Error StagedSlot::build(CloneStatus* status) {
     error = try_hardlink(&done);
     if (error.ok() && done && !plan_.owner_and_mode.empty()) {
       // Only making the link tells whether it can be made: bind mounts, attributes and quotas of projects keep it from
-      // that as well. What is told of the template is its state with the link, as of any clone that is one.
-      bool unchanged = false;
-      error = source_unchanged(&unchanged);
-      if (error.ok()) *status = CloneStatus::kSharedInode;
-      return error;
+      // that as well.
+      *status = CloneStatus::kSharedInode;
+      return {};
     }
   }
   if (!error.ok()) return error;
@@ -137,13 +136,15 @@ Error StagedSlot::try_reflink(bool* done) {
 }
 
 Error StagedSlot::try_hardlink(bool* done) {
-  if (retry_eintr([&] {
-        return linkat(AT_FDCWD, source_->path().c_str(), managed_->session_fd(), inside(kImage).c_str(),
-                      AT_SYMLINK_FOLLOW);
-      }) < 0) {
-    Error error = Error::last("link", source_->path(), image_path());
-    if (verdict_of(error.code) == Verdict::kStop) return error;
-    attempts_.push_back({Rung::kHardlink, error.code});
+  const int code = change_links(source_->fd(), [&] {
+    return retry_eintr([&] {
+      return linkat(AT_FDCWD, source_->path().c_str(), managed_->session_fd(), inside(kImage).c_str(),
+                    AT_SYMLINK_FOLLOW);
+    });
+  });
+  if (code != 0) {
+    if (verdict_of(code) == Verdict::kStop) return Error::of(code, "link", source_->path(), image_path());
+    attempts_.push_back({Rung::kHardlink, code});
     return {};
   }
   // The path may have been given to another file since it was looked at: source_unchanged() compares the open file

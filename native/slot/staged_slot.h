@@ -51,14 +51,6 @@ struct SlotPlan {
   bool unhashed = false;  // and not hashed on the way
   OwnerAndMode owner_and_mode;
   bool durable = false;
-
-  // Each hardlink of the source that comes or goes changes its ctime. Only whoever clones by a hardlink, or compares
-  // the digest of what was copied, may look away from that.
-  bool linked = false;
-
-  bool unchanged(const Identity& now, const Identity& before) const {
-    return linked ? now.same_state(before) : now.unchanged(before);
-  }
 };
 
 // A plan that JavaScript holds, for many slots.

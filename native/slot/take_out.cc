@@ -91,7 +91,8 @@ Error rename_to_trash(ManagedFolder& managed, const std::string& slot, const Ide
 
 }  // namespace
 
-Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* trashed) {
+Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity& expected, const MayGo& ask,
+                 bool* trashed) {
   *trashed = false;
   NameLock lock;
   bool free = false;
@@ -102,6 +103,9 @@ Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity
   error = stat_at(managed.root_fd(), slot.c_str(), Follow::kNo, path, &now);
   if (error.is(ENOENT)) return {};
   if (!error.ok() || !now.identity.same_file(expected)) return error;
+  bool may_go = false;
+  error = ask(&may_go);
+  if (!error.ok() || !may_go) return error;
   error = rename_to_trash(managed, slot, expected, trashed);
   if (!keeps_from_renaming(error.code)) return error;
   return remove_in_place(managed.root_fd(), slot.c_str(), path, &expected, trashed);

@@ -5,6 +5,7 @@
 // Whoever sweeps a dead session puts back what was not meant, and removes the rest.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "slot/managed_folder.h"
@@ -13,9 +14,14 @@
 
 namespace microvm {
 
+// Asked under the lock of the slot's name: whether it may still go.
+using MayGo = std::function<Error(bool* may_go)>;
+
 // Moves a slot into trash if its folder is still the file `expected`, which the caller must hold open so that its inode
-// cannot be given to another. *trashed is false if it is another one by now, or if another process is just taking it.
-Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity& expected, bool* trashed);
+// cannot be given to another. *trashed is false if it is another one by now, if it may not go, or if another process is
+// just taking it.
+Error trash_slot(ManagedFolder& managed, const std::string& slot, const Identity& expected, const MayGo& ask,
+                 bool* trashed);
 
 // Moves a sealed image or a ready slot, which only this library uses, into trash. That it is gone already is no error.
 Error discard_folder(ManagedFolder& managed, Place place, const std::string& name);

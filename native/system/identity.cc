@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "system/own_links.h"
+
 namespace microvm {
 namespace {
 
@@ -51,15 +53,31 @@ Error call_statx(int fd, const char* name, int flags, std::string_view path, Fil
   return {};
 }
 
+// Waits for a link of ours that is being made or removed.
+Error look(int fd, const char* name, int flags, std::string_view path, FileInfo* info) {
+  Error error = call_statx(fd, name, flags, path, info);
+  if (!error.ok()) return error;
+  LinkAccount* account = find_link_account(info->identity);
+  if (account == nullptr) return {};
+  const LinkTurn turn(account);
+  error = call_statx(fd, name, flags, path, info);
+  if (error.ok() && account->holds && info->identity.identical(account->now)) {
+    info->identity.ctime_ns = account->ctime_ns;
+  }
+  return error;
+}
+
 }  // namespace
 
 bool FileInfo::is_regular() const { return S_ISREG(mode); }
 bool FileInfo::is_folder() const { return S_ISDIR(mode); }
 
-Error stat_fd(int fd, std::string_view path, FileInfo* info) { return call_statx(fd, "", AT_EMPTY_PATH, path, info); }
+Error stat_fd(int fd, std::string_view path, FileInfo* info) { return look(fd, "", AT_EMPTY_PATH, path, info); }
+
+Error stat_untold(int fd, FileInfo* info) { return call_statx(fd, "", AT_EMPTY_PATH, {}, info); }
 
 Error stat_at(int folder_fd, const char* name, Follow follow, std::string_view path, FileInfo* info) {
-  return call_statx(folder_fd, name, follow == Follow::kYes ? 0 : AT_SYMLINK_NOFOLLOW, path, info);
+  return look(folder_fd, name, follow == Follow::kYes ? 0 : AT_SYMLINK_NOFOLLOW, path, info);
 }
 
 }  // namespace microvm

@@ -28,7 +28,7 @@ struct Identity {
     return same_file(other) && mount == other.mount && size == other.size && mtime_ns == other.mtime_ns &&
            (links != 1 || other.links != 1 || ctime_ns == other.ctime_ns);
   }
-  // The same where no link of ours can have changed ctime: whoever writes to a file can put mtime back, but not ctime.
+  // Whoever writes to a file can put mtime back, but not ctime. (Links of this process do not count: own_links.h.)
   bool unchanged(const Identity& other) const { return same_state(other) && ctime_ns == other.ctime_ns; }
   bool same_file(const Identity& other) const { return device == other.device && inode == other.inode; }
   // For files that were not open all the while: ext4 gives the inode of a file that is gone to the next one that is
@@ -55,8 +55,11 @@ struct FileInfo {
   bool is_folder() const;
 };
 
-// The file behind an open descriptor.
+// The file behind an open descriptor. Of a file that this process has linked, the ctime is that of before: own_links.h.
 Error stat_fd(int fd, std::string_view path, FileInfo* info);
+
+// The same with the ctime that it has.
+Error stat_untold(int fd, FileInfo* info);
 
 enum class Follow { kNo, kYes };
 

@@ -11,6 +11,7 @@
 
 #include "system/file.h"
 #include "system/identity.h"
+#include "system/own_links.h"
 
 namespace microvm {
 namespace {
@@ -61,12 +62,9 @@ class TreeRemover {
   };
 
   Error remove_or_enter(int parent_fd, const char* name) {
-    if (retry_eintr([&] { return unlinkat(parent_fd, name, 0); }) == 0) {
-      --*budget_;
-      return {};
-    }
-    if (errno == ENOENT) return {};
-    const int code = errno;
+    const int code = unlink_name(parent_fd, name);
+    if (code == 0) --*budget_;
+    if (code == 0 || code == ENOENT) return {};
     const std::string path = path_of(name);
     // EPERM: a folder by POSIX, or an immutable file
     if (code != EISDIR && code != EPERM) return Error::of(code, "unlink", path);

@@ -115,8 +115,6 @@ export interface SlotPlan {
   /** A copy is made in few extents, and hashed on the way, unless it is `unhashed`. */
   readonly packed?: boolean;
   readonly unhashed?: boolean;
-  /** Hardlinks of the source come and go, which changes its ctime and says nothing of its contents. */
-  readonly linked?: boolean;
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   readonly mode?: number | undefined;
   readonly durable: boolean;
@@ -143,7 +141,7 @@ export interface Built {
 }
 export interface Created extends Built {
   readonly status: 'created';
-  /** Given if making the clone changed it (a hardlink changes ctime and the count of links). */
+  /** Given if making the clone changed it (a hardlink changes the count of links). */
   readonly sourceNow?: Identity;
 }
 export interface Staged extends Built {
@@ -157,8 +155,6 @@ interface Exists {
 }
 export interface NotCloned extends Built {
   readonly status: 'template-changed' | 'source-changed' | 'shared-inode';
-  /** The source after `shared-inode`: a hardlink of it was made and removed, to see whether it can be made. */
-  readonly sourceNow?: Identity;
 }
 /**
  * The most frequent outcomes are a string, which is quicker than an object: created by the first rung, or taken from

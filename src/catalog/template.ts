@@ -11,28 +11,26 @@ import type { Task } from '../system/task.js';
 export interface Template {
   readonly path: string;
   readonly sha256: string;
-  /** As it was last seen. */
+  /** As it was when its bytes had the digest. */
   readonly identity: Identity;
-  /** As it was when its bytes had the digest: see {@link isProven}. */
-  readonly hashed: Identity;
 }
 
 /**
- * Whether a template is unchanged. A writer can set mtime back, but not ctime. Creating links also changes ctime, and
- * clones may be links where reflinks are not possible. So ctime counts only while the file has one link.
+ * Whether a template is unchanged. A writer can set mtime back, but not ctime. Links change ctime as well, and clones
+ * may be links where reflinks are not possible: the addon keeps account of those of this process, and tells the ctime
+ * of before (native/system/own_links.h). After anybody else's link the template is hashed again.
  */
-export function sameTemplate(before: Identity, now: Identity, filesystem: string): boolean {
-  if (!sameState(before, now)) return false;
-  const linked = !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
-  return linked || before.ctimeNs === now.ctimeNs;
+export function sameTemplate(before: Identity, now: Identity): boolean {
+  return sameState(before, now) && before.ctimeNs === now.ctimeNs;
 }
 
 /**
- * Whether the digest is certainly that of the present bytes. Otherwise hardlinks have changed ctime since, or somebody
- * who wrote to the template, put mtime back and made a link.
+ * The same while it is read. Where clones may be links, other processes make and remove some all the time, and a digest
+ * would never be had. There a writer who puts mtime back and makes a link in those seconds is not noticed.
  */
-export function isProven({ identity, hashed }: Template): boolean {
-  return sameState(identity, hashed) && identity.ctimeNs === hashed.ctimeNs;
+export function sameWhileRead(before: Identity, now: Identity, filesystem: string): boolean {
+  const mayBeLinked = !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
+  return mayBeLinked ? sameState(before, now) : sameTemplate(before, now);
 }
 
 /**
@@ -63,7 +61,7 @@ export async function unchanged<T>(
     throw hasCode(error, 'SOURCE_CHANGED') ? refusal(path, 'changed while it was read') : error;
   });
   const after = await native().checkSource(source);
-  if (!sameTemplate(info.identity, after.info.identity, filesystem))
+  if (!sameWhileRead(info.identity, after.info.identity, filesystem))
     throw refusal(path, 'changed while it was read');
   if (after.openForWriting) throw refusal(path, 'was opened for writing while it was read');
   return result;

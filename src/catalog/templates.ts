@@ -1,7 +1,7 @@
 // Caches templates: the digest of each, the file state that the digest is valid for, and an open descriptor of that
 // file.
 
-import { type Identity, sameFile, sameState } from '../addon/identity.js';
+import { type Identity, sameFile } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { hasWholeSeconds } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
@@ -13,7 +13,13 @@ import { Turns } from '../system/turns.js';
 import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
 import { isReplaced, openTemplate, whenTimesTell } from './open-template.js';
-import { hashUnchanged, sameTemplate, type Template } from './template.js';
+import {
+  hashUnchanged,
+  sameTemplate,
+  sameWhileRead,
+  type Template,
+  templateChangedError,
+} from './template.js';
 
 // Node raises the descriptor limit only to the system's maximum, often 4,096.
 const OPEN_LIMIT = 512;
@@ -33,7 +39,6 @@ const looks = new Turns(128);
 interface Known extends LocatedFile {
   readonly sha256: string;
   identity: Identity;
-  hashed: Identity;
 }
 
 /** Computes the digest of a template that was just opened. Rejects with `TEMPLATE_CHANGED`. */
@@ -186,9 +191,12 @@ export class Templates {
         const sha256 = await digestOf(shared, path, settled);
         // A digest that survives a power cut must be of data that survives it too.
         await inTurn(shared, () => native().flushSource(source));
-        const found = { ...file, identity: settled.info.identity };
+        const { info } = await native().checkSource(source);
+        if (!sameWhileRead(settled.info.identity, info.identity, filesystem))
+          throw templateChangedError(path, 'changed while it was read');
+        const found = { ...file, identity: info.identity };
         await this.#digests.put(found, sha256);
-        const fresh = this.#remember({ ...found, sha256, hashed: found.identity });
+        const fresh = this.#remember({ ...found, sha256 });
         this.#keepOpen(path, source);
         return fresh;
       } catch (error) {
@@ -199,24 +207,6 @@ export class Templates {
         throw replaced ? new Replaced(refusal) : refusal;
       }
     });
-  }
-
-  /** Called after a clone changed the template's link count: the contents are the same, but ctime is new. */
-  update(template: Template, identity: Identity): void {
-    const known = this.#known.get(template.path);
-    if (known !== undefined && sameState(known.identity, identity)) known.identity = identity;
-  }
-
-  /** Called after a copy of the template had its digest: that holds for the state that was seen before the copy. */
-  prove(path: string, seen: Identity): void {
-    const known = this.#known.get(path);
-    if (known !== undefined && sameFile(known.identity, seen)) known.hashed = seen;
-  }
-
-  /** Makes the next look hash the template again. */
-  distrust(path: string): void {
-    this.#known.delete(path);
-    this.#letGo(path);
   }
 
   /** The size of the template with this digest, if known. */
@@ -238,7 +228,7 @@ export class Templates {
   /** What is known of the path, if it is valid for this state of the file. */
   #current({ path, identity, filesystem }: LocatedFile): Template | undefined {
     const known = this.#known.get(path);
-    if (known === undefined || !sameTemplate(known.identity, identity, filesystem)) return undefined;
+    if (known === undefined || !sameTemplate(known.identity, identity)) return undefined;
     // A file that is not open may be gone along with its disk, and another file may have the same device and inode
     // numbers.
     const canHaveTwin = identity.mount === 0n && (filesystem === '' || hasWholeSeconds(identity));
@@ -254,7 +244,7 @@ export class Templates {
     return files.map(({ path, identity, filesystem }, i) => {
       const sha256 = digests[i];
       if (sha256 === undefined) return undefined;
-      return this.#remember({ path, identity, filesystem, sha256, hashed: identity });
+      return this.#remember({ path, identity, filesystem, sha256 });
     });
   }
 

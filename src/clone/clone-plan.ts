@@ -4,7 +4,7 @@ import type { Attempt } from '../addon/attempts.js';
 import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js';
 import type { StackName } from '../catalog/stack-name.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
-import { isProven, type Template } from '../catalog/template.js';
+import type { Template } from '../catalog/template.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { shrinkRefusedError } from '../image/grow.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
@@ -79,24 +79,21 @@ export class Recipes {
     sizeStamp: number | undefined,
   ): Recipe {
     const { durable } = request;
-    const mayShareInode = sharesInode(request, cloneSource, sizeStamp);
     const stack = this.#stacks.stackToStore(template.sha256, request.stack);
-    const checked = checksCopy(request, template, cloneSource, sizeStamp);
-    const rungs = checked ? RUNG.copy : RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
+    const mayShareInode = request.writable !== true && !cloneSource.sealed && sizeStamp === undefined;
+    const rungs = RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
     const known = this.#of.get(template)?.find(
       (recipe) =>
         // Identities are immutable, so comparing references is enough.
         recipe.plan.expected === cloneSource.identity &&
         recipe.plan.templateExpected === template.identity &&
         recipe.plan.rungs === rungs &&
-        recipe.plan.packed === checked &&
         recipe.plan.durable === durable &&
         recipe.sizeStamp === sizeStamp &&
         recipe.stack === stack &&
         sameOwnerAndMode(recipe, request),
     );
-    const how = { rungs, packed: checked, linked: checked || mayShareInode };
-    return known ?? this.#add(request, template, cloneSource, { stack, sizeStamp }, how);
+    return known ?? this.#add(request, template, cloneSource, { stack, sizeStamp }, rungs);
   }
 
   #add(
@@ -104,7 +101,7 @@ export class Recipes {
     template: Template,
     cloneSource: CloneSource,
     told: Pick<Recipe, 'stack' | 'sizeStamp'>,
-    how: Pick<SlotPlan, 'rungs' | 'packed' | 'linked'>,
+    rungs: number,
   ): Recipe {
     const growsHere = !cloneSource.sealed && told.sizeStamp !== undefined;
     const plan: SlotPlan = {
@@ -112,7 +109,7 @@ export class Recipes {
       expected: cloneSource.identity,
       templatePath: template.path,
       templateExpected: template.identity,
-      ...how,
+      rungs,
       // An image that has to grow gets them afterwards.
       ...(growsHere ? {} : { owner, mode }),
       durable,
@@ -124,24 +121,6 @@ export class Recipes {
     this.#of.set(template, [...current.slice(1 - RECIPES_LIMIT), recipe]);
     return recipe;
   }
-}
-
-function sharesInode(
-  { writable }: CloneRequest,
-  { sealed }: CloneSource,
-  sizeStamp: number | undefined,
-): boolean {
-  return writable !== true && !sealed && sizeStamp === undefined;
-}
-
-/** Whether a clone has to be a copy whose digest is compared, because the template may have other bytes by now. */
-function checksCopy(
-  request: CloneRequest,
-  template: Template,
-  cloneSource: CloneSource,
-  sizeStamp: number | undefined,
-): boolean {
-  return !cloneSource.sealed && !sharesInode(request, cloneSource, sizeStamp) && !isProven(template);
 }
 
 export function poolKey(request: CloneRequest, template: Template): PoolKey {

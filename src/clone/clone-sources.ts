@@ -5,13 +5,7 @@ import type { Attempt } from '../addon/attempts.js';
 import { native } from '../addon/native.js';
 import { refuseOtherSpelling, stackNotFoundError } from '../catalog/catalog.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
-import {
-  hashUnchanged,
-  isOutdated,
-  isProven,
-  type Template,
-  templateChangedError,
-} from '../catalog/template.js';
+import { hashUnchanged, isOutdated, type Template, templateChangedError } from '../catalog/template.js';
 import type { DigestOf, Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { CloneSource } from '../sealed/clone-source.js';
@@ -75,10 +69,6 @@ export class CloneSources {
     if (sealed !== undefined) {
       cloneSource = sealed.images.open.get(template.sha256, grown ?? template.identity.sizeBytes);
       if (cloneSource === undefined) return 'unsealed';
-      if (!isProven(template)) {
-        this.#templates.distrust(template.path);
-        return 'template-changed';
-      }
     } else {
       cloneSource = { source, identity: template.identity, sealed: false };
     }
@@ -188,16 +178,8 @@ export class CloneSources {
     return 'unsealed';
   }
 
-  /** A copy of the template was hashed, because {@link isProven} could not tell. Whether it had the digest. */
-  copied({ template, cloneSource }: PreparedClone, sha256: string): boolean {
-    if (sha256 === template.sha256) this.#templates.prove(template.path, cloneSource.identity);
-    else this.#templates.distrust(template.path);
-    return sha256 === template.sha256;
-  }
-
-  /** A clone changed the number of links of its source. */
+  /** How many links the source had after the clone. */
   sourceSeen({ cloneSource, template }: PreparedClone, now: CloneSource['identity']): void {
-    if (!cloneSource.sealed) this.#templates.update(template, now);
     // This clone is correct, but the next one should not come from an image that was removed.
     if (now.links === 0) this.#sealed?.images.open.close(template.sha256, cloneSource.identity.sizeBytes);
   }

@@ -7,6 +7,7 @@ import type { CloneRequest, PreparedClone } from './clone-plan.js';
 import type { CloneSources } from './clone-sources.js';
 import { type CloneTrips, isMade } from './clone-trips.js';
 import type { ExistingSlots } from './existing-slots.js';
+import { sharedInodeError } from './shared-inode.js';
 import { describeClone, type VmRootfs } from './vm-rootfs.js';
 
 export class SyncCloner {
@@ -50,7 +51,7 @@ export class SyncCloner {
       throw this.#notWarmError(request, 'it would have to be copied or grown');
     }
     this.#sources.giveBack(prepared);
-    if (outcome.status === 'shared-inode') return this.#trips.refuseSharedInode(prepared, outcome);
+    if (outcome.status === 'shared-inode') throw sharedInodeError(request);
     if (outcome.status === 'exists') {
       const found = this.#existing.asItIs(request, template, outcome.existing);
       if (found !== undefined) return found;

@@ -5,7 +5,6 @@ import {
   type Created,
   type NativeClone,
   type NativePlan,
-  type NotCloned,
   native,
   RUNG,
 } from '../addon/native.js';
@@ -96,7 +95,7 @@ export class CloneTrips {
       case 'source-changed':
         return this.#sources.sourceChanged(prepared);
       case 'shared-inode':
-        return this.refuseSharedInode(prepared, outcome);
+        throw sharedInodeError(prepared.request);
     }
   }
 
@@ -105,14 +104,9 @@ export class CloneTrips {
     if (outcome !== 'pooled') this.#sources.madeAnew(prepared);
     if (outcome === 'reflinked' || outcome === 'pooled') return this.#madeInOneTrip(prepared, outcome);
     const { request, template } = prepared;
-    this.#noteSource(prepared, outcome);
+    if (outcome.sourceNow !== undefined) this.#sources.sourceSeen(prepared, outcome.sourceNow);
     if (outcome.strategy === 'hardlink') warnOfSharedInode(request, template);
     return builtRootfs(this.#folder, prepared, outcome);
-  }
-
-  refuseSharedInode(prepared: PreparedClone, outcome: NotCloned): never {
-    this.#noteSource(prepared, outcome);
-    throw sharedInodeError(prepared.request);
   }
 
   #madeInOneTrip(prepared: PreparedClone, how: 'reflinked' | 'pooled'): VmRootfs {
@@ -125,11 +119,6 @@ export class CloneTrips {
       pooled: how === 'pooled',
       attempts,
     });
-  }
-
-  /** A hardlink that came, or came and went, has changed the template's ctime and nothing else. */
-  #noteSource(prepared: PreparedClone, { sourceNow }: Created | NotCloned): void {
-    if (sourceNow !== undefined) this.#sources.sourceSeen(prepared, sourceNow);
   }
 }
 

@@ -44,7 +44,7 @@ export class StagedClones {
     const task = new Task(what, request.signal);
     const { staged } = outcome;
     try {
-      if (!(await this.#complete(task, prepared, outcome))) return 'template-changed';
+      await this.#complete(task, prepared, outcome);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const isCopy = outcome.status === 'copy-needed' && !request.durable;
       const mark = isCopy ? unsettledFile() : [];
@@ -79,7 +79,7 @@ export class StagedClones {
     const { staged, strategy } = outcome;
     try {
       const task = new Task(`making a ready slot of ${template.path}`, undefined);
-      if (!(await this.#complete(task, prepared, outcome))) return undefined;
+      await this.#complete(task, prepared, outcome);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       // A ready slot waits for its VM, so there is time to flush a copy: without a mark, this does.
@@ -95,20 +95,14 @@ export class StagedClones {
     }
   }
 
-  /** Completes a staged image: copy, grow, owner and mode. False if the template has other bytes than its digest. */
-  async #complete(
-    task: Task,
-    prepared: PreparedClone,
-    { status, staged, imagePath }: Staged,
-  ): Promise<boolean> {
+  /** Completes a staged image: copy, grow, owner and mode. */
+  async #complete(task: Task, prepared: PreparedClone, { status, staged, imagePath }: Staged): Promise<void> {
     const { request, growTo } = prepared;
-    const sha256 = status === 'copy-needed' ? await copyImage(task, staged) : undefined;
-    if (sha256 !== undefined && !this.#sources.copied(prepared, sha256)) return false;
+    if (status === 'copy-needed') await copyImage(task, staged);
     if (growTo !== undefined) {
       await growImage(imagePath, growTo, this.#programs, task.signal);
       await setOwnerAndMode(imagePath, request);
     }
     task.checkAborted();
-    return true;
   }
 }

@@ -5,13 +5,7 @@
 // template where that is possible, and packed into few extents once that is earned.
 
 import { native, type OpenedSource } from '../addon/native.js';
-import {
-  isProven,
-  sameTemplate,
-  type Template,
-  templateChangedError,
-  unchanged,
-} from '../catalog/template.js';
+import { sameTemplate, type Template, templateChangedError, unchanged } from '../catalog/template.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import type { Background } from '../system/background.js';
@@ -127,11 +121,9 @@ export class SealedImages {
     const opened = await native().openSource(path);
     try {
       // The path may hold another file by now, and its bytes must not be sealed under this digest.
-      if (!sameTemplate(template.identity, opened.info.identity, opened.filesystem))
+      if (!sameTemplate(template.identity, opened.info.identity))
         throw templateChangedError(path, 'was replaced before it was sealed');
-      const known = isProven(template) ? sha256 : undefined;
-      const sealed = await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, known));
-      if (sealed.sha256 !== sha256) throw templateChangedError(path, 'changed since it was hashed');
+      const sealed = await unchanged(path, opened, () => sealTemplate(task, folder, path, opened, sha256));
       return (
         (await this.images.openNew(sealed.record)) ??
         (await this.images.openSealed(folder, sha256, sizeBytes))

@@ -105,21 +105,7 @@ test('only a clone that nobody writes to, of the template itself and at its size
     recipe({ sizeBytes: 4096 }, {}, sealed).plan,
   ]) {
     expect(plan.rungs).toBe(RUNG.reflink | RUNG.copy);
-    expect(plan.packed).toBe(false);
   }
-});
-
-test('where the digest may be of other bytes, all but the template itself is a hashed copy', async () => {
-  const { recipe, template, source } = await planned();
-  const linked = { hashed: { ...template.identity, ctimeNs: template.identity.ctimeNs - 1n } };
-  for (const options of [{ writable: true }, { sizeBytes: 4096 }])
-    expect(recipe(options, linked).plan).toMatchObject({ rungs: RUNG.copy, packed: true, linked: true });
-  // A hardlink has the template's bytes, whatever they are; a sealed image was hashed when it was made.
-  expect(recipe({}, linked).plan).toMatchObject({ rungs: ALL_RUNGS, packed: false });
-  expect(recipe({ writable: true }, linked, sealedOf(source)).plan).toMatchObject({
-    rungs: RUNG.reflink | RUNG.copy,
-    packed: false,
-  });
 });
 
 test('an image that has to grow gets owner and mode afterwards, a sealed one has its size already', async () => {

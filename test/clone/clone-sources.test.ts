@@ -6,7 +6,6 @@ import type { CloneRequest, CloneRound } from '../../src/clone/clone-plan.js';
 import { CloneSources } from '../../src/clone/clone-sources.js';
 import { cloneParts } from '../fixtures/clone-parts.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
-import { sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { rejection, thrown } from '../fixtures/rejection.js';
@@ -119,37 +118,6 @@ test('a sealed image that changed is forgotten, and only that: the template need
   // A clone that saw it without a name is whole; the next one is not made of it.
   sources.sourceSeen(again, { ...again.cloneSource.identity, links: 0 });
   expect(await prepare(plain, false, undefined)).toBe('unsealed');
-});
-
-test('a digest that is not certain any more is compared with that of the copy', async ({ skip }) => {
-  const { sources, prepare, request } = await sourcesOn(skip, 'ext4');
-  const plain = request('vm', 'debian', { writable: true });
-  const template = await sources.look(plain);
-  const prepared = await prepare(plain, false, undefined);
-  isPrepared(prepared);
-  // As a hardlink leaves it.
-  const linked = { ...template.identity, ctimeNs: template.identity.ctimeNs + 1n, links: 2 };
-  sources.sourceSeen(prepared, linked);
-  const unproven = await prepare(plain, false, undefined);
-  isPrepared(unproven);
-  expect(unproven.recipe.plan.packed).toBe(true);
-  expect(sources.copied(unproven, template.sha256)).toBe(true);
-  const proven = await prepare(plain, false, undefined);
-  isPrepared(proven);
-  expect(proven.recipe.plan.packed).toBe(false);
-  expect(sources.copied(proven, sha256('other bytes'))).toBe(false);
-  expect(await prepare(plain, false, undefined)).toBe('template-changed');
-});
-
-test('sealed once, and linked since: the template is looked at again before the next clone', async ({
-  skip,
-}) => {
-  const { sources, prepare, request, templates } = await sourcesOn(skip, 'XFS');
-  const plain = request('vm', 'debian');
-  const template = await sources.warmUp(plain);
-  templates.update(template, { ...template.identity, ctimeNs: template.identity.ctimeNs + 1n, links: 2 });
-  expect(await prepare(plain, false, undefined)).toBe('template-changed');
-  expect(sources.isKnown(plain)).toBe(false);
 });
 
 test('a template that goes, or is another, while it is sealed is looked at again', async ({ skip }) => {

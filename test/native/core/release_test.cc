@@ -115,6 +115,17 @@ TEST(newer_slots, "what was taken out by mistake does not take the place of a ne
   CHECK(host.state("vm").folder.same_file(newer) && report.staging_removed == 1);
 }
 
+const auto goes = [](bool* may_go) {
+  *may_go = true;
+  return microvm::Error();
+};
+
+// Its VM was started while the lock was waited for.
+const auto stays = [](bool* may_go) {
+  *may_go = false;
+  return microvm::Error();
+};
+
 TEST(exchanged_slots, "a slot that was exchanged after the look is not taken") {
   Host host;
   host.clone("vm");
@@ -124,9 +135,11 @@ TEST(exchanged_slots, "a slot that was exchanged after the look is not taken") {
   CHECK(rename(host.slot("vm").c_str(), (folder() + "/away").c_str()) == 0);
   host.clone("vm");
   bool trashed = true;
-  CHECK_OK(microvm::trash_slot(*host.managed, "vm", before, &trashed));
+  CHECK_OK(microvm::trash_slot(*host.managed, "vm", before, goes, &trashed));
   CHECK(!trashed && exists(host.image("vm")) && host.trash().empty() && host.staged().empty());
-  CHECK_OK(microvm::trash_slot(*host.managed, "vm", host.state("vm").folder, &trashed));
+  CHECK_OK(microvm::trash_slot(*host.managed, "vm", host.state("vm").folder, stays, &trashed));
+  CHECK(!trashed && exists(host.image("vm")));
+  CHECK_OK(microvm::trash_slot(*host.managed, "vm", host.state("vm").folder, goes, &trashed));
   CHECK(trashed && !exists(host.slot("vm")));
 }
 
