@@ -49,6 +49,12 @@ export type TemplateBytes = (sha256: string, stack: string | undefined) => Promi
 // Each has its image open while it waits for its turn to read it, and perhaps what it makes. Descriptors are few.
 const reading = new Turns(32);
 
+// Of a length that nobody can vouch for: reading one may take an hour, and must keep no other waiting.
+const readingUnknown = new Turns(8);
+
+// Of a disk whose template is not known any more. As much as publishing takes without a limit of the caller's own.
+const UNKNOWN_BYTES_LIMIT = 2 ** 40;
+
 export interface SlotImageRequest {
   /** Reject with `SLOT_IN_USE` if a process has the image open. */
   readonly refuseInUse: boolean;
@@ -71,15 +77,19 @@ export async function withSlotImage<T>(
   // Create nothing for a slot that does not exist.
   if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
   const task = new Task(`opening the slot ${path}`, request.signal);
-  return reading.run(task, () => openInRounds(folder, vm, request, work));
+  const done = await reading.run(task, () => openInRounds(folder, vm, request, work, false));
+  if (done !== 'unknown-length') return done;
+  return readingUnknown.run(task, () => openInRounds(folder, vm, request, work, true)) as Promise<T>;
 }
 
+/** `unknown-length`, with no work done, unless an unknown length `mayBeUnknown`. */
 function openInRounds<T>(
   folder: ManagedFolder,
   vm: VmId,
   { refuseInUse, templateBytes, signal }: SlotImageRequest,
   work: (image: SlotImage, folder: OpenFolder) => Promise<T | undefined>,
-): Promise<T> {
+  mayBeUnknown: boolean,
+): Promise<T | 'unknown-length'> {
   const path = `${folder.path}/${vm.safe}`;
   return folder.use(async (open) => {
     for (let round = 0; round < ROUNDS; round++) {
@@ -90,7 +100,8 @@ function openInRounds<T>(
       if (image === undefined) continue;
       try {
         if (inUse) throw slotInUseError(path);
-        await requireExpectedLength(path, image, templateBytes);
+        const isKnown = await requireExpectedLength(path, image, templateBytes);
+        if (!isKnown && !mayBeUnknown) return 'unknown-length';
         const done = await work(image, open);
         if (done !== undefined) return done;
       } finally {
@@ -114,15 +125,24 @@ function slotBusyError(path: string): RootfsError {
   return new RootfsError('SLOT_BUSY', `${path} keeps changing; try again`, { path });
 }
 
-/** A VMM can make its image as long as the filesystem allows, and reading that would take years. */
+/**
+ * Whether the length is known. A VMM can make its image as long as the filesystem allows, and reading that would take
+ * years.
+ */
 async function requireExpectedLength(
   path: string,
   { identity, sizeStamp, sourceSha256, state }: SlotImage,
   templateBytes: TemplateBytes,
-): Promise<void> {
+): Promise<boolean> {
   const { sizeBytes } = identity;
   const expected = sizeStamp ?? (await templateBytes(sourceSha256, state.stack || undefined));
-  if (expected === undefined || expected === sizeBytes) return;
+  if (expected === undefined && sizeBytes > UNKNOWN_BYTES_LIMIT)
+    throw slotTornError(
+      path,
+      `${CLONE_ROOTFS_FILE} has ${sizeBytes} bytes, and a disk whose template is gone may have ` +
+        `${UNKNOWN_BYTES_LIMIT}`,
+    );
+  if (expected === undefined || expected === sizeBytes) return expected !== undefined;
   if (expected > sizeBytes)
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${sizeBytes} bytes rather than ${expected}`);
   throw imageLongerError(path, sizeBytes, sizeStamp, expected);
