@@ -2,7 +2,7 @@
 
 import { rm, rmdir, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { sameImage } from '../addon/identity.js';
+import { sameContents } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { refuseOtherSpelling } from '../catalog/catalog.js';
 import { imageConfigsIn } from '../catalog/image-config.js';
@@ -42,23 +42,21 @@ export async function removeStack(
     await refuseOtherSpelling(templatePath);
     // Create nothing for a stack that does not exist.
     if ((await isMissing(dirname(templatePath))) || (await isMissing(templatePath))) return false;
-    const template = force ? undefined : await templates.look(templatePath, signal);
-    if (!force) {
-      if (template === undefined) return false;
-      await refuseInUse(task, clones, names, name, template);
-    }
     // A full disk is what makes people remove stacks.
     const removed = await catalog.use(
       ({ handle }) =>
         withLock(task, handle, name, async () => {
           if (await isMissing(templatePath)) return false;
+          // Looked for after the wait: what was cloned meanwhile counts.
+          const template = force ? undefined : await templates.look(templatePath, signal);
+          if (template !== undefined) await refuseInUse(task, clones, names, name, template);
           const folder = dirname(templatePath);
           // Listed while the image keeps the folder: once that is empty, another publisher can put its own in its place
           // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.
           const others = [...(await imageConfigsIn(folder)), INCOMING];
           if (!(await removeImage(templatePath, template))) return false;
-          // Looking again makes this RootfsRegistry forget it and what was made from it. FUSE does not remove a folder while a
-          // file in it is open.
+          // Looking again makes this RootfsRegistry forget it and what was made from it. FUSE does not remove a folder
+          // while a file in it is open.
           await templates.look(templatePath, undefined).catch(() => undefined);
           for (const name of others) await rm(join(folder, name), { force: true });
           await removeFolder(folder);
@@ -115,7 +113,7 @@ async function removeImage(templatePath: string, template: Template | undefined)
   if (template !== undefined) {
     const [now] = await native().identities([templatePath]);
     if (now === undefined) return false;
-    if (!sameImage(now, template.identity)) {
+    if (!sameContents(now, template.identity)) {
       throw new RootfsError(
         'TEMPLATE_CHANGED',
         `template ${templatePath} was replaced while its clones were looked for: remove it again if that ` +

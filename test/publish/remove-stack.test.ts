@@ -1,6 +1,7 @@
 import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
+import { type NativeLockedSlot, native } from '../../src/addon/native.js';
 import { imageConfigPath } from '../../src/catalog/image-config.js';
 import { runChild } from '../fixtures/child.js';
 import { exists, readRange, sha256Of } from '../fixtures/files.js';
@@ -18,6 +19,19 @@ test('a stack with clones is not removed, and the error names some of them', asy
   expect(error.message).toMatch(/"vm\/\d", .*and 2 more/);
   expect(error.message).not.toContain('other');
   expect(await exists(host.template('debian'))).toBe(true);
+});
+
+test('a clone that was made while the lock was waited for keeps the stack', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const { handle } = await native().openFolder(host.templateDir);
+  const locked = await native().lockSlot(handle, 'debian', true);
+  const removed = rejection(host.registry.removeStack('debian'), 'STACK_IN_USE');
+  await host.anotherRegistry().cloneForVm('vm', 'debian', { writable: true });
+  native().dispose(locked as NativeLockedSlot);
+  await removed;
+  expect(await exists(host.template('debian'))).toBe(true);
+  await native().closeFolder(handle);
 });
 
 test('force removes it all the same, and its clones stay whole', async () => {
