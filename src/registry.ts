@@ -214,8 +214,8 @@ export class RootfsRegistry {
   /**
    * Lists every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name.
    * Returns an empty list if `templateDir` does not exist. Each digest is computed once per state of its file; a new
-   * template is read in full for that. A stack that cannot be read is left out, with a warning. Rejects with
-   * `TEMPLATE_CHANGED` if a template is being written to.
+   * template is read in full for that. A stack that cannot be read, or is being written to, is left out, with a
+   * warning.
    */
   async stacks(options: Abortable = {}): Promise<StackInfo[]> {
     this.#requireOpen();

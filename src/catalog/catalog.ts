@@ -150,13 +150,17 @@ export class Catalog {
     });
   }
 
-  /** A folder whose image is not a regular file is not a stack. One that cannot be read is left out, with a warning. */
+  /**
+   * A folder whose image is not a regular file is not a stack. One that cannot be read, or is being written to, is left
+   * out, with a warning.
+   */
   async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
       return await this.#stackSpelledAlike(name, signal);
     } catch (error) {
       if (hasCode(error, 'TEMPLATE_INVALID')) return undefined;
-      if (!isSystemError(error) || failedWith(error, ...OF_THIS_MACHINE)) throw error;
+      const isOfThis = isSystemError(error) && !failedWith(error, ...OF_THIS_MACHINE);
+      if (!isOfThis && !hasCode(error, 'TEMPLATE_CHANGED')) throw error;
       this.#warnOfUnreadable(name, error as RootfsError);
       return undefined;
     }

@@ -3,7 +3,7 @@ import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { open, rename, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { RootfsError } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { sha256Of } from '../fixtures/files.js';
@@ -87,8 +87,15 @@ test('a writer that comes and goes while a clone is made is noticed', async () =
 test('open for writing, although nothing is written: a mapped page can change without a new mtime', async () => {
   const host = await Host.in();
   const template = await host.addTemplate('debian', OLD);
+  await host.addTemplate('alpine', 'alpine');
   const file = await open(template, 'r+');
-  await rejection(host.registry.stacks(), 'TEMPLATE_CHANGED');
+  await rejection(host.registry.stack('debian'), 'TEMPLATE_CHANGED');
+  const warn = vi.spyOn(process, 'emitWarning').mockReturnValue();
+  expect((await host.registry.stacks()).map(({ name }) => name)).toEqual(['alpine']);
+  expect(warn.mock.calls.map(([message]) => message)).toEqual([
+    expect.stringContaining('debian is left out'),
+  ]);
+  warn.mockRestore();
   await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'TEMPLATE_CHANGED');
   expect(await host.slotNames()).toEqual([]);
   await file.close();
