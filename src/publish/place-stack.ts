@@ -9,9 +9,11 @@ import { imageConfigsIn, removeImageConfigs } from '../catalog/image-config.js';
 import { withLock } from '../folder/folder-lock.js';
 import { copyFile } from '../image/file-copy.js';
 import { failedWith, isTaken, RootfsError } from '../system/errors.js';
-import { flush } from '../system/flush.js';
+import { flush, flushName } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
+
+const PUBLISH_AGAIN = 'give replace: true to publish it again';
 
 interface StackPlace {
   /** The folder that the image is in now. */
@@ -42,7 +44,7 @@ export async function placeStack(
       // The config first: it belongs to its image alone, so none ever lacks its own.
       for (const file of [...(await imageConfigsIn(staged)), TEMPLATE_ROOTFS_FILE])
         await moveFile(task, join(staged, file), stackFolder, file);
-      await flush(stackFolder);
+      await flushName(stackFolder, image, PUBLISH_AGAIN);
       await removeImageConfigs(image, sha256);
       return had;
     });
@@ -121,6 +123,6 @@ async function placeFolder(staged: string, stackFolder: string): Promise<boolean
     if (!failedWith(error, 'ENOTDIR')) throw error;
     throw noStackFolder(stackFolder, error);
   }
-  await flush(join(stackFolder, '..'));
+  await flushName(join(stackFolder, '..'), stackFolder, PUBLISH_AGAIN);
   return true;
 }

@@ -8,7 +8,7 @@ import { reflinkInTurn } from '../image/extents.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, hasCode } from '../system/errors.js';
 import { Task } from '../system/task.js';
-import { type DerivedRootfs, newSlot, slotExistsError } from './new-slot.js';
+import { type DerivedRootfs, newSlot, notFlushed, slotExistsError } from './new-slot.js';
 import { type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { imagePath, parseStamp } from './stamps.js';
@@ -119,7 +119,7 @@ async function forkInOneTrip(
           templateBytes: parent?.sizeBytes,
         }),
       ({ status }) => (status === 'created' ? path : undefined),
-    ),
+    ).catch(notFlushed(task)),
   );
   if (status === 'exists') throw slotExistsError(task.what, folder, vm);
   if (status !== 'created') return undefined;

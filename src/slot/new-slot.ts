@@ -17,7 +17,7 @@ import {
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn, type Scattered } from '../image/extents.js';
 import { copyImage } from '../image/staged-copy.js';
-import { RootfsError } from '../system/errors.js';
+import { asRootfsError, isSystemError, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
@@ -79,7 +79,9 @@ export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot)
     task,
     () => buildSlot(handle, plan, slot),
     (made) => (made === 'reflinked' ? path : undefined),
-  ).finally(() => native().dispose(plan));
+  )
+    .catch(notFlushed(task))
+    .finally(() => native().dispose(plan));
   const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
     vmId: vm.safe,
     stack: slot.descent.stack,
@@ -132,7 +134,7 @@ async function copyAndPublish(task: Task, { staged }: Staged, slot: NewSlot): Pr
     const sidecars = [...descentFiles(descent), ...rawIdFile(rawIdToStore(vm)), ...mark];
     const published = await inTurn(task, () =>
       native().publishSlot(staged, 'top', vm.safe, from.identity.sizeBytes, sidecars),
-    );
+    ).catch(notFlushed(task));
     if (published === 'exists') throw slotExistsError(task.what, folder, vm);
     if (published === 'source-changed') throw sourceChangedError(task.what);
     if (!options.durable) folder.flushInBackground(vm.safe);
@@ -145,4 +147,16 @@ export function slotExistsError(what: string, folder: ManagedFolder, vm: VmId): 
   return new RootfsError('SLOT_EXISTS', `${what}: the slot exists already; release it first`, {
     path: `${folder.path}/${vm.safe}`,
   });
+}
+
+/** Names what is there after a flush that failed. Unlike a clone's, the same call would be refused. */
+export function notFlushed({ what }: Task): (error: unknown) => never {
+  return (error) => {
+    if (!isSystemError(error) || error.changeMade !== true) throw error;
+    throw asRootfsError(
+      what,
+      error,
+      'the same call rejects with SLOT_EXISTS: release the slot and call again',
+    );
+  };
 }

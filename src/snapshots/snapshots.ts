@@ -31,7 +31,7 @@ import type { VmId } from '../slot/vm-id.js';
 import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
 import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
-import { flush } from '../system/flush.js';
+import { flushName } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
 import { namesIn } from '../system/names-in.js';
@@ -143,7 +143,7 @@ export class Snapshots {
             const files = await describeCopies({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
             await publish(staged, path, formatManifest(record));
-            await this.#flushNames(path);
+            await flushName(this.folder.path, path, 'remove it and take it again');
             const strategies = copies.map(({ strategy }) => strategy);
             const { extents } = copies[0] as CopiedFile;
             return {
@@ -163,18 +163,6 @@ export class Snapshots {
     const { sourceSha256, sizeStamp, state } = image;
     const stack = state.stack || (await this.#stacks.firstWith(sourceSha256));
     return { vmId: vm.raw, stack, sourceSha256, sizeStamp, createdAt: new Date().toISOString(), files };
-  }
-
-  /** A published snapshot stays published: somebody may have already restored it. */
-  async #flushNames(path: string): Promise<void> {
-    try {
-      await flush(this.folder.path);
-    } catch (error) {
-      const what =
-        `flushing the folder of ${path}: the snapshot is complete, but a power cut may lose it ` +
-        '(remove it and take it again)';
-      throw asRootfsError(what, error);
-    }
   }
 
   /** Lists the complete snapshots, in no order. */
@@ -240,7 +228,7 @@ export class Snapshots {
       await verifyAll(staged, record, sources, watched);
       watched.task.checkAborted();
       await publish(staged, path, text);
-      await this.#flushNames(path);
+      await flushName(this.folder.path, path, 'remove it and pull it again');
       // So that the first restore need not read them again.
       await this.#verified.remember(path, record, sources);
       return snapshotOf(name, path, record);

@@ -200,14 +200,21 @@ export function mayNotWrite(error: unknown): boolean {
   return failedWith(error, 'EACCES', 'EPERM', 'EROFS');
 }
 
-/** Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged. */
-export function asRootfsError(what: string, error: unknown): unknown {
+/**
+ * Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged. `flushAgain`
+ * is for what was done and not flushed.
+ */
+export function asRootfsError(
+  what: string,
+  error: unknown,
+  flushAgain = 'the same call flushes it again',
+): unknown {
   if (error instanceof RootfsError || !isSystemError(error)) return error;
   const code = errnoName(error.errno);
   const where = [error.path, error.dest].filter((path) => path !== undefined && path !== '').join(' -> ');
   const failure = `${what}: ${error.syscall}${where === '' ? '' : ` ${where}`} failed with ${code}`;
   const notDurable = error.changeMade
-    ? 'it is done, but not flushed: a power cut can undo it; the same call flushes it again'
+    ? `it is done, but not flushed: a power cut can undo it; ${flushAgain}`
     : undefined;
   const advice = adviceOf(code, error.syscall);
   const message = [failure, notDurable, advice].filter((part) => part !== undefined).join('; ');

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import { failedWith } from './errors.js';
+import { asRootfsError, failedWith } from './errors.js';
 import { Task } from './task.js';
 import { Turns } from './turns.js';
 
@@ -13,6 +13,16 @@ export function inFlushTurn<T>(what: string, flushing: () => Promise<T>): Promis
 /** fsync of a file or a folder. File systems that can't be written to answer EINVAL: nothing there is unflushed. */
 export function flush(path: string): Promise<void> {
   return inFlushTurn(path, () => flushNow(path));
+}
+
+/** Of something that was published in `folder`: it stays, as somebody may use it already. */
+export async function flushName(folder: string, path: string, again: string): Promise<void> {
+  try {
+    await flush(folder);
+  } catch (error) {
+    const what = `flushing the name of ${path}, which is complete but may not outlive a power cut (${again})`;
+    throw asRootfsError(what, error);
+  }
 }
 
 async function flushNow(path: string): Promise<void> {
