@@ -105,6 +105,11 @@ describe.each<StoreKind>(['xfs', 'btrfs'])('%s', { timeout: 120_000 }, (fs) => {
     expect(await cliJson(host, ['clone', 'vm-1', 'debian'])).toMatchObject({ reused: true });
 
     await cliJson(host, ['release', 'vm-1']);
+    // As a process leaves it that was killed after it had taken out another slot than it meant.
+    const session = join(host.clonesDir, '.microvm-rootfs/staging/1-aaaaaaaaaaaaaaaa');
+    await mkdir(join(session, 'vm-2.1'), { recursive: true });
+    expect(await cliError(host, ['store', 'rm', host.image])).toBe('STORE_NOT_EMPTY 4');
+    await rm(session, { recursive: true });
     expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
     expect(await exists(host.image)).toBe(false);
     expect(isMounted(host.clonesDir)).toBe(false);

@@ -1,5 +1,5 @@
 // Describes a store.
-import { access, readdir, realpath, statfs } from 'node:fs/promises';
+import { access, lstat, readdir, realpath, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CLONE_ROOTFS_FILE, RootfsError } from '../../index.js';
 import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from '../../system/state-folder.js';
@@ -52,13 +52,33 @@ async function entriesIn(folder: string): Promise<string[]> {
 
 /** Slots and foreign files, and snapshots, which lie in our own folder unless another is configured. */
 export async function userDataIn(folder: string): Promise<string[]> {
-  const snapshots = join(folder, STATE_FOLDER, DEFAULT_SNAPSHOTS_FOLDER);
-  const kept = await readdir(snapshots).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
+  const state = join(folder, STATE_FOLDER);
+  const kept = await namesThere(join(state, DEFAULT_SNAPSHOTS_FOLDER));
+  const snapshots = kept.filter((name) => !name.startsWith('.')).map((name) => `snapshot ${name}`);
+  return [...(await entriesIn(folder)), ...snapshots, ...(await straysIn(join(state, 'staging')))];
+}
+
+/**
+ * Slots that a killed process took out by mistake, and `recover` puts back: each lies in its session's folder as
+ * `<slot>.<inode>`, with the inode of the folder that was meant.
+ */
+async function straysIn(staging: string): Promise<string[]> {
+  const strays: string[] = [];
+  for (const session of await namesThere(staging))
+    for (const name of await namesThere(join(staging, session))) {
+      const [, slot, inode] = /^([^.]+)\.([0-9a-f]+)$/.exec(name) ?? [];
+      if (inode === undefined) continue;
+      const { ino } = await lstat(join(staging, session, name), { bigint: true });
+      if (ino !== BigInt(`0x${inode}`)) strays.push(`${slot}, which recover puts back`);
+    }
+  return strays;
+}
+
+async function namesThere(folder: string): Promise<string[]> {
+  return readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return [];
     throw error;
   });
-  const names = kept.filter((name) => !name.startsWith('.')).map((name) => `snapshot ${name}`);
-  return [...(await entriesIn(folder)), ...names];
 }
 
 async function slotsIn(folder: string): Promise<string[]> {
