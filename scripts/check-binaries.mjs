@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Says what is wrong with the binaries of the addon, and fails if anything is.
-//   node scripts/check-binaries.mjs                        the shipped ones, and that they were built from these sources
+//   node scripts/check-binaries.mjs                        the shipped ones: built from these sources?
 //   node scripts/check-binaries.mjs --local FILE           a local build: of this architecture, may hold symbols
 //   node scripts/check-binaries.mjs --shipped ARCH FILE    a file that is to be shipped for ARCH
 import { createHash } from 'node:crypto';

@@ -52,7 +52,8 @@ function* linesOf(text: string): Generator<string> {
  * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
  * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
  * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, or was cut
- * short: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`, `vm–1`, `vm…`, a UUID without its hyphens.
+ * short: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`, `vm–1`, `vm…`, a UUID without
+ * hyphens.
  */
 export async function namedIn(
   list: readonly ListedId[],

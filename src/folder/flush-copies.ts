@@ -45,7 +45,7 @@ export class CopyFlusher {
   }
 }
 
-/** Flushes these slots now, if they were copied in this boot. If some cannot be flushed, the others are all the same. */
+/** Flushes these slots now, if they were copied in this boot. A slot that cannot be flushed does not stop the others. */
 export async function flushCopiedSlots(
   task: Task,
   handle: NativeFolder,

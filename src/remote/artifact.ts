@@ -94,7 +94,7 @@ function formatLayer({ mediaType, digest, size, annotations }: Layer): string {
 /** What the JSON of a manifest or an index holds. It is parsed once: a long one holds the event loop meanwhile. */
 export type ManifestValue = Readonly<Record<string, unknown>>;
 
-/** Rejects with `ARTIFACT_INVALID` for what is not a manifest, or one that is too old. `what` is used in the message. */
+/** Rejects with `ARTIFACT_INVALID` for what is not a manifest, or is too old. `what` is used in the message. */
 export async function parseManifest(bytes: Buffer, what: string): Promise<ManifestValue> {
   const wrong = (why: string) => new RootfsError('ARTIFACT_INVALID', `${what} is ${why}`);
   const start = bytes.subarray(0, 64).toString('latin1').trimStart();

@@ -1,4 +1,4 @@
-// Keeps sealed images open, by digest and size. The least recently used are closed when there are too many: each holds a
+// Keeps sealed images open, by digest and size. The least recently used are closed when there are too many: each has a
 // descriptor, and Node raises the limit only to the system's maximum.
 
 import { sameContents } from '../addon/identity.js';

@@ -25,8 +25,8 @@ export interface RootfsConfig {
   /** Holds `<slot name>/rootfs.ext4`. Created with the first slot. */
   readonly clonesDir: string;
   /**
-   * Holds `<snapshot>/…`. The default is `<clonesDir>/.microvm-rootfs/snapshots`, where disks can be reflinked. Created
-   * with the first snapshot.
+   * Holds `<snapshot>/…`. The default is `<clonesDir>/.microvm-rootfs/snapshots`, where disks can be reflinked.
+   * Created with the first snapshot.
    */
   readonly snapshotsDir: string | undefined;
   /** A path, or a name to look up on PATH and in `/usr/sbin`, `/sbin`. */

@@ -201,8 +201,8 @@ export function mayNotWrite(error: unknown): boolean {
 }
 
 /**
- * Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged. `flushAgain`
- * is for what was done and not flushed.
+ * Turns any failure of a step of `what` into a {@link RootfsError}. A RootfsError passes through unchanged.
+ * `flushAgain` is for what was done and not flushed.
  */
 export function asRootfsError(
   what: string,

@@ -138,7 +138,7 @@ test('a template that goes, or is another, while it is sealed is looked at again
   await rm(away);
 });
 
-test('a template that is removed between the look and the sealing is no stack any more; one that is back is sealed', async ({
+test('a template that is removed before it is sealed is no stack any more; one that is back is sealed', async ({
   skip,
 }) => {
   const { sources, request, templates, host } = await sourcesOn(skip, 'XFS');

@@ -200,7 +200,8 @@ describe('close()', () => {
        const stubborn = staging + readdirSync(staging)[0] + '/stubborn';
        writeFileSync(stubborn, '');
        execFileSync('chattr', ['+i', stubborn]);
-       await registry.close().catch((error) => console.log(error instanceof lib.RootfsError, error.code, error.path === stubborn));
+       await registry.close().catch((error) =>
+         console.log(error instanceof lib.RootfsError, error.code, error.path === stubborn));
        execFileSync('chattr', ['-i', stubborn]);`,
       { templateDir: host.templateDir, clonesDir: host.clonesDir },
     );
@@ -241,7 +242,7 @@ test.each([
   }
 });
 
-test('a file or a link to nothing in its place is refused with words, and the next call after it went works', async () => {
+test('a file or a link to nothing in its place is refused with words; once it is gone, the next call works', async () => {
   const host = await warmHost();
   await rename(host.clonesDir, `${host.clonesDir}.away`);
   await writeFile(host.clonesDir, 'not a folder');

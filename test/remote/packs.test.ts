@@ -81,7 +81,7 @@ test('several images in one artifact keep the packs that each would have in its 
   expect(await packEndsOfAll(images, [300, 300])).toEqual(own);
 });
 
-test('many large images have fewer and larger packs, so that the manifest stays below the 4 MiB of registries', async () => {
+test('many large images have fewer and larger packs: the manifest stays below the 4 MiB of registries', async () => {
   const images = await Promise.all([1, 2, 3, 4].map((seed) => listOf(randomData(seed, 32_000))));
   const ends = await packEndsOfAll(images, [700, 700, 700, 700]);
   expect(ends.flat().length * 700).toBeLessThanOrEqual(3 * MiB);
