@@ -167,7 +167,7 @@ test.each([
     putArtifact(task, await pushTo(host), reference, NO_LAYERS),
     'REGISTRY_FAILED',
   );
-  expect(message).toContain('does not send it when asked');
+  expect(message).toContain('does not return it');
 });
 
 test('an upload that is redirected is made again, and other origins get no login', async () => {
