@@ -147,7 +147,7 @@ test('what is not as it was is named: changed, cut off, missing, a link, a garbl
     await rm(manifest, { force: true });
     await writeFile(manifest, contents);
     expect((await rejection(registry.verifySnapshot('snap'), 'SNAPSHOT_CORRUPT')).path).toBe(manifest);
-    const advice = expect.stringContaining('only you can remove it');
+    const advice = expect.stringContaining('remove it by hand');
     expect((await rejection(registry.removeSnapshot('snap'), 'SNAPSHOT_CORRUPT')).message).toEqual(advice);
     expect((await rejection(registry.snapshotSlot('vm/1', 'snap'), 'SNAPSHOT_EXISTS')).message).toEqual(
       advice,
