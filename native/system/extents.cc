@@ -49,7 +49,9 @@ bool shares_extents(int fd) {
 
 Error next_extents(int fd, std::string_view path, uint64_t position, Extents* extents) {
   ExtentMap map;
-  if (call_fiemap(fd, map.get(), position, Extents::kLimit) < 0) return not_known(path);
+  if (call_fiemap(fd, map.get(), position, Extents::kLimit) < 0) {
+    return errno == EIO ? Error::last("ioctl(FIEMAP)", path) : not_known(path);
+  }
   extents->count = map.count();
   for (uint32_t i = 0; i < extents->count; i++) {
     const struct fiemap_extent& from = map.get()->fm_extents[i];

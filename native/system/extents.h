@@ -31,7 +31,7 @@ struct Extents {
   bool last = false;  // the file has no more
 };
 
-// Those that end after `position`, as many as fit.
+// Those that end after `position`, as many as fit. EOPNOTSUPP as above, but for a fault of the disk (EIO).
 Error next_extents(int fd, std::string_view path, uint64_t position, Extents* extents);
 
 }  // namespace microvm

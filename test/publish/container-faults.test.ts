@@ -94,7 +94,7 @@ describe('skopeo fails', () => {
     ['registry r.io is blocked in /etc/containers/registries.conf', 'PROGRAM_FAILED', 'registries.conf'],
     ['loading registries configuration \\"/x\\": toml: line 2', 'PROGRAM_FAILED', 'registries.conf'],
     ['http: server gave HTTP response to HTTPS client', 'REGISTRY_FAILED', 'insecure'],
-    ['x509: certificate signed by unknown authority', 'REGISTRY_FAILED', 'as ca in'],
+    ['x509: certificate signed by unknown authority', 'REGISTRY_FAILED', 'set ca in config.registries'],
   ])('with advice of its own: %s', (words, code, advice) => {
     const exit = { ...EXIT, stderr: `level=fatal msg="${words}"\n` };
     const error = skopeoFailed('skopeo', 'docker://r.io/a:1', exit, ORIGIN);

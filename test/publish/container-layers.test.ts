@@ -50,7 +50,7 @@ describe.skipIf(missing !== undefined)(
 
     test.each<[string, Partial<ImageSpec>]>([
       [
-        'lacks layer sha256:',
+        'does not include layer sha256:',
         {
           mediaType: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
           urls: ['http://127.0.0.1:9/layer'],
