@@ -46,7 +46,6 @@ Plan Host::plan(const std::string& name, unsigned rungs) const {
   plan.template_path = template_path();
   plan.template_expected = info.identity;
   plan.rungs = rungs;
-  plan.linked = (rungs & bits(Rung::kHardlink)) != 0;
   return plan;
 }
 
