@@ -70,7 +70,9 @@ describe.skipIf(missing !== undefined)(
       const host = await hostFor([registry]);
       await logInTo(host.root, { [registry]: 'ann:secret' });
       const published = host.registry.publishStack('app', `docker://${registry}/a/b:1`);
-      expect((await rejection(published, 'REGISTRY_FAILED')).message).toContain('set ca in config.registries');
+      expect((await rejection(published, 'REGISTRY_FAILED')).message).toContain(
+        'set ca in config.registries',
+      );
       expect(asked()).toBe(0);
       expect(await check(registry, { insecure: true, ca })).toEqual({ isPlain: false });
       expect(await check(registry, {})).toEqual({ isPlain: false });

@@ -75,7 +75,12 @@ test.for([
 
 // A's owner or flush fails while B, which found A's link, has been told that the file is there.
 test.for([
-  ['chown', 'fchown', { owner: { uid: 4711, gid: 4712 } }, /the file was created, but setting its owner or mode failed/],
+  [
+    'chown',
+    'fchown',
+    { owner: { uid: 4711, gid: 4712 } },
+    /the file was created, but setting its owner or mode failed/,
+  ],
   ['flush', 'fsync', { durable: true }, /done, but not flushed/],
 ] as const)('exportTo, whose %s fails', async ([, call, options, message], { skip }) => {
   const reason = lacksRoot() ?? lacks('strace') ?? filesystemNamed('XFS').missing;
