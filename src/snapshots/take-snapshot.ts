@@ -137,7 +137,7 @@ export async function publish(staged: string, path: string, manifest: string): P
 
 export function snapshotExistsError(path: string): RootfsError {
   const message =
-    `${path} exists already; remove it first, or choose another name (without its ${SNAPSHOT_MANIFEST_FILE} it is no ` +
-    'snapshot, is not listed, and only you can remove it)';
+    `${path} exists already; remove it first, or choose another name (without its ${SNAPSHOT_MANIFEST_FILE} it is ` +
+    'not a snapshot and is not listed: remove it by hand)';
   return new RootfsError('SNAPSHOT_EXISTS', message, { path });
 }
