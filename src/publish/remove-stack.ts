@@ -49,7 +49,10 @@ export async function removeStack(
           if (await isMissing(templatePath)) return false;
           // Looked for after the wait: what was cloned meanwhile counts.
           const template = force ? undefined : await templates.look(templatePath, signal);
-          if (template !== undefined) await refuseInUse(task, clones, names, name, template);
+          if (!force) {
+            if (template === undefined) return false;
+            await refuseInUse(task, clones, names, name, template);
+          }
           const folder = dirname(templatePath);
           // Listed while the image keeps the folder: once that is empty, another publisher can put its own in its place
           // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.

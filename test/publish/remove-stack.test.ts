@@ -1,8 +1,9 @@
 import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { type NativeLockedSlot, native } from '../../src/addon/native.js';
 import { imageConfigPath } from '../../src/catalog/image-config.js';
+import { Templates } from '../../src/catalog/templates.js';
 import { runChild } from '../fixtures/child.js';
 import { exists, readRange, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -32,6 +33,15 @@ test('a clone that was made while the lock was waited for keeps the stack', asyn
   await removed;
   expect(await exists(host.template('debian'))).toBe(true);
   await native().closeFolder(handle);
+});
+
+test("an image that came after none was found is nobody's to remove without force", async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  const look = vi.spyOn(Templates.prototype, 'look').mockResolvedValue(undefined);
+  onTestFinished(() => look.mockRestore());
+  expect(await host.registry.removeStack('debian')).toBe(false);
+  expect(await exists(host.template('debian'))).toBe(true);
 });
 
 test('force removes it all the same, and its clones stay whole', async () => {
