@@ -37,15 +37,15 @@ export class CopyFlusher {
 
   async #flushAll(): Promise<void> {
     while (this.#waiting.size > 0) {
-      const slots = [...this.#waiting].slice(0, AT_ONCE);
-      for (const slot of slots) this.#waiting.delete(slot);
+      const slots = [...this.#waiting];
+      this.#waiting.clear();
       await this.#flush(slots);
     }
     this.#running = undefined;
   }
 }
 
-/** Flushes these slots now, if they were copied in this boot. A slot that cannot be flushed does not stop the others. */
+/** Flushes these slots now, if they were copied in this boot. One that cannot be flushed stops no other. */
 export async function flushCopiedSlots(
   task: Task,
   handle: NativeFolder,
