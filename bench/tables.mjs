@@ -40,9 +40,17 @@ function resultTable({ measure, title, filesystem, about, unit, rateUnit, rows }
   });
   return [
     `### ${title}, ${filesystem}`,
-    `\`${measure}\`${about === '' ? '' : `: ${about}`}`,
+    wrapped(`\`${measure}\`${about === '' ? '' : `: ${about}`}`),
     table(['way', 'p50', 'p99', 'p99.9', 'samples', ...(rateUnit ? [rateUnit] : []), 'what it does'], lines),
   ].join('\n\n');
+}
+
+/**
+ * @param {string} text
+ * @returns {string} in lines of at most 118 bytes
+ */
+function wrapped(text) {
+  return text.replace(/(?=.{119})(.{1,118}) /g, '$1\n');
 }
 
 /**

@@ -111,7 +111,7 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
 /** Stores all input before processing it, because a qcow2 or tar may need its end first. */
 async function stageInput(staging: Staging): Promise<ImageFormat> {
   const { task, workFolder, options } = staging;
-  if (options.format === 'folder') throw invalid(`${INPUT_NAME} is no folder`, INPUT_NAME);
+  if (options.format === 'folder') throw invalid(`${INPUT_NAME} is not a folder`, INPUT_NAME);
   const path = join(workFolder, 'input');
   const bytesDone = await withController(task.signal, ({ signal }) =>
     storeInput(staging, addAbortSignal(signal, standardInput()), path),

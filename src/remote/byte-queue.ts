@@ -30,7 +30,7 @@ export class ByteQueue {
   }
 }
 
-/** Of bytes that are in one buffer. */
+/** Cuts bytes that are in one buffer, for {@link blobOfPieces}. */
 export function* piecesOf(bytes: Buffer): Iterable<Buffer> {
   for (let at = 0; at < bytes.length; at += TURN_BYTES) yield bytes.subarray(at, at + TURN_BYTES);
 }

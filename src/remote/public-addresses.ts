@@ -76,8 +76,8 @@ export function publicLookup(hostname: string, options: object, found: Found): v
 }
 
 /**
- * Of a host that somebody else connects to, by its name. Rejects with {@link NoPublicAddress} if one of its addresses
- * is not public. A host behind a proxy may be unable to look names up: then the proxy decides.
+ * Checks a host that a proxy or skopeo connects to. Rejects with {@link NoPublicAddress} if one of its addresses is not
+ * public. This machine may be unable to look names up itself: then the proxy decides.
  */
 export async function requirePublicHost({ hostname }: URL): Promise<void> {
   const found = await dns.lookup(withoutBrackets(hostname), { all: true }).catch(() => []);

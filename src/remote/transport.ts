@@ -304,12 +304,13 @@ export async function readAll({ body, url }: Answer, limitBytes: number): Promis
 const LASTING =
   /CERT|SELF_SIGNED|ERR_TLS|UNABLE_TO|DEPTH_ZERO|ERR_SSL|EPROTO|HOSTNAME|ENOTFOUND|ERR_INVALID_URL/;
 
-/** Of a certificate that no authority which is known has signed. */
+/** Codes for a certificate that no known authority has signed. */
 const UNKNOWN_AUTHORITY = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/;
 
+/** Codes for a certificate that is not trusted, whatever the reason. */
 const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO|DEPTH_ZERO|HOSTNAME/;
 
-/** Of the error of a request: TLS was answered, with a certificate that does not hold. */
+/** Whether a request failed because the host answered TLS with a certificate that is not trusted. */
 export function isUntrusted(error: unknown): boolean {
   const { code } = ((error as Error).cause ?? {}) as { code?: unknown };
   return typeof code === 'string' && UNTRUSTED.test(code);

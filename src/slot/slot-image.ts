@@ -49,10 +49,10 @@ export type TemplateBytes = (sha256: string, stack: string | undefined) => Promi
 // Each has its image open while it waits for its turn to read it, and perhaps what it makes. Descriptors are few.
 const reading = new Turns(32);
 
-// Of a length that nobody can vouch for: reading one may take an hour, and must keep no other waiting.
+// Disks whose length nobody can vouch for: to read one may take an hour, and no other disk must wait for it.
 const readingUnknown = new Turns(8);
 
-// Of a disk whose template is not known any more. As much as publishing takes without a limit of the caller's own.
+// The longest disk to read if its template is not known any more: as long as publishing takes by default.
 const UNKNOWN_BYTES_LIMIT = 2 ** 40;
 
 export interface SlotImageRequest {

@@ -19,7 +19,7 @@ const BATCH = 256;
 // One batch is converted here while others are read on other threads.
 const BATCHES_AT_ONCE = 3;
 
-// Of all listings together: Node has four threads.
+// All listings together read two at a time: Node has four threads.
 const surveys = new Turns(2);
 
 /**

@@ -2,7 +2,7 @@
 import { isAbsolute } from 'node:path';
 import { abortError, RootfsError } from './errors.js';
 
-/** NAME_MAX of Linux: of the name of a file or folder. */
+/** The longest name of a file or folder on Linux (NAME_MAX). */
 export const NAME_BYTES_LIMIT = 255;
 
 export function isPath(value: unknown): value is string {

@@ -15,12 +15,12 @@ export function flush(path: string): Promise<void> {
   return inFlushTurn(path, () => flushNow(path));
 }
 
-/** Of something that was published in `folder`: it stays, as somebody may use it already. */
+/** Flushes the name of what was just published in `folder`. If that fails, it stays: somebody may use it already. */
 export async function flushName(folder: string, path: string, again: string): Promise<void> {
   try {
     await flush(folder);
   } catch (error) {
-    const what = `flushing the name of ${path}, which is complete but may not outlive a power cut (${again})`;
+    const what = `flushing the folder of ${path}: it is complete, but a power cut may lose it (${again})`;
     throw asRootfsError(what, error);
   }
 }

@@ -242,7 +242,7 @@ test.each([
   }
 });
 
-test('a file or a link to nothing in its place is refused with words; once it is gone, the next call works', async () => {
+test('a file or a link to nothing in its place is refused with words; the call after it is gone works', async () => {
   const host = await warmHost();
   await rename(host.clonesDir, `${host.clonesDir}.away`);
   await writeFile(host.clonesDir, 'not a folder');

@@ -3,9 +3,8 @@ import { expect, test } from 'vitest';
 import { Task } from '../../src/system/task.js';
 import { Turns } from '../../src/system/turns.js';
 
-/** `count` jobs that wait behind one that runs until it is freed. */
-function crowd(count: number, signal?: AbortSignal) {
-  const turns = new Turns(1);
+/** A job that has the turn until it is freed. */
+function occupied(turns: Turns) {
   let free = () => {};
   const busy = turns.run(
     new Task('busy', undefined),
@@ -14,6 +13,13 @@ function crowd(count: number, signal?: AbortSignal) {
         free = resolve;
       }),
   );
+  return { busy, free: () => free() };
+}
+
+/** `count` jobs that wait behind one that runs until it is freed. */
+function crowd(count: number, signal?: AbortSignal) {
+  const turns = new Turns(1);
+  const { busy, free } = occupied(turns);
   const tally = { ran: 0, rejected: 0 };
   const task = new Task('job', signal);
   const job = async () => void tally.ran++;
@@ -22,20 +28,13 @@ function crowd(count: number, signal?: AbortSignal) {
       if (code === 'ABORT_ERR') tally.rejected++;
     }),
   );
-  return { turns, tally, free: () => free(), all: Promise.all([busy, ...done]) };
+  return { turns, tally, free, all: Promise.all([busy, ...done]) };
 }
 
 test('while slices and whole jobs wait, they have every second turn each', async () => {
   const turns = new Turns(1);
   const order: string[] = [];
-  let free = () => {};
-  const busy = turns.run(
-    new Task('busy', undefined),
-    () =>
-      new Promise<void>((resolve) => {
-        free = resolve;
-      }),
-  );
+  const { busy, free } = occupied(turns);
   const add = (name: string, where: 'ahead' | 'behind') =>
     turns.run(
       new Task(name, undefined),

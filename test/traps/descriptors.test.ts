@@ -65,12 +65,11 @@ test.each(FILESYSTEMS)('a clone leaves none open: %s', async (name) => {
   expect((await openBelow(host.root)).length).toBe(before);
 });
 
-test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (name) => {
-  const host = await Host.in(folderOn(name));
-  await host.addTemplate('debian', 'debian');
+/** In a process of its own. */
+async function worksWith100Descriptors(host: Host, work: string): Promise<void> {
   const { stdout, stderr } = await runChild(
     `const registry = new lib.RootfsRegistry(args);
-     for (let i = 0; i < 300; i++) await registry.cloneForVm('vm-' + i, 'debian', { writable: true });
+     ${work}
      await registry.close();
      console.log('done');`,
     { templateDir: host.templateDir, clonesDir: host.clonesDir },
@@ -78,6 +77,15 @@ test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (
   );
   expect(stderr).toBe('');
   expect(stdout).toBe('done\n');
+}
+
+test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addTemplate('debian', 'debian');
+  await worksWith100Descriptors(
+    host,
+    "for (let i = 0; i < 300; i++) await registry.cloneForVm('vm-' + i, 'debian', { writable: true });",
+  );
 });
 
 test.each(FILESYSTEMS)('recover() settles 300 slots with a limit of 100 descriptors: %s', async (name) => {
@@ -90,16 +98,7 @@ test.each(FILESYSTEMS)('recover() settles 300 slots with a limit of 100 descript
   await host.registry.close();
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'ascii').trim();
   for (const mark of marks) writeFileSync(mark, boot);
-  const { stdout, stderr } = await runChild(
-    `const registry = new lib.RootfsRegistry(args);
-     await registry.recover();
-     await registry.close();
-     console.log('done');`,
-    { templateDir: host.templateDir, clonesDir: host.clonesDir },
-    { under: ['prlimit', '--nofile=100'] },
-  );
-  expect(stderr).toBe('');
-  expect(stdout).toBe('done\n');
+  await worksWith100Descriptors(host, 'await registry.recover();');
   expect(marks.filter((mark) => existsSync(mark))).toEqual([]);
 });
 

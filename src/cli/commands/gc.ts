@@ -56,7 +56,7 @@ Examples:
 
 interface Kept {
   readonly keep: readonly string[];
-  /** Of clones that could not be read. They are kept. */
+  /** Why some clones could not be read. They are kept. */
   readonly failure?: unknown;
 }
 
