@@ -12,7 +12,7 @@ export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts
   --library FOLDER   measure the library that lies built in FOLDER instead of this one
   --folder FOLDER    where the file systems' image files go (default: the system's temporary folder)
   --at FOLDER        measure on the file system that FOLDER is on, instead of ones of its own; no targets
-  --seconds N        take N seconds for the rounds of each measure, however many those are
+  --seconds N        take N seconds for the rounds of each measure, however many those are, if it has more than one
   --image-mib N      make the realistic template N MiB in size instead of 2048, with less data in proportion
   --results FOLDER   write the results there instead of to bench/results
 `;

@@ -123,7 +123,9 @@ async function measureOne(measure, workspace) {
   const { filesystem } = workspace;
   const effort = /** @type {import('./measures/index.mjs').Effort} */ (effortOf(measure));
   const { rounds, seconds } =
-    options.seconds === undefined ? effort : { rounds: Number.POSITIVE_INFINITY, seconds: options.seconds };
+    options.seconds === undefined || effort.rounds === 1
+      ? effort
+      : { rounds: Number.POSITIVE_INFINITY, seconds: options.seconds };
   const start = performance.now();
   const { about, contestants } = await measure.contestants(workspace);
   await workspace.settle();
