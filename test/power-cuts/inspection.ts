@@ -12,6 +12,12 @@ import type { CutHost } from './host.js';
 import { expectThings } from './promised-things.js';
 import type { Promised } from './promises.js';
 
+/**
+ * What the next clone may say if the template was put in its place unflushed. STACK_NOT_FOUND: btrfs can lose the name
+ * of a file that was renamed over another one of a flushed folder, when any other file is flushed before the cut.
+ */
+const LOST_TEMPLATE = ['STAMP_MISMATCH', 'STACK_NOT_FOUND'];
+
 /** For the first process after the cut. */
 export class Inspection {
   readonly #registry: RootfsRegistry;
@@ -126,7 +132,7 @@ export class Inspection {
         outcome = await this.#clone(safeId, stack);
       }
       if (outcome instanceof RootfsError) {
-        if (stack === 'changing' && outcome.code === 'STAMP_MISMATCH') continue;
+        if (stack === 'changing' && LOST_TEMPLATE.includes(outcome.code)) continue;
         throw outcome;
       }
       if (stack === 'changing') continue; // an unflushed template can hold anything by now
