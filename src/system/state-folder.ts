@@ -5,3 +5,34 @@ export const STATE_FOLDER = '.microvm-rootfs';
 
 /** In our own folder of the clones folder: where snapshots are unless `snapshotsDir` is set. */
 export const DEFAULT_SNAPSHOTS_FOLDER = 'snapshots';
+
+/**
+ * Every name that this or an earlier version gives to something in our own folder. What has another one is somebody
+ * else's.
+ */
+const ENTRIES = [
+  'staging',
+  'trash',
+  'sealed',
+  'pool',
+  'spare',
+  'release.lock',
+  'replace.lock',
+  'digests',
+  'digests.json',
+  'stacks',
+  DEFAULT_SNAPSHOTS_FOLDER,
+  'pulls',
+  'chunks',
+  'disks',
+];
+
+/** Whether a name in our own folder is ours. */
+export function isStateEntry(name: string): boolean {
+  return ENTRIES.includes(name) || isOwnName(name);
+}
+
+/** Whether a name in a folder that has our own is ours: that, or something that a command makes for a moment. */
+export function isOwnName(name: string): boolean {
+  return name === STATE_FOLDER || name.startsWith(`${STATE_FOLDER}-`);
+}

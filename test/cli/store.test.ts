@@ -1,7 +1,7 @@
 // Stores on real loop mounts: made, used, grown, checked, removed; and everything that may not happen to them.
 import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, open, readFile, rm, stat, statfs, symlink, unlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { StoreKind } from '../../src/cli/store/kinds.js';
 import type { StoreStatus } from '../../src/cli/store/status.js';
@@ -110,6 +110,18 @@ describe.each<StoreKind>(['xfs', 'btrfs'])('%s', { timeout: 120_000 }, (fs) => {
     await mkdir(join(session, 'vm-2.1'), { recursive: true });
     expect(await cliError(host, ['store', 'rm', host.image])).toBe('STORE_NOT_EMPTY 4');
     await rm(session, { recursive: true });
+    // What an operator put away where nothing of ours is called so.
+    for (const name of [
+      '.microvm-rootfs/notes',
+      '.microvm-rootfs/snapshots/.notes',
+      '.microvm-rootfs.before',
+    ]) {
+      const path = join(host.clonesDir, name);
+      await mkdir(dirname(path), { recursive: true });
+      await writeFile(path, 'keep');
+      expect(await cliError(host, ['store', 'rm', host.image]), name).toBe('STORE_NOT_EMPTY 4');
+      await rm(path);
+    }
     expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
     expect(await exists(host.image)).toBe(false);
     expect(isMounted(host.clonesDir)).toBe(false);

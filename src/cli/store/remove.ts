@@ -48,7 +48,8 @@ function requireEmpty(image: string, entries: readonly string[]): void {
   const some = entries.slice(0, 3).join(', ') + (entries.length > 3 ? ', …' : '');
   throw new RootfsError(
     'STORE_NOT_EMPTY',
-    `${image} is not empty, it holds ${some}: release its clones and remove its snapshots, or give --force`,
+    `${image} is not empty, it holds ${some}: release its clones, remove its snapshots and move other files away, ` +
+      'or give --force',
     { path: image },
   );
 }

@@ -2,7 +2,12 @@
 import { access, lstat, readdir, realpath, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CLONE_ROOTFS_FILE, RootfsError } from '../../index.js';
-import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from '../../system/state-folder.js';
+import {
+  DEFAULT_SNAPSHOTS_FOLDER,
+  isOwnName,
+  isStateEntry,
+  STATE_FOLDER,
+} from '../../system/state-folder.js';
 import { mountOfImage, storeOn } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf, type StoreKind } from './kinds.js';
@@ -47,15 +52,24 @@ export async function statusOfFolder(folder: string): Promise<StoreStatus> {
 
 /** What lies in a store beside our own folder, which holds nothing that is of use without slots. */
 async function entriesIn(folder: string): Promise<string[]> {
-  return (await readdir(folder)).filter((name) => !name.startsWith(STATE_FOLDER));
+  return (await readdir(folder)).filter((name) => !isOwnName(name));
 }
 
 /** Slots and foreign files, and snapshots, which lie in our own folder unless another is configured. */
 export async function userDataIn(folder: string): Promise<string[]> {
   const state = join(folder, STATE_FOLDER);
   const kept = await namesThere(join(state, DEFAULT_SNAPSHOTS_FOLDER));
-  const snapshots = kept.filter((name) => !name.startsWith('.')).map((name) => `snapshot ${name}`);
-  return [...(await entriesIn(folder)), ...snapshots, ...(await straysIn(join(state, 'staging')))];
+  const snapshots = kept.filter((name) => !isOwnName(name)).map((name) => `snapshot ${name}`);
+  const strays = await straysIn(join(state, 'staging'));
+  return [...(await entriesIn(folder)), ...snapshots, ...strays, ...(await strangersIn(state))];
+}
+
+/** What somebody else put into our own folder, or into those of the folders in it. */
+async function strangersIn(state: string): Promise<string[]> {
+  const names = await namesThere(state);
+  const strangers = names.filter((name) => !isStateEntry(name)).map((name) => join(state, name));
+  const below = names.filter(isStateEntry).map((name) => strangersIn(join(state, name, STATE_FOLDER)));
+  return [...strangers, ...(await Promise.all(below)).flat()];
 }
 
 /**
