@@ -2,15 +2,16 @@
 // tenant may fail with an error of ours; a call for anybody else must do what it is there for; and every call has an
 // end. Prints what it saw as JSON.
 const { readdirSync, readlinkSync } = require('node:fs');
-const { mkdir, rm } = require('node:fs/promises');
+const { copyFile, mkdir, rm } = require('node:fs/promises');
 const { join } = require('node:path');
-const { RootfsError, RootfsRegistry } = require('../../dist/index.js');
+const library = require('../../dist/index.js');
 
 /**
  * @typedef {{ id: string, owner: { uid: number, gid: number } }} Other
  * @typedef {Other & { own: string }} Tenant
  * @type {{
- *   config: { templateDir: string, clonesDir: string },
+ *   config: import('../../dist/index.js').RootfsConfig,
+ *   repositories: string,
  *   tenants: Tenant[],
  *   others: Other[],
  *   stopped: Other,
@@ -23,7 +24,9 @@ const { RootfsError, RootfsRegistry } = require('../../dist/index.js');
  * }}
  */
 const args = JSON.parse(process.argv[2]);
-const { config, tenants, others, stopped, jails, source, seconds, grownBytes, deadlineMs } = args;
+const { config, tenants, others, stopped, jails, source, repositories, seconds, grownBytes, deadlineMs } =
+  args;
+const { RootfsError, RootfsRegistry } = library;
 
 const TENANT_LANES = 3;
 // A file that a tenant gives is as long as it likes, and hashing it takes as long: the scheduler says how long it
@@ -63,20 +66,27 @@ async function call(method, ...parameters) {
   const key = `${method} ${code}`;
   seen.codes[key] = (seen.codes[key] ?? 0) + 1;
   seen.slowest[method] = Math.max(seen.slowest[method] ?? 0, Math.round(performance.now() - started));
-  if (error !== undefined && !(error instanceof RootfsError))
-    fault(`${what}: not an error of ours: ${error.stack}`);
-  else if (isRaw(error))
-    fault(`${what}: a code of the system's, which says nothing to a caller: ${error.stack}`);
+  const settled = Array.isArray(value) ? value.filter((one) => one.status === 'rejected') : [];
+  for (const each of [error, ...settled.map(({ reason }) => reason)])
+    if (each !== undefined) judge(what, parameters, each);
   return { what, value, error };
 }
 
+function judge(what, parameters, error) {
+  if (!(error instanceof RootfsError)) fault(`${what}: not an error of ours: ${error.stack}`);
+  else if (isRaw(parameters, error))
+    fault(`${what}: a code of the system's, which says nothing to a caller: ${error.stack}`);
+}
+
 /** What a tenant does to a slot has codes of ours. Leases and files that a caller names are told as they are. */
-function isRaw(error) {
+function isRaw(parameters, error) {
   if (!/^E[A-Z]+$/.test(error?.code ?? '') || error.code === 'EAGAIN') return false;
+  if (parameters.includes(error.path)) return false;
   return !tenants.some(({ own }) => error.path?.startsWith(own));
 }
 
 async function perform(method, parameters) {
+  if (method in library) return library[method](...parameters);
   if (method !== 'slots' && method !== 'snapshots') return registry[method](...parameters);
   const listed = [];
   for await (const one of registry[method](...parameters)) listed.push(one);
@@ -90,15 +100,17 @@ async function must(method, ...parameters) {
   return value;
 }
 
-function callsForTenant() {
-  const { id, owner, own } = pick(tenants);
+/** The same number of calls whatever the tenant. */
+function callsForTenant({ id, owner, own }) {
   const durable = random() < 0.1;
   const options = { writable: true, owner, mode: 0o600, durable };
   const exported = join(own, 'jail/rootfs.ext4');
   const patience = () => AbortSignal.timeout(PATIENCE_MS);
   const name = `snap-${id}`;
   const derived = `${pick(['fork', 'restored'])}-${id}`;
-  return pick([
+  const pulled = `pulled-${id}`;
+  const memory = join(own, 'memory');
+  return [
     () => call('cloneForVm', id, 'debian', options),
     () => call('cloneForVm', id, 'debian', options),
     () => call('cloneForVmSync', id, 'debian', { writable: true, owner, mode: 0o600 }),
@@ -114,10 +126,30 @@ function callsForTenant() {
     () => call('exportTo', id, exported, { owner, mode: 0o600 }),
     () => call('exportTo', id, exported, { owner, mode: 0o600, durable }),
     () => call('snapshotSlot', id, name, { refuseInUse: random() < 0.2 }),
-    () => call('snapshotSlot', id, name, { with: [join(own, 'memory')], signal: patience() }),
+    () => call('snapshotSlot', id, name, { with: [memory], signal: patience() }),
     () => call('verifySnapshot', name, { signal: patience() }),
     () => call('restoreSnapshot', name, derived, { owner, signal: patience() }),
+    () =>
+      call(
+        'restoreMany',
+        [name, pulled].map((snapshot) => ({
+          snapshot,
+          vmId: derived,
+          options: { owner, signal: patience() },
+        })),
+      ),
     () => call('removeSnapshot', name),
+    () => call('pushSnapshot', name, `${repositories}/snapshot:${id}`, { signal: patience() }),
+    () => call('pullSnapshot', `${repositories}/snapshot:${id}`, { name: pulled, signal: patience() }),
+    () => call('removeSnapshot', pulled),
+    () => call('pushStack', 'committed', `${repositories}/committed:${id}`, { signal: patience() }),
+    () => call('pullStack', `${repositories}/committed:${id}`, { name: pulled, replace: true }),
+    () => call('inspectReference', `${repositories}/snapshot:${id}`),
+    () => call('stack', pick(['committed', pulled])),
+    () => call('hashFile', memory, { signal: patience() }),
+    () => call('hashFiles', [memory, exported], { signal: patience() }),
+    // By a path in its own folder, a tenant would have its caller grow another's disk.
+    () => call('resizeExt4Image', join(config.clonesDir, id, 'rootfs.ext4'), grownBytes),
     () => call('commitSlot', id, 'committed', { replace: true }),
     () => call('removeStack', 'committed', { force: random() < 0.5 }),
     () => call('slot', id),
@@ -126,7 +158,7 @@ function callsForTenant() {
     () => call('release', id),
     () => call('release', derived),
     () => call('gc', { keep: others.map((other) => other.id), dryRun: random() < 0.5 }),
-  ]);
+  ];
 }
 
 const FRESH = 'fresh';
@@ -159,6 +191,10 @@ const callsForOthers = [
     await must('verifySnapshot', FRESH);
     await must('restoreSnapshot', FRESH, FRESH);
     await must('release', FRESH);
+    const [restored] = await must('restoreMany', [{ snapshot: FRESH, vmId: FRESH }]);
+    if (restored.status === 'rejected')
+      fault(`restoreMany of the snapshot of ${id}: ${restored.reason.stack}`);
+    await must('release', FRESH);
     if ((await must('removeSnapshot', FRESH)) === false) fault(`the snapshot of ${id} was gone`);
   },
   async () => {
@@ -169,6 +205,36 @@ const callsForOthers = [
     await must('publishStack', FRESH, source);
     await must('removeStack', FRESH);
   },
+  async ({ id }) => {
+    const reference = `${repositories}/snapshot:${FRESH}`;
+    await must('snapshotSlot', id, FRESH);
+    const pushed = await must('pushSnapshot', FRESH, reference);
+    await must('removeSnapshot', FRESH);
+    const pulled = await must('pullSnapshot', reference, { name: FRESH });
+    if (pulled?.digest !== pushed?.digest) fault(`the snapshot of ${id} came back as another one`);
+    await must('removeSnapshot', FRESH);
+  },
+  async () => {
+    const reference = `${repositories}/stack:${FRESH}`;
+    const pushed = await must('pushStack', 'debian', reference);
+    await must('inspectReference', reference);
+    const pulled = await must('pullStack', reference, { name: FRESH });
+    if (pulled?.sha256 !== pushed?.sha256) fault('the stack came back as another one');
+    await must('removeStack', FRESH);
+  },
+  async () => {
+    const copy = join(jails, FRESH);
+    await copyFile(source, copy);
+    const [before] = await must('hashFiles', [copy]);
+    if ((await must('hashFile', source)) !== before) fault('the copy has another digest');
+    await must('resizeExt4Image', copy, grownBytes);
+    await rm(copy);
+  },
+  async () => {
+    if ((await must('stack', 'debian')) === undefined) fault('there is no stack debian');
+  },
+  () => must('sealedImages'),
+  () => must('drain'),
   async () => {
     const report = await must('recover');
     const ours = [...(report?.tornSlots ?? []), ...(report?.unstamped ?? [])].filter(isOthers);
@@ -194,16 +260,41 @@ const callsForOthers = [
 
 const isOthers = (name) => others.some(({ id }) => id === name);
 
+/** Numbers below `size`: each of them once, in any order, then any of them. */
+class Deck {
+  #size;
+  #left;
+
+  constructor(size) {
+    this.#size = size;
+    this.#left = Array.from({ length: size }, (_, i) => [random(), i]).sort(([a], [b]) => a - b);
+  }
+
+  /** Whether each had its turn. */
+  get isThrough() {
+    return this.#left.length === 0;
+  }
+
+  next() {
+    const [, first] = this.#left.pop() ?? [];
+    return first ?? Math.floor(random() * this.#size);
+  }
+}
+
+const hasTime = (deck) => performance.now() < until || !deck.isThrough;
+
 async function main() {
+  const forTenants = new Deck(callsForTenant(tenants[0]).length);
+  const forOthers = new Deck(callsForOthers.length);
   const tenantLane = async () => {
-    while (performance.now() < until) await callsForTenant()();
+    while (hasTime(forTenants)) await callsForTenant(pick(tenants))[forTenants.next()]();
   };
   const otherLane = async () => {
-    while (performance.now() < until) await pick(callsForOthers)(pick(others));
+    while (hasTime(forOthers)) await callsForOthers[forOthers.next()](pick(others));
   };
   await Promise.all([...Array.from({ length: TENANT_LANES }, tenantLane), otherLane()]);
-  await registry.drain();
-  await registry.close();
+  await must('drain');
+  await must('close');
   const left = descriptors().filter((path) => path.startsWith('/') && !descriptorsBefore.includes(path));
   if (left.length > 0) fault(`open after close(): ${left.join(', ')}`);
   finish();
