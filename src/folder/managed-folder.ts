@@ -12,7 +12,7 @@ import { makeFolders } from '../system/make-folders.js';
 import { STATE_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 import { CopyFlusher, flushCopiedSlots } from './flush-copies.js';
-import { type SweepReport, sweepFolder } from './sweep-folder.js';
+import { type SweepCounts, sweepFolder } from './sweep-folder.js';
 
 /** The folder while it is open. */
 export interface OpenFolder {
@@ -49,7 +49,7 @@ export class ManagedFolder {
   #sweepWarning: string | undefined;
   readonly #copyFlusher = new CopyFlusher((slots) => this.#flushCopies(slots));
   /** Removed by background sweeps since the last report. */
-  #stagingRemovedBefore = 0;
+  #sweptBefore: SweepCounts = { stagingRemoved: 0, trashRemoved: 0 };
   #closed = false;
   #closing: Promise<void> | undefined;
   #users = 0;
@@ -154,18 +154,18 @@ export class ManagedFolder {
   }
 
   /**
-   * Empties the trash and removes what dead processes left in staging. The report includes what background sweeps
-   * removed.
+   * Empties the trash and removes what dead processes left in staging. What was removed is added to `counts`, also if
+   * the call rejects, and so is what background sweeps removed in staging.
    */
-  async sweep(signal?: AbortSignal): Promise<SweepReport> {
-    const { stagingRemoved, trashRemoved } = await this.use(
-      ({ handle }) => sweepFolder(new Task(`sweeping ${this.path}`, signal), handle, 0),
-      'no-staging',
-    );
-    await this.#background;
-    const before = this.#stagingRemovedBefore;
-    this.#stagingRemovedBefore = 0;
-    return { stagingRemoved: stagingRemoved + before, trashRemoved };
+  async sweep(counts: SweepCounts, signal?: AbortSignal): Promise<void> {
+    const task = new Task(`sweeping ${this.path}`, signal);
+    try {
+      await this.use(({ handle }) => sweepFolder(task, handle, 0, counts), 'no-staging');
+    } finally {
+      await this.#background;
+      counts.stagingRemoved += this.#sweptBefore.stagingRemoved;
+      this.#sweptBefore = { stagingRemoved: 0, trashRemoved: 0 };
+    }
   }
 
   /** Starts a sweep in the background, or another one after the one that is running. */
@@ -201,12 +201,8 @@ export class ManagedFolder {
     const folder = this.#open;
     if (folder === undefined) return;
     try {
-      const { stagingRemoved } = await sweepFolder(
-        new Task(`sweeping ${this.path}`, undefined),
-        folder.handle,
-        SWEEP_REST_MS_LIMIT,
-      );
-      this.#stagingRemovedBefore += stagingRemoved;
+      const task = new Task(`sweeping ${this.path}`, undefined);
+      await sweepFolder(task, folder.handle, SWEEP_REST_MS_LIMIT, this.#sweptBefore);
     } catch (error) {
       if (!this.isStale(error)) throw error;
     }

@@ -19,23 +19,25 @@ const SWEEP_BUDGET = 64;
 const STILL_OPEN_SWEEPS = 5;
 const STILL_OPEN_FIRST_REST_MS = 10;
 
+/** A report to add to. */
+export type SweepCounts = { -readonly [Count in keyof SweepReport]: number };
+
 /**
  * Sweeps a folder slice by slice, with a rest after each that is as long as the slice, at most `restLimitMs`. Rejects
- * at the end with the first error of what could not be removed; all else has been.
+ * at the end with the first error of what could not be removed; all else has been, and is counted.
  */
 export async function sweepFolder(
   task: Task,
   handle: NativeFolder,
   restLimitMs: number,
-): Promise<SweepReport> {
-  let stagingRemoved = 0;
-  let trashRemoved = 0;
+  counts: SweepCounts,
+): Promise<void> {
   let firstError: SystemError | undefined;
   for (let more = true, stillOpenSweeps = 0; more; ) {
     const started = performance.now();
     const report = await inTurn(task, () => native().sweep(handle, SWEEP_BUDGET));
-    stagingRemoved += report.stagingRemoved;
-    trashRemoved += report.trashRemoved;
+    counts.stagingRemoved += report.stagingRemoved;
+    counts.trashRemoved += report.trashRemoved;
     firstError ??= report.error;
     // FUSE closes files a moment after their last user has.
     const again = report.stillOpen && stillOpenSweeps < STILL_OPEN_SWEEPS;
@@ -44,5 +46,4 @@ export async function sweepFolder(
     if (more && restLimitMs > 0) await sleep(Math.min(restLimitMs, performance.now() - started));
   }
   if (firstError !== undefined) throw firstError;
-  return { stagingRemoved, trashRemoved };
 }

@@ -176,9 +176,7 @@ class Recovery {
     // Create nothing where nothing existed.
     if (await isMissing(folder.statePath)) return;
     try {
-      const swept = await folder.sweep(this.task.signal);
-      this.report.stagingRemoved += swept.stagingRemoved;
-      this.report.trashRemoved += swept.trashRemoved;
+      await folder.sweep(this.report, this.task.signal);
     } catch (error) {
       // A catalog that is read-only or owned by another user is not ours to clean up.
       if (folder === this.#folder || !mayNotWrite(error)) throw error;

@@ -43,6 +43,8 @@ test('what cannot be removed keeps nothing else from being removed, and is told 
     for (let i = 0; i < 100; i++) await mkdir(join(trash, `another-${i}`));
     const error = await rejection(host.registry.recover(), 'EPERM');
     expect(error.path).toBe(image);
+    // The others, and not the one that stays.
+    expect(error.report).toMatchObject({ trashRemoved: 100 });
     expect(await readdir(trash)).toEqual([stays]);
   } finally {
     process.off('warning', listener);
