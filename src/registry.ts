@@ -949,8 +949,9 @@ export class RootfsRegistry {
   }
 
   /**
-   * Removes a snapshot. Resolves to false if there is none. Rejects with `SNAPSHOT_CORRUPT` if the folder is not a
-   * snapshot.
+   * Removes a snapshot. Resolves to false if there is none, or if another call removed it first; one that was taken
+   * under that name meanwhile stays. Rejects with `SNAPSHOT_CORRUPT` if the folder is not a snapshot, and with
+   * `SLOT_BUSY`.
    */
   async removeSnapshot(name: string): Promise<boolean> {
     this.#requireOpen();

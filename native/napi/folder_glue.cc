@@ -276,6 +276,8 @@ Napi::Value release_slot(const Napi::CallbackInfo& info) {
     request.torn = true;
     request.expected = to_identity(torn.As<Napi::Object>());
   }
+  Napi::Value snapshot = object.Get("snapshotFd");
+  if (snapshot.IsNumber()) request.snapshot_fd = snapshot.As<Napi::Number>().Int32Value();
   return Job<ReleaseSlot>::start(info.Env(), "microvm:releaseSlot",
                                  ReleaseSlot(std::move(managed), std::move(request)));
 }

@@ -9,6 +9,7 @@
 // - A slot: whoever holds the lock on its name (name_lock.h) and sees that its folder is still the one that was judged.
 //   release.h says which slot may be released. The slot is taken out by one rename, compared once more, and moved into
 //   trash by another (take_out.h).
+// - A snapshot: in the same way, whoever has the folder open that was judged.
 // - A sealed image or a ready slot: any process, in the same two renames, without a lock: only this library uses them.
 // - Where no rename is possible, the folder is removed where it lies, under the same rules (remove_in_place.h).
 // - `spare`: nobody. A session that has no space for a staging folder of its own borrows it, and empties it.

@@ -45,25 +45,33 @@ Error is_slot(const FoundSlot& found, const FileInfo& folder, bool* is) {
   return error.is(ENOENT) ? Error() : error;
 }
 
-// kReleased if there is a slot that may go; else why not.
-Error find(const ManagedFolder& managed, const std::string& slot, FoundSlot* found, ReleaseStatus* status) {
-  found->path = managed.slot_path(slot);
-  Error error = open_folder_at(managed.root_fd(), slot.c_str(), found->path, &found->folder);
+// kReleased if there is a slot that may go, or any folder for a snapshot; else why not.
+Error find(const ManagedFolder& managed, const ReleaseRequest& request, FoundSlot* found, ReleaseStatus* status) {
+  found->path = managed.slot_path(request.slot);
+  Error error = open_folder_at(managed.root_fd(), request.slot.c_str(), found->path, &found->folder);
   *status = ReleaseStatus::kAbsent;
   if (error.is(ENOENT)) return {};
   *status = ReleaseStatus::kForeign;
   if (is_no_folder(error.code)) return {};
-  bool ours = false;
+  bool ours = request.snapshot_fd >= 0;
   FileInfo info;
   if (error.ok()) error = stat_fd(found->folder.get(), found->path, &info);
-  if (error.ok()) error = is_slot(*found, info, &ours);
+  if (error.ok() && !ours) error = is_slot(*found, info, &ours);
   found->identity = info.identity;
   if (error.ok() && ours) *status = ReleaseStatus::kReleased;
   return error;
 }
 
+Error check_snapshot(const FoundSlot& found, int snapshot_fd, ReleaseStatus* status) {
+  FileInfo meant;
+  Error error = stat_fd(snapshot_fd, found.path, &meant);
+  if (error.ok() && !found.identity.same_file(meant.identity)) *status = ReleaseStatus::kAbsent;
+  return error;
+}
+
 Error check_owner(const ManagedFolder& managed, const FoundSlot& found, const ReleaseRequest& request,
                   ReleaseStatus* status, std::string* raw_id_found) {
+  if (request.snapshot_fd >= 0) return check_snapshot(found, request.snapshot_fd, status);
   SmallFile raw_id;
   SmallFile stamp;
   Error error = read_slot_file(found.folder.get(), found.path, kStamp, &stamp);
@@ -113,7 +121,7 @@ Error check_unused(const FoundSlot& found, ReleaseStatus* status) {
 Error release_once(ManagedFolder& managed, const ReleaseRequest& request, ReleaseStatus* status,
                    std::string* raw_id_found) {
   FoundSlot found;
-  Error error = find(managed, request.slot, &found, status);
+  Error error = find(managed, request, &found, status);
   if (error.ok() && *status == ReleaseStatus::kReleased) {
     error = check_owner(managed, found, request, status, raw_id_found);
   }

@@ -1,4 +1,4 @@
-// Taking a slot away from its VM. managed_folder.h says who may delete its folder.
+// Taking a slot away from its VM, and a snapshot from its folder. managed_folder.h says who may delete a folder.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ namespace microvm {
 enum class ReleaseStatus {
   kReleased,
   kAbsent,
-  kForeign,    // not a slot
+  kForeign,    // not a slot, or no folder
   kCollision,  // another id's slot
   kTorn,       // its raw id cannot be read
   kInUse,
@@ -26,9 +26,10 @@ struct ReleaseRequest {
   bool durable = false;
   bool torn = false;  // whatever raw id the slot has, if its folder is in this state:
   Identity expected;
+  int snapshot_fd = -1;  // not a slot but a snapshot, if its folder is still this one, which the caller has open
 };
 
-// Moves a slot into trash.
+// Moves a slot or a snapshot into trash.
 Error release_slot(ManagedFolder& managed, const ReleaseRequest& request, ReleaseStatus* status,
                    std::string* raw_id_found);
 

@@ -18,14 +18,14 @@ struct Record {
   uint64_t inode = 0;
 };
 
-// A slot's name holds no dot. One that is too long for a record has only the lock to protect it.
+// A name that is too long for a record has only the lock to protect it.
 std::string record_of(ManagedFolder& managed, const std::string& slot, const Identity& expected) {
   const std::string record = slot + '.' + hexadecimal(expected.inode);
   return record.size() <= kNameLimit ? record : managed.next_name();
 }
 
 bool parse_record(std::string_view name, Record* record) {
-  const size_t dot = name.find('.');
+  const size_t dot = name.rfind('.');  // a snapshot's name can hold more of them
   if (dot == std::string_view::npos || dot == 0) return false;
   record->slot = name.substr(0, dot);
   record->inode = 0;

@@ -1,9 +1,11 @@
 // Opens a snapshot: its manifest and its files, all of one folder, while another process may remove or replace it.
 
+import { constants } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import { readOwnFile } from '../folder/state-files.js';
-import { RootfsError } from '../system/errors.js';
+import { failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { inOneFolder } from './one-folder.js';
 import { corrupt, openSnapshotFile } from './snapshot-files.js';
@@ -14,6 +16,8 @@ import {
   type SnapshotManifest,
   type SnapshotRecord,
 } from './snapshot-manifest.js';
+
+const { O_DIRECTORY, O_NOFOLLOW, O_RDONLY } = constants;
 
 export interface OpenSnapshot extends SnapshotManifest {
   /** Its folder. */
@@ -63,11 +67,22 @@ export function closeAll(sources: readonly OpenedSource[]): void {
   for (const { source } of sources) native().dispose(source);
 }
 
-/** Rejects with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot. */
-export async function isThere(path: string): Promise<boolean> {
-  if (await isMissing(path)) return false;
-  await readManifest(path);
-  return true;
+/**
+ * The folder of a snapshot, open, so that the kernel gives its inode to no other. Undefined if there is none. Rejects
+ * with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot.
+ */
+export async function openSnapshotFolder(path: string): Promise<FileHandle | undefined> {
+  let folder: FileHandle | undefined;
+  try {
+    folder = await open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    await inOneFolder(path, () => readManifest(path));
+    return folder;
+  } catch (error) {
+    await folder?.close();
+    if (failedWith(error, 'ENOENT') || hasCode(error, 'SNAPSHOT_NOT_FOUND')) return undefined;
+    if (failedWith(error, 'ENOTDIR', 'ELOOP')) throw corrupt(join(path, SNAPSHOT_MANIFEST_FILE), NO_MANIFEST);
+    throw error;
+  }
 }
 
 const NO_MANIFEST =

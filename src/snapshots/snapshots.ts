@@ -7,6 +7,7 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 
+import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { LOST_AND_FOUND } from '../catalog/catalog.js';
@@ -19,6 +20,7 @@ import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
 import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
+import { releaseUnlessBusy } from '../slot/release.js';
 import {
   requireUnchanged,
   type SlotImage,
@@ -29,7 +31,7 @@ import {
 import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
-import { asRootfsError, failedWith, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flushName } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
@@ -40,8 +42,7 @@ import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
-import { inOneFolder } from './one-folder.js';
-import { closeAll, isThere, type OpenSnapshot, openFiles, withSnapshot } from './open-snapshot.js';
+import { closeAll, type OpenSnapshot, openFiles, openSnapshotFolder, withSnapshot } from './open-snapshot.js';
 import { verifyAll, type Watched } from './snapshot-files.js';
 import {
   factsOf,
@@ -92,6 +93,9 @@ const ROUNDS = 4;
 
 // Each has all files of a snapshot open while it waits for its turn to read them.
 const verifying = new Turns(32);
+
+// Each has the folder open while it waits for others.
+const removing = new Turns(32);
 
 export class Snapshots {
   /** The folder of snapshots. It is opened like the clones folder: recovery removes what a crash leaves in staging. */
@@ -337,20 +341,35 @@ export class Snapshots {
     return { ...made, files: siblings.map((file) => file.path) };
   }
 
-  /** False if there was none. */
+  /** False if there was none, or another call removed it first: then one that was taken since stays. */
   async remove(name: string): Promise<boolean> {
     const path = this.pathOf(name);
-    const what = `removing snapshot ${path}`;
+    const task = new Task(`removing snapshot ${path}`, undefined);
     try {
       await this.#refuseOtherSpelling(name);
-      if (!(await inOneFolder(path, () => isThere(path)))) return false;
-      await this.folder.use(({ handle }) => native().discardFolder(handle, 'top', name));
-      this.folder.sweepInBackground();
-      return true;
+      return await removing.run(task, () => this.#removeOpened(task, name, path));
     } catch (error) {
-      // Another process removed it first.
-      if (failedWith(error, 'ENOENT') && (await isMissing(path))) return false;
-      throw asRootfsError(what, error);
+      throw asRootfsError(task.what, error);
+    }
+  }
+
+  async #removeOpened({ what }: Task, name: string, path: string): Promise<boolean> {
+    let opened: FileHandle | undefined;
+    try {
+      opened = await openSnapshotFolder(path);
+      if (opened === undefined) return false;
+      const request = { slot: name, snapshotFd: opened.fd };
+      // A full disk is what makes people remove snapshots.
+      const { status } = await this.folder.use(
+        ({ handle }) => releaseUnlessBusy(handle, request),
+        'no-staging',
+      );
+      if (status === 'busy')
+        throw new RootfsError('SLOT_BUSY', `${what}: another process is at it; try again`, { path });
+      if (status === 'released') this.folder.sweepInBackground();
+      return status === 'released';
+    } finally {
+      await opened?.close();
     }
   }
 

@@ -106,10 +106,12 @@ describe.each<StoreKind>(['xfs', 'btrfs'])('%s', { timeout: 120_000 }, (fs) => {
 
     await cliJson(host, ['release', 'vm-1']);
     // As a process leaves it that was killed after it had taken out another slot than it meant.
-    const session = join(host.clonesDir, '.microvm-rootfs/staging/1-aaaaaaaaaaaaaaaa');
-    await mkdir(join(session, 'vm-2.1'), { recursive: true });
-    expect(await cliError(host, ['store', 'rm', host.image])).toBe('STORE_NOT_EMPTY 4');
-    await rm(session, { recursive: true });
+    for (const above of ['', 'snapshots/.microvm-rootfs/']) {
+      const session = join(host.clonesDir, `.microvm-rootfs/${above}staging/1-aaaaaaaaaaaaaaaa`);
+      await mkdir(join(session, 'v1.2.1'), { recursive: true });
+      expect(await cliError(host, ['store', 'rm', host.image]), above).toBe('STORE_NOT_EMPTY 4');
+      await rm(session, { recursive: true });
+    }
     // What an operator put away where nothing of ours is called so.
     for (const name of [
       '.microvm-rootfs/notes',

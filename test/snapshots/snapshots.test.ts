@@ -13,7 +13,8 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, inject, test } from 'vitest';
+import { expect, inject, onTestFinished, test, vi } from 'vitest';
+import { ManagedFolder } from '../../src/folder/managed-folder.js';
 import { type Progress, RootfsRegistry, type Snapshot } from '../../src/index.js';
 import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
@@ -92,6 +93,31 @@ describeEachFilesystem((filesystem) => {
     await registry.drain();
     expect(await listed(host)).toEqual([]);
   });
+});
+
+test('a removal that waited leaves the snapshot that was taken again meanwhile', async () => {
+  const { host, memory } = await paused(inject('scratch'));
+  const other = host.anotherRegistry();
+  await other.snapshotSlot('vm/1', 'v1.2');
+  const use = ManagedFolder.prototype.use;
+  let exchanged = false;
+  const spy = vi.spyOn(ManagedFolder.prototype, 'use').mockImplementation(async function (
+    this: ManagedFolder,
+    ...args
+  ) {
+    // When the call has looked at the snapshot, and before it removes it.
+    if (!exchanged && this.path.endsWith('/snapshots')) {
+      exchanged = true;
+      expect(await other.removeSnapshot('v1.2')).toBe(true);
+      await other.snapshotSlot('vm/1', 'v1.2', { with: [memory] });
+    }
+    return use.apply(this, args);
+  });
+  onTestFinished(() => spy.mockRestore());
+  expect(await host.registry.removeSnapshot('v1.2')).toBe(false);
+  expect(exchanged).toBe(true);
+  expect((await host.registry.verifySnapshot('v1.2')).files).toHaveLength(2);
+  expect(await host.registry.removeSnapshot('v1.2')).toBe(true);
 });
 
 test('in a folder of its own on another filesystem: by copy, holes kept', async () => {

@@ -58,9 +58,13 @@ async function entriesIn(folder: string): Promise<string[]> {
 /** Slots and foreign files, and snapshots, which lie in our own folder unless another is configured. */
 export async function userDataIn(folder: string): Promise<string[]> {
   const state = join(folder, STATE_FOLDER);
-  const kept = await namesThere(join(state, DEFAULT_SNAPSHOTS_FOLDER));
+  const snapshotsDir = join(state, DEFAULT_SNAPSHOTS_FOLDER);
+  const kept = await namesThere(snapshotsDir);
   const snapshots = kept.filter((name) => !isOwnName(name)).map((name) => `snapshot ${name}`);
-  const strays = await straysIn(join(state, 'staging'));
+  const strays = [
+    ...(await straysIn(join(state, 'staging'))),
+    ...(await straysIn(join(snapshotsDir, STATE_FOLDER, 'staging'))),
+  ];
   return [...(await entriesIn(folder)), ...snapshots, ...strays, ...(await strangersIn(state))];
 }
 
@@ -73,17 +77,17 @@ async function strangersIn(state: string): Promise<string[]> {
 }
 
 /**
- * Slots that a killed process took out by mistake, and `recover` puts back: each lies in its session's folder as
- * `<slot>.<inode>`, with the inode of the folder that was meant.
+ * Slots and snapshots that a killed process took out by mistake, and `recover` puts back: each lies in its session's
+ * folder as `<name>.<inode>`, with the inode of the folder that was meant.
  */
 async function straysIn(staging: string): Promise<string[]> {
   const strays: string[] = [];
   for (const session of await namesThere(staging))
     for (const name of await namesThere(join(staging, session))) {
-      const [, slot, inode] = /^([^.]+)\.([0-9a-f]+)$/.exec(name) ?? [];
+      const [, taken, inode] = /^(.+)\.([0-9a-f]+)$/.exec(name) ?? [];
       if (inode === undefined) continue;
       const { ino } = await lstat(join(staging, session, name), { bigint: true });
-      if (ino !== BigInt(`0x${inode}`)) strays.push(`${slot}, which recover puts back`);
+      if (ino !== BigInt(`0x${inode}`)) strays.push(`${taken}, which recover puts back`);
     }
   return strays;
 }

@@ -98,10 +98,15 @@ TEST(strays, "a slot that a killed process took out by mistake is put back, one 
   CHECK(host.state("mistaken").kind == microvm::SlotState::Kind::kAbsent);
   CHECK_OK(host.managed->sweep(1000, &report));
   CHECK(host.state("mistaken").kind == microvm::SlotState::Kind::kFolder && exists(host.image("mistaken")));
+  // A snapshot's name.
+  host.clone("mistaken.1");
+  killed_releaser(host, "mistaken.1", host.state("mistaken.1").folder.inode + 1);
+  CHECK_OK(host.managed->sweep(1000, &report));
+  CHECK(exists(host.image("mistaken.1")));
   killed_releaser(host, "meant", host.state("meant").folder.inode);
   CHECK_OK(host.managed->sweep(1000, &report));
   CHECK(!exists(host.slot("meant")) && host.trash().empty());
-  CHECK(report.staging_removed == 2);
+  CHECK(report.staging_removed == 3);
 }
 
 TEST(newer_slots, "what was taken out by mistake does not take the place of a newer slot") {
@@ -141,6 +146,28 @@ TEST(exchanged_slots, "a slot that was exchanged after the look is not taken") {
   CHECK(!trashed && exists(host.image("vm")));
   CHECK_OK(microvm::trash_slot(*host.managed, "vm", host.state("vm").folder, goes, &trashed));
   CHECK(trashed && !exists(host.slot("vm")));
+}
+
+TEST(exchanged_snapshots, "a snapshot that was taken again is not taken for the one that was looked at") {
+  Host host;
+  const std::string name = "v1.2";
+  host.clone(name);
+  microvm::ReleaseRequest request;
+  request.slot = name;
+  Fd looked_at;
+  CHECK_OK(microvm::open_folder(host.slot(name), &looked_at));
+  request.snapshot_fd = looked_at.get();
+  CHECK(rename(host.slot(name).c_str(), (folder() + "/away").c_str()) == 0);
+  host.clone(name);
+  ReleaseStatus status = ReleaseStatus::kReleased;
+  std::string raw_id;
+  CHECK_OK(microvm::release_slot(*host.managed, request, &status, &raw_id));
+  CHECK(status == ReleaseStatus::kAbsent && exists(host.image(name)) && host.trash().empty());
+  Fd now;
+  CHECK_OK(microvm::open_folder(host.slot(name), &now));
+  request.snapshot_fd = now.get();
+  CHECK_OK(microvm::release_slot(*host.managed, request, &status, &raw_id));
+  CHECK(status == ReleaseStatus::kReleased && !exists(host.slot(name)));
 }
 
 TEST(long_names, "a slot whose name leaves no room for a record is released like any other") {
