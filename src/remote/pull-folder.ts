@@ -74,10 +74,14 @@ export class PullFolder {
       for (const name of await readdir(this.#folder.path)) {
         if (!name.startsWith('sha256-')) continue;
         const path = `${this.#folder.path}/${name}`;
-        const changed = await lastChange(path);
-        if (changed === undefined || now - changed < KEPT_MS) continue;
+        const isOld = async () => now - ((await lastChange(path)) ?? now) >= KEPT_MS;
+        if (!(await isOld())) continue;
+        const discardOld = async () => {
+          // A pull may have worked on it, and been interrupted, while the lock was waited for.
+          if (await isOld()) await this.#folder.discard(path);
+        };
         // The next pull tries again.
-        await withLock(task, handle, name, () => this.#folder.discard(path)).catch(() => {});
+        await withLock(task, handle, name, discardOld).catch(() => {});
       }
     }, 'no-staging');
   }
