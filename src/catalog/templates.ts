@@ -4,6 +4,7 @@
 import { type Identity, sameFile } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { hasWholeSeconds } from '../image/file-times.js';
+import { shareOfDescriptors } from '../system/descriptor-limit.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, closedError, hasCode } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
@@ -21,8 +22,7 @@ import {
   templateChangedError,
 } from './template.js';
 
-// Node raises the descriptor limit only to the system's maximum, often 4,096.
-const OPEN_LIMIT = 512;
+const OPEN_LIMIT = shareOfDescriptors(512);
 
 // Most templates that are gone are never asked for again.
 const KNOWN_LIMIT = 100_000;
@@ -34,7 +34,7 @@ const BATCH = 256;
 const ROUNDS = 8;
 
 // Each holds a descriptor, also while it waits to hash.
-const looks = new Turns(128);
+const looks = new Turns(shareOfDescriptors(128));
 
 interface Known extends LocatedFile {
   readonly sha256: string;

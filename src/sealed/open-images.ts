@@ -1,12 +1,13 @@
 // Keeps sealed images open, by digest and size. The least recently used are closed when there are too many: each has a
-// descriptor, and Node raises the limit only to the system's maximum.
+// descriptor.
 
 import { sameContents } from '../addon/identity.js';
 import { native } from '../addon/native.js';
+import { shareOfDescriptors } from '../system/descriptor-limit.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import type { CloneSource } from './clone-source.js';
 
-const OPEN_LIMIT = 256;
+const OPEN_LIMIT = shareOfDescriptors(256);
 
 // What is known of closed ones takes some 200 bytes each.
 const KNOWN_LIMIT = 10_000;

@@ -66,14 +66,14 @@ test.each(FILESYSTEMS)('a clone leaves none open: %s', async (name) => {
 });
 
 /** In a process of its own. */
-async function worksWith100Descriptors(host: Host, work: string): Promise<void> {
+async function worksWithDescriptors(limit: number, host: Host, work: string): Promise<void> {
   const { stdout, stderr } = await runChild(
     `const registry = new lib.RootfsRegistry(args);
      ${work}
      await registry.close();
      console.log('done');`,
     { templateDir: host.templateDir, clonesDir: host.clonesDir },
-    { under: ['prlimit', '--nofile=100'] },
+    { under: ['prlimit', `--nofile=${limit}:${limit}`] },
   );
   expect(stderr).toBe('');
   expect(stdout).toBe('done\n');
@@ -82,9 +82,22 @@ async function worksWith100Descriptors(host: Host, work: string): Promise<void> 
 test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (name) => {
   const host = await Host.in(folderOn(name));
   await host.addTemplate('debian', 'debian');
-  await worksWith100Descriptors(
+  await worksWithDescriptors(
+    100,
     host,
     "for (let i = 0; i < 300; i++) await registry.cloneForVm('vm-' + i, 'debian', { writable: true });",
+  );
+});
+
+test.each(FILESYSTEMS)('clones of 115 stacks with a limit of 200 descriptors: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  for (let i = 0; i < 115; i++) await host.addTemplate(`stack-${i}`, `${i}`);
+  await worksWithDescriptors(
+    200,
+    host,
+    `const stacks = (await registry.stacks()).map(({ name }) => name);
+     await Promise.all(stacks.map((name) => registry.stack(name)));
+     for (const name of stacks) await registry.cloneForVm(name, name, { writable: true });`,
   );
 });
 
@@ -98,7 +111,7 @@ test.each(FILESYSTEMS)('recover() settles 300 slots with a limit of 100 descript
   await host.registry.close();
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'ascii').trim();
   for (const mark of marks) writeFileSync(mark, boot);
-  await worksWith100Descriptors(host, 'await registry.recover();');
+  await worksWithDescriptors(100, host, 'await registry.recover();');
   expect(marks.filter((mark) => existsSync(mark))).toEqual([]);
 });
 
@@ -125,6 +138,7 @@ test.each(FILESYSTEMS)(
      await all((id) => registry.snapshotSlot(id, id));
      await all((id) => registry.verifySnapshot(id));
      await all((id) => registry.restoreSnapshot(id, 'r-' + id));
+     await all((id) => registry.removeSnapshot(id));
      await all((id) => registry.cloneForVmWithSize(id, 'ext4', 8 * 2 ** 20, { writable: true }));
      await registry.close();
      console.log('done');`,
