@@ -32,7 +32,10 @@ export function isStateEntry(name: string): boolean {
   return ENTRIES.includes(name) || isOwnName(name);
 }
 
-/** Whether a name in a folder that has our own is ours: that, or something that a command makes for a moment. */
+// What a command or an export has there for a moment, or what a killed one left.
+const OWN_NAME = /^\.microvm-rootfs(-[0-9a-f]{1,16}\.tmp|-scratch-\w{6}|-probe|-probe-reflink)?$/;
+
+/** Whether a name in a folder that has our own is ours. */
 export function isOwnName(name: string): boolean {
-  return name === STATE_FOLDER || name.startsWith(`${STATE_FOLDER}-`);
+  return OWN_NAME.test(name);
 }
