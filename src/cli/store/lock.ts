@@ -1,5 +1,6 @@
 // Locks an image, or the folder that it is to be mounted on, against other store commands. The kernel drops the lock
 // when this process ends, however it ends.
+import type { BigIntStats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
@@ -12,8 +13,8 @@ const LIMIT_SECONDS = 600;
 // The exit status of flock(1) if others had the lock all that time.
 const BUSY = 75;
 
-// A folder that others can open can be locked by them as well: what is locked in its place is root's alone.
-const FOLDER_LOCKS = '/run/microvm-rootfs';
+// What others can open can be locked by them as well: what is locked in its place is root's alone.
+const LOCKS = '/run/microvm-rootfs';
 
 /** Throws `STORE_NOT_FOUND` if the name is another file's when the lock is there. */
 export async function whileImageLocked<T>(
@@ -25,22 +26,26 @@ export async function whileImageLocked<T>(
 }
 
 /** Closes the file. */
-export function whileNamedLocked<T>(
+export async function whileNamedLocked<T>(
   path: string,
   file: FileHandle,
   signal: AbortSignal | undefined,
   work: (file: FileHandle) => Promise<T>,
 ): Promise<T> {
-  return whileLocked(path, file, signal, async () => {
-    await requireNamed(path, file);
-    return work(file);
-  });
+  try {
+    return await whileInodeLocked(path, await file.stat({ bigint: true }), signal, async () => {
+      await requireNamed(path, file);
+      return work(file);
+    });
+  } finally {
+    await file.close();
+  }
 }
 
 async function openImage(image: string): Promise<FileHandle> {
   await imageFile(image);
   try {
-    // For writing, without which NFS gives no such lock.
+    // For writing, since a grow that fails cuts off what it reserved.
     return await open(image, 'r+');
   } catch (error) {
     // A copy on a read-only file system can be checked.
@@ -67,17 +72,17 @@ export async function whileFolderLocked<T>(
   signal: AbortSignal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
-  const { dev, ino } = await stat(folder, { bigint: true });
-  await makeFolders(FOLDER_LOCKS, { mode: 0o700 });
-  return whileLocked(folder, await open(join(FOLDER_LOCKS, `${dev}-${ino}`), 'a', 0o600), signal, work);
+  return whileInodeLocked(folder, await stat(folder, { bigint: true }), signal, work);
 }
 
-async function whileLocked<T>(
+async function whileInodeLocked<T>(
   path: string,
-  file: FileHandle,
+  { dev, ino }: BigIntStats,
   signal: AbortSignal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
+  await makeFolders(LOCKS, { mode: 0o700 });
+  const file = await open(join(LOCKS, `${dev}-${ino}`), 'a', 0o600);
   try {
     // A lock belongs to the open file, which flock(1) gets as its output, and which stays open here.
     const output = { fd: file.fd, read: async () => {} };

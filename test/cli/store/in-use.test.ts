@@ -12,6 +12,7 @@ import {
   ext4Host,
   isMounted,
   lockIsWaitedFor,
+  lockOf,
   needStores,
   pathOf,
   type StoreHost,
@@ -166,7 +167,7 @@ test.each([
   ['grow', '400M'],
 ])('%s leaves a store alone that was given the name while it waited', async (command, arg) => {
   const { host, other } = await hostOfTwo();
-  const letGo = await holdLock(host.image);
+  const letGo = await holdLock(await lockOf(host.image));
   const result = cliError(host, ['store', command, host.image, arg]);
   await lockIsWaitedFor(host.image);
   await rename(host.image, `${host.image}.old`);
@@ -188,9 +189,12 @@ test('rm leaves a store alone that was given the name at the last moment', async
   expect(isMounted(host.clonesDir)).toBe(false);
 });
 
-test('whoever has locked the folder, as any user can, holds nobody up', async () => {
+test('whoever has locked the folder or the image, as any user can that may read it, holds nobody up', async () => {
   const host = await ext4Host();
   await mkdir(host.clonesDir);
   await holdLock('--shared', host.clonesDir);
   await create(host, '--sparse');
+  unmount(host.clonesDir);
+  await holdLock('--shared', host.image);
+  expect(await cliJson(host, ['store', 'check', host.image])).toMatchObject({ clean: true });
 });

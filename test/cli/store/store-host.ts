@@ -55,9 +55,15 @@ export async function withProgram(host: Host, program: string, script: string): 
   return `${bin}${delimiter}${process.env.PATH}`;
 }
 
-/** Resolves when somebody waits for the lock of a file: /proc/locks, proc(5). */
-export async function lockIsWaitedFor(path: string): Promise<'waited for'> {
+/** The file that is locked in place of an image or folder. */
+export async function lockOf(path: string): Promise<string> {
   const { dev, ino } = await stat(path);
+  return `/run/microvm-rootfs/${dev}-${ino}`;
+}
+
+/** Resolves when somebody waits for the lock of an image: /proc/locks, proc(5). */
+export async function lockIsWaitedFor(image: string): Promise<'waited for'> {
+  const { dev, ino } = await stat(await lockOf(image));
   const hex = (number: number) => number.toString(16).padStart(2, '0');
   const minor = (dev & 0xff) | ((dev >> 12) & ~0xff);
   const waiting = new RegExp(`-> FLOCK .* ${hex((dev >> 8) & 0xfff)}:${hex(minor)}:${ino} `);
