@@ -68,7 +68,7 @@ export async function requireUnmounted(image: string): Promise<void> {
     const [device] = await loopDevicesOf(image);
     if (device === undefined) return;
     if (tries === TRIES) {
-      const words = `${device} still has ${image}: losetup --detach ${device}`;
+      const words = `${device} still has ${image}: end what has something open in it, or losetup --detach ${device}`;
       throw new RootfsError('STORE_IN_USE', words, { path: image });
     }
     // The kernel lets go of a loop device a moment after its last mount.

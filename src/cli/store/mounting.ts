@@ -1,5 +1,5 @@
 // Mounts and unmounts a store's file system.
-import { mkdtemp, readdir, realpath, rmdir } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, realpath, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';
@@ -106,9 +106,9 @@ export async function mountUnlocked(
 }
 
 /** Not with the caller's signal: it must not stop half-way. Nor does it if somebody kills umount(8). */
-export async function unmount(folder: string): Promise<void> {
+export async function unmount(folder: string, ...options: readonly string[]): Promise<void> {
   for (let tries = 1; ; tries++) {
-    const { exit } = await tryProgram('umount', [folder], undefined);
+    const { exit } = await tryProgram('umount', [...options, folder], undefined);
     if (exit.status === 0) return;
     if (exit.status !== null || tries === 3) throw programFailed('umount', exit, folder);
     if ((await mountedOn(folder)) === undefined) return;
@@ -127,17 +127,33 @@ export async function withMounted<T>(
   work: (folder: string) => Promise<T>,
 ): Promise<T> {
   signal.throwIfAborted();
-  const folder = await mkdtemp(join(tmpdir(), 'microvm-rootfs-store-'));
+  const outer = await mkdtemp(join(tmpdir(), 'microvm-rootfs-store-'));
+  // The root of a store has a mode of its own: what keeps others out is the folder around it.
+  const folder = join(outer, 'store');
   try {
-    const all = ['loop', 'nodiscard', ...KINDS[kind].lookOptions, ...options].join(',');
+    await mkdir(folder);
+    const all = ['loop', 'nodiscard', 'nosuid', 'nodev', 'noexec', ...KINDS[kind].lookOptions, ...options];
     try {
-      await runToItsEnd('mount', ['-t', kind, '-o', all, image, folder], signal, image);
+      await runToItsEnd('mount', ['-t', kind, '-o', all.join(','), image, folder], signal, image);
       return await work(folder);
     } finally {
       // It may be mounted although mount(8) failed, or was killed.
-      if ((await mountedOn(folder)) !== undefined) await unmount(folder);
+      if ((await mountedOn(folder)) !== undefined) await endLook(image, folder);
     }
   } finally {
-    await rmdir(folder);
+    await rmdir(folder).finally(() => rmdir(outer));
+  }
+}
+
+/** Root may have opened something in it meanwhile: an indexer, or a scanner for viruses. */
+async function endLook(image: string, folder: string): Promise<void> {
+  try {
+    await unmount(folder);
+  } catch (error) {
+    if (!(error instanceof RootfsError && error.code === 'STORE_IN_USE')) throw error;
+    // The kernel unmounts it when that is closed; a mount that stayed would stop later commands for good.
+    await unmount(folder, '--lazy');
+    // As long as anything has it open, it must be neither checked nor removed.
+    await requireUnmounted(image);
   }
 }

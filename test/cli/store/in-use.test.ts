@@ -1,6 +1,6 @@
 // A store that others work with at the same moment, under this name or another.
 import { execFileSync, spawn } from 'node:child_process';
-import { link, mkdir, open, readFile, rename, stat } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { exitOf, printed } from '../../fixtures/child.js';
@@ -197,4 +197,35 @@ test('whoever has locked the folder or the image, as any user can that may read 
   unmount(host.clonesDir);
   await holdLock('--shared', host.image);
   expect(await cliJson(host, ['store', 'check', host.image])).toMatchObject({ clean: true });
+});
+
+test('nobody but root can walk into a store that is looked into', async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  unmount(host.clonesDir);
+  const [seen, asStranger] = [join(host.root, 'seen'), 'setpriv --reuid 65534 --regid 65534 --clear-groups'];
+  const script = [
+    `${asStranger} ls "$1" >'${seen}' 2>/dev/null && echo entered >>'${seen}'`,
+    `grep " $1 " /proc/self/mounts >>'${seen}'`,
+    `exec ${pathOf('umount')} "$@"`,
+  ];
+  const env = { PATH: await withProgram(host, 'umount', script.join('\n')), TMPDIR: '/tmp' };
+  expect(await cliJson(host, ['store', 'check', host.image], { env })).toMatchObject({ clean: true });
+  expect(await readFile(seen, 'utf8')).toMatch(/^\S+ \/tmp\/\S+ xfs \w+,nosuid,nodev,noexec,/);
+});
+
+test('what a process of root keeps open of a store that is looked into stops no later command', async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  unmount(host.clonesDir);
+  const [temporary, pid] = [join(host.root, 'tmp'), join(host.root, 'pid')];
+  await mkdir(temporary);
+  const keepOpen = `sh -c 'exec <"$0"; echo $$ >${pid}; exec sleep 60' "$1" >/dev/null 2>&1 &`;
+  const script = `[ -e ${pid} ] || { mkfifo ${pid}; ${keepOpen} read -r word <${pid}; echo $word >${pid}.text; }`;
+  const PATH = await withProgram(host, 'umount', `${script}\nexec ${pathOf('umount')} "$@"`);
+  const env = { PATH, TMPDIR: temporary };
+  expect(await cliError(host, ['store', 'check', host.image], { env })).toBe('STORE_IN_USE 4');
+  expect(await readdir(temporary)).toEqual([]);
+  process.kill(Number(await readFile(`${pid}.text`, 'utf8')));
+  expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
 });
