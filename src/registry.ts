@@ -248,6 +248,9 @@ export class RootfsRegistry {
    * Only an image that `e2fsck` finds clean is published. A journal is replayed first, in the copy that is published.
    * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
+   * Everybody may read the template, whatever the umask and the mode of the source. But an image in the folder of
+   * clones, of snapshots or of templates that others may not read is private: so is the template then (mode 0400).
+   *
    * Runs `e2fsck`; `mke2fs` for folders and tars; `xz`, `zstd` and `qemu-img` for those formats; `skopeo` and `umoci`
    * for container images (as root).
    *
@@ -283,7 +286,7 @@ export class RootfsRegistry {
     const { publishStack } = await import('./publish/publish.js');
     const check: RegistryCheck = async (...asked) =>
       (await import('./remote/check-registry.js')).checkRegistry(this.config.registries, ...asked);
-    const checked = { ...request, checkRegistry: check };
+    const checked = { ...request, checkRegistry: check, ours: this.config };
     const published = await publishStack(this.#catalogFolder, this.#templates, this.config, checked);
     if (this.#folder.opened !== undefined) await this.#stacks.record(published.sha256, request.name);
     return published;
@@ -336,7 +339,8 @@ export class RootfsRegistry {
   /**
    * Pushes a stack to an OCI registry as `HOST/NAME:TAG`. The image is cut into chunks by its content, and the registry
    * gets those packs of chunks that it lacks. The tag moves last. The same image gives the same manifest digest with
-   * the same version of `zstd`, unless packs of a `base` are used.
+   * the same version of `zstd`, unless packs of a `base` are used. A template that others may not read says so in its
+   * artifact, and is pulled with mode 0400.
    *
    * Any tool can restore the image: `cat` of the layers but the last, through `zstd -d`. See docs/fleet.md.
    *

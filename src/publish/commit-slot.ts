@@ -7,6 +7,7 @@ import type { VmId } from '../slot/vm-id.js';
 import { hasCode } from '../system/errors.js';
 import { type PublishPrograms, type PublishRequest, publishStack } from './publish.js';
 import type { PublishedStack } from './publish-options.js';
+import { isPrivate } from './template-mode.js';
 
 export interface CommitRequest extends Pick<PublishRequest, 'name' | 'templatePath' | 'options'> {
   readonly vm: VmId;
@@ -27,7 +28,7 @@ export async function commitSlot(
         source: image.path,
         opened: image,
         // A disk that only its VM may read becomes no template that everybody may read.
-        mode: ((image.state.image?.mode ?? 0) & 0o004) === 0 ? 0o400 : 0o444,
+        isPrivate: isPrivate(image.state.image?.mode ?? 0),
       });
     } catch (error) {
       // A release changes the image's ctime as a write does.

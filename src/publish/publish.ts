@@ -1,5 +1,6 @@
 // Publishes an image to the catalog. It is made and checked in staging, and appears only when complete.
 
+import type { Stats } from 'node:fs';
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
@@ -10,6 +11,7 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
+import { type Folders, liesAmongOurs } from '../system/folders-overlap.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import type { RegistryCheck } from './fetch-image.js';
@@ -19,15 +21,13 @@ import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 import { stageImage } from './source-image.js';
 import { INPUT_NAME, isPath, STANDARD_INPUT } from './source-name.js';
+import { isPrivate, templateMode } from './template-mode.js';
 
 export interface PublishPrograms {
   readonly mke2fsBin: string;
   readonly e2fsckBin: string;
   readonly registries: RegistrySettings;
 }
-
-// Published images are readable by every VM.
-export const PUBLIC_MODE = 0o444;
 
 export interface PublishRequest {
   readonly name: StackName;
@@ -37,8 +37,10 @@ export interface PublishRequest {
   readonly given?: string;
   /** A raw image that the caller has open: published whatever its path names by now. */
   readonly opened?: OpenedSource;
-  /** Mode of the template. Default: 0o444. */
-  readonly mode?: number;
+  /** Whether others may not read the template. Default: if the source is an image in `ours` that they may not read. */
+  readonly isPrivate?: boolean;
+  /** Where images are VMs' data, and private if their mode says so. Elsewhere the mode may be what the umask left. */
+  readonly ours?: Folders;
   /** For a container image in a registry. */
   readonly checkRegistry?: RegistryCheck;
   readonly options: PublishOptions;
@@ -58,10 +60,13 @@ export async function publishStack(
     // Fail at once rather than after minutes of work, and create nothing for a missing source.
     await refuseOtherSpelling(templatePath);
     if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
-    if (opened === undefined && isPath(source))
-      await stat(source).catch((error: unknown) => {
-        throw missingSource(given, error);
-      });
+    const found =
+      opened === undefined && isPath(source)
+        ? await stat(source).catch((error: unknown) => {
+            throw missingSource(given, error);
+          })
+        : undefined;
+    const mode = templateMode(request.isPrivate ?? (await isPrivateOfOurs(request, found)));
     const isFirst = await isMissing(folder.path);
     return await folder.inWorkFolder('publish', async (workFolder, open) => {
       if (isFirst) await flush(dirname(folder.path));
@@ -88,7 +93,7 @@ export async function publishStack(
         templatePath,
         staged,
         source: named,
-        mode: request.mode ?? PUBLIC_MODE,
+        mode,
         config,
         options,
       };
@@ -97,6 +102,11 @@ export async function publishStack(
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
+}
+
+async function isPrivateOfOurs({ source, ours }: PublishRequest, found: Stats | undefined): Promise<boolean> {
+  if (ours === undefined || !found?.isFile() || !isPrivate(found.mode)) return false;
+  return liesAmongOurs(source, ours);
 }
 
 /** Also true if its folder, or a parent folder, is. */

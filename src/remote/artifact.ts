@@ -25,6 +25,8 @@ export const ANNOTATION = {
   sha256: 'vnd.microvm-rootfs.sha256',
   sizeBytes: 'vnd.microvm-rootfs.size',
   image: 'vnd.microvm-rootfs.image-config',
+  /** Only of a template that others than its owner may not read. */
+  private: 'vnd.microvm-rootfs.private',
   /** The file of the snapshot that a layer belongs to. */
   file: 'vnd.microvm-rootfs.file',
   /** The digest of the template that the disk of a snapshot descends from. */

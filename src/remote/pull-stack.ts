@@ -10,7 +10,8 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import { finishStack, type StagedStack } from '../publish/finish-stack.js';
 import type { ImageFormat } from '../publish/image-format.js';
 import { stackExists } from '../publish/place-stack.js';
-import { PUBLIC_MODE, type PublishPrograms } from '../publish/publish.js';
+import type { PublishPrograms } from '../publish/publish.js';
+import { templateMode } from '../publish/template-mode.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
@@ -100,7 +101,7 @@ async function pullInto(
       templatePath,
       staged,
       source: formatReference(request.reference),
-      mode: PUBLIC_MODE,
+      mode: templateMode(found.artifact.annotations[ANNOTATION.private] !== undefined),
       config: pull.config,
       beforePlaced: pull.beforePlaced,
       options: {

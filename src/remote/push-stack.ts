@@ -4,6 +4,7 @@ import { native } from '../addon/native.js';
 import type { StackInfo } from '../catalog/catalog.js';
 import { unchanged } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { isPrivate } from '../publish/template-mode.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -40,10 +41,11 @@ export async function pushStack(task: Task, place: PushPlace, request: PushReque
   try {
     return await withRegistry(place.registries, reference, 'pull,push', async (sources) => {
       const client = sources.at(-1) as RegistryClient;
-      const pushed = await place.folder.inWorkFolder('push', (workFolder) =>
+      const { mode, ...pushed } = await place.folder.inWorkFolder('push', (workFolder) =>
         pushTemplate(task, place, request, client, workFolder),
       );
-      const content = { artifactType: STACK_TYPE, sha256, sizeBytes, annotations: annotationsOf(stack) };
+      const annotations = annotationsOf(stack, isPrivate(mode));
+      const content = { artifactType: STACK_TYPE, sha256, sizeBytes, annotations };
       return await putArtifact(task, client, reference, { ...pushed, ...content });
     });
   } catch (error) {
@@ -57,7 +59,7 @@ async function pushTemplate(
   request: PushRequest,
   client: RegistryClient,
   workFolder: string,
-): Promise<PushedImage> {
+): Promise<PushedImage & { readonly mode: number }> {
   const { stack, level, options } = request;
   const { templatePath, sha256, sizeBytes } = stack;
   const pace = new Pace(concurrencyOf(options));
@@ -74,7 +76,8 @@ async function pushTemplate(
         const list = await known.listOf(task, templatePath, { sha256, sizeBytes }, (done) =>
           report('cut', done),
         );
-        return await pushImage(task, {
+        const { mode } = await file.stat();
+        const pushed = await pushImage(task, {
           client,
           pace,
           file,
@@ -90,6 +93,7 @@ async function pushTemplate(
             report('upload', progress.bytesDone);
           },
         });
+        return { ...pushed, mode };
       } finally {
         await file.close();
       }
@@ -104,6 +108,9 @@ function replacedError(path: string): RootfsError {
   return new RootfsError('TEMPLATE_CHANGED', message, { path });
 }
 
-function annotationsOf({ image }: StackInfo): Record<string, string> {
-  return image === undefined ? {} : { [ANNOTATION.image]: JSON.stringify(image) };
+function annotationsOf({ image }: StackInfo, keepsPrivate: boolean): Record<string, string> {
+  return {
+    ...(image === undefined ? {} : { [ANNOTATION.image]: JSON.stringify(image) }),
+    ...(keepsPrivate ? { [ANNOTATION.private]: 'true' } : {}),
+  };
 }

@@ -53,6 +53,12 @@ export async function refuseAmongOurs(path: string, folders: Folders): Promise<v
   }
 }
 
+/** Whether a file lies in one of these folders, by whatever path. */
+export async function liesAmongOurs(path: string, folders: Folders): Promise<boolean> {
+  for (const { path: ours } of named(folders)) if (await isWithinOnDisk(path, ours)) return true;
+  return false;
+}
+
 interface Named {
   readonly name: keyof Folders;
   readonly path: string;

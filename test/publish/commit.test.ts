@@ -1,6 +1,7 @@
 // A slot becomes a template.
 import { execFileSync } from 'node:child_process';
-import { open, readFile, stat } from 'node:fs/promises';
+import { chmod, copyFile, open, readFile, stat, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -54,5 +55,30 @@ test('a disk that only its VM may read becomes no template that everybody may re
     await host.registry.cloneForVm(id, 'debian', { writable: true, mode });
     const { templatePath } = await host.registry.commitSlot(id, id);
     expect((await stat(templatePath)).mode & 0o777).toBe(expected);
+  }
+});
+
+test('nor does it when its image or its snapshot is published by path; a file of a builder does', async () => {
+  const host = await Host.in(inject('scratch'));
+  const { registry } = host;
+  const built = await host.addExt4Template('debian', 16 * MiB);
+  await registry.cloneForVm('vm', 'debian', { writable: true });
+  await registry.snapshotSlot('vm', 'before');
+  await registry.commitSlot('vm', 'golden');
+  const [file, link] = [join(host.root, 'built.ext4'), join(host.root, 'link')];
+  await copyFile(built, file);
+  await chmod(file, 0o600);
+  await symlink(host.slot('vm').path, link);
+  for (const [name, source, expected] of [
+    ['slot', host.slot('vm').image, 0o400],
+    ['slot-by-link', join(link, 'rootfs.ext4'), 0o400],
+    ['snapshot', join(host.clonesDir, '.microvm-rootfs/snapshots/before/rootfs.ext4'), 0o400],
+    ['template', host.template('golden'), 0o400],
+    // Under a umask of 077.
+    ['built', file, 0o444],
+    ['public-template', built, 0o444],
+  ] as const) {
+    const { templatePath } = await registry.publishStack(name, source);
+    expect((await stat(templatePath)).mode & 0o777, name).toBe(expected);
   }
 });

@@ -1,6 +1,6 @@
 // A stack that one host pushes and another pulls, through a real registry.
 import { execFile } from 'node:child_process';
-import { open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { chmod, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
@@ -96,6 +96,19 @@ describe.skipIf(missing !== undefined)(
       expect((await stat(b.template('app'))).ino).toBe(inode);
       const second = await b.registry.pushStack('app', `${registry}/app:same`);
       expect(second).toMatchObject({ digest: first.digest, uploadedBytes: 0 });
+    });
+
+    test('a template that others may not read is pulled as one', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app', { megabytes: 2 });
+      const open = await a.registry.pushStack('app', `${registry}/app:1`);
+      await chmod(a.template('app'), 0o400);
+      const { digest } = await a.registry.pushStack('app', `${registry}/app:2`);
+      expect(digest).not.toBe(open.digest);
+      await b.registry.pullStack(`${registry}/app:2`);
+      expect((await stat(b.template('app'))).mode & 0o777).toBe(0o400);
+      expect(await b.registry.pushStack('app', `${registry}/app:3`)).toMatchObject({ digest });
     });
 
     test('what the registry collected as garbage is sent again, though its cache still knows it', async () => {
