@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { exists } from '../fixtures/files.js';
@@ -22,6 +22,32 @@ test('resolves to whether there was a slot', async () => {
   expect(await host.registry.release('vm-1')).toBe(true);
   expect(await host.registry.release('vm-1')).toBe(false);
   expect(await host.registry.release('never-there')).toBe(false);
+});
+
+test.each<[string, (host: Host) => Promise<unknown>]>([
+  ['gc', ({ registry }) => registry.gc({ keep: [] })],
+  [
+    'recover, if the slot is torn',
+    async (host) => {
+      await truncate(host.slot('vm-1').stamp);
+      return host.registry.recover();
+    },
+  ],
+])('what else lies in the folder of a slot goes with it: %s', async (_, remove) => {
+  const host = await hostWithSlot();
+  const { path } = host.slot('vm-1');
+  await writeFile(join(path, 'notes'), 'mine');
+  await remove(host);
+  expect(await exists(path)).toBe(false);
+});
+
+test('what else lies in the folder of a snapshot goes with it', async () => {
+  const host = await hostWithSlot();
+  await host.registry.snapshotSlot('vm-1', 'before');
+  const path = join(host.clonesDir, '.microvm-rootfs/snapshots/before');
+  await writeFile(join(path, 'notes'), 'mine');
+  expect(await host.registry.removeSnapshot('before')).toBe(true);
+  expect(await exists(path)).toBe(false);
 });
 
 test('releasing where there is no clones folder makes none', async () => {
