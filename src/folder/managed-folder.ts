@@ -3,9 +3,9 @@
 // native/slot/managed_folder.h says who may delete what in it.
 
 import { constants as files } from 'node:fs';
-import { access, mkdir, rename, rm } from 'node:fs/promises';
+import { access, mkdir, open, rename, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
-import { relative } from 'node:path';
+import { join, relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, closedError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { makeFolders } from '../system/make-folders.js';
@@ -355,9 +355,22 @@ async function openOrMake(path: string): Promise<OpenFolder> {
   }
 }
 
+/** Whoever restored it, or copied it, may have lost its mode. What is in it relies on that. */
+async function closeToOthers(ours: string): Promise<void> {
+  const folder = await open(ours, files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW);
+  try {
+    const { mode, uid } = await folder.stat();
+    if ((mode & 0o077) !== 0 && uid === process.geteuid?.()) await folder.chmod(0o700);
+  } finally {
+    await folder.close();
+  }
+}
+
 async function openFolder(path: string, what: string): Promise<OpenFolder> {
   try {
-    return await openOrMake(path);
+    const folder = await openOrMake(path);
+    await closeToOthers(join(path, STATE_FOLDER)).catch(() => {}); // on a read-only disk it stays as it is
+    return folder;
   } catch (error) {
     if (isSystemError(error) && failedWith(error, 'EEXIST', 'ENOTDIR', 'ELOOP')) {
       const found = error.path ?? path;

@@ -1,11 +1,11 @@
 // The folder of slots while a registry lives: taken away, replaced, mounted over, closed under calls that are under
 // way.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
-import type { RootfsRegistry } from '../../src/index.js';
+import { RootfsRegistry } from '../../src/index.js';
 import { Snapshots } from '../../src/snapshots/snapshots.js';
 import { type ChildOptions, exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
@@ -254,6 +254,17 @@ test('a file or a link to nothing in its place is refused with words; the call a
   await rename(`${host.clonesDir}.away`, host.clonesDir);
   expect((await host.registry.cloneForVm('vm-0', 'debian', WRITABLE)).reused).toBe(true);
   expect((await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).reused).toBe(false);
+});
+
+test('our own folder that others may enter, as restored without its mode, is closed to them again', async () => {
+  const host = await warmHost();
+  await host.registry.close();
+  await chmod(stateOf(host), 0o755);
+  const { templateDir, clonesDir } = host;
+  const later = new RootfsRegistry({ templateDir, clonesDir });
+  await later.cloneForVm('vm-1', 'debian', WRITABLE);
+  await later.close();
+  expect((await stat(stateOf(host))).mode & 0o777).toBe(0o700);
 });
 
 describe('sealing beside other processes', () => {
