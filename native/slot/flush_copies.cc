@@ -1,5 +1,7 @@
 #include "slot/flush_copies.h"
 
+#include <algorithm>
+
 #include "slot/slot_state.h"
 #include "system/errno_policy.h"
 #include "system/fd.h"
@@ -13,6 +15,14 @@ struct UnflushedSlot {
   Fd folder;
 };
 
+// Another program may write it in upper case or with a line's end: parseBootId reads it in the same way.
+bool is_id(std::string_view mark, std::string_view id) {
+  constexpr char kSpaces[] = " \t\n\v\f\r";
+  const size_t start = std::min(mark.find_first_not_of(kSpaces), mark.size());
+  mark = mark.substr(start, mark.find_last_not_of(kSpaces) + 1 - start);
+  return std::equal(mark.begin(), mark.end(), id.begin(), id.end(), [](char a, char b) { return (a | 0x20) == b; });
+}
+
 Error open_unflushed(const ManagedFolder& managed, const std::string& slot, const std::string& boot_id,
                      std::vector<UnflushedSlot>* unflushed) {
   UnflushedSlot found = {managed.slot_path(slot), Fd()};
@@ -21,7 +31,7 @@ Error open_unflushed(const ManagedFolder& managed, const std::string& slot, cons
   SmallFile mark;
   if (error.ok()) error = read_slot_file(found.folder.get(), found.path, kUnsettled, &mark);
   // What another boot left is torn: its data may be lost, so its mark stays.
-  if (error.ok() && mark.contents == boot_id) unflushed->push_back(std::move(found));
+  if (error.ok() && is_id(mark.contents, boot_id)) unflushed->push_back(std::move(found));
   return error;
 }
 

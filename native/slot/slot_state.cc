@@ -127,7 +127,8 @@ Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& st
   // `chmod -R 1777` gives the bit to the folder as well. A slot's folder is made without it.
   FileInfo folder;
   error = stat_fd(slot_fd, slot_path, &folder);
-  if (error.ok() && (folder.mode & kStampOfRawId) == 0) raw_id->state = SmallFile::State::kUnusable;
+  // As empty as a power cut leaves others of its kind.
+  if (error.ok() && (folder.mode & kStampOfRawId) == 0) raw_id->state = SmallFile::State::kPresent;
   return error;
 }
 

@@ -47,7 +47,7 @@ Error read_slot_file(int slot_fd, const std::string& slot_path, const char* name
 // where the slot's folder has it too.
 inline constexpr uint32_t kStampOfRawId = 01000;
 
-// The raw id: unusable if the stamp says that there must be one and there is none.
+// The raw id: present and empty if the stamp says that there must be one and there is none.
 Error read_raw_id(int slot_fd, const std::string& slot_path, const SmallFile& stamp, SmallFile* raw_id);
 
 enum class Look {

@@ -59,7 +59,7 @@ export interface SlotState {
   readonly createdAtMs: number;
   readonly sizeStamp: SmallFile;
   readonly newSizeStamp: SmallFile;
-  /** Null also if the stamp says that there must be a raw id and there is none. */
+  /** Empty also if the stamp says that there must be a raw id and there is none. */
   readonly rawId: SmallFile;
   readonly stack: SmallFile;
   /** The boot in which the image was copied, until its data has been flushed. */

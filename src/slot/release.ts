@@ -7,7 +7,7 @@ import { asRootfsError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
-import { slotInvalidError, slotTornError, vmIdCollisionError } from './slot-state.js';
+import { ownerUnknownError, slotInvalidError, vmIdCollisionError } from './slot-state.js';
 import { untilUnused } from './slot-use.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
@@ -86,10 +86,7 @@ function notReleasedError(
     case 'foreign':
       return slotInvalidError(path);
     case 'torn':
-      return slotTornError(
-        path,
-        'the file with its raw id is missing, empty or unreadable: recover() removes the slot, or',
-      );
+      return ownerUnknownError(path);
     case 'collision':
       return vmIdCollisionError(path, vm, rawId === '' ? vm.safe : rawId);
     case 'in-use':

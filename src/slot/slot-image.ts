@@ -15,20 +15,9 @@ import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { finishCutOffGrow } from './replace.js';
-import {
-  imageLongerError,
-  isNobodys,
-  isTorn,
-  isUnstamped,
-  requireOwnId,
-  slotInvalidError,
-  slotNotFoundError,
-  slotTornError,
-  unknownFile,
-  unknownFileError,
-} from './slot-state.js';
+import { imageLongerError, readSlot, slotNotFoundError, slotTornError } from './slot-state.js';
 import { imageInUse, openUnleased, untilUnused } from './slot-use.js';
-import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
+import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
 /** What a slot's own files record, and its image. */
@@ -171,31 +160,20 @@ async function openImage(
     if ('failed' in looked) throw asRootfsError(`opening the slot ${path}`, looked.failed);
     const state = looked;
     if (state.kind === 'absent') throw slotNotFoundError(path, vm);
-    if (state.kind === 'foreign' || isUnstamped(state) || isNobodys(state)) throw slotInvalidError(path);
-    requireOwnId(path, vm, state);
-    if (typeof state.newSizeStamp === 'string') {
+    const slot = readSlot(path, vm, state);
+    if (slot === 'grow-cut-off') {
       await finishCutOffGrow(handle, vm.safe, signal);
       if (source !== undefined) native().dispose(source);
       return undefined;
     }
-    const unknown = unknownFile(state);
-    if (unknown !== undefined) throw unknownFileError(path, unknown);
-    if (isTorn(state, () => undefined)) throw slotTornError(path, 'its stamps or its image are not whole');
     if ('error' in opened) {
       if (failedWith(opened.error, 'ENOENT')) return undefined;
       throw asRootfsError(`opening ${imagePath}`, opened.error);
     }
     const { identity } = opened.info;
-    if (state.image !== undefined && sameImage(state.image.identity, identity)) {
-      const sourceSha256 = parseStamp(state.stamp) as string;
-      return {
-        ...opened,
-        path: imagePath,
-        identity,
-        state,
-        sourceSha256,
-        sizeStamp: parseSizeStamp(state.sizeStamp),
-      };
+    if (sameImage(slot.image.identity, identity)) {
+      const { sha256: sourceSha256, sizeStamp } = slot;
+      return { ...opened, path: imagePath, identity, state, sourceSha256, sizeStamp };
     }
     native().dispose(opened.source);
     return undefined;

@@ -7,9 +7,10 @@ import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
  * `torn`: a crash or a power cut left it so; it is never handed out, and `recover` removes it. `unstamped`: an image
- * without a stamp, possibly somebody else's. `unknown`: a stamp holds something that this library can't read, or the
- * image is a symbolic link, a folder or a device. Nothing but `release` removes the last two. `unknown` as well: the
- * image is longer than its template, and no size stamp says so; asking for its size makes it `whole`.
+ * without a stamp, possibly somebody else's. `unknown`: a stamp, a mark of a boot or the raw id holds something that
+ * this library can't read, or the image is a symbolic link, a folder or a device. Nothing but `release` removes the
+ * last two. `unknown` as well: the image is longer than its template, and no size stamp says so; asking for its size
+ * makes it `whole`.
  */
 export type SlotHealth = 'whole' | 'torn' | 'unstamped' | 'unknown';
 

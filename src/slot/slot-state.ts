@@ -6,14 +6,16 @@ import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import {
+  CLONE_RAW_ID_FILE,
   CLONE_ROOTFS_FILE,
   CLONE_SIZE_STAMP_FILE,
   CLONE_STAMP_FILE,
+  CLONE_UNSETTLED_FILE,
   isEmptied,
   parseSizeStamp,
   parseStamp,
 } from './stamps.js';
-import { isOfAnotherBoot, isOfUnknownBoot } from './unsettled.js';
+import { isNoMark, isOfAnotherBoot, isOfUnknownBoot } from './unsettled.js';
 import type { VmId } from './vm-id.js';
 
 /** The state of a slot's folder that has an image. */
@@ -34,53 +36,72 @@ export function isSameSlot(before: SlotState, now: SlotState): boolean {
   );
 }
 
-/** A complete slot of the requesting VM. */
-export interface AssessedSlot {
+/** A slot whose own files say whose it is, what it was cloned of and how long it is. */
+export interface WholeSlot {
   readonly state: SlotWithImage;
   readonly image: FileInfo;
+  readonly sha256: string;
   readonly sizeStamp: number | undefined;
+}
+
+/** A complete slot of the requesting VM. */
+export interface AssessedSlot extends WholeSlot {
   readonly templateBytes: number;
 }
 
-/** `grow-cut-off`: the process that grew it was killed while it published; complete or undo that, then look again. */
+/**
+ * Judges a slot by its own files, for every call that hands it out or reads its image: what is wrong with it has the
+ * same code and advice for all. `grow-cut-off`: the process that grew it was killed while it published; complete or
+ * undo that, then look again.
+ */
+export function readSlot(path: string, vm: VmId, state: SlotState): WholeSlot | 'grow-cut-off' {
+  requireSlot(path, state);
+  if (isUnstamped(state)) throw unstampedError(path);
+  // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it
+  // was.
+  if (isUnowned(state)) throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
+  requireOwnId(path, vm, state);
+  if (typeof state.newSizeStamp === 'string') return 'grow-cut-off';
+  const unknown = unknownFile(state);
+  if (unknown !== undefined) throw unknownFileError(path, unknown);
+  const sizeStamp = parseSizeStamp(state.sizeStamp);
+  if (Number.isNaN(sizeStamp)) throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
+  requireSettled(path, state);
+  const sha256 = parseStamp(state.stamp);
+  if (sha256 === undefined) throw slotTornError(path, `${CLONE_STAMP_FILE} holds no digest`);
+  requireImage(path, state);
+  return { state, image: state.image, sha256, sizeStamp };
+}
+
+/** Whether the slot may be handed out for the request. */
 export function assessSlot(
   path: string,
   request: { readonly vm: VmId; readonly sizeBytes: number | undefined },
   template: Template,
   state: SlotState,
 ): AssessedSlot | 'grow-cut-off' {
-  requireSlot(path, state);
-  requireOwnId(path, request.vm, state);
-  if (state.newSizeStamp === null) throw unknownFileError(path, `${CLONE_SIZE_STAMP_FILE}.new`);
-  if (state.newSizeStamp !== undefined) return 'grow-cut-off';
-  const sizeStamp = readSizeStamp(path, state, request.sizeBytes);
-  requireSettled(path, state);
-  const stamp = parseStamp(state.stamp);
-  if (stamp === undefined) throw slotTornError(path, `${CLONE_STAMP_FILE} holds no digest`);
-  requireImage(path, state);
-  if (stamp !== template.sha256) throw stampMismatchError(path, stamp, template);
-  const { image } = state;
+  const slot = readSlot(path, request.vm, state);
+  if (slot === 'grow-cut-off') return slot;
+  const { image, sha256, sizeStamp } = slot;
+  requireSize(path, sizeStamp, request.sizeBytes);
+  if (sha256 !== template.sha256) throw stampMismatchError(path, sha256, template);
   const templateBytes = template.identity.sizeBytes;
   requireLength(path, image.identity.sizeBytes, sizeStamp, templateBytes, request.sizeBytes);
-  return { state, image, sizeStamp, templateBytes };
+  return { ...slot, templateBytes };
 }
 
-function requireSlot(path: string, state: SlotState): asserts state is SlotState & { folder: Identity } {
+/** Throws `SLOT_INVALID` for what no slot is. */
+export function requireSlot(
+  path: string,
+  state: SlotState,
+): asserts state is SlotState & { folder: Identity } {
   if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state))
     throw slotInvalidError(path);
-  // After a power cut btrfs can bring back a slot's folder without some of its files, so that nothing says whose it
-  // was.
-  if (state.rawId === undefined && state.stamp === undefined)
-    throw slotTornError(path, `it has no ${CLONE_STAMP_FILE}`);
 }
 
-/** The size that the slot was grown to, which must be the one that was asked for. */
-function readSizeStamp(path: string, state: SlotState, wantedBytes: number | undefined): number | undefined {
-  const sizeStamp = parseSizeStamp(state.sizeStamp);
-  const unknown = unknownFile(state);
-  if (unknown !== undefined) throw unknownFileError(path, unknown);
-  if (Number.isNaN(sizeStamp)) throw slotTornError(path, `${CLONE_SIZE_STAMP_FILE} holds no size`);
-  if (wantedBytes === undefined || sizeStamp === undefined || sizeStamp === wantedBytes) return sizeStamp;
+/** The size that the slot was grown to must be the one that was asked for. */
+function requireSize(path: string, sizeStamp: number | undefined, wantedBytes: number | undefined): void {
+  if (wantedBytes === undefined || sizeStamp === undefined || sizeStamp === wantedBytes) return;
   throw new RootfsError(
     'SIZE_STAMP_MISMATCH',
     `${path} was grown to ${sizeStamp} bytes, but ${wantedBytes} were requested: release the ` +
@@ -90,10 +111,14 @@ function readSizeStamp(path: string, state: SlotState, wantedBytes: number | und
 }
 
 function requireSettled(path: string, state: SlotState): void {
+  // Nothing is wrong with the slot itself, so nothing must make its owner give it up.
   if (isOfUnknownBoot(state))
-    throw slotTornError(
-      path,
-      'its copied image may not have reached the disk, and /proc/sys/kernel/random/boot_id cannot be read to tell',
+    throw new RootfsError(
+      'SLOT_TORN',
+      `${path} is not handed out: its copied image may not have reached the disk, and this process cannot tell, ` +
+        "since it does not see the kernel's /proc/sys/kernel/random/boot_id; mount /proc here, or let a process that " +
+        'sees it call recover()',
+      { path },
     );
   if (isOfAnotherBoot(state))
     throw slotTornError(path, 'the machine went down before its copied image had reached the disk');
@@ -101,6 +126,7 @@ function requireSettled(path: string, state: SlotState): void {
 
 function requireImage(path: string, state: SlotState & { folder: Identity }): asserts state is SlotWithImage {
   if (state.image === undefined) throw slotTornError(path, `${CLONE_ROOTFS_FILE} is missing`);
+  if (state.image.identity.sizeBytes === 0) throw slotTornError(path, `${CLONE_ROOTFS_FILE} is empty`);
 }
 
 function requireLength(
@@ -156,10 +182,10 @@ export function imageLongerError(
   );
 }
 
-/** Throws `VM_ID_COLLISION` if the slot belongs to another id. */
+/** Throws `VM_ID_COLLISION` if the slot belongs to another id. What nobody owns is any id's, as it is to release. */
 export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
-  if (state.rawId === null || state.rawId === '')
-    throw slotTornError(path, 'the file with its raw id is empty or unreadable');
+  if (isUnowned(state)) return;
+  if (state.rawId === null || state.rawId === '') throw ownerUnknownError(path);
   const owner = state.rawId ?? vm.safe;
   if (owner !== vm.raw) throw vmIdCollisionError(path, vm, owner);
 }
@@ -215,6 +241,32 @@ export function slotTornError(path: string, how: string): RootfsError {
   );
 }
 
+/** A power cut can leave a slot so; whoever keeps an image there can, too. */
+function unstampedError(path: string): RootfsError {
+  return new RootfsError(
+    'SLOT_TORN',
+    `${path} holds an image and no ${CLONE_STAMP_FILE}, so nothing says whose disk it is, and it is not handed out: ` +
+      'move the image away if somebody keeps it there; else stop the VM if it runs, then release the slot',
+    { path },
+  );
+}
+
+/** No id can release it. */
+export function ownerUnknownError(path: string): RootfsError {
+  return new RootfsError(
+    'SLOT_TORN',
+    `${path} does not say whose slot it is, and is neither handed out nor released: ${CLONE_RAW_ID_FILE} is missing, ` +
+      'empty or unreadable. Write the raw id to it; or call recover(), which removes the slot if a crash can have ' +
+      'left it so',
+    { path },
+  );
+}
+
+const HELD: Readonly<Record<string, string>> = {
+  [CLONE_STAMP_FILE]: 'no digest of 64 hex digits',
+  [CLONE_UNSETTLED_FILE]: 'no id of a boot',
+};
+
 /** For a file that {@link unknownFile} found. Another program may understand it. */
 export function unknownFileError(path: string, file: string): RootfsError {
   if (file === CLONE_ROOTFS_FILE)
@@ -224,20 +276,25 @@ export function unknownFileError(path: string, file: string): RootfsError {
         'handed out, and recover() leaves it alone: put the disk itself there, or release the slot',
       { path: `${path}/${file}` },
     );
-  const holds = file === CLONE_STAMP_FILE ? 'no digest of 64 hex digits' : 'no number of bytes';
+  const holds = HELD[file] ?? 'no number of bytes';
+  const correct =
+    file === CLONE_UNSETTLED_FILE ? 'remove the file if the disk is whole (e2fsck -fn)' : 'correct the file';
   return new RootfsError(
     'STAMP_INVALID',
-    `${path}/${file} holds ${holds}. The slot is not handed out, and recover() leaves it alone: correct ` +
-      'the file, or release the slot',
+    `${path}/${file} holds ${holds}. The slot is not handed out, and recover() leaves it alone: ${correct}, or ` +
+      'release the slot',
     { path: `${path}/${file}` },
   );
 }
 
 /** The name of a file that is nothing that this library or a crash leaves; undefined if there is none. */
-export function unknownFile({ image, stamp, sizeStamp, newSizeStamp }: SlotFacts): string | undefined {
+export function unknownFile(slot: SlotFacts): string | undefined {
+  const { image, stamp, sizeStamp, newSizeStamp, rawId, unsettled } = slot;
   if (image?.regular === false) return CLONE_ROOTFS_FILE;
+  if (rawId === null) return CLONE_RAW_ID_FILE;
   if (stamp !== undefined && parseStamp(stamp) === undefined && !isEmptied(stamp)) return CLONE_STAMP_FILE;
   if (Number.isNaN(parseSizeStamp(sizeStamp)) && !isEmptied(sizeStamp)) return CLONE_SIZE_STAMP_FILE;
+  if (isNoMark(unsettled)) return CLONE_UNSETTLED_FILE;
   return newSizeStamp === null ? `${CLONE_SIZE_STAMP_FILE}.new` : undefined;
 }
 
@@ -259,6 +316,11 @@ export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => numb
  */
 export function isUnstamped(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image !== undefined && !state.marked;
+}
+
+/** Whether it has neither a stamp nor a raw id: then nothing says whose it is. */
+function isUnowned({ rawId, stamp }: SlotFacts): boolean {
+  return rawId === undefined && stamp === undefined;
 }
 
 /** A folder with other things in it. An empty folder counts as absent. */

@@ -5,7 +5,7 @@ import { inspectSlot, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
-import { requireOwnId, slotInvalidError, slotNotFoundError } from './slot-state.js';
+import { requireOwnId, requireSlot, slotNotFoundError } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
@@ -20,7 +20,7 @@ export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUs
     if (await isMissing(path)) throw slotNotFoundError(path, vm);
     const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
     if (state.kind === 'absent') throw slotNotFoundError(path, vm);
-    if (state.kind === 'foreign') throw slotInvalidError(path);
+    requireSlot(path, state);
     requireOwnId(path, vm, state);
     return await imageInUse(path);
   } catch (error) {

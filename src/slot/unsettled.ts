@@ -1,8 +1,8 @@
 // The mark of a slot whose copied image has not reached the disk yet: see folder/flush-copies.ts.
 
-import type { SlotFacts } from '../addon/native.js';
-import { bootId } from '../system/boot-id.js';
-import { CLONE_UNSETTLED_FILE } from './stamps.js';
+import type { SlotFacts, SmallFile } from '../addon/native.js';
+import { bootId, parseBootId } from '../system/boot-id.js';
+import { CLONE_UNSETTLED_FILE, isEmptied } from './stamps.js';
 
 /**
  * The file that marks a copied slot: name, contents. None where the boot has no id: a copy without a mark is flushed
@@ -13,12 +13,25 @@ export function unsettledFile(): string[] {
   return id === undefined ? [] : [CLONE_UNSETTLED_FILE, id];
 }
 
-/** Whether the machine may have gone down before the image had reached the disk. */
-export function isOfAnotherBoot({ unsettled }: Pick<SlotFacts, 'unsettled'>): boolean {
-  return unsettled !== undefined && bootId() !== undefined && unsettled !== bootId();
+type Mark = Pick<SlotFacts, 'unsettled'>;
+
+/**
+ * Whether the machine may have gone down before the image had reached the disk. A mark is written before the slot
+ * appears, is not flushed before the image, and goes once that is flushed. So one that a power cut emptied, as it does
+ * with files whose bytes it lost, was lost with an image of which nobody knows more: it counts as another boot's. A
+ * power cut writes no text, so any other text is somebody else's.
+ */
+export function isOfAnotherBoot({ unsettled }: Mark): boolean {
+  if (unsettled === undefined || isNoMark(unsettled) || bootId() === undefined) return false;
+  return parseBootId(unsettled) !== bootId();
 }
 
 /** Whether this process cannot tell that, since `/proc` hides the id of this boot. Others may still be flushing it. */
-export function isOfUnknownBoot({ unsettled }: Pick<SlotFacts, 'unsettled'>): boolean {
+export function isOfUnknownBoot({ unsettled }: Mark): boolean {
   return unsettled !== undefined && bootId() === undefined;
+}
+
+/** Whether a mark is nothing that this library writes, nor what a power cut leaves of it. */
+export function isNoMark(unsettled: SmallFile): boolean {
+  return unsettled !== undefined && !isEmptied(unsettled) && parseBootId(unsettled) === undefined;
 }

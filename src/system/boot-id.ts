@@ -13,10 +13,16 @@ export function bootId(): string | undefined {
   if (known === null) {
     try {
       const isOfKernel = statfsSync(PATH).type === PROC_SUPER_MAGIC;
-      known = (isOfKernel && readFileSync(PATH, 'ascii').trim()) || undefined;
+      known = isOfKernel ? parseBootId(readFileSync(PATH, 'ascii')) : undefined;
     } catch {
       known = undefined;
     }
   }
   return known;
+}
+
+/** The id in a file, in lower case, with or without a line's end; undefined if it holds something else. */
+export function parseBootId(file: string | null | undefined): string | undefined {
+  const id = file?.trim().toLowerCase();
+  return id !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id) ? id : undefined;
 }

@@ -32,8 +32,8 @@ export interface RecoverReport extends SweepReport {
   /** Slots, or foreign folders, that hold an image without a stamp. They are left unchanged: release them by id. */
   readonly unstamped: readonly string[];
   /**
-   * Slots with a stamp that this library cannot read, or whose image is a symbolic link, a folder or a device. They are
-   * left unchanged.
+   * Slots with a stamp, a mark of a boot or a raw id that this library cannot read, or whose image is a symbolic link,
+   * a folder or a device. They are left unchanged.
    */
   readonly unknown: readonly string[];
   /** Slots that a crash interrupted while a grown image was published. They were completed or rolled back. */

@@ -69,8 +69,9 @@ test.each<[string, Change, string | undefined]>([
   ['is shorter than its size', { sizeStamp: '8192' }, 'torn'],
   ['is as short as its size, and shorter than its template', { sizeStamp: '1', image: image(1) }, 'torn'],
   ['has an empty raw id', { rawId: '' }, 'torn'],
-  ['has a raw id that is no file', { rawId: null }, 'torn'],
-  ['was copied before the machine went down', { unsettled: 'another boot' }, 'torn'],
+  ['has a raw id that is no file', { rawId: null }, 'unknown'],
+  ['has a mark that is no boot’s id', { unsettled: 'yes' }, 'unknown'],
+  ['was copied before the machine went down', { unsettled: '00000000-0000-4000-8000-000000000000' }, 'torn'],
 ])('a slot that %s is %s', (_, change, health) => {
   expect(info(change)?.health).toBe(health);
 });

@@ -117,6 +117,9 @@ test('a stamp that nobody here can read is named', () => {
   expect(unknownFile({ ...WHOLE, stamp: 'sha1:abc' })).toBe('rootfs.ext4.sha256');
   expect(unknownFile({ ...WHOLE, sizeStamp: '64M' })).toBe('rootfs.ext4.size');
   expect(unknownFile({ ...WHOLE, sizeStamp: '' })).toBeUndefined();
+  expect(unknownFile({ ...WHOLE, unsettled: 'yes' })).toBe('rootfs.ext4.unsettled');
+  expect(unknownFile({ ...WHOLE, unsettled: '' })).toBeUndefined();
+  expect(unknownFile({ ...WHOLE, rawId: null })).toBe('rootfs.ext4.id');
 });
 
 test('two looks saw the same slot unless its folder, its image or a stamp of it is another', () => {

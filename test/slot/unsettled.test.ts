@@ -48,18 +48,46 @@ describeEachFilesystem(
     });
 
     test.each([
-      ['of another boot', (file: string) => writeFile(file, ANOTHER_BOOT)],
-      ['emptied', (file: string) => writeFile(file, '')],
-      ['no file', (file: string) => rm(file).then(() => mkdir(file))],
-    ])('a mark that is %s: the slot is torn', async (_what, damage) => {
-      await leaveUnsettled('');
-      await damage(mark);
+      ['of another boot', ANOTHER_BOOT],
+      ['of another boot as another program writes it', `${ANOTHER_BOOT.toUpperCase()}\r\n`],
+      ['emptied', ''],
+      ['of zeros', '\0'.repeat(36)],
+    ])('a mark that is %s: the slot is torn', async (_what, contents) => {
+      await leaveUnsettled(contents);
       await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_TORN');
       await rejection(host.registry.forkSlot('vm-1', 'vm-2'), 'SLOT_TORN');
       await rejection(host.registry.exportTo('vm-1', join(host.clonesDir, '../jailed')), 'SLOT_TORN');
       expect(await exists(host.slot('vm-2').path)).toBe(false);
       expect((await host.registry.recover()).tornSlots).toEqual(['vm-1']);
       expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: false });
+    });
+
+    test.each([
+      ['other text', (file: string) => writeFile(file, 'yes')],
+      ['half an id', (file: string) => writeFile(file, ANOTHER_BOOT.slice(0, 20))],
+      ['too long', (file: string) => writeFile(file, ANOTHER_BOOT.repeat(200))],
+      ['a folder', (file: string) => rm(file).then(() => mkdir(file))],
+    ])('a mark that is %s is nobody’s word: the slot is not handed out, and stays', async (_what, damage) => {
+      await leaveUnsettled('');
+      await damage(mark);
+      const { registry } = host;
+      for (const call of [
+        () => registry.cloneForVm('vm-1', 'debian', WRITABLE),
+        () => registry.forkSlot('vm-1', 'vm-2'),
+        () => registry.snapshotSlot('vm-1', 'paused'),
+        () => registry.exportTo('vm-1', join(host.clonesDir, '../jailed')),
+      ])
+        expect(await rejection(call(), 'STAMP_INVALID')).toMatchObject({ path: mark });
+      expect(await registry.recover()).toMatchObject({ tornSlots: [], unknown: ['vm-1'] });
+      expect((await registry.slot('vm-1'))?.health).toBe('unknown');
+      await rm(mark, { recursive: true });
+      expect(await registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: true });
+    });
+
+    test('a mark of this boot in upper case, with a line’s end, counts, and goes with the flush', async () => {
+      await leaveUnsettled(`${(await thisBoot()).toUpperCase()}\r\n`);
+      expect((await host.registry.recover()).tornSlots).toEqual([]);
+      expect(await exists(mark)).toBe(false);
     });
 
     test('recover() flushes what a killed process left in this boot', async () => {

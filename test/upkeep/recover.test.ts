@@ -59,7 +59,26 @@ test('a folder with an image and no stamp at all belongs to somebody else', asyn
   await writeFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'precious');
   expect(await host.registry.recover()).toMatchObject({ tornSlots: [], unstamped: ['backup'] });
   expect(await readFile(join(host.clonesDir, 'backup', 'rootfs.ext4'), 'utf8')).toBe('precious');
-  await rejection(host.registry.cloneForVm('backup', 'debian', WRITABLE), 'SLOT_TORN');
+});
+
+test('what holds an image and no stamp is refused by all calls alike, with advice that is true', async () => {
+  const host = await hostWithSlots('vm-1');
+  const { registry } = host;
+  await rm(host.slot('vm-1').stamp);
+  const calls = [
+    () => registry.cloneForVm('vm-1', 'debian', WRITABLE),
+    () => registry.forkSlot('vm-1', 'vm-2'),
+    () => registry.snapshotSlot('vm-1', 'paused'),
+    () => registry.commitSlot('vm-1', 'golden'),
+    () => registry.exportTo('vm-1', join(host.root, 'disk')),
+  ];
+  const told: string[] = [];
+  for (const call of calls) told.push((await rejection(call(), 'SLOT_TORN')).message);
+  expect(new Set(told).size).toBe(1);
+  expect(told[0]).toMatch(/no rootfs\.ext4\.sha256.*move the image away.*release the slot$/);
+  expect((await registry.slot('vm-1'))?.health).toBe('unstamped');
+  expect(await registry.slotInUse('vm-1')).toBe('unused');
+  expect(await registry.release('vm-1')).toBe(true);
 });
 
 test('a grow that was cut off in a slot that has lost its image', async () => {
@@ -209,8 +228,26 @@ test('a slot that cannot be read does not keep the others from being put in orde
 test('a torn slot whose raw id is torn too is removed', async () => {
   const host = await hostWithSlots('vm/1');
   await truncate(host.slot('vm_1').rawId, 0);
-  await rejection(host.registry.release('vm/1'), 'SLOT_TORN');
+  const { message } = await rejection(host.registry.release('vm/1'), 'SLOT_TORN');
+  expect(message).toMatch(/call recover\(\)/);
+  expect(message).not.toMatch(/release the slot/);
   expect((await host.registry.recover()).tornSlots).toEqual(['vm_1']);
+});
+
+test.each([
+  ['a folder', (path: string) => mkdir(path)],
+  ['a link', (path: string) => symlink('vm', path)],
+  ['longer than an id can be', (path: string) => writeFile(path, 'x'.repeat(10_000))],
+])('a raw id that is %s is no crash’s: recover() leaves the slot', async (_what, make) => {
+  const host = await hostWithSlots('vm/1');
+  const { rawId } = host.slot('vm_1');
+  await rm(rawId);
+  await make(rawId);
+  await rejection(host.registry.forkSlot('vm/1', 'vm-2'), 'SLOT_TORN');
+  expect(await host.registry.recover()).toMatchObject({ tornSlots: [], unknown: ['vm_1'] });
+  await rm(rawId, { recursive: true });
+  await writeFile(rawId, 'vm/1');
+  expect(await host.registry.cloneForVm('vm/1', 'debian', WRITABLE)).toMatchObject({ reused: true });
 });
 
 test('a torn slot whose image some process has open is left and named', async () => {
