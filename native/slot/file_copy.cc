@@ -8,6 +8,7 @@
 #include "system/file.h"
 #include "system/identity.h"
 #include "system/reflink.h"
+#include "system/rename.h"
 
 namespace microvm {
 
@@ -94,10 +95,14 @@ Error FileCopy::publish(const OwnerAndMode& owner_and_mode, bool durable) {
 Error FileCopy::give_name() {
   if (temporary_.empty()) return link_file(file_.get(), folder_->fd(), name_.c_str(), "", dest_);
   const int folder = folder_->fd();
-  if (retry_eintr([&] { return linkat(folder, temporary_.c_str(), folder, name_.c_str(), 0); }) < 0) {
-    return Error::last("link", dest_);
-  }
-  return {};
+  if (retry_eintr([&] { return linkat(folder, temporary_.c_str(), folder, name_.c_str(), 0); }) == 0) return {};
+  Error error = Error::last("link", dest_);
+  if (error.is(EEXIST) || verdict_of(error.code) == Verdict::kStop) return error;
+  // FAT, exFAT and many FUSE file systems have no second names.
+  error =
+      rename_file_to_free(folder, temporary_.c_str(), folder, name_.c_str(), join(folder_->path(), temporary_), dest_);
+  if (error.ok()) temporary_.clear();
+  return error;
 }
 
 void FileCopy::discard() {

@@ -20,7 +20,8 @@ class FileCopy final : public Shared {
   ~FileCopy() override { discard(); }
 
   // A file without a name in the destination's folder (O_TMPFILE), which a kill leaves no trace of; where the file
-  // system cannot, one with a hidden name. Shares the source's blocks if that is possible, or else waits for step().
+  // system cannot, one with a hidden name, which it is renamed from where no file can have two. Shares the source's
+  // blocks if that is possible, or else waits for step().
   static Error start(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name,
                      Ref<FileCopy>* copy);
 

@@ -50,6 +50,14 @@ Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char
   return Error::last("renameat2", path, dest);
 }
 
+Error rename_file_to_free(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
+                          std::string_view dest) {
+  if (rename_in_project(from_fd, from, to_fd, to, kNoReplace) == 0) return {};
+  // Without the flag it would replace what is there.
+  if (errno == EINVAL || is_refused(errno)) errno = EOPNOTSUPP;
+  return Error::last("renameat2", path, dest);
+}
+
 Error rename_over(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                   std::string_view dest) {
   if (rename_in_project(from_fd, from, to_fd, to, 0) == 0) return {};

@@ -11,6 +11,10 @@ namespace microvm {
 Error rename_folder_to_free(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                             std::string_view dest);
 
+// Renames a file to a name that must be free: EEXIST if it is not, EOPNOTSUPP where the kernel cannot see to that.
+Error rename_file_to_free(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
+                          std::string_view dest);
+
 // Renames, replacing a file that has the name already.
 Error rename_over(int from_fd, const char* from, int to_fd, const char* to, std::string_view path,
                   std::string_view dest);

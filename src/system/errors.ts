@@ -147,6 +147,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOTCONN: 'the program that serves this FUSE mount is gone: unmount it (umount -l) and mount it again',
   ENOSPC: 'the file system is full: release slots or grow it',
   ENOSYS: 'the kernel lacks this call, or a sandbox (seccomp) forbids it: allow it there',
+  ENOTSUP: 'the file system there cannot do this: use a folder on another one',
   EPERM:
     'the file may be immutable (lsattr), this process lacks the privilege, or a sandbox (seccomp) forbids the call',
   ESTALE: 'the folder was moved or replaced while it was used: try again',

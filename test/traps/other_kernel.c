@@ -1,10 +1,12 @@
 // Preloaded into a process, it makes the kernel look like another: one before Linux 5.8, which does not tell what is
 // mounted where (OLD_STATX), one whose first FICLONEs fail (FICLONE_ERRNO, FICLONE_FAILURES), one with ZFS on all disks
 // (ZFS), a sandbox that refuses FIEMAP (FIEMAP_ERRNO), or renameat2 and syncfs (NEW_CALLS_ERRNO), or a file system that
-// lists an attribute and does not give it (ATTRIBUTE, ATTRIBUTE_ERRNO).
+// lists an attribute and does not give it (ATTRIBUTE, ATTRIBUTE_ERRNO), or, as FAT, one on which no file has two names
+// (LINK_ERRNO) or none (O_TMPFILE).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <stdarg.h>
@@ -43,6 +45,25 @@ long syscall(long number, ...) {
     status->stx_attributes_mask &= ~MOUNT_ROOT;
   }
   return result;
+}
+
+int linkat(int from_fd, const char *from, int to_fd, const char *to, int flags) {
+  if (refuses("LINK_ERRNO")) return -1;
+  int (*next)(int, const char *, int, const char *, int) = dlsym(RTLD_NEXT, "linkat");
+  return next(from_fd, from, to_fd, to, flags);
+}
+
+int openat(int fd, const char *path, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  unsigned mode = va_arg(list, unsigned);
+  va_end(list);
+  if ((flags & O_TMPFILE) == O_TMPFILE && getenv("LINK_ERRNO") != NULL) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  int (*next)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
+  return next(fd, path, flags, mode);
 }
 
 int fstatfs(int fd, struct statfs *info) {

@@ -1,6 +1,6 @@
 // Processes that are not let do or see all that the kernel has: what is only an optimisation never fails a call.
 import { execFileSync } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -96,6 +96,19 @@ describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
     expect(await host.leftovers()).toEqual([]);
   });
 
+  test.for([
+    ['EPERM', EPERM],
+    ['EOPNOTSUPP', EOPNOTSUPP],
+  ] as const)(
+    'all works where no file has two names, or none: %s, as on FAT',
+    async ([, errno], { skip }) => {
+      const host = await hostOn(name, skip);
+      const env = { LD_PRELOAD: preloadedKernel(host), LINK_ERRNO: `${errno}` };
+      expect(await everything(host, { env })).toMatchObject({ stdout: 'done\n', stderr: '', code: 0 });
+      expect((await readdir(join(host.root, 'jail'))).sort()).toEqual(['disk', 'other']);
+    },
+  );
+
   test('all works without devices', async ({ skip }) => {
     const host = await hostOn(name, skip);
     const exit = await everything(host, { under: NO_DEVICES, env: { NODE_NO_WARNINGS: '1' } });
@@ -113,6 +126,33 @@ describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
     expect(others).toEqual(['done', '']);
   });
 });
+
+test.for([
+  ['taken meanwhile', true, {}, 'EEXIST'],
+  ['free', false, {}, 'none'],
+  ['free, and no rename sees to that', false, { NEW_CALLS_ERRNO: `${EINVAL}` }, 'ENOTSUP'],
+] as const)(
+  'where no file has two names, a copy whose name is %s replaces nothing',
+  async ([, taken, env, code], { skip }) => {
+    const host = await hostOn('XFS', skip);
+    const { stdout } = await runChild(
+      `const { native } = require(LIBRARY.replace('index.js', 'addon/native.js'));
+       const { asRootfsError } = require(LIBRARY.replace('index.js', 'system/errors.js'));
+       const folder = await native().openGuardedFolder(args.root, false);
+       const { source } = await native().openSource(args.source);
+       const { copy } = await native().newFileCopy(source, folder, 'disk');
+       if (args.taken) require('node:fs').writeFileSync(args.root + '/disk', 'precious');
+       const published = native().publishFileCopy(copy, {}, false);
+       console.log(await published.then(() => 'none', (error) => asRootfsError('copying', error).code));
+       native().dispose(copy);`,
+      { root: host.root, source: host.template('debian'), taken },
+      { env: { LD_PRELOAD: preloadedKernel(host), LINK_ERRNO: `${EPERM}`, ...env } },
+    );
+    expect(stdout).toBe(`${code}\n`);
+    if (taken) expect(await readFile(join(host.root, 'disk'), 'utf8')).toBe('precious');
+    expect((await readdir(host.root)).filter((name) => name.startsWith('.microvm'))).toEqual([]);
+  },
+);
 
 test('doctor says what it can without /proc', async ({ skip }) => {
   const host = await hostOn('XFS', skip);
