@@ -1,6 +1,7 @@
 // Completion: the shell scripts pass the words before the cursor, and this file decides what can follow.
 import { readdir } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { printable } from './printable.js';
 
 export type Shell = 'bash' | 'zsh' | 'fish';
 
@@ -132,7 +133,7 @@ async function foldersIn(path: string): Promise<string[]> {
         .filter((entry) => entry.isDirectory())
         .map(({ name }) => name)
         // The scripts read one name a line, and the command would take `-x` for an option.
-        .filter((name) => !/^[.-]|\p{Cc}/u.test(name))
+        .filter((name) => !/^[.-]/.test(name) && printable(name) === name)
     );
   } catch {
     return [];

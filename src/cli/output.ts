@@ -1,5 +1,5 @@
 // Prints a command's result on stdout: a table for people, one JSON document for programs.
-import { printable } from './printable.js';
+import { printable, printableJson } from './printable.js';
 
 export interface Column<Row> {
   readonly title: string;
@@ -18,7 +18,7 @@ export class Output {
 
   /** Prints `document` with `--json`, otherwise the lines of `human`. */
   print(document: object, human: () => string): void {
-    const text = this.#json ? JSON.stringify(document, null, 2) : human();
+    const text = this.#json ? printableJson(document, 2) : human();
     if (text !== '') this.#stream.write(`${text}\n`);
   }
 

@@ -4,7 +4,7 @@ import type { RootfsError } from '../index.js';
 import { errnoName } from '../system/errno-names.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { Interrupted } from './interruption.js';
-import { printable } from './printable.js';
+import { printable, printableJson } from './printable.js';
 
 export interface ReportStyle {
   readonly json: boolean;
@@ -30,7 +30,7 @@ export function reportError(error: unknown, style: ReportStyle, command: string)
   // Without a command, help is printed on stderr.
   if (error instanceof CommanderError && error.code === 'commander.help' && !json) return EXIT.usage;
   const text = json
-    ? JSON.stringify({ error: document(error, verbose) })
+    ? printableJson({ error: document(error, verbose) })
     : lines(error, verbose, command).join('\n');
   process.stderr.write(`${text}\n`);
   return exitStatus(error);
@@ -41,7 +41,7 @@ export function reportWarning(warning: Error, { json }: ReportStyle): void {
   const code = codeOf(warning);
   const message = inFlags(warning.message);
   const text = json
-    ? JSON.stringify({ warning: { code, message } })
+    ? printableJson({ warning: { code, message } })
     : `microvm-rootfs: warning: ${printable(message)}`;
   process.stderr.write(`${text}\n`);
 }

@@ -58,6 +58,27 @@ test('stacks lists the templates', async () => {
   );
 });
 
+test('a name that breaks lines or turns the writing is one line, for people and for programs', async () => {
+  const host = await hostWithTemplate();
+  const [stack, shownStack] = ['a\nb\u2028c\u202ed\u009be', 'a\\x0ab\\u{2028}c\\u{202e}d\\x9be'];
+  const [snapshot, shownSnapshot] = ['b\u2029c\u2066d', 'b\\u{2029}c\\u{2066}d'];
+  await host.addExt4Template(stack, 4 * MiB);
+  await host.registry.cloneForVm('vm-1', stack, { writable: true });
+  await host.registry.snapshotSlot('vm-1', snapshot);
+  const lines = (text: string) => text.trimEnd().split(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
+  for (const [args, shown] of [
+    [['prewarm', stack], shownStack],
+    [['--json', 'prewarm', stack, '--count', '0'], '"a\\nb\\u2028c\\u202ed\\u009be"'],
+    [['verify', snapshot], shownSnapshot],
+    [['rm-snapshot', snapshot], shownSnapshot],
+    [['rm-stack', stack, '--force'], shownStack],
+  ] as const) {
+    const { stdout } = await cli(host, args);
+    expect(stdout).toContain(shown);
+    expect(lines(stdout), args[0]).toHaveLength(args[0] === '--json' ? 4 : 1);
+  }
+});
+
 test('bytes that are no UTF-8 are refused: two VMs would have one id', async () => {
   const host = await hostWithTemplate();
   const { code, stderr, stdout } = await exitOf(

@@ -27,6 +27,12 @@ test('commands, options, templates and VMs are completed', async () => {
   expect(await completed(host, 'clone', '--size', '')).toEqual([]);
 });
 
+test('a name that a terminal could not show as it is, is not offered', async () => {
+  const host = await Host.in();
+  for (const name of ['plain', 'a\nb', 'a\u2028b', 'a\u202eb']) await host.addTemplate(name, 'x');
+  expect(await completed(host, 'clone', 'vm-1', '')).toEqual(['plain']);
+});
+
 /** What a shell's script says when it asks the command, which lies on PATH. */
 async function inShell(host: Host, shell: string, args: readonly string[]): Promise<string> {
   const bin = await mkdtemp(join(host.root, 'bin-'));

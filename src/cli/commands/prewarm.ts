@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { addSizeAndOwnerFlags, type OwnerFlags, parseCount, sizeAndOwnerOptions } from '../clone-flags.js';
 import { count as counted } from '../output.js';
+import { printable } from '../printable.js';
 import { inSession } from '../session.js';
 
 interface PrewarmFlags extends OwnerFlags {
@@ -35,7 +36,10 @@ Examples:
         await session.during(`making ready slots of ${stack}`, () =>
           registry.prewarm(stack, count === undefined ? options : { ...options, count }),
         );
-        output.print({ stack, count: count ?? 0 }, () => `${stack}: ${counted(count ?? 0, 'ready slot')}.`);
+        output.print(
+          { stack, count: count ?? 0 },
+          () => `${printable(stack)}: ${counted(count ?? 0, 'ready slot')}.`,
+        );
       }),
     );
 }

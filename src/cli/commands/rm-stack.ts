@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { printable } from '../printable.js';
 import { inSession } from '../session.js';
 
 export function addRmStack(program: Command): void {
@@ -15,7 +16,7 @@ export function addRmStack(program: Command): void {
       inSession(command, async ({ registry, output }) => {
         const removed = await registry.removeStack(stack, { force });
         output.print({ stack, removed }, () =>
-          removed ? `Removed ${stack}.` : `There is no stack ${stack}.`,
+          removed ? `Removed ${printable(stack)}.` : `There is no stack ${printable(stack)}.`,
         );
       }),
     );

@@ -7,6 +7,7 @@ import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
 import { listed } from '../listed.js';
 import { details, table } from '../output.js';
+import { printable } from '../printable.js';
 import { inSession } from '../session.js';
 import { formatSize } from '../sizes.js';
 import { formatTime } from '../times.js';
@@ -114,7 +115,7 @@ export function addRmSnapshot(program: Command): void {
       inSession(command, async ({ registry, output }) => {
         const removed = await registry.removeSnapshot(name);
         output.print({ snapshot: name, removed }, () =>
-          removed ? `Removed ${name}.` : `There is no snapshot ${name}.`,
+          removed ? `Removed ${printable(name)}.` : `There is no snapshot ${printable(name)}.`,
         );
       }),
     );

@@ -4,6 +4,7 @@ import { RootfsError, type Snapshot, type VerifyReport } from '../../index.js';
 import { Attempts } from '../attempts.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
+import { printable } from '../printable.js';
 import { Told } from '../report-error.js';
 import { inSession, reported, type Session } from '../session.js';
 
@@ -66,7 +67,7 @@ async function verifySnapshots(session: Session, names: string[]): Promise<void>
           registry.verifySnapshot(name, { signal, onProgress }),
         );
         snapshots.push(snapshot);
-        output.line(() => `${name}: all as it was.`);
+        output.line(() => `${printable(name)}: all as it was.`);
       });
   } finally {
     if (snapshots.length > 0) output.print({ snapshots }, () => '');
@@ -76,7 +77,7 @@ async function verifySnapshots(session: Session, names: string[]): Promise<void>
 
 function text({ templates, sealedImages, clones, templatesNotRead, differences }: VerifyReport): string {
   const notRead = templatesNotRead.map(
-    (path) => `\nNot read: ${path}, whose digest as it is now is not known ("stacks" learns it).`,
+    (path) => `\nNot read: ${printable(path)}, whose digest as it is now is not known ("stacks" learns it).`,
   );
   const read =
     `Read ${count(templates, 'template')}, ${count(sealedImages, 'sealed image')}, ` +
