@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, open, readFile, rm, stat, statfs, symlink, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { EXIT } from '../../src/cli/exit-codes.js';
 import type { StoreKind } from '../../src/cli/store/kinds.js';
 import type { StoreStatus } from '../../src/cli/store/status.js';
 import { escapePath } from '../../src/cli/store/unit.js';
@@ -351,6 +352,23 @@ test('doctor finds a reserved store in order', async () => {
   await create(host);
   const { findings } = await cliJson<{ findings: { check: string; status: string }[] }>(host, ['doctor']);
   expect(findings.find(({ check }) => check === 'store')?.status).toBe('ok');
+});
+
+test('a store that cannot be written to is not mounted read-only without a word', async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  unmount(host.clonesDir);
+  execFileSync('chattr', ['+i', host.image]);
+  try {
+    const { code, stderr } = await cli(host, ['store', 'mount', host.image]);
+    expect([code, stderr]).toEqual([
+      EXIT.system,
+      expect.stringMatching(/EPERM: .*cannot be written to.*chattr -i/),
+    ]);
+    expect(isMounted(host.clonesDir)).toBe(false);
+  } finally {
+    execFileSync('chattr', ['-i', host.image]);
+  }
 });
 
 test('status needs no root', async () => {

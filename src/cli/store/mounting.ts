@@ -88,7 +88,8 @@ export async function mountUnlocked(
 ): Promise<void> {
   const { allocatedBytes, sizeBytes } = await imageFile(image);
   const reserved = allocatedBytes >= sizeBytes;
-  const args = ['-t', kind, '-o', mountOptions(reserved), image, folder];
+  // -w: rather not at all than read-only.
+  const args = ['-w', '-t', kind, '-o', mountOptions(reserved), image, folder];
   await whileFolderLocked(folder, signal, async () => {
     await requireFreeMountPoint(folder);
     signal.throwIfAborted();
