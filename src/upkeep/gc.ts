@@ -36,8 +36,9 @@ export async function collectGarbage(
     folder.use(async ({ handle }) => {
       const state = await inspectSlot(handle, slot);
       const rawId = state.rawId ?? slot;
-      // A list may have the ids that slots are told by: the names of their folders.
-      if (!isWholeSlot(state) || keep.has(rawId) || keep.has(slot)) return;
+      // A list may have the ids that slots are told by: the names of their folders. Another program that writes a raw
+      // id may end it with a line's end.
+      if (!isWholeSlot(state) || [rawId, rawId.trimEnd(), slot].some((id) => keep.has(id))) return;
       const use = await imageInUse(`${folder.path}/${slot}`);
       if (use === 'in-use') report.inUse.push(rawId);
       if (use === 'unknown') report.unknown.push(rawId);

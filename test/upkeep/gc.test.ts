@@ -1,5 +1,5 @@
 // Releasing what nobody wants any more, and touching nothing else.
-import { mkdir, rename, symlink, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, rename, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { GcReport } from '../../src/index.js';
@@ -32,6 +32,13 @@ test('what is not kept is released, by raw ids; a dry run only tells', async () 
 test('the name of its folder, which is the vmId that calls tell, keeps a slot as well', async () => {
   const host = await hostWithSlots('a/b', 'c/d');
   expect(await host.registry.gc({ keep: ['a_b'] })).toMatchObject({ released: ['c/d'] });
+  expect(await host.slotNames()).toEqual(['a_b']);
+});
+
+test('a raw id that another program ended with a line’s end is still that of the VM on the list', async () => {
+  const host = await hostWithSlots('a/b', 'c/d');
+  for (const name of ['a_b', 'c_d']) await appendFile(host.slot(name).rawId, '\n');
+  expect((await host.registry.gc({ keep: ['a/b'] })).released).toEqual(['c/d\n']);
   expect(await host.slotNames()).toEqual(['a_b']);
 });
 
