@@ -917,7 +917,7 @@ export class RootfsRegistry {
    * any other process is as quick as a clone, as long as the files' identities are the same; {@link verifySnapshot}
    * reads everything again.
    *
-   * Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `INVALID_VM_ID`.
+   * Rejects like {@link verifySnapshot}, and with `SLOT_EXISTS`, `SLOT_INVALID`, `VM_ID_COLLISION`, `INVALID_VM_ID`.
    */
   async restoreSnapshot(name: string, vmId: string, options: RestoreOptions = {}): Promise<RestoredRootfs> {
     this.#requireOpen();

@@ -121,7 +121,7 @@ async function forkInOneTrip(
       ({ status }) => (status === 'created' ? path : undefined),
     ).catch(notFlushed(task)),
   );
-  if (status === 'exists') throw slotExistsError(task.what, folder, vm);
+  if (status === 'exists') throw await slotExistsError(task.what, folder, vm);
   if (status !== 'created') return undefined;
   const sourceSha256 = parseStamp(now.stamp) as string;
   return {

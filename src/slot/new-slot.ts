@@ -6,6 +6,7 @@ import type { Identity } from '../addon/identity.js';
 import {
   type Built,
   type CloneOutcome,
+  inspectSlot,
   type NativeFolder,
   type NativePlan,
   type NativeSource,
@@ -23,6 +24,7 @@ import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
 import { sourceChangedError } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
+import { requireOwnId, requireSlot } from './slot-state.js';
 import { imagePath, rawIdFile, sidecarsOf } from './stamps.js';
 import { unsettledFile } from './unsettled.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
@@ -93,7 +95,7 @@ export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot)
     ...scattered,
   });
   if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
-  if (outcome.status === 'exists') throw slotExistsError(task.what, folder, vm);
+  if (outcome.status === 'exists') throw await slotExistsError(task.what, folder, vm);
   if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
   if (!('staged' in outcome)) throw sourceChangedError(task.what);
   await copyAndPublish(task, outcome, slot);
@@ -135,7 +137,7 @@ async function copyAndPublish(task: Task, { staged }: Staged, slot: NewSlot): Pr
     const published = await inTurn(task, () =>
       native().publishSlot(staged, 'top', vm.safe, from.identity.sizeBytes, sidecars),
     ).catch(notFlushed(task));
-    if (published === 'exists') throw slotExistsError(task.what, folder, vm);
+    if (published === 'exists') throw await slotExistsError(task.what, folder, vm);
     if (published === 'source-changed') throw sourceChangedError(task.what);
     if (!options.durable) folder.flushInBackground(vm.safe);
   } finally {
@@ -143,10 +145,16 @@ async function copyAndPublish(task: Task, { staged }: Staged, slot: NewSlot): Pr
   }
 }
 
-export function slotExistsError(what: string, folder: ManagedFolder, vm: VmId): RootfsError {
-  return new RootfsError('SLOT_EXISTS', `${what}: the slot exists already; release it first`, {
-    path: `${folder.path}/${vm.safe}`,
-  });
+/** For a name that is taken. Throws `SLOT_INVALID` or `VM_ID_COLLISION` if this id could not release what has it. */
+export async function slotExistsError(what: string, folder: ManagedFolder, vm: VmId): Promise<RootfsError> {
+  const path = `${folder.path}/${vm.safe}`;
+  const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
+  // Released meanwhile, if it is absent.
+  if (state.kind !== 'absent') {
+    requireSlot(path, state);
+    requireOwnId(path, vm, state);
+  }
+  return new RootfsError('SLOT_EXISTS', `${what}: the slot exists already; release it first`, { path });
 }
 
 /** Names what is there after a flush that failed. Unlike a clone's, the same call would be refused. */

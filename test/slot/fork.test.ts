@@ -1,6 +1,7 @@
 // New slots from those of other VMs.
 import { execFileSync } from 'node:child_process';
-import { open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { open, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
@@ -119,6 +120,14 @@ test('no parent, a parent of another id, a torn one, a slot that is there: typed
   await write(host.slot('there').image, 'MINE!');
   await rejection(registry.forkSlot('a/b', 'there'), 'SLOT_EXISTS');
   await rejection(registry.forkSlot('there', 'there'), 'SLOT_EXISTS');
+  // "Release it first" would take another VM's disk away, or be refused.
+  await rejection(registry.forkSlot('there', 'a.b'), 'VM_ID_COLLISION');
+  await writeFile(join(host.clonesDir, 'notes'), 'precious');
+  await rejection(registry.forkSlot('there', 'notes'), 'SLOT_INVALID');
+  await registry.snapshotSlot('there', 'paused');
+  await rejection(registry.restoreSnapshot('paused', 'a.b'), 'VM_ID_COLLISION');
+  await rejection(registry.restoreSnapshot('paused', 'notes'), 'SLOT_INVALID');
+  await rm(join(host.clonesDir, 'notes'));
   expect(await readFile(host.slot('there').image, 'utf8')).toBe('MINE!');
   execFileSync('truncate', ['-s0', host.slot('there').stamp]);
   await rejection(registry.forkSlot('there', 'child'), 'SLOT_TORN');
