@@ -1,7 +1,7 @@
 // Whether a file's time of last change tells its present state from every later one.
 
-import { release } from 'node:os';
 import type { Identity } from '../addon/identity.js';
+import { isKernelSince } from '../system/kernel-version.js';
 
 const SECOND_MS = 1000;
 const SECOND_NS = 1_000_000_000n;
@@ -29,7 +29,7 @@ export function msUntilTimesTell(
   identity: Pick<Identity, 'ctimeNs'>,
   filesystem: string,
   now = Date.now(),
-  kernel = release(),
+  kernel?: string,
 ): number {
   const ageMs = now - Number(identity.ctimeNs / 1_000_000n);
   const unitMs = unitOf(identity, filesystem);
@@ -48,8 +48,6 @@ function isFine(filesystem: string): boolean {
   return FINE.some((kind) => filesystem.startsWith(kind));
 }
 
-function hasOwnStamps(filesystem: string, kernel: string): boolean {
-  const [major = 0, minor = 0] = kernel.split('.', 2).map((part) => Number.parseInt(part, 10));
-  const isNew = major > 6 || (major === 6 && minor >= 13);
-  return isNew && isFine(filesystem);
+function hasOwnStamps(filesystem: string, kernel: string | undefined): boolean {
+  return isKernelSince(6, 13, kernel) && isFine(filesystem);
 }

@@ -2,7 +2,7 @@
 import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { programFailed } from '../programs/program-failed.js';
-import { type Exit, runInstalled } from '../programs/run-program.js';
+import { type Exit, type HeldFile, type RunOptions, runInstalled } from '../programs/run-program.js';
 import {
   absolutePath,
   optionalSignal,
@@ -14,6 +14,7 @@ import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
+import { HeldImage, inUseError, NEEDS_PROC, refuseInUse } from './held-image.js';
 
 export interface GrowPrograms {
   readonly resize2fsBin: string;
@@ -27,13 +28,15 @@ export interface ResizeOptions extends Partial<GrowPrograms> {
 
 /**
  * Grows an ext4 image and its file system to `targetBytes`. An image of that size whose file system fills it is left
- * alone. The image is changed in place and must not be in use. After a failure the file has its old length, unless
- * `resize2fs` had begun its work: the file may then be longer than its file system, and the same call finishes the job.
+ * alone. The image is changed in place and must not be in use, which is looked at again before each change. After a
+ * failure the file has its old length, unless `resize2fs` had begun its work: the file may then be longer than its file
+ * system, and the same call finishes the job. Programs get the file as `/proc/self/fd/3`, not by its name.
  *
  * Rejects with `IMAGE_INVALID` (it holds no ext4 file system), `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image
- * open), `SHARED_INODE` (it has several hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file),
- * `RESIZE_FAILED` and `E2FSCK_FAILED` (with exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`,
- * `INVALID_ARGUMENT`, `ABORT_ERR`, or the system's code.
+ * open), `SLOT_BUSY` (meanwhile `path` became another file, which is not changed), `SHARED_INODE` (it has several
+ * hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with
+ * exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the
+ * system's code.
  */
 export async function resizeExt4Image(
   path: string,
@@ -51,7 +54,7 @@ export async function resizeExt4Image(
   };
   try {
     if (!(await mayGrow(image, targetBytes))) return;
-    await growImage(image, targetBytes, programs, signal);
+    await HeldImage.hold(image, (held) => growHeld(held, targetBytes, programs, signal));
   } catch (error) {
     throw asRootfsError(what, error);
   }
@@ -60,7 +63,7 @@ export async function resizeExt4Image(
 /** Whether there is something to grow. Throws if the image is in use. */
 async function mayGrow(path: string, targetBytes: number): Promise<boolean> {
   try {
-    if ((await toGrow(path, targetBytes)) === undefined) return false;
+    if ((await toGrow({ path, reached: path }, targetBytes)) === undefined) return false;
     await refuseInUse(path);
     return true;
   } catch (error) {
@@ -69,33 +72,20 @@ async function mayGrow(path: string, targetBytes: number): Promise<boolean> {
   }
 }
 
-async function refuseInUse(path: string): Promise<void> {
-  const { nlink } = await stat(path);
-  if (nlink > 1) {
-    throw new RootfsError(
-      'SHARED_INODE',
-      `${path} has ${nlink} hardlinks (a template and its clones?), and growing it would change all of ` +
-        'them: copy it first',
-      { path },
-    );
-  }
-  if (await native().openElsewhere(path, true)) throw inUseError(path);
-}
+/** An image by its name, and where this process reaches it. One that others can reach is held. */
+type Image = HeldImage | { readonly path: string; readonly reached: string };
 
-function inUseError(path: string): RootfsError {
-  const message = `${path} is open in a process: stop the VM or detach the loop device first`;
-  return new RootfsError('SLOT_IN_USE', message, { path });
-}
+const heldFile = (image: Image) => (image instanceof HeldImage ? image : undefined);
 
 /** The file system that has to grow, if any. Throws if it cannot. */
-async function toGrow(path: string, targetBytes: number): Promise<Ext4Superblock | undefined> {
-  const file = await stat(path);
+async function toGrow({ path, reached }: Image, targetBytes: number): Promise<Ext4Superblock | undefined> {
+  const file = await stat(reached);
   if (!file.isFile()) {
     throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file: it cannot be grown`, { path });
   }
   const { size } = file;
   if (targetBytes < size) throw shrinkRefusedError(path, size, targetBytes);
-  const superblock = await readSuperblock(path);
+  const superblock = await readSuperblock(reached);
   if (superblock === undefined) {
     // A template of another kind has its own size, which may be asked for.
     if (targetBytes === size) return undefined;
@@ -114,7 +104,7 @@ async function toGrow(path: string, targetBytes: number): Promise<Ext4Superblock
     );
   }
   if (targetBytes > size || !superblock.checksumMatches) return superblock;
-  return (await native().fillsImage(path)) ? undefined : superblock;
+  return (await native().fillsImage(reached)) ? undefined : superblock;
 }
 
 export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes: number): RootfsError {
@@ -126,59 +116,74 @@ export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes:
 }
 
 /** Grows an image that only the caller uses: a private copy of a template, for example. */
-export async function growImage(
+export function growImage(
   path: string,
   targetBytes: number,
   programs: GrowPrograms,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const superblock = await toGrow(path, targetBytes);
+  return growHeld({ path, reached: path }, targetBytes, programs, signal);
+}
+
+async function growHeld(
+  image: Image,
+  targetBytes: number,
+  programs: GrowPrograms,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const superblock = await toGrow(image, targetBytes);
   if (superblock === undefined) return;
-  await traced({ operation: 'grow', path, bytes: targetBytes }, () =>
-    growNow(path, targetBytes, superblock, programs, signal),
+  await traced({ operation: 'grow', path: image.path, bytes: targetBytes }, () =>
+    growNow(image, targetBytes, superblock, programs, signal),
   );
 }
 
 async function growNow(
-  path: string,
+  image: Image,
   targetBytes: number,
   superblock: Ext4Superblock,
   programs: GrowPrograms,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const timeS = Math.max(1, superblock.lastUsedS);
-  const check = { env: { E2FSCK_TIME: `${timeS}` } };
+  const { path } = image;
+  const check = { env: { E2FSCK_TIME: `${timeS}` }, file: heldFile(image) };
   if (superblock.needsCheck || !superblock.checksumMatches)
     await checkFilesystem(path, programs.e2fsckBin, signal, check);
-  const grow = (size?: string) => resize2fs(path, programs.resize2fsBin, timeS, signal, size);
-  await orOldLength(path, async () => {
+  const grow = (size?: string) => resize2fs(image, programs.resize2fsBin, timeS, signal, size);
+  await orOldLength(image, async () => {
     // toGrow has refused to shrink it. Without a size, resize2fs uses the file's length.
-    await truncate(path, targetBytes);
+    await setLength(image, targetBytes);
     const firstStep = stepBefore(superblock, targetBytes);
     if (firstStep !== undefined) {
       await grow(`${firstStep / 1024}K`);
-      await truncate(path, targetBytes);
+      await setLength(image, targetBytes);
     }
     await grow();
     // resize2fs truncates the file where its file system ends, at a whole block.
-    await truncate(path, targetBytes);
+    await setLength(image, targetBytes);
   });
-  await requireGrown(path, targetBytes);
+  await requireGrown(image, targetBytes);
   if (superblock.needsCheckAfterGrowing) await checkFilesystem(path, programs.e2fsckBin, signal, check);
+}
+
+async function setLength(image: Image, sizeBytes: number): Promise<void> {
+  await heldFile(image)?.requireOurs();
+  await truncate(image.reached, sizeBytes);
 }
 
 /**
  * If `work` fails before resize2fs has moved anything, the file gets its old length back. resize2fs changes the
  * superblock first: it sets EXT2_ERROR_FS (resize_fs() in e2fsprogs).
  */
-async function orOldLength(path: string, work: () => Promise<void>): Promise<void> {
-  const { size } = await stat(path);
-  const before = await superblockBytes(path);
+async function orOldLength(image: Image, work: () => Promise<void>): Promise<void> {
+  const { size } = await stat(image.reached);
+  const before = await superblockBytes(image.reached);
   try {
     await work();
   } catch (error) {
     try {
-      if (before.equals(await superblockBytes(path))) await truncate(path, size);
+      if (before.equals(await superblockBytes(image.reached))) await setLength(image, size);
     } catch {
       // The first failure says more.
     }
@@ -196,8 +201,8 @@ function stepBefore(superblock: Ext4Superblock, targetBytes: number): number | u
 }
 
 /** resize2fs 1.47 does not notice that it could not write the superblock. */
-async function requireGrown(path: string, targetBytes: number): Promise<void> {
-  const grown = await readSuperblock(path);
+async function requireGrown({ path, reached }: Image, targetBytes: number): Promise<void> {
+  const grown = await readSuperblock(reached);
   // resize2fs leaves out a last block group that is too small for its own tables.
   if (
     grown?.checksumMatches &&
@@ -218,18 +223,17 @@ async function requireGrown(path: string, targetBytes: number): Promise<void> {
 
 /** `timeS` is resize2fs's clock, so that the same image grown again has the same bytes. */
 async function resize2fs(
-  path: string,
+  image: Image,
   program: string,
   timeS: number,
   signal: AbortSignal | undefined,
   size?: string,
 ): Promise<void> {
+  const { path } = image;
   const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
-  const env = { E2FSPROGS_FAKE_TIME: `${timeS}` };
-  const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, env);
-  const advice = /missing mtab/.test(exit.stderr)
-    ? '; it needs /proc: mount that where this process runs'
-    : '';
+  const given = { env: { E2FSPROGS_FAKE_TIME: `${timeS}` }, file: heldFile(image) };
+  const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, given);
+  const advice = /missing mtab/.test(exit.stderr) ? `; ${NEEDS_PROC}` : '';
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit, advice);
 }
 
@@ -237,6 +241,7 @@ export interface CheckOptions {
   /** What the image is called in messages. Default: its path. */
   readonly name?: string;
   readonly env?: Readonly<Record<string, string>>;
+  readonly file?: HeldFile | undefined;
 }
 
 /** Replays the journal and makes safe repairs, in the caller's own copy of an image. */
@@ -244,9 +249,9 @@ export async function checkFilesystem(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  { name = path, env = {} }: CheckOptions = {},
+  { name = path, ...given }: CheckOptions = {},
 ): Promise<void> {
-  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, env);
+  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, given);
   // A bit mask: 1 means "errors corrected", 2 "reboot if mounted", every other bit a failure. Null: killed by a signal.
   if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit, name);
 }
@@ -291,9 +296,9 @@ function runFromE2fsprogs(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  env: Readonly<Record<string, string>> = {},
+  { env, file }: Pick<RunOptions, 'env' | 'file'> = {},
 ): Promise<Exit> {
   // The host's own e2fsck.conf could change what is found and mended, and with it the digest.
   const ours = { E2FSCK_CONFIG: '/dev/null', ...env };
-  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env: ours });
+  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env: ours, file });
 }

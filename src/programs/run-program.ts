@@ -50,6 +50,23 @@ function cleanEnvironment(): Record<string, string | undefined> {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => PASSED_ON.test(name)));
 }
 
+/** A file that a program gets as it is held open, whatever file has its name by then. */
+export interface HeldFile {
+  /** The argument that it stands for. */
+  readonly path: string;
+  readonly fd: number;
+  /** Called when it is the program's turn. If it rejects, the program is not started. */
+  requireOurs(): Promise<void>;
+}
+
+// All but the first three descriptors are closed when a program starts. A shell moves the file from the place of the
+// output to here, and what the program prints goes to where its errors go.
+const HELD_FILE = '/proc/self/fd/3';
+const TAKE_HELD_FILE = 'exec 3<&1 1>&2';
+
+// A shell's status if it could not start a program.
+const NOT_STARTED = [126, 127];
+
 export interface RunOptions {
   readonly cwd?: string;
   /** For a program that makes files which others will see, whatever the umask of this process. */
@@ -64,6 +81,7 @@ export interface RunOptions {
   readonly outOfTurn?: boolean;
   /** Where the program writes its output instead. `read` is called as soon as it has started. */
   readonly output?: { readonly fd: number; readonly read: () => Promise<void> };
+  readonly file?: HeldFile | undefined;
   /** Ctrl-C on a terminal reaches all of a process group, and so not this program: only `signal` ends it. */
   readonly ownGroup?: boolean;
 }
@@ -105,6 +123,7 @@ async function runNow(
 ): Promise<Exit> {
   const task = new Task(`running ${program}`, signal);
   task.checkAborted();
+  await options.file?.requireOurs();
   const child = await start(program, args, options).catch((error: unknown) => {
     throw asRootfsError(task.what, error);
   });
@@ -128,7 +147,7 @@ async function runNow(
     await Promise.all(streaming);
     if (signal?.aborted) throw abortError(task.what, signal);
     if (failures.length > 0) throw failures[0];
-    return { ...ending, ...output };
+    return { ...ending, ...named(output, options.file) };
   } finally {
     stop();
     forgetAtExit(child);
@@ -136,12 +155,12 @@ async function runNow(
 }
 
 function start(program: string, args: readonly string[], options: RunOptions): Promise<Child> {
-  const { env, feed, output, ownGroup = false } = options;
+  const { env, feed, output, file, ownGroup = false } = options;
   return Child.start(commandOf(program, args, options), {
     env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
     feeds: feed !== undefined,
     ownGroup,
-    outputFd: output?.fd,
+    outputFd: file?.fd ?? output?.fd,
   });
 }
 
@@ -149,11 +168,21 @@ function start(program: string, args: readonly string[], options: RunOptions): P
 function commandOf(
   program: string,
   args: readonly string[],
-  { cwd, usualUmask }: RunOptions,
+  { cwd, usualUmask, file }: RunOptions,
 ): readonly string[] {
-  if (cwd === undefined && !usualUmask) return [program, ...args];
-  const prepare = [...(usualUmask ? ['umask 022'] : []), ...(cwd === undefined ? [] : ['cd "$0"'])];
-  return ['/bin/sh', '-c', `${prepare.join(' && ')} && exec "$@"`, cwd ?? '', program, ...args];
+  if (cwd === undefined && !usualUmask && file === undefined) return [program, ...args];
+  const prepare = [
+    ...(usualUmask ? ['umask 022'] : []),
+    ...(cwd === undefined ? [] : ['cd "$0"']),
+    ...(file === undefined ? [] : [TAKE_HELD_FILE]),
+  ];
+  const given = args.map((arg) => (arg === file?.path ? HELD_FILE : arg));
+  return ['/bin/sh', '-c', `${prepare.join(' && ')} && exec "$@"`, cwd ?? '', program, ...given];
+}
+
+/** What a program says of a file that is held has the file's name. */
+function named({ stdout, stderr }: Pick<Exit, 'stdout' | 'stderr'>, file: HeldFile | undefined) {
+  return { stdout, stderr: file === undefined ? stderr : stderr.replaceAll(HELD_FILE, file.path) };
 }
 
 /** What the program has written so far, unless somebody else reads it. */
@@ -220,7 +249,9 @@ export async function runInstalled(
 ): Promise<Exit> {
   const found = await findProgram(program.name);
   try {
-    if (found !== undefined) return await run(found, args, signal, options);
+    const exit = found === undefined ? undefined : await run(found, args, signal, options);
+    const isShells = options.file !== undefined && NOT_STARTED.includes(exit?.status ?? 0);
+    if (exit !== undefined && !isShells) return exit;
   } catch (error) {
     // The same for a script without its interpreter and a file that is not a program.
     const notStarted = failedWith(error, 'ENOENT', 'EACCES', 'ENOEXEC');

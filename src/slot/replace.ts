@@ -19,9 +19,10 @@ import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
+import { untilUnused } from '../system/until-unused.js';
 import type { Sharer } from './shared-image.js';
 import { isSameSlot, type SlotWithImage } from './slot-state.js';
-import { openUnleased, untilUnused } from './slot-use.js';
+import { openUnleased } from './slot-use.js';
 
 interface Replacement {
   readonly slot: string;

@@ -14,9 +14,10 @@ import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
+import { untilUnused } from '../system/until-unused.js';
 import { finishCutOffGrow } from './replace.js';
 import { imageLongerError, readSlot, slotNotFoundError, slotTornError } from './slot-state.js';
-import { imageInUse, openUnleased, untilUnused } from './slot-use.js';
+import { imageInUse, openUnleased } from './slot-use.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 

@@ -1,10 +1,10 @@
 // Tells whether a VM has its slot's image open.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { inspectSlot, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { untilUnused } from '../system/until-unused.js';
 import { requireOwnId, requireSlot, slotNotFoundError } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
@@ -25,21 +25,6 @@ export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUs
     return await imageInUse(path);
   } catch (error) {
     throw asRootfsError(`checking whether ${path} is in use`, error);
-  }
-}
-
-// Whoever flushes, measures or verifies an image has it open for an instant, and a VMM for as long as its VM runs.
-const LOOKS = 10;
-const REST_MS = 10;
-
-/**
- * Repeats `look` while it finds the image in use, for 0.1 s at most, and returns what it found last.
- */
-export async function untilUnused<T>(look: () => Promise<T>, isInUse: (found: T) => boolean): Promise<T> {
-  for (let looks = 1; ; looks++) {
-    const found = await look();
-    if (looks === LOOKS || !isInUse(found)) return found;
-    await sleep(REST_MS);
   }
 }
 

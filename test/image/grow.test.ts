@@ -83,12 +83,52 @@ describe('resizeExt4Image', () => {
     expect(await faultsOf(path)).toBe('');
   });
 
-  test('runs resize2fs -f -- path', async () => {
+  test('runs resize2fs -f -- on the file that it holds', async () => {
     const { image, script } = await rig();
     const program = await script('resize2fs', 'exec /usr/sbin/resize2fs "$@"');
     await resizeExt4Image(image, 32 * MiB, { resize2fsBin: program });
-    expect(await readFile(`${program}.calls`, 'utf8')).toBe(`-f -- ${image}\n`);
+    expect(await readFile(`${program}.calls`, 'utf8')).toBe('-f -- /proc/self/fd/3\n');
   });
+
+  test.each([
+    ['before e2fsck opens it', (give: string) => `${give} && exec e2fsck "$@"`, undefined],
+    ['before resize2fs opens it', undefined, (give: string) => `${give} && exec resize2fs "$@"`],
+    ['before a grow that failed is undone', undefined, (give: string) => `${give}; exit 1`],
+  ])("a name that goes to another VM's disk %s: that disk is not touched", async (_when, fsck, resize) => {
+    const { host, image, script } = await rig();
+    await markUnchecked(image);
+    const other = join(host.root, 'other.ext4');
+    await makeExt4Image(other, 24 * MiB);
+    await markUnchecked(other);
+    const before = await sha256Of(other);
+    const give = `mv ${other} ${image}`;
+    const growing = resizeExt4Image(image, 32 * MiB, {
+      e2fsckBin: await script('e2fsck', fsck?.(give) ?? 'exec e2fsck "$@"'),
+      resize2fsBin: await script('resize2fs', resize?.(give) ?? 'exec resize2fs "$@"'),
+    });
+    const error = await rejection(growing, _when.includes('failed') ? 'RESIZE_FAILED' : 'SLOT_BUSY');
+    expect(error.path).toBe(image);
+    expect(await sha256Of(image)).toBe(before);
+  });
+
+  test.each(['e2fsck', 'resize2fs'])(
+    'an image that a VM opens while %s runs has no other length',
+    async (name) => {
+      const { host, image, script } = await rig();
+      await markUnchecked(image);
+      const pid = join(host.root, 'pid');
+      const hold = `exec 9<${image}; sleep 60 >/dev/null 2>&1 & echo $! >${pid}`;
+      const program = await script(
+        name,
+        `${hold}; [ ${name} = resize2fs ] && exit 1; exec ${name} "$@" 9<&-`,
+      );
+      const growing = resizeExt4Image(image, 32 * MiB, { [`${name}Bin`]: program });
+      await rejection(growing, name === 'e2fsck' ? 'SLOT_IN_USE' : 'RESIZE_FAILED');
+      process.kill(Number(await readFile(pid, 'utf8')));
+      // Nothing is cut off under a VM, not even to undo what failed.
+      expect((await stat(image)).size).toBe((name === 'e2fsck' ? 16 : 32) * MiB);
+    },
+  );
 
   test('an image whose name looks like an option is a path', async () => {
     const { host, image } = await rig();
@@ -203,7 +243,7 @@ describe('resizeExt4Image', () => {
     const resizing = resizeExt4Image(image, 32 * MiB, { e2fsckBin });
     if (outcome === 'grown') await resizing;
     else expect((await rejection(resizing, outcome)).message).toContain('trouble');
-    expect(await readFile(`${e2fsckBin}.calls`, 'utf8')).toBe(`-fp -- ${image}\n`);
+    expect(await readFile(`${e2fsckBin}.calls`, 'utf8')).toBe('-fp -- /proc/self/fd/3\n');
   });
 
   test("e2fsck does not read the host's settings", async () => {
