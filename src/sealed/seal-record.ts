@@ -37,16 +37,20 @@ export function partsOf(key: string): { sha256: string; sizeBytes: number; packe
 
 /** Whether the image is unchanged since it was sealed. */
 export function isSealed(record: SealRecord, key: string, identity: Identity): boolean {
-  const { image } = record;
   return (
-    [keyOf(record.sha256, record.sizeBytes), keyOf(record.sha256, record.sizeBytes, 'packed')].includes(
-      key,
-    ) &&
-    image.inode === `${identity.inode}` &&
-    image.sizeBytes === identity.sizeBytes &&
-    image.mtimeNs === `${identity.mtimeNs}` &&
-    image.ctimeNs === `${identity.ctimeNs}` &&
+    isSealedFile(record, key, identity) &&
+    record.image.ctimeNs === `${identity.ctimeNs}` &&
     identity.links === 1
+  );
+}
+
+/** The same where a backup may have made and removed links to it: only its bytes tell whether it is unchanged. */
+export function isSealedFile({ sha256, sizeBytes, image }: SealRecord, key: string, file: Identity): boolean {
+  return (
+    [keyOf(sha256, sizeBytes), keyOf(sha256, sizeBytes, 'packed')].includes(key) &&
+    image.inode === `${file.inode}` &&
+    image.sizeBytes === file.sizeBytes &&
+    image.mtimeNs === `${file.mtimeNs}`
   );
 }
 

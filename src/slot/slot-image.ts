@@ -43,7 +43,7 @@ const reading = new Turns(32);
 const readingUnknown = new Turns(8);
 
 // The longest disk to read if its template is not known any more: as long as publishing takes by default.
-const UNKNOWN_BYTES_LIMIT = 2 ** 40;
+export const UNKNOWN_BYTES_LIMIT = 2 ** 40;
 
 export interface SlotImageRequest {
   /** Reject with `SLOT_IN_USE` if a process has the image open. */

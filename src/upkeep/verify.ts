@@ -7,7 +7,8 @@ import { type Catalog, LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { checkFilesystemClean, DamageFound } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
-import { isSealed, keyOf, partsOf, readRecord, type SealRecord } from '../sealed/seal-record.js';
+import { isSealedFile, keyOf, partsOf, readRecord, type SealRecord } from '../sealed/seal-record.js';
+import { UNKNOWN_BYTES_LIMIT } from '../slot/slot-image.js';
 import { slotNames } from '../slot/slot-names.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
@@ -21,7 +22,8 @@ import { Task } from '../system/task.js';
 export interface VerifyOptions {
   /**
    * Also read clones that share no blocks with another file, were not grown and are not in use. A clone that its guest
-   * wrote to differs from its stamp, which is expected.
+   * wrote to differs from its stamp, which is expected. A clone of another length than its template is named, not read;
+   * where the template's is not known any more, one of more than 1 TiB.
    */
   readonly clones?: boolean;
   readonly signal?: AbortSignal;
@@ -58,7 +60,7 @@ interface Check {
 }
 
 /** The digest of a grown image is not known, so it is compared with what it must contain. */
-const CLEAN = 'unchanged since it was sealed, and a clean filesystem';
+const CLEAN = 'not written to since it was sealed, and a clean filesystem';
 
 /** Found of a clone that a VM opened after all. */
 const IN_USE = 'in use';
@@ -89,7 +91,11 @@ export async function verify(
       bytesOf.set(sha256, sizeBytes);
       checks.push({ kind: 'template', path, sizeBytes, expected: sha256 });
     }
-    for await (const image of sealedImages(folder, failures)) checks.push(image);
+    for await (const image of sealedImages(folder, failures)) {
+      checks.push(image);
+      // Of a template that is gone, or has another digest by now.
+      bytesOf.set(image.record.sha256, image.record.template.sizeBytes);
+    }
     if (options.clones) for await (const clone of clones(folder, bytesOf, failures)) checks.push(clone);
     const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const differences: Difference[] = [];
@@ -136,7 +142,7 @@ async function mayBeFile(path: string): Promise<boolean> {
 
 async function whatItIs(
   task: Task,
-  { kind, path, expected, record }: Check,
+  { kind, path, sizeBytes, expected, record }: Check,
   e2fsckBin: string,
   onProgress: (progress: Progress) => void,
 ): Promise<string> {
@@ -145,8 +151,10 @@ async function whatItIs(
     const opened = await native().openSource(path);
     source = opened.source;
     const { identity } = opened.info;
-    if (record !== undefined && !isSealed(record, keyOf(record.sha256, record.sizeBytes), identity))
+    if (record !== undefined && !isSealedFile(record, keyOf(record.sha256, record.sizeBytes), identity))
       return 'another file, or changed since it was sealed';
+    // It was looked at before all that was read meanwhile.
+    if (kind === 'clone' && identity.sizeBytes !== sizeBytes) return IN_USE;
     if (expected !== CLEAN) return await hashSource(task, source, identity.sizeBytes, onProgress);
     await checkFilesystemClean(path, e2fsckBin, task.signal);
     return CLEAN;
@@ -165,7 +173,10 @@ function isOfWriter(error: unknown): boolean {
   return failedWith(error, 'EAGAIN') || hasCode(error, 'SOURCE_CHANGED');
 }
 
-async function* sealedImages(folder: ManagedFolder, failures: Failures): AsyncGenerator<Check> {
+async function* sealedImages(
+  folder: ManagedFolder,
+  failures: Failures,
+): AsyncGenerator<Check & { readonly record: SealRecord }> {
   const sealed = `${folder.statePath}/sealed`;
   for (const key of await namesIn(sealed)) {
     const parts = partsOf(key);
@@ -202,9 +213,17 @@ async function* clones(
     if (use === undefined || use === 'in-use') continue;
     const { sizeBytes } = state.image.identity;
     const check = { kind: 'clone', path: `${path}/${CLONE_ROOTFS_FILE}`, expected: stamp } as const;
-    // A guest can make its image as long as the filesystem allows, and reading that would take years.
-    const expectedBytes = bytesOf.get(stamp) ?? sizeBytes;
-    if (sizeBytes === expectedBytes) yield { ...check, sizeBytes };
-    else yield { ...check, sizeBytes: 0, found: `${sizeBytes} bytes rather than ${expectedBytes}` };
+    const refusal = refusalOf(sizeBytes, bytesOf.get(stamp));
+    if (refusal === undefined) yield { ...check, sizeBytes };
+    else yield { ...check, sizeBytes: 0, found: refusal };
   }
+}
+
+/** A guest can make its image as long as the filesystem allows, and reading that would take years. */
+function refusalOf(sizeBytes: number, expectedBytes: number | undefined): string | undefined {
+  if (expectedBytes === undefined)
+    return sizeBytes <= UNKNOWN_BYTES_LIMIT
+      ? undefined
+      : `not read: ${sizeBytes} bytes, and a disk whose template is gone may have ${UNKNOWN_BYTES_LIMIT}`;
+  return sizeBytes === expectedBytes ? undefined : `${sizeBytes} bytes rather than ${expectedBytes}`;
 }

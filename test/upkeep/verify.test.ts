@@ -1,5 +1,18 @@
 // Reading everything again: rot is found and named, and what only looks like it is not.
-import { chmod, mkdir, open, readdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import { truncateSync } from 'node:fs';
+import {
+  chmod,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
@@ -8,6 +21,7 @@ import { exists, sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
 const BYTES = pattern(MiB);
 const WRITABLE = { writable: true } as const;
@@ -21,6 +35,13 @@ async function rot(path: string): Promise<void> {
   await file.close();
   await chmod(path, mode);
   await utimes(path, atime, mtime);
+}
+
+/** Gives the file blocks of its own. */
+async function unshare(path: string): Promise<void> {
+  const bytes = await readFile(path);
+  await truncate(path, 0);
+  await writeFile(path, bytes);
 }
 
 async function sealedImage(host: Host): Promise<string> {
@@ -84,6 +105,22 @@ describeEachFilesystem(
       expect(await host.registry.verify()).toMatchObject({ sealedImages: 2, differences: [] });
     });
 
+    test('sealed images that a backup gave a second name, for a while, are as they were', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 16 * MiB);
+      await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE);
+      const sealed = join(host.clonesDir, '.microvm-rootfs/sealed');
+      const links: string[] = [];
+      for (const name of await readdir(sealed)) {
+        links.push(join(host.root, name));
+        await link(join(sealed, name, 'rootfs.ext4'), join(host.root, name));
+      }
+      expect(links).toHaveLength(2);
+      expect(await host.registry.verify()).toMatchObject({ sealedImages: 2, differences: [] });
+      for (const path of links) await rm(path);
+      expect(await host.registry.verify()).toMatchObject({ sealedImages: 2, differences: [] });
+    });
+
     test('an e2fsck that is killed says nothing about the image', async () => {
       const host = await Host.in(filesystem.path);
       const e2fsckBin = join(host.root, 'killed-e2fsck');
@@ -105,6 +142,35 @@ test('a clone that its guest made as long as it could is not read', async () => 
   expect(await host.registry.verify({ clones: true })).toMatchObject({
     clones: 1,
     differences: [{ kind: 'clone', path, found: `${2 ** 40} bytes rather than ${MiB}` }],
+  });
+});
+
+test('a clone of endless length whose template is gone is not read', async () => {
+  const host = await Host.in(undefined, { sealing: 'off' });
+  await host.addTemplate('debian', BYTES);
+  const long = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  const whole = await host.registry.cloneForVm('vm-2', 'debian', WRITABLE);
+  for (const { path } of [long, whole]) await unshare(path);
+  await host.registry.removeStack('debian', { force: true });
+  await truncate(long.path, 2 ** 43);
+  expect(await host.registry.verify({ clones: true })).toMatchObject({
+    clones: 2,
+    differences: [
+      { kind: 'clone', path: long.path, found: expect.stringContaining(`not read: ${2 ** 43} bytes`) },
+    ],
+  });
+});
+
+test('a clone that its guest makes longer before its turn comes is not read', async () => {
+  const host = await Host.in(undefined, { sealing: 'off' });
+  await host.addTemplate('debian', BYTES);
+  const { path } = await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  await unshare(path);
+  whileHashing(() => truncateSync(path, 2 ** 43));
+  expect(await host.registry.verify({ clones: true })).toMatchObject({
+    templates: 1,
+    clones: 0,
+    differences: [],
   });
 });
 
