@@ -971,7 +971,8 @@ export class RootfsRegistry {
   }
 
   /**
-   * Stops background work and closes all descriptors. Afterwards every call rejects with `CLOSED`, and so does each
+   * Stops background work, waits for slots and snapshots that are being made, and closes all descriptors. A
+   * {@link snapshotSlot} with more than 64 GiB to hash is not waited for: it rejects with `CLOSED`. Afterwards every call rejects with `CLOSED`, and so does each
    * result of {@link cloneMany} and {@link restoreMany}.
    */
   async close(): Promise<void> {

@@ -7,7 +7,7 @@ import { traced } from '../system/events.js';
 import { inFlushTurn } from '../system/flush.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import { Task } from '../system/task.js';
-import { Turns } from '../system/turns.js';
+import { requireAtMost, TurnsBySize } from '../system/turns-by-size.js';
 import { msUntilTimesTell } from './file-times.js';
 
 export interface HashOptions {
@@ -16,10 +16,9 @@ export interface HashOptions {
   readonly onProgress?: (progress: Progress) => void;
 }
 
-/** Each is open from its first slice to its last, and descriptors are few. */
 export const FILES_AT_ONCE = 64;
 
-const open = new Turns(FILES_AT_ONCE);
+const open = new TurnsBySize(FILES_AT_ONCE);
 
 /**
  * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads in slices on another thread, with about 128 KiB
@@ -41,7 +40,7 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   const task = new Task(what, optionalSignal(what, signal));
   optionalFunction('onProgress', onProgress);
   try {
-    return await open.run(task, () => openAndHash(task, absolute, onProgress));
+    return await open.run(task, 0, (limitBytes) => openAndHash(task, absolute, limitBytes, onProgress));
   } catch (error) {
     if (failedWith(error, 'EINVAL')) {
       throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
@@ -50,10 +49,16 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   }
 }
 
-async function openAndHash(task: Task, path: string, onProgress: HashOptions['onProgress']): Promise<string> {
+async function openAndHash(
+  task: Task,
+  path: string,
+  limitBytes: number,
+  onProgress: HashOptions['onProgress'],
+): Promise<string> {
   const opened = await native().openSource(path);
   const { source, info } = opened;
   try {
+    requireAtMost(limitBytes, info.identity.sizeBytes);
     if (opened.openForWriting) await makeWritesTell(path, opened);
     const sha256 = await hashSource(task, source, info.identity.sizeBytes, onProgress);
     const now = await native().checkSource(source);

@@ -52,6 +52,9 @@ export interface SlotImageRequest {
   readonly signal: AbortSignal | undefined;
 }
 
+/** Ends the turn when nothing of the slot is open any more, though there is more to do. */
+type SlotWork<T> = (image: SlotImage, folder: OpenFolder, endTurn: () => void) => Promise<T | undefined>;
+
 /**
  * Runs `work` with the image of a complete slot, and again with the one that is there now if it resolves to undefined:
  * the slot was released or got another image meanwhile. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
@@ -61,15 +64,17 @@ export async function withSlotImage<T>(
   folder: ManagedFolder,
   vm: VmId,
   request: SlotImageRequest,
-  work: (image: SlotImage, folder: OpenFolder) => Promise<T | undefined>,
+  work: SlotWork<T>,
 ): Promise<T> {
   const path = `${folder.path}/${vm.safe}`;
   // Create nothing for a slot that does not exist.
   if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
   const task = new Task(`opening the slot ${path}`, request.signal);
-  const done = await reading.run(task, () => openInRounds(folder, vm, request, work, false));
+  const inTurn = (mayBeUnknown: boolean) => (endTurn: () => void) =>
+    openInRounds(folder, vm, request, (image, open) => work(image, open, endTurn), mayBeUnknown);
+  const done = await reading.run(task, inTurn(false));
   if (done !== 'unknown-length') return done;
-  return readingUnknown.run(task, () => openInRounds(folder, vm, request, work, true)) as Promise<T>;
+  return readingUnknown.run(task, inTurn(true)) as Promise<T>;
 }
 
 /** `unknown-length`, with no work done, unless an unknown length `mayBeUnknown`. */

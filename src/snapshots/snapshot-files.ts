@@ -52,6 +52,10 @@ function hashSources(sources: readonly OpenedSource[], { task, onProgress }: Wat
   });
 }
 
+export function bytesOf(files: readonly { readonly sizeBytes: number }[]): number {
+  return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}
+
 export async function openSnapshotFile(path: string): Promise<OpenedSource> {
   try {
     const found = await lstat(path);

@@ -31,19 +31,20 @@ import {
 import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
-import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, closedError, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flushName } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
 import { namesIn } from '../system/names-in.js';
-import { withController } from '../system/on-abort.js';
+import { newController, onAbort, withController } from '../system/on-abort.js';
 import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
+import { MINUTES_BYTES, requireAtMost, TurnsBySize } from '../system/turns-by-size.js';
 import { closeAll, type OpenSnapshot, openFiles, openSnapshotFolder, withSnapshot } from './open-snapshot.js';
-import { verifyAll, type Watched } from './snapshot-files.js';
+import { bytesOf, verifyAll, type Watched } from './snapshot-files.js';
 import {
   factsOf,
   formatManifest,
@@ -61,6 +62,7 @@ import {
   describeCopies,
   publish,
   requireNames,
+  type SnapshotSource,
   snapshotExistsError,
   withSources,
 } from './take-snapshot.js';
@@ -92,7 +94,7 @@ interface Watcher {
 const ROUNDS = 4;
 
 // Each has all files of a snapshot open while it waits for its turn to read them.
-const verifying = new Turns(32);
+const hashing = new TurnsBySize(32);
 
 // Each has the folder open while it waits for others.
 const removing = new Turns(32);
@@ -105,6 +107,7 @@ export class Snapshots {
   readonly #templateBytes: TemplateBytes;
 
   readonly #verified: VerifiedSnapshots;
+  readonly #closing = newController();
   readonly #verifying = new SingleFlight<VerifiedSnapshot>();
   /** The callbacks of those who wait for one. */
   readonly #reports = new Map<string, Set<(progress: Progress) => void>>();
@@ -138,13 +141,14 @@ export class Snapshots {
       if (!(await isMissing(path))) throw snapshotExistsError(path);
       const request = { refuseInUse, templateBytes: this.#templateBytes, signal: task.signal };
       // The default folder is inside the clones folder, which is created when it is opened.
-      return await withSlotImage(this.#clones, vm, request, (image) =>
+      return await withSlotImage(this.#clones, vm, request, (image, _, endTurn) =>
         withSources(image, others, (sources) =>
           this.folder.inWorkFolder('snapshot', async (staged) => {
             const copies = await copyAll(task, sources, staged);
             // The slot can be released and grown while the copies are hashed.
             for (const { source } of sources) native().dispose(source);
-            const files = await describeCopies({ task, onProgress }, sources, staged);
+            endTurn();
+            const files = await this.#describe({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
             await publish(staged, path, formatManifest(record));
             await flushName(this.folder.path, path, 'remove it and take it again');
@@ -161,6 +165,30 @@ export class Snapshots {
     } catch (error) {
       throw asRootfsError(task.what, error);
     }
+  }
+
+  /** Rejects with `CLOSED` if this is closed and there is so much to hash that nobody can wait for it. */
+  async #describe(
+    { task, onProgress }: Watched,
+    sources: readonly SnapshotSource[],
+    staged: string,
+  ): Promise<SnapshotFile[]> {
+    const sizeBytes = bytesOf(sources.map(({ identity }) => identity));
+    const describe = (each: Task) =>
+      hashing.run(each, sizeBytes, () => describeCopies({ task: each, onProgress }, sources, staged));
+    if (sizeBytes <= MINUTES_BYTES) return describe(task);
+    const closing = this.#closing.signal;
+    return withController(task.signal, async (own) => {
+      const stop = onAbort(closing, () => own.abort());
+      try {
+        if (closing.aborted) own.abort();
+        return await describe(task.endedBy(own.signal));
+      } catch (error) {
+        throw closing.aborted ? closedError() : error;
+      } finally {
+        stop();
+      }
+    });
   }
 
   async #recordOf(vm: VmId, image: SlotImage, files: readonly SnapshotFile[]): Promise<SnapshotRecord> {
@@ -252,8 +280,9 @@ export class Snapshots {
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
       await this.#refuseOtherSpelling(name);
-      return await verifying.run(task, () =>
+      return await hashing.run(task, 0, (limitBytes) =>
         withSnapshot(path, async ({ record, sources }) => {
+          requireAtMost(limitBytes, bytesOf(record.files));
           await verifyAll(path, record, sources, { task, onProgress });
           return snapshotOf(name, path, record);
         }),
@@ -308,9 +337,10 @@ export class Snapshots {
           const reportAll = (progress: Progress) => {
             for (const each of reports) each(progress);
           };
-          return verifying.run(shared, () =>
+          const all = { task: shared, onProgress: reportAll };
+          return hashing.run(shared, 0, (limitBytes) =>
             withSnapshot(path, ({ record, sources }) =>
-              this.#verified.verify(path, record, sources, { task: shared, onProgress: reportAll }),
+              this.#verified.verify(path, record, sources, all, limitBytes),
             ),
           );
         });
@@ -378,6 +408,7 @@ export class Snapshots {
   }
 
   async close(): Promise<void> {
+    this.#closing.abort();
     await this.folder.close();
   }
 

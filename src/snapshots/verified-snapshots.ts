@@ -8,7 +8,8 @@ import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import { msUntilTimesTell } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
-import { verifyAll, type Watched } from './snapshot-files.js';
+import { requireAtMost } from '../system/turns-by-size.js';
+import { bytesOf, verifyAll, type Watched } from './snapshot-files.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';
 
 // Each takes a few hundred bytes.
@@ -37,17 +38,19 @@ export class VerifiedSnapshots {
     this.#known.delete(path);
   }
 
-  /** Reads the files whose digests are not known. Rejects with `SNAPSHOT_CORRUPT`. */
+  /** Reads the files if a digest is not known. Rejects with `SNAPSHOT_CORRUPT`. In turns: see {@link requireAtMost}. */
   async verify(
     path: string,
     record: SnapshotRecord,
     sources: readonly OpenedSource[],
     watched: Watched,
+    limitBytes = Number.POSITIVE_INFINITY,
   ): Promise<VerifiedSnapshot> {
     const files = sources.map((opened, i) => located(path, record, i, opened));
     const digests = await this.#digests.get(files);
     const isKnown = record.files.every(({ sha256 }, i) => digests[i] === sha256);
     if (!isKnown) {
+      requireAtMost(limitBytes, bytesOf(record.files));
       await verifyAll(path, record, sources, watched);
       await this.remember(path, record, sources);
     }

@@ -52,18 +52,28 @@ export class Turns {
 
   /**
    * Runs `job` when it is its turn. Rejects with `ABORT_ERR` if it is aborted while it waits. Jobs `behind` are slices
-   * of long work: while others wait as well, every second turn is theirs.
+   * of long work: while others wait as well, every second turn is theirs. A job can end its turn before it is done.
    */
-  async run<T>(task: Task, job: () => Promise<T>, order: 'ahead' | 'behind' = 'ahead'): Promise<T> {
+  async run<T>(
+    task: Task,
+    job: (endTurn: () => void) => Promise<T>,
+    order: 'ahead' | 'behind' = 'ahead',
+  ): Promise<T> {
     task.checkAborted();
     if (this.#running < this.#atOnce) this.#running++;
     else await this.#turn(task, order === 'ahead' ? this.#waiting : this.#waitingBehind);
-    try {
-      return await job();
-    } finally {
+    let ended = false;
+    const endTurn = () => {
+      if (ended) return;
+      ended = true;
       const next = this.#next();
       if (next === undefined) this.#running--;
       else next.start();
+    };
+    try {
+      return await job(endTurn);
+    } finally {
+      endTurn();
     }
   }
 

@@ -1,11 +1,11 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, closeSync, openSync, truncateSync, writeSync } from 'node:fs';
-import { mkdir, open, writeFile } from 'node:fs/promises';
+import { mkdir, open, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { hashFile, type Progress } from '../../src/index.js';
-import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
+import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { sha256, sha256Of, writeSparse } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB, pattern } from '../fixtures/images.js';
@@ -192,4 +192,20 @@ test('one that is open for writing, and not written to, has its digest', async (
   await file.write('early');
   expect(await hashFile(path)).toBe(await sha256Of(path));
   await file.close();
+});
+
+test('files that somebody made endless keep no other waiting', async () => {
+  const { root } = await Host.in(filesystemNamed('XFS').path);
+  const paths = Array.from({ length: 64 }, (_, i) => join(root, `memory-${i}`));
+  for (const path of paths) {
+    await writeFile(path, '');
+    await truncate(path, 2 ** 50);
+  }
+  const short = join(root, 'short');
+  await writeFile(short, 'abc');
+  const stop = new AbortController();
+  const endless = Promise.allSettled(paths.map((path) => hashFile(path, { signal: stop.signal })));
+  expect(await hashFile(short)).toBe(sha256(Buffer.from('abc')));
+  stop.abort();
+  for (const { status } of await endless) expect(status).toBe('rejected');
 });

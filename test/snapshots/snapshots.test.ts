@@ -22,6 +22,7 @@ import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacksRoot } from '../fixtures/tools.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
 async function paused(
   folder: string,
@@ -325,3 +326,26 @@ test('of two that make one snapshot at once, one does', async () => {
   expect(reason).toMatchObject({ code: 'SNAPSHOT_EXISTS' });
   await host.registry.verifySnapshot('snap');
 });
+
+test.each(['XFS', 'ext4'])(
+  'on %s, endless files in snapshots keep no other slot waiting, and close() ends them',
+  async (name) => {
+    const { host, memory } = await paused(filesystemNamed(name).path);
+    const { registry } = host;
+    await registry.cloneForVm('other', 'debian', { writable: true });
+    await truncate(memory, 2 ** 40);
+    const hashes = new Promise<void>(whileHashing);
+    const endless = Array.from({ length: 33 }, (_, i) =>
+      registry.snapshotSlot('vm/1', `endless-${i}`, { with: [memory] }),
+    );
+    const ends = Promise.allSettled(endless);
+    await hashes;
+    await registry.exportTo('other', join(host.root, 'disk'));
+    await registry.forkSlot('other', 'child', { refuseInUse: true });
+    await registry.snapshotSlot('other', 'honest');
+    await registry.verifySnapshot('honest');
+    expect((await listed(host)).map((snapshot) => snapshot.name)).toEqual(['honest']);
+    await registry.close();
+    for (const end of await ends) expect(end).toMatchObject({ reason: { code: 'CLOSED' } });
+  },
+);

@@ -87,3 +87,23 @@ test('an abort of all that wait tells a few in each turn of the event loop, and 
   await all;
   expect(tally).toEqual({ ran: 0, rejected: 1000 });
 });
+
+test('a job that ends its turn before it is done lets one other run, and only one', async () => {
+  const turns = new Turns(1);
+  const task = new Task('job', undefined);
+  let finish = () => {};
+  const long = turns.run(task, async (endTurn) => {
+    endTurn();
+    await new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+  });
+  const next = occupied(turns);
+  const last = turns.run(task, async () => 'ran');
+  finish();
+  await long;
+  expect(await Promise.race([last, nextTurn('waits')])).toBe('waits');
+  next.free();
+  expect(await last).toBe('ran');
+  await next.busy;
+});
