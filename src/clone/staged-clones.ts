@@ -100,7 +100,7 @@ export class StagedClones {
     const { request, growTo } = prepared;
     if (status === 'copy-needed') await copyImage(task, staged);
     if (growTo !== undefined) {
-      await growImage(imagePath, growTo, this.#programs, task.signal);
+      await growImage(imagePath, growTo, this.#programs, task.signal, request.templatePath);
       await setOwnerAndMode(imagePath, request);
     }
     task.checkAborted();

@@ -12,6 +12,7 @@ const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_JOURNAL_DEV = 0x8;
 const INCOMPAT_64BIT = 0x80;
 const COMPAT_HAS_JOURNAL = 0x4;
+const COMPAT_SPARSE_SUPER2 = 0x200;
 const COMPAT_ORPHAN_FILE = 0x1000;
 const RO_COMPAT_BIGALLOC = 0x200;
 const RO_COMPAT_METADATA_CSUM = 0x400;
@@ -34,7 +35,8 @@ export interface Ext4Superblock {
   readonly checksumMatches: boolean;
   /**
    * resize2fs 1.47 makes mistakes that `e2fsck` mends. With bigalloc it counts the clusters of the last group wrong.
-   * An orphan file can come out with wrong checksums, and the kernel then refuses to mount the file system.
+   * An orphan file can come out with wrong checksums, and the kernel then refuses to mount the file system. With
+   * sparse_super2 the blocks of a backup superblock that moved can stay marked as used.
    */
   readonly needsCheckAfterGrowing: boolean;
   /** It has no files: it is the journal of a file system on another device. */
@@ -95,7 +97,7 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
       bytes.readUInt32LE(CHECKSUM_OFFSET) === crc32c(0xffff_ffff, bytes.subarray(0, CHECKSUM_OFFSET)),
     needsCheckAfterGrowing:
       (bytes.readUInt32LE(0x64) & RO_COMPAT_BIGALLOC) !== 0 ||
-      (bytes.readUInt32LE(0x5c) & COMPAT_ORPHAN_FILE) !== 0,
+      (bytes.readUInt32LE(0x5c) & (COMPAT_ORPHAN_FILE | COMPAT_SPARSE_SUPER2)) !== 0,
     isJournal: (incompat & INCOMPAT_JOURNAL_DEV) !== 0,
     hasOtherJournal: (bytes.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0 && journalInode === 0,
     lastUsedS: Math.max(lastMount, lastWrite),

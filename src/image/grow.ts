@@ -63,7 +63,7 @@ export async function resizeExt4Image(
 /** Whether there is something to grow. Throws if the image is in use. */
 async function mayGrow(path: string, targetBytes: number): Promise<boolean> {
   try {
-    if ((await toGrow({ path, reached: path }, targetBytes)) === undefined) return false;
+    if ((await toGrow({ path, name: path, reached: path }, targetBytes)) === undefined) return false;
     await refuseInUse(path);
     return true;
   } catch (error) {
@@ -72,8 +72,11 @@ async function mayGrow(path: string, targetBytes: number): Promise<boolean> {
   }
 }
 
-/** An image by its name, and where this process reaches it. One that others can reach is held. */
-type Image = HeldImage | { readonly path: string; readonly reached: string };
+/**
+ * An image by its path, what it is called in messages, and where this process reaches it. One that others can reach
+ * is held.
+ */
+type Image = HeldImage | { readonly path: string; readonly name: string; readonly reached: string };
 
 const heldFile = (image: Image) => (image instanceof HeldImage ? image : undefined);
 
@@ -115,14 +118,18 @@ export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes:
   );
 }
 
-/** Grows an image that only the caller uses: a private copy of a template, for example. */
+/**
+ * Grows an image that only the caller uses: a private copy of a template, for example. `source` is what it is a copy
+ * of, for messages.
+ */
 export function growImage(
   path: string,
   targetBytes: number,
   programs: GrowPrograms,
   signal: AbortSignal | undefined,
+  source?: string,
 ): Promise<void> {
-  return growHeld({ path, reached: path }, targetBytes, programs, signal);
+  return growHeld({ path, name: source ?? path, reached: path }, targetBytes, programs, signal);
 }
 
 async function growHeld(
@@ -146,8 +153,8 @@ async function growNow(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const timeS = Math.max(1, superblock.lastUsedS);
-  const { path } = image;
-  const check = { env: { E2FSCK_TIME: `${timeS}` }, file: heldFile(image) };
+  const { path, name } = image;
+  const check = { name, env: { E2FSCK_TIME: `${timeS}` }, file: heldFile(image) };
   if (superblock.needsCheck || !superblock.checksumMatches)
     await checkFilesystem(path, programs.e2fsckBin, signal, check);
   const grow = (size?: string) => resize2fs(image, programs.resize2fsBin, timeS, signal, size);
@@ -164,7 +171,10 @@ async function growNow(
     await setLength(image, targetBytes);
   });
   await requireGrown(image, targetBytes);
-  if (superblock.needsCheckAfterGrowing) await checkFilesystem(path, programs.e2fsckBin, signal, check);
+  if (superblock.needsCheckAfterGrowing) {
+    const grown = name === path ? {} : { grownTo: targetBytes };
+    await checkFilesystem(path, programs.e2fsckBin, signal, { ...check, ...grown });
+  }
 }
 
 async function setLength(image: Image, sizeBytes: number): Promise<void> {
@@ -201,7 +211,7 @@ function stepBefore(superblock: Ext4Superblock, targetBytes: number): number | u
 }
 
 /** resize2fs 1.47 does not notice that it could not write the superblock. */
-async function requireGrown({ path, reached }: Image, targetBytes: number): Promise<void> {
+async function requireGrown({ name, reached }: Image, targetBytes: number): Promise<void> {
   const grown = await readSuperblock(reached);
   // resize2fs leaves out a last block group that is too small for its own tables.
   if (
@@ -216,8 +226,8 @@ async function requireGrown({ path, reached }: Image, targetBytes: number): Prom
       : `${grown?.sizeBytes ?? 'no'} bytes rather than ${targetBytes}`;
   throw new RootfsError(
     'RESIZE_FAILED',
-    `resize2fs reported success on ${path}, but the filesystem has ${found}`,
-    { path },
+    `resize2fs reported success on ${name}, but the filesystem has ${found}`,
+    { path: name },
   );
 }
 
@@ -229,12 +239,13 @@ async function resize2fs(
   signal: AbortSignal | undefined,
   size?: string,
 ): Promise<void> {
-  const { path } = image;
+  const { path, name } = image;
   const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
   const given = { env: { E2FSPROGS_FAKE_TIME: `${timeS}` }, file: heldFile(image) };
   const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, given);
   const advice = /missing mtab/.test(exit.stderr) ? `; ${NEEDS_PROC}` : '';
-  if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, path, exit, advice);
+  const said = { stdout: exit.stdout.replaceAll(path, name), stderr: exit.stderr.replaceAll(path, name) };
+  if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, name, { ...exit, ...said }, advice);
 }
 
 export interface CheckOptions {
@@ -242,6 +253,8 @@ export interface CheckOptions {
   readonly name?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly file?: HeldFile | undefined;
+  /** The image is a copy of `name` that resize2fs has just grown to this size. */
+  readonly grownTo?: number;
 }
 
 /** Replays the journal and makes safe repairs, in the caller's own copy of an image. */
@@ -249,11 +262,12 @@ export async function checkFilesystem(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  { name = path, ...given }: CheckOptions = {},
+  { name = path, grownTo, ...given }: CheckOptions = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, given);
   // A bit mask: 1 means "errors corrected", 2 "reboot if mounted", every other bit a failure. Null: killed by a signal.
-  if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit, name);
+  if (exit.status === null || (exit.status & ~3) !== 0)
+    throw checkFailed(program, path, exit, { name, grownTo });
 }
 
 /** Checks without changing anything, before many clones are made from an image. */
@@ -261,10 +275,10 @@ export async function checkFilesystemClean(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  { name = path }: CheckOptions = {},
+  { name = path, grownTo }: CheckOptions = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
-  if (exit.status !== 0) throw checkFailed(program, path, exit, name);
+  if (exit.status !== 0) throw checkFailed(program, path, exit, { name, grownTo });
 }
 
 /** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
@@ -277,7 +291,12 @@ const DAMAGE_BITS = 4 | 8;
 const FINDINGS_SHOWN = 8;
 
 /** The error holds e2fsck's findings, which it writes to stdout; stderr holds only its version. */
-function checkFailed(program: string, path: string, exit: Exit, name: string): RootfsError {
+function checkFailed(
+  program: string,
+  path: string,
+  exit: Exit,
+  { name, grownTo }: { name: string; grownTo: number | undefined },
+): RootfsError {
   const text = `${exit.stdout}\n${exit.stderr}`.replaceAll(path, name);
   const lines = text.split('\n').map((line) => line.trim());
   const findings = lines.filter(
@@ -286,9 +305,19 @@ function checkFailed(program: string, path: string, exit: Exit, name: string): R
   const shown = findings.slice(0, FINDINGS_SHOWN).join('; ');
   const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
   const output = { stdout: '', stderr: `${shown}${more}` };
-  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output });
   const isDamage = exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
+  const advice = grownTo === undefined || !isDamage ? '' : adviceAfterGrowing(name, grownTo);
+  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output }, advice);
   return isDamage ? new DamageFound(error.code, error.message, { path: name }) : error;
+}
+
+/** A template that nobody published was never checked. */
+function adviceAfterGrowing(name: string, sizeBytes: number): string {
+  return (
+    `; this is in a copy that resize2fs grew to ${sizeBytes} bytes: if e2fsck -fn ${name} finds nothing, resize2fs ` +
+    'cannot grow such a file system, so make the image with that size or with fewer features, or set a newer ' +
+    'resize2fs; else mend the image'
+  );
 }
 
 function runFromE2fsprogs(

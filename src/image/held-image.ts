@@ -72,6 +72,11 @@ export class HeldImage {
     return this.#file.fd;
   }
 
+  /** In messages. */
+  get name(): string {
+    return this.path;
+  }
+
   /** Where this process reaches it, whatever has its name. */
   get reached(): string {
     return `/proc/self/fd/${this.fd}`;

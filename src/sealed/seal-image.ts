@@ -75,10 +75,11 @@ export async function sealGrown(
   const { staged, imagePath } = outcome;
   try {
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
-    await growImage(imagePath, sizeBytes, programs, task.signal);
-    await checkFilesystemClean(imagePath, programs.e2fsckBin, task.signal);
-    await chmod(imagePath, SEALED_MODE);
     const { path, identity, sha256 } = template;
+    await growImage(imagePath, sizeBytes, programs, task.signal, path);
+    const grown = { name: path, grownTo: sizeBytes };
+    await checkFilesystemClean(imagePath, programs.e2fsckBin, task.signal, grown);
+    await chmod(imagePath, SEALED_MODE);
     const record = { ...(await recordTemplate(path, identity)), sha256, sizeBytes };
     const published = await publish(task, outcome, record, { flushed: true });
     return typeof published === 'string' ? undefined : published;

@@ -98,7 +98,7 @@ async function replaceLocked(
   const { staged } = outcome;
   try {
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
-    await growImage(outcome.imagePath, targetBytes, replacement.programs, task.signal);
+    await growImage(outcome.imagePath, targetBytes, replacement.programs, task.signal, imagePath);
     const keep = sharer === 'nobody';
     await setOwnerAndMode(outcome.imagePath, {
       owner: replacement.owner ?? (keep ? { uid: info.uid, gid: info.gid } : undefined),

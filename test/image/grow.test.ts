@@ -83,6 +83,20 @@ describe('resizeExt4Image', () => {
     expect(await faultsOf(path)).toBe('');
   });
 
+  test.each([
+    [130, 'sparse_super2,^resize_inode'],
+    [3000, 'sparse_super2'],
+  ])(
+    'a backup superblock that moves to the end of %i MiB (%s) leaves no blocks behind',
+    async (to, features) => {
+      const { host } = await rig();
+      const path = join(host.root, 'backup.ext4');
+      await makeExt4Image(path, 40 * MiB, ['-b', '1024', '-O', features, '-E', 'num_backup_sb=1']);
+      await resizeExt4Image(path, to * MiB);
+      expect(await faultsOf(path)).toBe('');
+    },
+  );
+
   test('runs resize2fs -f -- on the file that it holds', async () => {
     const { image, script } = await rig();
     const program = await script('resize2fs', 'exec /usr/sbin/resize2fs "$@"');

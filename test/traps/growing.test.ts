@@ -36,6 +36,27 @@ describeEachFilesystem((filesystem) => {
       expect(await faultsOf(path)).toBe('');
     }
   });
+
+  test('a copy that resize2fs damages is not handed out, and the error names its source and the size', async () => {
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB, ['-O', 'orphan_file']);
+    const { path } = await host.registry.cloneForVm('earlier', 'debian', WRITABLE);
+    const resize2fsBin = join(host.root, 'damaging-resize2fs');
+    const damage = `debugfs -w -R 'clri <2>' "$3" 2>/dev/null`;
+    await writeFile(resize2fsBin, `#!/bin/sh\n/sbin/resize2fs "$@" && ${damage}\n`, { mode: 0o755 });
+    const registry = host.anotherRegistry({ resize2fsBin });
+    const sources = { new: host.template('debian'), earlier: path };
+    for (const [id, source] of Object.entries(sources)) {
+      const error = await rejection(registry.cloneForVmWithSize(id, 'debian', 48 * MiB), 'E2FSCK_FAILED');
+      expect(error.path).toBe(source);
+      expect(error.message).toContain(`on ${source}: `);
+      expect(error.message).toContain(
+        `resize2fs grew to ${48 * MiB} bytes: if e2fsck -fn ${source} finds nothing`,
+      );
+      expect(error.message).not.toContain('.microvm-rootfs');
+      expect(await exists(host.slot(id).sizeStamp)).toBe(false);
+    }
+  });
 });
 
 test('a raw image whose grow failed has its old length; the retry grows the filesystem', async () => {
