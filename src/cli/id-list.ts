@@ -22,6 +22,26 @@ const CUT_SHORT = /(?<![\p{L}\p{N}\p{M}-])[\p{L}\p{N}\p{M}-]*[\p{L}\p{N}\p{M}](?
 // No id is as long, and a list may be one line.
 const WORDS_LIMIT = 4096;
 
+// In folded text: what stands for several ids in shells, regular expressions, SQL, templates and lists of numbers.
+// `["vm-1"]` and `{uuid}` are none of these.
+const WILDCARD = new RegExp(
+  [
+    /[*?%]/u,
+    /\.(?=[*+?])|\\[dsw]/u,
+    /\[[^\]"'\s]+\]/u,
+    /\{[^{}"']*(?:,|\.\.)[^{}"']*\}/u,
+    /\([^()]*\|[^()]*\)/u,
+    /\$\{?\w+\}?|\{\{[^{}]*\}\}/u,
+    /[\p{L}\p{N}]+\.\.[\p{L}\p{N}]+|\d+(?:,|\s+to\s+)\d+/u,
+  ]
+    .map(({ source }) => `(?:${source})[*+?]*`)
+    .join('|'),
+  'u',
+);
+
+// As other programs take them.
+const ALL_OR_NONE = /^(?:all|any|every|everything|none)(?:-vms?)?$/;
+
 const DASH = /[\p{Pd}\u2212_]/gu;
 
 /** The ids of a file, one a line, without empty lines and the space around each. `-` is standard input. */
@@ -51,9 +71,9 @@ function* linesOf(text: string): Generator<string> {
 /**
  * The raw ids among `existing` that the list names. A listed id names a VM that looks the same: the forms of Unicode
  * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
- * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, or was cut
- * short: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`, `vm–1`, `vm…`, a UUID without
- * hyphens.
+ * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, was cut
+ * short, or is a pattern that means it as well: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`,
+ * `vm–1`, `vm…`, a UUID without hyphens, `vm-*`, `all`.
  */
 export async function namedIn(
   list: readonly ListedId[],
@@ -86,20 +106,24 @@ export async function namedIn(
     longest = Math.max(longest, text.length);
   }
   for (const { id, where } of unmatched) {
-    let within: string | undefined;
     for (const spelling of new Set([id, unquoted(id)])) {
       const text = folded(spelling);
-      within ??=
+      const within =
         (text.length > WORDS_LIMIT ? undefined : (meant.get(words(text)) ?? meant.get(digits(text)))) ??
         (await idWithin(text, meant, longest, pause)) ??
         (await idBegunIn(text, meant, pause));
+      const rawId = within ?? (await idOfPattern(text, meant, pause));
+      if (rawId === undefined) continue;
+      const shown = JSON.stringify(rawId);
+      const why =
+        within === undefined
+          ? `Patterns and words such as "all" are not understood, and it may mean ${shown}.`
+          : `No VM has that id; did you mean ${shown}?`;
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `${where} is ${JSON.stringify(id)}. ${why} Write one id per line, and nothing else`,
+      );
     }
-    if (within === undefined) continue;
-    throw new RootfsError(
-      'INVALID_ARGUMENT',
-      `${where} is ${JSON.stringify(id)}. No VM has that id; did you mean ${JSON.stringify(within)}? ` +
-        'Write one id per line, and nothing else',
-    );
   }
   return named;
 }
@@ -145,6 +169,48 @@ async function idBegunIn(
     }
   }
   return undefined;
+}
+
+/** The VM that the text, or a word of it, means as other programs read patterns. */
+async function idOfPattern(
+  text: string,
+  meant: ReadonlyMap<string, string>,
+  pause: Pause,
+): Promise<string | undefined> {
+  if (text.length > WORDS_LIMIT) return undefined;
+  if (ALL_OR_NONE.test(words(text))) return meant.values().next().value;
+  for (const word of new Set([text, ...text.split(/[\s"'`;]+/)])) {
+    const literals = literalsOf(word);
+    // In a list of a person, `*` and `[x]` begin a line.
+    const saysNothing = word !== text && literals.every((literal) => words(literal) === '');
+    if (literals.length === 1 || saysNothing) continue;
+    for (const [spelling, rawId] of meant) {
+      if (pause.isDue) await pause.take();
+      if (matches(spelling, literals)) return rawId;
+    }
+  }
+  return undefined;
+}
+
+/** What stands before, between and behind the wildcards of a pattern. */
+function literalsOf(pattern: string): string[] {
+  // A regular expression that has no end.
+  const open = pattern.startsWith('^') ? `${pattern.slice(1).replace(/\$$/, '')}*` : pattern;
+  return open.replace(/,$/, '').split(WILDCARD);
+}
+
+/** Whether the literals stand in the text in this order, the first at its start and the last at its end. */
+function matches(text: string, literals: readonly string[]): boolean {
+  const [first = '', ...others] = literals;
+  const last = others.pop() ?? '';
+  if (!text.startsWith(first)) return false;
+  let at = first.length;
+  for (const literal of others) {
+    const found = text.indexOf(literal, at);
+    if (found < 0) return false;
+    at = found + literal.length;
+  }
+  return text.length - at >= last.length && text.endsWith(last);
 }
 
 /** What people take for the same, without looking closely, and how other programs write it. */

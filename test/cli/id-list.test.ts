@@ -96,6 +96,52 @@ test.each([
   await rejection(namedIn(listed('vm-12', line), VMS), 'INVALID_ARGUMENT');
 });
 
+test.each([
+  '*',
+  'vm-*',
+  '"vm-*",',
+  '- vm-* # the web tier',
+  '["vm-*"]',
+  'vm-?',
+  'vm-??',
+  'VM-＊',
+  'vm-[12]',
+  'vm-[0-9]+',
+  'vm-[!1]',
+  'vm-{1,2}',
+  'vm-{1..3}',
+  'vm-1..2',
+  'vm-1..12',
+  'vm-1,2',
+  'vm-1 to 2',
+  'vm-.*',
+  'vm-.+',
+  'vm-\\d+',
+  '^vm',
+  '^vm-\\d+$',
+  'vm-(1|2)',
+  'vm-%',
+  'vm-$i',
+  'vm-$ID*',
+  'vm-{{ id }}',
+  'all',
+  'ALL',
+  '--all',
+  'all VMs',
+  'everything',
+  'none',
+])('a pattern that may mean a VM which is not on the list is refused: %s', async (line) => {
+  const error = await rejection(namedIn(listed('vm-1', line), ['vm-1', 'vm-2']), 'INVALID_ARGUMENT');
+  expect(error.message).toContain('"vm-2"');
+});
+
+test('an unfinished or other pattern that means no VM of this host is let be', async () => {
+  const lines = ['web-*', 'db-[12]', 'is it used?', '* vm-1', '[x] vm-1', '{1-2', 'at 100%', 'vm-1*1', '[]'];
+  expect([...(await namedIn(listed('vm-1', ...lines), ['vm-1', 'vm-2']))]).toEqual(['vm-1']);
+  const names = ['all', 'vm-*', 'vm-1'];
+  expect([...(await namedIn(listed('all', 'vm-*'), names))]).toEqual(['all', 'vm-*']);
+});
+
 const UUID = '6d766d72-6f6f-4466-8000-0000000000a1';
 const BARE = UUID.replaceAll('-', '');
 
