@@ -2,8 +2,8 @@
 import { crc32c } from './crc32c.js';
 import { readBytes } from './read-bytes.js';
 
-const SUPERBLOCK_OFFSET = 1024;
-const SUPERBLOCK_SIZE = 1024;
+export const SUPERBLOCK_OFFSET = 1024;
+export const SUPERBLOCK_SIZE = 1024;
 const MAGIC = 0xef53;
 
 const STATE_CLEAN = 0x1;

@@ -172,8 +172,8 @@ async function growNow(
   });
   await requireGrown(image, targetBytes);
   if (superblock.needsCheckAfterGrowing) {
-    const grown = name === path ? {} : { grownTo: targetBytes };
-    await checkFilesystem(path, programs.e2fsckBin, signal, { ...check, ...grown });
+    const advice = name === path ? '' : adviceAfterGrowing(name, targetBytes);
+    await checkFilesystem(path, programs.e2fsckBin, signal, { ...check, advice });
   }
 }
 
@@ -253,8 +253,8 @@ export interface CheckOptions {
   readonly name?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly file?: HeldFile | undefined;
-  /** The image is a copy of `name` that resize2fs has just grown to this size. */
-  readonly grownTo?: number;
+  /** What to do about damage; it ends the message. */
+  readonly advice?: string;
 }
 
 /** Replays the journal and makes safe repairs, in the caller's own copy of an image. */
@@ -262,12 +262,11 @@ export async function checkFilesystem(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  { name = path, grownTo, ...given }: CheckOptions = {},
+  { name = path, advice, ...given }: CheckOptions = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, given);
   // A bit mask: 1 means "errors corrected", 2 "reboot if mounted", every other bit a failure. Null: killed by a signal.
-  if (exit.status === null || (exit.status & ~3) !== 0)
-    throw checkFailed(program, path, exit, { name, grownTo });
+  if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit, name, advice);
 }
 
 /** Checks without changing anything, before many clones are made from an image. */
@@ -275,10 +274,10 @@ export async function checkFilesystemClean(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  { name = path, grownTo }: CheckOptions = {},
+  { name = path, advice }: CheckOptions = {},
 ): Promise<void> {
   const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
-  if (exit.status !== 0) throw checkFailed(program, path, exit, { name, grownTo });
+  if (exit.status !== 0) throw checkFailed(program, path, exit, name, advice);
 }
 
 /** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
@@ -291,12 +290,7 @@ const DAMAGE_BITS = 4 | 8;
 const FINDINGS_SHOWN = 8;
 
 /** The error holds e2fsck's findings, which it writes to stdout; stderr holds only its version. */
-function checkFailed(
-  program: string,
-  path: string,
-  exit: Exit,
-  { name, grownTo }: { name: string; grownTo: number | undefined },
-): RootfsError {
+function checkFailed(program: string, path: string, exit: Exit, name: string, advice = ''): RootfsError {
   const text = `${exit.stdout}\n${exit.stderr}`.replaceAll(path, name);
   const lines = text.split('\n').map((line) => line.trim());
   const findings = lines.filter(
@@ -306,13 +300,12 @@ function checkFailed(
   const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
   const output = { stdout: '', stderr: `${shown}${more}` };
   const isDamage = exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
-  const advice = grownTo === undefined || !isDamage ? '' : adviceAfterGrowing(name, grownTo);
-  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output }, advice);
+  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output }, isDamage ? advice : '');
   return isDamage ? new DamageFound(error.code, error.message, { path: name }) : error;
 }
 
-/** A template that nobody published was never checked. */
-function adviceAfterGrowing(name: string, sizeBytes: number): string {
+/** Advice for damage in a grown copy of `name`. A template that nobody published was never checked itself. */
+export function adviceAfterGrowing(name: string, sizeBytes: number): string {
   return (
     `; this is in a copy that resize2fs grew to ${sizeBytes} bytes: if e2fsck -fn ${name} finds nothing, resize2fs ` +
     'cannot grow such a file system, so make the image with that size or with fewer features, or set a newer ' +

@@ -9,8 +9,11 @@ import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { formatOf, isCompression } from './image-format.js';
-import { describeByFooter, describeOther } from './other-formats.js';
+import { describeByFooter, describeOther, FETCH } from './other-formats.js';
 import type { PublishOptions } from './publish-options.js';
+
+// `mke2fs -O quota -d`, for one, makes images that are not clean.
+const MEND = '; mend a copy of the image with e2fsck -fy and publish that, or create it again';
 
 /**
  * Replays the journal if needed, checks and flushes the image, makes it read-only and returns its digest. `source` is
@@ -35,11 +38,11 @@ export async function finishImage(
     if (expectedSha256 !== undefined) await hashExpected();
     // Keep the last-use time fixed, so that the same image always has the same bytes.
     const env = { E2FSCK_TIME: `${Math.max(1, lastUsedS)}` };
-    await checkFilesystem(image, e2fsckBin, task.signal, { name: source, env });
+    await checkFilesystem(image, e2fsckBin, task.signal, { name: source, env, advice: MEND });
   }
   const [sha256] = await allOf([
     needsCheck ? hash() : hashExpected(),
-    checkFilesystemClean(image, e2fsckBin, task.signal, { name: source }),
+    checkFilesystemClean(image, e2fsckBin, task.signal, { name: source, advice: MEND }),
     flush(image),
   ]);
   await chmod(image, mode);
@@ -98,7 +101,7 @@ export async function noFilesystem(image: string, source: string): Promise<Rootf
     `there is no ext4 file system in ${source}: ${
       other === undefined
         ? 'publish an image of the file system itself, without partitions, or a folder or tar'
-        : `it is ${other.name}; ${await unwrapping(source)}${other.remedy}`
+        : `it is ${other.name}; ${other.remedy === FETCH ? '' : await unwrapping(source)}${other.remedy}`
     }`,
     { path: source },
   );

@@ -1,5 +1,6 @@
 // Recognises files that are not ext4 images, so that the error can say what the file is and what to do with it.
 import { stat } from 'node:fs/promises';
+import { parseSuperblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE } from '../image/ext4.js';
 import { readBytes } from '../image/read-bytes.js';
 import { firstBytesAfterSkippable } from './image-format.js';
 
@@ -20,7 +21,8 @@ const DECOMPRESS = (program: string) => `decompress it with ${program} -d`;
 const MAKE_EXT4 = 'mount it and publish the folder, or a tar of it';
 const UNPACK = (how: string) => `unpack it with ${how} and publish the folder`;
 const ROOT_OF_LINUX = 'publish a root file system of Linux';
-const FETCH = 'fetch the image itself';
+/** For what is of no use, whatever it lies in. */
+export const FETCH = 'fetch the image itself';
 
 /** Those of distributions have a partition table as well, to start from a USB stick. */
 const ISO: Other = {
@@ -133,6 +135,16 @@ const WITH_FOOTER: readonly (Described & { readonly magic: string })[] = [
   { magic: 'koly', name: 'a DMG disk image, as of macOS', remedy: CONVERT('dmg') },
 ];
 
+// The first sector of a partition, of old programs, new ones and those for flash cards.
+const PARTITION_STARTS = [63 * 512, ...[1, 2, 4, 8, 16].map((mebibytes) => mebibytes * 1024 * 1024)];
+const SECOND_SUPERBLOCKS = [
+  [1024, 8193],
+  [2048, 16_384],
+  [4096, 32_768],
+] as const;
+/** In a superblock: the group of blocks that this copy is in. */
+const GROUP_AT = 0x5a;
+
 const GPT_MAGIC = 'EFI PART';
 const PARTITION_TABLE_AT = 446;
 const PARTITIONS = 4;
@@ -143,13 +155,35 @@ export async function describeOther(path: string): Promise<Described | undefined
   const { size } = await stat(path);
   if (size === 0) return { name: 'empty', remedy: FETCH };
   const head = await readBytes(path, 0, HEAD_BYTES);
-  if (head.every((byte) => byte === 0)) return { name: 'all zeros at its start', remedy: FETCH };
+  if (head.every((byte) => byte === 0))
+    return (await describeHidden(path)) ?? { name: 'all zeros at its start', remedy: FETCH };
   const data = await firstBytesAfterSkippable(path, head);
   return (
     (startsWith(head, ISO.offset, ISO.magic) ? ISO : partitioned(head)) ??
     OTHERS.find(({ offset, magic }) => startsWith(offset === 0 ? data : head, offset, magic)) ??
-    (await describeByFooter(path, size))
+    (await describeByFooter(path, size)) ??
+    (await describeHidden(path))
   );
+}
+
+/** Finds ext4 where a first partition begins, or by the superblock that the second group of blocks keeps. */
+async function describeHidden(path: string): Promise<Described | undefined> {
+  const superblockAt = async (at: number, inGroup: number) => {
+    const bytes = await readBytes(path, at, SUPERBLOCK_SIZE);
+    const superblock = parseSuperblock(bytes);
+    return superblock?.checksumMatches && bytes.readUInt16LE(GROUP_AT) === inGroup ? superblock : undefined;
+  };
+  for (const start of PARTITION_STARTS) {
+    if ((await superblockAt(start + SUPERBLOCK_OFFSET, 0)) === undefined) continue;
+    const remedy = `copy the file system alone, with dd iflag=skip_bytes skip=${start}, and publish the copy`;
+    return { name: `an ext4 file system that begins at byte ${start}`, remedy };
+  }
+  for (const [blockSize, block] of SECOND_SUPERBLOCKS) {
+    if ((await superblockAt(block * blockSize, 1))?.blockSize !== blockSize) continue;
+    const remedy = `mend a copy with e2fsck -fy -b ${block} -B ${blockSize}, and publish that`;
+    return { name: 'an ext4 file system that has lost its first superblock', remedy };
+  }
+  return undefined;
 }
 
 function partitioned(head: Buffer): Described | undefined {

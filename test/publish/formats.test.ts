@@ -150,6 +150,30 @@ test('what e2fsck finds is in the error', async () => {
   expect(message).not.toContain('Pass 1');
 });
 
+test('an image that is not clean as mke2fs made it is refused with advice that helps', async () => {
+  const { host } = await image();
+  const source = join(host.root, 'quota.ext4');
+  await makeExt4Image(source, 16 * MiB, ['-O', 'quota']);
+  const { message } = await rejection(host.registry.publishStack('new', source), 'E2FSCK_FAILED');
+  expect(message).toContain('mend a copy of the image with e2fsck -fy');
+  await execute('sh', ['-c', `e2fsck -fy ${source} || test $? -eq 1`]);
+  await host.registry.publishStack('new', source);
+});
+
+test('advice for what is compressed is to decompress it, unless there is nothing of use in it', async () => {
+  const { host } = await image();
+  const source = join(host.root, 'source.gz');
+  const told = async (bytes: Buffer) => {
+    await writeFile(source, gzipSync(bytes));
+    return (await rejection(host.registry.publishStack('new', source), 'IMAGE_INVALID')).message;
+  };
+  expect(await told(Buffer.alloc(0))).toMatch(/: it is empty; fetch the image itself$/);
+  expect(await told(Buffer.from('<html>Not found'))).toMatch(/: it is a web page; fetch the image itself$/);
+  expect(await told(Buffer.from('hsqs'.padEnd(9000, '\0')))).toContain(
+    'decompress it with gzip -d, and unpack',
+  );
+});
+
 test('standard input is a source, for the library and for the command', async () => {
   const { host, source, sha256 } = await image();
   const child = startChild(

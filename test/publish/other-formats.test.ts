@@ -6,7 +6,7 @@ import { expect, inject, test } from 'vitest';
 import { describeOther } from '../../src/publish/other-formats.js';
 import { writeSparse } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
-import { MiB, pattern } from '../fixtures/images.js';
+import { faultsOf, MiB, makeExt4Image, pattern } from '../fixtures/images.js';
 import { Random } from '../fixtures/random.js';
 import { findTool, lacks, type Tool } from '../fixtures/tools.js';
 
@@ -173,6 +173,59 @@ test.each<[name: string, offset: number, magic: string]>([
   bytes.write(magic, offset, 'latin1');
   expect(await described(bytes)).toBe(name);
 });
+
+test.each([63 * 512, MiB, 8 * MiB])(
+  'ext4 behind %i bytes is told, with the advice that gets it',
+  async (start) => {
+    const folder = await newFolder();
+    const [image, source, copy] = ['image', 'source', 'copy'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await makeExt4Image(image, 24 * MiB, ['-b', '1024']);
+    execFileSync('dd', [
+      'status=none',
+      `if=${image}`,
+      `of=${source}`,
+      'oflag=seek_bytes',
+      `seek=${start}`,
+      'bs=64K',
+      'conv=sparse',
+    ]);
+    const other = await describeOther(source);
+    expect(other?.name).toBe(`an ext4 file system that begins at byte ${start}`);
+    const skip = other?.remedy.match(/iflag=skip_bytes skip=\d+/)?.[0].split(' ') ?? [];
+    execFileSync('dd', ['status=none', `if=${source}`, `of=${copy}`, 'bs=64K', ...skip]);
+    expect(await faultsOf(copy)).toBe('');
+  },
+);
+
+test.each([
+  ['1024', 24],
+  ['2048', 64],
+  ['4096', 160],
+])(
+  'ext4 in blocks of %s whose first superblock is lost is told, with the advice that mends it',
+  async (size, mebibytes) => {
+    const source = join(await newFolder(), 'source');
+    await makeExt4Image(source, mebibytes * MiB, ['-b', size]);
+    execFileSync('dd', [
+      'status=none',
+      'if=/dev/zero',
+      `of=${source}`,
+      'bs=1K',
+      'seek=1',
+      'count=1',
+      'conv=notrunc',
+    ]);
+    const other = await describeOther(source);
+    expect(other?.name).toBe('an ext4 file system that has lost its first superblock');
+    const command = other?.remedy.match(/e2fsck [^,]*/)?.[0];
+    execFileSync('sh', ['-c', `${command} ${source} >&2 || test $? -eq 1`], { stdio: 'pipe' });
+    expect(await faultsOf(source)).toBe('');
+  },
+);
 
 test('frames to skip are passed, as many as a program would write, and the length of one may lie', async () => {
   const frame = (data: number, length = data) => {
