@@ -6,7 +6,7 @@ import { type Segment, showPath } from '../tree/file-tree.js';
 import { isZeroBlock, parseHeader, TAR_BLOCK_BYTES, type TarHeader } from './header.js';
 import { type PaxRecord, parsePax, parsePaxTime } from './pax.js';
 import { PartCount, readOldSparse, readSparseInContents, readSparseInPax, SparseMap } from './sparse-map.js';
-import { TarCutOff, TarDamaged } from './tar-damaged.js';
+import { CREATE_AGAIN, TarCutOff, TarDamaged } from './tar-damaged.js';
 
 export interface TarMember {
   readonly path: Buffer;
@@ -34,7 +34,7 @@ export function isFolder({ type, path }: TarMember): boolean {
 }
 
 /** Its path in a message. */
-export function shown({ path }: TarMember): string {
+export function shown({ path }: Pick<TarMember, 'path'>): string {
   return showPath(path.toString('latin1')).slice(0, 200);
 }
 
@@ -56,7 +56,7 @@ const PAUSE_BLOCKS = 4096;
 
 /** Records that are read. A tar may have any number of others, such as comments. */
 const READ_RECORD =
-  /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.(sparse\.|volume\.offset$)|^SCHILY\.(xattr|acl)\.|^LIBARCHIVE\.xattr\./;
+  /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.(sparse\.|volume\.offset$)|^SCHILY\.(xattr\.|acl\.|filetype$)|^LIBARCHIVE\.xattr\./;
 
 /** Its first file began in the volume before. `GNU.volume.label` says nothing of the kind. */
 const LATER_VOLUME = 'GNU.volume.offset';
@@ -101,6 +101,8 @@ class TarReader {
   #isPax = false;
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
+  /** The last header was of pax or of a long name, for the member behind it. */
+  #awaitsMember = false;
 
   constructor(bytes: TarBytes, size: number, { onOddEnd = () => {}, checkAborted = () => {} }: TarWatch) {
     this.#bytes = bytes;
@@ -112,12 +114,16 @@ class TarReader {
   async *members(): AsyncGenerator<TarMember> {
     for (;;) {
       // Not every program writes the two zero blocks at the end.
-      if (this.#at === this.#size && this.#at > 0) {
+      if (this.#at === this.#size && this.#at > 0 && !this.#awaitsMember) {
         this.#onOddEnd('has no mark of its end: if the program that made it writes one, it was cut off');
         return;
       }
       const block = await this.#take(TAR_BLOCK_BYTES);
-      if (isZeroBlock(block)) return this.#readEnd();
+      if (isZeroBlock(block)) {
+        if (this.#awaitsMember)
+          throw new TarDamaged('has a header at its end for a file that is not there: get it again');
+        return this.#readEnd();
+      }
       const header = parseHeader(block);
       if (header === undefined)
         throw new TarDamaged(`has no header of a tar at byte ${this.#at - TAR_BLOCK_BYTES}`);
@@ -149,6 +155,7 @@ class TarReader {
 
   /** Undefined if it only describes the next member. */
   async #member(header: TarHeader): Promise<TarMember | undefined> {
+    if (!/[gV]/.test(header.type)) this.#awaitsMember = /[LKxX]/.test(header.type);
     switch (header.type) {
       case 'L':
         this.#longPath = withoutNul(await this.#meta(header));
@@ -200,30 +207,32 @@ class TarReader {
       const value = pax.findLast((record) => record.key === key)?.value;
       return value?.length === 0 ? undefined : value;
     };
+    const path = last('GNU.sparse.name') ?? last('path') ?? this.#longPath ?? header.path;
+    const damaged = (what: string, remedy = CREATE_AGAIN) =>
+      new TarDamaged(`has ${shown({ path })} with ${what}: ${remedy}`);
     const text = (key: string) => last(key)?.toString('latin1');
     const number = (key: string) => {
       const value = text(key);
       if (value !== undefined && !/^-?\d+$/.test(value))
-        throw new TarDamaged(`has the ${key} "${value.slice(0, 100)}", which is not a number`);
+        throw damaged(`the ${key} "${value.slice(0, 100)}", which is not a number`);
       return value === undefined ? undefined : Number(value);
     };
     const stored = number('size') ?? header.sizeBytes;
-    if (!isLength(stored)) throw new TarDamaged('has a member without a size');
-    const { sizeBytes, segments } = await this.#contents(header, stored, pax, number);
+    if (!isLength(stored)) throw damaged('a size that no file has');
+    const { sizeBytes, segments } = await this.#contents(header, stored, pax, number, damaged);
     const time = text('mtime');
     const mtimeNs = time === undefined ? header.mtimeNs : parsePaxTime(time);
-    if (mtimeNs === undefined) throw new TarDamaged(`has the time "${time}", which is not a number`);
-    const path = last('GNU.sparse.name') ?? last('path') ?? this.#longPath ?? header.path;
+    if (mtimeNs === undefined) throw damaged(`the time "${time?.slice(0, 100)}", which is not a number`);
     const linkTarget = last('linkpath') ?? this.#longTarget ?? header.linkTarget;
     if (
       Math.max(path.length, linkTarget.length) > PATH_LIMIT ||
       (header.type === '2' && linkTarget.length > LINK_LIMIT)
     )
-      throw new TarDamaged(`has a name or a link of more bytes than Linux allows before byte ${this.#at}`);
+      throw damaged('a name or a link of more bytes than Linux allows', 'make it shorter');
     const uid = number('uid') ?? header.uid;
     const gid = number('gid') ?? header.gid;
     if (Number.isNaN(uid) || Number.isNaN(gid) || Number.isNaN(header.mode))
-      throw new TarDamaged(`has a member whose owner or mode is not a number before byte ${this.#at}`);
+      throw damaged('an owner or a mode that is not a number');
     return {
       path,
       type: header.type,
@@ -247,6 +256,7 @@ class TarReader {
     stored: number,
     pax: readonly PaxRecord[],
     number: (key: string) => number | undefined,
+    damaged: (what: string) => TarDamaged,
   ): Promise<{ sizeBytes: number; segments: readonly Segment[] }> {
     // Links and devices have no contents, whatever their header says, unless it is a hard link of pax.
     const hasContents =
@@ -271,11 +281,10 @@ class TarReader {
       storedBytes -= this.#at - before;
     } else if (!(await readSparseInPax(map, pax, this.#pause))) {
       await this.#skip(stored);
-      if (!isLength(sizeBytes) || stored > sizeBytes)
-        throw new TarDamaged('has a file longer than its own size');
+      if (!isLength(sizeBytes) || stored > sizeBytes) throw damaged('more data than its size');
       return { sizeBytes, segments: stored === 0 ? [] : [{ at: 0, length: stored, from: before }] };
     }
-    if (!isLength(sizeBytes)) throw new TarDamaged('has a sparse file without a size');
+    if (!isLength(sizeBytes)) throw damaged('holes and no size');
     const from = this.#at;
     await this.#skip(storedBytes);
     return { sizeBytes, segments: await map.segments(from, storedBytes, sizeBytes, this.#pause) };

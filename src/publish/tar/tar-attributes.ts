@@ -8,6 +8,7 @@ import { realOwnerElsewhere } from '../tree/layer-marks.js';
 import { isBinaryAcl, modeWith, type Names, parseAcl } from './acl.js';
 import { isFolder, shown, type TarMember } from './members.js';
 import type { PaxRecord } from './pax.js';
+import { CREATE_AGAIN } from './tar-damaged.js';
 
 // Shared by all files that have none.
 const NO_ATTRIBUTES: readonly Attribute[] = [];
@@ -16,8 +17,13 @@ const NO_ATTRIBUTES: readonly Attribute[] = [];
 const ACL_TEXT_LIMIT = 64 * 1024;
 const ACL_TEXT = /^SCHILY\.acl\.(access|default)$/;
 const ACL_HEADER_BYTES = 4;
+const ACLS_AGAIN = `${CREATE_AGAIN} --acls`;
 const ACCESS_ACL = 'system.posix_acl_access';
 const DEFAULT_ACL = 'system.posix_acl_default';
+/** What setxattr(2) refuses, or would cut off. */
+const NO_NAME = /^((user|trusted|security)\.)?$|\0/;
+// With or without the padding, as programs differ.
+const BASE64 = /^[A-Za-z0-9+/_\s-]*[=\s]*$/;
 const ACL_NAMES = [ACCESS_ACL, DEFAULT_ACL];
 
 /** What all members have of a global header. */
@@ -49,8 +55,8 @@ export class TarAttributes {
   of(member: TarMember): Pick<FileFacts, 'attributes' | 'mode'> {
     const { pax, global, mode } = member;
     if (pax.length === 0) return { attributes: NO_ATTRIBUTES, mode };
-    const shared = this.#sharedOf(global);
-    const own = decode(pax.slice(global.length));
+    const shared = this.#sharedOf(member);
+    const own = this.#decode(member, pax.slice(global.length));
     const acls = aclsOf(member);
     const byName = own.size === 0 && acls.length === 0 ? shared.byName : new Map([...shared.byName, ...own]);
     if (byName.size === 0) return { attributes: NO_ATTRIBUTES, mode };
@@ -82,7 +88,7 @@ export class TarAttributes {
       const added = acls.map(({ key, value }): Attribute => {
         const name = nameOfAcl(key);
         const acl = value.length > ACL_TEXT_LIMIT ? undefined : parseAcl(value.toString('utf8'), names);
-        if (acl === undefined) throw this.#refuse(`has a damaged access list at ${path}`);
+        if (acl === undefined) throw this.#refuse(`has a damaged access list at ${path}: ${ACLS_AGAIN}`);
         if (!Buffer.isBuffer(acl))
           throw this.#refuse(
             `has an access list at ${path} for "${acl.unknownName}", whom the tar's own /etc/passwd ` +
@@ -98,26 +104,40 @@ export class TarAttributes {
     }
   }
 
-  #sharedOf(global: readonly PaxRecord[]): Shared {
-    const known = this.#shared.get(global);
+  #sharedOf(member: TarMember): Shared {
+    const known = this.#shared.get(member.global);
     if (known !== undefined) return known;
-    const byName = decode(global);
+    const byName = this.#decode(member, member.global);
     const shared = { byName, attributes: kept(byName) };
-    this.#shared.set(global, shared);
+    this.#shared.set(member.global, shared);
     return shared;
+  }
+
+  /** By name. Of several values the last counts, whichever program's way it is written in. */
+  #decode(member: TarMember, records: readonly PaxRecord[]): Map<string, Attribute> {
+    const byName = new Map<string, Attribute>();
+    for (const { key, value } of records) {
+      const attribute = attributeOf(key, value);
+      if (attribute === undefined) continue;
+      if (attribute === 'damaged' || NO_NAME.test(attribute.name))
+        throw this.#refuse(
+          `has ${shown(member)} with a damaged extended attribute, ${JSON.stringify(key.slice(0, 200))}: ${CREATE_AGAIN}`,
+        );
+      byName.set(attribute.name, attribute);
+    }
+    return byName;
   }
 
   #requireAcl(member: TarMember, name: string, value: Buffer | undefined): void {
     if (value === undefined || isEmptyAcl(value)) return;
-    if (!isBinaryAcl(value)) throw this.#refuse(`has a damaged access list at ${shown(member)}`);
+    if (!isBinaryAcl(value))
+      throw this.#refuse(`has a damaged access list at ${shown(member)}: ${ACLS_AGAIN}`);
     if (name === DEFAULT_ACL && !isFolder(member)) throw this.#noDefaultAcl(shown(member));
   }
 
   /** setxattr(2) gives EACCES for it. */
   #noDefaultAcl(path: string): RootfsError {
-    return this.#refuse(
-      `has a default access list at ${path}, which is not a folder: only a folder can have one`,
-    );
+    return this.#refuse(`has a default access list at ${path}, which is not a folder: ${ACLS_AGAIN}`);
   }
 
   #refuse(why: string): RootfsError {
@@ -157,22 +177,13 @@ function isEmptyAcl(acl: Buffer): boolean {
   return acl.length === 0 || acl.length === ACL_HEADER_BYTES;
 }
 
-/** By name. Of several values the last counts, whichever program's way it is written in. */
-function decode(records: readonly PaxRecord[]): Map<string, Attribute> {
-  const byName = new Map<string, Attribute>();
-  for (const { key, value } of records) {
-    const attribute = attributeOf(key, value);
-    if (attribute !== undefined) byName.set(attribute.name, attribute);
-  }
-  return byName;
-}
-
 /** GNU tar writes `=` and `%` in names as `%3D` and `%25`, and no other escape. libarchive's own are those of URLs. */
-function attributeOf(key: string, value: Buffer): Attribute | undefined {
+function attributeOf(key: string, value: Buffer): Attribute | 'damaged' | undefined {
   if (key.startsWith('SCHILY.xattr.')) return { name: unescapeKey(key.slice(13), /%(3D|25)/g), value };
   if (!key.startsWith('LIBARCHIVE.xattr.')) return undefined;
   const name = unescapeKey(key.slice(17), /%([0-9A-Fa-f]{2})/g);
-  return { name, value: Buffer.from(value.toString('latin1'), 'base64') };
+  const text = value.toString('latin1');
+  return BASE64.test(text) ? { name, value: Buffer.from(text, 'base64') } : 'damaged';
 }
 
 function unescapeKey(key: string, escapes: RegExp): string {

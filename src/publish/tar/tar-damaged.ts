@@ -3,3 +3,6 @@ export class TarDamaged extends Error {}
 
 /** It ends too early. */
 export class TarCutOff extends TarDamaged {}
+
+/** The remedy where a program has written what no tar may hold. */
+export const CREATE_AGAIN = 'create the tar again with tar --format=posix';

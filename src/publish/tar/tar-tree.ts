@@ -20,7 +20,7 @@ import { TreeCount, type TreeLimits } from '../tree/limits.js';
 import { refuseOtherTree } from '../tree/other-trees.js';
 import { isFolder, readMembers, shown, type TarMember } from './members.js';
 import { refused, TarAttributes } from './tar-attributes.js';
-import { TarDamaged } from './tar-damaged.js';
+import { CREATE_AGAIN, TarDamaged } from './tar-damaged.js';
 
 export interface TarReading {
   /** The source, used in messages. `path` may be a decompressed copy. */
@@ -124,7 +124,7 @@ class TarTree {
 
   #add(member: TarMember): void {
     this.#hasMembers = true;
-    if (member.path.length === 0) throw this.#refuse('has a member without a name');
+    if (member.path.length === 0) throw this.#refuse(`has a member without a name: ${CREATE_AGAIN}`);
     const names = this.#namesOf(member.path, 'a member');
     const name = names.pop();
     // The image has its own root folder.
@@ -158,6 +158,7 @@ class TarTree {
       case ' ':
       case '7':
       case 'S':
+        if (isSocket(member)) return { ...facts, kind: 'socket' };
         return {
           mode,
           uid,
@@ -170,7 +171,9 @@ class TarTree {
         };
       case '2':
         if (member.linkTarget.length === 0 || member.linkTarget.includes(0))
-          throw this.#refuse(`has a symbolic link to nothing, or to a name with NUL, ${shown(member)}`);
+          throw this.#refuse(
+            `has a symbolic link to nothing, or to a name with NUL, ${shown(member)}: remove the link`,
+          );
         return {
           mode: 0o777,
           uid,
@@ -205,7 +208,7 @@ class TarTree {
 
   /** The file that a hard link refers to. */
   #linked(member: TarMember): TreeNode {
-    const names = this.#namesOf(member.linkTarget, 'a hard link');
+    const names = this.#namesOf(member.linkTarget, `a hard link, ${shown(member)},`);
     const last = names.pop();
     const node = last === undefined ? this.#root : this.#folderAt(names, member).children.get(last);
     if (node !== undefined && node.kind !== 'folder') {
@@ -215,7 +218,7 @@ class TarTree {
     const target = showPath(member.linkTarget.toString('latin1'));
     throw this.#refuse(
       `has a hard link, ${shown(member)}, to ${target}, which ` +
-        `${node === undefined ? 'does not come before it' : 'is a folder'}`,
+        `${node === undefined ? 'does not come before it' : 'is a folder'}: ${CREATE_AGAIN}`,
     );
   }
 
@@ -243,9 +246,14 @@ class TarTree {
       .filter((name) => name !== '' && name !== '.');
     const shownPath = showPath(path.toString('latin1')).slice(0, 200);
     if (names.includes('..'))
-      throw this.#refuse(`has ${what} that leads out of its folder by "..": ${shownPath}`);
+      throw this.#refuse(
+        `has ${what} that leads out of its folder by "..", ${shownPath}: create the tar again with tar -C FOLDER .`,
+      );
     if (names.some((name) => name.length > NAME_BYTES_LIMIT || name.includes('\0')))
-      throw this.#refuse(`has ${what} with a name that Linux does not allow: ${shownPath}`);
+      throw this.#refuse(
+        `has ${what} with a name that Linux does not allow, ${shownPath}: it has NUL, or more than ` +
+          `${NAME_BYTES_LIMIT} bytes, so rename the file`,
+      );
     return names;
   }
 
@@ -298,4 +306,10 @@ class TarTree {
   #refuse(why: string): RootfsError {
     return refused(this.#reading.source, why);
   }
+}
+
+/** tar has no type for sockets. star makes them empty files, and says in pax what they are. */
+function isSocket({ pax, sizeBytes }: TarMember): boolean {
+  const type = pax.findLast(({ key }) => key === 'SCHILY.filetype')?.value.toString('latin1');
+  return type === 'sock' && sizeBytes === 0;
 }

@@ -94,13 +94,31 @@ test('an empty pax value is as if there were none, and one that is not a number 
   const [member] = await membersOf(makeTar([{ path: 'etc/shadow', contents: Buffer.from('x'), pax }]));
   expect(member).toMatchObject({ sizeBytes: 1, uid: 0 });
   expect(member?.path.toString()).toBe('etc/shadow');
-  for (const uid of [' ', '0x10', '1e3', 'root']) await damaged([{ path: 'a', pax: { uid } }], /uid/);
+  for (const uid of [' ', '0x10', '1e3', 'root'])
+    await damaged([{ path: 'a', pax: { uid } }], /a with the uid .*: create/);
+  for (const mtime of ['1.5e9', ' 1', '+1', '1,5', '.5'])
+    await damaged([{ path: 'a', pax: { mtime } }], /a with the time .*: create/);
+  await damaged([{ path: 'a', pax: { size: '-1' } }], /a with a size that no file has: create/);
 });
 
 test('names and links beyond what Linux has are refused before they are taken apart', async () => {
   const long = './'.repeat(MiB);
   await damaged([{ path: 'a', pax: { path: long } }], /name or a link/);
   await damaged([{ path: 'a', type: '2', pax: { linkpath: 'x'.repeat(4096) } }], /name or a link/);
+});
+
+test('a header for a file that does not come is told, one for all files or with a label is not', async () => {
+  const global = { path: 'g', type: 'g', contents: Buffer.from('9 uid=10\n') };
+  const label = { path: 'label', type: 'V' };
+  const name = { path: 'x', contents: Buffer.from('a\0') };
+  expect(await membersOf(makeTar([{ path: 'a' }, global, label]))).toHaveLength(1);
+  for (const type of ['L', 'K', 'x']) {
+    const last = type === 'x' ? { ...global, type } : { ...name, type };
+    await damaged([{ path: 'a' }, last], /header at its end for a file that is not there/);
+    await damaged([last, global], /header at its end for a file that is not there/);
+    const whole = makeTar([{ path: 'a' }, last]);
+    await expect(membersOf(whole.subarray(0, -1024))).rejects.toThrow(TarDamaged);
+  }
 });
 
 test('a tar may end without a mark, which is told, but not within a member', async () => {

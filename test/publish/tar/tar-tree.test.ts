@@ -155,17 +155,62 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
   ],
   [
     'with a default access list of a file',
-    /default access list at file, which is not a folder/,
+    /default access list at file, which is not a folder: create the tar again/,
     [{ path: 'file', pax: { 'SCHILY.xattr.system.posix_acl_default': acl(2, 1, 4, 32) } }],
   ],
   [
     'with a default access list of a file in words',
-    /default access list at file, which is not a folder/,
+    /default access list at file, which is not a folder: create the tar again/,
     [{ path: 'file', pax: { 'SCHILY.acl.default': 'user::rw-,group::r--,other::---' } }],
   ],
-  ['with a member without a name', /without a name/, [{ path: '', contents: Buffer.from('x') }]],
+  [
+    'with an attribute that is not base64',
+    /file with a damaged extended attribute, "LIBARCHIVE\.xattr\.user\.a": create the tar again/,
+    [{ path: 'file', pax: { 'LIBARCHIVE.xattr.user.a': '!!!' } }],
+  ],
+  [
+    'with an attribute without a name',
+    /file with a damaged extended attribute, "SCHILY\.xattr\.user\.": create the tar again/,
+    [{ path: 'file', pax: { 'SCHILY.xattr.user.': 'x' } }],
+  ],
+  [
+    'with NUL in the name of an attribute',
+    /file with a damaged extended attribute.*create the tar again/,
+    [{ path: 'file', pax: { 'SCHILY.xattr.user.a\0b': 'x' } }],
+  ],
+  [
+    'with a damaged attribute for all files',
+    /file with a damaged extended attribute, "LIBARCHIVE\.xattr\.user\.x"/,
+    [{ path: 'g', type: 'g', contents: Buffer.from('31 LIBARCHIVE.xattr.user.x=!!!\n') }, { path: 'file' }],
+  ],
+  [
+    'with a hard link to a later file',
+    /a hard link, l, to file, which does not come before it: create the tar again/,
+    [{ path: 'l', type: '1', target: 'file' }, { path: 'file' }],
+  ],
+  [
+    'with a hard link to itself',
+    /a hard link, l, to l, which .*: create the tar again/,
+    [{ path: 'l', type: '1', target: 'l' }],
+  ],
+  [
+    'with a member outside',
+    /a member that leads out of its folder by "\.\.", etc\/\.\.\/a: create the tar again with tar -C/,
+    [{ path: 'etc/../a' }],
+  ],
+  [
+    'with a hard link to a file outside',
+    /a hard link, l, that leads out.*, \.\.\/a: create/,
+    [{ path: 'l', type: '1', target: '../a' }],
+  ],
+  [
+    'with a name of 256 bytes',
+    /does not allow, aaaa.*more than 255 bytes, so rename/,
+    [{ path: '', pax: { path: 'a'.repeat(256) } }],
+  ],
+  ['with a member without a name', /without a name: create/, [{ path: '', contents: Buffer.from('x') }]],
   ['with a link to a name with NUL', /NUL, l/, [{ path: 'l', type: '2', pax: { linkpath: 'a\0b' } }]],
-  ['with a link to nothing', /to nothing/, [{ path: 'l', type: '2' }]],
+  ['with a link to nothing', /to nothing.*, l: remove the link/, [{ path: 'l', type: '2' }]],
   [
     'with a hard link to a name with NUL',
     /does not allow/,
@@ -178,6 +223,24 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
   ],
 ])('a tar %s is refused', async (_, words, members) => {
   expect((await rejection(attributesOf(...members), 'IMAGE_INVALID')).message).toMatch(words);
+});
+
+test('a socket that star wrote is a socket', async () => {
+  const socket = { path: 'file', pax: { 'SCHILY.filetype': 'sock' } };
+  const kindOf = (member: Member) => treeOf([member], ({ children }) => children.get('file')?.kind);
+  expect(await kindOf(socket)).toBe('socket');
+  expect(await kindOf({ ...socket, pax: { 'SCHILY.filetype': 'regular' } })).toBe('file');
+  expect(await kindOf({ ...socket, contents: Buffer.from('x') })).toBe('file');
+});
+
+test('attributes are in base64 with and without its padding', async () => {
+  const pax = {
+    'LIBARCHIVE.xattr.user.a': 'eA==',
+    'LIBARCHIVE.xattr.user.b': 'eA',
+    'LIBARCHIVE.xattr.user.c': '',
+  };
+  const attributes = await attributesOf({ path: 'file', pax });
+  expect(attributes.map(({ value }) => value.toString())).toEqual(['x', 'x', '']);
 });
 
 test('a file that is merely named like a whiteout is a file', async () => {
