@@ -474,7 +474,7 @@ export interface NativeAddon {
       rawId?: string | undefined;
       /** The folder of a slot that is torn: released whatever raw id it has, if it is still that folder. */
       torn?: Identity | undefined;
-      /** Not a slot but a snapshot, if its folder is still this open one; else it is absent, or foreign if no folder. */
+      /** Not a slot but a snapshot, if its folder is still this open one; else it is absent, or no folder: foreign. */
       snapshotFd?: number | undefined;
       refuseInUse?: boolean | undefined;
       durable?: boolean | undefined;
