@@ -11,10 +11,11 @@ import { makeFolders } from '../system/make-folders.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
+import { Buffers } from './buffers.js';
 import type { ChunkList } from './chunk-list.js';
 import { ChunkSet } from './chunk-set.js';
 import { withZstd } from './decompressor.js';
-import { Buffers, fetchPack } from './fetch-pack.js';
+import { FETCHED_BYTES, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
 import { fetchLists, type PackedFile, type Reading } from './packed-file.js';
@@ -44,8 +45,9 @@ export interface Assembled {
   readonly reusedBytes: number;
 }
 
-/** For packs that are being fetched. What Node reads from sockets takes as much again, until it is collected. */
-const MEMORY_BYTES = 16 * 1024 * 1024;
+/** Packs at once, each with a buffer. What Node reads from sockets takes four times as much, until it is collected. */
+const AT_ONCE = 4;
+
 /** Writes the images into `folder`. Their chunks are verified, each image as a whole is not. */
 export async function assembleImages(
   task: Task,
@@ -119,9 +121,8 @@ async function fetchMissing(
         if (missing.has(chunk)) each.bytes += list.frameBytes(chunk);
     });
   const wanted = packs.filter(({ bytes }) => bytes > 0);
-  const largest = wanted.reduce((most, { bytes }) => Math.max(most, bytes), 1);
   const image = { fd: file.fd, path };
-  const buffers = new Buffers(largest);
+  const buffers = new Buffers(FETCHED_BYTES);
   const fetch = (each: Task, { pack, layer }: (typeof wanted)[number]) =>
     fetchPack(
       each,
@@ -130,7 +131,7 @@ async function fetchMissing(
       { list, pack, layer, wanted: missing, image, buffers, onWritten },
       readOptions,
     );
-  await withZstd(() => pace.forEach(task, wanted, fetch, Math.floor(MEMORY_BYTES / largest)));
+  await withZstd(() => pace.forEach(task, wanted, fetch, AT_ONCE));
 }
 
 async function missingBytes(assemblies: readonly Assembly[]): Promise<number> {

@@ -5,7 +5,8 @@ import { createHash } from 'node:crypto';
 import { native } from '../addon/native.js';
 import type { Task } from '../system/task.js';
 import { invalid, type Layer } from './artifact.js';
-import { type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
+import { type BlobPart, type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
+import type { Buffers } from './buffers.js';
 import type { ChunkList, Pack } from './chunk-list.js';
 import type { ChunkSet } from './chunk-set.js';
 import { decompress, type Output } from './decompressor.js';
@@ -21,25 +22,6 @@ export interface PackRequest {
   readonly image: OpenImage;
   readonly buffers: Buffers;
   readonly onWritten: (bytes: number) => void;
-}
-
-/** Buffers that are used again: the collector comes too late to buffers of megabytes. */
-export class Buffers {
-  readonly #bytes: number;
-  readonly #idle: Buffer[] = [];
-
-  /** Each as long as the longest need. */
-  constructor(bytes: number) {
-    this.#bytes = bytes;
-  }
-
-  async with<T>(use: (buffer: Buffer) => Promise<T>): Promise<T> {
-    const buffer = this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.#bytes);
-    const result = await use(buffer);
-    // After a failure somebody may still write to it.
-    this.#idle.push(buffer);
-    return result;
-  }
 }
 
 export interface OpenImage {
@@ -63,8 +45,10 @@ interface Run {
 const GAP_LIMIT = 64 * 1024;
 /** From this share on a pack is fetched whole, in one request. */
 const WHOLE_SHARE = 0.75;
-/** Decompressed and written in one go: a pack of a large image would keep others from zstd, and from a thread. */
+/** Decompressed and written in one go: more would keep other packs from zstd, and from a thread. */
 const SLICE_BYTES = 16 * 1024 * 1024;
+/** Of a slice, compressed. It holds the longest frame. */
+export const FETCHED_BYTES = 1024 * 1024;
 
 /** What came is not what the manifest or the index promise. */
 class WrongBytes extends Error {}
@@ -77,40 +61,106 @@ export async function fetchPack(
   request: PackRequest,
   options: ReadOptions,
 ): Promise<void> {
+  const { layer, buffers } = request;
+  const runs = runsOf(missingFrames(request), layer.size);
   for (const fromOrigin of [false, true]) {
     try {
-      return await request.buffers.with((buffer) =>
-        fetchOnce(task, reader, pace, request, buffer, { ...options, fromOrigin }),
+      return await buffers.with((buffer) =>
+        pace.request(() => fetchRuns(task, reader, request, runs, buffer, { ...options, fromOrigin })),
       );
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
-      if (fromOrigin) throw wrongBlob(request.layer, error);
+      if (fromOrigin) throw wrongBlob(layer, error);
     }
   }
 }
 
-async function fetchOnce(
+/** Takes the bytes of a pack as they come, and writes the chunks that are missing, some frames at a time. */
+class MissingChunks {
+  readonly #task: Task;
+  readonly #request: PackRequest;
+  readonly #buffer: Buffer;
+  readonly #frames: readonly Frame[];
+  #next = 0;
+  /** In the buffer: whole frames, and the start of the next one. */
+  #slice: Frame[] = [];
+  #sliceBytes = 0;
+  #startBytes = 0;
+  #chunkBytes = 0;
+
+  constructor(task: Task, request: PackRequest, buffer: Buffer) {
+    this.#task = task;
+    this.#request = request;
+    this.#buffer = buffer;
+    this.#frames = missingFrames(request);
+  }
+
+  /** Where the first of them begins that has not come. */
+  get nextStart(): number {
+    return this.#frames[this.#next]?.start ?? Number.POSITIVE_INFINITY;
+  }
+
+  async add({ start, bytes }: BlobPart): Promise<void> {
+    const end = start + bytes.length;
+    for (; this.nextStart < end; this.#next++) {
+      const frame = this.#frames[this.#next] as Frame;
+      if (this.#startBytes === 0 && !this.#hasRoomFor(frame)) await this.write();
+      const to = this.#sliceBytes + this.#startBytes;
+      const from = Math.max(0, frame.start - start);
+      this.#startBytes += bytes.copy(this.#buffer, to, from, Math.min(bytes.length, frame.end - start));
+      if (frame.end > end) return;
+      this.#sliceBytes += this.#startBytes;
+      this.#startBytes = 0;
+      this.#slice.push(frame);
+      this.#chunkBytes += this.#request.list.length(frame.chunk);
+    }
+  }
+
+  #hasRoomFor({ start, end }: Frame): boolean {
+    return this.#sliceBytes + end - start <= this.#buffer.length && this.#chunkBytes < SLICE_BYTES;
+  }
+
+  /** Only now are frames given to zstd: a program that waits for the network would keep others from their turn. */
+  async write(): Promise<void> {
+    const frames = this.#slice;
+    if (frames.length === 0) return;
+    const bytes = this.#buffer.subarray(0, this.#sliceBytes);
+    let at = 0;
+    for (const { chunk, start, end } of frames) {
+      if (!isOneFrame(bytes.subarray(at, at + end - start)))
+        throw new WrongBytes(`chunk ${chunk} is not a zstd frame`);
+      at += end - start;
+    }
+    await writeChunks(this.#task, this.#request, frames, bytes);
+    this.#slice = [];
+    this.#sliceBytes = 0;
+    this.#chunkBytes = 0;
+  }
+}
+
+async function fetchRuns(
   task: Task,
   reader: BlobReader,
-  pace: Pace,
   request: PackRequest,
-  fetched: Buffer,
+  runs: readonly Run[],
+  buffer: Buffer,
   options: ReadOptions,
 ): Promise<void> {
-  const missing = framesOf(request).filter(({ chunk }) => request.wanted.has(chunk));
-  // Before zstd gets them: a program that waits for the network would keep others from their turn.
-  await pace.request(() => fetchFrames(task, reader, request.layer, missing, fetched, options));
-  let at = 0;
-  for (const frames of slicesOf(missing, request.list)) {
-    const start = at;
-    for (const { chunk, start: from, end } of frames) {
-      const length = end - from;
-      if (!isOneFrame(fetched.subarray(at, at + length)))
-        throw new WrongBytes(`chunk ${chunk} is not a zstd frame`);
-      at += length;
+  const { layer } = request;
+  const missing = new MissingChunks(task, request, buffer);
+  for (const { start, end } of runs) {
+    const isWhole = start === 0 && end === layer.size;
+    // A registry may have sent the whole pack in answer to an earlier range.
+    if (!isWhole && missing.nextStart >= end) continue;
+    const hash = createHash('sha256');
+    for await (const part of reader.read(task, layer, start, end, options)) {
+      if (isWhole) hash.update(part.bytes);
+      await missing.add(part);
     }
-    await writeChunks(task, request, frames, fetched.subarray(start, at));
+    if (isWhole && `sha256:${hash.digest('hex')}` !== layer.digest)
+      throw new WrongBytes('it has another digest');
   }
+  await missing.write();
 }
 
 async function writeChunks(
@@ -136,64 +186,16 @@ async function writeChunks(
   );
 }
 
-function framesOf({ list, pack }: PackRequest): Frame[] {
+/** The frames of chunks that are still to be written. */
+function missingFrames({ list, pack, wanted }: PackRequest): Frame[] {
   const frames: Frame[] = [];
   let start = 0;
   for (let chunk = pack.first; chunk < pack.end; chunk++) {
     const end = start + list.frameBytes(chunk);
-    frames.push({ chunk, start, end });
+    if (wanted.has(chunk)) frames.push({ chunk, start, end });
     start = end;
   }
   return frames;
-}
-
-function* slicesOf(frames: readonly Frame[], list: ChunkList): Generator<Frame[], void, undefined> {
-  let slice: Frame[] = [];
-  let bytes = 0;
-  for (const frame of frames) {
-    slice.push(frame);
-    bytes += list.length(frame.chunk);
-    if (bytes < SLICE_BYTES) continue;
-    yield slice;
-    slice = [];
-    bytes = 0;
-  }
-  if (slice.length > 0) yield slice;
-}
-
-/** The bytes of these frames, one behind the other, without what lies between them. */
-async function fetchFrames(
-  task: Task,
-  reader: BlobReader,
-  layer: Layer,
-  frames: readonly Frame[],
-  fetched: Buffer,
-  options: ReadOptions,
-): Promise<void> {
-  let next = 0;
-  let at = 0;
-  for (const run of runsOf(frames, layer.size)) {
-    // A registry may have sent the whole pack in answer to an earlier range.
-    if (next === frames.length || (frames[next] as Frame).start >= run.end) continue;
-    const isWhole = run.start === 0 && run.end === layer.size;
-    const hash = createHash('sha256');
-    for await (const { start, bytes } of reader.read(task, layer, run.start, run.end, options)) {
-      if (isWhole) hash.update(bytes);
-      const end = start + bytes.length;
-      for (let frame = frames[next]; frame !== undefined && frame.start < end; frame = frames[next]) {
-        at += bytes.copy(
-          fetched,
-          at,
-          Math.max(0, frame.start - start),
-          Math.min(bytes.length, frame.end - start),
-        );
-        if (frame.end > end) break;
-        next++;
-      }
-    }
-    if (isWhole && `sha256:${hash.digest('hex')}` !== layer.digest)
-      throw new WrongBytes('it has another digest');
-  }
 }
 
 function runsOf(frames: readonly Frame[], packBytes: number): Run[] {

@@ -1,6 +1,5 @@
 // zstd frames, one for each chunk. The zstd program makes them; those of zeros are written by hand. Format: RFC 8878.
 
-import type { Readable } from 'node:stream';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
@@ -148,16 +147,19 @@ function headLength(bytes: Buffer): number {
   return 5 + (isSingle ? 0 : 1) + dictionaryBytes + sizeBytes;
 }
 
-/** Compresses files to one frame each, in order. The same version of zstd always gives the same bytes. */
+/** Compresses files to one frame each, in order, into an open file. The same version of zstd always gives the same bytes. */
 export async function compress(
   task: Task,
   files: readonly string[],
   level: number,
   cwd: string,
-  drain: (stdout: Readable) => Promise<void>,
+  outputFd: number,
 ): Promise<void> {
   const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
-  const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, { cwd, drain });
+  const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, {
+    cwd,
+    output: { fd: outputFd, read: async () => {} },
+  });
   if (exit.status !== 0) throw programFailed('PROGRAM_FAILED', ZSTD.name, cwd, exit);
 }
 

@@ -1,21 +1,20 @@
 // Uploads an image, of a disk or of a VM's memory, as packs and an index. Packs that the registry has already are not
 // sent.
 
-import { createHash } from 'node:crypto';
-import { type FileHandle, mkdir, rm, writeFile } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
-import { readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { INDEX_TYPE, type Layer, PACK_TYPE } from './artifact.js';
 import { type BasePacks, packKey } from './base-packs.js';
 import type { Blob } from './blob-reader.js';
-import { ByteQueue, blobOfPieces, piecesOf } from './byte-queue.js';
-import type { ChunkList } from './chunk-list.js';
-import { compress, FrameLengths, zeroFrame } from './frames.js';
+import { Buffers } from './buffers.js';
+import { CHUNK_LIMIT, type ChunkList } from './chunk-list.js';
+import { PackFile } from './pack-file.js';
+import { blobOfPieces, piecesOf } from './pieces.js';
 import type { RegistryClient } from './registry-client.js';
 import type { Pace } from './retry.js';
+import type { Body } from './transport.js';
 
 export interface PushedImage {
   /** The packs in order, then the index. */
@@ -47,18 +46,13 @@ interface Span {
   readonly end: number;
 }
 
-/** The frames of the chunks of a pack, joined, and the bytes of each. */
-interface Frames {
-  readonly pieces: readonly Buffer[];
-  readonly lengths: readonly number[];
-}
-
 /** The tag is not touched: that is left to the caller, when all blobs are there. */
 export async function pushImage(task: Task, image: PushImage): Promise<PushedImage> {
   const { client, pace, list, ends, annotations } = image;
   const spans: Span[] = ends.map((end, index) => ({ index, first: ends[index - 1] ?? 0, end }));
   const layers: Layer[] = [];
   const frameBytes = new Uint32Array(list.count);
+  const buffers = new Buffers(CHUNK_LIMIT);
   const sums = { uploadedBytes: 0, reusedBytes: 0 };
   const count = (layer: Layer, wasSent: boolean) => {
     sums[wasSent ? 'uploadedBytes' : 'reusedBytes'] += layer.size;
@@ -68,7 +62,7 @@ export async function pushImage(task: Task, image: PushImage): Promise<PushedIma
     const { layer, lengths, wasSent } =
       known !== undefined && (await isThere(each, image, known.layer))
         ? { layer: known.layer, lengths: known.frameBytes, wasSent: false }
-        : await sendPack(each, image, span);
+        : await sendPack(each, image, span, buffers);
     frameBytes.set(lengths, span.first);
     layers[span.index] = { ...layer, annotations };
     count(layer, wasSent);
@@ -92,12 +86,18 @@ async function isThere(task: Task, { client, base }: PushImage, { digest, size }
 async function sendPack(
   task: Task,
   image: PushImage,
-  span: Span,
+  { index, first, end }: Span,
+  buffers: Buffers,
 ): Promise<{ layer: Layer; lengths: readonly number[]; wasSent: boolean }> {
-  const { pieces, lengths } = await makeFrames(task, image, span);
-  const blob = await blobOfPieces(pieces);
-  const wasSent = await sendBlob(task, image.client, blob, () => Readable.from(pieces));
-  return { layer: { ...blob, mediaType: PACK_TYPE, annotations: {} }, lengths, wasSent };
+  const folder = join(image.workFolder, `pack-${index}`);
+  const pack = await PackFile.make(task, { ...image, first, end, folder, buffers });
+  try {
+    const blob = await blobOfPieces(pack.pieces());
+    const wasSent = await sendBlob(task, image.client, blob, () => pack.pieces());
+    return { layer: { ...blob, mediaType: PACK_TYPE, annotations: {} }, lengths: pack.lengths, wasSent };
+  } finally {
+    await pack.close();
+  }
 }
 
 /** False if the registry has it. `body` is called for each try. */
@@ -105,7 +105,7 @@ export async function sendBlob(
   task: Task,
   client: RegistryClient,
   { digest, size }: Blob,
-  body: () => Buffer | Readable,
+  body: () => Body,
 ): Promise<boolean> {
   const state = await client.stateOf(task, digest, size);
   if (state === 'there') return false;
@@ -118,67 +118,4 @@ export async function sendBlob(
         'delete that copy in the storage of the registry, and push again',
     );
   return true;
-}
-
-/** One frame for each chunk. zstd makes one for each file. */
-async function makeFrames(
-  task: Task,
-  { file, list, level, workFolder }: PushImage,
-  { index, first, end }: Span,
-): Promise<Frames> {
-  const folder = join(workFolder, `pack-${index}`);
-  await mkdir(folder);
-  try {
-    const files: string[] = [];
-    for (let i = first; i < end; i++) {
-      if (list.isZero(i)) continue;
-      await writeFile(join(folder, `${i}`), await readChunk(file, list, i));
-      files.push(`${i}`);
-    }
-    const { queue, lengths } = await compressAll(task, files, level, folder);
-    let next = 0;
-    const frames = Array.from({ length: end - first }, (_, k) =>
-      list.isZero(first + k) ? [zeroFrame(list.length(first + k))] : queue.take(lengths[next++] as number),
-    );
-    return { pieces: frames.flat(), lengths: frames.map(bytesOf) };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-async function compressAll(
-  task: Task,
-  files: readonly string[],
-  level: number,
-  folder: string,
-): Promise<{ queue: ByteQueue; lengths: readonly number[] }> {
-  const queue = new ByteQueue();
-  const frames = new FrameLengths();
-  const drain = async (stdout: Readable) => {
-    for await (const part of stdout) {
-      frames.add(part);
-      queue.add(part);
-    }
-  };
-  if (files.length > 0) await compress(task, files, level, folder, drain);
-  if (frames.isWhole && frames.lengths.length === files.length) return { queue, lengths: frames.lengths };
-  throw new RootfsError(
-    'PROGRAM_FAILED',
-    `zstd made ${frames.lengths.length} frames of ${files.length} chunks`,
-  );
-}
-
-function bytesOf(pieces: readonly Buffer[]): number {
-  return pieces.reduce((sum, { length }) => sum + length, 0);
-}
-
-async function readChunk(file: FileHandle, list: ChunkList, i: number): Promise<Buffer> {
-  const content = Buffer.allocUnsafe(list.length(i));
-  const count = await readFully(file, content, list.offset(i));
-  const digest = createHash('sha256').update(content).digest();
-  if (count === content.length && digest.equals(list.sha256(i))) return content;
-  throw new RootfsError(
-    'SOURCE_CHANGED',
-    'the image changed since it was cut into chunks: stop whatever writes to it, and push again',
-  );
 }

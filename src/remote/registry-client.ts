@@ -1,6 +1,5 @@
 // The registry API (OCI distribution 1.1) for one host and one repository: manifests, blobs, uploads.
 
-import type { Readable } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import { redact, withoutQueries } from '../system/redact.js';
@@ -11,6 +10,7 @@ import { isBusy, persist, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
   address,
+  type Body,
   DISCARD_LIMIT,
   discard,
   failed,
@@ -196,7 +196,7 @@ export class RegistryClient {
   }
 
   /** `body` is called for each try. */
-  upload(task: Task, digest: string, sizeBytes: number, body: () => Buffer | Readable): Promise<void> {
+  upload(task: Task, digest: string, sizeBytes: number, body: () => Body): Promise<void> {
     return this.#persist(task, async () => {
       const url = this.#begun.pop() ?? (await this.#beginUpload(task));
       // As text: what else the registry put there stays as it wrote it.

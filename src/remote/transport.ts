@@ -4,8 +4,7 @@
 import { readFile } from 'node:fs/promises';
 import * as http from 'node:http';
 import * as https from 'node:https';
-import type { Readable } from 'node:stream';
-import { pipeline } from 'node:stream';
+import { pipeline, Writable } from 'node:stream';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, RootfsError } from '../system/errors.js';
 import { onAbort } from '../system/on-abort.js';
@@ -14,13 +13,16 @@ import { ATTEMPT_MS, openTunnel, proxyAuthorization, proxyFor, withoutBrackets }
 import { publicLookup, requirePublicHost } from './public-addresses.js';
 import { Transient } from './retry.js';
 
+/** What is sent. Pieces can be sent once only, and each may be overwritten when the next is asked for. */
+export type Body = string | Buffer | AsyncIterable<Buffer>;
+
 export interface Question {
   readonly url: URL;
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent to the scheme, host and port of `url` only. */
   readonly authorization?: string | undefined;
-  readonly body?: string | Buffer | Readable;
+  readonly body?: Body;
   readonly followRedirects?: boolean;
   /** Minutes may pass before an answer begins: the registry checks what it got, or a cache fetches all of it first. */
   readonly slowAnswer?: boolean;
@@ -80,7 +82,7 @@ export class Transport {
       const answer = await this.#askOnce(task, { ...question, url, method, authorization });
       const { location } = answer.headers;
       const isRead = method === 'GET' || method === 'HEAD';
-      const canRepeat = isRead || ([307, 308].includes(answer.status) && !isStream(question.body));
+      const canRepeat = isRead || ([307, 308].includes(answer.status) && !isInPieces(question.body));
       if (!REDIRECTS.has(answer.status) || location === undefined || !canRepeat) return answer;
       await discard(answer);
       if (question.followRedirects === false)
@@ -169,7 +171,7 @@ export class Transport {
       request.on('error', (error: NodeJS.ErrnoException) => {
         // The registry closed a connection that lay idle just as it was used again. That is no failed try.
         const wasIdle = request.reusedSocket && error.code === 'ECONNRESET' && response === undefined;
-        if (wasIdle && !isStream(body)) resolve(this.#send(task, proxy, options, question));
+        if (wasIdle && !isInPieces(body)) resolve(this.#send(task, proxy, options, question));
         else reject(error);
       });
       request.on('response', (answer) => {
@@ -179,7 +181,7 @@ export class Transport {
         answer.on('error', () => {});
         resolve(answer);
       });
-      if (isStream(body)) pipeline(body, request, (error) => error && reject(error));
+      if (isInPieces(body)) pipeline(body, oneByOne(request), (error) => error && reject(error));
       else request.end(body);
     });
   }
@@ -200,9 +202,23 @@ export class Transport {
   }
 }
 
-/** Can be sent once only. */
-function isStream(body: Question['body']): body is Readable {
+function isInPieces(body: Question['body']): body is AsyncIterable<Buffer> {
   return body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body);
+}
+
+/** Asks for the next piece when the kernel has the one before. What fails is told by the request itself. */
+function oneByOne(request: http.ClientRequest): Writable {
+  const sink = new Writable({
+    highWaterMark: 1,
+    write: (piece, _, done) => void request.write(piece, () => done()),
+    final: (done) => void request.end(() => done()),
+    destroy: (error, done) => {
+      if (error !== null) request.destroy(error);
+      done(error);
+    },
+  });
+  request.on('close', () => sink.destroy());
+  return sink;
 }
 
 function addressOf(host: string): string {

@@ -2,16 +2,16 @@
 // whatever the frames say, no call waits for ever.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeEach, expect, inject, onTestFinished, test, vi } from 'vitest';
 import { native } from '../../src/addon/native.js';
 import { CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
 import { decompress, type Output, withZstd } from '../../src/remote/decompressor.js';
-import { compress, isOneFrame, rawFrame, skippedFrame, zeroFrame } from '../../src/remote/frames.js';
+import { isOneFrame, rawFrame, skippedFrame, zeroFrame } from '../../src/remote/frames.js';
 import { Task } from '../../src/system/task.js';
+import { framesOf } from '../fixtures/frames.js';
 import { Host } from '../fixtures/host.js';
 import { pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -23,17 +23,6 @@ beforeEach(({ skip }) => {
 });
 
 const task = new Task('decompressing', undefined);
-
-async function framesOf(...contents: readonly Buffer[]): Promise<Buffer> {
-  const { root } = await Host.in(inject('scratch'));
-  const names = contents.map((_, i) => `${i}`);
-  for (const [i, bytes] of contents.entries()) await writeFile(join(root, `${i}`), bytes);
-  let frames = Buffer.alloc(0);
-  await compress(task, names, 3, root, async (stdout) => {
-    frames = await buffer(stdout);
-  });
-  return frames;
-}
 
 /** An image, and what writes these contents into it one behind the other. */
 async function newImage() {
@@ -72,7 +61,7 @@ test('one program serves many calls, and ends with the last pull', async () => {
   const programs = new Set<number>();
   await withZstd(async () => {
     for (const bytes of contents) {
-      expect(await decompress(task, await framesOf(bytes), path, taking(bytes))).toBe(true);
+      expect(await decompress(task, await framesOf([bytes]), path, taking(bytes))).toBe(true);
       expect((await readFile(path)).subarray(0, bytes.length).equals(bytes)).toBe(true);
       for (const pid of await running()) programs.add(pid);
     }
@@ -88,7 +77,7 @@ test('calls at once get what is theirs', async () => {
     { length: 12 },
     (_, i) => [pattern(200_000 + i, i), pattern(10 + i, i)] as const,
   );
-  const frames = await Promise.all(contents.map((each) => framesOf(...each)));
+  const frames = await Promise.all(contents.map((each) => framesOf(each)));
   await withZstd(() =>
     Promise.all(
       contents.map(async (each, i) => {
@@ -103,7 +92,7 @@ test('calls at once get what is theirs', async () => {
 test('wrong frames are told, and the next call is none the worse', async () => {
   const { path, taking } = await newImage();
   const [a, b, long] = [pattern(5000, 1), pattern(6000, 2), pattern(5_000_000, 3)];
-  const [ofA, ofB, ofLong] = [await framesOf(a), await framesOf(b), await framesOf(long)];
+  const [ofA, ofB, ofLong] = [await framesOf([a]), await framesOf([b]), await framesOf([long])];
   const damaged = Buffer.from(ofB);
   damaged.fill(0xff, 12, 40);
   const wrong = [
@@ -126,7 +115,7 @@ test('wrong frames are told, and the next call is none the worse', async () => {
 test('a program that was killed while it works is told as such', async () => {
   const { path, taking } = await newImage();
   const bytes = pattern(5000);
-  const frames = await framesOf(bytes);
+  const frames = await framesOf([bytes]);
   await withZstd(async () => {
     await decompress(task, frames, path, taking(bytes));
     const killing = async (output: Output) => {
@@ -142,7 +131,7 @@ test('a program that was killed while it works is told as such', async () => {
 test('a program that was killed while it waited is replaced', async () => {
   const { path, taking } = await newImage();
   const bytes = pattern(5000);
-  const frames = await framesOf(bytes);
+  const frames = await framesOf([bytes]);
   await withZstd(async () => {
     await decompress(task, frames, path, taking(bytes));
     for (const pid of await running()) process.kill(pid, 'SIGKILL');
@@ -155,7 +144,7 @@ test('a program that was killed while it waited is replaced', async () => {
 test('a call that is aborted, and one that fails, leave no program behind', async () => {
   const { path, taking } = await newImage();
   const bytes = pattern(5000);
-  const frames = await framesOf(bytes);
+  const frames = await framesOf([bytes]);
   const controller = new AbortController();
   await withZstd(async () => {
     await decompress(task, frames, path, taking(bytes));
@@ -173,7 +162,7 @@ test('a call that is aborted, and one that fails, leave no program behind', asyn
 
 test('heads tell whether a frame would take what comes behind it for its own', async () => {
   const bytes = pattern(300_000, 4);
-  const frame = await framesOf(bytes);
+  const frame = await framesOf([bytes]);
   const withChecksum = execFileSync('zstd', ['-c', '-q', '--check'], { input: bytes, maxBuffer: 2 ** 20 });
   const noLast = Buffer.from(rawFrame(Buffer.from('12345678')));
   noLast.writeUInt8(noLast.readUInt8(6) & ~1, 6);

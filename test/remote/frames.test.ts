@@ -2,11 +2,10 @@
 import { execFileSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { buffer } from 'node:stream/consumers';
 import { beforeEach, expect, inject, test } from 'vitest';
 import { ZERO_CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
-import { compress, FrameLengths, requireLevel, zeroFrame } from '../../src/remote/frames.js';
-import { Task } from '../../src/system/task.js';
+import { FrameLengths, requireLevel, zeroFrame } from '../../src/remote/frames.js';
+import { compressed, framesOf } from '../fixtures/frames.js';
 import { Host } from '../fixtures/host.js';
 import { KiB, pattern } from '../fixtures/images.js';
 import { Random } from '../fixtures/random.js';
@@ -18,26 +17,12 @@ beforeEach(({ skip }) => {
   if (missing !== undefined) skip(missing);
 });
 
-const task = new Task('compressing', undefined);
-
 const restore = (frames: Buffer) =>
   execFileSync('zstd', ['-d', '-c', '-q', '--memory=8MiB'], {
     input: frames,
     maxBuffer: 2 * ZERO_CHUNK_LIMIT,
     stdio: ['pipe', 'pipe', 'pipe'],
   });
-
-/** Frames of these contents, in one stream, as the program makes them. */
-async function framesOf(contents: readonly Buffer[], level = 3): Promise<Buffer> {
-  const { root } = await Host.in(inject('scratch'));
-  const names = contents.map((_, i) => `${i}`);
-  for (const [i, bytes] of contents.entries()) await writeFile(join(root, `${i}`), bytes);
-  let frames = Buffer.alloc(0);
-  await compress(task, names, level, root, async (stdout) => {
-    frames = await buffer(stdout);
-  });
-  return frames;
-}
 
 const BLOCK = 128 * KiB;
 
@@ -125,15 +110,8 @@ test('the same contents give the same bytes, in the order of the files', async (
 test('a file that is not there, or a name like an option, is no surprise', async () => {
   const { root } = await Host.in(inject('scratch'));
   await writeFile(join(root, '--rm'), 'kept');
-  let frames = Buffer.alloc(0);
-  await compress(task, ['--rm'], 3, root, async (stdout) => {
-    frames = await buffer(stdout);
-  });
-  expect(restore(frames).toString()).toBe('kept');
-  await rejection(
-    compress(task, ['nowhere'], 3, root, async (stdout) => void (await buffer(stdout))),
-    'PROGRAM_FAILED',
-  );
+  expect(restore(await compressed(['--rm'], 3, root)).toString()).toBe('kept');
+  await rejection(compressed(['nowhere'], 3, root), 'PROGRAM_FAILED');
 });
 
 test('a level is one of those that zstd has', () => {

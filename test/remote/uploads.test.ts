@@ -73,6 +73,17 @@ test.each([
   expect(put()[0]?.body).toEqual(BLOB);
 });
 
+test('each piece of an upload is sent before the next is asked for', async () => {
+  const { host, put } = await registryThat(() => undefined);
+  const piece = Buffer.alloc(1000);
+  async function* pieces() {
+    for (let i = 0; i < 200; i++) yield piece.fill(i);
+  }
+  await (await pushTo(host)).upload(task, DIGEST, 200_000, pieces);
+  const sent = Buffer.concat(Array.from({ length: 200 }, (_, i) => Buffer.alloc(1000, i)));
+  expect(put()[0]?.body.equals(sent)).toBe(true);
+});
+
 test('an upload Location at another host gets the blob, if it may be reached so, but no login', async () => {
   const storage = await registryThat(() => undefined);
   const challenge = { 'www-authenticate': 'Basic realm="here"' };
