@@ -7,7 +7,7 @@ import type { Template } from '../catalog/template.js';
 import { readFully } from '../image/read-bytes.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
-import type { ChunkList } from './chunk-list.js';
+import { CHUNK_LIMIT, type ChunkList } from './chunk-list.js';
 import type { ChunkSet } from './chunk-set.js';
 import { isZeroBlock } from './cut.js';
 import { DigestIndex } from './digest-index.js';
@@ -24,11 +24,12 @@ export interface Assembly {
 
 /** Chunks that an earlier, interrupted pull has written. Returns their bytes. */
 export async function keepWritten(task: Task, { file, list, missing }: Assembly): Promise<number> {
+  const buffer = Buffer.allocUnsafeSlow(CHUNK_LIMIT);
   let bytes = 0;
   for (let chunk = 0; chunk < list.count; chunk++) {
     if (!missing.has(chunk)) continue;
     task.checkAborted();
-    const content = await readChunk(file, list.offset(chunk), list.length(chunk));
+    const content = await readChunk(file, buffer, list.offset(chunk), list.length(chunk));
     if (content === undefined || isZeroBlock(content.subarray(0, 4096)) || !isChunk(content, list, chunk))
       continue;
     missing.delete(chunk);
@@ -68,13 +69,14 @@ async function reuseFrom(
     const content = { sha256, sizeBytes: identity.sizeBytes };
     const source = await known.listOf(task, path, content, () => {});
     image = await open(path, 'r');
+    const buffer = Buffer.allocUnsafeSlow(CHUNK_LIMIT);
     const pause = new Pause(() => task.checkAborted());
     for (let i = 0; i < source.count; i++) {
       if (pause.isDue) await pause.take();
       const digest = source.sha256(i);
       if (source.isZero(i) || !wanted.has(digest)) continue;
       task.checkAborted();
-      const bytes = await readChunk(image, source.offset(i), source.length(i));
+      const bytes = await readChunk(image, buffer, source.offset(i), source.length(i));
       if (bytes === undefined || !isChunk(bytes, source, i)) {
         damaged++;
         continue;
@@ -107,8 +109,14 @@ function isChunk(content: Buffer, list: ChunkList, chunk: number): boolean {
   return createHash('sha256').update(content).digest().equals(list.sha256(chunk));
 }
 
-async function readChunk(file: FileHandle, offset: number, length: number): Promise<Buffer | undefined> {
-  const content = Buffer.allocUnsafe(length);
+/** Into a buffer that is used again: the collector comes too late to one for each chunk. */
+async function readChunk(
+  file: FileHandle,
+  buffer: Buffer,
+  offset: number,
+  length: number,
+): Promise<Buffer | undefined> {
+  const content = buffer.subarray(0, length);
   return (await readFully(file, content, offset)) === length ? content : undefined;
 }
 

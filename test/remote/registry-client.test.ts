@@ -10,7 +10,9 @@ import { Transient } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
 import { clientOf, serve } from '../fixtures/fake-registry.js';
+import { MiB } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
+import { turnsDuring } from '../fixtures/turns.js';
 
 const task = new Task('asking', undefined);
 const DIGEST = `sha256:${'0'.repeat(64)}`;
@@ -180,6 +182,17 @@ async function readAll(client: RegistryClient, size = 10): Promise<string> {
     parts.push(bytes);
   return Buffer.concat(parts).toString();
 }
+
+test('what has come of a blob while this process was busy is taken over many turns of the event loop', async () => {
+  async function* body() {
+    for (let i = 0; i < 64; i++) yield Buffer.alloc(64 * 1024);
+  }
+  const stream = { start: 0, body: body(), close: () => {} };
+  const client = { isDown: false, openBlob: async () => stream } as unknown as RegistryClient;
+  const { turns, result } = await turnsDuring(() => readAll(client, 4 * MiB));
+  expect(result).toHaveLength(4 * MiB);
+  expect(turns).toBeGreaterThan(50);
+});
 
 test.each(['', 'identity', 'Identity'])('a blob with the content encoding %j is taken', async (encoding) => {
   const registry = await serve((_, response) => {
