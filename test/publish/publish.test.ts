@@ -1,9 +1,11 @@
 // Publishing: every kind of source, on every filesystem.
 import { execFile } from 'node:child_process';
+import { fstatSync, readdirSync } from 'node:fs';
 import { mkdir, readFile, readlink, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { native } from '../../src/addon/native.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { allocatedBytes, exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -39,6 +41,28 @@ describeEachFilesystem((filesystem) => {
     const clone = await host.registry.cloneForVm('vm', 'debian', { writable: true });
     expect(clone.sourceSha256).toBe(sha256);
     expect(await host.anotherRegistry().stacks()).toMatchObject([{ name: 'debian', sha256 }]);
+  });
+
+  test('the blocks of a replaced image are not freed on the event loop', async () => {
+    const host = await Host.in(filesystem.path);
+    const source = join(host.root, 'image');
+    await makeExt4Image(source, 16 * MiB);
+    await host.registry.publishStack('debian', source);
+    await host.registry.cloneForVm('vm', 'debian', { writable: true });
+    const { ino } = await stat(host.template('debian'));
+    const dispose = native().dispose.bind(native());
+    const left: number[] = [];
+    const spy = vi.spyOn(native(), 'dispose').mockImplementation((handle) => {
+      const before = descriptorsOf(ino);
+      dispose(handle);
+      if (descriptorsOf(ino) < before) left.push(descriptorsOf(ino));
+    });
+    onTestFinished(() => spy.mockRestore());
+    await host.registry.publishStack('debian', source, { replace: true });
+    // Whoever closes the last one frees the blocks.
+    expect(left).not.toEqual([]);
+    expect(left).not.toContain(0);
+    expect(descriptorsOf(ino)).toBe(0);
   });
 
   test('publishing records the name of the stack, so that its first clone flushes nothing', async () => {
@@ -282,4 +306,17 @@ async function leaveJournal(image: string): Promise<void> {
   await execute('umount', [folder]);
   await execute('mv', [copy, image]);
   expect((await run('dumpe2fs', ['-h', image])).stdout).toContain('needs_recovery');
+}
+
+/** How many descriptors this process has of a file. */
+function descriptorsOf(inode: number): number {
+  return readdirSync('/proc/self/fd').filter((fd) => inodeOf(Number(fd)) === inode).length;
+}
+
+function inodeOf(fd: number): number | undefined {
+  try {
+    return fstatSync(fd).ino;
+  } catch {
+    return undefined; // the descriptor of the listing itself
+  }
 }
