@@ -29,8 +29,12 @@ export function sameTemplate(before: Identity, now: Identity): boolean {
  * would never be had. There a writer who puts mtime back and makes a link in those seconds is not noticed.
  */
 export function sameWhileRead(before: Identity, now: Identity, filesystem: string): boolean {
-  const mayBeLinked = !filesystem.startsWith('xfs:') && !filesystem.startsWith('btrfs:');
-  return mayBeLinked ? sameState(before, now) : sameTemplate(before, now);
+  return tellsEveryChange(filesystem) ? sameTemplate(before, now) : sameState(before, now);
+}
+
+/** Local file systems on which clones are no links: whatever is written changes ctime, and nothing else does. */
+export function tellsEveryChange(filesystem: string): boolean {
+  return filesystem.startsWith('xfs:') || filesystem.startsWith('btrfs:');
 }
 
 /**

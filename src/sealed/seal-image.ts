@@ -5,7 +5,7 @@
 
 import { chmod } from 'node:fs/promises';
 import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } from '../addon/native.js';
-import { type Template, templateChangedError } from '../catalog/template.js';
+import { type Template, tellsEveryChange, templateChangedError } from '../catalog/template.js';
 import { recordTemplate, stateOf, type TemplateRecord } from '../catalog/template-record.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
 import { extentCount } from '../image/extents.js';
@@ -30,17 +30,17 @@ export async function sealTemplate(
   task: Task,
   folder: OpenFolder,
   path: string,
-  { source, info }: OpenedSource,
+  opened: OpenedSource,
   known: string | undefined,
 ): Promise<Sealed> {
+  const { source, info } = opened;
   const { identity } = info;
   const outcome = await inTurn(task, () => stage(folder, { source, identity, sealed: false }));
   try {
-    // The digest is of the bytes in the sealed image, whatever happens to the template.
     const sha256 =
       outcome.status === 'copy-needed'
         ? await copyImage(task, outcome.staged)
-        : (known ?? (await hashStaged(task, outcome.imagePath, identity.sizeBytes)));
+        : (known ?? (await hashReflink(task, opened, outcome.imagePath)));
     if (sha256 === undefined || (known !== undefined && sha256 !== known))
       throw templateChangedError(path, 'changed while it was sealed');
     const { sizeBytes } = identity;
@@ -148,8 +148,14 @@ async function ownBytes(path: string): Promise<number> {
   }
 }
 
-async function hashStaged(task: Task, path: string, sizeBytes: number): Promise<string> {
-  const { source } = await native().openSource(path);
+/**
+ * The digest of the bytes in a sealed image that is a reflink of this template. The pages of the template are often in
+ * memory, those of a new reflink never are. If the template changes while it is read, its image is not published.
+ */
+async function hashReflink(task: Task, template: OpenedSource, imagePath: string): Promise<string> {
+  const { sizeBytes } = template.info.identity;
+  if (tellsEveryChange(template.filesystem)) return hashSource(task, template.source, sizeBytes);
+  const { source } = await native().openSource(imagePath);
   try {
     return await hashSource(task, source, sizeBytes);
   } finally {

@@ -2,6 +2,7 @@
 // touched it.
 import { execFileSync } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import {
   appendFile,
   chmod,
@@ -25,6 +26,7 @@ import { Host } from '../fixtures/host.js';
 import { faultsOf, KiB, MiB, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
 import { findTool, lacks } from '../fixtures/tools.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
 const BYTES = pattern(4 * MiB);
 const WRITABLE = { writable: true } as const;
@@ -54,6 +56,11 @@ function layoutOf(path: string): string[] {
 
 function extentsOf(path: string): number {
   return layoutOf(path).length;
+}
+
+/** By this process so far. */
+async function bytesReadFromDisk(): Promise<number> {
+  return Number(/^read_bytes: (\d+)$/m.exec(await readFile('/proc/self/io', 'latin1'))?.[1]);
 }
 
 describeEachFilesystem(
@@ -110,6 +117,18 @@ describeEachFilesystem(
       }
       for (const { ownBytes, packed } of await host.registry.sealedImages())
         expect([ownBytes, packed]).toEqual([0, false]);
+    });
+
+    test('a template that changes while it is hashed is not sealed under a digest that its image lacks', async () => {
+      const host = await Host.in(filesystem.path);
+      const template = await host.addTemplate('debian', pattern(48 * MiB));
+      whileHashing(() => {
+        const fd = openSync(template, 'r+');
+        writeSync(fd, 'x', 40 * MiB);
+        closeSync(fd);
+      });
+      await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'TEMPLATE_CHANGED');
+      expect(await sealed(host)).toEqual([]);
     });
 
     test('packed when that is asked for: few extents, the same bytes, and the plain image goes', async () => {
@@ -316,6 +335,19 @@ describeEachFilesystem(
     });
   },
   ({ reflinks }) => reflinks,
+);
+
+describeEachFilesystem(
+  (filesystem) => {
+    test('a template that is in memory is hashed without reading the disk', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.placeTemplate('debian', (path) => writeFile(path, BYTES, { flush: true }));
+      const before = await bytesReadFromDisk();
+      await host.registry.cloneForVm('vm-1', 'debian', WRITABLE);
+      expect((await bytesReadFromDisk()) - before).toBeLessThan(BYTES.length / 2);
+    });
+  },
+  ({ name }) => ['XFS', 'btrfs'].includes(name),
 );
 
 describeEachFilesystem(
