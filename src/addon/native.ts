@@ -294,7 +294,7 @@ export interface NativeAddon {
    *
    * @internal
    */
-  dataRanges(path: Buffer, sizeBytes: number): Promise<number[]>;
+  dataRanges(path: Buffer, sizeBytes: number): Promise<Float64Array>;
 
   newPipe(): { pipe: NativePipe; writeFd: number };
   /** When the program has it: the output ends only when nobody else could write. */

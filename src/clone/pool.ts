@@ -198,16 +198,16 @@ export class Pool {
   async collect(failures: Failures): Promise<number> {
     return this.#folder.use(async ({ handle }) => {
       const names = await namesIn(this.#path);
-      const unwanted = new Set(await mapInSlices(names, recordOf));
-      for (const name of names) {
-        if (!isRecord(name)) continue;
-        const path = join(this.#path, name);
+      const unwanted = new Set<string>();
+      await mapInSlices(names, (name) => unwanted.add(recordOf(name)));
+      for (const record of unwanted) {
+        const path = join(this.#path, record);
         const isKept = await failures.attempt(path, async () => {
-          const record = await readPoolRecord(path);
-          return record !== undefined && isWanted(record);
+          const read = await readPoolRecord(path);
+          return read !== undefined && isWanted(read);
         });
         // One that cannot be read may be of a template that is there.
-        if (isKept ?? true) unwanted.delete(name);
+        if (isKept ?? true) unwanted.delete(record);
       }
       let removed = 0;
       const pause = new Pause();

@@ -181,3 +181,10 @@ test("an absent slot, and one that is somebody else's", async () => {
   await native().closeFolder(handle);
   native().dispose(handle);
 });
+
+test('the data ranges of a file are one array of numbers, which takes no time for each', async () => {
+  const path = await fileIn('');
+  await writeSparse(path, 64 * KiB, { [16 * KiB]: pattern(4 * KiB), [32 * KiB]: pattern(8 * KiB) });
+  const ranges = await native().dataRanges(Buffer.from(path), 64 * KiB);
+  expect(ranges).toEqual(Float64Array.of(16 * KiB, 20 * KiB, 32 * KiB, 40 * KiB));
+});
