@@ -1,13 +1,13 @@
 // Collects everything that can be told about one slot.
 
-import { inspectSlot, native } from '../addon/native.js';
+import { native } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, isSystemError } from '../system/errors.js';
-import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
+import { lookAtSlot } from './look-at-slot.js';
 import type { TemplateBytes } from './slot-image.js';
 import { type SlotInfo, slotInfo, templateOf } from './slot-info.js';
 import { requireOwnId, strategyOf } from './slot-state.js';
@@ -48,8 +48,8 @@ export async function slotDetails(
 ): Promise<SlotDetails | undefined> {
   const path = `${folder.path}/${vm.safe}`;
   try {
-    if (await isMissing(path)) return undefined;
-    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
+    const state = await lookAtSlot(folder, vm);
+    if (state === undefined) return undefined;
     const template = await templateOf(state, { stacks, templateBytes });
     const info = slotInfo(folder.path, vm.safe, state, template);
     if (info === undefined) return undefined;

@@ -1,10 +1,10 @@
 // Tells whether a VM has its slot's image open.
 
-import { inspectSlot, native } from '../addon/native.js';
+import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
-import { isMissing } from '../system/is-missing.js';
 import { untilUnused } from '../system/until-unused.js';
+import { lookAtSlot } from './look-at-slot.js';
 import { requireOwnId, requireSlot, slotNotFoundError } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
@@ -17,9 +17,8 @@ export type SlotUse = 'in-use' | 'unused' | 'unknown';
 export async function slotInUse(folder: ManagedFolder, vm: VmId): Promise<SlotUse> {
   const path = `${folder.path}/${vm.safe}`;
   try {
-    if (await isMissing(path)) throw slotNotFoundError(path, vm);
-    const state = await folder.use(({ handle }) => inspectSlot(handle, vm.safe), 'no-staging');
-    if (state.kind === 'absent') throw slotNotFoundError(path, vm);
+    const state = await lookAtSlot(folder, vm);
+    if (state === undefined) throw slotNotFoundError(path, vm);
     requireSlot(path, state);
     requireOwnId(path, vm, state);
     return await imageInUse(path);
