@@ -190,7 +190,7 @@ test('docs/troubleshooting.md tells of every code that the library has, and of n
 
 test('docs/troubleshooting.md tells of every code of the system that messages have advice for', () => {
   const advice =
-    /^const ADVICE[^{]*\{(.+?)^\};/ms.exec(readFileSync('src/system/errors.ts', 'utf8'))?.[1] ?? '';
+    /^const ADVICE[^{]*\{(.+?)^\};/ms.exec(readFileSync('src/system/errno-advice.ts', 'utf8'))?.[1] ?? '';
   const codes = [...advice.matchAll(/^ {2}(E[A-Z0-9]+): /gm)].map(([, code = '']) => code);
   const text = readFileSync('docs/troubleshooting.md', 'utf8');
   const table = text.split('\n## The system’s codes')[1]?.split('\n## ')[0] ?? '';
