@@ -203,7 +203,14 @@ export class RootfsRegistry {
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
     this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
-    this.#cloner = new Cloner(this.#folder, this.#templates, this.#stacks, sealed, this.#pool, this.config);
+    this.#cloner = new Cloner({
+      folder: this.#folder,
+      templates: this.#templates,
+      stacks: this.#stacks,
+      sealed,
+      pool: this.#pool,
+      programs: this.config,
+    });
   }
 
   /** A registry configured by the environment: see {@link configFromEnv}. */

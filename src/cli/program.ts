@@ -43,6 +43,42 @@ Examples:
   microvm-rootfs clone vm-1 debian-12 --size 8G --writable
   microvm-rootfs release vm-1`;
 
+// In the order of the help.
+const COMMANDS = [
+  addDoctor,
+  addStacks,
+  addPublish,
+  addRmStack,
+  addPush,
+  addPull,
+  addRemote,
+  addClone,
+  addLs,
+  addInspect,
+  addGrow,
+  addFork,
+  addCommit,
+  addExport,
+  addRelease,
+  addSnapshot,
+  addSnapshots,
+  addRestore,
+  addRmSnapshot,
+  addPushSnapshot,
+  addPullSnapshot,
+  addPrewarm,
+  addPool,
+  addUsage,
+  addGc,
+  addRecover,
+  addVerify,
+  addHash,
+  addBench,
+  addStore,
+  addCompletion,
+  addHelp,
+];
+
 export function buildProgram(): Command {
   const program = new Command('microvm-rootfs')
     .description('Root disks for microVMs: templates, and a copy-on-write clone of one for each VM.')
@@ -69,41 +105,7 @@ export function buildProgram(): Command {
       },
     })
     .exitOverride();
-  const commands = [
-    addDoctor,
-    addStacks,
-    addPublish,
-    addRmStack,
-    addPush,
-    addPull,
-    addRemote,
-    addClone,
-    addLs,
-    addInspect,
-    addGrow,
-    addFork,
-    addCommit,
-    addExport,
-    addRelease,
-    addSnapshot,
-    addSnapshots,
-    addRestore,
-    addRmSnapshot,
-    addPushSnapshot,
-    addPullSnapshot,
-    addPrewarm,
-    addPool,
-    addUsage,
-    addGc,
-    addRecover,
-    addVerify,
-    addHash,
-    addBench,
-    addStore,
-    addCompletion,
-    addHelp,
-  ];
-  for (const add of commands) add(program);
+  for (const add of COMMANDS) add(program);
   refuseRepeats(program);
   return program;
 }

@@ -34,6 +34,16 @@ type WaitForTurn = typeof inTurn;
 
 const inReopeningTurn: WaitForTurn = (task, job) => reopening.run(task, job);
 
+export interface ClonerParts {
+  readonly folder: ManagedFolder;
+  readonly templates: Templates;
+  readonly stacks: StacksByDigest;
+  /** Undefined if clones come straight from the templates. */
+  readonly sealed: SealedImages | undefined;
+  readonly pool: Pool;
+  readonly programs: GrowPrograms;
+}
+
 export class Cloner {
   readonly batches: BatchCloner;
   readonly sync: SyncCloner;
@@ -43,14 +53,7 @@ export class Cloner {
   readonly #staged: StagedClones;
   readonly #trips: CloneTrips;
 
-  constructor(
-    folder: ManagedFolder,
-    templates: Templates,
-    stacks: StacksByDigest,
-    sealed: SealedImages | undefined,
-    pool: Pool,
-    programs: GrowPrograms,
-  ) {
+  constructor({ folder, templates, stacks, sealed, pool, programs }: ClonerParts) {
     this.#folder = folder;
     this.#sources = new CloneSources(folder, templates, stacks, sealed, pool);
     this.#existing = new ExistingSlots(folder, programs);

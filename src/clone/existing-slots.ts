@@ -15,6 +15,14 @@ import type { CloneRequest } from './clone-plan.js';
 import { foreignNamesError, sharedInodeError } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
+/** A slot that is there, and what was asked for. */
+interface FoundSlot {
+  readonly request: CloneRequest;
+  readonly template: Template;
+  readonly slot: AssessedSlot;
+  readonly sharer: Sharer;
+}
+
 export class ExistingSlots {
   readonly #folder: ManagedFolder;
   readonly #programs: GrowPrograms;
@@ -32,7 +40,7 @@ export class ExistingSlots {
     const sharer = knownSharer(slot.state, template.identity);
     if (sharer === undefined || replaces(request, slot, sharer) || !hasOwnerAndMode(request, slot, sharer))
       return undefined;
-    return this.#found(request, template, slot, sharer);
+    return this.#asItIs({ request, template, slot, sharer });
   }
 
   /**
@@ -54,8 +62,8 @@ export class ExistingSlots {
     }
     const templateDir = dirname(dirname(request.templatePath));
     const sharer = await findSharer(handle, vm.safe, slot.state, template.identity, templateDir);
-    if (replaces(request, slot, sharer))
-      return this.#replace(new Task(what, signal), handle, request, template, slot, sharer);
+    const found = { request, template, slot, sharer };
+    if (replaces(request, slot, sharer)) return this.#replace(new Task(what, signal), handle, found);
     const { folder, image } = slot.state;
     const path = imagePath(this.#folder, vm);
     if (!hasOwnerAndMode(request, slot, sharer)) {
@@ -67,16 +75,13 @@ export class ExistingSlots {
     // Its maker may not have flushed it.
     if (durable && !(await openUnleased(path, () => native().flushSlot(handle, vm.safe, folder))))
       return 'again';
-    return this.#found(request, template, slot, sharer);
+    return this.#asItIs(found);
   }
 
   async #replace(
     task: Task,
     handle: NativeFolder,
-    request: CloneRequest,
-    template: Template,
-    slot: AssessedSlot,
-    sharer: Sharer,
+    { request, template, slot, sharer }: FoundSlot,
   ): Promise<VmRootfs | 'again'> {
     const { vm, owner, mode, durable } = request;
     const grow = growsFrom(request, slot);
@@ -102,7 +107,7 @@ export class ExistingSlots {
     return assessSlot(`${this.#folder.path}/${request.vm.safe}`, request, template, state);
   }
 
-  #found(request: CloneRequest, template: Template, slot: AssessedSlot, sharer: Sharer): VmRootfs {
+  #asItIs({ request, template, slot, sharer }: FoundSlot): VmRootfs {
     // Whoever copied it may have been killed before the flush.
     if (slot.state.unsettled !== undefined) this.#folder.flushInBackground(request.vm.safe);
     const strategy = strategyOf(slot.state, sharer !== 'nobody');

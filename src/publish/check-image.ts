@@ -15,16 +15,19 @@ import type { PublishOptions } from './publish-options.js';
 // `mke2fs -O quota -d`, for one, makes images that are not clean.
 const MEND = '; mend a copy of the image with e2fsck -fy and publish that, or create it again';
 
-/**
- * Replays the journal if needed, checks and flushes the image, makes it read-only and returns its digest. `source` is
- * used in messages.
- */
+export interface UncheckedImage {
+  readonly image: string;
+  /** Used in messages. */
+  readonly source: string;
+  /** The mode that it gets. */
+  readonly mode: number;
+}
+
+/** Replays the journal if needed, checks and flushes the image, sets its mode and returns its digest. */
 export async function finishImage(
   task: Task,
-  image: string,
-  source: string,
   e2fsckBin: string,
-  mode: number,
+  { image, source, mode }: UncheckedImage,
   { expectedSha256, onProgress }: PublishOptions,
 ): Promise<string> {
   const hash = () => hashImage(task, image, onProgress);

@@ -90,7 +90,7 @@ export function decompress(
       if (format === 'gzip') {
         const end = await inflate(source, bytes(), sink, task.signal);
         await requireZeros(task, path, source, end);
-      } else await runProgram(PROGRAMS[format], source, limits.maxWindowBytes, bytes, sink, task.signal);
+      } else await runProgram(task, PROGRAMS[format], { source, limits }, { bytes, sink });
       await file.finish();
     } catch (error) {
       task.checkAborted();
@@ -163,21 +163,19 @@ async function requireZeros(task: Task, path: string, source: string, start: num
 }
 
 async function runProgram(
+  task: Task,
   program: Decompressor,
-  path: string,
-  maxWindowBytes: number,
-  source: () => AsyncIterable<Buffer>,
-  sink: Sink,
-  signal: AbortSignal | undefined,
+  { source, limits: { maxWindowBytes } }: Pick<Decompression, 'source' | 'limits'>,
+  { bytes, sink }: { readonly bytes: () => AsyncIterable<Buffer>; readonly sink: Sink },
 ): Promise<void> {
-  const exit = await runInstalled(program, program.args(maxWindowBytes), signal, {
-    feed: (stdin) => pipeline(source(), stdin),
+  const exit = await runInstalled(program, program.args(maxWindowBytes), task.signal, {
+    feed: (stdin) => pipeline(bytes(), stdin),
     drain: (stdout) => sink(stdout),
   });
   if (exit.status === 0) return;
   if (/[Mm]emory|Window size larger/.test(exit.stderr))
     throw tooLarge(
-      path,
+      source,
       `was compressed with a larger window than ${maxWindowBytes} bytes (${exit.stderr.trim()})`,
       'limits.maxWindowBytes',
     );
@@ -185,7 +183,7 @@ async function runProgram(
   const advice = /unsupported format/.test(exit.stderr)
     ? '; cut off what was added behind its end, such as zeros'
     : '';
-  throw programFailed('IMAGE_INVALID', program.name, path, exit, advice);
+  throw programFailed('IMAGE_INVALID', program.name, source, exit, advice);
 }
 
 /** Whether it says that data in gzip is damaged. It has an errno of zlib's own, but no system call. */

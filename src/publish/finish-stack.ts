@@ -36,9 +36,9 @@ export async function finishStack(
   e2fsckBin: string,
   stack: StagedStack,
 ): Promise<Omit<PublishedStack, 'format'>> {
-  const { name, templatePath, staged, source, config, options } = stack;
+  const { name, templatePath, staged, source, mode, config, options } = stack;
   const image = join(staged, TEMPLATE_ROOTFS_FILE);
-  const sha256 = await finishImage(task, image, source, e2fsckBin, stack.mode, options);
+  const sha256 = await finishImage(task, e2fsckBin, { image, source, mode }, options);
   task.checkAborted();
   await stack.beforePlaced?.(sha256);
   if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);

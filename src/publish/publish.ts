@@ -35,7 +35,7 @@ export interface PublishRequest {
   readonly source: string;
   /** As the caller wrote it. Default: `source`. */
   readonly given?: string;
-  /** A raw image that the caller has open: published whatever its path names by now. */
+  /** A raw image that the caller has open: published even if its path names another file now. */
   readonly opened?: OpenedSource;
   /** Whether others may not read the template. Default: if the source is an image in `ours` that they may not read. */
   readonly isPrivate?: boolean;
@@ -53,19 +53,11 @@ export async function publishStack(
   programs: PublishPrograms,
   request: PublishRequest,
 ): Promise<PublishedStack> {
-  const { name, source, given = source, opened, templatePath, options } = request;
+  const { name, source, templatePath, options } = request;
   const named = source === STANDARD_INPUT ? INPUT_NAME : source;
   const task = new Task(`publishing ${named} as ${name}`, options.signal);
   try {
-    // Fail at once rather than after minutes of work, and create nothing for a missing source.
-    await refuseOtherSpelling(templatePath);
-    if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
-    const found =
-      opened === undefined && isPath(source)
-        ? await stat(source).catch((error: unknown) => {
-            throw missingSource(given, error);
-          })
-        : undefined;
+    const found = await refuseInVain(request);
     const mode = templateMode(request.isPrivate ?? (await isPrivateOfOurs(request, found)));
     const isFirst = await isMissing(folder.path);
     return await folder.inWorkFolder('publish', async (workFolder, open) => {
@@ -79,7 +71,7 @@ export async function publishStack(
         task,
         folder: open,
         source,
-        opened,
+        opened: request.opened,
         workFolder,
         image: join(staged, TEMPLATE_ROOTFS_FILE),
         mke2fsBin,
@@ -107,6 +99,20 @@ export async function publishStack(
 async function isPrivateOfOurs({ source, ours }: PublishRequest, found: Stats | undefined): Promise<boolean> {
   if (ours === undefined || !found?.isFile() || !isPrivate(found.mode)) return false;
   return liesAmongOurs(source, ours);
+}
+
+/**
+ * Fails at once rather than after minutes of work, and creates nothing for a missing source. Undefined for a source
+ * without a path.
+ */
+async function refuseInVain(request: PublishRequest): Promise<Stats | undefined> {
+  const { source, given = source, opened, templatePath, options } = request;
+  await refuseOtherSpelling(templatePath);
+  if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
+  if (opened !== undefined || !isPath(source)) return undefined;
+  return stat(source).catch((error: unknown) => {
+    throw missingSource(given, error);
+  });
 }
 
 /** Also true if its folder, or a parent folder, is. */

@@ -19,14 +19,19 @@ const SLICE_BYTES = 4 * 1024 * 1024;
 /** The outcome, and the reason for it. */
 export type PackOutcome = 'packed' | 'few-extents' | 'no-space' | 'no-gain' | 'changed';
 
+export interface PackRequest {
+  readonly image: SealedImage;
+  readonly record: SealRecord;
+  readonly dataBytes: number;
+  /** At idle priority for the disk. */
+  readonly idle: boolean;
+}
+
 /** Rejects with `ABORT_ERR` if stopped, and then leaves nothing behind. */
 export async function packImage(
   task: Task,
   folder: OpenFolder,
-  image: SealedImage,
-  record: SealRecord,
-  dataBytes: number,
-  idle: boolean,
+  { image, record, dataBytes, idle }: PackRequest,
 ): Promise<PackOutcome> {
   const { bsize, blocks, bavail } = await statfs(folder.sessionPath);
   if (!isSpacePlenty(dataBytes, bavail * bsize, blocks * bsize)) return 'no-space';

@@ -79,7 +79,7 @@ export class Packer {
         const outcome = few
           ? 'few-extents'
           : await traced({ operation: 'pack', path, bytes: dataBytes }, () =>
-              packImage(task, folder, image, record, dataBytes, idle),
+              packImage(task, folder, { image, record, dataBytes, idle }),
             );
         this.#tell(image, dataBytes, outcome);
         if (outcome !== 'packed') return outcome;

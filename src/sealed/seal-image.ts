@@ -54,6 +54,15 @@ export async function sealTemplate(
   }
 }
 
+export interface GrownRequest {
+  /** Opens the sealed image of the template's own size. */
+  readonly openSealed: () => Promise<CloneSource | undefined>;
+  readonly template: Template;
+  /** The size to grow to. */
+  readonly sizeBytes: number;
+  readonly programs: GrowPrograms;
+}
+
 /**
  * Makes, checks and publishes a grown variant of a sealed image. Undefined if another process has published it, or has
  * removed the sealed image.
@@ -61,15 +70,12 @@ export async function sealTemplate(
 export async function sealGrown(
   task: Task,
   folder: OpenFolder,
-  openBase: () => Promise<CloneSource | undefined>,
-  template: Template,
-  sizeBytes: number,
-  programs: GrowPrograms,
+  { openSealed, template, sizeBytes, programs }: GrownRequest,
 ): Promise<SealRecord | undefined> {
   const outcome = await inTurn(task, async () => {
     // Asked for now: many images at once close each other while they wait.
-    const base = await openBase();
-    return base && stage(folder, base, { mode: 0o600, unhashed: true });
+    const sealed = await openSealed();
+    return sealed && stage(folder, sealed, { mode: 0o600, unhashed: true });
   });
   if (outcome === undefined) return undefined;
   const { staged, imagePath } = outcome;

@@ -57,7 +57,7 @@ export class SealedImages {
           ? undefined
           : await this.images.openSealed(folder, sha256, sizeBytes);
         if (there !== undefined) return there;
-        // Whoever finds a template replaced removes its images, and the same bytes may have been published again.
+        // A process that finds a template replaced removes its images, and the same bytes may have been published again.
         for (let round = 0; round < ROUNDS; round++) {
           const made = await traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
             this.#whileSpace(() => this.#make(shared, folder, template, sizeBytes)),
@@ -101,16 +101,17 @@ export class SealedImages {
   ): Promise<SealedImage | undefined> {
     const { path, sha256 } = template;
     if (sizeBytes !== template.identity.sizeBytes) {
-      const baseBytes = template.identity.sizeBytes;
-      await this.ensure(template, baseBytes, task.signal);
-      const openBase = async () =>
-        this.images.open.get(sha256, baseBytes) ?? this.images.openSealed(folder, sha256, baseBytes);
-      const record = await sealGrown(task, folder, openBase, template, sizeBytes, this.#programs);
+      const templateBytes = template.identity.sizeBytes;
+      await this.ensure(template, templateBytes, task.signal);
+      const openSealed = async () =>
+        this.images.open.get(sha256, templateBytes) ?? this.images.openSealed(folder, sha256, templateBytes);
+      const programs = this.#programs;
+      const record = await sealGrown(task, folder, { openSealed, template, sizeBytes, programs });
       const grown =
         (await this.images.openNew(record)) ?? (await this.images.openSealed(folder, sha256, sizeBytes));
       if (grown === undefined) {
         // Another process may have removed the image that it was made from, which is open here.
-        this.images.open.close(sha256, baseBytes);
+        this.images.open.close(sha256, templateBytes);
         return undefined;
       }
       this.#background.start(`keeping the budget of ${this.images.path}`, () =>

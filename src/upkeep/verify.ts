@@ -74,23 +74,9 @@ export async function verify(
   const { onProgress } = options;
   const task = new Task(`verifying ${folder.path}`, options.signal);
   const failures = new Failures(task);
-  const bytesOf = new Map<string, number>();
-  const templatesNotRead: string[] = [];
-  const checks: Check[] = [];
   const pause = new Pause(() => task.checkAborted());
   try {
-    for (const [name, template] of await catalog.templates(options.signal)) {
-      if (pause.isDue) await pause.take();
-      if (template === undefined) {
-        const path = catalog.templatePath(name);
-        if (await mayBeFile(path)) templatesNotRead.push(path);
-        continue;
-      }
-      const { path, sha256, identity } = template;
-      const { sizeBytes } = identity;
-      bytesOf.set(sha256, sizeBytes);
-      checks.push({ kind: 'template', path, sizeBytes, expected: sha256 });
-    }
+    const { checks, bytesOf, templatesNotRead } = await templateChecks(task, catalog, pause);
     for await (const image of sealedImages(folder, failures)) {
       checks.push(image);
       // Of a template that is gone, or has another digest by now.
@@ -128,6 +114,32 @@ export async function verify(
   } catch (error) {
     throw asRootfsError(task.what, error);
   }
+}
+
+interface TemplateChecks {
+  readonly checks: Check[];
+  /** The length of the template with each digest. */
+  readonly bytesOf: Map<string, number>;
+  readonly templatesNotRead: readonly string[];
+}
+
+async function templateChecks(task: Task, catalog: Catalog, pause: Pause): Promise<TemplateChecks> {
+  const checks: Check[] = [];
+  const bytesOf = new Map<string, number>();
+  const templatesNotRead: string[] = [];
+  for (const [name, template] of await catalog.templates(task.signal)) {
+    if (pause.isDue) await pause.take();
+    if (template === undefined) {
+      const path = catalog.templatePath(name);
+      if (await mayBeFile(path)) templatesNotRead.push(path);
+      continue;
+    }
+    const { path, sha256, identity } = template;
+    const { sizeBytes } = identity;
+    bytesOf.set(sha256, sizeBytes);
+    checks.push({ kind: 'template', path, sizeBytes, expected: sha256 });
+  }
+  return { checks, bytesOf, templatesNotRead };
 }
 
 /** What cannot be looked at, as in a folder whose disk is gone, may be a template. */

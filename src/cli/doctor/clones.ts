@@ -44,15 +44,7 @@ export async function clonesFolder(
   const own = join(folder, STATE_FOLDER);
   const ours = await stat(own).catch(() => undefined);
   if (!(await isWritableFolder(folder))) {
-    const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
-    const { uid } = await stat(folder);
-    // With a new owner of a folder in use, everything in it would still be the old one's.
-    const isTaken = folder === clonesDir && (uid !== 0 || ours !== undefined);
-    const fix = (await isReadOnly(folder))
-      ? asRoot('mount', '-o', 'remount,rw', (await mountOf(folder))?.mountPoint ?? folder)
-      : isTaken
-        ? asUser(uid, 'microvm-rootfs', 'doctor', ...sameFlags)
-        : `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
+    const fix = await fixOfUnwritable(folder, clonesDir, ours !== undefined, sameFlags);
     const why = `${clonesDir} on ${type}${missing}: it cannot be written to by this user, so nothing was tried`;
     return { findings: [fail('clones', why, fix)], reflinks: false };
   }
@@ -77,6 +69,23 @@ export async function clonesFolder(
     findings.push(fail('clones', `nothing can be made in ${folder}: ${(error as Error).message}`));
     return { findings, reflinks: false };
   }
+}
+
+/** `folder` is the clones folder, or the one that it will be made in. */
+async function fixOfUnwritable(
+  folder: string,
+  clonesDir: string,
+  isInUse: boolean,
+  sameFlags: readonly string[],
+): Promise<string> {
+  if (await isReadOnly(folder))
+    return asRoot('mount', '-o', 'remount,rw', (await mountOf(folder))?.mountPoint ?? folder);
+  const { uid } = await stat(folder);
+  // With a new owner of a folder in use, everything in it would still be the old one's.
+  if (folder === clonesDir && (uid !== 0 || isInUse))
+    return asUser(uid, 'microvm-rootfs', 'doctor', ...sameFlags);
+  const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
+  return `${asRoot('mkdir', '-p', clonesDir)} && ${asRoot('chown', owner, clonesDir)}`;
 }
 
 /** What a doctor or a bench left that was killed, or has there at this moment. */
@@ -211,10 +220,9 @@ function hardlinkFinding(refusal: string | undefined, reflinks: boolean): Findin
 async function leases(probe: string): Promise<Finding> {
   try {
     if (!(await canLease(probe)))
-      return warn('leases', 'none here: whether an image is in use cannot be told, so gc leaves such clones');
+      return warn('leases', 'none here: nothing tells whether an image is in use, so gc leaves such clones');
     if ((await giveAway(probe)) && !(await canLease(probe))) {
-      const lacks =
-        "without CAP_LEASE or CAP_SETUID, it cannot be told whether another user's image is in use";
+      const lacks = "without CAP_LEASE or CAP_SETUID, nothing tells whether another user's image is in use";
       return warn(
         'leases',
         `tried: ${lacks}. gc leaves such clones, and growing and committing them is refused`,

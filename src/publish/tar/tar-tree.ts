@@ -170,10 +170,6 @@ class TarTree {
           content: this.#contentOf(member),
         };
       case '2':
-        if (member.linkTarget.length === 0 || member.linkTarget.includes(0))
-          throw this.#refuse(
-            `has a symbolic link to nothing, or to a name with NUL, ${shown(member)}: remove the link`,
-          );
         return {
           mode: 0o777,
           uid,
@@ -182,7 +178,7 @@ class TarTree {
           attributes,
           planned,
           kind: 'symlink',
-          target: member.linkTarget,
+          target: this.#targetOf(member),
         };
       case '3':
       case '4': {
@@ -203,6 +199,15 @@ class TarTree {
   #whiteout(whose: string, member: TarMember): RootfsError {
     return this.#refuse(
       `has a whiteout ${whose}, ${shown(member)}: it is a layer; publish the whole, as docker export gives it`,
+    );
+  }
+
+  /** What a symbolic link leads to. */
+  #targetOf(member: TarMember): Buffer {
+    const { linkTarget } = member;
+    if (linkTarget.length > 0 && !linkTarget.includes(0)) return linkTarget;
+    throw this.#refuse(
+      `has a symbolic link to nothing, or to a name with NUL, ${shown(member)}: remove the link`,
     );
   }
 
