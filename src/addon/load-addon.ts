@@ -12,7 +12,7 @@ interface Failure {
 
 const HERE = join(__dirname, '..', '..');
 
-/** Loads the first binary that loads. Throws `ADDON_NOT_LOADED` with the errors of all. */
+/** Tries the binaries in order. Throws `ADDON_NOT_LOADED`, with the error of each, if none loads. */
 export function loadAddon(): unknown {
   // Not a plain `require`, which bundlers would try to resolve.
   const require = createRequire(join(__dirname, 'index.js'));
@@ -60,7 +60,7 @@ function explain(failures: readonly Failure[], root: string): string {
   ].join('\n');
 }
 
-/** Whether Node was told to load no addon, whatever there is. */
+/** Whether Node's own flags forbid addons. */
 function isForbidden({ error }: Failure): boolean {
   return 'code' in error && error.code === 'ERR_DLOPEN_DISABLED';
 }

@@ -17,7 +17,7 @@ export type NativeStagedSlot = { readonly [kind]: 'staged slot' };
 /** A slot whose folder is locked. Disposing of it unlocks. */
 export type NativeLockedSlot = { readonly [kind]: 'locked slot' };
 
-/** A folder that others may be able to write to. What is named relative to it stays in it. */
+/** A folder that others may be able to write to. Names relative to it cannot lead out of it. */
 export type NativeGuardedFolder = { readonly [kind]: 'guarded folder' };
 /** A copy of a file that has no name yet. */
 export type NativeFileCopy = { readonly [kind]: 'file copy' };
@@ -43,7 +43,7 @@ export interface FileInfo {
   readonly blocks: number;
 }
 
-/** A small file in a slot: its text, undefined if there is none, null if it is nothing that one could read. */
+/** A small file in a slot: its text, undefined if there is none, null if it cannot be read. */
 export type SmallFile = string | null | undefined;
 
 export interface SlotState {
@@ -51,7 +51,7 @@ export interface SlotState {
   /** Given for a folder. */
   readonly folder?: Identity;
   readonly image?: FileInfo;
-  /** One of our files other than the image is there, be it empty. */
+  /** One of our files other than the image is there, even if it is empty. */
   readonly marked: boolean;
   readonly sharesExtents: boolean;
   readonly stamp: SmallFile;
@@ -59,7 +59,7 @@ export interface SlotState {
   readonly createdAtMs: number;
   readonly sizeStamp: SmallFile;
   readonly newSizeStamp: SmallFile;
-  /** Empty also if the stamp says that there must be a raw id and there is none. */
+  /** Also empty if the raw id is missing although the stamp says that there is one. */
   readonly rawId: SmallFile;
   readonly stack: SmallFile;
   /** The boot in which the image was copied, until its data has been flushed. */
@@ -68,7 +68,7 @@ export interface SlotState {
   readonly exported: SmallFile;
 }
 
-/** What can be told of a slot by what it holds alone. */
+/** What a slot's own files say about it. */
 export interface SlotFacts
   extends Pick<
     SlotState,
@@ -105,12 +105,12 @@ export interface SlotPlan {
   readonly sidecars: readonly string[];
   /** The source as it must be. */
   readonly expected: Identity;
-  /** What must be unchanged for `sidecars` to be true. Only looked at by `cloneSlot` and its kin. */
+  /** What must be unchanged for `sidecars` to be true. Only the functions that clone slots look at it. */
   readonly templatePath?: string;
   readonly templateExpected?: Identity;
   /** Files that belong to the source, as they must be. Only looked at by `cloneFile`. */
   readonly siblings?: readonly { readonly path: string; readonly identity: Identity }[];
-  /** Allowed rungs, of {@link RUNG}; a copy is what is left when no other serves. */
+  /** Allowed rungs, of {@link RUNG}. A copy comes last. */
   readonly rungs: number;
   /** A copy is made in few extents, and hashed on the way, unless it is `unhashed`. */
   readonly packed?: boolean;
@@ -120,7 +120,7 @@ export interface SlotPlan {
   readonly durable: boolean;
 }
 
-/** One clone: the slot's name, the raw id where it differs, and a folder of the pool to take rather than build one. */
+/** One clone: the slot's name, the raw id if it differs, and the ready slot to take instead of building one. */
 export type NativeClone = [
   source: NativeSource,
   plan: NativePlan,
@@ -131,7 +131,7 @@ export type NativeClone = [
 
 export interface NativeAttempt {
   readonly strategy: Strategy;
-  /** Negative; 0: the clone came out short. */
+  /** Negative. 0 means that the clone was shorter than its source. */
   readonly errno: number;
 }
 
@@ -171,15 +171,15 @@ interface NativeFork {
   readonly parent: SlotState;
 }
 
-/** What a pipe brings of an image. */
+/** The chunks of an image that come through a pipe. */
 export interface ExpectedChunks {
   /** How many bytes come before the first chunk. */
   readonly skipBytes: number;
-  /** The offset and the length of each. */
+  /** The offset and the length of each chunk. */
   readonly ranges: Float64Array;
-  /** The digests of all, in hex, in one text. */
+  /** The digests of all chunks, in hex, as one text. */
   readonly sha256s: string;
-  /** What comes behind the last. */
+  /** The bytes that follow the last chunk. */
   readonly endMark: string;
 }
 
@@ -237,7 +237,7 @@ export interface NativeAddon {
   openGuardedFile(path: string): Promise<GuardedFile>;
   /**
    * A hardlink of a slot's image, with owner and mode. `refused`, with its errno (negative): there can be no hardlink
-   * between these two places. `moved`: the slot was released, or has another image by now. EEXIST if another file has
+   * between these two places. `moved`: the slot was released, or has another image now. EEXIST if another file has
    * the name.
    */
   exportImage(
@@ -266,13 +266,13 @@ export interface NativeAddon {
     durable: boolean,
   ): Promise<void>;
 
-  /** What is added to it is added to `whole` as well. Of those with the same `whole`, one job at a time may add. */
+  /** Files added to it are added to `whole` as well. Only one job at a time may add to those with the same `whole`. */
   newDiskUsage(whole?: NativeDiskUsage): NativeDiskUsage;
   /** What each file holds, or its error. Never through a symbolic link. */
   measureFiles(usage: NativeDiskUsage, paths: readonly string[]): Promise<(FileBlocks | SystemError)[]>;
   diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
 
-  /** What is made in the folder from now on has the mode that it is made with, and no access list. */
+  /** From now on, files made in the folder have the mode that they are made with, and no access list. */
   removeDefaultAcl(folder: string): Promise<void>;
   /**
    * What files of a tree are, by the bytes of their paths: fourteen numbers each, and for some a symbolic link's target
@@ -283,8 +283,8 @@ export interface NativeAddon {
    */
   fileFacts(paths: readonly Buffer[]): Promise<[numbers: ArrayBuffer, texts: (FileTexts | undefined)[]]>;
   /**
-   * Whole files, of each its length and inode in `numbers`; undefined for one that is another file, or shorter, by now.
-   * Never through a symbolic link.
+   * Reads whole files. `numbers` holds the length and inode of each; a file that was replaced or is shorter now is
+   * undefined. Never follows a symbolic link.
    *
    * @internal
    */
@@ -297,11 +297,11 @@ export interface NativeAddon {
   dataRanges(path: Buffer, sizeBytes: number): Promise<Float64Array>;
 
   newPipe(): { pipe: NativePipe; writeFd: number };
-  /** When the program has it: the output ends only when nobody else could write. */
+  /** Call it when the program has its end: the output ends only when nobody else can write. */
   closeWriteEnd(pipe: NativePipe): void;
   /**
    * Reads chunks of an image from the pipe, and writes each to its place if it has its SHA-256. `written` counts the
-   * chunks before the first that is missing or wrong. `isWhole`: the mark comes right behind the last.
+   * chunks before the first that is missing or wrong. `isWhole`: the mark follows right after the last chunk.
    */
   receiveChunks(
     pipe: NativePipe,
@@ -310,8 +310,8 @@ export interface NativeAddon {
     expected: ExpectedChunks,
   ): Promise<{ written: number; isWhole: boolean }>;
   /**
-   * Reserves blocks for ranges of an image: the start and the end of each. All, or none if the disk is full: then they
-   * are holes. Does nothing where the file system cannot.
+   * Reserves blocks for ranges of an image, given by the start and the end of each. If the disk is full, it reserves
+   * none, and they are holes. Does nothing on a file system that cannot reserve.
    */
   reserveRanges(imageFd: number, path: string, ranges: Float64Array): Promise<void>;
   /** Makes ranges of an image holes. */
@@ -320,7 +320,7 @@ export interface NativeAddon {
   /**
    * Starts a program: its path and arguments, its whole environment (`NAME=value`), whether it is fed, whether it is to
    * have a process group of its own, and where it writes its output instead of to a pipe. The descriptors are our ends.
-   * Whoever starts a program calls `reapProgram` until it has ended.
+   * The caller has to call `reapProgram` until the program has ended.
    */
   startProgram(
     args: readonly string[],
@@ -334,7 +334,7 @@ export interface NativeAddon {
     stdout: number | undefined;
     stderr: number;
   }>;
-  /** The status of a program that has ended, as wait() tells it, or undefined. Until then its id is nobody else's. */
+  /** The wait() status of a program that has ended, else undefined. Until it is reaped, no other process gets its id. */
   reapProgram(id: number): number | undefined;
 
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */
@@ -388,7 +388,7 @@ export interface NativeAddon {
   stageSlot(handle: NativeFolder, ...clone: NativeClone): Promise<CloneOutcome>;
   /** Builds an image in staging that is to take the place of a slot's. */
   stageImage(handle: NativeFolder, source: NativeSource, plan: SlotPlan): Promise<Staged>;
-  /** A slot from another's present contents: raw ids where they differ. */
+  /** Makes a slot from another's present contents. Raw ids are given only if they differ from the slots' names. */
   forkSlot(
     handle: NativeFolder,
     request: Pick<SlotPlan, 'owner' | 'mode' | 'durable'> & {
@@ -443,7 +443,8 @@ export interface NativeAddon {
     refuseInUse: boolean,
   ): Promise<'done' | 'in-use' | 'image-changed' | 'released'>;
   /**
-   * Owner and mode of a published slot's image. False, and nothing is changed, if folder or image are others by now.
+   * Sets owner and mode of a published slot's image. False, and nothing is changed, if the folder or the image was
+   * replaced.
    */
   setSlotOwnerAndMode(
     handle: NativeFolder,
@@ -452,7 +453,7 @@ export interface NativeAddon {
     image: Identity,
     ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,
   ): Promise<boolean>;
-  /** Whose file the slot's image is as well. Looks at every template and every slot. */
+  /** Who else has the slot's image, under another name of it. Looks at every template and every slot. */
   findSharedImage(
     handle: NativeFolder,
     slot: string,
@@ -462,7 +463,7 @@ export interface NativeAddon {
   /** The names that a slot's files can have. */
   slotFiles(): string[];
 
-  /** Flushes a slot that was published without it. False, and nothing is promised, if its folder is another by now. */
+  /** Flushes a slot that was published without a flush. False, and nothing is promised, if its folder was replaced. */
   flushSlot(handle: NativeFolder, slot: string, folder: Identity): Promise<boolean>;
   /** Flushes those slots that were copied in this boot, and removes their marks. */
   flushCopiedSlots(handle: NativeFolder, slots: readonly string[], bootId: string): Promise<void>;

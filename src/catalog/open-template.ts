@@ -38,13 +38,13 @@ export async function openTemplate(path: string, round = 1): Promise<OpenedSourc
       throw invalid('is a link that leads nowhere; remove it', error);
     throw asRootfsError(`opening template ${path}`, error);
   }
-  // Its slots could not be told from torn ones.
+  // Its slots would look like torn ones.
   throw invalid('is empty; put the image itself there');
 }
 
 /**
  * Waits until any later write to the template gets a new timestamp, and returns the template's state then. Its times
- * do not tell of a write before that, so no digest may be computed from earlier reads.
+ * do not show a write before that, so no digest may be computed from earlier reads.
  */
 export async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Promise<OpenedSource> {
   const { source, filesystem } = opened;

@@ -1,4 +1,4 @@
-// A template's file: what is known of its bytes, and how it is told whether they are still the same.
+// A template's file: what is known of its bytes, and how to tell whether they are still the same.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameContents, sameState } from '../addon/identity.js';
@@ -38,7 +38,7 @@ export function tellsEveryChange(filesystem: string): boolean {
 }
 
 /**
- * Whether the path names something else by now, or nothing. (A new file can have the inode number of a removed one.)
+ * Whether the path names something else now, or nothing. (A new file can have the inode number of a removed one.)
  */
 export async function isOutdated({ path, identity }: Template): Promise<boolean> {
   const [now] = await native().identities([path]);

@@ -30,7 +30,7 @@ const KNOWN_LIMIT = 100_000;
 // Paths per native call: less than a millisecond of work.
 const BATCH = 256;
 
-// Each is lost to a process that replaces the template at the same moment.
+// A round is lost if another process replaces the template at the same moment.
 const ROUNDS = 8;
 
 // Each holds a descriptor, also while it waits to hash.
@@ -72,12 +72,12 @@ export class Templates {
     return template === undefined || source === undefined ? undefined : { template, source };
   }
 
-  /** What is known of a template, which may be closed. */
+  /** What is known of a template, even if it is closed. */
   recalled(path: string): Template | undefined {
     return this.#known.get(path);
   }
 
-  /** Opens a template that was closed, if it is as it is known: {@link remembered} has it at once. Hashes nothing. */
+  /** Opens a template that was closed, if it is unchanged, so that {@link remembered} finds it. Hashes nothing. */
   async reopen(path: string): Promise<void> {
     this.#refuseClosed();
     const opened = await openTemplate(path);
@@ -100,7 +100,7 @@ export class Templates {
     );
     const look = (batch: readonly string[] | undefined) => {
       const identities = batch && native().identities(batch);
-      // One that nobody waits for, because this rejects before, must not end the process.
+      // If this rejects earlier, nobody waits for it, and its failure must not end the process.
       identities?.catch(() => {});
       return identities;
     };
@@ -129,7 +129,7 @@ export class Templates {
 
   /**
    * Looks at the template. Computes its digest unless it is known for the current state of the file. Undefined if there
-   * is not a template. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code.
+   * is none. Rejects with `TEMPLATE_INVALID`, `TEMPLATE_CHANGED`, or a system error code.
    */
   async look(
     path: string,
@@ -290,7 +290,7 @@ export class Templates {
   }
 }
 
-/** What was replaced as it should be, by a rename, needs only another look. */
+/** The template was replaced by a rename, as it should be: look again. */
 class Replaced extends Error {
   constructor(readonly refusal: unknown) {
     super();

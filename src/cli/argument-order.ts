@@ -1,10 +1,10 @@
-// Two names in the wrong order look like two that are not there.
+// Notices two arguments in the wrong order. Otherwise the error would only say that one of them does not exist.
 import { existsSync } from 'node:fs';
 import { RootfsError } from '../index.js';
 
 /**
- * Work on two names of which one is looked for. If that is not at its path (`code`), but the other is at that which
- * `swapped` makes of it, the error tells the order.
+ * Awaits work on two names, one of which must exist. `swapped` turns the path that is missing (`code`) into the one
+ * that the other order would give. If that exists, the error says which order is right.
  */
 export async function inOrder<T>(
   work: Promise<T>,

@@ -1,4 +1,4 @@
-// The same work for several things that were named: one that fails keeps none of the others from it.
+// The same work on several arguments: a failure of one does not stop the others.
 import { RootfsError } from '../index.js';
 
 export class Attempts {
@@ -9,7 +9,7 @@ export class Attempts {
     this.#signal = signal;
   }
 
-  /** Keeps what the work fails with for {@link throwIfAny}. An abort, or a bug, ends all of it. */
+  /** Keeps a failure for {@link throwIfAny}. An abort, or a bug, is thrown at once. */
   async attempt(name: string, work: () => Promise<void>): Promise<void> {
     try {
       await work();
@@ -20,7 +20,7 @@ export class Attempts {
     }
   }
 
-  /** Throws a single failure as it is. Of several it names all, with the code of `gravest` if it is one of them. */
+  /** Throws a single failure unchanged. For several, the error names all, with the code of `gravest` if one has it. */
   throwIfAny(gravest?: string): void {
     const first = this.#failures.find(({ code }) => code === gravest) ?? this.#failures[0];
     if (first === undefined) return;

@@ -6,10 +6,10 @@ import { environmentOverrides, hasStrayCharacters } from '../system/config.js';
 import { parseRegistrySettings } from '../system/registry-settings.js';
 import { readText } from './text-input.js';
 
-/** Read if it is there. */
+/** Read if it exists. */
 const DEFAULT_CONFIG_FILE = '/etc/microvm-rootfs.json';
 
-/** As the parser of arguments has them. */
+/** As the parser of arguments returns them. */
 export interface ConfigFlags {
   readonly templates?: string;
   readonly clones?: string;
@@ -37,14 +37,14 @@ const KEYS = [
 const PATH_FLAGS = ['templates', 'clones', 'snapshots', 'config', 'resize2fs', 'e2fsck', 'mke2fs'] as const;
 const FOLDERS = ['templateDir', 'clonesDir', 'snapshotsDir'] as const;
 
-/** Throws `CONFIG_INVALID` for a file that cannot be read or holds what it should not. */
+/** Throws `CONFIG_INVALID` for a file that cannot be read or has invalid settings. */
 export async function effectiveConfig(
   flags: ConfigFlags,
   env: Environment,
   signal?: AbortSignal,
 ): Promise<Settings> {
   for (const name of PATH_FLAGS) {
-    // As of a variable of a shell that is not set. An empty path would be the working folder.
+    // It may come from an unset shell variable. An empty path would mean the working folder.
     if (flags[name] === '')
       throw new RootfsError('INVALID_ARGUMENT', `--${name} is empty: give a path, or leave it out`);
   }
@@ -64,7 +64,8 @@ function namedFile(flags: ConfigFlags, env: Environment): string | undefined {
 }
 
 /**
- * The flags that give another command the same file and folders, for whoever copies it. `sudo` drops the environment.
+ * The flags that give another command the same file and folders. Commands that people copy need them, because `sudo`
+ * drops the environment.
  */
 export function repeatedFlags(config: RootfsConfig, flags: ConfigFlags, env: Environment): string[] {
   const file = namedFile(flags, env);

@@ -11,7 +11,7 @@ export function mountPath(path: string): string {
   try {
     return resolve(realpathSync.native(climbing), rest);
   } catch {
-    // What is not there is told by whoever opens it.
+    // Opening it reports that it is missing.
     return absolute;
   }
 }

@@ -11,8 +11,8 @@ export interface ReportStyle {
   readonly verbose: boolean;
 }
 
-/** Was told already, in all that the command printed; only the exit status is left to set. */
-export class Told extends Error {
+/** The command has printed what is wrong; only the exit status is left to set. */
+export class AlreadyReported extends Error {
   readonly exitCode: number;
 
   constructor(exitCode: number) {
@@ -23,7 +23,7 @@ export class Told extends Error {
 
 /** Writes it, and returns the exit status. `command` is what was typed, without options and arguments. */
 export function reportError(error: unknown, style: ReportStyle, command: string): number {
-  if (error instanceof Told) return error.exitCode;
+  if (error instanceof AlreadyReported) return error.exitCode;
   // Help and the version were asked for and printed.
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
   const { json, verbose } = style;
@@ -85,7 +85,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   'writable: false': '--read-only',
 };
 
-/** The library's words name its options; whoever typed a command knows them by others. */
+/** The library's messages name its options; the user of a command knows them as flags. */
 function inFlags(message: string): string {
   return message.replace(
     /\b(?:sizeBytes|(?:force|replace|writable): (?:true|false))\b/g,

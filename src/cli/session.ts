@@ -33,7 +33,7 @@ export class Session {
     return this.registry.config;
   }
 
-  /** For a command that has nothing to tell of a folder that is not there: it may be misspelt, or not mounted. */
+  /** For a command that prints nothing if the folder is missing: it may be misspelt, or not mounted. */
   tellIfMissing(folder: string): void {
     if (!existsSync(folder)) this.output.aside(`there is no folder ${folder}`);
   }

@@ -24,7 +24,7 @@ function readStream(stream: Readable, signal: AbortSignal | undefined): Promise<
   return bytesOf(signal === undefined ? stream : addAbortSignal(signal, stream));
 }
 
-/** Whoever is to write may come later. */
+/** Does not wait for a writer: it may come later. */
 function openFifo(path: string): Socket {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   return new Socket({ fd, readable: true, writable: false });

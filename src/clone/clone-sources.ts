@@ -154,7 +154,7 @@ export class CloneSources {
 
   /**
    * Seals the template at the requested size, where that helps. Returns the reason if there is no space, and
-   * `template-changed` if another file has the template's name by now, or none.
+   * `template-changed` if the template was replaced or removed meanwhile.
    */
   async seal(request: CloneRequest, template: Template): Promise<Attempt | 'template-changed' | undefined> {
     try {
@@ -164,7 +164,7 @@ export class CloneSources {
       return undefined;
     } catch (error) {
       if (isFull(error)) return { strategy: 'seal', code: errnoName(error.errno) };
-      // It may be back by now.
+      // It may be back again.
       const wasMissing = isMissingAt(error, template.path);
       if (wasMissing || (await isOutdated(template))) return 'template-changed';
       throw error;

@@ -34,7 +34,7 @@ export function msUntilTimesTell(
   const ageMs = now - Number(identity.ctimeNs / 1_000_000n);
   const unitMs = unitOf(identity, filesystem);
   const distinctAfterMs = unitMs > 0 || !hasOwnStamps(filesystem, kernel) ? unitMs + TICK_MS : 0;
-  // A time in the future was set by a clock that is set back by now: it does not come again.
+  // A time in the future is from a clock that was set back since: no change now gets the same time.
   return ageMs > -TICK_MS ? Math.max(0, distinctAfterMs - ageMs) : 0;
 }
 

@@ -28,8 +28,8 @@ const open = new TurnsBySize(FILES_AT_ONCE);
  * is not a regular file, `SOURCE_CHANGED` if it is written to meanwhile, `ABORT_ERR` if aborted.
  *
  * A file that a process has open for writing is flushed first: only then does the file system notice what is written
- * through a mapping (`mmap`). Such writes stay unnoticed on tmpfs, and where it cannot be told who has a file open (see
- * `slotInUse`): hash what nobody has mapped to write to it.
+ * through a mapping (`mmap`). Such writes stay unnoticed on tmpfs, and on file systems without leases (see
+ * `slotInUse`): there, hash only what nobody has mapped for writing.
  *
  * @example await hashFile('/srv/snapshots/vm-1/memory', { onProgress: ({ bytesDone }) => console.log(bytesDone) })
  */

@@ -2,7 +2,7 @@ import { constants, type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { failedWith } from '../system/errors.js';
 
-// Whoever asks whether the file is in use, as this library does, has a lease on it for an instant.
+// A process that asks whether the file is in use, as this library does, holds a lease on it for an instant.
 const TRIES = 10;
 const REST_MS = 10;
 

@@ -202,8 +202,8 @@ function startStreams(
   { stdin, stdout }: Child,
   { feed, drain, output }: RunOptions,
 ): (Promise<void> | undefined)[] {
-  // A program that ends before it has read its input breaks the pipe. Whoever feeds it may have ended by then, and an
-  // error that nobody listens to would end this process.
+  // A program that ends before it has read its input breaks the pipe. Nobody may be feeding it any more,
+  // and an error that nobody listens to would end this process.
   stdin?.on('error', () => {});
   return [
     stdin && feed?.(stdin),

@@ -23,7 +23,7 @@ const ALL_USERS = '0 0 4294967295';
 
 // umoci goes on without the attributes, and names only the first.
 const IGNORED = /ignoring ENOTSUP on setxattr \\?"([^"\\]+)/;
-// ext4 says that there is no space for attributes where only the inode's is used up.
+// ext4 reports ENOSPC if attributes do not fit beside the inode, however much space the disk has.
 const TOO_LARGE = /xattr[^\n]*no space left/i;
 const SOME_BLOCKS = 1024;
 

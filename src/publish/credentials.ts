@@ -16,7 +16,7 @@ export type Credentials =
 export interface StoredLogin {
   /** Undefined if no login is stored. */
   readonly credentials: Credentials | undefined;
-  /** What could not be used on the way: to be told if access is refused. */
+  /** Why logins could not be used, for the message if access is refused. */
   readonly trouble: RootfsError | undefined;
 }
 
@@ -49,7 +49,7 @@ export async function credentialsFor(
   return { credentials: undefined, trouble };
 }
 
-/** In each form in which they may be repeated. */
+/** Each form in which a message may repeat them. */
 export function secretsIn(credentials: Credentials | undefined): string[] {
   if (credentials === undefined) return [];
   if ('identityToken' in credentials) return [credentials.identityToken];
@@ -58,7 +58,7 @@ export function secretsIn(credentials: Credentials | undefined): string[] {
   return [login, Buffer.from(login, 'utf8').toString('base64'), password];
 }
 
-/** In the order in which they are asked. */
+/** In the order in which they are read. */
 export function loginFiles(env: Readonly<Record<string, string | undefined>>): string[] {
   const home = env.HOME || homeOfUser();
   const inHome = (folder: string) => (home === undefined ? undefined : join(home, folder));
@@ -127,7 +127,7 @@ function scopedKeys(host: string, repository: string): string[] {
   return parts.map((_, i) => [host, ...parts.slice(0, parts.length - i)].join('/'));
 }
 
-/** That with the name as we have it goes before its other spellings. */
+/** A key with our spelling of the name comes before other spellings. */
 function entriesFor<T>(host: string, entries: Readonly<Record<string, T>> | undefined): [string, T][] {
   const found = Object.entries(entries ?? {}).filter(([key]) => hostOf(key) === host);
   return found.sort(([a], [b]) => Number(b === host) - Number(a === host));
@@ -139,7 +139,7 @@ function hostOf(key: string): string {
   return canonicalHost(name);
 }
 
-/** Undefined for an entry without a login, such as docker's for a login that its helper keeps. */
+/** Undefined for an entry without a login. docker has such an entry for a login that its helper keeps. */
 function fromEntry(entry: unknown): Credentials | undefined {
   const texts = Object.entries(entry ?? {}).filter(([, value]) => typeof value === 'string' && value !== '');
   const {
@@ -177,7 +177,7 @@ async function askHelper(
   );
   if (exit.status !== 0) {
     if (/credentials not found/i.test(exit.stdout + exit.stderr)) return undefined;
-    // Helpers say there why they fail. What looks like an answer may hold a secret.
+    // Helpers print there why they fail. Anything that looks like an answer may hold a secret.
     const stdout = exit.stdout.includes('{') ? '' : exit.stdout;
     throw programFailed('REGISTRY_UNAUTHORIZED', program, server, { ...exit, stdout });
   }

@@ -27,7 +27,7 @@ export async function readFetched(layout: string, source: string): Promise<Fetch
     requireImage(manifest, source);
     const config = await readJson(blobPath(layout, manifest.config.digest));
     if (typeof config === 'object' && config !== null) return { manifest, config };
-    throw new Error('its config is no object');
+    throw new Error('its config is not an object');
   } catch (error) {
     if (error instanceof RootfsError) throw error;
     throw invalid(source, 'no container image: its config cannot be read', error);

@@ -30,7 +30,7 @@ async function bytesIn(folder: string): Promise<number> {
   const sizes = names.map((name) =>
     stat(join(folder, name)).then(
       ({ size }) => size,
-      // It has another name by now.
+      // It was renamed or removed meanwhile.
       () => 0,
     ),
   );

@@ -57,7 +57,7 @@ async function manifestsIn(source: string, path: string): Promise<readonly Json[
   } catch {
     // The parser's words say less.
   }
-  throw refused('ARTIFACT_INVALID', source, 'is no OCI layout: its index.json lists no images');
+  throw refused('ARTIFACT_INVALID', source, 'is not an OCI layout: its index.json lists no images');
 }
 
 function named(tags: readonly string[]): string {

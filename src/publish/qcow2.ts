@@ -52,8 +52,8 @@ async function requirePublishable(path: string, source: string, maxBytes: number
   const header = await readBytes(path, 0, HEADER_BYTES);
   const refuse = (why: string) => new RootfsError('IMAGE_INVALID', `${source} ${why}`, { path: source });
   if (header.toString('latin1', 0, 4) !== MAGIC)
-    throw refuse('is no qcow2 image: leave the format out, and it is detected');
-  if (header.length < 72) throw refuse('is no qcow2 image: it ends within its header');
+    throw refuse('is not a qcow2 image: leave the format out, and it is detected');
+  if (header.length < 72) throw refuse('is not a qcow2 image: it ends within its header');
   const version = header.readUInt32BE(4);
   if (version < 2)
     throw refuse('is a qcow image of version 1: convert it with qemu-img convert -f qcow -O raw');
@@ -170,7 +170,7 @@ class Clusters {
     if ((entry & COMPRESSED) !== 0n) return this.#isCompressedHeld(entry);
     const start = Number(entry & OFFSET_BITS);
     if (start === 0) return true;
-    // The part of the last cluster behind the end of the disk is nobody's.
+    // The part of the last cluster behind the end of the disk does not count.
     const used = Math.min(clusterBytes, diskBytes - diskAt);
     if (entryBytes === 8) return (entry & READS_AS_ZEROS) !== 0n || start + used <= this.#size;
     const allocated = SUBCLUSTERS - Math.clz32(table.readUInt32BE(at + 12));
@@ -197,7 +197,7 @@ class Clusters {
       await inflateRaw(bytes, { maxOutputLength: clusterBytes });
       return true;
     } catch (error) {
-      // The rest is for qemu-img to find: other damage, and zstd, which tells of an end that is missing.
+      // qemu-img finds the rest: other damage, and missing ends of zstd clusters, which zstd reports.
       return (error as { code?: string }).code !== 'Z_BUF_ERROR';
     }
   }

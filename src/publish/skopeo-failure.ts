@@ -99,7 +99,7 @@ export function triesOf(exit: Exit, name: string): number {
 const OF_REGISTRY = [/./, 'REGISTRY_FAILED', 'check the network and that the registry runs'] as const;
 const OF_LAYOUT = [/./, 'ARTIFACT_INVALID', 'the layout is damaged: create it again'] as const;
 
-// Registries begin what they say with one of these words. "denied: permission denied" is no fault of this machine.
+// Registries begin what they say with one of these words. "denied: permission denied" is not a fault of this machine.
 const SAID_BY_REGISTRY = /\b(denied|unauthorized|toomanyrequests): /i;
 
 /** `name` is what skopeo was to copy, `trouble` what kept a login from being found. */

@@ -26,7 +26,10 @@ export function absoluteSource(source: string): string {
   return layout === undefined ? source : `oci:${absolutePath('source', layout)}`;
 }
 
-/** Throws `REFERENCE_INVALID`. Before the source is told to anybody, or to skopeo, whose words repeat it. */
+/**
+ * Throws `REFERENCE_INVALID`. Call it before the source appears in a message, or is given to skopeo, whose messages
+ * repeat it.
+ */
 export function requireNoUserInfo(source: unknown): void {
   if (typeof source !== 'string' || !source.startsWith('docker://')) return;
   const hidden = userInfoHidden(source);

@@ -46,7 +46,7 @@ export class OpenImages {
     return image;
   }
 
-  /** What is known of an image, open or closed. That is no use of it. */
+  /** What is known of an image, open or closed. Asking does not count as use. */
   known(sha256: string, sizeBytes: number, key: string): SealedImage | undefined {
     return this.#images.get(sha256)?.get(sizeBytes) ?? this.#closed.get(key);
   }

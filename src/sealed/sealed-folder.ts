@@ -51,7 +51,7 @@ export class SealedFolder {
     this.#budget = budget;
   }
 
-  /** Opens an image that this process has just published. Undefined if it is another one, or none, by now. */
+  /** Opens an image that this process has just published. Undefined if it was replaced or removed since. */
   async openNew(record: SealRecord | undefined): Promise<SealedImage | undefined> {
     if (record === undefined) return undefined;
     const key = keyOf(record.sha256, record.sizeBytes);
@@ -67,8 +67,8 @@ export class SealedFolder {
   }
 
   /**
-   * Whether there is no image, so that none has to be opened. The plain one goes only after the packed one has come, so
-   * it is looked for first.
+   * Whether there is no image, without opening one. The plain image is removed only when the packed one is there, so
+   * this looks for the plain one first.
    */
   async isUnsealed(sha256: string, sizeBytes: number): Promise<boolean> {
     for (const packing of ['plain', 'packed'] as const)

@@ -29,7 +29,7 @@ export class VerifiedSnapshots {
     this.#digests = digests;
   }
 
-  /** What was verified under this path. Whoever clones the disk must compare every file with its identity. */
+  /** What was verified under this path. Before the disk is cloned, every file must be compared with its identity. */
   remembered(path: string): VerifiedSnapshot | undefined {
     return this.#known.get(path);
   }

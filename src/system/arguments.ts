@@ -68,7 +68,7 @@ export function requireSizeBytes(name: string, value: unknown): number {
 
 export function requireCount(name: string, value: unknown): void {
   if (isCount(value)) return;
-  throw new RootfsError('INVALID_ARGUMENT', `${name} must be an integer from 0 on, got ${show(value)}`);
+  throw new RootfsError('INVALID_ARGUMENT', `${name} must be an integer of at least 0, got ${show(value)}`);
 }
 
 function isCount(value: unknown): value is number {

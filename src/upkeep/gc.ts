@@ -36,8 +36,8 @@ export async function collectGarbage(
     folder.use(async ({ handle }) => {
       const state = await inspectSlot(handle, slot);
       const rawId = state.rawId ?? slot;
-      // A list may have the ids that slots are told by: the names of their folders. Another program that writes a raw
-      // id may end it with a line's end.
+      // A list may hold the names of the slots' folders instead of raw ids. Another program that writes a raw id may end
+      // it with a line's end.
       if (!isWholeSlot(state) || [rawId, rawId.trimEnd(), slot].some((id) => keep.has(id))) return;
       const use = await imageInUse(`${folder.path}/${slot}`);
       if (use === 'in-use') report.inUse.push(rawId);
@@ -66,7 +66,7 @@ export async function collectGarbage(
   }
 }
 
-/** `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, stay. */
+/** `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, are left alone. */
 function isWholeSlot(state: SlotState): boolean {
   const leftAlone = isUnstamped(state) || isNobodys(state) || unknownFile(state) !== undefined;
   return state.kind === 'folder' && !leftAlone && !isTorn(state, () => undefined);

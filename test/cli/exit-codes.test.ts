@@ -12,7 +12,7 @@ test('every code in the table has the status of its row', () => {
   let count = 0;
   for (const [, status, codes = ''] of (documented ?? '').matchAll(/^\| (\d) \| [^|]* \| (.*) \|$/gm))
     for (const [, code = ''] of codes.matchAll(/`([A-Z0-9_]+)`/g)) {
-      // Told by the parser of arguments.
+      // Reported by the parser of arguments.
       if (code === 'USAGE') continue;
       expect(exitCodeOf(code), code).toBe(Number(status));
       count++;

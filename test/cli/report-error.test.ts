@@ -3,7 +3,7 @@ import { CommanderError } from 'commander';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { EXIT } from '../../src/cli/exit-codes.js';
 import { Interrupted } from '../../src/cli/interruption.js';
-import { reportError, reportWarning, Told } from '../../src/cli/report-error.js';
+import { AlreadyReported, reportError, reportWarning } from '../../src/cli/report-error.js';
 import { RootfsError } from '../../src/index.js';
 
 /** What is written to stderr, and the status. */
@@ -129,7 +129,7 @@ test('a wrong use tells where help is, and what was told already is not told aga
     text: '',
     status: EXIT.usage,
   });
-  expect(reported(new Told(7))).toEqual({ text: '', status: 7 });
+  expect(reported(new AlreadyReported(7))).toEqual({ text: '', status: 7 });
 });
 
 test('a warning has its code as JSON and no control characters as text', () => {

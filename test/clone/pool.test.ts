@@ -74,7 +74,7 @@ describeEachFilesystem((filesystem) => {
     await host.registry.drain();
     expect(await readySlots(host)).toHaveLength(2);
     const error = await rejection(host.registry.prewarm('debian', { count: -1 }), 'INVALID_ARGUMENT');
-    expect(error.message).toBe('count must be an integer from 0 on, got -1');
+    expect(error.message).toBe('count must be an integer of at least 0, got -1');
   });
 
   test('it is filled again behind the clones, and no more after close', async () => {

@@ -230,7 +230,7 @@ test.each([
 test('what is said to be a qcow2, and is none, is told as such', async () => {
   const made = await fullDisk();
   const { message } = await rejection(convert({ ...made, qcow2: made.raw }), 'IMAGE_INVALID');
-  expect(message).toContain('is no qcow2 image: leave the format out');
+  expect(message).toContain('is not a qcow2 image: leave the format out');
 });
 
 test('paths that look like options, protocols or patterns are paths', async () => {

@@ -33,7 +33,7 @@ export function addBench(program: Command): void {
     .addHelpText(
       'after',
       `
-Writes an image of that size, clones it in turns with cp, and removes all of it. Medians are told.
+Writes an image of that size, clones it in turns with cp, removes all of it, and prints medians.
 
 JSON: { "imageBytes", "rounds", "strategy", "cloneMicros", "cpMicros" }
 

@@ -5,7 +5,7 @@ import type { Finding, Status } from '../doctor/finding.js';
 import { EXIT } from '../exit-codes.js';
 import { count } from '../output.js';
 import { printable } from '../printable.js';
-import { Told } from '../report-error.js';
+import { AlreadyReported } from '../report-error.js';
 import { inSession } from '../session.js';
 
 export function addDoctor(program: Command): void {
@@ -29,7 +29,7 @@ Example:
         const sameFlags = repeatedFlags(config, command.optsWithGlobals(), process.env);
         const findings = await session.during('looking', () => examine(config, sameFlags, signal));
         output.print({ findings }, () => text(findings));
-        if (findings.some(({ status }) => status === 'fail')) throw new Told(EXIT.failed);
+        if (findings.some(({ status }) => status === 'fail')) throw new AlreadyReported(EXIT.failed);
       }),
     );
 }

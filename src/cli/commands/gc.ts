@@ -105,7 +105,7 @@ async function matched(
       );
     }
     if (allowNoMatch || existing.length === 0 || (await namedIn(ids, named)).size > 0) continue;
-    const unread = failure === undefined ? '' : `; of some it cannot be told (${(failure as Error).message})`;
+    const unread = failure === undefined ? '' : `; some could not be read (${(failure as Error).message})`;
     throw new RootfsError(
       'INVALID_ARGUMENT',
       `no VM of ${name} has a clone in ${clonesDir}${unread}, so nothing is released. ` +

@@ -54,7 +54,7 @@ async function growSlot(
   if (of === undefined) {
     throw new RootfsError(
       'INVALID_ARGUMENT',
-      `it is not known which template the clone of ${vm} is of: give --stack`,
+      `cannot tell which template the clone of ${vm} was made from: give --stack`,
     );
   }
   const clone = await session.during(`growing the clone of ${vm}`, () =>

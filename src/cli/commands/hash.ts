@@ -40,7 +40,7 @@ Examples:
               output.line(() => line(file));
             });
         } finally {
-          // What was hashed is told, too, if some file cannot be.
+          // Print what was hashed, even if some file cannot be.
           if (files.length > 0) output.print({ files }, () => '');
         }
         attempts.throwIfAny();

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 
-/** Commander's own prints the help of the program for a command that there is not. */
+/** Commander's own help command prints the program's help for an unknown command. */
 export function addHelp(program: Command): void {
   program
     .helpCommand(false)

@@ -27,8 +27,8 @@ Example:
 }
 
 const OUTDATED = new Map([
-  [true, ', which is another by now'],
-  [false, ', which is still the same'],
+  [true, ', which has been replaced since'],
+  [false, ', which is unchanged'],
 ]);
 
 /** What they mean for a fork or a snapshot. */

@@ -40,7 +40,7 @@ Examples:
             });
           }
         } finally {
-          // What was done is told also if another one failed.
+          // Print what was done, even if another one failed.
           if (released.length > 0)
             output.print({ released }, () =>
               table(released, [

@@ -5,7 +5,7 @@ import { Attempts } from '../attempts.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
 import { printable } from '../printable.js';
-import { Told } from '../report-error.js';
+import { AlreadyReported } from '../report-error.js';
 import { inSession, reported, type Session } from '../session.js';
 
 interface VerifyFlags {
@@ -51,7 +51,7 @@ Examples:
         );
         output.print(report, () => text(report));
         throwIfFailed();
-        if (report.differences.length > 0) throw new Told(EXIT.failed);
+        if (report.differences.length > 0) throw new AlreadyReported(EXIT.failed);
       }),
     );
 }

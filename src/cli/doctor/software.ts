@@ -60,7 +60,7 @@ async function version(
     if (number !== undefined) return ok(check, `${number}, ${path}`);
   } catch (error) {
     signal.throwIfAborted();
-    // Told already.
+    // Reported already.
     if (error instanceof RootfsError && error.code === 'ADDON_NOT_LOADED') return ok(check, path);
     return warn(check, `${path} cannot be run: ${(error as Error).message}`, fix);
   }

@@ -92,7 +92,7 @@ async function image(path: string, sealing: 'auto' | 'off', reflinks: boolean): 
     return fail(check, `${path} cannot be read`, asRoot('chmod', 'a+r', path));
   }
   const extents = await extentsOf(path).catch(() => undefined);
-  if (extents === undefined) return ok(check, `${path}: in how many extents is not told here`);
+  if (extents === undefined) return ok(check, `${path}: this file system does not report extents`);
   const many = `${path}: ${extents} extents`;
   if (!reflinks || extents <= FEW_EXTENTS) return ok(check, many);
   if (sealing === 'auto') return ok(check, `${many}; clones come from a sealed image of few`);

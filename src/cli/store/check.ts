@@ -29,7 +29,7 @@ export async function checkStore(image: string, signal: AbortSignal): Promise<Ch
   return whileImageLocked(image, signal, () => checkUnlocked(image, signal));
 }
 
-/** For whoever has locked the image. */
+/** The caller has locked the image. */
 async function checkUnlocked(image: string, signal: AbortSignal): Promise<CheckedStore> {
   await requireUnmounted(image);
   const kind = await kindOf(image);

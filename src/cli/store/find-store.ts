@@ -26,7 +26,7 @@ export async function storeOn(folder: string): Promise<MountedStore | undefined>
   if (kind !== 'xfs' && kind !== 'btrfs') return undefined;
   try {
     const file = await imageFile(image);
-    // By that name there may be another file by now, or in this mount namespace.
+    // Another file may have that name now, or in this mount namespace.
     if (!(await loopDevicesOf(image)).includes(mount.source)) return undefined;
     return { image, kind, mountPoint: mount.mountPoint, device: mount.source, ...file };
   } catch {

@@ -32,7 +32,7 @@ export async function growStore(image: string, toBytes: number, signal: AbortSig
         // A store without reserved space stays so.
         await extendImageFile(image, toBytes, blocks * 512 < sizeBytes, signal);
       } catch (error) {
-        // Whoever knows nothing of the lock may have given the file system more of it meanwhile.
+        // A program that ignores the lock may have grown the file system meanwhile.
         await file.truncate(Math.max(sizeBytes, await capacityOf(device)));
         throw error;
       }

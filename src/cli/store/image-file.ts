@@ -21,7 +21,7 @@ export async function imageFile(path: string): Promise<ImageFile> {
     throw new RootfsError('STORE_NOT_FOUND', `there is no store ${path}`, { path, cause: error });
   }
   if (!status.isFile())
-    throw new RootfsError('STORE_INVALID', `${path} is not a regular file, so no store`, { path });
+    throw new RootfsError('STORE_INVALID', `${path} is not a regular file, so it is not a store`, { path });
   return { sizeBytes: status.size, allocatedBytes: status.blocks * 512 };
 }
 

@@ -8,7 +8,7 @@ import { makeFolders } from '../../system/make-folders.js';
 import { imageFile } from './image-file.js';
 import { programFailed, tryProgram } from './store-error.js';
 
-// Reserving space by writing zeros takes minutes. Whoever does not want to wait can interrupt.
+// Reserving space by writing zeros takes minutes. A user who does not want to wait can interrupt.
 const LIMIT_SECONDS = 600;
 // The exit status of flock(1) if others had the lock all that time.
 const BUSY = 75;
@@ -54,7 +54,7 @@ async function openImage(image: string): Promise<FileHandle> {
   }
 }
 
-/** Whoever knows nothing of the lock can give the name to another file: for what cannot be taken back. */
+/** Before anything that cannot be undone: a program that ignores the lock can give the name to another file. */
 export async function requireNamed(image: string, file: FileHandle): Promise<void> {
   const ours = await file.stat({ bigint: true });
   const named = await stat(image, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
@@ -62,7 +62,7 @@ export async function requireNamed(image: string, file: FileHandle): Promise<voi
     throw error;
   });
   if (named?.dev === ours.dev && named.ino === ours.ino) return;
-  const words = `the store ${image} was renamed or removed meanwhile: look what is there now, and try again`;
+  const words = `the store ${image} was renamed or removed meanwhile: check what is there now, and try again`;
   throw new RootfsError('STORE_NOT_FOUND', words, { path: image });
 }
 

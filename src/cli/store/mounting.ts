@@ -64,7 +64,7 @@ export function mountOptions(reserved: boolean): string {
   return `loop,${reserved ? 'nodiscard' : 'discard'}`;
 }
 
-/** Adds to `undo` what takes it back. Throws if anything is mounted there, or has the image, by now. */
+/** Adds to `undo` what takes it back. Throws if something is mounted there, or uses the image, already. */
 export async function mountStore(
   image: string,
   kind: StoreKind,
@@ -78,7 +78,7 @@ export async function mountStore(
   });
 }
 
-/** For whoever has locked the image, and knows that it is not mounted. */
+/** The caller has locked the image, and knows that it is not mounted. */
 export async function mountUnlocked(
   image: string,
   kind: StoreKind,

@@ -25,7 +25,7 @@ export async function whileUnfinished<T>(
   return whileNamedLocked(path, file, undefined, () => make(path, file));
 }
 
-/** Gives it the name of the store. Throws `STORE_EXISTS` if something else has that by now. */
+/** Gives it the name of the store. Throws `STORE_EXISTS` if something else has taken that name. */
 export async function finish(path: string, image: string): Promise<void> {
   // Unlike a rename, a link replaces nothing.
   await link(path, image).catch((error: NodeJS.ErrnoException) => {

@@ -59,7 +59,7 @@ WantedBy=multi-user.target
 Description=Check of the store of microVMs' root disks
 DefaultDependencies=no
 After=systemd-remount-fs.service systemd-tmpfiles-setup-dev.service
-# There is nothing to check while it is mounted, and whoever needs the mount then need not wait.
+# While it is mounted there is nothing to check, and units that need the mount do not wait.
 ConditionPathIsMountPoint=!${percent(where)}
 RequiresMountsFor=/tmp ${[image, ...program].map(dirname).map(quoted).join(' ')}
 

@@ -164,7 +164,7 @@ function isBelow(limit: number, value: number): boolean {
 
 function requireFolder(from: string, path: string, node: TreeNode): number {
   if (node.kind === 'folder') return LOST_AND_FOUND_INODE;
-  throw cannotHold(from, path, 'is no folder, and e2fsck needs one of that name: rename it');
+  throw cannotHold(from, path, 'is not a folder, and e2fsck needs a folder of that name: rename it');
 }
 
 function tooManyNames(from: string, path: string): RootfsError {

@@ -20,7 +20,7 @@ function changedWhileRead({ source, show }: TreeName, path: string, cause?: unkn
   );
 }
 
-/** For reading what was there a moment ago: a file that is gone, or is of another kind by now, was changed. */
+/** For reading what was there a moment ago: a file that is gone, or has another kind now, was changed. */
 export async function readingOf<T>(name: TreeName, path: string, work: Promise<T>): Promise<T> {
   try {
     return await work;

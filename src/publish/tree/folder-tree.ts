@@ -258,7 +258,7 @@ class FolderReader {
     return { ...row, facts: { mode: 0o755, uid: 0, gid: 0, mtimeNs: otherTimeNs, attributes: [] } };
   }
 
-  /** Whether it is a mount, as far as that can be told without /proc. */
+  /** Whether it is a mount, as far as that can be found out without /proc. */
   #isElsewhere({ device }: FileRow): boolean {
     return this.#mounts === undefined && device !== this.#device;
   }

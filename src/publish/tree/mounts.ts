@@ -39,7 +39,7 @@ function parseMounts(text: string): Mount[] {
   });
 }
 
-/** Tells of a mount whether a later one, on a folder above it, hides it: that one has the same parent. */
+/** Whether a later mount on a folder above it hides a mount: such a mount has the same parent. */
 function hidden(mounts: readonly Mount[]): (mount: Mount) => boolean {
   const byId = new Map(mounts.map((mount) => [mount.id, mount]));
   const pointsIn = new Map<string, Set<string>>();
