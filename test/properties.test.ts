@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parse } from '../src/catalog/digests-file.js';
+import { parse } from '../src/catalog/legacy-digests.js';
 import { parseStackName } from '../src/catalog/stack-name.js';
 import { CLONE_OPTION_KEYS, type CloneOptions, parseCloneOptions } from '../src/clone/clone-options.js';
 import { parseSuperblock } from '../src/image/ext4.js';

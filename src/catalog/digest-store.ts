@@ -15,7 +15,7 @@ import { isMissing } from '../system/is-missing.js';
 import { makeFolders } from '../system/make-folders.js';
 import { namesIn } from '../system/names-in.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
-import { DigestsFile } from './digests-file.js';
+import { LegacyDigests } from './legacy-digests.js';
 import { isCatalogAway } from './template-record.js';
 
 // Records per native call: a few milliseconds of work.
@@ -24,7 +24,7 @@ const BATCH = 256;
 export class DigestStore {
   readonly #folder: ManagedFolder;
   readonly #path: string;
-  readonly #before: DigestsFile;
+  readonly #legacy: LegacyDigests;
   /** What was learned while there was no clones folder, for example when listing stacks. */
   readonly #unsaved = new Map<string, string>();
   #staged = 0;
@@ -33,7 +33,7 @@ export class DigestStore {
   constructor(folder: ManagedFolder) {
     this.#folder = folder;
     this.#path = `${folder.statePath}/digests`;
-    this.#before = new DigestsFile(`${folder.statePath}/digests.json`);
+    this.#legacy = new LegacyDigests(`${folder.statePath}/digests.json`);
     folder.onOpened(() => this.#saveAll());
   }
 
@@ -50,7 +50,7 @@ export class DigestStore {
     });
     for (const [i, file] of files.entries()) {
       if (digests[i] !== undefined) continue;
-      const sha256 = await this.#before.get(file);
+      const sha256 = await this.#legacy.get(file);
       if (sha256 !== undefined) await this.put(file, sha256);
       digests[i] = sha256;
     }

@@ -18,7 +18,7 @@ export interface Entry {
   readonly sha256: string;
 }
 
-export class DigestsFile {
+export class LegacyDigests {
   readonly #path: string;
   #entries: Promise<Map<string, Entry>> | undefined;
 

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
-import { DigestsFile, parse } from '../../src/catalog/digests-file.js';
+import { LegacyDigests, parse } from '../../src/catalog/legacy-digests.js';
 import { sha256 } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { Random } from '../fixtures/random.js';
@@ -26,17 +26,17 @@ const identity = {
   mount: 0n,
 };
 
-async function digestsFile(contents: string | Buffer): Promise<DigestsFile> {
+async function legacyDigests(contents: string | Buffer): Promise<LegacyDigests> {
   const path = join((await Host.in(inject('scratch'))).root, 'digests.json');
   await writeFile(path, contents);
-  return new DigestsFile(path);
+  return new LegacyDigests(path);
 }
 
-const get = (file: DigestsFile, change: object = {}, filesystem = 'xfs:1') =>
+const get = (file: LegacyDigests, change: object = {}, filesystem = 'xfs:1') =>
   file.get({ path: '/t', identity: { ...identity, ...change }, filesystem });
 
 test('a digest is told for the file in the very state that it was recorded for', async () => {
-  const file = await digestsFile(fileOf([ROW]));
+  const file = await legacyDigests(fileOf([ROW]));
   expect(await get(file)).toBe(DIGEST);
   // How often it is linked, and by which mount it is reached, is no part of that.
   expect(await get(file, { links: 9, mount: 5n })).toBe(DIGEST);
@@ -52,15 +52,15 @@ test('a digest is told for the file in the very state that it was recorded for',
 
 test('where inodes and times tell no file apart, nothing is told', async () => {
   const whole = ['7', '42', 4096, '1600000000000000000', '1600000000000000000', 1, DIGEST];
-  const file = await digestsFile(fileOf([whole]));
+  const file = await legacyDigests(fileOf([whole]));
   const times = { mtimeNs: 1600000000000000000n, ctimeNs: 1600000000000000000n };
   expect(await get(file, times)).toBeUndefined();
-  expect(await get(await digestsFile(fileOf([ROW])), {}, '')).toBeUndefined();
+  expect(await get(await legacyDigests(fileOf([ROW])), {}, '')).toBeUndefined();
 });
 
 test('of two rows for one file the last counts', async () => {
   const other = sha256('other');
-  expect(await get(await digestsFile(fileOf([ROW, [...ROW.slice(0, 6), other]])))).toBe(other);
+  expect(await get(await legacyDigests(fileOf([ROW, [...ROW.slice(0, 6), other]])))).toBe(other);
 });
 
 test.each<[string, string]>([
@@ -81,7 +81,7 @@ test.each<[string, string]>([
   ['one bad row among good ones', fileOf([ROW, [...ROW.slice(0, 5), 1.5, DIGEST]])],
 ])('a file with %s is not believed, and no failure', async (_, text) => {
   expect(await parse(text)).toBeUndefined();
-  expect(await get(await digestsFile(text))).toBeUndefined();
+  expect(await get(await legacyDigests(text))).toBeUndefined();
 });
 
 test('one byte changed by chance, or the end missing, and nothing of the file is believed', async () => {
@@ -98,12 +98,12 @@ test('one byte changed by chance, or the end missing, and nothing of the file is
 
 test('no file, one that is too long, and one that comes later', async () => {
   const path = join((await Host.in(inject('scratch'))).root, 'digests.json');
-  expect(await get(new DigestsFile(path))).toBeUndefined();
+  expect(await get(new LegacyDigests(path))).toBeUndefined();
   const many = Array.from({ length: 40_000 }, (_, i) => ['7', `${i}`, ...ROW.slice(2)]);
   await writeFile(path, fileOf(many));
-  expect(await get(new DigestsFile(path))).toBeUndefined();
+  expect(await get(new LegacyDigests(path))).toBeUndefined();
   await writeFile(path, fileOf(many.slice(0, 10_000)));
-  expect(await get(new DigestsFile(path))).toBe(DIGEST);
+  expect(await get(new LegacyDigests(path))).toBe(DIGEST);
 });
 
 test('a long file is read in slices, in which every row counts', async () => {
