@@ -14,11 +14,11 @@ import type { Layer } from './artifact.js';
 import { Buffers } from './buffers.js';
 import type { ChunkList } from './chunk-list.js';
 import { ChunkSet } from './chunk-set.js';
+import { type ChunkedFile, fetchLists, type Reading } from './chunked-file.js';
 import { withZstd } from './decompressor.js';
 import { FETCHED_BYTES, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
-import { fetchLists, type PackedFile, type Reading } from './packed-file.js';
 import type { Pace } from './retry.js';
 import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
@@ -27,7 +27,7 @@ import type { TransferProgress } from './transfer-options.js';
 export interface WantedImage {
   /** Its name in the folder. */
   readonly name: string;
-  readonly packed: PackedFile;
+  readonly chunked: ChunkedFile;
   /** Templates that may have chunks of it, in the order in which they are tried. */
   readonly templates: () => Promise<readonly Template[]>;
 }
@@ -55,7 +55,7 @@ export async function assembleImages(
   folder: string,
   parts: Parts,
 ): Promise<Assembled> {
-  const files = images.map(({ packed }) => packed);
+  const files = images.map(({ chunked }) => chunked);
   const lists = await fetchLists(task, files, parts);
   const bytesTotal = lists.reduce((sum, { dataBytes }) => sum + dataBytes, 0);
   const done = { reusedBytes: 0, fetchedBytes: 0 };
@@ -79,8 +79,8 @@ export async function assembleImages(
         await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
           count('reuse', bytes),
         );
-      for (const [i, { packed }] of images.entries())
-        await fetchMissing(task, packed.packs, assemblies[i] as Assembly, parts, (bytes) =>
+      for (const [i, { chunked }] of images.entries())
+        await fetchMissing(task, chunked.packs, assemblies[i] as Assembly, parts, (bytes) =>
           count('download', bytes),
         );
     });

@@ -6,11 +6,11 @@ import type { Task } from '../system/task.js';
 import { ANNOTATION, artifactOf, type Layer } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
+import { type ChunkedFile, fetchLists } from './chunked-file.js';
 import { fetchManifest } from './fetch-manifest.js';
-import { fetchLists, type PackedFile } from './packed-file.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import { packedFiles } from './snapshot-artifact.js';
+import { chunkedFiles } from './snapshot-artifact.js';
 import type { PushOptions } from './transfer-options.js';
 
 /** Packs by the digests of their chunks. */
@@ -67,10 +67,10 @@ async function packsOf(
   const reading = { reader: new BlobReader([source]), readOptions: {} };
   const packs = new Map<string, BasePack>();
   const pause = new Pause(() => task.checkAborted());
-  const files = await packedFiles(task, artifact, reading);
+  const files = await chunkedFiles(task, artifact, reading);
   const lists = await fetchLists(task, files, reading);
   for (const [file, list] of lists.entries()) {
-    const layers = (files[file] as PackedFile).packs;
+    const layers = (files[file] as ChunkedFile).packs;
     for (const [i, { first, end }] of list.packs.entries()) {
       if (pause.isDue) await pause.take();
       const frameBytes = Array.from({ length: end - first }, (_, k) => list.frameBytes(first + k));

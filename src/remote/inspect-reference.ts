@@ -10,10 +10,10 @@ import { type Artifact, artifactOf, contentOf, SNAPSHOT_TYPE, STACK_TYPE } from 
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { ChunkSet } from './chunk-set.js';
+import { type ChunkedFile, chunkedImage, fetchLists, type Reading } from './chunked-file.js';
 import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
-import { fetchLists, type PackedFile, packedImage, type Reading } from './packed-file.js';
 import { formatReference, type Reference } from './reference.js';
 import { templatesOf } from './reusable-templates.js';
 import { readSnapshot } from './snapshot-artifact.js';
@@ -52,11 +52,11 @@ export async function inspectReference(
 
 /** Nothing of artifacts of other kinds. */
 async function contentFacts(task: Task, place: InspectPlace, artifact: Artifact, reading: Reading) {
-  const missing = async (files: readonly PackedFile[]) => ({
+  const missing = async (files: readonly ChunkedFile[]) => ({
     ...contentOf(artifact),
     missingBytes: await missingBytes(task, place, files, reading),
   });
-  if (artifact.artifactType === STACK_TYPE) return missing([packedImage(artifact)]);
+  if (artifact.artifactType === STACK_TYPE) return missing([chunkedImage(artifact)]);
   if (artifact.artifactType !== SNAPSHOT_TYPE) return {};
   const { record, files } = await readSnapshot(task, artifact, reading);
   return { ...(await missing(files)), snapshot: factsOf(record) };
@@ -65,7 +65,7 @@ async function contentFacts(task: Task, place: InspectPlace, artifact: Artifact,
 async function missingBytes(
   task: Task,
   { catalog, known }: InspectPlace,
-  files: readonly PackedFile[],
+  files: readonly ChunkedFile[],
   reading: Reading,
 ): Promise<number> {
   const lists = await fetchLists(task, files, reading);

@@ -15,9 +15,9 @@ import { isFull, type RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, invalid, type Layer, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
+import type { Reading } from './chunked-file.js';
 import { beginsWithFiles, extractDisk, holdsFiles } from './container-disk.js';
 import { fetchFile } from './fetch-file.js';
-import type { Reading } from './packed-file.js';
 import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
 

@@ -98,7 +98,7 @@ function wantedImages(
     reusableTemplates(task, catalog, known, ({ sha256 }) => sha256 === record.sourceSha256);
   return record.files.map(({ name }, i) => ({
     name,
-    packed: files[i] as (typeof files)[number],
+    chunked: files[i] as (typeof files)[number],
     templates: name === CLONE_ROOTFS_FILE ? ofDisk : async () => [],
   }));
 }

@@ -18,9 +18,9 @@ import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, type Artifact, contentOf, invalid, type Layer, STACK_TYPE } from './artifact.js';
 import { assembleImages } from './assemble-image.js';
+import { chunkedImage } from './chunked-file.js';
 import type { KnownChunks } from './known-chunks.js';
 import type { KnownDisks } from './known-disks.js';
-import { packedImage } from './packed-file.js';
 import { type ArtifactRequest, type Found, pullArtifact, requireExpected } from './pull-artifact.js';
 import { diskLayer, stageDisk } from './pull-disk.js';
 import type { PullFolder } from './pull-folder.js';
@@ -135,7 +135,7 @@ async function stageChunks(
   const { sha256 } = contentOf(artifact);
   const image = {
     name: TEMPLATE_ROOTFS_FILE,
-    packed: packedImage(artifact),
+    chunked: chunkedImage(artifact),
     templates: () => reusableTemplates(task, catalog, known, ({ path }) => path === templatePath),
   };
   const parts = { ...found, known, onProgress: options.onProgress };

@@ -1,4 +1,4 @@
-// Pushes a snapshot to a registry: its manifest, and each of its files cut and packed like the image of a stack.
+// Pushes a snapshot to a registry: its manifest, and each of its files cut into chunks like the image of a stack.
 
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -130,7 +130,7 @@ async function pushOpened(
     const list = lists[i] as ChunkList;
     const file = files[i] as FileHandle;
     const annotations = { [ANNOTATION.file]: name };
-    const onPack = (bytes: number, wasSent: boolean) => progress.packed(bytes, wasSent);
+    const onPack = (bytes: number, wasSent: boolean) => progress.packDone(bytes, wasSent);
     parts.push(await pushImage(task, { ...to, file, list, ends: ends[i] as number[], annotations, onPack }));
   }
   parts.push(await pushManifest(task, client, Buffer.from(text)));
@@ -172,7 +172,7 @@ async function pushManifest(task: Task, client: RegistryClient, bytes: Buffer): 
 class PushProgress {
   readonly #bytesTotal: number;
   readonly #onProgress: TransferOptions['onProgress'];
-  #packedBytes = 0;
+  #bytesInPacks = 0;
   #reusedBytes = 0;
 
   constructor(record: SnapshotRecord, onProgress: TransferOptions['onProgress']) {
@@ -180,10 +180,10 @@ class PushProgress {
     this.#onProgress = onProgress;
   }
 
-  packed(bytes: number, wasSent: boolean): void {
-    this.#packedBytes += bytes;
+  packDone(bytes: number, wasSent: boolean): void {
+    this.#bytesInPacks += bytes;
     if (!wasSent) this.#reusedBytes += bytes;
-    this.report('upload', this.#packedBytes);
+    this.report('upload', this.#bytesInPacks);
   }
 
   report(step: TransferProgress['step'], bytesDone: number): void {

@@ -27,24 +27,24 @@ import {
   SNAPSHOT_MANIFEST_TYPE,
   SNAPSHOT_TYPE,
 } from './artifact.js';
+import { type ChunkedFile, chunkedFile, chunkedImage, type Reading } from './chunked-file.js';
 import { fetchBlob } from './fetch-pack.js';
-import { type PackedFile, packedFile, packedImage, type Reading } from './packed-file.js';
 
 export interface SnapshotArtifact extends SnapshotManifest {
   /** In the order of the record. */
-  readonly files: readonly PackedFile[];
+  readonly files: readonly ChunkedFile[];
 }
 
 /** Each has an index of its own, which is fetched and kept in memory. */
 export const FILES_LIMIT = 256;
 
-/** The packed files of a stack or a snapshot. Rejects with `ARTIFACT_INVALID`. */
-export async function packedFiles(
+/** The files of a stack or a snapshot, in chunks. Rejects with `ARTIFACT_INVALID`. */
+export async function chunkedFiles(
   task: Task,
   artifact: Artifact,
   reading: Reading,
-): Promise<readonly PackedFile[]> {
-  if (artifact.artifactType !== SNAPSHOT_TYPE) return [packedImage(artifact)];
+): Promise<readonly ChunkedFile[]> {
+  if (artifact.artifactType !== SNAPSHOT_TYPE) return [chunkedImage(artifact)];
   return (await readSnapshot(task, artifact, reading)).files;
 }
 
@@ -110,7 +110,7 @@ function requireFit({ vmId, stack, sizeStamp, files }: SnapshotRecord): void {
   }
 }
 
-function filesOf({ layers }: Artifact, { files }: SnapshotRecord): PackedFile[] {
+function filesOf({ layers }: Artifact, { files }: SnapshotRecord): ChunkedFile[] {
   const byFile = new Map<string, Layer[]>(files.map(({ name }) => [name, []]));
   for (const layer of layers) {
     if (layer.mediaType !== PACK_TYPE && layer.mediaType !== INDEX_TYPE) continue;
@@ -119,6 +119,6 @@ function filesOf({ layers }: Artifact, { files }: SnapshotRecord): PackedFile[] 
     ofFile.push(layer);
   }
   return files.map(({ name, sizeBytes }) =>
-    packedFile(byFile.get(name) as Layer[], sizeBytes, `file ${show(name)}`),
+    chunkedFile(byFile.get(name) as Layer[], sizeBytes, `file ${show(name)}`),
   );
 }

@@ -11,7 +11,7 @@ import { LIST_BYTES_LIMIT } from './known-chunks.js';
 /** Ours have at most 12 MiB for usual images, and 768 MiB for one of a terabyte. */
 const PACK_LIMIT = 1024 * 1024 * 1024;
 
-export interface PackedFile {
+export interface ChunkedFile {
   readonly packs: readonly Layer[];
   readonly index: Layer;
   readonly sizeBytes: number;
@@ -24,12 +24,12 @@ export interface Reading {
 }
 
 /** The image of a stack. Throws `ARTIFACT_INVALID`. */
-export function packedImage(artifact: Artifact): PackedFile {
-  return packedFile(artifact.layers, contentOf(artifact).sizeBytes, 'it');
+export function chunkedImage(artifact: Artifact): ChunkedFile {
+  return chunkedFile(artifact.layers, contentOf(artifact).sizeBytes, 'it');
 }
 
 /** `whose` is used in messages. Throws `ARTIFACT_INVALID`. */
-export function packedFile(layers: readonly Layer[], sizeBytes: number, whose: string): PackedFile {
+export function chunkedFile(layers: readonly Layer[], sizeBytes: number, whose: string): ChunkedFile {
   const indexes = layers.filter(({ mediaType }) => mediaType === INDEX_TYPE);
   const [index] = indexes;
   if (index === undefined || indexes.length > 1)
@@ -40,7 +40,7 @@ export function packedFile(layers: readonly Layer[], sizeBytes: number, whose: s
 /** The lists of all files of an artifact. Rejects with `ARTIFACT_INVALID` if they are too long to be kept in memory. */
 export async function fetchLists(
   task: Task,
-  files: readonly PackedFile[],
+  files: readonly ChunkedFile[],
   reading: Reading,
 ): Promise<ChunkList[]> {
   const bytes = files.reduce((sum, { index }) => sum + index.size, 0);
@@ -53,7 +53,7 @@ export async function fetchLists(
 /** Rejects with `ARTIFACT_INVALID` for an index that does not fit the packs. */
 async function fetchList(
   task: Task,
-  { packs, index, sizeBytes }: PackedFile,
+  { packs, index, sizeBytes }: ChunkedFile,
   { reader, readOptions }: Reading,
 ): Promise<ChunkList> {
   const list = await ChunkList.parse(await fetchBlob(task, reader, index, readOptions));
