@@ -4,7 +4,6 @@ import { mkdirSync } from 'node:fs';
 import { mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, inject, test } from 'vitest';
-import type { RootfsRegistry } from '../../src/index.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { sha256Of, walk } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -14,12 +13,6 @@ import { lacks, lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 
 const WRITABLE = { writable: true } as const;
-
-async function rawIds(registry: RootfsRegistry): Promise<string[]> {
-  const listed: string[] = [];
-  for await (const { rawId } of registry.slots()) listed.push(rawId);
-  return listed.sort();
-}
 
 describe('a read-only disk', () => {
   test('without our own folder: what is there can be looked at', async ({ skip }) => {
@@ -35,7 +28,7 @@ describe('a read-only disk', () => {
     execFileSync('mount', ['-o', 'remount,ro', disk]);
     try {
       const registry = host.anotherRegistry();
-      expect(await rawIds(registry)).toEqual(['earlier']);
+      expect(await host.rawIds(registry)).toEqual(['earlier']);
       expect(await registry.slot('earlier')).toMatchObject({ health: 'whole' });
       expect(await registry.usage()).toMatchObject({ slots: 1 });
       await rejection(registry.release('earlier'), 'EROFS');
@@ -61,7 +54,7 @@ describe('a read-only disk', () => {
       await rejection(registry.release('earlier'), 'EROFS');
       expect((await rejection(registry.recover(), 'EROFS')).report).toBeUndefined();
       // What is there can be looked at.
-      expect(await rawIds(registry)).toEqual(['earlier']);
+      expect(await host.rawIds(registry)).toEqual(['earlier']);
       expect(await registry.slot('earlier')).toMatchObject({ health: 'whole' });
       expect(await registry.usage()).toMatchObject({ slots: 1 });
       expect(await registry.verify({ clones: true })).toMatchObject({ clones: 1, differences: [] });

@@ -126,7 +126,7 @@ describe('a full disk', () => {
     await useUpInodes(join(disk, 'files'));
 
     const registry = host.anotherRegistry();
-    expect(await rawIds(registry)).toEqual(ids);
+    expect(await host.rawIds(registry)).toEqual(ids);
     expect(await registry.usage()).toMatchObject({ slots: 5 });
     expect(await registry.release('vm-1', { durable: true })).toBe(true);
     expect(await registry.gc({ keep: ['vm-3', 'vm-4', 'vm-5'] })).toMatchObject({ released: ['vm-2'] });
