@@ -367,8 +367,8 @@ export class RootfsRegistry {
     return traced({ operation: 'push', stack: name }, async () => {
       const stack = await this.#catalog.stack(located.name, task.signal);
       if (stack === undefined) throw stackNotFoundError(located.name, located.templatePath);
-      const place = { folder: this.#catalogFolder, known: this.#chunks, registries };
-      return pushStack(task, place, { ...parsed, stack });
+      const context = { folder: this.#catalogFolder, known: this.#chunks, registries };
+      return pushStack(task, context, { ...parsed, stack });
     });
   }
 
@@ -394,7 +394,7 @@ export class RootfsRegistry {
     const { task, name, ...parsed } = parsePullOptions(reference, options);
     const located = this.#catalog.located(name);
     const { pullStack } = await import('./remote/pull-stack.js');
-    const place = {
+    const context = {
       folder: this.#catalogFolder,
       pulls: this.#pulls,
       catalog: this.#catalog,
@@ -404,7 +404,7 @@ export class RootfsRegistry {
       config: this.config,
     };
     return traced({ operation: 'pull', stack: located.name }, () =>
-      pullStack(task, place, { ...parsed, located }),
+      pullStack(task, context, { ...parsed, located }),
     );
   }
 
@@ -427,8 +427,8 @@ export class RootfsRegistry {
     const path = this.#snapshots.pathOf(name);
     const { task, ...parsed } = parsePushOptions(`snapshot ${name}`, reference, options);
     const { pushSnapshot } = await import('./remote/push-snapshot.js');
-    const place = { snapshots: this.#snapshots, registries: this.config.registries };
-    return traced({ operation: 'push', path }, () => pushSnapshot(task, place, { ...parsed, name }));
+    const context = { snapshots: this.#snapshots, registries: this.config.registries };
+    return traced({ operation: 'push', path }, () => pushSnapshot(task, context, { ...parsed, name }));
   }
 
   /**
@@ -451,14 +451,14 @@ export class RootfsRegistry {
     const { task, ...parsed } = parsePullSnapshotOptions(reference, options);
     const path = this.#snapshots.pathOf(parsed.name);
     const { pullSnapshot } = await import('./remote/pull-snapshot.js');
-    const place = {
+    const context = {
       snapshots: this.#snapshots,
       pulls: this.#snapshotPulls,
       catalog: this.#catalog,
       known: this.#chunks,
       registries: this.config.registries,
     };
-    return traced({ operation: 'pull', path }, () => pullSnapshot(task, place, parsed));
+    return traced({ operation: 'pull', path }, () => pullSnapshot(task, context, parsed));
   }
 
   /**
@@ -472,8 +472,8 @@ export class RootfsRegistry {
     const { task, platform, ...parsed } = parseInspectOptions(reference, options);
     const { inspectReference } = await import('./remote/inspect-reference.js');
     const { registries } = this.config;
-    const place = { catalog: this.#catalog, known: this.#chunks, registries };
-    return inspectReference(task, place, parsed.reference, platform);
+    const context = { catalog: this.#catalog, known: this.#chunks, registries };
+    return inspectReference(task, context, parsed.reference, platform);
   }
 
   /**

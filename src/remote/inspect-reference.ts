@@ -20,7 +20,7 @@ import { readSnapshot } from './snapshot-artifact.js';
 import { withRegistry } from './transfer.js';
 import type { RemoteArtifact } from './transfer-options.js';
 
-export interface InspectPlace {
+export interface InspectContext {
   readonly catalog: Catalog;
   readonly known: KnownChunks;
   readonly registries: RegistrySettings;
@@ -28,12 +28,12 @@ export interface InspectPlace {
 
 export async function inspectReference(
   task: Task,
-  place: InspectPlace,
+  context: InspectContext,
   reference: Reference,
   platform: string | undefined,
 ): Promise<RemoteArtifact> {
   try {
-    return await withRegistry(place.registries, reference, 'pull', async (sources) => {
+    return await withRegistry(context.registries, reference, 'pull', async (sources) => {
       const manifest = await fetchManifest(task, sources, reference, platform);
       const artifact = await artifactOf(manifest.value);
       const about = {
@@ -43,7 +43,7 @@ export async function inspectReference(
         storedBytes: artifact.layers.reduce((sum, { size }) => sum + size, 0),
       };
       const reading = { reader: new BlobReader(sources), readOptions: {} };
-      return { ...about, ...(await contentFacts(task, place, artifact, reading)) };
+      return { ...about, ...(await contentFacts(task, context, artifact, reading)) };
     });
   } catch (error) {
     throw asRootfsError(task.what, error);
@@ -51,10 +51,10 @@ export async function inspectReference(
 }
 
 /** Nothing of artifacts of other kinds. */
-async function contentFacts(task: Task, place: InspectPlace, artifact: Artifact, reading: Reading) {
+async function contentFacts(task: Task, context: InspectContext, artifact: Artifact, reading: Reading) {
   const missing = async (files: readonly ChunkedFile[]) => ({
     ...contentOf(artifact),
-    missingBytes: await missingBytes(task, place, files, reading),
+    missingBytes: await missingBytes(task, context, files, reading),
   });
   if (artifact.artifactType === STACK_TYPE) return missing([chunkedImage(artifact)]);
   if (artifact.artifactType !== SNAPSHOT_TYPE) return {};
@@ -64,7 +64,7 @@ async function contentFacts(task: Task, place: InspectPlace, artifact: Artifact,
 
 async function missingBytes(
   task: Task,
-  { catalog, known }: InspectPlace,
+  { catalog, known }: InspectContext,
   files: readonly ChunkedFile[],
   reading: Reading,
 ): Promise<number> {

@@ -25,7 +25,7 @@ export interface PullSnapshotRequest extends Omit<ArtifactRequest, 'isWanted' | 
   readonly name: string;
 }
 
-export interface PullSnapshotPlace {
+export interface PullSnapshotContext {
   readonly snapshots: Snapshots;
   readonly pulls: PullFolder;
   readonly catalog: Catalog;
@@ -35,10 +35,10 @@ export interface PullSnapshotPlace {
 
 export async function pullSnapshot(
   task: Task,
-  place: PullSnapshotPlace,
+  context: PullSnapshotContext,
   request: PullSnapshotRequest,
 ): Promise<PulledSnapshot> {
-  const { snapshots, pulls, registries } = place;
+  const { snapshots, pulls, registries } = context;
   const { name } = request;
   try {
     const isWanted = ({ artifactType }: Artifact) => artifactType === SNAPSHOT_TYPE;
@@ -51,7 +51,7 @@ export async function pullSnapshot(
         return found && unchanged(found, digest);
       },
       inFolder: (work) => snapshots.inFolder(work),
-      pull: (found, path) => pullInto(task, place, request, found, join(path, 'snapshot')),
+      pull: (found, path) => pullInto(task, context, request, found, join(path, 'snapshot')),
     });
   } catch (error) {
     throw asRootfsError(`${task.what} as ${name}`, error);
@@ -60,17 +60,17 @@ export async function pullSnapshot(
 
 async function pullInto(
   task: Task,
-  place: PullSnapshotPlace,
+  context: PullSnapshotContext,
   request: PullSnapshotRequest,
   found: Found,
   staged: string,
 ): Promise<PulledSnapshot> {
   const { onProgress } = request.options;
   const snapshot = await readSnapshot(task, found.artifact, found);
-  const images = wantedImages(task, place, snapshot);
+  const images = wantedImages(task, context, snapshot);
   const { reusedBytes } = await assembleImages(task, images, staged, {
     ...found,
-    known: place.known,
+    known: context.known,
     onProgress,
   });
   await finishFiles(staged, snapshot.record);
@@ -79,7 +79,7 @@ async function pullInto(
     onProgress: ({ bytesDone, bytesTotal }: { bytesDone: number; bytesTotal: number }) =>
       onProgress?.({ step: 'check', bytesDone, bytesTotal, reusedBytes }),
   };
-  const placed = await place.snapshots
+  const placed = await context.snapshots
     .publish(request.name, snapshot, staged, watched)
     .catch((error: unknown) => {
       throw hasCode(error, 'SNAPSHOT_CORRUPT') ? otherBytes(request, error) : error;
@@ -91,7 +91,7 @@ async function pullInto(
 /** Templates hold what a disk holds. No other file is looked for in them, as each may have to be read for it. */
 function wantedImages(
   task: Task,
-  { catalog, known }: PullSnapshotPlace,
+  { catalog, known }: PullSnapshotContext,
   { record, files }: SnapshotArtifact,
 ) {
   const ofDisk = () =>

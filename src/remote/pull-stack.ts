@@ -34,7 +34,7 @@ export interface PullRequest extends Omit<ArtifactRequest, 'isWanted'> {
   readonly limits: PullOptions['limits'];
 }
 
-export interface PullPlace {
+export interface PullContext {
   readonly folder: ManagedFolder;
   readonly pulls: PullFolder;
   readonly catalog: Catalog;
@@ -51,14 +51,18 @@ interface StagedPull extends Required<Pick<StagedStack, 'config' | 'beforePlaced
   readonly reusedBytes: number;
 }
 
-export async function pullStack(task: Task, place: PullPlace, request: PullRequest): Promise<PulledStack> {
-  const { folder, pulls, config } = place;
+export async function pullStack(
+  task: Task,
+  context: PullContext,
+  request: PullRequest,
+): Promise<PulledStack> {
+  const { folder, pulls, config } = context;
   try {
     const stack = { ...request, isWanted };
     return await pullArtifact<PulledStack>(task, config.registries, pulls, stack, {
-      present: (found) => presentStack(task, place, request, found),
+      present: (found) => presentStack(task, context, request, found),
       inFolder: (work) => inCatalog(folder, work),
-      pull: (found, path) => pullInto(task, place, request, found, path),
+      pull: (found, path) => pullInto(task, context, request, found, path),
     });
   } catch (error) {
     throw asRootfsError(`${task.what} as ${request.located.name}`, error);
@@ -80,18 +84,18 @@ async function inCatalog<T>(folder: ManagedFolder, work: () => Promise<T>): Prom
 
 async function pullInto(
   task: Task,
-  place: PullPlace,
+  context: PullContext,
   request: PullRequest,
   found: Found,
   path: string,
 ): Promise<PulledStack> {
-  const { folder, catalog, templates, known, disks, config } = place;
+  const { folder, catalog, templates, known, disks, config } = context;
   const { name, templatePath } = request.located;
   const staged = join(path, 'stack');
   const disk = diskLayer(found.artifact);
   const pull = await (disk === undefined
-    ? stageChunks(task, place, request, found, staged)
-    : stageLayer(task, place, request, found, { layer: disk, path, staged }));
+    ? stageChunks(task, context, request, found, staged)
+    : stageLayer(task, context, request, found, { layer: disk, path, staged }));
   const { format, reusedBytes } = pull;
   await chmod(staged, 0o755);
   const { onProgress } = request.options;
@@ -126,7 +130,7 @@ async function pullInto(
 
 async function stageChunks(
   task: Task,
-  { catalog, known }: PullPlace,
+  { catalog, known }: PullContext,
   { located: { templatePath }, options }: PullRequest,
   found: Found,
   staged: string,
@@ -155,7 +159,7 @@ async function stageChunks(
 
 async function stageLayer(
   task: Task,
-  { folder, disks }: PullPlace,
+  { folder, disks }: PullContext,
   { reference, expectedSha256, limits, options }: PullRequest,
   found: Found,
   { layer, path, staged }: { readonly layer: Layer; readonly path: string; readonly staged: string },
@@ -184,7 +188,7 @@ async function stageLayer(
 
 async function presentStack(
   task: Task,
-  place: PullPlace,
+  context: PullContext,
   request: PullRequest,
   { artifact, digest }: Found,
 ): Promise<PulledStack | undefined> {
@@ -192,18 +196,18 @@ async function presentStack(
   if (layer === undefined) {
     const { sha256 } = contentOf(artifact);
     requireExpected(request, sha256);
-    const found = await upToDate(task, place, request, sha256);
+    const found = await upToDate(task, context, request, sha256);
     return found && unchanged(found, 'raw', digest);
   }
-  const disk = await place.disks.get(layer, request.expectedSha256);
-  const found = await upToDate(task, place, request, disk?.sha256);
+  const disk = await context.disks.get(layer, request.expectedSha256);
+  const found = await upToDate(task, context, request, disk?.sha256);
   return found && disk && unchanged(found, disk.format, digest);
 }
 
 /** The stack, if it has this image. Rejects with `STACK_EXISTS` if it has another and that is not to be replaced. */
 async function upToDate(
   task: Task,
-  { catalog }: PullPlace,
+  { catalog }: PullContext,
   { located, replace }: PullRequest,
   sha256: string | undefined,
 ): Promise<StackInfo | undefined> {

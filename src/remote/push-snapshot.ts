@@ -34,7 +34,7 @@ export interface PushSnapshotRequest {
   readonly options: PushOptions;
 }
 
-export interface PushSnapshotPlace {
+export interface PushSnapshotContext {
   readonly snapshots: Snapshots;
   readonly registries: RegistrySettings;
 }
@@ -44,7 +44,7 @@ const LAYER_BYTES = 256;
 
 export async function pushSnapshot(
   task: Task,
-  { snapshots, registries }: PushSnapshotPlace,
+  { snapshots, registries }: PushSnapshotContext,
   request: PushSnapshotRequest,
 ): Promise<PushedSnapshot> {
   const { name, reference, options } = request;

@@ -29,20 +29,24 @@ export interface PushRequest {
   readonly options: PushOptions;
 }
 
-export interface PushPlace {
+export interface PushContext {
   readonly folder: ManagedFolder;
   readonly known: KnownChunks;
   readonly registries: RegistrySettings;
 }
 
-export async function pushStack(task: Task, place: PushPlace, request: PushRequest): Promise<PushedStack> {
+export async function pushStack(
+  task: Task,
+  context: PushContext,
+  request: PushRequest,
+): Promise<PushedStack> {
   const { stack, reference } = request;
   const { sha256, sizeBytes } = stack;
   try {
-    return await withRegistry(place.registries, reference, 'pull,push', async (sources) => {
+    return await withRegistry(context.registries, reference, 'pull,push', async (sources) => {
       const client = sources.at(-1) as RegistryClient;
-      const { mode, ...pushed } = await place.folder.inWorkFolder('push', (workFolder) =>
-        pushTemplate(task, place, request, client, workFolder),
+      const { mode, ...pushed } = await context.folder.inWorkFolder('push', (workFolder) =>
+        pushTemplate(task, context, request, client, workFolder),
       );
       const annotations = annotationsOf(stack, isPrivate(mode));
       const content = { artifactType: STACK_TYPE, sha256, sizeBytes, annotations };
@@ -55,7 +59,7 @@ export async function pushStack(task: Task, place: PushPlace, request: PushReque
 
 async function pushTemplate(
   task: Task,
-  { known }: PushPlace,
+  { known }: PushContext,
   request: PushRequest,
   client: RegistryClient,
   workFolder: string,
