@@ -23,7 +23,7 @@ import {
 } from './publish/publish-options.js';
 import { absoluteSource, requireNoUserInfo } from './publish/source-name.js';
 import { KnownChunks } from './remote/known-chunks.js';
-import { KnownDisks } from './remote/known-disks.js';
+import { KnownDiskLayers } from './remote/known-disk-layers.js';
 import { PullFolder } from './remote/pull-folder.js';
 import {
   type PulledSnapshot,
@@ -157,7 +157,7 @@ export class RootfsRegistry {
   readonly #pulls: PullFolder;
   readonly #snapshotPulls: PullFolder;
   readonly #chunks: KnownChunks;
-  readonly #disks: KnownDisks;
+  readonly #disks: KnownDiskLayers;
   #isClosed = false;
   readonly #digests: DigestStore;
   readonly #templates: Templates;
@@ -184,7 +184,7 @@ export class RootfsRegistry {
     this.#catalogFolder = new ManagedFolder(templateDir, 'catalog', apart);
     this.#pulls = new PullFolder(this.#catalogFolder.statePath);
     this.#chunks = new KnownChunks(this.#catalogFolder);
-    this.#disks = new KnownDisks(this.#catalogFolder);
+    this.#disks = new KnownDiskLayers(this.#catalogFolder);
     this.#digests = new DigestStore(this.#folder);
     this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
     this.#catalog = new Catalog(templateDir, this.#templates);

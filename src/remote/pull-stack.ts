@@ -19,10 +19,10 @@ import type { Task } from '../system/task.js';
 import { ANNOTATION, type Artifact, contentOf, invalid, type Layer, STACK_TYPE } from './artifact.js';
 import { assembleImages } from './assemble-image.js';
 import { chunkedImage } from './chunked-file.js';
+import { diskLayer, stageDisk } from './disk-layer.js';
 import type { KnownChunks } from './known-chunks.js';
-import type { KnownDisks } from './known-disks.js';
+import type { KnownDiskLayers } from './known-disk-layers.js';
 import { type ArtifactRequest, type Found, pullArtifact, requireExpected } from './pull-artifact.js';
-import { diskLayer, stageDisk } from './pull-disk.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
@@ -40,7 +40,7 @@ export interface PullContext {
   readonly catalog: Catalog;
   readonly templates: Templates;
   readonly known: KnownChunks;
-  readonly disks: KnownDisks;
+  readonly disks: KnownDiskLayers;
   readonly config: PublishPrograms;
 }
 
@@ -223,7 +223,7 @@ function unchanged(stack: StackInfo, format: ImageFormat, digest: string): Pulle
 }
 
 /** What is known of images that have left the catalog. */
-async function forgetOthers(catalog: Catalog, known: KnownChunks, disks: KnownDisks): Promise<void> {
+async function forgetOthers(catalog: Catalog, known: KnownChunks, disks: KnownDiskLayers): Promise<void> {
   const templates = [...(await catalog.templates(undefined)).values()];
   const digests = templates.map((template) => template?.sha256);
   // An image whose digest is not known may be any of them.

@@ -8,7 +8,7 @@ import { isSha256 } from '../system/sha256.js';
 import type { Blob } from './blob-reader.js';
 import { KeptFiles } from './kept-files.js';
 
-export interface KnownDisk {
+export interface KnownDiskLayer {
   /** The SHA-256 of the image. */
   readonly sha256: string;
   /** What a caller expected, if that was right: the digest before a journal was replayed. */
@@ -19,7 +19,7 @@ export interface KnownDisk {
 
 const RECORD_BYTES_LIMIT = 256;
 
-export class KnownDisks {
+export class KnownDiskLayers {
   readonly #files: KeptFiles;
 
   constructor(folder: ManagedFolder) {
@@ -27,7 +27,7 @@ export class KnownDisks {
   }
 
   /** Undefined if it is not known, or may be another than the expected one. */
-  async get(layer: Blob, expectedSha256: string | undefined): Promise<KnownDisk | undefined> {
+  async get(layer: Blob, expectedSha256: string | undefined): Promise<KnownDiskLayer | undefined> {
     const known = await this.#read(nameOf(layer));
     const isExpected =
       expectedSha256 === undefined ||
@@ -35,7 +35,7 @@ export class KnownDisks {
     return isExpected ? known : undefined;
   }
 
-  put(layer: Blob, { sha256, expectedSha256 = '', format }: KnownDisk): Promise<void> {
+  put(layer: Blob, { sha256, expectedSha256 = '', format }: KnownDiskLayer): Promise<void> {
     return this.#files.put(nameOf(layer), [sha256, format, expectedSha256.toLowerCase()].join('\n'));
   }
 
@@ -47,7 +47,7 @@ export class KnownDisks {
     }
   }
 
-  async #read(name: string): Promise<KnownDisk | undefined> {
+  async #read(name: string): Promise<KnownDiskLayer | undefined> {
     const text = await readOwnFile(this.#files.pathOf(name), RECORD_BYTES_LIMIT).catch(() => undefined);
     const [sha256 = '', formatName, expectedSha256 = ''] = (text ?? '').split('\n');
     const format = IMAGE_FORMATS.find((each) => each === formatName);
