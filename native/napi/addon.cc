@@ -10,6 +10,7 @@
 #include "napi/js.h"
 #include "napi/program_glue.h"
 #include "napi/replace_glue.h"
+#include "napi/slot_glue.h"
 #include "napi/tree_glue.h"
 
 namespace {

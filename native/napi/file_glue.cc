@@ -116,6 +116,18 @@ class DiskUsageTotal {
   uint64_t bytes_ = 0;
 };
 
+class ReadSmallFile {
+ public:
+  ReadSmallFile(std::string path, uint64_t limit) : path_(std::move(path)), limit_(limit) {}
+  Error run() { return read_small_file(AT_FDCWD, path_.c_str(), path_, &file_, limit_); }
+  Napi::Value result(Napi::Env env) { return to_js(env, file_); }
+
+ private:
+  std::string path_;
+  uint64_t limit_;
+  SmallFile file_;
+};
+
 }  // namespace
 
 Napi::Value new_file_copy(const Napi::CallbackInfo& info) {
@@ -162,6 +174,11 @@ Napi::Value disk_usage_total(const Napi::CallbackInfo& info) {
   Ref<DiskUsage> usage = unwrap<DiskUsage>(info[0]);
   if (!usage) return {};
   return Job<DiskUsageTotal>::start(info.Env(), "microvm:diskUsageTotal", DiskUsageTotal(std::move(usage)));
+}
+
+Napi::Value read_small_file(const Napi::CallbackInfo& info) {
+  return Job<ReadSmallFile>::start(info.Env(), "microvm:readSmallFile",
+                                   ReadSmallFile(to_string(info[0]), to_size(info[1])));
 }
 
 }  // namespace microvm

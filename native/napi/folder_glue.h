@@ -1,23 +1,14 @@
-// Managed folders and their slots. src/addon/native.ts describes each function.
+// Managed folders. src/addon/native.ts describes each function.
 #pragma once
 
 #include <napi.h>
 
 namespace microvm {
 
-Napi::Value read_small_file(const Napi::CallbackInfo& info);
 Napi::Value open_folder(const Napi::CallbackInfo& info);
 Napi::Value probe_reflink(const Napi::CallbackInfo& info);
 Napi::Value close_folder(const Napi::CallbackInfo& info);
 Napi::Value sweep(const Napi::CallbackInfo& info);
-Napi::Value inspect_slots(const Napi::CallbackInfo& info);
-Napi::Value survey_slots(const Napi::CallbackInfo& info);
-Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info);
-Napi::Value flush_slot(const Napi::CallbackInfo& info);
-Napi::Value flush_copied_slots(const Napi::CallbackInfo& info);
-Napi::Value release_slot(const Napi::CallbackInfo& info);
-Napi::Value find_shared_image(const Napi::CallbackInfo& info);
-Napi::Value slot_files(const Napi::CallbackInfo& info);
 Napi::Value discard_folder(const Napi::CallbackInfo& info);
 
 }  // namespace microvm
