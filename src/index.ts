@@ -30,6 +30,7 @@ export {
   type CommitOptions,
   type GcOptions,
   type PrewarmOptions,
+  type PrewarmSnapshotOptions,
   type RestoreManyRequest,
   type RestoreOptions,
   RootfsRegistry,

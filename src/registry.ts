@@ -124,6 +124,11 @@ export interface RestoreManyRequest {
   readonly options?: RestoreOptions;
 }
 
+export interface PrewarmSnapshotOptions extends Pick<RestoreOptions, 'owner' | 'mode' | 'signal'> {
+  /** How many ready slots to keep. Without it, the pool stays as it is. */
+  readonly count?: number;
+}
+
 export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
   /** How many ready slots to keep. Without it, the pool stays as it is. */
   readonly count?: number;
@@ -190,6 +195,7 @@ export class RootfsRegistry {
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#stacks = new StacksByDigest(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/${DEFAULT_SNAPSHOTS_FOLDER}`;
+    this.#pool = new Pool(this.#folder, this.#background);
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
     this.#snapshots = new Snapshots(
       snapshotsFolder,
@@ -197,11 +203,11 @@ export class RootfsRegistry {
       this.#stacks,
       this.#templateBytes,
       this.#digests,
+      this.#pool,
     );
     this.#snapshotPulls = new PullFolder(snapshotsFolder.statePath);
     const { sealedImages: images, sealedBytes: bytes } = this.config;
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
-    this.#pool = new Pool(this.#folder, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
     this.#cloner = new Cloner({
       folder: this.#folder,
@@ -957,6 +963,23 @@ export class RootfsRegistry {
       return this.#restoring(snapshot, vmId, options);
     };
     return this.#many(requests, parse, (restores) => settleInLanes(restores, RESTORES_AT_ONCE));
+  }
+
+  /**
+   * Keeps `count` ready slots of a snapshot from now on, so that a restore with the same owner and mode is only a rename
+   * (`pooled: true`). All files are verified first. The pool is refilled like that of a stack: see {@link prewarm}.
+   * Without `count` the snapshot is only verified. With `count: 0` such ready slots are discarded, of all processes;
+   * they also go with the snapshot. Where clones are copies, each ready slot takes the space of a copy of the disk.
+   *
+   * Rejects like {@link verifySnapshot}, and with `SOURCE_CHANGED`.
+   */
+  async prewarmSnapshot(name: string, options: PrewarmSnapshotOptions = {}): Promise<void> {
+    this.#requireOpen();
+    const given = readOptions('options', options, ['count', 'owner', 'mode', 'signal']);
+    const { count, ...others } = given;
+    if (count !== undefined) requireCount('count', count);
+    const { owner, mode, signal } = parseCopyOptions(`making ready slots of snapshot ${name}`, others);
+    await this.#snapshots.prewarm(name, { count, owner, mode, signal });
   }
 
   /**

@@ -227,13 +227,13 @@ Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std:
 Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kPublish); }
 Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with(info, run_clone, Until::kPublish); }
 Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kStage); }
-// Clones the file at the plan's path: [managed, plan, slot, raw id].
+// Clones the file at the plan's path: [managed, plan, slot, raw id, ready].
 Napi::Value clone_file(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
   Ref<SharedPlan> plan = unwrap<SharedPlan>(info[1]);
   if (!plan) return {};
-  SlotName name = {to_string(info[2]), to_string(info[3]), ""};
+  SlotName name = {to_string(info[2]), to_string(info[3]), to_string(info[4])};
   return start_clone(
       info.Env(), CloneSlot(std::move(managed), Ref<Source>(), std::move(plan), std::move(name), Until::kPublishFile));
 }

@@ -379,6 +379,7 @@ export interface NativeAddon {
     plan: NativePlan,
     slot: string,
     rawId: string | undefined,
+    ready: string | undefined,
   ): Promise<CloneOutcome>;
   /** The same on the calling thread. Throws what the other rejects with. */
   cloneSlotSync(handle: NativeFolder, ...clone: NativeClone): CloneOutcome;

@@ -2,6 +2,8 @@
 //
 //   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot that is no VM's yet
 //   pool/<sha256>-<template tag>.json                                      the template of such slots, for recover()
+//
+// Those of a snapshot have the digest of the template before it, and a tag of the snapshot.
 
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -23,23 +25,51 @@ import type { Strategy } from '../system/strategy.js';
 const RECORD_BYTES_LIMIT = 64 * 1024;
 const STAMP_BYTES_LIMIT = 128;
 
+/** What ready slots are made of: a template, or the disk of a snapshot, with the digest of the template before it. */
+export interface PoolSource extends Template {
+  readonly snapshot?: {
+    readonly name: string;
+    /** That of the template before it, if known. */
+    readonly stack: string | undefined;
+    /** The manifest tells two snapshots of one template apart. */
+    readonly manifestSha256: string;
+  };
+}
+
 /** What a ready slot is. Only a request for exactly this can take it. */
 export interface PoolKey extends OwnerAndMode {
-  readonly template: Template;
-  /** Undefined if it has the template's size. */
+  readonly template: PoolSource;
+  /** What its size stamp says. Undefined if it has none: it has the template's size. */
   readonly grownTo: number | undefined;
+}
+
+/** The record of what ready slots are made of. */
+export interface PoolRecord extends TemplateRecord {
+  readonly snapshot?: { readonly name: string; readonly stack?: string };
 }
 
 /** What the names of all ready slots of a kind begin with. At most 255 bytes, however long the template's path is. */
 export function prefixOf({ template, grownTo, owner, mode }: PoolKey): string {
-  const parts = [template.sha256, grownTo ?? template.identity.sizeBytes];
+  const parts = [template.sha256, sizeOf({ template, grownTo })];
   if (owner !== undefined) parts.push(`o${owner.uid}.${owner.gid}`);
   if (mode !== undefined) parts.push(`m${mode.toString(8)}`);
-  return `${parts.join('-')}-${tagOf(template.path)}-`;
+  return `${parts.join('-')}-${tagOf(template)}-`;
 }
 
-function tagOf(templatePath: string): string {
-  return `t${native().sha256(templatePath).slice(0, 16)}`;
+/** A VMM may have made the disk of a snapshot longer than its stamp says. */
+function sizeOf({ template, grownTo }: Pick<PoolKey, 'template' | 'grownTo'>): number {
+  const { sizeBytes } = template.identity;
+  return template.snapshot === undefined ? (grownTo ?? sizeBytes) : sizeBytes;
+}
+
+function tagOf({ path, snapshot }: Pick<PoolSource, 'path' | 'snapshot'>): string {
+  const text = snapshot === undefined ? path : `${path}\n${snapshot.manifestSha256}`;
+  return `t${native().sha256(text).slice(0, 16)}`;
+}
+
+/** Whether ready slots of one serve those who ask for the other. Both have the same path. */
+export function isSameSource(a: SourceName, b: SourceName): boolean {
+  return a.sha256 === b.sha256 && a.snapshot?.manifestSha256 === b.snapshot?.manifestSha256;
 }
 
 /** `unique` differs from that of any other ready slot of any process. */
@@ -47,14 +77,18 @@ export function readyName(prefix: string, strategy: Strategy, unique: string): s
   return `${prefix}${strategy}-${unique}`;
 }
 
+/** What tells whether ready slots are of this. */
+export type SourceName = Pick<PoolSource, 'path' | 'sha256' | 'snapshot'>;
+
 /** How a ready slot was made. */
 export function readyStrategy(name: string): Strategy {
   return name.includes('-reflink-') ? 'reflink' : 'copy';
 }
 
-/** Whether it is the name of a ready slot of the template, or of its record. */
-export function isOfTemplate(name: string, { path, sha256 }: Template): boolean {
-  return name.startsWith(sha256) && name.includes(`-${tagOf(path)}`);
+/** Which names are those of ready slots of this, and of its record. */
+export function namesOf(source: SourceName): (name: string) => boolean {
+  const tag = `-${tagOf(source)}`;
+  return (name) => name.startsWith(source.sha256) && name.includes(tag);
 }
 
 export function isRecord(name: string): boolean {
@@ -69,8 +103,8 @@ export function recordOf(name: string): string {
 }
 
 /** The name of the record of a template's ready slots. */
-export function recordNameOf({ path, sha256 }: Template): string {
-  return recordName(sha256, tagOf(path));
+export function recordNameOf(source: PoolSource): string {
+  return recordName(source.sha256, tagOf(source));
 }
 
 function recordName(sha256: string, tag: string): string {
@@ -80,17 +114,22 @@ function recordName(sha256: string, tag: string): string {
 export async function writeRecord(
   folder: OpenFolder,
   file: string,
-  { path, identity }: Template,
+  { path, identity, snapshot }: PoolSource,
 ): Promise<void> {
-  const record = await recordTemplate(path, identity);
+  const record: PoolRecord = {
+    ...(await recordTemplate(path, identity)),
+    ...(snapshot && { snapshot: { name: snapshot.name, ...(snapshot.stack && { stack: snapshot.stack }) } }),
+  };
   await replaceOwnFile(file, `${JSON.stringify(record)}\n`, folder.sessionPath);
 }
 
-export async function readPoolRecord(path: string): Promise<TemplateRecord | undefined> {
+export async function readPoolRecord(path: string): Promise<PoolRecord | undefined> {
   const text = await readOwnFile(path, RECORD_BYTES_LIMIT);
   try {
-    const record = JSON.parse(text ?? '') as TemplateRecord;
-    return typeof record.templatePath === 'string' && isFileState(record.template) ? record : undefined;
+    const record = JSON.parse(text ?? '') as PoolRecord;
+    const { templatePath, template, snapshot } = record;
+    const isOurs = snapshot === undefined || typeof snapshot.name === 'string';
+    return isOurs && typeof templatePath === 'string' && isFileState(template) ? record : undefined;
   } catch {
     return undefined; // garbage: what it describes is made again
   }
@@ -104,12 +143,11 @@ export async function isWhole(path: string, { template, grownTo }: PoolKey): Pro
       readOwnFile(join(path, CLONE_SIZE_STAMP_FILE), STAMP_BYTES_LIMIT),
       lstat(join(path, CLONE_ROOTFS_FILE)),
     ]);
-    const sizeBytes = grownTo ?? template.identity.sizeBytes;
     return (
       parseStamp(stamp) === template.sha256 &&
       parseSizeStamp(sizeStamp) === grownTo &&
       image.isFile() &&
-      image.size === sizeBytes
+      image.size === sizeOf({ template, grownTo })
     );
   } catch {
     return false; // taken by another process meanwhile, or not whole: of no use either way

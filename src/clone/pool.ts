@@ -3,12 +3,12 @@
 // All processes on the folder share them, and they survive a restart. They are not flushed, because that would cost
 // more than they save. So a ready slot of another process is checked before it is used, since a power cut may have
 // emptied it, and a `durable` clone never comes from here. Their names hold the template's digest, so that a changed
-// template finds none of them.
+// template finds none of them. Snapshots have ready slots here as well.
 
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
-import { type Template, templateChangedError } from '../catalog/template.js';
+import { templateChangedError } from '../catalog/template.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
@@ -20,14 +20,16 @@ import { namesIn } from '../system/names-in.js';
 import { Pause } from '../system/pause.js';
 import { Task } from '../system/task.js';
 import {
-  isOfTemplate,
   isRecord,
+  isSameSource,
   isWhole,
+  namesOf,
   type PoolKey,
   prefixOf,
   readPoolRecord,
   recordNameOf,
   recordOf,
+  type SourceName,
   writeRecord,
 } from './pool-files.js';
 
@@ -174,11 +176,11 @@ export class Pool {
     this.#kindOf(key)?.ready.push(name);
   }
 
-  /** The template changed: its ready slots are discarded, and made again unless the template is `gone`. */
-  drop(template: Template, gone: boolean): void {
-    const { path, sha256 } = template;
+  /** The template or snapshot changed: its ready slots are discarded, and made again unless it is `gone`. */
+  drop(template: SourceName, gone: boolean): void {
+    const { path } = template;
     for (const kind of this.#kindsOf(path)) {
-      if (kind.isStale || kind.key.template.sha256 !== sha256) continue;
+      if (kind.isStale || !isSameSource(kind.key.template, template)) continue;
       kind.isStale = true;
       if (kind.isAwaited) continue;
       kind.filling = undefined;
@@ -187,11 +189,16 @@ export class Pool {
     if (this.#folder.opened === undefined) return;
     this.#background.start(`emptying the pool of ${path}`, () =>
       this.#folder.use(async ({ handle }) => {
-        for (const name of await namesIn(this.#path, (each) => isOfTemplate(each, template)))
-          await this.#discard(handle, name);
+        for (const name of await namesIn(this.#path, namesOf(template))) await this.#discard(handle, name);
         this.#folder.sweepInBackground();
       }),
     );
+  }
+
+  /** This is what is at its path: ready slots of what was there before are discarded, and made again of this. */
+  dropOthers(source: SourceName): void {
+    for (const { key, isStale } of this.#kindsOf(source.path))
+      if (!isStale && !isSameSource(key.template, source)) this.drop(key.template, false);
   }
 
   /** Discards the ready slots of templates that are gone or were replaced. Resolves to their number. */
@@ -321,7 +328,7 @@ export class Pool {
     return this.#kindsOf(template.path).find(
       ({ key, isStale }) =>
         !isStale &&
-        key.template.sha256 === template.sha256 &&
+        isSameSource(key.template, template) &&
         key.grownTo === grownTo &&
         sameOwnerAndMode(key, wanted),
     );

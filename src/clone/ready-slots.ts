@@ -10,9 +10,12 @@ import { sortedBy } from '../system/sorted-names.js';
 import { Task } from '../system/task.js';
 import { readPoolRecord, recordOf } from './pool-files.js';
 
-/** Ready slots of one kind: one stack, size, owner and mode. */
+/** Ready slots of one kind: one stack or snapshot, size, owner and mode. */
 export interface ReadySlots {
+  /** Empty for a snapshot of which no stack is known. */
   readonly stack: string;
+  /** The snapshot that they are of. Undefined if they are of the stack's template. */
+  readonly snapshot?: string;
   readonly sourceSha256: string;
   readonly sizeBytes: number;
   /** Undefined: the owner is that of the process that made them. */
@@ -41,8 +44,10 @@ export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
       const record = await failures.attempt(name, () => readPoolRecord(join(path, recordOf(name))));
       // Ready slots without a record are not kept; recover() removes them.
       if (record === undefined) continue;
+      const { snapshot } = record;
       kinds.set(kind, {
-        stack: basename(dirname(record.templatePath)),
+        stack: snapshot === undefined ? basename(dirname(record.templatePath)) : (snapshot.stack ?? ''),
+        ...(snapshot && { snapshot: snapshot.name }),
         sourceSha256: sha256,
         sizeBytes: Number(size),
         owner: uid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) },

@@ -46,7 +46,7 @@ export interface DerivedRootfs extends Scattered {
 }
 
 /** What a slot records about the template that its image descends from. */
-interface Descent {
+export interface Descent {
   readonly sourceSha256: string;
   readonly sizeStamp: number | undefined;
   /** The stack. */
@@ -55,7 +55,7 @@ interface Descent {
   readonly storedStack: string | undefined;
 }
 
-interface SlotSource {
+export interface SlotSource {
   readonly path: string;
   readonly source: NativeSource | undefined;
   readonly identity: Identity;
@@ -63,28 +63,42 @@ interface SlotSource {
   readonly siblings?: SlotPlan['siblings'];
 }
 
-interface NewSlot {
-  readonly folder: ManagedFolder;
+/** What of a slot does not depend on its VM. */
+export interface SlotContents {
   readonly from: SlotSource;
-  readonly vm: VmId;
   readonly descent: Descent;
-  readonly options: CopyOptions;
+  readonly options: Omit<CopyOptions, 'signal'>;
+}
+
+export interface ReadySlot {
+  /** In the pool. */
+  readonly name: string;
+  /** How it was made. */
+  readonly strategy: Strategy;
+}
+
+interface NewSlot extends SlotContents {
+  readonly folder: ManagedFolder;
+  readonly vm: VmId;
+  /** Without a source: a slot in the pool that holds the same. It is taken if it is still there. */
+  readonly ready?: ReadySlot | undefined;
+}
+
+interface MadeSlot extends DerivedRootfs {
+  /** Whether it is the ready one. */
+  readonly pooled: boolean;
 }
 
 /** Without a source, opens the file at `from.path` itself. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
-export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot): Promise<DerivedRootfs> {
+export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot): Promise<MadeSlot> {
   task.checkAborted();
   const { folder, vm } = slot;
   const path = imagePath(folder, vm);
   const plan = native().newPlan(planOf(slot));
-  const [outcome, scattered] = await reflinkInTurn(
-    task,
-    () => buildSlot(handle, plan, slot),
-    (made) => (made === 'reflinked' ? path : undefined),
-  )
+  const [outcome, scattered] = await buildInTurn(task, path, slot, () => buildSlot(handle, plan, slot))
     .catch(notFlushed(task))
     .finally(() => native().dispose(plan));
-  const made = (strategy: Strategy, attempts: Built['attempts']): DerivedRootfs => ({
+  const made = (strategy: Strategy, attempts: Built['attempts']): MadeSlot => ({
     vmId: vm.safe,
     stack: slot.descent.stack,
     path,
@@ -92,9 +106,11 @@ export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot)
     sizeBytes: slot.from.identity.sizeBytes,
     strategy,
     attempts: attemptsOf(attempts),
+    pooled: outcome === 'pooled',
     ...scattered,
   });
-  if (outcome === 'reflinked' || outcome === 'pooled') return made('reflink', []);
+  if (outcome === 'reflinked') return made('reflink', []);
+  if (outcome === 'pooled') return made(slot.ready?.strategy ?? 'reflink', []);
   if (outcome.status === 'exists') throw await slotExistsError(task.what, folder, vm);
   if (outcome.status === 'created') return made(outcome.strategy, outcome.attempts);
   if (!('staged' in outcome)) throw sourceChangedError(task.what);
@@ -102,7 +118,50 @@ export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot)
   return made(outcome.strategy, outcome.attempts);
 }
 
-function planOf({ from, descent, options: { owner, mode, durable } }: NewSlot): SlotPlan {
+/** A ready slot takes no reflink, and so no turn. */
+function buildInTurn(
+  task: Task,
+  path: string,
+  { ready }: NewSlot,
+  build: () => Promise<CloneOutcome>,
+): Promise<[CloneOutcome, Scattered]> {
+  if (ready !== undefined) return build().then((outcome) => [outcome, {}]);
+  return reflinkInTurn(task, build, (made) => (made === 'reflinked' ? path : undefined));
+}
+
+/**
+ * Makes a slot in the pool that is no VM's yet, by the name that `nameOf` gives to one that was made so. Rejects with
+ * `SOURCE_CHANGED`.
+ */
+export async function newReadySlot(
+  task: Task,
+  { handle }: OpenFolder,
+  slot: SlotContents,
+  nameOf: (strategy: Strategy) => string,
+): Promise<string> {
+  const { from, descent } = slot;
+  const { source } = await native().openSource(from.path);
+  try {
+    const { status, staged, strategy } = await inTurn(task, () =>
+      native().stageImage(handle, source, planOf(slot)),
+    );
+    try {
+      if (status === 'copy-needed') await copyImage(task, staged);
+      const name = nameOf(strategy);
+      const published = await inTurn(task, () =>
+        native().publishSlot(staged, 'pool', name, from.identity.sizeBytes, descentFiles(descent)),
+      );
+      if (published !== 'created') throw sourceChangedError(task.what);
+      return name;
+    } finally {
+      await native().discardSlot(staged);
+    }
+  } finally {
+    native().dispose(source);
+  }
+}
+
+function planOf({ from, descent, options: { owner, mode, durable } }: SlotContents): SlotPlan {
   return {
     sidecars: descentFiles(descent),
     expected: from.identity,
@@ -120,10 +179,14 @@ function descentFiles({ sourceSha256, storedStack, sizeStamp }: Descent): string
   return sidecarsOf({ sha256: sourceSha256, stack: storedStack, sizeStamp });
 }
 
-function buildSlot(handle: NativeFolder, plan: NativePlan, { from, vm }: NewSlot): Promise<CloneOutcome> {
+function buildSlot(
+  handle: NativeFolder,
+  plan: NativePlan,
+  { from, vm, ready }: NewSlot,
+): Promise<CloneOutcome> {
   const rawId = rawIdToStore(vm);
   return from.source === undefined
-    ? native().cloneFile(handle, plan, vm.safe, rawId)
+    ? native().cloneFile(handle, plan, vm.safe, rawId, ready?.name)
     : native().cloneSlot(handle, from.source, plan, vm.safe, rawId, undefined);
 }
 

@@ -67,16 +67,17 @@ export function closeAll(sources: readonly OpenedSource[]): void {
   for (const { source } of sources) native().dispose(source);
 }
 
-/**
- * The folder of a snapshot, open, so that the kernel gives its inode to no other. Undefined if there is none. Rejects
- * with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot.
- */
-export async function openSnapshotFolder(path: string): Promise<FileHandle | undefined> {
+/** A snapshot whose folder is open, so that the kernel gives its inode to no other. */
+export interface OpenFolder extends SnapshotManifest {
+  readonly folder: FileHandle;
+}
+
+/** Undefined if there is none. Rejects with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot. */
+export async function openSnapshotFolder(path: string): Promise<OpenFolder | undefined> {
   let folder: FileHandle | undefined;
   try {
     folder = await open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    await inOneFolder(path, () => readManifest(path));
-    return folder;
+    return { folder, ...(await inOneFolder(path, () => readManifest(path))) };
   } catch (error) {
     await folder?.close();
     if (failedWith(error, 'ENOENT') || hasCode(error, 'SNAPSHOT_NOT_FOUND')) return undefined;

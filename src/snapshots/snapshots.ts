@@ -7,19 +7,19 @@
 //
 // Built in staging and published by one rename, when all of it has reached the disk.
 
-import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
+import type { Pool } from '../clone/pool.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { otherSpelling } from '../folder/spelling.js';
 import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
-import { type DerivedRootfs, newSlot } from '../slot/new-slot.js';
+import { type DerivedRootfs, newSlot, type SlotContents } from '../slot/new-slot.js';
 import { releaseUnlessBusy } from '../slot/release.js';
 import {
   requireUnchanged,
@@ -43,7 +43,15 @@ import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { MINUTES_BYTES, requireAtMost, TurnsBySize } from '../system/turns-by-size.js';
-import { closeAll, type OpenSnapshot, openFiles, openSnapshotFolder, withSnapshot } from './open-snapshot.js';
+import {
+  closeAll,
+  type OpenFolder,
+  type OpenSnapshot,
+  openFiles,
+  openSnapshotFolder,
+  withSnapshot,
+} from './open-snapshot.js';
+import { type ReadyRequest, ReadySnapshots, readyKey } from './ready-snapshots.js';
 import { bytesOf, verifyAll, type Watched } from './snapshot-files.js';
 import {
   factsOf,
@@ -82,6 +90,8 @@ export interface NewSnapshot extends Snapshot, Scattered {
 export interface RestoredRootfs extends DerivedRootfs {
   /** The snapshot's other files, for the VM to load by path. They must never be written to. */
   readonly files: readonly string[];
+  /** Whether it was a ready slot: see {@link RootfsRegistry.prewarmSnapshot}. */
+  readonly pooled: boolean;
 }
 
 /** The caller's signal and progress callback. */
@@ -106,6 +116,7 @@ export class Snapshots {
   readonly #stacks: StacksByDigest;
   readonly #templateBytes: TemplateBytes;
 
+  readonly #ready: ReadySnapshots;
   readonly #verified: VerifiedSnapshots;
   readonly #closing = newController();
   readonly #verifying = new SingleFlight<VerifiedSnapshot>();
@@ -118,7 +129,9 @@ export class Snapshots {
     stacks: StacksByDigest,
     templateBytes: TemplateBytes,
     digests: DigestStore,
+    pool: Pool,
   ) {
+    this.#ready = new ReadySnapshots(clones, pool);
     this.#templateBytes = templateBytes;
     this.#verified = new VerifiedSnapshots(digests);
     this.folder = folder;
@@ -355,20 +368,72 @@ export class Snapshots {
 
   async #cloneDisk(
     task: Task,
-    { record, files }: VerifiedSnapshot,
+    verified: VerifiedSnapshot,
     vm: VmId,
     options: CopyOptions,
   ): Promise<RestoredRootfs> {
+    const made = await this.#clones.use(async (open) => {
+      const contents = await this.#contentsOf(verified, options);
+      const key = readyKey(verified, options);
+      // Ready slots are not flushed.
+      const ready = options.durable ? undefined : this.#ready.take(key);
+      try {
+        const slot = await newSlot(task, open, { ...contents, folder: this.#clones, vm, ready });
+        if (ready !== undefined && !slot.pooled) this.#ready.missed(key);
+        return slot;
+      } catch (error) {
+        if (ready !== undefined) this.#ready.giveBack(key, ready);
+        throw error;
+      }
+    });
+    return { ...made, files: verified.files.slice(1).map((file) => file.path) };
+  }
+
+  /** What each slot of the snapshot holds. In an open clones folder. */
+  async #contentsOf(
+    { record, files }: VerifiedSnapshot,
+    options: SlotContents['options'],
+  ): Promise<SlotContents> {
     const { stack, sourceSha256, sizeStamp } = record;
     const [disk, ...siblings] = files as [LocatedFile, ...LocatedFile[]];
-    const from = { path: disk.path, source: undefined, identity: disk.identity, siblings };
-    const made = await this.#clones.use(async (open) => {
-      if (stack !== undefined) await this.#stacks.record(sourceSha256, stack);
-      const storedStack = stack && this.#stacks.stackToStore(sourceSha256, stack);
-      const descent = { sourceSha256, sizeStamp, stack, storedStack };
-      return newSlot(task, open, { folder: this.#clones, from, vm, descent, options });
-    });
-    return { ...made, files: siblings.map((file) => file.path) };
+    if (stack !== undefined) await this.#stacks.record(sourceSha256, stack);
+    const storedStack = stack && this.#stacks.stackToStore(sourceSha256, stack);
+    return {
+      from: { path: disk.path, source: undefined, identity: disk.identity, siblings },
+      descent: { sourceSha256, sizeStamp, stack, storedStack },
+      options,
+    };
+  }
+
+  /** Verifies a snapshot and keeps ready slots of it, or none if no number of them is given. */
+  async prewarm(
+    name: string,
+    { count, ...request }: Omit<ReadyRequest, 'count'> & { readonly count: number | undefined },
+    isWanted: () => boolean = () => true,
+  ): Promise<void> {
+    const path = this.pathOf(name);
+    const task = new Task(`making ready slots of snapshot ${path}`, request.signal);
+    try {
+      await this.#refuseOtherSpelling(name);
+      for (let round = 0; round < ROUNDS; round++) {
+        const verified = await this.#verifyOnce(path, { task });
+        if (count === undefined || !isWanted()) return;
+        const contents = await this.#clones.use(() =>
+          this.#contentsOf(verified, { ...request, durable: false }),
+        );
+        const renew = (isStillWanted: () => boolean) =>
+          this.prewarm(name, { ...request, count, signal: undefined }, isStillWanted);
+        try {
+          return await this.#ready.keep(verified, { ...request, count }, contents, renew);
+        } catch (error) {
+          if (!hasCode(error, 'TEMPLATE_CHANGED')) unlessChanged(error);
+        }
+        this.#verified.forget(path);
+      }
+      throw sourceChangedError(task.what);
+    } catch (error) {
+      throw asRootfsError(task.what, error);
+    }
   }
 
   /** False if there was none, or another call removed it first: then one that was taken since stays. */
@@ -384,11 +449,11 @@ export class Snapshots {
   }
 
   async #removeOpened({ what }: Task, name: string, path: string): Promise<boolean> {
-    let opened: FileHandle | undefined;
+    let opened: OpenFolder | undefined;
     try {
       opened = await openSnapshotFolder(path);
       if (opened === undefined) return false;
-      const request = { slot: name, snapshotFd: opened.fd };
+      const request = { slot: name, snapshotFd: opened.folder.fd };
       // A full disk is what makes people remove snapshots.
       const { status } = await this.folder.use(
         ({ handle }) => releaseUnlessBusy(handle, request),
@@ -396,10 +461,13 @@ export class Snapshots {
       );
       if (status === 'busy')
         throw new RootfsError('SLOT_BUSY', `${what}: another process is at it; try again`, { path });
-      if (status === 'released') this.folder.sweepInBackground();
-      return status === 'released';
+      if (status !== 'released') return false;
+      this.#verified.forget(path);
+      this.#ready.dropRemoved(path, opened.record);
+      this.folder.sweepInBackground();
+      return true;
     } finally {
-      await opened?.close();
+      await opened?.folder.close();
     }
   }
 

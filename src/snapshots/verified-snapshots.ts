@@ -2,20 +2,22 @@
 // so later restores in any process need not read the files again. This process also keeps whole snapshots in memory, so
 // that a restore takes a single native call.
 
-import { join } from 'node:path';
-import type { OpenedSource } from '../addon/native.js';
+import { basename, join } from 'node:path';
+import { native, type OpenedSource } from '../addon/native.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import { msUntilTimesTell } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { requireAtMost } from '../system/turns-by-size.js';
 import { bytesOf, verifyAll, type Watched } from './snapshot-files.js';
-import type { SnapshotRecord } from './snapshot-manifest.js';
+import { formatManifest, type SnapshotRecord } from './snapshot-manifest.js';
 
 // Each takes a few hundred bytes.
 const LIMIT = 4096;
 
 export interface VerifiedSnapshot {
+  readonly name: string;
+  readonly manifestSha256: string;
   readonly record: SnapshotRecord;
   /** As they were verified, in the order of the record. */
   readonly files: readonly LocatedFile[];
@@ -54,7 +56,7 @@ export class VerifiedSnapshots {
       await verifyAll(path, record, sources, watched);
       await this.remember(path, record, sources);
     }
-    const verified = { record, files };
+    const verified = { name: basename(path), manifestSha256: manifestSha256Of(record), record, files };
     if (sources.every(isSettled)) {
       this.#known.delete(path);
       this.#known.set(path, verified);
@@ -73,6 +75,11 @@ export class VerifiedSnapshots {
       if (isSettled(opened)) await this.#digests.put(located(path, record, i, opened), sha256);
     }
   }
+}
+
+/** The same for the same snapshot alone. */
+export function manifestSha256Of(record: SnapshotRecord): string {
+  return native().sha256(formatManifest(record));
 }
 
 /** Whether a later write is certain to change the file's identity. */

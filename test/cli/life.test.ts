@@ -267,5 +267,15 @@ test('pool lists what lies ready, by kind', async () => {
       { ...kind, sizeBytes: 32 * MiB, mode: 0o640, count: 1 },
     ],
   });
-  expect((await cli(host, ['pool'])).stdout).toMatch(/^debian +32 MiB +- +0640 +1$/m);
+  expect((await cli(host, ['pool'])).stdout).toMatch(/^debian +- +32 MiB +- +0640 +1$/m);
+});
+
+test('prewarm --snapshot makes ready slots of a snapshot, and pool names it', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  await host.registry.snapshotSlot('vm-1', 'paused');
+  const made = await cliJson(host, ['prewarm', 'paused', '--snapshot', '--count', '3']);
+  expect(made).toEqual({ snapshot: 'paused', count: 3 });
+  expect((await cli(host, ['pool'])).stdout).toMatch(/^debian +paused +6 B +- +- +3$/m);
 });

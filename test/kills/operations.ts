@@ -15,6 +15,7 @@ export interface Call {
     | 'forkSlot'
     | 'gc'
     | 'prewarm'
+    | 'prewarmSnapshot'
     | 'publishStack'
     | 'pullSnapshot'
     | 'pullStack'
@@ -89,6 +90,7 @@ const restore = (vmId: string, options: object = {}): Call => ({
   method: 'restoreSnapshot',
   args: ['paused', vmId, options],
 });
+const prewarmSnapshot: Call = { method: 'prewarmSnapshot', args: ['paused', { count: 2 }] };
 const publish = (source: string, options: object = {}): Call => ({
   method: 'publishStack',
   args: ['published', `${IN_SITE}/${source}`, options],
@@ -218,6 +220,29 @@ export const OPERATIONS: readonly Operation[] = [
     call: restore('vm/1', { durable: true }),
     leaves: { 'snapshot paused': 'there' },
     once: 'SLOT_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'filling the pool of a snapshot',
+    before: [clone('other'), snapshot],
+    call: prewarmSnapshot,
+    leaves: { 'snapshot paused': 'there' },
+  },
+  {
+    ...WARM,
+    name: 'restoring a snapshot from the pool',
+    telling: true,
+    before: [clone('other'), snapshot, prewarmSnapshot],
+    call: restore('vm/1'),
+    leaves: { 'snapshot paused': 'there' },
+    once: 'SLOT_EXISTS',
+  },
+  {
+    ...WARM,
+    name: 'removing a snapshot that has ready slots',
+    before: [clone('other'), snapshot, prewarmSnapshot],
+    call: { method: 'removeSnapshot', args: ['paused'] },
+    leaves: { 'snapshot paused': 'absent' },
   },
   {
     ...WARM,

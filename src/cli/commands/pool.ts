@@ -10,7 +10,7 @@ export function addPool(program: Command): void {
     .addHelpText(
       'after',
       `
-JSON: { "readySlots": [{ "stack", "sourceSha256", "sizeBytes", "owner"?, "mode"?, "count" }] }
+JSON: { "readySlots": [{ "stack", "snapshot"?, "sourceSha256", "sizeBytes", "owner"?, "mode"?, "count" }] }
 
 Example:
   microvm-rootfs pool`,
@@ -24,7 +24,8 @@ Example:
           table(
             readySlots,
             [
-              { title: 'STACK', of: ({ stack }) => stack },
+              { title: 'STACK', of: ({ stack }) => stack || '-' },
+              { title: 'SNAPSHOT', of: ({ snapshot }) => snapshot ?? '-' },
               { title: 'SIZE', right: true, of: ({ sizeBytes }) => formatSize(sizeBytes) },
               {
                 title: 'OWNER',

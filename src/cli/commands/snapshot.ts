@@ -85,7 +85,7 @@ export function addRestore(program: Command): void {
     .argument('<vm>', 'the VM that is to have it')
     .addHelpText(
       'after',
-      '\nJSON: as "fork" has it, and "files": paths of the snapshot\'s other files\n\nExample:\n  ' +
+      '\nJSON: as "fork" has it, "pooled", and "files": paths of the snapshot\'s other files\n\nExample:\n  ' +
         'microvm-rootfs restore before-upgrade vm-2',
     )
     .action((name: string, vm: string, flags: CopyFlags, command: Command) =>
