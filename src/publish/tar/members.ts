@@ -55,8 +55,15 @@ const GLOBAL_BYTES_LIMIT = 64 * 1024;
 const PAUSE_BLOCKS = 4096;
 
 /** Records that are read. A tar may have any number of others, such as comments. */
-const READ_RECORD =
-  /^(path|linkpath|size|uid|gid|mtime)$|^GNU\.(sparse\.|volume\.offset$)|^SCHILY\.(xattr\.|acl\.|filetype$)|^LIBARCHIVE\.xattr\./;
+const READ_RECORD = new RegExp(
+  [
+    /^(path|linkpath|size|uid|gid|mtime)$/,
+    /^GNU\.(sparse\.|volume\.offset$)/,
+    /^SCHILY\.(xattr\.|acl\.|filetype$)|^LIBARCHIVE\.xattr\./,
+  ]
+    .map(({ source }) => source)
+    .join('|'),
+);
 
 /** Its first file began in the volume before. `GNU.volume.label` says nothing of the kind. */
 const LATER_VOLUME = 'GNU.volume.offset';

@@ -121,7 +121,8 @@ export class TarAttributes {
       if (attribute === undefined) continue;
       if (attribute === 'damaged' || NO_NAME.test(attribute.name))
         throw this.#refuse(
-          `has ${shown(member)} with a damaged extended attribute, ${JSON.stringify(key.slice(0, 200))}: ${CREATE_AGAIN}`,
+          `has ${shown(member)} with a damaged extended attribute, ${JSON.stringify(key.slice(0, 200))}: ` +
+            CREATE_AGAIN,
         );
       byName.set(attribute.name, attribute);
     }
