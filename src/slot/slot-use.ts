@@ -54,7 +54,7 @@ export async function imageInUse(slotPath: string, mustTell = false): Promise<Sl
   } catch (error) {
     // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
     if (failedWith(error, 'EAGAIN')) return 'in-use';
-    if (failedWith(error, 'ENOENT', 'EINVAL')) return 'unused';
+    if (failedWith(error, 'ENOENT', 'EINVAL', 'ELOOP')) return 'unused';
     // It belongs to a VMM that alone may open it.
     if (failedWith(error, 'EACCES') && !mustTell) return 'unknown';
     throw asRootfsError(`checking whether ${slotPath} is in use`, error);

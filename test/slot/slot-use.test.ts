@@ -1,7 +1,7 @@
 // Whether a slot is in use, with real holders: a process, a loop device, QEMU.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, mkdir, open, symlink, truncate } from 'node:fs/promises';
+import { chown, mkdir, open, rm, symlink, truncate } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, onTestFinished, test } from 'vitest';
 import { type ChildExit, runChild } from '../fixtures/child.js';
@@ -185,4 +185,13 @@ test('a slot that is none, or another id’s, says so', async () => {
   await rejection(host.registry.slotInUse('empty'), 'SLOT_NOT_FOUND');
   await truncate(host.slot('a_b').rawId, 0);
   await rejection(host.registry.slotInUse('a/b'), 'SLOT_TORN');
+});
+
+test.each(['nowhere', 'rootfs.ext4'])('nobody has a link to %s open, in an image’s place', async (target) => {
+  const host = await hostWithSlot();
+  const { image } = host.slot('vm-1');
+  await rm(image);
+  await symlink(target, image);
+  expect(await host.registry.slotInUse('vm-1')).toBe('unused');
+  expect(await host.registry.slot('vm-1')).toMatchObject({ health: 'unknown', use: 'unused' });
 });
