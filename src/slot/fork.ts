@@ -66,7 +66,8 @@ async function forkUnwritten(
         const descent = { sourceSha256, sizeStamp, stack, storedStack };
         if (sizeStamp === undefined) rememberParent(folder, from, sourceSha256, identity.sizeBytes);
         try {
-          return await newSlot(task, open, { folder, from: image, vm, descent, options });
+          const { slot } = await newSlot(task, open, { folder, from: image, vm, descent, options });
+          return slot;
         } catch (error) {
           // Ask while it is open: a new image can have the inode number of a removed one.
           written = !sameContents(identity, (await native().checkSource(image.source)).info.identity);

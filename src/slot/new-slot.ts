@@ -84,7 +84,8 @@ interface NewSlot extends SlotContents {
   readonly ready?: ReadySlot | undefined;
 }
 
-interface MadeSlot extends DerivedRootfs {
+interface MadeSlot {
+  readonly slot: DerivedRootfs;
   /** Whether it is the ready one. */
   readonly pooled: boolean;
 }
@@ -99,15 +100,17 @@ export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot)
     .catch(notFlushed(task))
     .finally(() => native().dispose(plan));
   const made = (strategy: Strategy, attempts: Built['attempts']): MadeSlot => ({
-    vmId: vm.safe,
-    stack: slot.descent.stack,
-    path,
-    sourceSha256: slot.descent.sourceSha256,
-    sizeBytes: slot.from.identity.sizeBytes,
-    strategy,
-    attempts: attemptsOf(attempts),
+    slot: {
+      vmId: vm.safe,
+      stack: slot.descent.stack,
+      path,
+      sourceSha256: slot.descent.sourceSha256,
+      sizeBytes: slot.from.identity.sizeBytes,
+      strategy,
+      attempts: attemptsOf(attempts),
+      ...scattered,
+    },
     pooled: outcome === 'pooled',
-    ...scattered,
   });
   if (outcome === 'reflinked') return made('reflink', []);
   if (outcome === 'pooled') return made(slot.ready?.strategy ?? 'reflink', []);

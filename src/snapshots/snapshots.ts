@@ -378,9 +378,9 @@ export class Snapshots {
       // Ready slots are not flushed.
       const ready = options.durable ? undefined : this.#ready.take(key);
       try {
-        const slot = await newSlot(task, open, { ...contents, folder: this.#clones, vm, ready });
-        if (ready !== undefined && !slot.pooled) this.#ready.missed(key);
-        return slot;
+        const { slot, pooled } = await newSlot(task, open, { ...contents, folder: this.#clones, vm, ready });
+        if (ready !== undefined && !pooled) this.#ready.missed(key);
+        return { ...slot, pooled };
       } catch (error) {
         if (ready !== undefined) this.#ready.giveBack(key, ready);
         throw error;

@@ -169,7 +169,10 @@ describeEachFilesystem((filesystem) => {
     const host = await Host.in(filesystem.path);
     const template = await host.addTemplate('debian', BYTES);
     const { dev, ino, size, mtimeNs, ctimeNs } = await stat(template, { bigint: true });
-    const device = ((dev >> 8n) << 32n) | (dev & 0xffn);
+    // As the kernel packs it: see makedev(3).
+    const major = (dev >> 8n) & 0xfffn;
+    const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n);
+    const device = (major << 32n) | minor;
     const rows = JSON.stringify([
       [`${device}`, `${ino}`, Number(size), `${mtimeNs}`, `${ctimeNs}`, 1, NOT_COMPUTED],
     ]);

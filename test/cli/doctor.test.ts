@@ -70,7 +70,7 @@ describeEachFilesystem(
         filesystem.reflinks ? /^a reflink takes .*, cp / : /^a copy takes .*, cp /,
       );
       expect(of(examination, 'template').detail).toMatch(
-        filesystem.fiemap ? /rootfs\.ext4: \d+ extents?/ : /not told/,
+        filesystem.fiemap ? /rootfs\.ext4: \d+ extents?/ : /does not report extents/,
       );
       // It says what the library then finds.
       await host.registry.cloneForVm('vm-1', 'debian', { writable: true });

@@ -83,6 +83,14 @@ export const GUESTS = [
     files: APART,
   },
   {
+    name: 'two keys',
+    kernel: BACKPORTS,
+    extra: 'zfs',
+    after: `zfs create ${PASSWORD.replaceAll('-O', '-o')} fs_0/templates && export TEST_TEMPLATES=/fs/0/templates`,
+    filesystems: [zfs('ZFS, templates under another key', PASSWORD)],
+    files: APART,
+  },
+  {
     name: 'two pools',
     kernel: BACKPORTS,
     extra: 'zfs',

@@ -138,6 +138,7 @@ function callsForTenant({ id, owner, own }) {
           options: { owner, signal: patience() },
         })),
       ),
+    () => call('prewarmSnapshot', name, { count: 1, owner, signal: patience() }),
     () => call('removeSnapshot', name),
     () => call('pushSnapshot', name, `${repositories}/snapshot:${id}`, { signal: patience() }),
     () => call('pullSnapshot', `${repositories}/snapshot:${id}`, { name: pulled, signal: patience() }),
@@ -189,6 +190,7 @@ const callsForOthers = [
   async ({ id }) => {
     await must('snapshotSlot', id, FRESH);
     await must('verifySnapshot', FRESH);
+    await must('prewarmSnapshot', FRESH, { count: 1 });
     await must('restoreSnapshot', FRESH, FRESH);
     await must('release', FRESH);
     const [restored] = await must('restoreMany', [{ snapshot: FRESH, vmId: FRESH }]);
