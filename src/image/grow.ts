@@ -1,8 +1,9 @@
 // Grows an ext4 image, first the file and then the file system in it, and checks it.
 import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
+import type { HeldFile } from '../programs/held-file.js';
 import { programFailed } from '../programs/program-failed.js';
-import { type Exit, type HeldFile, type RunOptions, runInstalled } from '../programs/run-program.js';
+import { type Exit, type RunOptions, runInstalled } from '../programs/run-program.js';
 import {
   absolutePath,
   optionalSignal,

@@ -15,6 +15,7 @@ import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { Child, type Ending } from './child.js';
 import { findProgram } from './find-program.js';
+import type { HeldFile } from './held-file.js';
 
 export interface Exit extends Ending {
   readonly stdout: string;
@@ -48,15 +49,6 @@ const PASSED_ON = new RegExp(`^(${VARIABLES.join('|')})$`);
 
 function cleanEnvironment(): Record<string, string | undefined> {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => PASSED_ON.test(name)));
-}
-
-/** A file that a program gets as it is held open, whatever file has its name by then. */
-export interface HeldFile {
-  /** The argument that it stands for. */
-  readonly path: string;
-  readonly fd: number;
-  /** Called when it is the program's turn. If it rejects, the program is not started. */
-  requireOurs(): Promise<void>;
 }
 
 // All but the first three descriptors are closed when a program starts. A shell moves the file from the place of the
