@@ -334,7 +334,7 @@ export interface NativeAddon {
     stdout: number | undefined;
     stderr: number;
   }>;
-  /** The wait() status of a program that has ended, else undefined. Until it is reaped, no other process gets its id. */
+  /** The wait() status of a program that ended, else undefined. Until it is reaped, no other process gets its id. */
   reapProgram(id: number): number | undefined;
 
   /** Never through a symbolic link; null for more than `limitBytes` bytes as well. */

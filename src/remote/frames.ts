@@ -147,7 +147,7 @@ function headLength(bytes: Buffer): number {
   return 5 + (isSingle ? 0 : 1) + dictionaryBytes + sizeBytes;
 }
 
-/** Compresses files to one frame each, in order, into an open file. The same version of zstd always gives the same bytes. */
+/** Compresses files to one frame each, in order, into an open file. One version of zstd always gives the same bytes. */
 export async function compress(
   task: Task,
   files: readonly string[],

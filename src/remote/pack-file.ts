@@ -1,5 +1,5 @@
-// The bytes of a pack that is sent: frames of zeros, and those that zstd made, in a file. Of many packs at once, or of a
-// large one, they would be too much for memory.
+// The bytes of a pack that is sent: frames of zeros, and those that zstd made, in a file. Of many packs at once, or of
+// a large one, they would be too much for memory.
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, mkdir, open, rm, writeFile } from 'node:fs/promises';

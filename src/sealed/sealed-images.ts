@@ -57,7 +57,7 @@ export class SealedImages {
           ? undefined
           : await this.images.openSealed(folder, sha256, sizeBytes);
         if (there !== undefined) return there;
-        // A process that finds a template replaced removes its images, and the same bytes may have been published again.
+        // A process that finds a template replaced removes its images, and the same bytes may be published again.
         for (let round = 0; round < ROUNDS; round++) {
           const made = await traced({ operation: 'seal', path, bytes: sizeBytes }, () =>
             this.#whileSpace(() => this.#make(shared, folder, template, sizeBytes)),

@@ -1,5 +1,5 @@
-// Ready slots of snapshots, in the pool beside those of templates. One holds the disk of the snapshot and its stamps; the
-// other files of a snapshot are never copied. Whoever takes it compares all files of the snapshot first.
+// Ready slots of snapshots, in the pool beside those of templates. One holds the disk of the snapshot and its stamps;
+// the other files of a snapshot are never copied. Whoever takes it compares all files of the snapshot first.
 
 import { basename, join } from 'node:path';
 import type { LocatedFile } from '../catalog/digest-record.js';

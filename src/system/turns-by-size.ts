@@ -25,8 +25,8 @@ export class TurnsBySize {
   }
 
   /**
-   * Runs `job`, which reads `sizeBytes` as far as is known, when it is its turn: see {@link requireAtMost}. Rejects with
-   * `ABORT_ERR` if it is aborted while it waits.
+   * Runs `job`, which reads `sizeBytes` as far as is known, when it is its turn: see {@link requireAtMost}. Rejects
+   * with `ABORT_ERR` if it is aborted while it waits.
    */
   async run<T>(task: Task, sizeBytes: number, job: (limitBytes: number) => Promise<T>): Promise<T> {
     const place = LIMITS.findIndex((limitBytes) => sizeBytes <= limitBytes);

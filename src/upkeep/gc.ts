@@ -36,8 +36,8 @@ export async function collectGarbage(
     folder.use(async ({ handle }) => {
       const state = await inspectSlot(handle, slot);
       const rawId = state.rawId ?? slot;
-      // A list may hold the names of the slots' folders instead of raw ids. Another program that writes a raw id may end
-      // it with a line's end.
+      // A list may hold the names of the slots' folders instead of raw ids. Another program that writes a raw id may
+      // end it with a line's end.
       if (!isWholeSlot(state) || [rawId, rawId.trimEnd(), slot].some((id) => keep.has(id))) return;
       const use = await imageInUse(`${folder.path}/${slot}`);
       if (use === 'in-use') report.inUse.push(rawId);
