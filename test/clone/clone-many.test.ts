@@ -148,9 +148,10 @@ describeEachFilesystem(
         const settled = await host.registry.cloneMany(
           ids.map((vmId) => ({ vmId, stack: 'debian', options: WRITABLE })),
         );
-        expect(settled.map((r) => r.status === 'fulfilled' && [r.value.vmId, r.value.reused])).toEqual(
-          ids.map((vmId) => [vmId, reused]),
-        );
+        // A failure is to say why.
+        expect(
+          settled.map((r) => (r.status === 'fulfilled' ? [r.value.vmId, r.value.reused] : `${r.reason}`)),
+        ).toEqual(ids.map((vmId) => [vmId, reused]));
       }
       expect(await host.slotNames()).toHaveLength(500);
       expect(await host.leftovers()).toEqual([]);
