@@ -967,9 +967,10 @@ export class RootfsRegistry {
 
   /**
    * Keeps `count` ready slots of a snapshot from now on, so that a restore with the same owner and mode is only a
-   * rename (`pooled: true`). All files are verified first. The pool is refilled like that of a stack: see {@link prewarm}.
-   * Without `count` the snapshot is only verified. With `count: 0` such ready slots are discarded, of all processes;
-   * they also go with the snapshot. Where clones are copies, each ready slot takes the space of a copy of the disk.
+   * rename (`pooled: true`). All files are verified first. The pool is refilled like that of a stack: see
+   * {@link prewarm}. Without `count` the snapshot is only verified. With `count: 0` such ready slots are discarded, of
+   * all processes; they also go with the snapshot. Where clones are copies, each ready slot takes the space of a copy
+   * of the disk.
    *
    * Rejects like {@link verifySnapshot}, and with `SOURCE_CHANGED`.
    */
@@ -1002,8 +1003,8 @@ export class RootfsRegistry {
 
   /**
    * Stops background work, waits for slots and snapshots that are being made, and closes all descriptors. A
-   * {@link snapshotSlot} with more than 64 GiB to hash is not waited for: it rejects with `CLOSED`. Afterwards every call
-   * rejects with `CLOSED`, and so does each result of {@link cloneMany} and {@link restoreMany}.
+   * {@link snapshotSlot} with more than 64 GiB to hash is not waited for: it rejects with `CLOSED`. Afterwards every
+   * call rejects with `CLOSED`, and so does each result of {@link cloneMany} and {@link restoreMany}.
    */
   async close(): Promise<void> {
     this.#isClosed = true;
