@@ -2,10 +2,10 @@
 // may go to another VM's disk.
 
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import { native } from '../addon/native.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { isKernelSince } from '../system/kernel-version.js';
 import { untilUnused } from '../system/until-unused.js';
+import { isOpenElsewhere } from './open-elsewhere.js';
 
 // Opens nothing: it is no use of the image, and no new file gets its inode. Node has no name for it.
 const O_PATH = 0o10_000_000;
@@ -23,22 +23,12 @@ export async function refuseInUse(path: string, reached = path): Promise<void> {
       { path },
     );
   }
-  if (await untilUnused(() => isInUse(reached), Boolean)) throw inUseError(path);
+  if (await untilUnused(() => isOpenElsewhere(reached, true), Boolean)) throw inUseError(path);
 }
 
 export function inUseError(path: string): RootfsError {
   const message = `${path} is open in a process: stop the VM or detach the loop device first`;
   return new RootfsError('SLOT_IN_USE', message, { path });
-}
-
-async function isInUse(path: string): Promise<boolean | undefined> {
-  try {
-    return await native().openElsewhere(path, true);
-  } catch (error) {
-    // A process that keeps a lease on the image has it open.
-    if (failedWith(error, 'EAGAIN')) return true;
-    throw error;
-  }
 }
 
 /** A `HeldFile` of programs. */

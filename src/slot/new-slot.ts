@@ -84,7 +84,7 @@ interface NewSlot extends SlotContents {
   readonly ready?: ReadySlot | undefined;
 }
 
-interface MadeSlot {
+export interface MadeSlot {
   readonly slot: DerivedRootfs;
   /** Whether it is the ready one. */
   readonly pooled: boolean;

@@ -1,7 +1,7 @@
 // Tells whether a VM has its slot's image open.
 
-import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { isOpenElsewhere } from '../image/open-elsewhere.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { untilUnused } from '../system/until-unused.js';
 import { lookAtSlot } from './look-at-slot.js';
@@ -49,11 +49,9 @@ export async function openUnleased<T>(imagePath: string, open: () => Promise<T>)
  */
 export async function imageInUse(slotPath: string, mustTell = false): Promise<SlotUse> {
   try {
-    const open = await native().openElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`, mustTell);
+    const open = await isOpenElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`, mustTell);
     return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
   } catch (error) {
-    // Opening fails with EAGAIN if another process holds a lease, so that process has it open.
-    if (failedWith(error, 'EAGAIN')) return 'in-use';
     if (failedWith(error, 'ENOENT', 'EINVAL', 'ELOOP')) return 'unused';
     // It belongs to a VMM that alone may open it.
     if (failedWith(error, 'EACCES') && !mustTell) return 'unknown';

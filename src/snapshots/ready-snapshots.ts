@@ -7,7 +7,7 @@ import type { Pool } from '../clone/pool.js';
 import { type PoolKey, type PoolSource, readyName, readyStrategy } from '../clone/pool-files.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { OwnerAndMode } from '../image/owner-and-mode.js';
-import { newReadySlot, type ReadySlot, type SlotContents } from '../slot/new-slot.js';
+import { type MadeSlot, newReadySlot, type ReadySlot, type SlotContents } from '../slot/new-slot.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { Task } from '../system/task.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';
@@ -28,20 +28,24 @@ export class ReadySnapshots {
     this.#pool = pool;
   }
 
-  /** Whoever does not take the ready slot by a rename gives it back, or reports that it was gone. */
-  take(key: PoolKey): ReadySlot | undefined {
+  /** `make` takes a ready slot by a rename, if there is one and it is still there. */
+  async lend(key: PoolKey, make: (ready: ReadySlot | undefined) => Promise<MadeSlot>): Promise<MadeSlot> {
+    const name = this.#take(key);
+    if (name === undefined) return make(undefined);
+    try {
+      const made = await make({ name, strategy: readyStrategy(name) });
+      if (!made.pooled) this.#pool.missed(key);
+      return made;
+    } catch (error) {
+      this.#pool.giveBack(key, name);
+      throw error;
+    }
+  }
+
+  #take(key: PoolKey): string | undefined {
     if (this.#pool.isEmpty) return undefined;
     this.#pool.dropOthers(key.template);
-    const name = this.#pool.take(key);
-    return name === undefined ? undefined : { name, strategy: readyStrategy(name) };
-  }
-
-  giveBack(key: PoolKey, { name }: ReadySlot): void {
-    this.#pool.giveBack(key, name);
-  }
-
-  missed(key: PoolKey): void {
-    this.#pool.missed(key);
+    return this.#pool.take(key);
   }
 
   /** Rejects with `TEMPLATE_CHANGED` if the snapshot is removed meanwhile. */

@@ -19,7 +19,7 @@ import { otherSpelling } from '../folder/spelling.js';
 import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
-import { type DerivedRootfs, newSlot, type SlotContents } from '../slot/new-slot.js';
+import { type DerivedRootfs, newSlot, type ReadySlot, type SlotContents } from '../slot/new-slot.js';
 import { releaseUnlessBusy } from '../slot/release.js';
 import {
   requireUnchanged,
@@ -374,19 +374,12 @@ export class Snapshots {
   ): Promise<RestoredRootfs> {
     const made = await this.#clones.use(async (open) => {
       const contents = await this.#contentsOf(verified, options);
-      const key = readyKey(verified, options);
+      const make = (ready?: ReadySlot) =>
+        newSlot(task, open, { ...contents, folder: this.#clones, vm, ready });
       // Ready slots are not flushed.
-      const ready = options.durable ? undefined : this.#ready.take(key);
-      try {
-        const { slot, pooled } = await newSlot(task, open, { ...contents, folder: this.#clones, vm, ready });
-        if (ready !== undefined && !pooled) this.#ready.missed(key);
-        return { ...slot, pooled };
-      } catch (error) {
-        if (ready !== undefined) this.#ready.giveBack(key, ready);
-        throw error;
-      }
+      return options.durable ? make() : this.#ready.lend(readyKey(verified, options), make);
     });
-    return { ...made, files: verified.files.slice(1).map((file) => file.path) };
+    return { ...made.slot, pooled: made.pooled, files: verified.files.slice(1).map((file) => file.path) };
   }
 
   /** What each slot of the snapshot holds. In an open clones folder. */
