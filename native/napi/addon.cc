@@ -76,6 +76,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("flushCopiedSlots", microvm::flush_copied_slots);
   add("releaseSlot", microvm::release_slot);
   add("removeDefaultAcl", microvm::remove_default_acl);
+  add("listFolder", microvm::list_folder);
   add("fileFacts", microvm::file_facts);
   add("readSmallFiles", microvm::read_small_files);
   add("dataRanges", microvm::file_data_ranges);

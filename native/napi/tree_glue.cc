@@ -7,6 +7,7 @@
 
 #include "napi/job.h"
 #include "system/file_facts.h"
+#include "system/tree.h"
 
 namespace microvm {
 namespace {
@@ -29,6 +30,30 @@ std::vector<std::string> to_paths(Napi::Value value) {
 Napi::Value to_buffer(Napi::Env env, const std::string& bytes) {
   return Napi::Buffer<char>::Copy(env, bytes.data(), bytes.size());
 }
+
+// In one buffer, which is quicker than a string for each, and leaves it to the caller to make them a few at a time.
+class ListFolder {
+ public:
+  ListFolder(std::string path, uint64_t limit) : path_(std::move(path)), limit_(limit) {}
+
+  Error run() {
+    FolderReader reader(path_);
+    for (uint64_t i = 0; i < limit_; i++) {
+      const char* name = reader.next();
+      if (name == nullptr) return reader.error();
+      entries_.push_back(static_cast<char>(reader.type()));
+      entries_.append(name, std::strlen(name) + 1);
+    }
+    return {};
+  }
+
+  Napi::Value result(Napi::Env env) { return to_buffer(env, entries_); }
+
+ private:
+  std::string path_;
+  uint64_t limit_;
+  std::string entries_;
+};
 
 // Nanoseconds in 64 bits end in 2262, and ext4 holds times until 2446.
 struct SplitTime {
@@ -167,6 +192,10 @@ class FindData {
 Napi::Value remove_default_acl(const Napi::CallbackInfo& info) {
   return start_silent(info.Env(), "microvm:removeDefaultAcl",
                       [folder = to_string(info[0])] { return remove_default_acl(folder); });
+}
+
+Napi::Value list_folder(const Napi::CallbackInfo& info) {
+  return Job<ListFolder>::start(info.Env(), "microvm:listFolder", ListFolder(to_bytes(info[0]), to_size(info[1])));
 }
 
 Napi::Value file_facts(const Napi::CallbackInfo& info) {

@@ -144,13 +144,22 @@ FolderReader::FolderReader(int folder_fd, std::string_view path) : path_(path) {
   // A descriptor of its own: closedir closes it, and the reading position is not shared with other threads.
   Fd copy;
   error_ = open_folder_at(folder_fd, ".", path, &copy);
-  if (!error_.ok()) return;
-  stream_ = fdopendir(copy.get());
+  if (error_.ok()) start(std::move(copy));
+}
+
+FolderReader::FolderReader(const std::string& path) : path_(path) {
+  Fd folder;
+  error_ = open_folder_at(AT_FDCWD, join(path, ".").c_str(), path, &folder);
+  if (error_.ok()) start(std::move(folder));
+}
+
+void FolderReader::start(Fd folder) {
+  stream_ = fdopendir(folder.get());
   if (stream_ == nullptr) {
-    error_ = Error::last("opendir", path);
+    error_ = Error::last("opendir", path_);
     return;
   }
-  copy.release();
+  folder.release();
 }
 
 FolderReader::~FolderReader() {
@@ -167,7 +176,9 @@ const char* FolderReader::next() {
       if (errno != 0) error_ = Error::last("readdir", path_);
       return nullptr;
     }
-    if (std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0) return entry->d_name;
+    if (std::strcmp(entry->d_name, ".") == 0 || std::strcmp(entry->d_name, "..") == 0) continue;
+    type_ = entry->d_type;
+    return entry->d_name;
   }
 }
 

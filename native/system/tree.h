@@ -5,6 +5,7 @@
 #include <string>
 
 #include "system/error.h"
+#include "system/fd.h"
 
 namespace microvm {
 
@@ -17,16 +18,23 @@ Error remove_tree(int folder_fd, const char* name, const std::string& path, uint
 class FolderReader {
  public:
   FolderReader(int folder_fd, std::string_view path);
+  // Of the folder that the path leads to, by symbolic links as well.
+  explicit FolderReader(const std::string& path);
   ~FolderReader();
   FolderReader(const FolderReader&) = delete;
   FolderReader& operator=(const FolderReader&) = delete;
 
   // nullptr at the end, or on an error, which error() then tells. The name lives until the next call.
   const char* next();
+  // The d_type of the name that next() returned: DT_UNKNOWN where the file system does not say.
+  unsigned char type() const { return type_; }
   const Error& error() const { return error_; }
 
  private:
+  void start(Fd folder);
+
   void* stream_ = nullptr;
+  unsigned char type_ = 0;
   std::string path_;
   Error error_;
 };

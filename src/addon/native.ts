@@ -272,6 +272,13 @@ export interface NativeAddon {
   measureFiles(usage: NativeDiskUsage, paths: readonly string[]): Promise<(FileBlocks | SystemError)[]>;
   diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
 
+  /**
+   * What a folder holds, up to `limit` entries: of each its type as in d_type of readdir(3) (one byte, 0 where the file
+   * system does not say), the bytes of its name, and a NUL. Follows symbolic links. See folder/names-in.ts.
+   *
+   * @internal
+   */
+  listFolder(path: Buffer, limit: number): Promise<Buffer>;
   /** From now on, files made in the folder have the mode that they are made with, and no access list. */
   removeDefaultAcl(folder: string): Promise<void>;
   /**

@@ -1,4 +1,5 @@
 import { basename, dirname } from 'node:path';
+import { rawNamesIn } from '../folder/names-in.js';
 import { otherSpelling } from '../folder/spelling.js';
 import { allOrNone } from '../system/all-or-none.js';
 import { show } from '../system/arguments.js';
@@ -6,7 +7,6 @@ import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, hasCode, isSystemError, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { mapInSlices } from '../system/map-in-slices.js';
-import { rawNamesIn } from '../system/names-in.js';
 import { sortedNames } from '../system/sorted-names.js';
 import { type ImageConfig, readImageConfig } from './image-config.js';
 import { isStackName, parseStackName, type StackName } from './stack-name.js';

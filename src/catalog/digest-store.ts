@@ -10,10 +10,10 @@
 import { rename, rm, symlink, unlink } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { namesIn } from '../folder/names-in.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { makeFolders } from '../system/make-folders.js';
-import { namesIn } from '../system/names-in.js';
 import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } from './digest-record.js';
 import { LegacyDigests } from './legacy-digests.js';
 import { isCatalogAway } from './template-record.js';

@@ -1,7 +1,8 @@
 // Records which template something in our folder was made from, so that it can be removed when the template is gone.
-import { opendir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Identity } from '../addon/identity.js';
+import { namesIn } from '../folder/names-in.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 
 /** Without the device number, which can change between boots. */
@@ -69,8 +70,7 @@ export async function isCatalogAway(
   const catalog = catalogOf(templatePath);
   try {
     if (`${(await stat(catalog, { bigint: true })).ino}` === catalogInode) return false;
-    for await (const { name } of await opendir(catalog)) if (!name.startsWith('.')) return false;
-    return true;
+    return (await namesIn(catalog, (name) => !name.startsWith('.'))).length === 0;
   } catch {
     return true;
   }

@@ -11,12 +11,12 @@ import { native } from '../addon/native.js';
 import { templateChangedError } from '../catalog/template.js';
 import { isWanted } from '../catalog/template-record.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { namesIn } from '../folder/names-in.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { Background } from '../system/background.js';
 import { closedError, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
 import { mapInSlices } from '../system/map-in-slices.js';
-import { namesIn } from '../system/names-in.js';
 import { Pause } from '../system/pause.js';
 import { Task } from '../system/task.js';
 import {

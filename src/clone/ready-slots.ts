@@ -1,10 +1,10 @@
 // Lists the pool, whichever process filled it.
 import { basename, dirname, join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { namesIn } from '../folder/names-in.js';
 import type { Owner } from '../system/arguments.js';
 import { asRootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
-import { namesIn } from '../system/names-in.js';
 import { Pause } from '../system/pause.js';
 import { sortedBy } from '../system/sorted-names.js';
 import { Task } from '../system/task.js';

@@ -2,7 +2,7 @@
 // `casefold`, SMB, virtiofs).
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { namesIn } from '../system/names-in.js';
+import { namesIn } from './names-in.js';
 
 /**
  * The name that `folder` has for what `name` leads to, if that is spelled in another way. Undefined if it is spelled

@@ -3,9 +3,9 @@
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { namesIn } from '../folder/names-in.js';
 import { replaceOwnFile } from '../folder/state-files.js';
 import { makeFolders } from '../system/make-folders.js';
-import { namesIn } from '../system/names-in.js';
 
 export class KeptFiles {
   readonly #folder: ManagedFolder;

@@ -47,7 +47,7 @@ export async function* listSlots(
     // Listing never creates the folder.
     if (await isMissing(folder.path)) return;
     let names: string[] = [];
-    for await (const name of slotNames(folder.path)) {
+    for (const name of await slotNames(folder.path)) {
       if (names.push(name) < BATCH) continue;
       task.checkAborted();
       read(names);

@@ -51,7 +51,7 @@ export async function collectGarbage(
     }, 'no-staging');
   try {
     let isOpen = false;
-    for await (const slot of slotNames(folder.path)) {
+    for (const slot of await slotNames(folder.path)) {
       task.checkAborted();
       if (!isOpen) await folder.open();
       isOpen = true;

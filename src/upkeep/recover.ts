@@ -117,7 +117,7 @@ class Recovery {
   async lookAtSlots(): Promise<void> {
     const { path } = this.#folder;
     await this.failures.attempt(path, async () => {
-      for await (const slot of slotNames(path)) {
+      for (const slot of await slotNames(path)) {
         if (this.task.signal?.aborted) break;
         // A slot on a bad block must not stop the recovery of everything else.
         await this.failures.attempt(`${path}/${slot}`, () => this.#look(slot));

@@ -5,6 +5,7 @@ import { basename, dirname } from 'node:path';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
 import { type Catalog, LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { namesIn } from '../folder/names-in.js';
 import { checkFilesystemClean, DamageFound } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { isSealedFile, keyOf, partsOf, readRecord, type SealRecord } from '../sealed/seal-record.js';
@@ -15,7 +16,6 @@ import { CLONE_ROOTFS_FILE, parseStamp } from '../slot/stamps.js';
 import { asRootfsError, failedWith, hasCode } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import type { Progress } from '../system/long-work.js';
-import { namesIn } from '../system/names-in.js';
 import { Pause } from '../system/pause.js';
 import { Task } from '../system/task.js';
 
@@ -212,7 +212,7 @@ async function* clones(
   bytesOf: ReadonlyMap<string, number>,
   failures: Failures,
 ): AsyncGenerator<Check> {
-  for await (const slot of slotNames(folder.path)) {
+  for (const slot of await slotNames(folder.path)) {
     const path = `${folder.path}/${slot}`;
     const state = await failures.attempt(path, () =>
       folder.use(({ handle }) => inspectSlot(handle, slot), 'no-staging'),

@@ -1,11 +1,7 @@
 // Long lists are worked through in slices, between which the event loop goes on.
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { mapInSlices } from '../../src/system/map-in-slices.js';
-import { namesIn, rawNamesIn } from '../../src/system/names-in.js';
 import { sortedBy, sortedNames } from '../../src/system/sorted-names.js';
-import { Host } from '../fixtures/host.js';
 import { turnsDuring } from '../fixtures/turns.js';
 
 const COUNT = 50_000;
@@ -39,16 +35,4 @@ test('a long list is mapped in order, and the event loop turns meanwhile', async
   const { result, turns } = await turnsDuring(() => mapInSlices(inOrder, (name) => name.toUpperCase()));
   expect(result).toEqual(inOrder.map((name) => name.toUpperCase()));
   expect(turns).toBeGreaterThanOrEqual(COUNT / 1000);
-});
-
-test('all names of a folder are told, and none of one that is not there', async () => {
-  const { root } = await Host.in();
-  const names = [...inOrder.slice(0, 600), 'é', 'templates'];
-  for (const name of names.slice(0, -1)) await writeFile(join(root, name), '');
-  expect((await namesIn(root)).sort()).toEqual(names.toSorted());
-  expect(await rawNamesIn(root)).toContain('\u00c3\u00a9');
-  expect(await namesIn(join(root, 'none'))).toEqual([]);
-  const wanted = (name: string) => /^[t\u00e9]/.test(name);
-  expect((await namesIn(root, wanted)).sort()).toEqual(['templates', 'é']);
-  await expect(namesIn(join(root, 'é', 'x'))).rejects.toMatchObject({ code: 'ENOTDIR' });
 });

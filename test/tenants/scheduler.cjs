@@ -303,8 +303,8 @@ async function main() {
 }
 
 function finish() {
-  console.log(JSON.stringify(seen));
-  process.exit(0);
+  // Longer than what a pipe holds: to be read before the end.
+  process.stdout.write(JSON.stringify(seen), () => process.exit(0));
 }
 
 /** The paths of all that is open. */

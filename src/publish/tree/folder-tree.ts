@@ -1,6 +1,7 @@
 // Reads a folder as a tree: the facts of each file, and a mark that shows whether the folder changed.
-import { opendir, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
+import { visitNames } from '../../folder/names-in.js';
 import { errnoName, RootfsError } from '../../system/errors.js';
 import { sortedNames } from '../../system/sorted-names.js';
 import { Children } from './children.js';
@@ -42,7 +43,6 @@ export interface FolderReading {
 
 // How many files to read per native call.
 const BATCH = 128;
-const NAMES_AT_ONCE = 256;
 
 const MERGED = 'mount the overlay and publish the merged folder';
 
@@ -123,15 +123,13 @@ class FolderReader {
 
   async #namesIn(path: string, depth: number): Promise<string[]> {
     const names: string[] = [];
-    const options = { encoding: 'buffer' as BufferEncoding, bufferSize: NAMES_AT_ONCE };
-    const folder = await opendir(bytesOf(path === '' ? '/' : path), options);
-    for await (const entry of folder) {
-      const name = (entry.name as unknown as Buffer).toString('latin1');
-      names.push(name);
-      if (entry.isDirectory() && this.#mounts?.has(`${path}/${name}`))
-        this.#mountPoints.add(`${path}/${name}`);
+    const visit = (name: string, mayBeFolder: boolean) => {
       this.#count.add(depth + 1);
-    }
+      names.push(name);
+      if (mayBeFolder && this.#mounts?.has(`${path}/${name}`)) this.#mountPoints.add(`${path}/${name}`);
+    };
+    // One too many is enough to refuse the tree: a stranger's folder can hold more names than there is memory for.
+    await visitNames(bytesOf(path === '' ? '/' : path), 'latin1', visit, this.#count.left + 1);
     return sortedNames(names);
   }
 

@@ -19,6 +19,11 @@ export class TreeCount {
     this.#limits = limits;
   }
 
+  /** How many more files the tree may hold. */
+  get left(): number {
+    return this.#limits.maxFiles - this.#files;
+  }
+
   /** Counts one more file, which is `depth` names below the root folder. */
   add(depth: number): void {
     const { maxFiles, maxDepth } = this.#limits;
