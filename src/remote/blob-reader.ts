@@ -1,7 +1,7 @@
 // Reads a blob or a part of it: from a mirror first, and resumed at the byte that was reached.
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { abortError, RootfsError } from '../system/errors.js';
+import { withPauses } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import type { BlobStream, RegistryClient } from './registry-client.js';
 import { isUnavailable, pause, Transient, triesOf } from './retry.js';
@@ -28,8 +28,6 @@ export interface ReadOptions {
 
 /** Less than this is no progress: an answer of a byte each would never end. */
 const PROGRESS_BYTES = 64 * 1024;
-/** Of a body, in one turn of the event loop: what has come meanwhile may be 2 MiB of each connection. */
-const TURN_BYTES = 64 * 1024;
 /** For the end of a body whose bytes have all come. */
 const ENDING_MS = 200;
 
@@ -118,15 +116,9 @@ async function* partsOf(
     rest.end = blob.size;
   }
   let at = start;
-  let inTurn = 0;
   let ending: NodeJS.Timeout | undefined;
   try {
-    for await (const bytes of body) {
-      if (inTurn >= TURN_BYTES) {
-        await nextTurn();
-        inTurn = 0;
-      }
-      inTurn += bytes.length;
+    for await (const bytes of withPauses(body)) {
       onBytes?.(bytes.length);
       const useful = bytes.subarray(Math.max(0, rest.position - at), Math.max(0, rest.end - at));
       at += bytes.length;

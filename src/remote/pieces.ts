@@ -2,29 +2,23 @@
 // hold the event loop.
 
 import { createHash } from 'node:crypto';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { withPauses } from '../system/pause.js';
 import type { Blob } from './blob-reader.js';
 
 /** Hashed in well under a millisecond. */
-const TURN_BYTES = 512 * 1024;
+const PIECE_BYTES = 512 * 1024;
 
 /** Cuts bytes that are in one buffer, for {@link blobOfPieces}. */
 export function* piecesOf(bytes: Buffer): Iterable<Buffer> {
-  for (let at = 0; at < bytes.length; at += TURN_BYTES) yield bytes.subarray(at, at + TURN_BYTES);
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) yield bytes.subarray(at, at + PIECE_BYTES);
 }
 
 export async function blobOfPieces(pieces: Iterable<Buffer> | AsyncIterable<Buffer>): Promise<Blob> {
   const hash = createHash('sha256');
   let size = 0;
-  let inTurn = 0;
-  for await (const piece of pieces) {
-    if (inTurn >= TURN_BYTES) {
-      await nextTurn();
-      inTurn = 0;
-    }
+  for await (const piece of withPauses(pieces)) {
     hash.update(piece);
     size += piece.length;
-    inTurn += piece.length;
   }
   return { digest: `sha256:${hash.digest('hex')}`, size };
 }

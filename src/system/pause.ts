@@ -5,6 +5,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 const HELD_MS = 4;
 /** Rounds of a short loop that take well under a millisecond. */
 const RANGE = 2048;
+/** Few, since each of many connections may have 2 MiB waiting: all go on in the same turn of the event loop. */
+const PIECES_BYTES = 64 * 1024;
 
 export class Pause {
   readonly #checkAborted: () => void;
@@ -36,5 +38,23 @@ export class Pause {
       work(from, Math.min(end, from + RANGE));
       if (this.isDue) await this.take();
     }
+  }
+}
+
+/**
+ * The same pieces, with a pause after so many bytes: pieces that are in memory already come without one. Each may be
+ * overwritten when the next is asked for.
+ */
+export async function* withPauses(
+  pieces: Iterable<Buffer> | AsyncIterable<Buffer>,
+): AsyncGenerator<Buffer, void, undefined> {
+  let bytes = 0;
+  for await (const piece of pieces) {
+    if (bytes >= PIECES_BYTES) {
+      await nextTurn();
+      bytes = 0;
+    }
+    bytes += piece.length;
+    yield piece;
   }
 }
