@@ -11,10 +11,11 @@ import { makeFolders } from '../system/make-folders.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import type { Layer } from './artifact.js';
+import type { BlobReader } from './blob-reader.js';
 import { Buffers } from './buffers.js';
 import type { ChunkList } from './chunk-list.js';
 import { ChunkSet } from './chunk-set.js';
-import { type ChunkedFile, fetchLists, type Reading } from './chunked-file.js';
+import { type ChunkedFile, fetchLists } from './chunked-file.js';
 import { withZstd } from './decompressor.js';
 import { FETCHED_BYTES, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
@@ -32,7 +33,8 @@ export interface WantedImage {
   readonly templates: () => Promise<readonly Template[]>;
 }
 
-export interface Parts extends Reading {
+export interface Parts {
+  readonly reader: BlobReader;
   readonly pace: Pace;
   readonly known: KnownChunks;
   readonly onProgress: ((progress: TransferProgress) => void) | undefined;
@@ -56,7 +58,7 @@ export async function assembleImages(
   parts: Parts,
 ): Promise<Assembled> {
   const files = images.map(({ chunked }) => chunked);
-  const lists = await fetchLists(task, files, parts);
+  const lists = await fetchLists(task, files, parts.reader);
   const bytesTotal = lists.reduce((sum, { dataBytes }) => sum + dataBytes, 0);
   const done = { reusedBytes: 0, fetchedBytes: 0 };
   const count = (step: 'reuse' | 'download', bytes: number) => {
@@ -109,7 +111,7 @@ async function fetchMissing(
   task: Task,
   layers: readonly Layer[],
   { path, file, list, missing }: Assembly,
-  { reader, pace, readOptions }: Parts,
+  { reader, pace }: Parts,
   onWritten: (bytes: number) => void,
 ): Promise<void> {
   // In their order, so that the image is written nearly from its start to its end, and has few extents.
@@ -124,13 +126,7 @@ async function fetchMissing(
   const image = { fd: file.fd, path };
   const buffers = new Buffers(FETCHED_BYTES);
   const fetch = (each: Task, { pack, layer }: (typeof wanted)[number]) =>
-    fetchPack(
-      each,
-      reader,
-      pace,
-      { list, pack, layer, wanted: missing, image, buffers, onWritten },
-      readOptions,
-    );
+    fetchPack(each, reader, pace, { list, pack, layer, wanted: missing, image, buffers, onWritten });
   await withZstd(() => pace.forEach(task, wanted, fetch, AT_ONCE));
 }
 

@@ -64,11 +64,11 @@ async function packsOf(
   const { value } = await fetchManifest(task, [source], base, undefined);
   const artifact = await artifactOf(value);
   if (sha256 !== undefined && artifact.annotations[ANNOTATION.sha256] !== sha256) return undefined;
-  const reading = { reader: new BlobReader([source]), readOptions: {} };
+  const reader = new BlobReader([source]);
   const packs = new Map<string, BasePack>();
   const pause = new Pause(() => task.checkAborted());
-  const files = await chunkedFiles(task, artifact, reading);
-  const lists = await fetchLists(task, files, reading);
+  const files = await chunkedFiles(task, artifact, reader);
+  const lists = await fetchLists(task, files, reader);
   for (const [file, list] of lists.entries()) {
     const layers = (files[file] as ChunkedFile).packs;
     for (const [i, { first, end }] of list.packs.entries()) {

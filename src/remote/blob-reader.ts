@@ -18,12 +18,10 @@ export interface BlobPart {
   readonly bytes: Buffer;
 }
 
-export interface ReadOptions {
+export interface ReadCallbacks {
   /** Called with the number of bytes that came, used or not. */
   readonly onBytes?: (count: number) => void;
   readonly onBusy?: () => void;
-  /** Do not ask mirrors. */
-  readonly fromOrigin?: boolean;
 }
 
 /** Less than this is no progress: an answer of a byte each would never end. */
@@ -41,32 +39,32 @@ interface Rest {
 export class BlobReader {
   /** Mirrors, then the origin. */
   readonly #sources: readonly RegistryClient[];
+  readonly #callbacks: ReadCallbacks;
 
-  constructor(sources: readonly RegistryClient[]) {
+  constructor(sources: readonly RegistryClient[], callbacks: ReadCallbacks = {}) {
     this.#sources = sources;
+    this.#callbacks = callbacks;
+  }
+
+  /** The same without mirrors: for a blob that was wrong. */
+  ofOrigin(): BlobReader {
+    return new BlobReader(this.#sources.slice(-1), this.#callbacks);
   }
 
   /**
    * Yields the bytes from `start` up to `end`. If the registry sends the whole blob instead, yields all of it, from 0
    * on, so that it need not be asked for again.
    */
-  async *read(
-    task: Task,
-    blob: Blob,
-    start: number,
-    end: number,
-    options: ReadOptions = {},
-  ): AsyncGenerator<BlobPart, void, undefined> {
-    const sources = options.fromOrigin ? this.#sources.slice(-1) : this.#sources;
+  async *read(task: Task, blob: Blob, start: number, end: number): AsyncGenerator<BlobPart, void, undefined> {
     const rest: Rest = { position: start, end, isUntouched: true };
-    for (const source of sources) {
+    for (const source of this.#sources) {
       if (source.isDown) continue;
       const before = rest.position;
       try {
-        yield* readFrom(source, task, blob, rest, options);
+        yield* readFrom(source, task, blob, rest, this.#callbacks);
         return;
       } catch (error) {
-        if (source === sources.at(-1) || task.signal?.aborted) throw error;
+        if (source === this.#sources.at(-1) || task.signal?.aborted) throw error;
         source.isDown ||= isUnavailable(error) && rest.position === before;
       }
     }
@@ -78,7 +76,7 @@ async function* readFrom(
   task: Task,
   blob: Blob,
   rest: Rest,
-  options: ReadOptions,
+  callbacks: ReadCallbacks,
 ): AsyncGenerator<BlobPart, void, undefined> {
   let tries = 0;
   while (rest.position < rest.end) {
@@ -86,7 +84,7 @@ async function* readFrom(
     try {
       const stream = await source.openBlob(task, blob.digest, rest.position, rest.end, blob.size);
       try {
-        yield* partsOf(stream, blob, rest, options);
+        yield* partsOf(stream, blob, rest, callbacks);
       } finally {
         stream.close();
       }
@@ -94,7 +92,7 @@ async function* readFrom(
       if (rest.position >= rest.end && !task.signal?.aborted) return;
       const failure = passing(task, source, error);
       // How busy a mirror is says nothing about the registry itself.
-      if (failure.isBusy && !source.isMirror) options.onBusy?.();
+      if (failure.isBusy && !source.isMirror) callbacks.onBusy?.();
       // An answer that brought so much was no failed try.
       tries = rest.position - before >= PROGRESS_BYTES ? 1 : tries + 1;
       if (tries >= triesOf(failure, source.isMirror)) throw failure.error;
@@ -107,7 +105,7 @@ async function* partsOf(
   stream: BlobStream,
   blob: Blob,
   rest: Rest,
-  { onBytes }: ReadOptions,
+  { onBytes }: ReadCallbacks,
 ): AsyncGenerator<BlobPart, void, undefined> {
   const { start, body } = stream;
   const before = rest.position;

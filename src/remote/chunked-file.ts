@@ -3,9 +3,9 @@
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, contentOf, INDEX_TYPE, invalid, type Layer, PACK_TYPE } from './artifact.js';
-import type { BlobReader, ReadOptions } from './blob-reader.js';
+import type { BlobReader } from './blob-reader.js';
 import { ChunkList } from './chunk-list.js';
-import { fetchBlob } from './fetch-pack.js';
+import { fetchBlob } from './fetch-blob.js';
 import { LIST_BYTES_LIMIT } from './known-chunks.js';
 
 /** Ours have at most 12 MiB for usual images, and 768 MiB for one of a terabyte. */
@@ -15,12 +15,6 @@ export interface ChunkedFile {
   readonly packs: readonly Layer[];
   readonly index: Layer;
   readonly sizeBytes: number;
-}
-
-/** How blobs are read. */
-export interface Reading {
-  readonly reader: BlobReader;
-  readonly readOptions: ReadOptions;
 }
 
 /** The image of a stack. Throws `ARTIFACT_INVALID`. */
@@ -41,12 +35,12 @@ export function chunkedFile(layers: readonly Layer[], sizeBytes: number, whose: 
 export async function fetchLists(
   task: Task,
   files: readonly ChunkedFile[],
-  reading: Reading,
+  reader: BlobReader,
 ): Promise<ChunkList[]> {
   const bytes = files.reduce((sum, { index }) => sum + index.size, 0);
   if (bytes > LIST_BYTES_LIMIT) throw invalid(`its indexes have ${bytes} bytes`);
   const lists: ChunkList[] = [];
-  for (const file of files) lists.push(await fetchList(task, file, reading));
+  for (const file of files) lists.push(await fetchList(task, file, reader));
   return lists;
 }
 
@@ -54,9 +48,9 @@ export async function fetchLists(
 async function fetchList(
   task: Task,
   { packs, index, sizeBytes }: ChunkedFile,
-  { reader, readOptions }: Reading,
+  reader: BlobReader,
 ): Promise<ChunkList> {
-  const list = await ChunkList.parse(await fetchBlob(task, reader, index, readOptions));
+  const list = await ChunkList.parse(await fetchBlob(task, reader, index));
   if (list.sizeBytes !== sizeBytes) throw invalid('its index is of an image of another size');
   if (list.packs.length !== packs.length || list.packs.some((pack, i) => pack.sizeBytes !== packs[i]?.size))
     throw invalid('its index does not fit its packs');

@@ -15,13 +15,14 @@ import { isFull, type RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, invalid, type Layer, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
-import type { Reading } from './chunked-file.js';
+import type { BlobReader } from './blob-reader.js';
 import { beginsWithFiles, extractDisk, holdsFiles } from './container-disk.js';
 import { fetchFile } from './fetch-file.js';
 import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
 
-export interface DiskRequest extends Reading {
+export interface DiskRequest {
+  readonly reader: BlobReader;
   readonly layer: Layer;
   /** Used in messages. */
   readonly source: string;
@@ -79,7 +80,7 @@ export async function stageDisk(task: Task, request: DiskRequest): Promise<Stage
 
 /** Returns how much of it was there already. */
 async function fetchLayer(task: Task, request: DiskRequest, path: string): Promise<number> {
-  const { reader, readOptions, layer: blob, source, folder, limits } = request;
+  const { reader, layer: blob, source, folder, limits } = request;
   const isNew = await isMissing(path);
   if (isNew) await fetchHead(task, request, path);
   const { size } = await stat(path);
@@ -89,7 +90,7 @@ async function fetchLayer(task: Task, request: DiskRequest, path: string): Promi
     throw tooLarge(source, `holds a disk of ${blob.size} bytes`, 'limits.maxBytes');
   const reusedBytes = isNew ? 0 : size;
   const onWritten = (bytesDone: number) => progress(request, 'download', bytesDone, reusedBytes);
-  const fetching = fetchFile(task, reader, { blob, path, onWritten }, readOptions);
+  const fetching = fetchFile(task, reader, { blob, path, onWritten });
   const kept = await fetching.catch(async (error: unknown) => {
     // It would keep the disk full until somebody pulls this again.
     if (isFull(error)) await rm(path, { force: true });
@@ -100,13 +101,13 @@ async function fetchLayer(task: Task, request: DiskRequest, path: string): Promi
 
 /** Refuses what is not a disk before all of it is fetched: not at the word of a mirror, whose bytes may be wrong. */
 async function fetchHead(task: Task, request: DiskRequest, path: string): Promise<void> {
-  const { reader, readOptions, layer, source } = request;
+  const { reader, layer, source } = request;
   let refusal: RootfsError | undefined;
-  for (const fromOrigin of [false, true]) {
+  for (const each of [reader, reader.ofOrigin()]) {
     const parts: Buffer[] = [];
     const end = Math.min(HEAD_BYTES, layer.size);
     let length = 0;
-    for await (const { bytes } of reader.read(task, layer, 0, end, { ...readOptions, fromOrigin })) {
+    for await (const { bytes } of each.read(task, layer, 0, end)) {
       parts.push(bytes);
       length += bytes.length;
       progress(request, 'download', length, 0);

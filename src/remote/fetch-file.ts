@@ -3,7 +3,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { constants, type FileHandle, open } from 'node:fs/promises';
 import type { Task } from '../system/task.js';
-import { type Blob, type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
+import { type Blob, type BlobReader, wrongBlob } from './blob-reader.js';
 
 export interface FileRequest {
   readonly blob: Blob;
@@ -19,22 +19,17 @@ const ZEROS = Buffer.alloc(READ_BYTES);
  * Zeros become holes. Returns how much of what was there could be kept. What is wrong is fetched once more: if it began
  * with what was there, all of it; else from the origin. Rejects with `DIGEST_MISMATCH`, or the reader's codes.
  */
-export async function fetchFile(
-  task: Task,
-  reader: BlobReader,
-  request: FileRequest,
-  options: ReadOptions,
-): Promise<number> {
+export async function fetchFile(task: Task, reader: BlobReader, request: FileRequest): Promise<number> {
   const { blob, path } = request;
   const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
     for (;;) {
-      const { kept, digest } = await fetchRest(task, reader, file, request, options);
+      const { kept, digest } = await fetchRest(task, reader, file, request);
       if (digest === blob.digest) return kept;
       await file.truncate(0);
       if (kept === 0) break;
     }
-    const { digest } = await fetchRest(task, reader, file, request, { ...options, fromOrigin: true });
+    const { digest } = await fetchRest(task, reader.ofOrigin(), file, request);
     if (digest === blob.digest) return 0;
   } finally {
     await file.close();
@@ -53,12 +48,11 @@ async function fetchRest(
   reader: BlobReader,
   file: FileHandle,
   { blob, onWritten }: FileRequest,
-  options: ReadOptions,
 ): Promise<Fetched> {
   let hash = createHash('sha256');
   let kept = await hashWritten(task, file, hash, blob);
   let at = kept;
-  for await (const part of reader.read(task, blob, at, blob.size, options)) {
+  for await (const part of reader.read(task, blob, at, blob.size)) {
     if (part.start !== at) {
       // The registry sends all of it.
       hash = createHash('sha256');

@@ -4,8 +4,8 @@
 import { createHash } from 'node:crypto';
 import { native } from '../addon/native.js';
 import type { Task } from '../system/task.js';
-import { invalid, type Layer } from './artifact.js';
-import { type BlobPart, type BlobReader, type ReadOptions, wrongBlob } from './blob-reader.js';
+import type { Layer } from './artifact.js';
+import { type BlobPart, type BlobReader, wrongBlob } from './blob-reader.js';
 import type { Buffers } from './buffers.js';
 import type { ChunkList, Pack } from './chunk-list.js';
 import type { ChunkSet } from './chunk-set.js';
@@ -59,18 +59,16 @@ export async function fetchPack(
   reader: BlobReader,
   pace: Pace,
   request: PackRequest,
-  options: ReadOptions,
 ): Promise<void> {
   const { layer, buffers } = request;
   const runs = runsOf(missingFrames(request), layer.size);
-  for (const fromOrigin of [false, true]) {
+  const origin = reader.ofOrigin();
+  for (const each of [reader, origin]) {
     try {
-      return await buffers.with((buffer) =>
-        pace.request(() => fetchRuns(task, reader, request, runs, buffer, { ...options, fromOrigin })),
-      );
+      return await buffers.with((buffer) => pace.request(() => fetchRuns(task, each, request, runs, buffer)));
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
-      if (fromOrigin) throw wrongBlob(layer, error);
+      if (each === origin) throw wrongBlob(layer, error);
     }
   }
 }
@@ -144,7 +142,6 @@ async function fetchRuns(
   request: PackRequest,
   runs: readonly Run[],
   buffer: Buffer,
-  options: ReadOptions,
 ): Promise<void> {
   const { layer } = request;
   const missing = new MissingChunks(task, request, buffer);
@@ -153,7 +150,7 @@ async function fetchRuns(
     // A registry may have sent the whole pack in answer to an earlier range.
     if (!isWhole && missing.nextStart >= end) continue;
     const hash = createHash('sha256');
-    for await (const part of reader.read(task, layer, start, end, options)) {
+    for await (const part of reader.read(task, layer, start, end)) {
       if (isWhole) hash.update(part.bytes);
       await missing.add(part);
     }
@@ -220,34 +217,4 @@ function receive(
   const ranges = Float64Array.from(frames.flatMap(({ chunk }) => [list.offset(chunk), list.length(chunk)]));
   const sha256s = frames.map(({ chunk }) => list.sha256(chunk).toString('hex')).join('');
   return native().receiveChunks(pipe, fd, path, { skipBytes, ranges, sha256s, endMark });
-}
-
-/** A whole blob that fits into memory, compared with its digest. */
-export async function fetchBlob(
-  task: Task,
-  reader: BlobReader,
-  layer: Layer,
-  options: ReadOptions,
-): Promise<Buffer> {
-  for (const fromOrigin of [false, true]) {
-    // Piece by piece: to join or to hash an index of many MiB at once would hold the event loop.
-    const content = Buffer.alloc(layer.size);
-    const hash = createHash('sha256');
-    let received = 0;
-    let failure: unknown;
-    try {
-      for await (const part of reader.read(task, layer, 0, layer.size, { ...options, fromOrigin })) {
-        part.bytes.copy(content, part.start);
-        hash.update(part.bytes);
-        received += part.bytes.length;
-      }
-    } catch (error) {
-      failure = error;
-    }
-    const isRight = `sha256:${hash.digest('hex')}` === layer.digest;
-    if (isRight && received === layer.size) return content;
-    if (isRight) throw invalid(`its manifest has a size of ${layer.size} for a blob of ${received} bytes`);
-    if (failure !== undefined) throw failure;
-  }
-  throw wrongBlob(layer, new Error('it has another digest'));
 }

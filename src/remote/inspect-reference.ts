@@ -10,7 +10,7 @@ import { type Artifact, artifactOf, contentOf, SNAPSHOT_TYPE, STACK_TYPE } from 
 import { BlobReader } from './blob-reader.js';
 import type { ChunkList } from './chunk-list.js';
 import { ChunkSet } from './chunk-set.js';
-import { type ChunkedFile, chunkedImage, fetchLists, type Reading } from './chunked-file.js';
+import { type ChunkedFile, chunkedImage, fetchLists } from './chunked-file.js';
 import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
@@ -42,8 +42,7 @@ export async function inspectReference(
         artifactType: artifact.artifactType,
         storedBytes: artifact.layers.reduce((sum, { size }) => sum + size, 0),
       };
-      const reading = { reader: new BlobReader(sources), readOptions: {} };
-      return { ...about, ...(await contentFacts(task, context, artifact, reading)) };
+      return { ...about, ...(await contentFacts(task, context, artifact, new BlobReader(sources))) };
     });
   } catch (error) {
     throw asRootfsError(task.what, error);
@@ -51,14 +50,14 @@ export async function inspectReference(
 }
 
 /** Nothing of artifacts of other kinds. */
-async function contentFacts(task: Task, context: InspectContext, artifact: Artifact, reading: Reading) {
+async function contentFacts(task: Task, context: InspectContext, artifact: Artifact, reader: BlobReader) {
   const missing = async (files: readonly ChunkedFile[]) => ({
     ...contentOf(artifact),
-    missingBytes: await missingBytes(task, context, files, reading),
+    missingBytes: await missingBytes(task, context, files, reader),
   });
   if (artifact.artifactType === STACK_TYPE) return missing([chunkedImage(artifact)]);
   if (artifact.artifactType !== SNAPSHOT_TYPE) return {};
-  const { record, files } = await readSnapshot(task, artifact, reading);
+  const { record, files } = await readSnapshot(task, artifact, reader);
   return { ...(await missing(files)), snapshot: factsOf(record) };
 }
 
@@ -66,9 +65,9 @@ async function missingBytes(
   task: Task,
   { catalog, known }: InspectContext,
   files: readonly ChunkedFile[],
-  reading: Reading,
+  reader: BlobReader,
 ): Promise<number> {
-  const lists = await fetchLists(task, files, reading);
+  const lists = await fetchLists(task, files, reader);
   const missing: DigestIndex[] = [];
   for (const list of lists) missing.push(await DigestIndex.of(await ChunkSet.ofData(list)));
   const pause = new Pause(() => task.checkAborted());

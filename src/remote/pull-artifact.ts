@@ -7,10 +7,10 @@ import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, artifactOf, invalid, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
-import type { Reading } from './chunked-file.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference, type Reference } from './reference.js';
+import type { RegistryClient } from './registry-client.js';
 import { Pace } from './retry.js';
 import { concurrencyOf, withRegistry } from './transfer.js';
 import type { PullOptions, TransferOptions } from './transfer-options.js';
@@ -24,11 +24,12 @@ export interface ArtifactRequest {
   readonly options: TransferOptions;
 }
 
-/** The artifact, and how its blobs are read. */
-export interface Found extends Reading {
+/** The artifact, and what reads its blobs. */
+export interface Found {
   readonly artifact: Artifact;
   /** The digest of its manifest. */
   readonly digest: string;
+  readonly reader: BlobReader;
   readonly pace: Pace;
   /** Bytes of blobs that have come so far. */
   readonly downloadedBytes: () => number;
@@ -59,7 +60,7 @@ export async function pullArtifact<T>(
     await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
     const artifact = await artifactOf(manifest.value);
     requireKind(request, artifact);
-    const found = foundIn(artifact, manifest.digest, new BlobReader(sources), request.options);
+    const found = foundIn(artifact, manifest.digest, sources, request.options);
     const before = await steps.present(found);
     if (before !== undefined) {
       await pulls.forget(manifest.digest).catch(() => {}); // the next pull tries again
@@ -87,16 +88,19 @@ export async function pullArtifact<T>(
   });
 }
 
-function foundIn(artifact: Artifact, digest: string, reader: BlobReader, options: TransferOptions): Found {
+function foundIn(
+  artifact: Artifact,
+  digest: string,
+  sources: readonly RegistryClient[],
+  options: TransferOptions,
+): Found {
   const pace = new Pace(concurrencyOf(options));
   let bytes = 0;
-  const readOptions = {
-    onBytes: (count: number) => {
-      bytes += count;
-    },
-    onBusy: pace.slowDown,
+  const onBytes = (count: number) => {
+    bytes += count;
   };
-  return { artifact, digest, reader, readOptions, pace, downloadedBytes: () => bytes };
+  const reader = new BlobReader(sources, { onBytes, onBusy: pace.slowDown });
+  return { artifact, digest, reader, pace, downloadedBytes: () => bytes };
 }
 
 function requireKind({ reference, isWanted }: ArtifactRequest, artifact: Artifact): void {

@@ -66,7 +66,7 @@ async function pullInto(
   staged: string,
 ): Promise<PulledSnapshot> {
   const { onProgress } = request.options;
-  const snapshot = await readSnapshot(task, found.artifact, found);
+  const snapshot = await readSnapshot(task, found.artifact, found.reader);
   const images = wantedImages(task, context, snapshot);
   const { reusedBytes } = await assembleImages(task, images, staged, {
     ...found,

@@ -27,8 +27,9 @@ import {
   SNAPSHOT_MANIFEST_TYPE,
   SNAPSHOT_TYPE,
 } from './artifact.js';
-import { type ChunkedFile, chunkedFile, chunkedImage, type Reading } from './chunked-file.js';
-import { fetchBlob } from './fetch-pack.js';
+import type { BlobReader } from './blob-reader.js';
+import { type ChunkedFile, chunkedFile, chunkedImage } from './chunked-file.js';
+import { fetchBlob } from './fetch-blob.js';
 
 export interface SnapshotArtifact extends SnapshotManifest {
   /** In the order of the record. */
@@ -42,20 +43,20 @@ export const FILES_LIMIT = 256;
 export async function chunkedFiles(
   task: Task,
   artifact: Artifact,
-  reading: Reading,
+  reader: BlobReader,
 ): Promise<readonly ChunkedFile[]> {
   if (artifact.artifactType !== SNAPSHOT_TYPE) return [chunkedImage(artifact)];
-  return (await readSnapshot(task, artifact, reading)).files;
+  return (await readSnapshot(task, artifact, reader)).files;
 }
 
 /** Rejects with `ARTIFACT_INVALID` unless all of it is what a snapshot can hold. */
 export async function readSnapshot(
   task: Task,
   artifact: Artifact,
-  reading: Reading,
+  reader: BlobReader,
 ): Promise<SnapshotArtifact> {
   const { sha256, sizeBytes } = contentOf(artifact);
-  const text = await fetchText(task, artifact, sha256, reading);
+  const text = await fetchText(task, artifact, sha256, reader);
   const record = parseManifest(text);
   if (record === undefined) throw invalid(`its ${SNAPSHOT_MANIFEST_FILE} cannot be read`);
   requireFit(record);
@@ -68,7 +69,7 @@ async function fetchText(
   task: Task,
   { layers }: Artifact,
   sha256: string,
-  { reader, readOptions }: Reading,
+  reader: BlobReader,
 ): Promise<string> {
   const [layer, ...more] = layers.filter(({ mediaType }) => mediaType === SNAPSHOT_MANIFEST_TYPE);
   if (layer === undefined || more.length > 0)
@@ -79,7 +80,7 @@ async function fetchText(
     throw invalid(
       `its ${SNAPSHOT_MANIFEST_FILE} has ${layer.size} bytes, more than ${SNAPSHOT_MANIFEST_BYTES_LIMIT}`,
     );
-  const bytes = await fetchBlob(task, reader, layer, readOptions);
+  const bytes = await fetchBlob(task, reader, layer);
   try {
     // Written again, the text has to have the same bytes.
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { blobOf } from '../../src/remote/artifact.js';
 import { BlobReader } from '../../src/remote/blob-reader.js';
-import { fetchBlob } from '../../src/remote/fetch-pack.js';
+import { fetchBlob } from '../../src/remote/fetch-blob.js';
 import type { RegistryClient } from '../../src/remote/registry-client.js';
 import { Transient } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
@@ -45,10 +45,9 @@ test('a busy mirror does not slow down the requests to the registry itself', asy
     return clientOf(host, { isMirror });
   });
   const [mirror, origin] = (await Promise.all(clients)) as [RegistryClient, RegistryClient];
-  const reader = new BlobReader([mirror, origin]);
   let busy = 0;
-  const options = { onBusy: () => busy++ };
-  for await (const _ of reader.read(task, { digest: DIGEST, size: 10 }, 0, 10, options));
+  const reader = new BlobReader([mirror, origin], { onBusy: () => busy++ });
+  for await (const _ of reader.read(task, { digest: DIGEST, size: 10 }, 0, 10));
   expect([mirror.isDown, origin.isDown, busy]).toEqual([true, false, 1]);
 });
 
@@ -253,6 +252,6 @@ test('a size in a manifest that is not that of the blob is the fault of the arti
     else response.writeHead(416).end();
   });
   const layer = { mediaType: 'x', annotations: {}, ...blobOf(blob), size: 20 };
-  const fetched = fetchBlob(task, new BlobReader([await clientOf(registry)]), layer, {});
+  const fetched = fetchBlob(task, new BlobReader([await clientOf(registry)]), layer);
   expect((await rejection(fetched, 'ARTIFACT_INVALID')).message).toContain('a size of 20 for a blob of 10');
 });
