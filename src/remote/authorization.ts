@@ -3,7 +3,6 @@
 
 import { isIP } from 'node:net';
 import { type Credentials, credentialsFor, type StoredLogin } from '../publish/credentials.js';
-import type { RegistrySettings } from '../system/config.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { isPublicAddress, NoPublicAddress, requirePublicHost } from './public-addresses.js';
@@ -71,7 +70,6 @@ export function joinScopes(asked: string, own: readonly string[]): string[] {
 /** Logs in to one repository of one host. */
 export class Authorization {
   readonly #transport: Transport;
-  readonly #settings: RegistrySettings;
   readonly #host: string;
   readonly #repository: string;
   readonly #scopes: string[];
@@ -80,15 +78,8 @@ export class Authorization {
   #login: Promise<StoredLogin> | undefined;
   #trouble = '';
 
-  constructor(
-    transport: Transport,
-    settings: RegistrySettings,
-    host: string,
-    repository: string,
-    actions: string,
-  ) {
+  constructor(transport: Transport, host: string, repository: string, actions: string) {
     this.#transport = transport;
-    this.#settings = settings;
     this.#host = host;
     this.#repository = repository;
     this.#scopes = [`repository:${repository}:${actions}`];
@@ -241,7 +232,7 @@ export class Authorization {
   }
 
   #isNamed(url: URL): boolean {
-    return (this.#settings[this.#host]?.realms ?? []).includes(url.host);
+    return (this.#transport.settings[this.#host]?.realms ?? []).includes(url.host);
   }
 
   #notAllowed(url: URL): RootfsError {

@@ -26,7 +26,7 @@ export async function checkRegistry(
     const { isPlain, challenge } = transport.isInsecure(host)
       ? await persist(task, () => pingEither(task, transport, host), { isMirror })
       : await pingSecure(task, transport, host);
-    await new Authorization(transport, settings, host, repository, 'pull').requireRealms(challenge);
+    await new Authorization(transport, host, repository, 'pull').requireRealms(challenge);
     return { isPlain };
   } finally {
     await transport.close();

@@ -15,7 +15,6 @@ import {
 import { formatReference, type Reference } from './reference.js';
 import type { Manifest, RegistryClient } from './registry-client.js';
 import { isUnavailable } from './retry.js';
-import { notFound } from './transfer.js';
 
 const DEPTH_LIMIT = 3;
 
@@ -32,26 +31,16 @@ export async function fetchManifest(
   platform: string | undefined,
 ): Promise<FetchedManifest> {
   const asked = reference.digest ?? (reference.tag as string);
-  const found = await fromFirst(task, sources, reference, asked);
-  return resolve(task, sources, reference, platform, found);
-}
-
-/** An image with an SBOM for each platform is an index of indexes. */
-async function resolve(
-  task: Task,
-  sources: readonly RegistryClient[],
-  reference: Reference,
-  platform: string | undefined,
-  found: FetchedManifest,
-  depth = 0,
-): Promise<FetchedManifest> {
-  const entries = await indexOf(found.value, found.mediaType);
-  if (entries === undefined) return found;
-  if (depth > DEPTH_LIMIT) throw invalid(`it is an index in more than ${DEPTH_LIMIT} others`);
-  const { digest } = choose(entries, parsePlatform(platform), reference);
-  if (!isSha256Digest(digest)) throw invalid(`its index has a digest that is not a SHA-256: ${digest}`);
-  const next = await fromFirst(task, sources, reference, digest);
-  return resolve(task, sources, reference, platform, next, depth + 1);
+  let found = await fromFirst(task, sources, reference, asked);
+  // An image with an SBOM for each platform is an index of indexes.
+  for (let depth = 0; ; depth++) {
+    const entries = await indexOf(found.value, found.mediaType);
+    if (entries === undefined) return found;
+    if (depth > DEPTH_LIMIT) throw invalid(`it is an index in more than ${DEPTH_LIMIT} others`);
+    const { digest } = choose(entries, parsePlatform(platform), reference);
+    if (!isSha256Digest(digest)) throw invalid(`its index has a digest that is not a SHA-256: ${digest}`);
+    found = await fromFirst(task, sources, reference, digest);
+  }
 }
 
 async function fromFirst(
@@ -127,5 +116,12 @@ function choose(entries: readonly PlatformEntry[], wanted: Platform, reference: 
       (there.length > 0
         ? `, only ${there.join(', ')}: choose one of these`
         : ': its index names no platform; give one of its manifests by digest'),
+  );
+}
+
+function notFound(reference: Reference): RootfsError {
+  return new RootfsError(
+    'REGISTRY_NOT_FOUND',
+    `there is no ${formatReference(reference)}: check the name, the tag and this host's access rights`,
   );
 }

@@ -1,6 +1,5 @@
 // The registry API (OCI distribution 1.1) for one host and one repository: manifests, blobs, uploads.
 
-import type { RegistrySettings } from '../system/config.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import { redact, withoutQueries } from '../system/redact.js';
 import { isSha256Digest } from '../system/sha256.js';
@@ -58,7 +57,6 @@ export class RegistryClient {
   readonly #transport: Transport;
   readonly #authorization: Authorization;
   readonly #base: URL;
-  readonly #settings: RegistrySettings;
   /** That were begun and are not used: URLs to upload to. */
   readonly #begun: URL[] = [];
   /** Whether it came to a login that the registry asks for only at its base. */
@@ -68,7 +66,6 @@ export class RegistryClient {
 
   constructor(
     transport: Transport,
-    settings: RegistrySettings,
     host: string,
     repository: string,
     actions: 'pull' | 'pull,push',
@@ -78,14 +75,13 @@ export class RegistryClient {
     this.isMirror = isMirror;
     this.repository = repository;
     this.#transport = transport;
-    this.#authorization = new Authorization(transport, settings, host, repository, actions);
+    this.#authorization = new Authorization(transport, host, repository, actions);
     this.#base = transport.baseOf(host);
-    this.#settings = settings;
   }
 
   /** Another repository of the same registry, to read from. */
   of(repository: string): RegistryClient {
-    return new RegistryClient(this.#transport, this.#settings, this.host, repository, 'pull');
+    return new RegistryClient(this.#transport, this.host, repository, 'pull');
   }
 
   /** To be called before {@link mount}: a token gives the rights that it was asked with. */

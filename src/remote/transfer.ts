@@ -1,8 +1,7 @@
 // A connection to a registry for one push or pull.
 
 import type { RegistrySettings } from '../system/config.js';
-import { RootfsError } from '../system/errors.js';
-import { formatReference, type Reference } from './reference.js';
+import type { Reference } from './reference.js';
 import { RegistryClient } from './registry-client.js';
 import type { TransferOptions } from './transfer-options.js';
 import { Transport } from './transport.js';
@@ -23,19 +22,11 @@ export async function withRegistry<T>(
   const transport = new Transport(settings);
   const mirrors = actions === 'pull' ? (settings[reference.host]?.mirrors ?? []) : [];
   const clients = [...mirrors, reference.host].map(
-    (host, i) =>
-      new RegistryClient(transport, settings, host, reference.repository, actions, i < mirrors.length),
+    (host, i) => new RegistryClient(transport, host, reference.repository, actions, i < mirrors.length),
   );
   try {
     return await work(clients);
   } finally {
     await transport.close();
   }
-}
-
-export function notFound(reference: Reference): RootfsError {
-  return new RootfsError(
-    'REGISTRY_NOT_FOUND',
-    `there is no ${formatReference(reference)}: check the name, the tag and this host's access rights`,
-  );
 }

@@ -51,7 +51,7 @@ const CONNECTIONS = 32;
 export const DISCARD_LIMIT = 64 * 1024;
 
 export class Transport {
-  readonly #settings: RegistrySettings;
+  readonly settings: RegistrySettings;
   readonly #silenceMs: number;
   readonly #slowAnswerMs: number;
   readonly #agents = new Map<string, Promise<http.Agent>>();
@@ -59,7 +59,7 @@ export class Transport {
   readonly #ca = new Map<string, string>();
 
   constructor(settings: RegistrySettings, silenceMs = SILENCE_MS, slowAnswerMs = SLOW_ANSWER_MS) {
-    this.#settings = settings;
+    this.settings = settings;
     this.#silenceMs = silenceMs;
     this.#slowAnswerMs = slowAnswerMs;
     for (const [host, { ca }] of Object.entries(settings))
@@ -72,7 +72,7 @@ export class Transport {
   }
 
   isInsecure(host: string): boolean {
-    return this.#settings[host]?.insecure === true;
+    return this.settings[host]?.insecure === true;
   }
 
   /** Rejects with {@link Transient} if nobody answered, `REGISTRY_FAILED` for a refused redirect, `ABORT_ERR`. */
