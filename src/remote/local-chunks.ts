@@ -46,23 +46,30 @@ export async function reuseChunks(
   known: KnownChunks,
   onReused: (bytes: number) => void,
 ): Promise<void> {
-  if (assembly.missing.size === 0) return;
-  const wanted = await DigestIndex.of(assembly.missing);
+  const { file, list, missing } = assembly;
+  if (missing.size === 0) return;
+  const wanted = await DigestIndex.of(missing);
   for (const template of await templates()) {
-    if (assembly.missing.size === 0) return;
+    if (missing.size === 0) return;
     task.checkAborted();
-    await reuseFrom(task, assembly, wanted, template, known, onReused);
+    for await (const { digest, bytes } of wantedChunks(task, template, wanted, known)) {
+      for (const chunk of wanted.take(digest)) {
+        if (list.length(chunk) !== bytes.length) continue;
+        await writeFully(file, bytes, list.offset(chunk));
+        missing.delete(chunk);
+        onReused(bytes.length);
+      }
+    }
   }
 }
 
-async function reuseFrom(
+/** What a template has of the wanted chunks. `bytes` are overwritten when the next is asked for. */
+async function* wantedChunks(
   task: Task,
-  { file, list, missing }: Assembly,
-  wanted: DigestIndex,
   { path, sha256, identity }: Template,
+  wanted: DigestIndex,
   known: KnownChunks,
-  onReused: (bytes: number) => void,
-): Promise<void> {
+): AsyncGenerator<{ readonly digest: Buffer; readonly bytes: Buffer }, void, undefined> {
   let image: FileHandle | undefined;
   let damaged = 0;
   try {
@@ -81,17 +88,11 @@ async function reuseFrom(
         damaged++;
         continue;
       }
-      for (const chunk of wanted.take(digest)) {
-        if (list.length(chunk) !== bytes.length) continue;
-        await writeFully(file, bytes, list.offset(chunk));
-        missing.delete(chunk);
-        onReused(bytes.length);
-      }
+      yield { digest, bytes };
     }
     if (damaged > 0) warn(path, `${damaged} chunks of it have other digests than before`);
   } catch (error) {
     task.checkAborted();
-    if ((error as NodeJS.ErrnoException).syscall === 'write') throw error;
     warn(path, (error as Error).message);
   } finally {
     await image?.close();
