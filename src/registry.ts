@@ -707,11 +707,13 @@ export class RootfsRegistry {
     const { recover } = await import('./upkeep/recover.js');
     try {
       return await recover(
-        this.#folder,
-        [this.#catalogFolder, this.#snapshots.folder],
-        this.#sealed,
-        this.#pool,
-        (sha256) => this.#templates.sizeOf(sha256),
+        {
+          folder: this.#folder,
+          others: [this.#catalogFolder, this.#snapshots.folder],
+          sealed: this.#sealed,
+          pool: this.#pool,
+          templateBytes: (sha256) => this.#templates.sizeOf(sha256),
+        },
         signal,
       );
     } finally {

@@ -30,16 +30,23 @@ export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<bo
   return false;
 }
 
+export interface DiskExtraction {
+  /** The layer. */
+  readonly path: string;
+  /** Used in messages. */
+  readonly source: string;
+  /** Must not exist yet. */
+  readonly dest: string;
+  readonly maxBytes: number;
+  readonly sparse: SparseFileOptions;
+}
+
 /** Writes the disk in a layer to `dest`. Rejects with `ARTIFACT_INVALID`, `SOURCE_TOO_LARGE`. */
 export async function extractDisk(
   task: Task,
-  layer: string,
-  source: string,
-  dest: string,
-  maxBytes: number,
-  sparse: SparseFileOptions,
+  { path, source, dest, maxBytes, sparse }: DiskExtraction,
 ): Promise<void> {
-  const file = await open(layer, 'r');
+  const file = await open(path, 'r');
   try {
     const disk = await onlyDisk(task, file, source);
     if (disk.sizeBytes > maxBytes)

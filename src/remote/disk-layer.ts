@@ -164,7 +164,7 @@ async function makeRaw(
       return convertQcow2(task, path, source, image, maxBytes);
     case 'tar': {
       const disk = join(work, 'disk');
-      await extractDisk(task, path, source, disk, maxBytes, sparse);
+      await extractDisk(task, { path, source, dest: disk, maxBytes, sparse });
       const inner = await formatOf(disk);
       if (inner === 'raw' || inner === 'qcow2') return makeRaw(task, request, inner, disk, work);
     }

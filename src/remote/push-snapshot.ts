@@ -39,6 +39,12 @@ export interface PushSnapshotContext {
   readonly registries: RegistrySettings;
 }
 
+/** A push that is under way. */
+interface Push extends PushSnapshotRequest {
+  readonly client: RegistryClient;
+  readonly workFolder: string;
+}
+
 /** Bytes of a layer in the manifest, without the name of its file. */
 const LAYER_BYTES = 256;
 
@@ -55,7 +61,7 @@ export async function pushSnapshot(
         options.onProgress?.({ step: 'check', ...progress, reusedBytes: 0 });
       const pushed = await snapshots.read(name, { task, onProgress }, async (snapshot) => {
         const sent = await snapshots.folder.inWorkFolder('push', (workFolder) =>
-          pushFiles(task, request, snapshot, client, workFolder),
+          pushFiles(task, { ...request, client, workFolder }, snapshot),
         );
         return { ...sent, ...contentOf(snapshot) };
       });
@@ -75,13 +81,7 @@ function contentOf({ text, record }: OpenSnapshot) {
 }
 
 /** All files are open from the start: what happens to their names meanwhile is no matter. */
-async function pushFiles(
-  task: Task,
-  request: PushSnapshotRequest,
-  snapshot: OpenSnapshot,
-  client: RegistryClient,
-  workFolder: string,
-): Promise<PushedImage> {
+async function pushFiles(task: Task, push: Push, snapshot: OpenSnapshot): Promise<PushedImage> {
   const count = snapshot.record.files.length;
   if (count > FILES_LIMIT)
     throw new RootfsError(
@@ -94,7 +94,7 @@ async function pushFiles(
       const { identity } = (snapshot.sources[i] as OpenedSource).info;
       files.push(await openSame(join(snapshot.path, name), identity, () => replacedError(snapshot)));
     }
-    return await pushOpened(task, request, snapshot, files, client, workFolder);
+    return await pushOpened(task, push, snapshot, files);
   } finally {
     for (const file of files) await file.close();
   }
@@ -107,13 +107,11 @@ function replacedError({ path }: OpenSnapshot): RootfsError {
 
 async function pushOpened(
   task: Task,
-  request: PushSnapshotRequest,
+  push: Push,
   snapshot: OpenSnapshot,
   files: readonly FileHandle[],
-  client: RegistryClient,
-  workFolder: string,
 ): Promise<PushedImage> {
-  const { level, options } = request;
+  const { client, level, workFolder, options } = push;
   const { text, record } = snapshot;
   const progress = new PushProgress(record, options.onProgress);
   const lists = await cutAll(task, record, files, progress);
@@ -123,7 +121,7 @@ async function pushOpened(
   );
   const pace = new Pace(concurrencyOf(options));
   client.onBusy = pace.slowDown;
-  const base = await packsToReuse(task, client, request, contentOf(snapshot).sha256);
+  const base = await packsToReuse(task, client, push, contentOf(snapshot).sha256);
   const to = { client, pace, level, workFolder, base };
   const parts: PushedImage[] = [];
   for (const [i, { name }] of record.files.entries()) {

@@ -1,10 +1,9 @@
 // Exports a slot's image into a jail: Firecracker's jailer sees nothing outside its chroot.
 
-import type { Attempt } from '../addon/attempts.js';
-import { attemptsOf } from '../addon/attempts.js';
-import { native } from '../addon/native.js';
+import { type Attempt, attemptsOf } from '../addon/attempts.js';
+import { type NativeFolder, native } from '../addon/native.js';
 import { inFolderOf } from '../folder/guarded-path.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Scattered } from '../image/extents.js';
 import { copyFile, type Destination } from '../image/file-copy.js';
 import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
@@ -48,9 +47,10 @@ export async function exportSlot(
   const request = { refuseInUse: false, templateBytes, signal: options.signal };
   try {
     await refuseAmongOurs(dest, options.folders);
-    return await withSlotImage(folder, vm, request, (image, open) =>
+    return await withSlotImage(folder, vm, request, (image, { handle }) =>
       inFolderOf(dest, async (destFolder, name) => {
-        const made = await exportImage(task, open, vm, image, { folder: destFolder, name }, options);
+        const slot = { handle, name: vm.safe, image };
+        const made = await exportImage(task, slot, { folder: destFolder, name }, options);
         return made && { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
       }),
     );
@@ -60,20 +60,24 @@ export async function exportSlot(
   }
 }
 
+/** The slot that is exported, with its image open. */
+interface OpenSlot {
+  readonly handle: NativeFolder;
+  readonly name: string;
+  readonly image: SlotImage;
+}
+
 type Made = Pick<ExportedImage, 'strategy' | 'attempts' | 'extents'>;
 
 /** Undefined if the slot was released, or has another image by now. */
 async function exportImage(
   task: Task,
-  open: OpenFolder,
-  vm: VmId,
-  image: SlotImage,
+  slot: OpenSlot,
   dest: Destination,
   options: ExportOptions,
 ): Promise<Made | undefined> {
-  const refusal = (await mayLink(open, vm, image, options))
-    ? await link(task, open, vm, image, dest, options)
-    : 'SHARED_INODE';
+  const { image } = slot;
+  const refusal = (await mayLink(slot, options)) ? await link(task, slot, dest, options) : 'SHARED_INODE';
   if (refusal === 'moved') return undefined;
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
   const { attempts, ...made } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
@@ -89,28 +93,24 @@ async function exportImage(
  * that it has there.
  */
 async function mayLink(
-  { handle }: OpenFolder,
-  vm: VmId,
-  { state }: SlotImage,
+  { handle, name, image: { state } }: OpenSlot,
   { owner, mode, folders }: ExportOptions,
 ): Promise<boolean> {
   if (!hasForeignNames(state)) return true;
   if (owner !== undefined || mode !== undefined) return false;
-  return (await findSharer(handle, vm.safe, state, undefined, folders.templateDir)) === 'nobody';
+  return (await findSharer(handle, name, state, undefined, folders.templateDir)) === 'nobody';
 }
 
 /** Why a hardlink is not possible. Undefined if it was made. `moved`: the slot has another image by now, or none. */
 async function link(
   task: Task,
-  { handle }: OpenFolder,
-  vm: VmId,
-  { source }: SlotImage,
+  slot: OpenSlot,
   { folder, name }: Destination,
   { owner, mode, durable }: CopyOptions,
 ): Promise<string | undefined> {
-  const request = { slot: vm.safe, image: source, folder, name, owner, mode, durable };
+  const request = { slot: slot.name, image: slot.image.source, folder, name, owner, mode, durable };
   const outcome = await native()
-    .exportImage(handle, request)
+    .exportImage(slot.handle, request)
     .catch((error: unknown) => {
       const lacksOnlyOwner = isSystemError(error) && error.syscall.startsWith('fch');
       throw lacksOnlyOwner

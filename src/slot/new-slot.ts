@@ -1,7 +1,6 @@
 // Makes a slot from an image that is not a template: another slot's, or a snapshot's.
 
-import type { Attempt } from '../addon/attempts.js';
-import { attemptsOf } from '../addon/attempts.js';
+import { type Attempt, attemptsOf } from '../addon/attempts.js';
 import type { Identity } from '../addon/identity.js';
 import {
   type Built,

@@ -33,12 +33,11 @@ export async function* listSlots(
   templateBytes: TemplateBytes = async () => undefined,
 ): AsyncGenerator<SlotInfo, void, undefined> {
   const task = new Task(`listing slots in ${folder.path}`, signal);
-  const known = { stacks, templateBytes };
-  const templates = new Map<string, SlotTemplate>();
+  const templates = { stacks, templateBytes, found: new Map<string, SlotTemplate>() };
   const failures = new Failures(task);
   const reading: Promise<SlotInfo[]>[] = [];
   const read = (names: readonly string[]) => {
-    const infos = readBatch(task, folder, names, known, templates, failures);
+    const infos = readBatch(task, folder, names, templates, failures);
     // If the listing ends early, a later failure must not become an unhandled rejection.
     infos.catch(() => {});
     reading.push(infos);
@@ -65,12 +64,16 @@ export async function* listSlots(
   }
 }
 
+/** Looked up once for each digest and stack: a promise for each slot would double the time. */
+interface ListedTemplates extends KnownTemplates {
+  readonly found: Map<string, SlotTemplate>;
+}
+
 async function readBatch(
   task: Task,
   folder: ManagedFolder,
   names: readonly string[],
-  known: KnownTemplates,
-  templates: Map<string, SlotTemplate>,
+  templates: ListedTemplates,
   failures: Failures,
 ): Promise<SlotInfo[]> {
   if (names.length === 0) return [];
@@ -85,10 +88,9 @@ async function readBatch(
       continue;
     }
     const sha256 = parseStamp(state.stamp);
-    // Once per stack: a promise per slot would double the time.
     const key = `${sha256} ${state.stack ?? ''}`;
-    const template = templates.get(key) ?? (await templateOf(state, known));
-    templates.set(key, template);
+    const template = templates.found.get(key) ?? (await templateOf(state, templates));
+    templates.found.set(key, template);
     const info = slotInfo(folder.path, names[i] as string, state, template);
     if (info !== undefined) infos.push(info);
   }

@@ -42,12 +42,19 @@ export interface RecoverReport extends SweepReport {
   readonly notSwept: readonly string[];
 }
 
+/** What is recovered, and what it is judged by. */
+export interface RecoverContext {
+  /** The clones folder. */
+  readonly folder: ManagedFolder;
+  /** The catalog and the folder of snapshots. They are only swept. */
+  readonly others: readonly ManagedFolder[];
+  readonly sealed: SealedImages;
+  readonly pool: Pool;
+  readonly templateBytes: (sha256: string) => number | undefined;
+}
+
 export async function recover(
-  folder: ManagedFolder,
-  others: readonly ManagedFolder[],
-  sealed: SealedImages,
-  pool: Pool,
-  templateBytes: (sha256: string) => number | undefined,
+  { folder, others, sealed, pool, templateBytes }: RecoverContext,
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
   const recovery = new Recovery(folder, templateBytes, signal);
