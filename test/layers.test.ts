@@ -25,7 +25,7 @@ const FROM_THE_TOP = [
 // The command is a program of its own: it uses the library as its users do, and what only a program needs.
 const CLI_USES = [
   'index',
-  'slot/slot-state',
+  'slot/slot-errors',
   'slot/vm-id',
   'programs/find-program',
   'programs/program-failed',

@@ -3,7 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type RootfsConfig, RootfsError, RootfsRegistry, type SlotDetails } from '../index.js';
-import { slotNotFoundError } from '../slot/slot-state.js';
+import { slotNotFoundError } from '../slot/slot-errors.js';
 import { parseVmId } from '../slot/vm-id.js';
 import { type ConfigFlags, effectiveConfig } from './config-file.js';
 import { Interruption } from './interruption.js';

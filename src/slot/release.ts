@@ -8,7 +8,7 @@ import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { untilUnused } from '../system/until-unused.js';
-import { ownerUnknownError, slotInvalidError, vmIdCollisionError } from './slot-state.js';
+import { ownerUnknownError, slotInvalidError, vmIdCollisionError } from './slot-errors.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
 export interface ReleaseOptions {

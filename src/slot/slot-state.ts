@@ -6,6 +6,16 @@ import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import type { Strategy } from '../system/strategy.js';
 import {
+  imageLongerError,
+  ownerUnknownError,
+  slotInvalidError,
+  slotTornError,
+  stampMismatchError,
+  unknownFileError,
+  unstampedError,
+  vmIdCollisionError,
+} from './slot-errors.js';
+import {
   CLONE_RAW_ID_FILE,
   CLONE_ROOTFS_FILE,
   CLONE_SIZE_STAMP_FILE,
@@ -159,132 +169,12 @@ export function isOddlyLong(state: SlotFacts, templateBytes: number | undefined)
   return isLonger(state.image.identity.sizeBytes, parseSizeStamp(state.sizeStamp), templateBytes);
 }
 
-/** Its VM may use the whole of it (`qemu-img resize` and others make a disk longer), so no advice may lose it. */
-export function imageLongerError(
-  path: string,
-  imageBytes: number,
-  sizeStamp: number | undefined,
-  expectedBytes: number,
-): RootfsError {
-  const file = `${path}/${CLONE_ROOTFS_FILE}`;
-  if (sizeStamp === undefined)
-    return new RootfsError(
-      'SLOT_TORN',
-      `${file} has ${imageBytes} bytes, the template ${expectedBytes}, and there is no ${CLONE_SIZE_STAMP_FILE}: a ` +
-        `grow was interrupted, or another program made it longer; ask for ${imageBytes} bytes to finish`,
-      { path },
-    );
-  return new RootfsError(
-    'SIZE_STAMP_MISMATCH',
-    `${file} has ${imageBytes} bytes, and ${CLONE_SIZE_STAMP_FILE} says ${expectedBytes}: another program made it ` +
-      `longer. Write ${imageBytes} to ${CLONE_SIZE_STAMP_FILE} if the VM is to have that size`,
-    { path },
-  );
-}
-
 /** Throws `VM_ID_COLLISION` if the slot belongs to another id. What nobody owns is any id's, as it is to release. */
 export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
   if (isUnowned(state)) return;
   if (state.rawId === null || state.rawId === '') throw ownerUnknownError(path);
   const owner = state.rawId ?? vm.safe;
   if (owner !== vm.raw) throw vmIdCollisionError(path, vm, owner);
-}
-
-export function vmIdCollisionError(path: string, vm: VmId, owner: string): RootfsError {
-  const differInCase = vm.raw.toLowerCase() === owner.toLowerCase();
-  const advice = differInCase
-    ? 'this file system does not tell upper from lower case, so use ids that differ in more'
-    : 'use ids of ASCII letters, digits, "-" and "_"';
-  return new RootfsError(
-    'VM_ID_COLLISION',
-    `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which ` +
-      `belongs to the latter: ${advice}`,
-    { path },
-  );
-}
-
-function stampMismatchError(path: string, stamp: string, template: Template): RootfsError {
-  return new RootfsError(
-    'STAMP_MISMATCH',
-    `${path} was cloned from a template with digest ${stamp}, but ${template.path} has ${template.sha256} now: ` +
-      'stop the VM and release the slot first; a new clone under a running VM would corrupt its disk',
-    { path },
-  );
-}
-
-export function slotNotFoundError(path: string, vm: VmId): RootfsError {
-  return new RootfsError(
-    'SLOT_NOT_FOUND',
-    `VM ${vm.safe} has no slot: ${path} does not exist, or is an empty folder`,
-    {
-      path,
-    },
-  );
-}
-
-export function slotInvalidError(path: string): RootfsError {
-  return new RootfsError(
-    'SLOT_INVALID',
-    `${path} is not a slot: it is a file, a symbolic link or a folder with other contents. It was left as it is; ` +
-      'move it away',
-    { path },
-  );
-}
-
-export function slotTornError(path: string, how: string): RootfsError {
-  return new RootfsError(
-    'SLOT_TORN',
-    `${path} is incomplete, and is not handed out: ${how}; stop the VM if it runs, then release the slot`,
-    {
-      path,
-    },
-  );
-}
-
-/** A power cut can leave a slot so; whoever keeps an image there can, too. */
-function unstampedError(path: string): RootfsError {
-  return new RootfsError(
-    'SLOT_TORN',
-    `${path} holds an image and no ${CLONE_STAMP_FILE}, so nothing says whose disk it is, and it is not handed out: ` +
-      'move the image away if somebody keeps it there; else stop the VM if it runs, then release the slot',
-    { path },
-  );
-}
-
-/** No id can release it. */
-export function ownerUnknownError(path: string): RootfsError {
-  return new RootfsError(
-    'SLOT_TORN',
-    `${path} does not say whose slot it is, and is neither handed out nor released: ${CLONE_RAW_ID_FILE} is missing, ` +
-      'empty or unreadable. Write the raw id to it; or call recover(), which removes the slot if a crash can have ' +
-      'left it so',
-    { path },
-  );
-}
-
-const HELD: Readonly<Record<string, string>> = {
-  [CLONE_STAMP_FILE]: 'no digest of 64 hex digits',
-  [CLONE_UNSETTLED_FILE]: 'no id of a boot',
-};
-
-/** For a file that {@link unknownFile} found. Another program may understand it. */
-export function unknownFileError(path: string, file: string): RootfsError {
-  if (file === CLONE_ROOTFS_FILE)
-    return new RootfsError(
-      'SLOT_INVALID',
-      `${path}/${file} is a symbolic link, a folder or a device, which the library never makes. The slot is not ` +
-        'handed out, and recover() leaves it alone: put the disk itself there, or release the slot',
-      { path: `${path}/${file}` },
-    );
-  const holds = HELD[file] ?? 'no number of bytes';
-  const correct =
-    file === CLONE_UNSETTLED_FILE ? 'remove the file if the disk is whole (e2fsck -fn)' : 'correct the file';
-  return new RootfsError(
-    'STAMP_INVALID',
-    `${path}/${file} holds ${holds}. The slot is not handed out, and recover() leaves it alone: ${correct}, or ` +
-      'release the slot',
-    { path: `${path}/${file}` },
-  );
 }
 
 /** The name of a file that is nothing that this library or a crash leaves; undefined if there is none. */

@@ -5,7 +5,8 @@ import { isOpenElsewhere } from '../image/open-elsewhere.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { untilUnused } from '../system/until-unused.js';
 import { lookAtSlot } from './look-at-slot.js';
-import { requireOwnId, requireSlot, slotNotFoundError } from './slot-state.js';
+import { slotNotFoundError } from './slot-errors.js';
+import { requireOwnId, requireSlot } from './slot-state.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
