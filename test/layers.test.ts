@@ -52,7 +52,7 @@ const RUN_PROGRAMS = [
   'publish/qcow2',
   'publish/skopeo-failure',
   'remote/decompressor',
-  'remote/frames',
+  'remote/zstd',
 ];
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((path) =>

@@ -20,7 +20,7 @@ import { withZstd } from './decompressor.js';
 import { FETCHED_BYTES, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
-import type { Pace } from './retry.js';
+import type { Pace } from './pace.js';
 import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
 

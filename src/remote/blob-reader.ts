@@ -3,9 +3,10 @@
 import { abortError, RootfsError } from '../system/errors.js';
 import { withPauses } from '../system/pause.js';
 import type { Task } from '../system/task.js';
+import { connectionFailed } from './connection-errors.js';
 import type { BlobStream, RegistryClient } from './registry-client.js';
-import { isUnavailable, pause, Transient, triesOf } from './retry.js';
-import { connectionFailed, DISCARD_LIMIT } from './transport.js';
+import { isUnavailable, Transient, triesOf, waitToRetry } from './retry.js';
+import { DISCARD_LIMIT } from './transport.js';
 
 export interface Blob {
   readonly digest: string;
@@ -96,7 +97,7 @@ async function* readFrom(
       // An answer that brought so much was no failed try.
       tries = rest.position - before >= PROGRESS_BYTES ? 1 : tries + 1;
       if (tries >= triesOf(failure, source.isMirror)) throw failure.error;
-      await pause(task, failure, tries);
+      await waitToRetry(task, failure, tries);
     }
   }
 }

@@ -5,8 +5,9 @@ import type { RegistryCheck } from '../publish/fetch-image.js';
 import type { RegistrySettings } from '../system/config.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
+import { isUntrusted } from './connection-errors.js';
 import { persist } from './retry.js';
-import { discard, isUntrusted, Transport } from './transport.js';
+import { discard, Transport } from './transport.js';
 
 interface Pinged {
   readonly isPlain: boolean;
@@ -51,7 +52,7 @@ async function pingEither(task: Task, transport: Transport, host: string): Promi
     task.checkAborted();
     if (isUntrusted(error)) return LEFT_TO_SKOPEO;
     const plain = await ping(task, transport, host, 'http');
-    // So do servers that want TLS.
+    // Servers that want TLS say 400 to plain HTTP.
     if (plain.status === 400) throw error;
     return plain;
   }

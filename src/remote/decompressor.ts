@@ -12,7 +12,8 @@ import { onAbort } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { CHUNK_LIMIT } from './chunk-list.js';
-import { rawFrame, skippedFrame, ZSTD, zeroFrame } from './frames.js';
+import { rawFrame, skippedFrame, zeroFrame } from './frames.js';
+import { ZSTD } from './zstd.js';
 
 /** After some bytes of no use comes what the frames hold, and behind it a mark, and more bytes of no use. */
 export interface Output {

@@ -11,7 +11,7 @@ import type { ChunkList, Pack } from './chunk-list.js';
 import type { ChunkSet } from './chunk-set.js';
 import { decompress, type Output } from './decompressor.js';
 import { isOneFrame } from './frames.js';
-import type { Pace } from './retry.js';
+import type { Pace } from './pace.js';
 
 export interface PackRequest {
   readonly list: ChunkList;

@@ -1,11 +1,5 @@
 // zstd frames, one for each chunk. The zstd program makes them; those of zeros are written by hand. Format: RFC 8878.
 
-import { programFailed } from '../programs/program-failed.js';
-import { runInstalled } from '../programs/run-program.js';
-import { RootfsError } from '../system/errors.js';
-import type { Task } from '../system/task.js';
-
-export const ZSTD = { name: 'zstd', package: 'zstd', notFound: 'PROGRAM_NOT_FOUND' } as const;
 const MAGIC = 0xfd2fb528;
 const SKIPPED_MAGIC = 0x184d2a50;
 const BLOCK_LIMIT = 128 * 1024;
@@ -145,26 +139,4 @@ function headLength(bytes: Buffer): number {
   const sizeBytes = sizeFlag === 0 ? (isSingle ? 1 : 0) : 2 ** sizeFlag;
   const dictionaryBytes = [0, 1, 2, 4][descriptor & 3] as number;
   return 5 + (isSingle ? 0 : 1) + dictionaryBytes + sizeBytes;
-}
-
-/** Compresses files to one frame each, in order, into an open file. One version of zstd always gives the same bytes. */
-export async function compress(
-  task: Task,
-  files: readonly string[],
-  level: number,
-  cwd: string,
-  outputFd: number,
-): Promise<void> {
-  const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
-  const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, {
-    cwd,
-    output: { fd: outputFd, read: async () => {} },
-  });
-  if (exit.status !== 0) throw programFailed('PROGRAM_FAILED', ZSTD.name, cwd, exit);
-}
-
-export function requireLevel(level: unknown): number {
-  if (level === undefined) return 3;
-  if (typeof level === 'number' && Number.isInteger(level) && level >= 1 && level <= 22) return level;
-  throw new RootfsError('INVALID_ARGUMENT', 'level must be an integer from 1 to 22, as zstd has them');
 }

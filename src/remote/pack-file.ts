@@ -9,7 +9,8 @@ import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { Buffers } from './buffers.js';
 import type { ChunkList } from './chunk-list.js';
-import { compress, FrameLengths, zeroFrame } from './frames.js';
+import { FrameLengths, zeroFrame } from './frames.js';
+import { compress } from './zstd.js';
 
 export interface PackSource {
   readonly file: FileHandle;

@@ -8,11 +8,11 @@ import type { Task } from '../system/task.js';
 import { type Artifact, artifactOf, invalid, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
 import { fetchManifest } from './fetch-manifest.js';
+import { Pace } from './pace.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference, type Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import { Pace } from './retry.js';
-import { concurrencyOf, withRegistry } from './transfer.js';
+import { withRegistry } from './transfer.js';
 import type { PullOptions, TransferOptions } from './transfer-options.js';
 
 export interface ArtifactRequest {
@@ -94,7 +94,7 @@ function foundIn(
   sources: readonly RegistryClient[],
   options: TransferOptions,
 ): Found {
-  const pace = new Pace(concurrencyOf(options));
+  const pace = new Pace(options.concurrency);
   let bytes = 0;
   const onBytes = (count: number) => {
     bytes += count;

@@ -10,10 +10,10 @@ import { type BasePacks, packKey } from './base-packs.js';
 import type { Blob } from './blob-reader.js';
 import { Buffers } from './buffers.js';
 import { CHUNK_LIMIT, type ChunkList } from './chunk-list.js';
+import type { Pace } from './pace.js';
 import { PackFile } from './pack-file.js';
 import { blobOfPieces, piecesOf } from './pieces.js';
 import type { RegistryClient } from './registry-client.js';
-import type { Pace } from './retry.js';
 import type { Body } from './transport.js';
 
 export interface PushedImage {

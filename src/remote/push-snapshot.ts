@@ -15,15 +15,15 @@ import { packsToReuse } from './base-packs.js';
 import type { ChunkList } from './chunk-list.js';
 import { cutImage } from './cut.js';
 import { openSame } from './open-same.js';
+import { Pace } from './pace.js';
 import { packEndsOfAll } from './packs.js';
 import { type PushedImage, pushImage, sendBlob } from './push-image.js';
 import { putArtifact } from './put-artifact.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import { Pace } from './retry.js';
 import { FILES_LIMIT } from './snapshot-artifact.js';
 import type { PushedSnapshot } from './snapshot-options.js';
-import { concurrencyOf, withRegistry } from './transfer.js';
+import { withRegistry } from './transfer.js';
 import type { PushOptions, TransferOptions, TransferProgress } from './transfer-options.js';
 
 export interface PushSnapshotRequest {
@@ -119,7 +119,7 @@ async function pushOpened(
     lists,
     record.files.map(({ name }) => LAYER_BYTES + 2 * Buffer.byteLength(name)),
   );
-  const pace = new Pace(concurrencyOf(options));
+  const pace = new Pace(options.concurrency);
   client.onBusy = pace.slowDown;
   const base = await packsToReuse(task, client, push, contentOf(snapshot).sha256);
   const to = { client, pace, level, workFolder, base };

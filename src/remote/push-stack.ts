@@ -12,13 +12,13 @@ import { ANNOTATION, STACK_TYPE } from './artifact.js';
 import { packsToReuse } from './base-packs.js';
 import type { KnownChunks } from './known-chunks.js';
 import { openSame } from './open-same.js';
+import { Pace } from './pace.js';
 import { packEnds } from './packs.js';
 import { type PushedImage, pushImage } from './push-image.js';
 import { putArtifact } from './put-artifact.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import { Pace } from './retry.js';
-import { concurrencyOf, withRegistry } from './transfer.js';
+import { withRegistry } from './transfer.js';
 import type { PushedStack, PushOptions, TransferProgress } from './transfer-options.js';
 
 export interface PushRequest {
@@ -66,7 +66,7 @@ async function pushTemplate(
 ): Promise<PushedImage & { readonly mode: number }> {
   const { stack, level, options } = request;
   const { templatePath, sha256, sizeBytes } = stack;
-  const pace = new Pace(concurrencyOf(options));
+  const pace = new Pace(options.concurrency);
   client.onBusy = pace.slowDown;
   const progress = { bytesDone: 0, reusedBytes: 0 };
   const report = (step: TransferProgress['step'], bytesDone: number) =>

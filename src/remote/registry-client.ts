@@ -1,18 +1,16 @@
 // The registry API (OCI distribution 1.1) for one host and one repository: manifests, blobs, uploads.
 
 import { hasCode, RootfsError } from '../system/errors.js';
-import { redact, withoutQueries } from '../system/redact.js';
-import { isSha256Digest } from '../system/sha256.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
+import { address, failed } from './connection-errors.js';
+import { adviceFor, wordsOf } from './refusal.js';
 import { isBusy, persist, retryAfterMs, Transient } from './retry.js';
 import {
   type Answer,
-  address,
   type Body,
   DISCARD_LIMIT,
   discard,
-  failed,
   locationOf,
   type Question,
   REDIRECT_LIMIT,
@@ -38,9 +36,6 @@ export type BlobState = 'there' | 'damaged' | 'absent';
 
 export const OCI_MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
 
-/** Limit of an error's body. */
-const SAID_BYTES_LIMIT = 64 * 1024;
-
 const ACCEPTED = [
   'application/vnd.oci.image.manifest.v1+json',
   'application/vnd.oci.image.index.v1+json',
@@ -57,9 +52,9 @@ export class RegistryClient {
   readonly #transport: Transport;
   readonly #authorization: Authorization;
   readonly #base: URL;
-  /** That were begun and are not used: URLs to upload to. */
+  /** URLs of uploads that were begun and are not used. */
   readonly #begun: URL[] = [];
-  /** Whether it came to a login that the registry asks for only at its base. */
+  /** Whether a login at the base of the registry worked, which was not asked for elsewhere. */
   #loggingIn: Promise<boolean> | undefined;
   /** Called after each 429 and 503. */
   onBusy: (() => void) | undefined;
@@ -208,7 +203,7 @@ export class RegistryClient {
       }
       if ([404, 416].includes(answer.status)) {
         const why = 'the upload that was begun is not known there any more';
-        throw new Transient(failed(url, `status ${answer.status}${await told(answer)}: ${why}`), false);
+        throw new Transient(failed(url, `status ${answer.status}${await wordsOf(answer)}: ${why}`), false);
       }
       await this.#expect(answer, [200, 201, 204]);
       await discard(answer);
@@ -280,13 +275,13 @@ export class RegistryClient {
   /** `advice` is for 404. */
   async #expect(answer: Answer, statuses: readonly number[], advice = 'check the reference'): Promise<void> {
     if (statuses.includes(answer.status)) return;
-    const why = `status ${answer.status}${await told(answer)}`;
+    const why = `status ${answer.status}${await wordsOf(answer)}`;
     // GitHub says 403 as well.
     const isTurnedAway = isBusy(answer.status) || (answer.status === 403 && 'retry-after' in answer.headers);
     const isRefused = !isTurnedAway && (answer.status === 401 || answer.status === 403);
-    const limit = limitReached(answer.status, why);
-    if (limit !== undefined)
-      throw new RootfsError('REGISTRY_FAILED', `${address(answer.url)}: ${why}; ${limit}`);
+    const advised = adviceFor(answer.status, why);
+    if (advised !== undefined)
+      throw new RootfsError('REGISTRY_FAILED', `${address(answer.url)}: ${why}; ${advised}`);
     if (isRefused && this.#isOwn(answer.url)) throw this.#unauthorized(answer, why);
     if (answer.status === 404)
       throw new RootfsError('REGISTRY_NOT_FOUND', `${address(answer.url)} is not there: ${why}; ${advice}`);
@@ -315,46 +310,4 @@ export class RegistryClient {
 
 function isMoved({ status, headers }: Answer): boolean {
   return (status === 307 || status === 308) && headers.location !== undefined;
-}
-
-/** What to do where the registry takes no more, or not this. Harbor says 403 and `DENIED`, as for a missing right. */
-function limitReached(status: number, why: string): string | undefined {
-  if (status === 413) return 'the registry or a proxy before it takes no body of this size: raise its limit';
-  if (status === 405) return 'it does not allow this, as a registry that is read-only or a cache';
-  if ([409, 412].includes(status) || (status === 400 && /immutable|already exists/i.test(why)))
-    return 'what is there already may not be changed: push to another tag';
-  if (status === 400 && /\((MANIFEST|TAG|NAME|BLOB|DIGEST|SIZE)_|UNSUPPORTED/.test(why))
-    return 'the registry does not take it for the reason that it gives';
-  const isFull = status === 403 && /quota|storage.*exceed|exceed.*storage/i.test(why);
-  return isFull ? 'delete there what is not needed, or ask for a larger quota' : undefined;
-}
-
-/** The registry's own message, if it sends one. Without what it was sent. */
-async function told(answer: Answer): Promise<string> {
-  const body = await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
-  const said = redact(withoutQueries(wordsIn(body.toString('utf8'))), secretsSent(answer));
-  // Control characters would reach a terminal.
-  const words = said
-    .slice(0, 300)
-    .replaceAll(/\p{Cc}/gu, ' ')
-    .trim();
-  return words === '' ? '' : ` (${words})`;
-}
-
-function secretsSent({ url, authorization = '' }: Answer): string[] {
-  const [scheme, token = ''] = authorization.split(' ');
-  const login = scheme === 'Basic' ? Buffer.from(token, 'base64').toString('utf8') : '';
-  const signature = [...url.searchParams.values()].filter((value) => !isSha256Digest(value));
-  return [authorization, token, login, login.slice(login.indexOf(':') + 1), ...signature];
-}
-
-/** Proxies and some registries send text, or JSON of another form. A web page tells nothing. */
-function wordsIn(text: string): string {
-  try {
-    const said = JSON.parse(text);
-    const { code, message, detail } = said.errors?.[0] ?? said;
-    return [code, message ?? detail].filter((word) => typeof word === 'string').join(': ');
-  } catch {
-    return /^\s*[<{]/.test(text) ? '' : text;
-  }
 }

@@ -12,8 +12,8 @@ import { optionalBoolean, optionalFunction, optionalSignal, readOptions, show } 
 import { RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { Task } from '../system/task.js';
-import { requireLevel } from './frames.js';
 import { formatReference, parseReference } from './reference.js';
+import { requireLevel } from './zstd.js';
 
 /** Bytes of the image, for the current step; of the layer, for the steps `download` and `unpack` of a single disk. */
 export interface TransferProgress extends Progress {

@@ -3,14 +3,7 @@
 import type { RegistrySettings } from '../system/config.js';
 import type { Reference } from './reference.js';
 import { RegistryClient } from './registry-client.js';
-import type { TransferOptions } from './transfer-options.js';
 import { Transport } from './transport.js';
-
-const CONCURRENCY = 8;
-
-export function concurrencyOf({ concurrency = CONCURRENCY }: TransferOptions): number {
-  return concurrency;
-}
 
 /** Runs `work` with clients of the registry's mirrors and, last, of the registry itself. Connections end with it. */
 export async function withRegistry<T>(

@@ -1,52 +1,11 @@
-// What a registry asks for when it wants a login, and what its token service is asked for then.
+// Logins: what the token service of a registry is asked for, and what becomes of its answers.
 import type { IncomingMessage } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
-import { joinScopes, parseChallenge } from '../../src/remote/authorization.js';
 import { Task } from '../../src/system/task.js';
 import { clientOf, LOGIN, serve } from '../fixtures/fake-registry.js';
 import { basic as basicLogin } from '../fixtures/logins.js';
 import { rejection } from '../fixtures/rejection.js';
-
-const bearer = (parameters: Record<string, string>) => ({ scheme: 'bearer', parameters });
-const basic = (parameters: Record<string, string>) => ({ scheme: 'basic', parameters });
-
-test.each([
-  ['Basic realm="here"', basic({ realm: 'here' })],
-  ['BASIC', basic({})],
-  [
-    'Bearer realm="https://a/token",service="a",scope="repository:x:pull,push"',
-    bearer({ realm: 'https://a/token', service: 'a', scope: 'repository:x:pull,push' }),
-  ],
-  ['bearer Realm=https://a/t, service=a b', bearer({ realm: 'https://a/t', service: 'a' })],
-  // Gitea and Forgejo offer both.
-  ['Bearer realm="https://g/v2/token", Basic realm="Gitea"', bearer({ realm: 'https://g/v2/token' })],
-  ['Basic realm="Gitea", Bearer realm="https://g/v2/token"', bearer({ realm: 'https://g/v2/token' })],
-  ['Bearer realm="no address", Basic realm="here"', basic({ realm: 'here' })],
-  ['Negotiate, Basic realm="here"', basic({ realm: 'here' })],
-  ['Basic realm="a, Bearer realm=\\"b\\""', basic({ realm: 'a, Bearer realm="b"' })],
-  ['Basic realm="a",realm="b"', basic({ realm: 'a' })],
-  ['Bearer service="a"', bearer({ service: 'a' })],
-  ['Negotiate', undefined],
-  ['realm="here"', undefined],
-  ['', undefined],
-  [undefined, undefined],
-])('%s', (header, challenge) => {
-  expect(parseChallenge(header)).toEqual(challenge);
-});
-
-test.each([
-  ['', ['repository:a:pull'], 'repository:a:pull'],
-  ['repository:a:pull', ['repository:a:pull,push'], 'repository:a:pull,push'],
-  [
-    'repository:a:pull',
-    ['repository:a:push', 'repository:b:pull'],
-    'repository:a:pull,push repository:b:pull',
-  ],
-  ['repository:h:5/a:pull  aws', ['repository:a:pull'], 'repository:h:5/a:pull aws repository:a:pull'],
-])('asked for %j, and for %j of ours, a token is for %j', (asked, own, expected) => {
-  expect(joinScopes(asked, own).join(' ')).toBe(expected);
-});
 
 const task = new Task('asking', undefined);
 const DIGEST = `sha256:${'0'.repeat(64)}`;

@@ -4,12 +4,12 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, inject, test } from 'vitest';
 import { ZERO_CHUNK_LIMIT } from '../../src/remote/chunk-list.js';
-import { FrameLengths, requireLevel, zeroFrame } from '../../src/remote/frames.js';
+import { FrameLengths, zeroFrame } from '../../src/remote/frames.js';
 import { compressed, framesOf } from '../fixtures/frames.js';
 import { Host } from '../fixtures/host.js';
 import { KiB, pattern } from '../fixtures/images.js';
 import { Random } from '../fixtures/random.js';
-import { rejection, thrown } from '../fixtures/rejection.js';
+import { rejection } from '../fixtures/rejection.js';
 import { lacks } from '../fixtures/tools.js';
 
 beforeEach(({ skip }) => {
@@ -112,10 +112,4 @@ test('a file that is not there, or a name like an option, is no surprise', async
   await writeFile(join(root, '--rm'), 'kept');
   expect(restore(await compressed(['--rm'], 3, root)).toString()).toBe('kept');
   await rejection(compressed(['nowhere'], 3, root), 'PROGRAM_FAILED');
-});
-
-test('a level is one of those that zstd has', () => {
-  expect([undefined, 1, 19, 22].map(requireLevel)).toEqual([3, 1, 19, 22]);
-  for (const level of [0, 23, -1, 1.5, '3', null, Number.NaN])
-    thrown(() => requireLevel(level), 'INVALID_ARGUMENT');
 });

@@ -4,11 +4,12 @@ import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { requireLevel } from '../../src/remote/zstd.js';
 import { exists, sha256Of } from '../fixtures/files.js';
 import { hostFor, publishFiles } from '../fixtures/fleet.js';
 import type { Host } from '../fixtures/host.js';
 import { startOciRegistry } from '../fixtures/oci-registry.js';
-import { rejection } from '../fixtures/rejection.js';
+import { rejection, thrown } from '../fixtures/rejection.js';
 import { findTool, lacks } from '../fixtures/tools.js';
 
 const missing = lacks('docker-registry', 'zstd', 'mke2fs');
@@ -133,3 +134,9 @@ describe.skipIf(missing !== undefined)(
     });
   },
 );
+
+test('a level is one of those that zstd has', () => {
+  expect([undefined, 1, 19, 22].map(requireLevel)).toEqual([3, 1, 19, 22]);
+  for (const level of [0, 23, -1, 1.5, '3', null, Number.NaN])
+    thrown(() => requireLevel(level), 'INVALID_ARGUMENT');
+});
