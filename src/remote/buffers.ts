@@ -1,4 +1,4 @@
-// Buffers that are used again: the collector comes too late to many large ones.
+// Large buffers that are used again. New ones each time would pile up before the garbage collector runs.
 
 export class Buffers {
   readonly #bytes: number;

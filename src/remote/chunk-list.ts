@@ -13,7 +13,7 @@ const SLAB_CHUNKS = 1024;
 
 /** The longest chunk of data. A chunk of zeros may be longer. */
 export const CHUNK_LIMIT = 512 * 1024;
-/** Ours have no less. Millions of tiny ones would take memory and time without end. */
+/** The least average length of more than a few chunks: millions of tiny ones would take too much memory and time. */
 const AVERAGE_LIMIT = 4096;
 const FEW_CHUNKS = 1000;
 export const ZERO_CHUNK_LIMIT = 64 * 1024 * 1024;
@@ -67,7 +67,7 @@ export class ChunkList {
     return this.bytes.readUInt32LE(this.#at(i) + 4);
   }
 
-  /** A view. */
+  /** A view, not a copy. */
   sha256(i: number): Buffer {
     return this.bytes.subarray(this.#at(i) + 8, this.#at(i) + CHUNK_BYTES);
   }

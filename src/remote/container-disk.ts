@@ -24,7 +24,7 @@ export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<bo
     for await (const member of readMembers(endless(start), Number.POSITIVE_INFINITY))
       if (!isFolder(member)) return !isDisk(member);
   } catch (error) {
-    // The whole of it will tell.
+    // Reading the whole of it will tell what is wrong.
     if (!(error instanceof TarDamaged)) throw error;
   }
   return false;
@@ -122,7 +122,7 @@ async function inflateStart(head: Buffer): Promise<Buffer> {
   try {
     for await (const bytes of gunzip) return bytes as Buffer;
   } catch {
-    // The whole of it will tell.
+    // Reading the whole of it will tell what is wrong.
   }
   return Buffer.alloc(0);
 }

@@ -1,6 +1,6 @@
-// Decompresses frames of chunks by the zstd program, so that a fault in a decoder stays in its own process. To start it
-// takes as long as to decompress a pack or two, and afterwards each page that this process writes to is copied. So all
-// pulls of this process share a few, which end when no pull is left.
+// Decompresses frames of chunks by the zstd program, so that a fault in a decoder stays in its own process. Starting it
+// takes as long as decompressing a pack or two, so all pulls of this process share a few, which end when no pull is
+// left.
 
 import { randomBytes } from 'node:crypto';
 import type { Writable } from 'node:stream';
@@ -15,7 +15,7 @@ import { CHUNK_LIMIT } from './chunk-list.js';
 import { rawFrame, skippedFrame, zeroFrame } from './frames.js';
 import { ZSTD } from './zstd.js';
 
-/** After some bytes of no use comes what the frames hold, and behind it a mark, and more bytes of no use. */
+/** What zstd writes: bytes to skip, what the frames hold, a mark, and further bytes to skip. */
 export interface Output {
   readonly pipe: NativePipe;
   readonly skipBytes: number;
@@ -25,12 +25,12 @@ export interface Output {
 // A frame of ours needs half a MiB.
 const MEMORY = '--memory=8MiB';
 
-// Other words about memory are about a frame that asks for more than it may have.
+// This machine lacks memory. zstd's other words about memory are of a frame that asks for more than it may have.
 const NO_MEMORY = /not enough memory/i;
 
-// Behind the mark, so that all before it comes out: zstd looks at its input when it has filled a buffer of 128 KiB and
-// a few bytes, and keeps up to 4 KiB of its output until there is more. Who expects a chunk and gets a shorter one does
-// not wait for ever, either.
+// Comes behind the mark and pushes it out: zstd reads its input by 128 KiB and a few bytes, and keeps up to 4 KiB of
+// its output until there is more. It is longer than any chunk: if a chunk is too short, its reader gets these bytes,
+// and does not wait for ever.
 const PUSHED_BYTES = CHUNK_LIMIT + 64 * 1024;
 const PUSH = Buffer.concat([zeroFrame(PUSHED_BYTES), skippedFrame(129 * 1024)]);
 
@@ -69,11 +69,11 @@ export async function decompress(
   });
 }
 
-/** Whoever killed one that waited, such as the OOM killer, ends no pull by that. */
+/** One that was killed while it was idle, as by the OOM killer, is passed over. */
 async function idleZstd(): Promise<Zstd | undefined> {
   for (let zstd = idle.pop(); zstd !== undefined; zstd = idle.pop()) {
     if (!zstd.hasExited) return zstd;
-    await zstd.end().catch(() => {}); // it waited: nobody misses what it had to say
+    await zstd.end().catch(() => {}); // it was idle, so its failure concerns no pull
   }
   return undefined;
 }

@@ -12,12 +12,13 @@ export class DigestIndex {
   readonly #list: ChunkList;
   /** The first chunk of each chain, by the first bits of its digest. */
   readonly #firsts: Uint32Array;
-  /** The chunk after each in its chain. One by one, or chunks that are all the same would hold the event loop. */
+  /** The chunk after each in its chain. */
   readonly #next: Uint32Array;
 
   static async of(chunks: ChunkSet): Promise<DigestIndex> {
     const index = new DigestIndex(chunks.list, chunks.size);
-    // Memory comes at the first write to each page. The first chunks, which go anywhere, would fetch all of it at once.
+    // The kernel allocates a page at its first write. Digests go anywhere, so the first few chunks would hold the event
+    // loop until all pages are there.
     const firsts = index.#firsts;
     await new Pause().inRanges(0, firsts.length, (first, end) => void firsts.fill(NONE, first, end));
     await chunks.each((chunk) => index.#add(chunk));
@@ -40,7 +41,10 @@ export class DigestIndex {
     return false;
   }
 
-  /** The chunks with this digest, each of which leaves the index. */
+  /**
+   * The chunks with this digest, each of which leaves the index. One by one, so that the caller can let the event loop
+   * go on: millions of chunks can be the same.
+   */
   *take(sha256: Buffer): Iterable<number> {
     const chain = this.#chainOf(sha256.readUInt32BE(0));
     let before = NONE;

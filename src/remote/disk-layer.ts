@@ -58,7 +58,7 @@ export function diskLayer({ artifactType, layers }: Artifact): Layer | undefined
 export async function stageDisk(task: Task, request: DiskRequest): Promise<StagedDisk> {
   const { folder, image } = request;
   const [path, work] = [join(folder, 'layer'), join(folder, 'work')];
-  // A layer that is the image itself was moved, if an earlier pull came so far.
+  // An earlier pull that came far enough has moved a raw layer: it is the image itself.
   if ((await isMissing(path)) && !(await isMissing(image))) {
     await chmod(image, 0o600);
     await rename(image, path);
@@ -92,14 +92,14 @@ async function fetchLayer(task: Task, request: DiskRequest, path: string): Promi
   const onWritten = (bytesDone: number) => progress(request, 'download', bytesDone, reusedBytes);
   const fetching = fetchFile(task, reader, { blob, path, onWritten });
   const kept = await fetching.catch(async (error: unknown) => {
-    // It would keep the disk full until somebody pulls this again.
+    // The part would keep the disk full until somebody pulls this again.
     if (isFull(error)) await rm(path, { force: true });
     throw error;
   });
   return isNew ? 0 : kept;
 }
 
-/** Refuses what is not a disk before all of it is fetched: not at the word of a mirror, whose bytes may be wrong. */
+/** Refuses what is not a disk before all of it is fetched. A mirror's bytes may be wrong, so the origin decides. */
 async function fetchHead(task: Task, request: DiskRequest, path: string): Promise<void> {
   const { reader, layer, source } = request;
   let refusal: RootfsError | undefined;
@@ -123,7 +123,7 @@ async function fetchHead(task: Task, request: DiskRequest, path: string): Promis
   throw refusal;
 }
 
-/** The error if what begins with these bytes, which are in the file, is not a disk for certain. */
+/** The error if what begins with these bytes, which are in the file, is certainly not a disk. */
 async function refusalOf(path: string, head: Buffer, source: string): Promise<RootfsError | undefined> {
   const format = await formatOf(path);
   if ((format === 'gzip' || format === 'tar') && (await beginsWithFiles(head, format === 'gzip')))

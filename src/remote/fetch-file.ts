@@ -69,7 +69,7 @@ async function fetchRest(
   return { kept, digest: `sha256:${hash.digest('hex')}` };
 }
 
-/** Returns how much there is. */
+/** Hashes what an earlier try has written. Returns its length. */
 async function hashWritten(task: Task, file: FileHandle, hash: Hash, { size }: Blob): Promise<number> {
   if ((await file.stat()).size > size) await file.truncate(0);
   const buffer = Buffer.allocUnsafe(READ_BYTES);

@@ -1,4 +1,4 @@
-// Files of our own folder in the catalog that only save work: what cannot be kept, or is gone, is found out again.
+// Files in our own folder in the catalog that only save work. What cannot be kept, or is gone, is computed again.
 
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';

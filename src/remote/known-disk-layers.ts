@@ -26,7 +26,7 @@ export class KnownDiskLayers {
     this.#files = new KeptFiles(folder, 'disks');
   }
 
-  /** Undefined if it is not known, or may be another than the expected one. */
+  /** Undefined if it is not known, or if its image may be another than the expected one. */
   async get(layer: Blob, expectedSha256: string | undefined): Promise<KnownDiskLayer | undefined> {
     const known = await this.#read(nameOf(layer));
     const isExpected =

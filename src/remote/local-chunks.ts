@@ -99,7 +99,7 @@ async function* wantedChunks(
   }
 }
 
-/** What a template cannot give is fetched. */
+/** No failure of the pull: what a template cannot give is fetched. */
 function warn(path: string, why: string): void {
   process.emitWarning(`template ${path} is not fully reused by a pull: ${why}; check it with verify()`, {
     code: 'MICROVM_ROOTFS_TEMPLATE_DAMAGED',
@@ -110,7 +110,7 @@ function isChunk(content: Buffer, list: ChunkList, chunk: number): boolean {
   return createHash('sha256').update(content).digest().equals(list.sha256(chunk));
 }
 
-/** Into a buffer that is used again: the collector comes too late to one for each chunk. */
+/** Into a buffer that is used again: one for each chunk would pile up before the garbage collector runs. */
 async function readChunk(
   file: FileHandle,
   buffer: Buffer,

@@ -1,5 +1,5 @@
-// Parses a JSON object whose values are long lists, as a manifest is, without holding the event loop: the items of
-// those lists are parsed some at a time. All else is left to JSON.parse.
+// Parses a JSON object whose values are long lists, such as a manifest, without holding the event loop: the items of
+// those lists are parsed some at a time. JSON.parse does the rest at once.
 
 import { Pause } from '../system/pause.js';
 

@@ -25,7 +25,7 @@ export function proxyFor(url: URL, env: Environment = process.env): URL | undefi
   return parsed;
 }
 
-/** Another try would be refused as well. */
+/** Final: another try would be refused as well. */
 function noProxyLogin(refusal: string): RootfsError {
   return new RootfsError(
     'REGISTRY_FAILED',

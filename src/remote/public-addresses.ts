@@ -77,7 +77,7 @@ export function publicLookup(hostname: string, options: object, found: Found): v
 
 /**
  * Checks a host that a proxy or skopeo connects to. Rejects with {@link NoPublicAddress} if one of its addresses is not
- * public. This machine may be unable to look names up itself: then the proxy decides.
+ * public. If this machine cannot look up names, the proxy decides.
  */
 export async function requirePublicHost({ hostname }: URL): Promise<void> {
   const found = await dns.lookup(withoutBrackets(hostname), { all: true }).catch(() => []);

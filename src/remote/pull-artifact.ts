@@ -133,7 +133,7 @@ export function requireExpected(
   );
 }
 
-/** What was fetched is of no use for another try. */
+/** Whether another try would fail in the same way, so that what was fetched is of no use to it. */
 function isLasting(error: unknown): boolean {
   const codes = [
     'ARTIFACT_INVALID',

@@ -35,7 +35,7 @@ export interface Answer {
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly body: http.IncomingMessage;
   readonly url: URL;
-  /** That was sent for this answer. */
+  /** The header that this answers. */
   readonly authorization: string | undefined;
 }
 

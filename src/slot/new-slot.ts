@@ -48,9 +48,8 @@ export interface DerivedRootfs extends Scattered {
 export interface Descent {
   readonly sourceSha256: string;
   readonly sizeStamp: number | undefined;
-  /** The stack. */
   readonly stack: string | undefined;
-  /** The stack, if the slot must record it in a file. */
+  /** The same, if the slot must record it in a file. */
   readonly storedStack: string | undefined;
 }
 
@@ -222,7 +221,7 @@ export async function slotExistsError(what: string, folder: ManagedFolder, vm: V
   return new RootfsError('SLOT_EXISTS', `${what}: the slot exists already; release it first`, { path });
 }
 
-/** Names what is there after a flush that failed. Unlike a clone's, the same call would be refused. */
+/** After a flush that failed the slot is there, so the same call would be refused. A clone's would find its slot. */
 export function notFlushed({ what }: Task): (error: unknown) => never {
   return (error) => {
     if (!isSystemError(error) || error.changeMade !== true) throw error;

@@ -1,4 +1,5 @@
 // Releases slots.
+
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeAddon, type NativeFolder, native } from '../addon/native.js';
@@ -33,7 +34,7 @@ export async function releaseUnlessBusy(
 ): Promise<Outcome> {
   const end = performance.now() + BUSY_LIMIT_MS;
   const release = () => native().releaseSlot(handle, request);
-  // A flush takes as long as the disk likes.
+  // A flush can take seconds.
   const task = new Task(`releasing ${request.slot}`, undefined);
   const releaseOnce = () => (request.durable ? inTurn(task, release) : release());
   for (;;) {

@@ -55,7 +55,7 @@ export async function slotDetails(
     if (info === undefined) return undefined;
     const hasReadableId = state.rawId !== null && state.rawId !== '';
     if (hasReadableId && ['whole', 'unknown'].includes(info.health)) requireOwnId(path, vm, state);
-    // Not beside the question whether the image is in use: to measure it is to have it open.
+    // Not while it is asked whether the image is in use: measuring it opens it.
     const blocks = await blocksOf(info.path);
     const [use, now] = await Promise.all([
       imageInUse(path),

@@ -1,5 +1,5 @@
-// Reads many slots at a time for a listing. The addon returns flat tables, because building objects would take longer
-// than reading the slots.
+// Reads many slots at a time for a listing. The addon returns flat tables (SurveySlots in native/napi/slot_glue.cc),
+// because building objects would take longer than reading the slots.
 
 import { type NativeFolder, native, type SlotFacts, type SmallFile } from '../addon/native.js';
 import type { SystemError } from '../system/errors.js';
