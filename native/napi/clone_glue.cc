@@ -61,21 +61,21 @@ enum class Until { kPublish, kStage, kStageImage, kPublishFile };  // how far a 
 
 class CloneSlot {
  public:
-  CloneSlot(Ref<ManagedFolder> managed, Ref<Source> source, Ref<SharedPlan> plan, SlotName name, Until extent)
+  CloneSlot(Ref<ManagedFolder> managed, Ref<Source> source, Ref<SharedPlan> plan, SlotName name, Until until)
       : managed_(std::move(managed)),
         source_(std::move(source)),
         plan_(std::move(plan)),
         name_(std::move(name)),
-        extent_(extent) {}
+        until_(until) {}
 
   Error run() {
-    if (extent_ == Until::kStageImage) {
+    if (until_ == Until::kStageImage) {
       Error error = stage_slot(managed_, source_, plan_, &outcome_);
       if (error.ok() && outcome_.status == CloneStatus::kStaged) outcome_.staged->hand_over();
       return error;
     }
-    if (extent_ == Until::kPublishFile) return clone_file(managed_, plan_, name_, &outcome_);
-    return clone_slot(managed_, source_, plan_, name_, extent_ == Until::kPublish, &outcome_);
+    if (until_ == Until::kPublishFile) return clone_file(managed_, plan_, name_, &outcome_);
+    return clone_slot(managed_, source_, plan_, name_, until_ == Until::kPublish, &outcome_);
   }
 
   Napi::Value result(Napi::Env env) {
@@ -104,7 +104,7 @@ class CloneSlot {
   Ref<Source> source_;
   Ref<SharedPlan> plan_;
   SlotName name_;
-  Until extent_;
+  Until until_;
   CloneOutcome outcome_;
 };
 
@@ -195,23 +195,23 @@ class PublishSlot {
 
 // Reads [source, plan, slot, raw id, ready]. False, with an exception pending, if a handle is not valid.
 template <class Arguments>
-bool to_clone(const Ref<ManagedFolder>& managed, const Arguments& at, Until extent, std::vector<CloneSlot>* clones) {
+bool to_clone(const Ref<ManagedFolder>& managed, const Arguments& at, Until until, std::vector<CloneSlot>* clones) {
   Ref<Source> source = unwrap<Source>(at(0));
   if (!source) return false;
   Ref<SharedPlan> plan = unwrap<SharedPlan>(at(1));
   if (!plan) return false;
   SlotName name = {to_string(at(2)), to_string(at(3)), to_string(at(4))};
-  clones->push_back(CloneSlot(managed, std::move(source), std::move(plan), std::move(name), extent));
+  clones->push_back(CloneSlot(managed, std::move(source), std::move(plan), std::move(name), until));
   return true;
 }
 
 // Starts a clone on another thread, or runs it on this one.
-Napi::Value clone_with(const Napi::CallbackInfo& info, Napi::Value (*launch)(Napi::Env, CloneSlot), Until extent) {
+Napi::Value clone_with(const Napi::CallbackInfo& info, Napi::Value (*launch)(Napi::Env, CloneSlot), Until until) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
   std::vector<CloneSlot> clones;
   if (!to_clone(
-          managed, [&](size_t i) { return info[i + 1]; }, extent, &clones))
+          managed, [&](size_t i) { return info[i + 1]; }, until, &clones))
     return {};
   return launch(info.Env(), std::move(clones.front()));
 }
@@ -227,6 +227,7 @@ Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std:
 Napi::Value clone_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kPublish); }
 Napi::Value clone_slot_sync(const Napi::CallbackInfo& info) { return clone_with(info, run_clone, Until::kPublish); }
 Napi::Value stage_slot(const Napi::CallbackInfo& info) { return clone_with(info, start_clone, Until::kStage); }
+
 // Clones the file at the plan's path: [managed, plan, slot, raw id, ready].
 Napi::Value clone_file(const Napi::CallbackInfo& info) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);

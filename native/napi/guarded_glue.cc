@@ -75,24 +75,12 @@ const char* name_of(ExportStatus status) {
   return "";
 }
 
-struct ExportRequest {
-  Ref<ManagedFolder> managed;
-  std::string slot;
-  Ref<Source> image;
-  Ref<GuardedFolder> folder;
-  std::string name;
-  OwnerAndMode owner_and_mode;
-  bool durable = false;
-};
-
 class ExportImage {
  public:
-  explicit ExportImage(ExportRequest request) : request_(std::move(request)) {}
+  ExportImage(Ref<ManagedFolder> managed, ExportRequest request)
+      : managed_(std::move(managed)), request_(std::move(request)) {}
 
-  Error run() {
-    const ExportRequest& r = request_;
-    return export_image(*r.managed, r.slot, *r.image, *r.folder, r.name, r.owner_and_mode, r.durable, &outcome_);
-  }
+  Error run() { return export_image(*managed_, request_, &outcome_); }
 
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
@@ -102,6 +90,7 @@ class ExportImage {
   }
 
  private:
+  Ref<ManagedFolder> managed_;
   ExportRequest request_;
   ExportOutcome outcome_;
 };
@@ -118,9 +107,9 @@ Napi::Value open_guarded_file(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value export_image_of_slot(const Napi::CallbackInfo& info) {
+  Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
+  if (!managed) return {};
   ExportRequest request;
-  request.managed = unwrap<ManagedFolder>(info[0]);
-  if (!request.managed) return {};
   Napi::Object object = info[1].As<Napi::Object>();
   request.slot = to_string(object.Get("slot"));
   request.image = unwrap<Source>(object.Get("image"));
@@ -130,7 +119,8 @@ Napi::Value export_image_of_slot(const Napi::CallbackInfo& info) {
   request.name = to_string(object.Get("name"));
   request.owner_and_mode = to_owner_and_mode(object);
   request.durable = to_bool(object.Get("durable"));
-  return Job<ExportImage>::start(info.Env(), "microvm:exportImage", ExportImage(std::move(request)));
+  return Job<ExportImage>::start(info.Env(), "microvm:exportImage",
+                                 ExportImage(std::move(managed), std::move(request)));
 }
 
 }  // namespace microvm

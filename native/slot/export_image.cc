@@ -11,22 +11,27 @@ namespace {
 
 class Exporter {
  public:
-  Exporter(const std::string& slot_path, const Source& image, const GuardedFolder& folder, const std::string& name)
-      : slot_path_(slot_path), image_(image), folder_(folder), name_(name), dest_(join(folder.path(), name)) {}
+  Exporter(const ManagedFolder& managed, const ExportRequest& request)
+      : managed_(managed),
+        request_(request),
+        image_(*request.image),
+        folder_(*request.folder),
+        name_(request.name),
+        slot_path_(managed.slot_path(request.slot)),
+        dest_(join(folder_.path(), name_)) {}
 
-  Error run(int root_fd, const std::string& slot, const OwnerAndMode& owner_and_mode, bool durable,
-            ExportOutcome* outcome) {
-    Error error = open_folder_at(root_fd, slot.c_str(), slot_path_, &slot_);
+  Error run(ExportOutcome* outcome) {
+    Error error = open_folder_at(managed_.root_fd(), request_.slot.c_str(), slot_path_, &slot_);
     if (error.is(ENOENT)) return moved(outcome);
     if (error.ok()) error = stat_fd(image_.fd(), image_.path(), &info_);
     if (!error.ok()) return error;
     if (!is_slots()) return moved(outcome);
     const bool was_there = is_named(folder_.fd(), name_.c_str(), info_.identity);
-    error = mark(durable);
+    error = mark();
     if (error.is(ENOENT) && !is_slots()) return moved(outcome);  // somebody empties the slot
     if (error.ok() && !was_there) error = link(outcome);
     if (!error.ok() || outcome->status != ExportStatus::kLinked) return error;
-    error = finish(owner_and_mode, durable, outcome);
+    error = finish(outcome);
     // Taken back only if it is no slot's: another export may have found it by now, and been told that it is done.
     if (!was_there && outcome->status == ExportStatus::kMoved) {
       unlink_file(folder_.fd(), name_.c_str(), info_.identity);
@@ -43,7 +48,7 @@ class Exporter {
   }
 
   // A mark without a second name does no harm, so it is never taken away: somebody else may export the slot just now.
-  Error mark(bool durable) {
+  Error mark() {
     const std::string path = join(slot_path_, kExported);
     const std::string inode = decimal(info_.identity.inode);
     SmallFile file;
@@ -54,7 +59,7 @@ class Exporter {
       // Somebody else, who exports the same image, was quicker.
       if (error.is(EEXIST)) error = {};
     }
-    return error.ok() && durable ? flush_mark(path) : error;
+    return error.ok() && request_.durable ? flush_mark(path) : error;
   }
 
   // Also one that somebody wrote without flushing it.
@@ -83,31 +88,33 @@ class Exporter {
     return {};
   }
 
-  Error finish(const OwnerAndMode& owner_and_mode, bool durable, ExportOutcome* outcome) {
+  Error finish(ExportOutcome* outcome) {
     // Growing puts another image in this one's place: then the link would be to a disk that nobody has.
     if (!is_slots() || !is_named(folder_.fd(), name_.c_str(), info_.identity)) return moved(outcome);
-    Error error = set_owner_and_mode(owner_and_mode);
-    if (!error.ok() || !durable) return error;
+    Error error = give_owner_and_mode();
+    if (!error.ok() || !request_.durable) return error;
     error = flush(image_.fd(), dest_);
     if (error.ok()) error = folder_.flush_names();
     return error.after_change();
   }
 
   // By the new name: FUSE caches the attributes of each name of a file on their own.
-  Error set_owner_and_mode(const OwnerAndMode& owner_and_mode) {
-    if (owner_and_mode.empty()) return {};
+  Error give_owner_and_mode() {
+    if (request_.owner_and_mode.empty()) return {};
     Fd file;
     FileInfo info;
     Error error = open_file_at(folder_.fd(), name_.c_str(), dest_, &file);
     if (error.ok()) error = stat_fd(file.get(), dest_, &info);
     if (error.ok() && !info.identity.same_file(info_.identity)) error = Error::of(ESTALE, "open", dest_);
-    return error.ok() ? microvm::set_owner_and_mode(file.get(), owner_and_mode, dest_) : error;
+    return error.ok() ? set_owner_and_mode(file.get(), request_.owner_and_mode, dest_) : error;
   }
 
-  const std::string& slot_path_;
+  const ManagedFolder& managed_;
+  const ExportRequest& request_;
   const Source& image_;
   const GuardedFolder& folder_;
   const std::string& name_;
+  const std::string slot_path_;
   const std::string dest_;
   Fd slot_;
   FileInfo info_;
@@ -115,12 +122,8 @@ class Exporter {
 
 }  // namespace
 
-Error export_image(const ManagedFolder& managed, const std::string& slot, const Source& image,
-                   const GuardedFolder& folder, const std::string& name, const OwnerAndMode& owner_and_mode,
-                   bool durable, ExportOutcome* outcome) {
-  const std::string slot_path = managed.slot_path(slot);
-  Exporter exporter(slot_path, image, folder, name);
-  return exporter.run(managed.root_fd(), slot, owner_and_mode, durable, outcome);
+Error export_image(const ManagedFolder& managed, const ExportRequest& request, ExportOutcome* outcome) {
+  return Exporter(managed, request).run(outcome);
 }
 
 }  // namespace microvm

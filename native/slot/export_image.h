@@ -8,6 +8,7 @@
 #include "slot/source.h"
 #include "system/error.h"
 #include "system/guarded_folder.h"
+#include "system/ref.h"
 
 namespace microvm {
 
@@ -17,17 +18,24 @@ enum class ExportStatus {
   kMoved,    // the slot was released, or has another image by now
 };
 
+struct ExportRequest {
+  std::string slot;
+  Ref<Source> image;  // of the slot
+  Ref<GuardedFolder> folder;
+  std::string name;  // in the folder
+  OwnerAndMode owner_and_mode;
+  bool durable = false;
+};
+
 struct ExportOutcome {
   ExportStatus status = ExportStatus::kLinked;
   int refused = 0;  // errno of the link that could not be made
 };
 
-// A hardlink of `image`, which is the image of `slot`, with owner and mode. The slot's mark, which says that the second
-// name is ours, is written first. Flushes mark, link and folder if `durable`. A link to the same image that is there
-// already serves as well; EEXIST for anything else. A link stays, even if its owner, mode or flush failed: another
-// export may have found it. The same call again completes it.
-Error export_image(const ManagedFolder& managed, const std::string& slot, const Source& image,
-                   const GuardedFolder& folder, const std::string& name, const OwnerAndMode& owner_and_mode,
-                   bool durable, ExportOutcome* outcome);
+// A hardlink of the image, with owner and mode. The slot's mark, which says that the second name is ours, is written
+// first. Flushes mark, link and folder if `durable`. A link to the same image that is there already serves as well;
+// EEXIST for anything else. A link stays, even if its owner, mode or flush failed: another export may have found it.
+// The same call again completes it.
+Error export_image(const ManagedFolder& managed, const ExportRequest& request, ExportOutcome* outcome);
 
 }  // namespace microvm
