@@ -11,13 +11,20 @@ constexpr int kCapacity = 1024 * 1024;
 
 }  // namespace
 
-Error Pipe::open(Ref<Pipe>* pipe) {
+Error open_pipe(Fd* read_end, Fd* write_end) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return Error::last("pipe2", {});
-  *pipe = Ref<Pipe>(new Pipe);
-  (*pipe)->read_end_.reset(ends[0]);
-  (*pipe)->write_end_.reset(ends[1]);
-  (void)fcntl(ends[1], F_SETPIPE_SZ, kCapacity);
+  read_end->reset(ends[0]);
+  write_end->reset(ends[1]);
+  return {};
+}
+
+Error Pipe::open(Ref<Pipe>* out) {
+  Ref<Pipe> pipe(new Pipe);
+  Error error = open_pipe(&pipe->read_end_, &pipe->write_end_);
+  if (!error.ok()) return error;
+  (void)fcntl(pipe->write_end(), F_SETPIPE_SZ, kCapacity);
+  *out = pipe;
   return {};
 }
 

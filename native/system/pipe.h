@@ -1,4 +1,4 @@
-// A pipe to which a program writes its output.
+// Pipes between this process and programs.
 #pragma once
 
 #include "system/error.h"
@@ -7,6 +7,10 @@
 
 namespace microvm {
 
+// Both ends close on exec: a program has only those that it is given.
+Error open_pipe(Fd* read_end, Fd* write_end);
+
+// A pipe to which a program writes its output, for JavaScript to hold.
 class Pipe final : public Shared {
  public:
   static Error open(Ref<Pipe>* pipe);

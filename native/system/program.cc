@@ -1,10 +1,11 @@
 #include "system/program.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "system/pipe.h"
 
 namespace microvm {
 namespace {
@@ -14,14 +15,6 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   for (const std::string& text : texts) list.push_back(const_cast<char*>(text.c_str()));
   list.push_back(nullptr);
   return list;
-}
-
-Error open_pipe(Fd* read_end, Fd* write_end) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return Error::last("pipe2", {});
-  read_end->reset(ends[0]);
-  write_end->reset(ends[1]);
-  return {};
 }
 
 // What a program is to have as its descriptors 0, 1 and 2. All others are closed when it starts.
