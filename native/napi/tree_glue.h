@@ -1,4 +1,4 @@
-// Files of a tree that an image is made of.
+// Files of a tree that an image is made of. src/addon/native.ts describes each function.
 #pragma once
 
 #include <napi.h>

@@ -1,6 +1,6 @@
 // Chunks of an image, as a program writes them to a pipe one after the other. Each is compared with its SHA-256 before
-// it is written to its place in the image. Behind the last one stands a mark that nobody could foresee: without it,
-// what a chunk holds too much would be taken for the next one's.
+// it is written to its place in the image. A random mark follows the last one. Without it, surplus bytes of its frame
+// would be read as the start of the next chunk.
 #pragma once
 
 #include <cstdint>

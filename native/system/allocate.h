@@ -10,8 +10,8 @@
 
 namespace microvm {
 
-// Reserves blocks for a range of a file, in one piece where possible, without changing the file's length: that must not
-// tell of data which is not there yet. A file system that cannot is no error; a full disk is.
+// Reserves blocks for a range of a file, in one piece where possible. The file keeps its length, which must not count
+// data that is not there yet. A file system that cannot reserve is no error; a full disk is.
 Error reserve(int fd, uint64_t start, uint64_t length, std::string_view path);
 
 // All of them, or none if the disk is full: then they are holes.

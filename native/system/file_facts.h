@@ -1,4 +1,4 @@
-// All that an image of a tree has to know of one file, but for its contents.
+// What an image of a tree needs to know of each file, apart from its contents.
 #pragma once
 
 #include <cstdint>

@@ -59,9 +59,9 @@ Error look(int fd, const char* name, int flags, std::string_view path, FileInfo*
   if (!error.ok()) return error;
   LinkAccount* account = find_link_account(info->identity);
   if (account == nullptr) return {};
-  const LinkTurn turn(account);
+  const LinkLock lock(account);
   error = call_statx(fd, name, flags, path, info);
-  if (error.ok() && account->holds && info->identity.identical(account->now)) {
+  if (error.ok() && account->valid && info->identity.identical(account->now)) {
     info->identity.ctime_ns = account->ctime_ns;
   }
   return error;
@@ -74,7 +74,7 @@ bool FileInfo::is_folder() const { return S_ISDIR(mode); }
 
 Error stat_fd(int fd, std::string_view path, FileInfo* info) { return look(fd, "", AT_EMPTY_PATH, path, info); }
 
-Error stat_untold(int fd, FileInfo* info) { return call_statx(fd, "", AT_EMPTY_PATH, {}, info); }
+Error stat_real_ctime(int fd, FileInfo* info) { return call_statx(fd, "", AT_EMPTY_PATH, {}, info); }
 
 Error stat_at(int folder_fd, const char* name, Follow follow, std::string_view path, FileInfo* info) {
   return look(folder_fd, name, follow == Follow::kYes ? 0 : AT_SYMLINK_NOFOLLOW, path, info);

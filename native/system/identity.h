@@ -58,8 +58,8 @@ struct FileInfo {
 // The file behind an open descriptor. Of a file that this process has linked, the ctime is that of before: own_links.h.
 Error stat_fd(int fd, std::string_view path, FileInfo* info);
 
-// The same with the ctime that it has.
-Error stat_untold(int fd, FileInfo* info);
+// The same with the ctime that the kernel reports.
+Error stat_real_ctime(int fd, FileInfo* info);
 
 enum class Follow { kNo, kYes };
 

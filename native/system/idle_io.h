@@ -11,7 +11,7 @@ class IdleIo {
   explicit IdleIo(bool idle) : idle_(idle) {
     if (!idle_) return;
     before_ = static_cast<int>(syscall(SYS_ioprio_get, kProcess, 0));
-    // It is only a kindness to others: where it is refused, the work is done all the same.
+    // Where that is refused, the work is done at the usual priority.
     idle_ = before_ >= 0 && syscall(SYS_ioprio_set, kProcess, 0, kIdle) == 0;
   }
   ~IdleIo() {

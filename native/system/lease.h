@@ -20,7 +20,8 @@ Openness open_for_writing(int fd);
 // Does anybody else have the file open at all? `fd` must be this process's only descriptor of the file.
 Openness open_elsewhere(int fd);
 
-// EACCES for kNotTold, for whoever must not take an image in use for one that is not. Of kUnknown the documents tell.
+// EACCES for kNotTold: for callers that must not take an image in use for an unused one. kUnknown passes, as
+// docs/api.md says of slotInUse.
 Error require_told(Openness openness, std::string_view path);
 
 }  // namespace microvm

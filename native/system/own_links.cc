@@ -18,7 +18,7 @@ LinkAccount accounts[kAccounts];
 // Most processes link nothing, and look at files all the time.
 std::atomic<bool> any_opened{false};
 
-constexpr long kTurnPollNs = 50'000;
+constexpr long kLockPollNs = 50'000;
 
 LinkAccount* account_of(const Identity& file) { return &accounts[(file.inode ^ file.device) % kAccounts]; }
 
@@ -33,9 +33,9 @@ int code_of(int result) { return result < 0 ? errno : 0; }
 
 }  // namespace
 
-LinkTurn::LinkTurn(LinkAccount* account) : account_(account) {
-  const struct timespec rest = {0, kTurnPollNs};
-  while (account_->turn.exchange(true, std::memory_order_acquire)) nanosleep(&rest, nullptr);
+LinkLock::LinkLock(LinkAccount* account) : account_(account) {
+  const struct timespec rest = {0, kLockPollNs};
+  while (account_->locked.exchange(true, std::memory_order_acquire)) nanosleep(&rest, nullptr);
 }
 
 LinkAccount* find_link_account(const Identity& file) {
@@ -47,20 +47,20 @@ LinkAccount* find_link_account(const Identity& file) {
 int change_links(int fd, const std::function<int()>& change) {
   FileInfo before;
   FileInfo after;
-  if (!stat_untold(fd, &before).ok()) return code_of(change());
+  if (!stat_real_ctime(fd, &before).ok()) return code_of(change());
   LinkAccount* account = account_of(before.identity);
-  const LinkTurn turn(account);
+  const LinkLock lock(account);
   any_opened = true;
   account->opened = true;
-  const bool looked = stat_untold(fd, &before).ok();
-  // Somebody else has changed it since, or this is the first link.
-  const bool goes_on = account->holds && before.identity.identical(account->now);
-  const TimeNs told = goes_on ? account->ctime_ns : before.identity.ctime_ns;
+  const bool looked = stat_real_ctime(fd, &before).ok();
+  // Not so if somebody else has changed it since, or if this is the first link.
+  const bool goes_on = account->valid && before.identity.identical(account->now);
+  const TimeNs reported = goes_on ? account->ctime_ns : before.identity.ctime_ns;
   const int code = code_of(change());
   if (code != 0) return code;
-  account->holds = looked && stat_untold(fd, &after).ok() && is_one_link(before.identity, after.identity);
+  account->valid = looked && stat_real_ctime(fd, &after).ok() && is_one_link(before.identity, after.identity);
   account->now = after.identity;
-  account->ctime_ns = told;
+  account->ctime_ns = reported;
   return 0;
 }
 
@@ -69,7 +69,7 @@ int unlink_name(int folder_fd, const char* name) {
   if (!any_opened) return code_of(unlink());
   const Fd file(openat(folder_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
   FileInfo info;
-  const bool seen = file && stat_untold(file.get(), &info).ok() && info.is_regular() && info.identity.links > 1;
+  const bool seen = file && stat_real_ctime(file.get(), &info).ok() && info.is_regular() && info.identity.links > 1;
   return seen && find_link_account(info.identity) != nullptr ? change_links(file.get(), unlink) : code_of(unlink());
 }
 

@@ -1,6 +1,6 @@
 // The ctime of files that this process links. Each name that a file gets or loses changes its ctime, as a write does
-// whose mtime was put back. So the names that this process gives and takes itself are kept account of: such a file is
-// told of with the ctime from before them, and any other ctime is somebody else's doing.
+// whose mtime was put back. So this process keeps account of the names that it gives and takes itself: stat_fd and
+// stat_at report such a file with the ctime from before them. Any other ctime is somebody else's doing.
 #pragma once
 
 #include <atomic>
@@ -10,22 +10,22 @@
 
 namespace microvm {
 
-// Whoever looks at the file, gives it a name or takes one away has the turn.
 struct LinkAccount {
   std::atomic<bool> opened{false};
-  std::atomic<bool> turn{false};
-  bool holds = false;
+  // Held to look at the file, to give it a name or to take one away.
+  std::atomic<bool> locked{false};
+  bool valid = false;   // whether only our links have changed the file
   Identity now;         // as our last link left it
-  TimeNs ctime_ns = 0;  // what is told in place of its ctime
+  TimeNs ctime_ns = 0;  // reported in place of its ctime
 };
 
-// The libcs do not agree on how a mutex looks. A turn is as long as a link takes.
-class LinkTurn {
+// Not a mutex: glibc and musl lay it out differently, and one binary serves both. Held for as long as a link takes.
+class LinkLock {
  public:
-  explicit LinkTurn(LinkAccount* account);
-  ~LinkTurn() { account_->turn.store(false, std::memory_order_release); }
-  LinkTurn(const LinkTurn&) = delete;
-  LinkTurn& operator=(const LinkTurn&) = delete;
+  explicit LinkLock(LinkAccount* account);
+  ~LinkLock() { account_->locked.store(false, std::memory_order_release); }
+  LinkLock(const LinkLock&) = delete;
+  LinkLock& operator=(const LinkLock&) = delete;
 
  private:
   LinkAccount* const account_;
