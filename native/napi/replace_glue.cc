@@ -78,16 +78,10 @@ class OpenSlotImage {
 
 class ReplaceImage {
  public:
-  ReplaceImage(Ref<LockedSlot> locked, Ref<StagedSlot> staged, Ref<Source> image, Identity expected,
-               std::string size_stamp, bool refuse_in_use)
-      : locked_(std::move(locked)),
-        staged_(std::move(staged)),
-        image_(std::move(image)),
-        expected_(expected),
-        size_stamp_(std::move(size_stamp)),
-        refuse_in_use_(refuse_in_use) {}
+  ReplaceImage(Ref<LockedSlot> locked, Ref<StagedSlot> staged, Replacement replacement)
+      : locked_(std::move(locked)), staged_(std::move(staged)), replacement_(std::move(replacement)) {}
   Error run() {
-    Error error = locked_->replace(*staged_, *image_, expected_, size_stamp_, refuse_in_use_, &replaced_);
+    Error error = locked_->replace(*staged_, replacement_, &replaced_);
     staged_->discard();
     return error;
   }
@@ -96,10 +90,7 @@ class ReplaceImage {
  private:
   Ref<LockedSlot> locked_;
   Ref<StagedSlot> staged_;
-  Ref<Source> image_;
-  Identity expected_;
-  std::string size_stamp_;
-  bool refuse_in_use_;
+  Replacement replacement_;
   LockedSlot::Replaced replaced_ = LockedSlot::Replaced::kDone;
 };
 
@@ -124,12 +115,15 @@ Napi::Value replace_image(const Napi::CallbackInfo& info) {
   if (!locked) return {};
   Ref<StagedSlot> staged = unwrap<StagedSlot>(info[1]);
   if (!staged) return {};
-  Ref<Source> image = unwrap<Source>(info[2]);
-  if (!image) return {};
-  return Job<ReplaceImage>::start(
-      info.Env(), "microvm:replaceImage",
-      ReplaceImage(std::move(locked), std::move(staged), std::move(image), to_identity(info[3].As<Napi::Object>()),
-                   to_string(info[4]), to_bool(info[5])));
+  Napi::Object object = info[2].As<Napi::Object>();
+  Replacement replacement;
+  replacement.image = unwrap<Source>(object.Get("image"));
+  if (!replacement.image) return {};
+  replacement.expected = to_identity(object.Get("expected").As<Napi::Object>());
+  replacement.size_stamp = to_string(object.Get("sizeStamp"));
+  replacement.refuse_in_use = to_bool(object.Get("refuseInUse"));
+  return Job<ReplaceImage>::start(info.Env(), "microvm:replaceImage",
+                                  ReplaceImage(std::move(locked), std::move(staged), std::move(replacement)));
 }
 
 Napi::Value finish_grow(const Napi::CallbackInfo& info) {

@@ -67,9 +67,8 @@ Error LockedSlot::finish_grow() {
   return remove_file_at(fd, kNewSizeStamp, path_of(kNewSizeStamp));
 }
 
-Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identity& expected,
-                          const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
-  Error error = try_replace(staged, image, expected, size_stamp, refuse_in_use, replaced);
+Error LockedSlot::replace(StagedSlot& staged, const Replacement& replacement, Replaced* replaced) {
+  Error error = try_replace(staged, replacement, replaced);
   if (!error.is(ENOENT)) return error;
   // In a folder that was released and emptied meanwhile nothing can be made.
   bool there = true;
@@ -79,14 +78,14 @@ Error LockedSlot::replace(StagedSlot& staged, const Source& image, const Identit
   return {};
 }
 
-Error LockedSlot::try_replace(StagedSlot& staged, const Source& image, const Identity& expected,
-                              const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
+Error LockedSlot::try_replace(StagedSlot& staged, const Replacement& replacement, Replaced* replaced) {
+  const std::string& size_stamp = replacement.size_stamp;
   FileInfo grown;
   Error error = flush_staged(staged, &grown);
   if (error.ok() && !size_stamp.empty()) error = write_new_size_stamp(size_stamp);
   if (!error.ok()) return error;
   // Directly before the swap, so that as little as possible can happen in between.
-  error = check_replaceable(image, expected, refuse_in_use, replaced);
+  error = check_replaceable(replacement, replaced);
   bool exchanged = false;
   if (error.ok() && *replaced == Replaced::kDone) {
     error = staged.swap_image(folder_.get(), path_of(kImage), &exchanged);
@@ -118,18 +117,17 @@ Error LockedSlot::write_new_size_stamp(const std::string& size_stamp) {
   return error;
 }
 
-Error LockedSlot::check_replaceable(const Source& image, const Identity& expected, bool refuse_in_use,
-                                    Replaced* replaced) const {
+Error LockedSlot::check_replaceable(const Replacement& replacement, Replaced* replaced) const {
   FileInfo now;
   bool there = false;
   Error error = stat_at(folder_.get(), kImage, Follow::kNo, path_of(kImage), &now);
   if (error.ok()) error = still_there(&there);
   if (!error.ok()) return error;
-  const Openness holders = refuse_in_use ? open_elsewhere(image.fd()) : Openness::kFree;
-  *replaced = !there                               ? Replaced::kReleased
-              : !now.identity.same_state(expected) ? Replaced::kImageChanged
-              : holders == Openness::kOpen         ? Replaced::kInUse
-                                                   : Replaced::kDone;
+  const Openness holders = replacement.refuse_in_use ? open_elsewhere(replacement.image->fd()) : Openness::kFree;
+  *replaced = !there                                           ? Replaced::kReleased
+              : !now.identity.same_state(replacement.expected) ? Replaced::kImageChanged
+              : holders == Openness::kOpen                     ? Replaced::kInUse
+                                                               : Replaced::kDone;
   return require_told(holders, path_of(kImage));
 }
 

@@ -15,6 +15,14 @@
 
 namespace microvm {
 
+struct Replacement {
+  // Must still be the slot's, and in the state `expected`.
+  Ref<Source> image;
+  Identity expected;
+  std::string size_stamp;  // of the new image; empty: the slot keeps what it has
+  bool refuse_in_use = false;
+};
+
 // A published slot whose name is locked, so that only one caller at a time replaces its image.
 class LockedSlot final : public Shared {
  public:
@@ -32,20 +40,18 @@ class LockedSlot final : public Shared {
 
   enum class Replaced { kDone, kInUse, kImageChanged, kReleased };
 
-  // Puts the staged image in the place of `image`, which must still be the slot's and as `expected`.
-  Error replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
-                bool refuse_in_use, Replaced* replaced);
+  // Puts the staged image in the place of the slot's.
+  Error replace(StagedSlot& staged, const Replacement& replacement, Replaced* replaced);
 
  private:
   LockedSlot(Ref<ManagedFolder> managed, const std::string& slot) : managed_(std::move(managed)), slot_(slot) {}
 
   std::string path_of(const char* file) const;
   Error still_there(bool* there) const;
-  Error try_replace(StagedSlot& staged, const Source& image, const Identity& expected, const std::string& size_stamp,
-                    bool refuse_in_use, Replaced* replaced);
+  Error try_replace(StagedSlot& staged, const Replacement& replacement, Replaced* replaced);
   Error flush_staged(const StagedSlot& staged, FileInfo* info);
   Error write_new_size_stamp(const std::string& size_stamp);
-  Error check_replaceable(const Source& image, const Identity& expected, bool refuse_in_use, Replaced* replaced) const;
+  Error check_replaceable(const Replacement& replacement, Replaced* replaced) const;
   Error name_size_stamp();
   void undo_swap(StagedSlot& staged, const Identity& grown);
 

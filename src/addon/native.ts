@@ -442,13 +442,18 @@ export interface NativeAddon {
     locked: NativeLockedSlot,
     mustTell: boolean,
   ): Promise<{ source: NativeSource; info: FileInfo; inUse: boolean }>;
+  /** Puts the staged image in the place of the slot's. */
   replaceImage(
     locked: NativeLockedSlot,
     staged: NativeStagedSlot,
-    image: NativeSource,
-    expected: Identity,
-    sizeStamp: string | undefined,
-    refuseInUse: boolean,
+    replacement: {
+      /** The slot's image, which must be as `expected`. */
+      readonly image: NativeSource;
+      readonly expected: Identity;
+      /** Of the new image. Undefined: the slot keeps what it has. */
+      readonly sizeStamp: string | undefined;
+      readonly refuseInUse: boolean;
+    },
   ): Promise<'done' | 'in-use' | 'image-changed' | 'released'>;
   /**
    * Sets owner and mode of a published slot's image. False, and nothing is changed, if the folder or the image was

@@ -106,9 +106,8 @@ async function replaceLocked(
     });
     task.checkAborted();
     const { sizeStamp } = replacement;
-    const done = await inTurn(task, () =>
-      native().replaceImage(locked, staged, source, info.identity, sizeStamp, refuseInUse),
-    );
+    const swap = { image: source, expected: info.identity, sizeStamp, refuseInUse };
+    const done = await inTurn(task, () => native().replaceImage(locked, staged, swap));
     // Opened meanwhile: the next look tells for how long.
     return done === 'done' ? outcome.strategy : 'again';
   } finally {

@@ -44,7 +44,7 @@ struct Replacement {
   }
 
   microvm::Error replace(const std::string& size_stamp, bool refuse_in_use, Replaced* replaced) {
-    return locked->replace(*outcome.staged, *image, info.identity, size_stamp, refuse_in_use, replaced);
+    return locked->replace(*outcome.staged, {image, info.identity, size_stamp, refuse_in_use}, replaced);
   }
   std::string file(const char* name) const { return host.slot("vm") + '/' + name; }
 };
