@@ -9,7 +9,7 @@ import { type Challenge, challengesIn, joinScopes, parseChallenge } from './chal
 import { address, failed } from './connection-errors.js';
 import { isPublicAddress, NoPublicAddress, requirePublicHost } from './public-addresses.js';
 import { isBusy, retryAfterMs, Transient } from './retry.js';
-import { type Answer, discard, type Question, readAll, type Transport } from './transport.js';
+import { discard, type HttpRequest, type HttpResponse, readAll, type Transport } from './transport.js';
 
 const TOKEN_BYTES_LIMIT = 1024 * 1024;
 
@@ -47,7 +47,7 @@ export class Authorization {
   }
 
   /** After a 401 to a request with the header `sent`. `REGISTRY_UNAUTHORIZED` if there is no other login. */
-  async answer(task: Task, challenge: string | undefined, sent: string | undefined): Promise<void> {
+  async logIn(task: Task, challenge: string | undefined, sent: string | undefined): Promise<void> {
     // Another request was faster to get a new token.
     if (sent !== this.#header) return;
     this.#asking ??= this.#renew(task, challenge).finally(() => {
@@ -65,7 +65,7 @@ export class Authorization {
     return this.#login;
   }
 
-  /** Before another program gets the login. Rejects with `REGISTRY_UNAUTHORIZED` as {@link answer} does. */
+  /** Before another program gets the login. Rejects with `REGISTRY_UNAUTHORIZED` as {@link logIn} does. */
   async requireRealms(header: string | undefined): Promise<void> {
     for (const { scheme, parameters } of challengesIn(header)) {
       if (scheme !== 'bearer') continue;
@@ -110,7 +110,7 @@ export class Authorization {
       for (const name of asked.keys()) url.searchParams.delete(name);
       for (const [name, value] of asked) url.searchParams.append(name, value);
     }
-    const answer = await this.#askService(task, {
+    const response = await this.#sendToService(task, {
       url,
       publicOnly,
       followRedirects: false,
@@ -120,22 +120,22 @@ export class Authorization {
         ? { body: asked.toString(), headers: { 'content-type': 'application/x-www-form-urlencoded' } }
         : {}),
     });
-    if (answer.status !== 200) {
-      await discard(answer);
-      throw this.#noToken(answer);
+    if (response.status !== 200) {
+      await discard(response);
+      throw this.#noToken(response);
     }
-    return `Bearer ${this.#tokenIn(await readAll(answer, TOKEN_BYTES_LIMIT))}`;
+    return `Bearer ${this.#tokenIn(await readAll(response, TOKEN_BYTES_LIMIT))}`;
   }
 
-  async #askService(task: Task, question: Question): Promise<Answer> {
+  async #sendToService(task: Task, request: HttpRequest): Promise<HttpResponse> {
     try {
-      return await this.#transport.ask(task, question);
+      return await this.#transport.send(task, request);
     } catch (error) {
-      throw (error as Error).cause instanceof NoPublicAddress ? this.#notAllowed(question.url) : error;
+      throw (error as Error).cause instanceof NoPublicAddress ? this.#notAllowed(request.url) : error;
     }
   }
 
-  #noToken({ status, headers, url }: Answer): Error {
+  #noToken({ status, headers, url }: HttpResponse): Error {
     const why = `it answers the request for a token with status ${status}`;
     if (isBusy(status)) {
       const error = new RootfsError('REGISTRY_BUSY', `${address(url)} is busy: ${why}; try again later`);

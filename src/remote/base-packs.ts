@@ -60,7 +60,7 @@ async function packsOf(
   sha256?: string,
 ): Promise<BasePacks | undefined> {
   const isSame = base.repository === client.repository;
-  const source = isSame ? client : client.of(base.repository);
+  const source = isSame ? client : client.forRepository(base.repository);
   const { value } = await fetchManifest(task, [source], base, undefined);
   const artifact = await artifactOf(value);
   if (sha256 !== undefined && artifact.annotations[ANNOTATION.sha256] !== sha256) return undefined;

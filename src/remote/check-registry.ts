@@ -6,7 +6,7 @@ import type { RegistrySettings } from '../system/config.js';
 import type { Task } from '../system/task.js';
 import { Authorization } from './authorization.js';
 import { isUntrusted } from './connection-errors.js';
-import { persist } from './retry.js';
+import { withRetries } from './retry.js';
 import { discard, Transport } from './transport.js';
 
 interface Pinged {
@@ -25,7 +25,7 @@ export async function checkRegistry(
   const transport = new Transport(settings);
   try {
     const { isPlain, challenge } = transport.isInsecure(host)
-      ? await persist(task, () => pingEither(task, transport, host), { isMirror })
+      ? await withRetries(task, () => pingEither(task, transport, host), { isMirror })
       : await pingSecure(task, transport, host);
     await new Authorization(transport, host, repository, 'pull').requireRealms(challenge);
     return { isPlain };
@@ -65,9 +65,9 @@ async function ping(
   scheme: 'http' | 'https',
 ): Promise<Pinged & { readonly status: number }> {
   const url = new URL('/v2/', transport.baseOf(host, scheme));
-  const answer = await transport.ask(task, { url, method: 'GET' });
-  await discard(answer);
-  const { status, headers } = answer;
+  const response = await transport.send(task, { url, method: 'GET' });
+  await discard(response);
+  const { status, headers } = response;
   const challenge = status === 401 ? headers['www-authenticate'] : undefined;
   return { isPlain: scheme === 'http', challenge, status };
 }

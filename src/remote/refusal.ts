@@ -2,7 +2,7 @@
 
 import { redact, withoutQueries } from '../system/redact.js';
 import { isSha256Digest } from '../system/sha256.js';
-import { type Answer, readAll } from './transport.js';
+import { type HttpResponse, readAll } from './transport.js';
 
 /** Limit of an error's body. */
 const SAID_BYTES_LIMIT = 64 * 1024;
@@ -20,9 +20,9 @@ export function adviceFor(status: number, why: string): string | undefined {
 }
 
 /** In parentheses, if there are any. Secrets of the request are left out, which some registries send back. */
-export async function wordsOf(answer: Answer): Promise<string> {
-  const body = await readAll(answer, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
-  const said = redact(withoutQueries(wordsIn(body.toString('utf8'))), secretsSent(answer));
+export async function wordsOf(response: HttpResponse): Promise<string> {
+  const body = await readAll(response, SAID_BYTES_LIMIT).catch(() => Buffer.alloc(0));
+  const said = redact(withoutQueries(wordsIn(body.toString('utf8'))), secretsSent(response));
   // Control characters would reach a terminal.
   const words = said
     .slice(0, 300)
@@ -31,7 +31,7 @@ export async function wordsOf(answer: Answer): Promise<string> {
   return words === '' ? '' : ` (${words})`;
 }
 
-function secretsSent({ url, authorization = '' }: Answer): string[] {
+function secretsSent({ url, authorization = '' }: HttpResponse): string[] {
   const [scheme, token = ''] = authorization.split(' ');
   const login = scheme === 'Basic' ? Buffer.from(token, 'base64').toString('utf8') : '';
   const signature = [...url.searchParams.values()].filter((value) => !isSha256Digest(value));

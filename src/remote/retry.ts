@@ -38,7 +38,7 @@ export function isUnavailable(error: unknown): boolean {
 }
 
 /** Runs `attempt` again after each {@link Transient} failure, {@link MOST_TRIES} times at most. */
-export async function persist<T>(
+export async function withRetries<T>(
   task: Task,
   attempt: () => Promise<T>,
   {

@@ -1,4 +1,4 @@
-// One HTTP request, and the redirects that answer it. Certificates are always checked. Proxies come from the
+// HTTP requests, and the redirects that answer them. Certificates are always checked. Proxies come from the
 // environment.
 
 import { readFile } from 'node:fs/promises';
@@ -16,7 +16,7 @@ import { publicLookup, requirePublicHost } from './public-addresses.js';
 /** What is sent. Pieces can be sent once only, and each may be overwritten when the next is asked for. */
 export type Body = string | Buffer | AsyncIterable<Buffer>;
 
-export interface Question {
+export interface HttpRequest {
   readonly url: URL;
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
   readonly headers?: Readonly<Record<string, string>>;
@@ -24,28 +24,28 @@ export interface Question {
   readonly authorization?: string | undefined;
   readonly body?: Body;
   readonly followRedirects?: boolean;
-  /** Minutes may pass before an answer begins: the registry checks what it got, or a cache fetches all of it first. */
-  readonly slowAnswer?: boolean;
+  /** Minutes may pass before the response: the registry checks what it got, or a cache fetches all of it first. */
+  readonly slowResponse?: boolean;
   /** Connect to no address of this host or of a private network. */
   readonly publicOnly?: boolean;
 }
 
-export interface Answer {
+export interface HttpResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly body: http.IncomingMessage;
   readonly url: URL;
-  /** The header that this answers. */
+  /** The header of the request. */
   readonly authorization: string | undefined;
 }
 
 export const REDIRECT_LIMIT = 5;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
-/** For a connection, for the head of an answer, and between two bytes of its body. */
+/** For a connection, for the head of a response, and between two bytes of its body. */
 const SILENCE_MS = 30_000;
-/** For the head of an answer that may be slow. */
-const SLOW_ANSWER_MS = 180_000;
+/** For the head of a response that may be slow. */
+const SLOW_RESPONSE_MS = 180_000;
 const CONNECTIONS = 32;
 /** More than this is not read only to use a connection again: a new one costs less. */
 export const DISCARD_LIMIT = 64 * 1024;
@@ -53,15 +53,15 @@ export const DISCARD_LIMIT = 64 * 1024;
 export class Transport {
   readonly settings: RegistrySettings;
   readonly #silenceMs: number;
-  readonly #slowAnswerMs: number;
+  readonly #slowResponseMs: number;
   readonly #agents = new Map<string, Promise<http.Agent>>();
-  /** Files with certificates, by the origin of what is asked: a URL has no port 443 and no capital letters. */
+  /** Files with certificates, by the origin of the request: a URL has no port 443 and no capital letters. */
   readonly #ca = new Map<string, string>();
 
-  constructor(settings: RegistrySettings, silenceMs = SILENCE_MS, slowAnswerMs = SLOW_ANSWER_MS) {
+  constructor(settings: RegistrySettings, silenceMs = SILENCE_MS, slowResponseMs = SLOW_RESPONSE_MS) {
     this.settings = settings;
     this.#silenceMs = silenceMs;
-    this.#slowAnswerMs = slowAnswerMs;
+    this.#slowResponseMs = slowResponseMs;
     for (const [host, { ca }] of Object.entries(settings))
       if (ca !== undefined) this.#ca.set(new URL(`https://${addressOf(host)}`).origin, ca);
   }
@@ -76,23 +76,23 @@ export class Transport {
   }
 
   /** Rejects with {@link Transient} if nobody answered, `REGISTRY_FAILED` for a refused redirect, `ABORT_ERR`. */
-  async ask(task: Task, question: Question): Promise<Answer> {
-    let { url, method, authorization } = question;
+  async send(task: Task, request: HttpRequest): Promise<HttpResponse> {
+    let { url, method, authorization } = request;
     for (let redirects = 0; ; redirects++) {
-      const answer = await this.#askOnce(task, { ...question, url, method, authorization });
-      const { location } = answer.headers;
+      const response = await this.#sendOnce(task, { ...request, url, method, authorization });
+      const { location } = response.headers;
       const isRead = method === 'GET' || method === 'HEAD';
-      const canRepeat = isRead || ([307, 308].includes(answer.status) && !isInPieces(question.body));
-      if (!REDIRECTS.has(answer.status) || location === undefined || !canRepeat) return answer;
-      await discard(answer);
-      if (question.followRedirects === false)
+      const canRepeat = isRead || ([307, 308].includes(response.status) && !isInPieces(request.body));
+      if (!REDIRECTS.has(response.status) || location === undefined || !canRepeat) return response;
+      await discard(response);
+      if (request.followRedirects === false)
         throw failed(url, 'it redirects, and redirects are not followed here');
       if (redirects === REDIRECT_LIMIT) throw failed(url, `it redirects more than ${REDIRECT_LIMIT} times`);
       const next = locationOf(location, url);
       this.requireAllowed(next, url);
       // Storage behind the registry recognises the request by its URL. The login is for the registry only.
       if (next.origin !== url.origin) authorization = undefined;
-      if (answer.status === 303) method = 'GET';
+      if (response.status === 303) method = 'GET';
       url = next;
     }
   }
@@ -109,8 +109,8 @@ export class Transport {
     throw failed(from, `it redirects to ${next.protocol}//${next.host}, which is not https`);
   }
 
-  async #askOnce(task: Task, question: Question): Promise<Answer> {
-    const { url, authorization, body } = question;
+  async #sendOnce(task: Task, request: HttpRequest): Promise<HttpResponse> {
+    const { url, authorization, body } = request;
     task.checkAborted();
     const proxy = proxyFor(url);
     const headers = {
@@ -118,75 +118,75 @@ export class Transport {
       'user-agent': 'microvm-rootfs',
       ...(typeof body === 'string' ? { 'content-length': `${Buffer.byteLength(body)}` } : {}),
       ...(Buffer.isBuffer(body) ? { 'content-length': `${body.length}` } : {}),
-      ...question.headers,
+      ...request.headers,
       ...(authorization === undefined ? {} : { authorization }),
     };
     const options: https.RequestOptions = {
-      method: question.method,
+      method: request.method,
       headers,
-      agent: await this.#agentFor(question, proxy),
-      ...(question.publicOnly ? { lookup: publicLookup as never } : {}),
+      agent: await this.#agentFor(request, proxy),
+      ...(request.publicOnly ? { lookup: publicLookup as never } : {}),
     };
     try {
-      if (question.publicOnly && proxy !== undefined) await requirePublicHost(url);
+      if (request.publicOnly && proxy !== undefined) await requirePublicHost(url);
       task.checkAborted();
-      const response = await this.#send(task, proxy, options, question);
-      const plain = Object.entries(response.headers).map(
+      const incoming = await this.#exchange(task, proxy, options, request);
+      const plain = Object.entries(incoming.headers).map(
         ([name, value]) => [name, Array.isArray(value) ? value[0] : value] as const,
       );
-      const status = response.statusCode ?? 0;
-      return { status, headers: Object.fromEntries(plain), body: response, url, authorization };
+      const status = incoming.statusCode ?? 0;
+      return { status, headers: Object.fromEntries(plain), body: incoming, url, authorization };
     } catch (error) {
       if (task.signal?.aborted) throw abortError(task.what, task.signal);
       throw connectionFailed(url, error);
     }
   }
 
-  #send(
+  #exchange(
     task: Task,
     proxy: URL | undefined,
     options: https.RequestOptions,
-    question: Question,
+    request: HttpRequest,
   ): Promise<http.IncomingMessage> {
-    const { url, body, slowAnswer } = question;
+    const { url, body, slowResponse } = request;
     return new Promise((resolve, reject) => {
-      const request =
+      const outgoing =
         url.protocol === 'https:' ? https.request(url, options) : plainRequest(url, proxy, options);
-      let response: http.IncomingMessage | undefined;
-      // Until the answer has been read.
-      request.on(
+      let incoming: http.IncomingMessage | undefined;
+      // Until the response has been read.
+      outgoing.on(
         'close',
-        onAbort(task.signal, () => request.destroy(abortError(task.what, task.signal as AbortSignal))),
+        onAbort(task.signal, () => outgoing.destroy(abortError(task.what, task.signal as AbortSignal))),
       );
       let silenceMs = 0;
       const wait = (ms: number) => {
         silenceMs = ms;
-        request.setTimeout(ms);
+        outgoing.setTimeout(ms);
       };
       wait(this.#silenceMs);
-      request.on('timeout', () =>
-        (response ?? request).destroy(new Error(`no byte came for ${silenceMs / 1000} s`)),
+      outgoing.on('timeout', () =>
+        (incoming ?? outgoing).destroy(new Error(`no byte came for ${silenceMs / 1000} s`)),
       );
-      request.on('finish', () => slowAnswer && response === undefined && wait(this.#slowAnswerMs));
-      request.on('error', (error: NodeJS.ErrnoException) => {
+      outgoing.on('finish', () => slowResponse && incoming === undefined && wait(this.#slowResponseMs));
+      outgoing.on('error', (error: NodeJS.ErrnoException) => {
         // The registry closed a connection that lay idle just as it was used again. That is no failed try.
-        const wasIdle = request.reusedSocket && error.code === 'ECONNRESET' && response === undefined;
-        if (wasIdle && !isInPieces(body)) resolve(this.#send(task, proxy, options, question));
+        const wasIdle = outgoing.reusedSocket && error.code === 'ECONNRESET' && incoming === undefined;
+        if (wasIdle && !isInPieces(body)) resolve(this.#exchange(task, proxy, options, request));
         else reject(error);
       });
-      request.on('response', (answer) => {
-        response = answer;
+      outgoing.on('response', (message) => {
+        incoming = message;
         wait(this.#silenceMs);
         // Whoever reads the body gets the error. Without a listener it would end the process.
-        answer.on('error', () => {});
-        resolve(answer);
+        message.on('error', () => {});
+        resolve(message);
       });
-      if (isInPieces(body)) pipeline(body, oneByOne(request), (error) => error && reject(error));
-      else request.end(body);
+      if (isInPieces(body)) pipeline(body, oneByOne(outgoing), (error) => error && reject(error));
+      else outgoing.end(body);
     });
   }
 
-  #agentFor({ url, publicOnly }: Question, proxy: URL | undefined): Promise<http.Agent> {
+  #agentFor({ url, publicOnly }: HttpRequest, proxy: URL | undefined): Promise<http.Agent> {
     const ca = this.#ca.get(url.origin);
     // An agent uses its connections again, to whatever address they go.
     const addresses = publicOnly ? 'public' : 'any';
@@ -202,7 +202,7 @@ export class Transport {
   }
 }
 
-function isInPieces(body: Question['body']): body is AsyncIterable<Buffer> {
+function isInPieces(body: HttpRequest['body']): body is AsyncIterable<Buffer> {
   return body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body);
 }
 
@@ -282,7 +282,7 @@ export function locationOf(location: string, from: URL): URL {
 }
 
 /** Reads a short body to its end, so that the connection can be used again. Closes it for a long one. */
-export async function discard({ body }: Answer): Promise<void> {
+export async function discard({ body }: HttpResponse): Promise<void> {
   let length = 0;
   try {
     for await (const part of body) {
@@ -296,7 +296,7 @@ export async function discard({ body }: Answer): Promise<void> {
 }
 
 /** A body that must be short. Rejects with {@link Transient} if it breaks off. */
-export async function readAll({ body, url }: Answer, limitBytes: number): Promise<Buffer> {
+export async function readAll({ body, url }: HttpResponse, limitBytes: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
   try {

@@ -1,6 +1,6 @@
 // Trying again: how often, and after which pause.
 import { describe, expect, test } from 'vitest';
-import { persist, retryAfterMs, Transient, triesOf, waitToRetry } from '../../src/remote/retry.js';
+import { retryAfterMs, Transient, triesOf, waitToRetry, withRetries } from '../../src/remote/retry.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
 import { rejection } from '../fixtures/rejection.js';
@@ -22,7 +22,7 @@ describe('what fails for a while', () => {
         tried++;
         throw new Transient(failure, tried === 1, 0, limit);
       };
-      expect(await rejection(persist(task(), attempt, { onBusy: () => busy++ }), 'REGISTRY_FAILED')).toBe(
+      expect(await rejection(withRetries(task(), attempt, { onBusy: () => busy++ }), 'REGISTRY_FAILED')).toBe(
         failure,
       );
       expect([tried, busy]).toEqual([tries, 1]);
@@ -42,14 +42,14 @@ describe('what fails for a while', () => {
       if (++tried < 4) throw new Transient(failure, false, 0);
       return 'done';
     };
-    expect(await persist(task(), attempt)).toBe('done');
+    expect(await withRetries(task(), attempt)).toBe('done');
     expect(tried).toBe(4);
     tried = 0;
     const broken = async () => {
       tried++;
       throw new TypeError('a fault of ours');
     };
-    await expect(persist(task(), broken)).rejects.toThrow('a fault of ours');
+    await expect(withRetries(task(), broken)).rejects.toThrow('a fault of ours');
     expect(tried).toBe(1);
   });
 
@@ -60,7 +60,7 @@ describe('what fails for a while', () => {
       throw new Transient(failure, true, 60_000);
     };
     const started = performance.now();
-    await rejection(persist(task(controller.signal), attempt), 'ABORT_ERR');
+    await rejection(withRetries(task(controller.signal), attempt), 'ABORT_ERR');
     expect(performance.now() - started).toBeLessThan(5000);
   });
 });

@@ -11,7 +11,7 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { connectionFailed } from '../../src/remote/connection-errors.js';
 import { proxyFor } from '../../src/remote/proxy.js';
 import { Transient } from '../../src/remote/retry.js';
-import { type Question, readAll, Transport } from '../../src/remote/transport.js';
+import { type HttpRequest, readAll, Transport } from '../../src/remote/transport.js';
 import { Task } from '../../src/system/task.js';
 import { serve } from '../fixtures/fake-registry.js';
 import { exists } from '../fixtures/files.js';
@@ -49,7 +49,7 @@ test('a registry that falls silent is a failure that may pass, not a wait withou
     onTestFinished(() => transport.close());
     const task = new Task('asking', undefined);
     const question = { url: new URL(`http://127.0.0.1:${port}/`), method: 'GET' } as const;
-    const asked = transport.ask(task, question).then((answered) => readAll(answered, 1000));
+    const asked = transport.send(task, question).then((answered) => readAll(answered, 1000));
     await expect(asked).rejects.toBeInstanceOf(Transient);
   }
 });
@@ -63,11 +63,11 @@ test('the answer to an upload, and the first byte of a blob, may take minutes', 
   const transport = new Transport({}, 200, 30_000);
   onTestFinished(() => transport.close());
   const url = new URL(`http://${host}/`);
-  const ask = async (question: Pick<Question, 'method' | 'body' | 'slowAnswer'>) =>
-    `${await readAll(await transport.ask(new Task('asking', undefined), { url, ...question }), 1000)}`;
-  expect(await ask({ method: 'GET', slowAnswer: true })).toBe('ok');
-  expect(await ask({ method: 'PUT', slowAnswer: true, body: Buffer.from('blob') })).toBe('ok');
-  expect(await ask({ method: 'PUT', slowAnswer: true, body: Readable.from(['blob']) })).toBe('ok');
+  const ask = async (question: Pick<HttpRequest, 'method' | 'body' | 'slowResponse'>) =>
+    `${await readAll(await transport.send(new Task('asking', undefined), { url, ...question }), 1000)}`;
+  expect(await ask({ method: 'GET', slowResponse: true })).toBe('ok');
+  expect(await ask({ method: 'PUT', slowResponse: true, body: Buffer.from('blob') })).toBe('ok');
+  expect(await ask({ method: 'PUT', slowResponse: true, body: Readable.from(['blob']) })).toBe('ok');
   await expect(ask({ method: 'GET' })).rejects.toBeInstanceOf(Transient);
 });
 
@@ -78,7 +78,7 @@ test('an address that is far away has seconds to answer, also where a host has s
   const transport = new Transport({}, 1000);
   onTestFinished(() => transport.close());
   const question = { url: new URL(`http://${host}/`), method: 'GET' } as const;
-  await readAll(await transport.ask(new Task('asking', undefined), question), 1000);
+  await readAll(await transport.send(new Task('asking', undefined), question), 1000);
   expect(connect.mock.calls[0]?.[0]).toMatchObject({ autoSelectFamilyAttemptTimeout: 2500 });
 });
 
@@ -109,7 +109,7 @@ test('the password of a proxy goes to the proxy, and not to the registry behind 
   const transport = new Transport({}, 1000);
   onTestFinished(() => transport.close());
   const url = new URL('http://registry.example/v2/');
-  await readAll(await transport.ask(new Task('asking', undefined), { url, method: 'GET' }), 1000);
+  await readAll(await transport.send(new Task('asking', undefined), { url, method: 'GET' }), 1000);
   expect(seen).toMatchObject([
     {
       'proxy-authorization': `Basic ${Buffer.from('us%er:p@ss').toString('base64')}`,
@@ -137,7 +137,7 @@ test('a connection that the registry closed while it lay idle is no failure', as
   onTestFinished(() => transport.close());
   const question = { url: new URL(`http://127.0.0.1:${port}/`), method: 'GET' } as const;
   for (let i = 0; i < 3; i++) {
-    const body = await readAll(await transport.ask(new Task('asking', undefined), question), 1000);
+    const body = await readAll(await transport.send(new Task('asking', undefined), question), 1000);
     expect(body.toString()).toBe('ok');
   }
   expect(connections).toBe(2);
@@ -153,7 +153,10 @@ test('what must be public is not asked by a connection to elsewhere, nor by a pr
   onTestFinished(() => transport.close());
   const ask = async (path: string, publicOnly: boolean) => {
     const url = new URL(path, `http://localhost:${host.split(':')[1]}`);
-    return readAll(await transport.ask(new Task('asking', undefined), { url, method: 'GET', publicOnly }), 9);
+    return readAll(
+      await transport.send(new Task('asking', undefined), { url, method: 'GET', publicOnly }),
+      9,
+    );
   };
   await ask('/direct', false);
   expect((await rejection(ask('/pooled', true), 'REGISTRY_FAILED')).message).toContain('no public address');
@@ -184,7 +187,7 @@ test('a registry without TLS is named for what it is', async () => {
   onTestFinished(() => transport.close());
   const question = { url: new URL(`https://127.0.0.1:${port}/v2/`), method: 'GET' } as const;
   const { message } = await rejection(
-    transport.ask(new Task('asking', undefined), question),
+    transport.send(new Task('asking', undefined), question),
     'REGISTRY_FAILED',
   );
   expect(message).toContain(
