@@ -33,7 +33,7 @@ export interface WantedImage {
   readonly templates: () => Promise<readonly Template[]>;
 }
 
-export interface Parts {
+export interface AssemblyContext {
   readonly reader: BlobReader;
   readonly pace: Pace;
   readonly known: KnownChunks;
@@ -55,16 +55,16 @@ export async function assembleImages(
   task: Task,
   images: readonly WantedImage[],
   folder: string,
-  parts: Parts,
+  context: AssemblyContext,
 ): Promise<Assembled> {
   const files = images.map(({ chunked }) => chunked);
-  const lists = await fetchLists(task, files, parts.reader);
+  const lists = await fetchLists(task, files, context.reader);
   const bytesTotal = lists.reduce((sum, { dataBytes }) => sum + dataBytes, 0);
   const done = { reusedBytes: 0, fetchedBytes: 0 };
   const count = (step: 'reuse' | 'download', bytes: number) => {
     done[step === 'reuse' ? 'reusedBytes' : 'fetchedBytes'] += bytes;
     const { reusedBytes, fetchedBytes } = done;
-    parts.onProgress?.({ step, bytesDone: reusedBytes + fetchedBytes, bytesTotal, reusedBytes });
+    context.onProgress?.({ step, bytesDone: reusedBytes + fetchedBytes, bytesTotal, reusedBytes });
   };
   await makeFolders(folder, { mode: 0o700 });
   const assemblies: Assembly[] = [];
@@ -78,11 +78,11 @@ export async function assembleImages(
     await requireSpace(folder, await missingBytes(assemblies));
     await withSpace(assemblies, async () => {
       for (const [i, { templates }] of images.entries())
-        await reuseChunks(task, assemblies[i] as Assembly, templates, parts.known, (bytes) =>
+        await reuseChunks(task, assemblies[i] as Assembly, templates, context.known, (bytes) =>
           count('reuse', bytes),
         );
       for (const [i, { chunked }] of images.entries())
-        await fetchMissing(task, chunked.packs, assemblies[i] as Assembly, parts, (bytes) =>
+        await fetchMissing(task, chunked.packs, assemblies[i] as Assembly, context, (bytes) =>
           count('download', bytes),
         );
     });
@@ -111,7 +111,7 @@ async function fetchMissing(
   task: Task,
   layers: readonly Layer[],
   { path, file, list, missing }: Assembly,
-  { reader, pace }: Parts,
+  { reader, pace }: AssemblyContext,
   onWritten: (bytes: number) => void,
 ): Promise<void> {
   // In their order, so that the image is written nearly from its start to its end, and has few extents.

@@ -91,7 +91,7 @@ async function* readFrom(
       }
     } catch (error) {
       if (rest.position >= rest.end && !task.signal?.aborted) return;
-      const failure = passing(task, source, error);
+      const failure = transientOf(task, source, error);
       // How busy a mirror is says nothing about the registry itself.
       if (failure.isBusy && !source.isMirror) callbacks.onBusy?.();
       // An answer that brought so much was no failed try.
@@ -140,8 +140,8 @@ async function* partsOf(
   throw new Transient(cutOff(blob, rest), false, isPart ? 0 : undefined);
 }
 
-/** Throws what does not pass. */
-function passing(task: Task, { host, repository }: RegistryClient, error: unknown): Transient {
+/** The failure, if another try may succeed. Throws it otherwise. */
+function transientOf(task: Task, { host, repository }: RegistryClient, error: unknown): Transient {
   if (task.signal?.aborted) throw abortError(task.what, task.signal);
   const failure = connectionFailed(new URL(`https://${host}/v2/${repository}/`), error);
   if (failure instanceof Transient) return failure;

@@ -36,6 +36,7 @@ interface Frame {
   readonly end: number;
 }
 
+/** A range of the pack, for one request. */
 interface Run {
   readonly start: number;
   readonly end: number;
@@ -74,7 +75,7 @@ export async function fetchPack(
 }
 
 /** Takes the bytes of a pack as they come, and writes the chunks that are missing, some frames at a time. */
-class MissingChunks {
+class ChunkWriter {
   readonly #task: Task;
   readonly #request: PackRequest;
   readonly #buffer: Buffer;
@@ -144,20 +145,20 @@ async function fetchRuns(
   buffer: Buffer,
 ): Promise<void> {
   const { layer } = request;
-  const missing = new MissingChunks(task, request, buffer);
+  const writer = new ChunkWriter(task, request, buffer);
   for (const { start, end } of runs) {
     const isWhole = start === 0 && end === layer.size;
     // A registry may have sent the whole pack in answer to an earlier range.
-    if (!isWhole && missing.nextStart >= end) continue;
+    if (!isWhole && writer.nextStart >= end) continue;
     const hash = createHash('sha256');
     for await (const part of reader.read(task, layer, start, end)) {
       if (isWhole) hash.update(part.bytes);
-      await missing.add(part);
+      await writer.add(part);
     }
     if (isWhole && `sha256:${hash.digest('hex')}` !== layer.digest)
       throw new WrongBytes('it has another digest');
   }
-  await missing.write();
+  await writer.write();
 }
 
 async function writeChunks(

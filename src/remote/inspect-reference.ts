@@ -17,8 +17,8 @@ import type { KnownChunks } from './known-chunks.js';
 import { formatReference, type Reference } from './reference.js';
 import { templatesOf } from './reusable-templates.js';
 import { readSnapshot } from './snapshot-artifact.js';
-import { withRegistry } from './transfer.js';
 import type { RemoteArtifact } from './transfer-options.js';
+import { withRegistry } from './with-registry.js';
 
 export interface InspectContext {
   readonly catalog: Catalog;

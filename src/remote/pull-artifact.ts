@@ -12,8 +12,8 @@ import { Pace } from './pace.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference, type Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import { withRegistry } from './transfer.js';
 import type { PullOptions, TransferOptions } from './transfer-options.js';
+import { withRegistry } from './with-registry.js';
 
 export interface ArtifactRequest {
   readonly reference: Reference;
@@ -25,7 +25,7 @@ export interface ArtifactRequest {
 }
 
 /** The artifact, and what reads its blobs. */
-export interface Found {
+export interface FoundArtifact {
   readonly artifact: Artifact;
   /** The digest of its manifest. */
   readonly digest: string;
@@ -40,11 +40,11 @@ export interface PullSteps<T> {
    * The result, if this host has the content already. Called again when another pull has ended. Rejects if the content
    * is not the expected one.
    */
-  readonly present: (found: Found) => Promise<T | undefined>;
+  readonly present: (found: FoundArtifact) => Promise<T | undefined>;
   /** Opens, and if need be makes, the folder that the content goes to. */
   readonly inFolder: (work: () => Promise<T>) => Promise<T>;
   /** Fetches into this folder, which stays if the pull is interrupted, and puts the content where it belongs. */
-  readonly pull: (found: Found, path: string) => Promise<T>;
+  readonly pull: (found: FoundArtifact, path: string) => Promise<T>;
 }
 
 export async function pullArtifact<T>(
@@ -93,7 +93,7 @@ function foundIn(
   digest: string,
   sources: readonly RegistryClient[],
   options: TransferOptions,
-): Found {
+): FoundArtifact {
   const pace = new Pace(options.concurrency);
   let bytes = 0;
   const onBytes = (count: number) => {

@@ -14,7 +14,7 @@ import type { Task } from '../system/task.js';
 import { type Artifact, contentOf, SNAPSHOT_TYPE } from './artifact.js';
 import { assembleImages } from './assemble-image.js';
 import type { KnownChunks } from './known-chunks.js';
-import { type ArtifactRequest, type Found, pullArtifact, requireExpected } from './pull-artifact.js';
+import { type ArtifactRequest, type FoundArtifact, pullArtifact, requireExpected } from './pull-artifact.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
@@ -62,7 +62,7 @@ async function pullInto(
   task: Task,
   context: PullSnapshotContext,
   request: PullSnapshotRequest,
-  found: Found,
+  found: FoundArtifact,
   staged: string,
 ): Promise<PulledSnapshot> {
   const { onProgress } = request.options;

@@ -22,7 +22,7 @@ import { chunkedImage } from './chunked-file.js';
 import { diskLayer, stageDisk } from './disk-layer.js';
 import type { KnownChunks } from './known-chunks.js';
 import type { KnownDiskLayers } from './known-disk-layers.js';
-import { type ArtifactRequest, type Found, pullArtifact, requireExpected } from './pull-artifact.js';
+import { type ArtifactRequest, type FoundArtifact, pullArtifact, requireExpected } from './pull-artifact.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
@@ -86,7 +86,7 @@ async function pullInto(
   task: Task,
   context: PullContext,
   request: PullRequest,
-  found: Found,
+  found: FoundArtifact,
   path: string,
 ): Promise<PulledStack> {
   const { folder, catalog, templates, known, disks, config } = context;
@@ -132,7 +132,7 @@ async function stageChunks(
   task: Task,
   { catalog, known }: PullContext,
   { located: { templatePath }, options }: PullRequest,
-  found: Found,
+  found: FoundArtifact,
   staged: string,
 ): Promise<StagedPull> {
   const { artifact } = found;
@@ -142,8 +142,8 @@ async function stageChunks(
     chunked: chunkedImage(artifact),
     templates: () => reusableTemplates(task, catalog, known, ({ path }) => path === templatePath),
   };
-  const parts = { ...found, known, onProgress: options.onProgress };
-  const { lists, reusedBytes } = await assembleImages(task, [image], staged, parts);
+  const assembly = { ...found, known, onProgress: options.onProgress };
+  const { lists, reusedBytes } = await assembleImages(task, [image], staged, assembly);
   return {
     format: 'raw',
     config: configOf(artifact),
@@ -161,7 +161,7 @@ async function stageLayer(
   task: Task,
   { folder, disks }: PullContext,
   { reference, expectedSha256, limits, options }: PullRequest,
-  found: Found,
+  found: FoundArtifact,
   { layer, path, staged }: { readonly layer: Layer; readonly path: string; readonly staged: string },
 ): Promise<StagedPull> {
   const { format, reusedBytes } = await folder.use(({ reflinks }) =>
@@ -190,7 +190,7 @@ async function presentStack(
   task: Task,
   context: PullContext,
   request: PullRequest,
-  { artifact, digest }: Found,
+  { artifact, digest }: FoundArtifact,
 ): Promise<PulledStack | undefined> {
   const layer = diskLayer(artifact);
   if (layer === undefined) {

@@ -23,8 +23,8 @@ import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { FILES_LIMIT } from './snapshot-artifact.js';
 import type { PushedSnapshot } from './snapshot-options.js';
-import { withRegistry } from './transfer.js';
 import type { PushOptions, TransferOptions, TransferProgress } from './transfer-options.js';
+import { withRegistry } from './with-registry.js';
 
 export interface PushSnapshotRequest {
   readonly name: string;

@@ -18,8 +18,8 @@ import { type PushedImage, pushImage } from './push-image.js';
 import { putArtifact } from './put-artifact.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import { withRegistry } from './transfer.js';
 import type { PushedStack, PushOptions, TransferProgress } from './transfer-options.js';
+import { withRegistry } from './with-registry.js';
 
 export interface PushRequest {
   readonly stack: StackInfo;

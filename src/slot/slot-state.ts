@@ -188,7 +188,7 @@ export function unknownFile(slot: SlotFacts): string | undefined {
   return newSizeStamp === null ? `${CLONE_SIZE_STAMP_FILE}.new` : undefined;
 }
 
-/** Whether a slot can never be handed out again, judged without its template. */
+/** Whether a slot can never be handed out again, by its own files, and its template's size where that is known. */
 export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
   if (state.kind !== 'folder' || isUnstamped(state) || unknownFile(state) !== undefined || isNobodys(state))
     return false;
