@@ -120,6 +120,22 @@ describe.skipIf(missing !== undefined)(
       expect(await host.registry.pullStack(reference)).toMatchObject({ name: 'app' });
     });
 
+    test.each(['reuse', 'download'])(
+      'whose onProgress throws in the step %s ends with its error',
+      async (at) => {
+        const { host, reference } = await setting();
+        // It has the same chunks.
+        if (at === 'reuse') await publishFiles(host, 'other');
+        const onProgress = ({ step }: { step: string }) => {
+          if (step === at) throw new Error('a fault of the caller');
+        };
+        await expect(host.registry.pullStack(reference, { onProgress })).rejects.toThrow(
+          'a fault of the caller',
+        );
+        expect(await exists(host.template('app'))).toBe(false);
+      },
+    );
+
     test('without space for the data fails before any pack is fetched', async ({ skip }) => {
       const { proxy, host, sha256, reference } = await setting(ownDisk(skip));
       const filler = join(host.root, 'filler');
