@@ -1,12 +1,16 @@
 // Measures how long a clone and `cp` take, in a temporary folder on the file system in question.
-import { open, rm } from 'node:fs/promises';
+import { open, rm, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
+import { RootfsError, RootfsRegistry, type Strategy, TEMPLATE_ROOTFS_FILE } from '../index.js';
 import { run } from '../programs/run-program.js';
 import { makeFolders } from '../system/make-folders.js';
 import { withScratch } from './scratch.js';
+import { formatSize } from './sizes.js';
 
 const STACK = 'probe';
+
+// Without reflinks: the template, a clone and what `cp` makes.
+const COPIES = 3;
 
 export interface CloneSpeed {
   readonly imageBytes: number;
@@ -32,6 +36,7 @@ export async function measureCloneSpeed(folder: string, options: SpeedOptions): 
     const templateDir = join(scratch, 'templates');
     const template = join(templateDir, STACK, TEMPLATE_ROOTFS_FILE);
     await makeFolders(dirname(template));
+    await requireSpace(folder, imageBytes);
     await writeImage(template, imageBytes, signal);
     const registry = new RootfsRegistry({ templateDir, clonesDir: join(scratch, 'clones'), sealing });
     try {
@@ -40,6 +45,19 @@ export async function measureCloneSpeed(folder: string, options: SpeedOptions): 
       await registry.close();
     }
   });
+}
+
+/** Half of the disk stays for the VMs that run on it: a guest whose host's disk is full has errors. */
+async function requireSpace(folder: string, imageBytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder);
+  const needed = 2 * COPIES * imageBytes;
+  if (bavail * bsize >= needed) return;
+  throw new RootfsError(
+    'ENOSPC',
+    `${folder} has ${formatSize(bavail * bsize)} free: measuring with an image of ${formatSize(imageBytes)} is for ` +
+      `disks with ${formatSize(needed)} free; name a smaller --size`,
+    { path: folder },
+  );
 }
 
 async function measure(

@@ -1,6 +1,6 @@
 // Completion: the shell scripts pass the words before the cursor, and this file decides what can follow.
 import { readdir } from 'node:fs/promises';
-import type { Command } from 'commander';
+import type { Command, Option } from 'commander';
 import { printable } from './printable.js';
 
 export type Shell = 'bash' | 'zsh' | 'fish';
@@ -10,6 +10,7 @@ const NAME = 'microvm-rootfs';
 interface Folders {
   readonly templateDir: string;
   readonly clonesDir: string;
+  readonly snapshotsDir: string;
 }
 
 /**
@@ -66,43 +67,47 @@ export function scriptFor(shell: Shell): string {
   return SCRIPTS[shell];
 }
 
-/** What the last of these words could become. */
+/** What the last of these words could become. `folders` tells which ones the options before it name. */
 export async function candidates(
   program: Command,
   words: readonly string[],
-  folders: Folders,
+  folders: (flags: Readonly<Record<string, string>>) => Promise<Folders>,
 ): Promise<string[]> {
   const before = words.slice(0, -1);
   const started = words.at(-1) ?? '';
-  const { command, position, awaitsValue } = walk(program, before);
-  const all = awaitsValue
-    ? []
+  const { command, position, awaiting, flags } = walk(program, before);
+  const all = awaiting
+    ? (awaiting.argChoices ?? [])
     : started.startsWith('-')
       ? optionsOf(command, program)
       : command.commands.length > 0
         ? visible(command).map((each) => each.name())
-        : await namesFor(command, position, folders);
+        : await namesFor(command, position, () => folders(flags));
   return all.filter((word) => word.startsWith(started)).sort();
 }
 
-/** The command that the words lead to, and how many of its arguments they hold. */
+/** The command that the words lead to, how many of its arguments they hold, and the values of the global options. */
 function walk(program: Command, words: readonly string[]) {
   let command = program;
   let position = 0;
-  let awaitsValue = false;
+  let awaiting: Option | undefined;
+  const flags: Record<string, string> = {};
   for (const word of words) {
-    if (awaitsValue) {
-      awaitsValue = false;
+    if (awaiting !== undefined) {
+      flags[awaiting.attributeName()] = word;
+      awaiting = undefined;
     } else if (word.startsWith('-')) {
-      const option = [...command.options, ...program.options].find(({ long }) => long === word);
-      awaitsValue = option?.required === true;
+      const [long, value] = word.split(/=(.*)/s) as [string, string?];
+      const option = [...command.options, ...program.options].find((each) => each.long === long);
+      if (option?.required && value === undefined) awaiting = option;
+      else if (option?.required && value !== undefined) flags[option.attributeName()] = value;
     } else {
       const next = command.commands.find((each) => each.name() === word);
       if (next === undefined) position++;
       else command = next;
     }
   }
-  return { command, position, awaitsValue };
+  return { command, position, awaiting, flags };
 }
 
 function optionsOf(command: Command, program: Command): string[] {
@@ -114,15 +119,27 @@ function visible(command: Command): Command[] {
   return command.createHelp().visibleCommands(command) as Command[];
 }
 
-async function namesFor(command: Command, position: number, folders: Folders): Promise<string[]> {
+async function namesFor(
+  command: Command,
+  position: number,
+  folders: () => Promise<Folders>,
+): Promise<string[]> {
   const args = command.registeredArguments;
   const last = args.at(-1);
   const argument = args[position] ?? (last?.variadic ? last : undefined);
   if (argument?.argChoices !== undefined) return [...argument.argChoices];
   // Folder names are enough: reading the images would take too long.
-  if (argument?.name() === 'stack') return foldersIn(folders.templateDir);
-  if (argument?.name() === 'vm' || argument?.name() === 'from') return foldersIn(folders.clonesDir);
-  return [];
+  switch (argument?.name()) {
+    case 'stack':
+      return foldersIn((await folders()).templateDir);
+    case 'vm':
+    case 'from':
+      return foldersIn((await folders()).clonesDir);
+    case 'snapshot':
+      return foldersIn((await folders()).snapshotsDir);
+    default:
+      return [];
+  }
 }
 
 async function foldersIn(path: string): Promise<string[]> {

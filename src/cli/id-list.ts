@@ -229,6 +229,11 @@ function digits(text: string): string {
   return found;
 }
 
+/** Whether it shows nothing: it comes from an unset variable rather than from a VM. */
+export function isBlank(id: string): boolean {
+  return visible(id) === '';
+}
+
 /** A text as people see it: one Unicode form, no invisible characters, no space around it. */
 function visible(text: string): string {
   return text

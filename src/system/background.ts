@@ -1,4 +1,6 @@
 // Work in the background. Nobody waits for it, so a failure becomes a process warning.
+// Also under fake timers of a test, which replace the global one: close() waits for what it starts.
+import { setImmediate } from 'node:timers';
 import { asRootfsError } from './errors.js';
 
 export class Background {

@@ -264,6 +264,10 @@ test('gc does nothing unless it is told what to keep', async () => {
   expect(await cliError(host, ['gc', '--yes', '--keep-file', '-'])).toBe('INVALID_ARGUMENT 2');
   expect(await cliError(host, ['gc', '--yes', '--keep-file', '/nonexistent'])).toBe('ENOENT 3');
   expect(await cliError(host, ['gc', '--yes', '--keep-none', '--keep', 'vm-1'])).toBe('USAGE 2');
+  for (const blank of ['', ' ', '\u200b'])
+    expect(await cliError(host, ['gc', '--yes', '--allow-no-match', '--keep', blank])).toBe(
+      'INVALID_ARGUMENT 2',
+    );
   expect(await host.slotNames()).toEqual(['vm-1']);
   expect(await cliJson(host, ['gc', '--yes', '--keep-none'])).toMatchObject({ released: ['vm-1'] });
 });
@@ -393,6 +397,14 @@ test('a folder that is misspelt is told of, and nothing passes for checked', asy
     ]);
   }
   expect((await cli(folders, ['verify'])).code).toBe(EXIT.notFound);
+});
+
+test('a benchmark leaves half of the disk to the VMs', async () => {
+  const host = await Host.in();
+  const { code, stderr } = await cli(host, ['bench', '--size', '1000T']);
+  expect(code).toBe(EXIT.system);
+  expect(stderr).toMatch(/ENOSPC: .* free: measuring with an image of .*name a smaller --size/);
+  expect(await readdir(host.clonesDir)).toEqual([]);
 });
 
 test('options that do not go together, and numbers of no sense, are wrong use', async () => {

@@ -27,6 +27,27 @@ test('commands, options, templates and VMs are completed', async () => {
   expect(await completed(host, 'clone', '--size', '')).toEqual([]);
 });
 
+test('snapshots, values and names in the folders that stand on the line are completed', async () => {
+  const host = await Host.in();
+  const other = await Host.in();
+  await other.addTemplate('debian-12', 'x');
+  await other.registry.cloneForVm('vm-1', 'debian-12', { writable: true });
+  await other.registry.snapshotSlot('vm-1', 'golden');
+  const folders = ['--templates', other.templateDir, `--clones=${other.clonesDir}`];
+  expect(await completed(host, ...folders, 'clone', 'vm-2', '')).toEqual(['debian-12']);
+  expect(await completed(host, 'release', ...folders, '')).toEqual(['vm-1']);
+  for (const command of ['restore', 'rm-snapshot', 'push-snapshot'])
+    expect(await completed(host, ...folders, command, 'g')).toEqual(['golden']);
+  expect(await completed(host, 'store', 'create', '--fs', '')).toEqual(['btrfs', 'xfs']);
+  const config = join(host.root, 'config.json');
+  await writeFile(
+    config,
+    JSON.stringify({ snapshotsDir: join(other.clonesDir, '.microvm-rootfs/snapshots') }),
+  );
+  expect(await completed(host, '--config', config, 'restore', '')).toEqual(['golden']);
+  expect(await completed(host, '--config', join(host.root, 'none.json'), 'cl')).toEqual(['clone']);
+});
+
 test('a name that a terminal could not show as it is, is not offered', async () => {
   const host = await Host.in();
   for (const name of ['plain', 'a\nb', 'a\u2028b', 'a\u202eb']) await host.addTemplate(name, 'x');

@@ -1,7 +1,8 @@
+import { join } from 'node:path';
 import { Argument, type Command } from 'commander';
+import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from '../../system/state-folder.js';
 import { candidates, type Shell, scriptFor } from '../completion.js';
 import { effectiveConfig } from '../config-file.js';
-import type { GlobalFlags } from '../session.js';
 
 export function addCompletion(program: Command): void {
   program
@@ -24,10 +25,12 @@ Examples:
   program
     .command('__complete', { hidden: true })
     .argument('[words...]')
-    .action(async (words: string[], _flags: object, command: Command) => {
-      const flags: GlobalFlags = command.optsWithGlobals();
-      const { templateDir = '', clonesDir = '' } = await effectiveConfig(flags, process.env);
-      const found = await candidates(program, words, { templateDir, clonesDir });
+    .action(async (words: string[]) => {
+      const found = await candidates(program, words, async (flags) => {
+        const { templateDir = '', clonesDir = '', snapshotsDir } = await effectiveConfig(flags, process.env);
+        const ownSnapshots = join(clonesDir, STATE_FOLDER, DEFAULT_SNAPSHOTS_FOLDER);
+        return { templateDir, clonesDir, snapshotsDir: snapshotsDir ?? ownSnapshots };
+      });
       process.stdout.write(found.map((word) => `${word}\n`).join(''));
     });
 }

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { type GcReport, RootfsError, type SlotInfo } from '../../index.js';
-import { type ListedId, namedIn, readIdList } from '../id-list.js';
+import { isBlank, type ListedId, namedIn, readIdList } from '../id-list.js';
 import { listed } from '../listed.js';
 import { count, table } from '../output.js';
 import { inSession, reported, type Session } from '../session.js';
@@ -69,6 +69,12 @@ async function idsToKeep(session: Session, flags: GcFlags): Promise<Kept> {
     throw new RootfsError(
       'INVALID_ARGUMENT',
       'say which VMs keep their clones: --keep, --keep-file or --keep-none',
+    );
+  }
+  if (keep?.some(isBlank)) {
+    throw new RootfsError(
+      'INVALID_ARGUMENT',
+      'an id of --keep is blank, so nothing is released: see what the variable that it comes from holds',
     );
   }
   const lists: List[] = [];

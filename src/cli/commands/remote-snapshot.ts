@@ -17,7 +17,7 @@ export function addPushSnapshot(program: Command): void {
   program
     .command('push-snapshot')
     .description('Send a snapshot to an OCI registry: the disk and its other files.')
-    .argument('<name>', 'the snapshot')
+    .argument('<snapshot>', "the snapshot's name")
     .argument('<reference>', 'where to: HOST/NAME:TAG')
     .option(
       '--base <reference>',

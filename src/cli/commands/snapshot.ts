@@ -81,7 +81,7 @@ export function addSnapshots(program: Command): void {
 export function addRestore(program: Command): void {
   addCopyFlags(program.command('restore'))
     .description('Give a VM a clone of what a snapshot keeps.')
-    .argument('<name>', "the snapshot's name")
+    .argument('<snapshot>', "the snapshot's name")
     .argument('<vm>', 'the VM that is to have it')
     .addHelpText(
       'after',
@@ -105,7 +105,7 @@ export function addRmSnapshot(program: Command): void {
   program
     .command('rm-snapshot')
     .description('Remove a snapshot. Clones that were made of it stay.')
-    .argument('<name>', "the snapshot's name")
+    .argument('<snapshot>', "the snapshot's name")
     .addHelpText(
       'after',
       '\nJSON: { "snapshot", "removed": true if there was one }\n\nExample:\n  microvm-rootfs ' +
