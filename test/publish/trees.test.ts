@@ -119,6 +119,21 @@ describe('a tree keeps', () => {
     expect((await readFile(join(host.root, 'out'))).equals(await readFile(at('scattered')))).toBe(true);
   });
 
+  test('as many links as it has, and a grown clone has room for more than their inodes', async () => {
+    const host = await Host.in();
+    const links = Array.from({ length: 60_000 }, (_, i) => ({
+      path: `d${i % 60}/${i}`,
+      type: '2',
+      target: 'x',
+    }));
+    await publishTar(host, links);
+    const { path } = await host.registry.cloneForVmWithSize('vm', 'tar', 8 * GiB);
+    const { stdout } = await execute('dumpe2fs', ['-h', path]);
+    const number = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(stdout)?.[1]);
+    const tables = number('Inode count') * number('Inode size');
+    expect(tables / (number('Block count') * number('Block size'))).toBeLessThan(0.07);
+  });
+
   test('two files of one inode number that are not linked, as a FUSE file system of several shows them', async ({
     skip,
   }) => {
