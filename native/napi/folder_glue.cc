@@ -23,7 +23,11 @@ class OpenFolder {
   explicit OpenFolder(std::string path) : path_(std::move(path)) {}
   Error run() {
     Error error = ManagedFolder::open(path_, &managed_);
-    return error.ok() ? managed_->probe_reflink(&reflinks_) : error;
+    if (!error.ok()) return error;
+    error = managed_->probe_reflink(&reflinks_);
+    // If every open fails here, no sweep ever runs.
+    if (!error.ok()) (void)managed_->leave().ok();
+    return error;
   }
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);

@@ -153,16 +153,17 @@ Error ManagedFolder::make_session() {
     session_name_ = hexadecimal(static_cast<uint64_t>(getpid())) + '-' + hexadecimal(random);
     session_path_ = join(staging_path_, session_name_);
     Error error = make_folder_at(staging_.get(), session_name_.c_str(), 0700, session_path_, &session_);
-    // Swept between mkdir and open; or staging itself was removed.
-    if (error.is(ENOENT) && round < kRounds) continue;
     if (error.ok()) error = lock(session_.get(), session_path_);
-    if (!error.ok()) return error;
     FileInfo ours;
     FileInfo there;
-    error = stat_fd(session_.get(), session_path_, &ours);
+    if (error.ok()) error = stat_fd(session_.get(), session_path_, &ours);
     if (error.ok()) error = stat_at(staging_.get(), session_name_.c_str(), Follow::kNo, session_path_, &there);
     if (error.ok() && there.identity.same_file(ours.identity)) return {};
-    if (!error.ok() && !error.is(ENOENT)) return error;
+    // Swept before it was locked; or staging itself was removed.
+    if (error.ok() || (error.is(ENOENT) && round < kRounds)) continue;
+    // Whatever makes each open fail keeps sweeps from running as well.
+    unlinkat(staging_.get(), session_name_.c_str(), AT_REMOVEDIR);
+    return error;
   }
 }
 

@@ -344,6 +344,27 @@ describe('sealing beside other processes', () => {
   );
 });
 
+test.for([
+  ['ENOLCK', 'flock'],
+  ['EIO', 'pwrite64'],
+] as const)('opens that fail with %s of %s leave nothing in staging', async ([errno, call], { skip }) => {
+  const missing = lacks('strace');
+  if (missing !== undefined) skip(missing);
+  const host = await warmHost();
+  await host.registry.close();
+  const { templateDir, clonesDir } = host;
+  const log = join(host.root, 'strace.log');
+  const codes = await runChild(
+    `const registry = new lib.RootfsRegistry(args);
+     for (let i = 0; i < 3; i++) await registry.recover().catch((error) => console.log(error.code));
+     await registry.close();`,
+    { templateDir, clonesDir },
+    { under: ['strace', '-f', '-qqq', '-o', log, '-e', `inject=${call}:error=${errno}`] },
+  );
+  expect(codes).toMatchObject({ code: 0, stdout: `${errno}\n`.repeat(3) });
+  expect(await sessions(host)).toEqual([]);
+});
+
 test('recover() over and over beside processes that clone and release: nothing that lives is taken', async () => {
   const host = await warmHost();
   const config = { templateDir: host.templateDir, clonesDir: host.clonesDir };
