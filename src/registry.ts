@@ -48,6 +48,7 @@ import { type ExportedImage, exportSlot } from './slot/export.js';
 import { forkSlot } from './slot/fork.js';
 import type { DerivedRootfs } from './slot/new-slot.js';
 import { type ReleaseOptions, releaseSlot } from './slot/release.js';
+import { Sharers } from './slot/shared-image.js';
 import { type DigestNow, type SlotDetails, slotDetails } from './slot/slot-details.js';
 import type { TemplateBytes } from './slot/slot-image.js';
 import type { SlotInfo } from './slot/slot-info.js';
@@ -171,6 +172,7 @@ export class RootfsRegistry {
   readonly #snapshots: Snapshots;
   readonly #sealed: SealedImages;
   readonly #pool: Pool;
+  readonly #sharers: Sharers;
   readonly #cloner: Cloner;
   readonly #templateBytes: TemplateBytes = async (sha256, stack) =>
     this.#templates.sizeOf(sha256) ??
@@ -209,12 +211,14 @@ export class RootfsRegistry {
     const { sealedImages: images, sealedBytes: bytes } = this.config;
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
+    this.#sharers = new Sharers(this.config);
     this.#cloner = new Cloner({
       folder: this.#folder,
       templates: this.#templates,
       stacks: this.#stacks,
       sealed,
       pool: this.#pool,
+      sharers: this.#sharers,
       programs: this.config,
     });
   }
@@ -877,7 +881,11 @@ export class RootfsRegistry {
     const dest = absolutePath('path', path);
     const copy = parseCopyOptions(`exporting ${vm.safe} to ${dest}`, options);
     return traced({ operation: 'export', vmId: vm.safe, path: dest }, () =>
-      exportSlot(this.#folder, this.#templateBytes, vm, dest, { ...copy, folders: this.config }),
+      exportSlot(this.#folder, this.#templateBytes, vm, dest, {
+        ...copy,
+        folders: this.config,
+        sharers: this.#sharers,
+      }),
     );
   }
 

@@ -69,7 +69,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openSlotImage", microvm::open_slot_image);
   add("replaceImage", microvm::replace_image);
   add("setSlotOwnerAndMode", microvm::set_slot_owner_and_mode);
-  add("findSharedImage", microvm::find_shared_image);
+  add("identifyImages", microvm::identify_images);
   add("slotFiles", microvm::slot_files);
   add("discardFolder", microvm::discard_folder);
   add("flushSlot", microvm::flush_slot);

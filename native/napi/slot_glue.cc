@@ -8,10 +8,10 @@
 #include "napi/kinds.h"
 #include "napi/slot_js.h"
 #include "slot/flush_copies.h"
+#include "slot/identify_images.h"
 #include "slot/managed_folder.h"
 #include "slot/owner_mode.h"
 #include "slot/release.h"
-#include "slot/shared_image.h"
 #include "slot/slot_files.h"
 #include "slot/slot_state.h"
 #include "system/file.h"
@@ -123,29 +123,25 @@ class ReleaseSlot {
   std::string raw_id_;
 };
 
-class FindSharedImage {
+class IdentifyImages {
  public:
-  FindSharedImage(Ref<ManagedFolder> managed, std::string slot, const Identity& image, std::string template_dir)
-      : managed_(std::move(managed)), slot_(std::move(slot)), image_(image), template_dir_(std::move(template_dir)) {}
-  Error run() { return find_shared_image(*managed_, slot_, image_, template_dir_, &sharer_); }
+  IdentifyImages(std::string folder, std::vector<std::string> names, Follow follow)
+      : folder_(std::move(folder)), names_(std::move(names)), follow_(follow) {}
+  Error run() { return identify_images(folder_, names_, follow_, &images_); }
   Napi::Value result(Napi::Env env) {
-    switch (sharer_) {
-      case Sharer::kTemplate:
-        return Napi::String::New(env, "template");
-      case Sharer::kSlot:
-        return Napi::String::New(env, "slot");
-      case Sharer::kNobody:
-        break;
+    Napi::BigUint64Array files = Napi::BigUint64Array::New(env, 2 * images_.size());
+    for (size_t i = 0; i < images_.size(); i++) {
+      files[2 * i] = images_[i].device;
+      files[2 * i + 1] = images_[i].inode;
     }
-    return Napi::String::New(env, "nobody");
+    return files;
   }
 
  private:
-  Ref<ManagedFolder> managed_;
-  std::string slot_;
-  Identity image_;
-  std::string template_dir_;
-  Sharer sharer_ = Sharer::kNobody;
+  std::string folder_;
+  std::vector<std::string> names_;
+  Follow follow_;
+  std::vector<Identity> images_;
 };
 
 }  // namespace
@@ -196,13 +192,10 @@ Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info) {
                          });
 }
 
-// Asked only where an image has several names, one of which may be a template's.
-Napi::Value find_shared_image(const Napi::CallbackInfo& info) {
-  Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
-  if (!managed) return {};
-  return Job<FindSharedImage>::start(info.Env(), "microvm:findSharedImage",
-                                     FindSharedImage(std::move(managed), to_string(info[1]),
-                                                     to_identity(info[2].As<Napi::Object>()), to_string(info[3])));
+Napi::Value identify_images(const Napi::CallbackInfo& info) {
+  const Follow follow = to_bool(info[2]) ? Follow::kYes : Follow::kNo;
+  return Job<IdentifyImages>::start(info.Env(), "microvm:identifyImages",
+                                    IdentifyImages(to_string(info[0]), to_strings(info[1]), follow));
 }
 
 Napi::Value flush_slot(const Napi::CallbackInfo& info) {

@@ -466,13 +466,11 @@ export interface NativeAddon {
     image: Identity,
     ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,
   ): Promise<boolean>;
-  /** Who else has the slot's image, under another name of it. Looks at every template and every slot. */
-  findSharedImage(
-    handle: NativeFolder,
-    slot: string,
-    image: Identity,
-    templateDir: string,
-  ): Promise<'nobody' | 'template' | 'slot'>;
+  /**
+   * Which file the image in each of these folders is: its device and its inode, zeros if it cannot be looked at. See
+   * slot/shared-image.ts.
+   */
+  identifyImages(folder: string, names: readonly string[], followLinks: boolean): Promise<BigUint64Array>;
   /** The names that a slot's files can have. */
   slotFiles(): string[];
 

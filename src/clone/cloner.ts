@@ -8,6 +8,7 @@ import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
+import type { Sharers } from '../slot/shared-image.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
@@ -41,6 +42,7 @@ export interface ClonerParts {
   /** Undefined if clones come straight from the templates. */
   readonly sealed: SealedImages | undefined;
   readonly pool: Pool;
+  readonly sharers: Sharers;
   readonly programs: GrowPrograms;
 }
 
@@ -53,10 +55,10 @@ export class Cloner {
   readonly #staged: StagedClones;
   readonly #trips: CloneTrips;
 
-  constructor({ folder, templates, stacks, sealed, pool, programs }: ClonerParts) {
+  constructor({ folder, templates, stacks, sealed, pool, sharers, programs }: ClonerParts) {
     this.#folder = folder;
     this.#sources = new CloneSources(folder, templates, stacks, sealed, pool);
-    this.#existing = new ExistingSlots(folder, programs);
+    this.#existing = new ExistingSlots(folder, sharers, programs);
     this.#staged = new StagedClones(folder, this.#sources, this.#existing, programs);
     this.#trips = new CloneTrips(folder, this.#sources, this.#existing, this.#staged);
     this.batches = new BatchCloner(folder, this.#sources, this.#trips, (request) => this.clone(request));

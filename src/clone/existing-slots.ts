@@ -1,12 +1,11 @@
 // Hands out an existing slot, as it is or changed as requested.
 
-import { dirname } from 'node:path';
 import { type NativeFolder, native, type SlotState } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
-import { findSharer, knownSharer, type Sharer } from '../slot/shared-image.js';
+import { knownSharer, type Sharer, type Sharers } from '../slot/shared-image.js';
 import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from '../slot/slot-state.js';
 import { openUnleased } from '../slot/slot-use.js';
 import { imagePath } from '../slot/stamps.js';
@@ -25,10 +24,12 @@ interface FoundSlot {
 
 export class ExistingSlots {
   readonly #folder: ManagedFolder;
+  readonly #sharers: Sharers;
   readonly #programs: GrowPrograms;
 
-  constructor(folder: ManagedFolder, programs: GrowPrograms) {
+  constructor(folder: ManagedFolder, sharers: Sharers, programs: GrowPrograms) {
     this.#folder = folder;
+    this.#sharers = sharers;
     this.#programs = programs;
   }
 
@@ -60,10 +61,10 @@ export class ExistingSlots {
       await finishCutOffGrow(handle, vm.safe, signal);
       return 'again';
     }
-    const templateDir = dirname(dirname(request.templatePath));
-    const sharer = await findSharer(handle, vm.safe, slot.state, template.identity, templateDir);
+    const task = new Task(what, signal);
+    const sharer = await this.#sharers.find(task, vm.safe, slot.state, template.identity);
     const found = { request, template, slot, sharer };
-    if (replaces(request, slot, sharer)) return this.#replace(new Task(what, signal), handle, found);
+    if (replaces(request, slot, sharer)) return this.#replace(task, handle, found);
     const { folder, image } = slot.state;
     const path = imagePath(this.#folder, vm);
     if (!hasOwnerAndMode(request, slot, sharer)) {

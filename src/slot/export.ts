@@ -10,7 +10,7 @@ import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system
 import { type Folders, refuseAmongOurs } from '../system/folders-overlap.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
-import { findSharer } from './shared-image.js';
+import type { Sharers } from './shared-image.js';
 import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasForeignNames } from './slot-state.js';
@@ -34,6 +34,7 @@ export interface ExportedImage extends Scattered {
 
 interface ExportOptions extends CopyOptions {
   readonly folders: Folders;
+  readonly sharers: Sharers;
 }
 
 export async function exportSlot(
@@ -77,7 +78,7 @@ async function exportImage(
   options: ExportOptions,
 ): Promise<Made | undefined> {
   const { image } = slot;
-  const refusal = (await mayLink(slot, options)) ? await link(task, slot, dest, options) : 'SHARED_INODE';
+  const refusal = (await mayLink(task, slot, options)) ? await link(task, slot, dest, options) : 'SHARED_INODE';
   if (refusal === 'moved') return undefined;
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
   const { attempts, ...made } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
@@ -93,12 +94,13 @@ async function exportImage(
  * that it has there.
  */
 async function mayLink(
-  { handle, name, image: { state } }: OpenSlot,
-  { owner, mode, folders }: ExportOptions,
+  task: Task,
+  { name, image: { state } }: OpenSlot,
+  { owner, mode, sharers }: ExportOptions,
 ): Promise<boolean> {
   if (!hasForeignNames(state)) return true;
   if (owner !== undefined || mode !== undefined) return false;
-  return (await findSharer(handle, name, state, undefined, folders.templateDir)) === 'nobody';
+  return (await sharers.find(task, name, state, undefined)) === 'nobody';
 }
 
 /** Why a hardlink is not possible. Undefined if it was made. `moved`: the slot has another image by now, or none. */

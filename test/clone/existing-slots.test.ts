@@ -6,6 +6,7 @@ import { inspectSlot } from '../../src/addon/native.js';
 import type { Template } from '../../src/catalog/template.js';
 import type { CloneOptions } from '../../src/clone/clone-options.js';
 import { ExistingSlots } from '../../src/clone/existing-slots.js';
+import { Sharers } from '../../src/slot/shared-image.js';
 import { cloneParts } from '../fixtures/clone-parts.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, snapshot } from '../fixtures/files.js';
@@ -28,7 +29,7 @@ async function slotsOn(skip: Skip, options: CloneOptions, name = 'XFS') {
   await host.registry.drain();
   const { config, folder, templates, request } = cloneParts(host);
   const template = (await templates.look(path, undefined)) as Template;
-  const slots = new ExistingSlots(folder, config);
+  const slots = new ExistingSlots(folder, new Sharers(config), config);
   const of = (more: CloneOptions) => request('vm', 'debian', more);
   const state = () => folder.use(({ handle }) => inspectSlot(handle, 'vm'));
   return {

@@ -10,8 +10,8 @@
 #include "files.h"
 #include "host.h"
 #include "slot/fork.h"
+#include "slot/identify_images.h"
 #include "slot/release.h"
-#include "slot/shared_image.h"
 
 using namespace core_test;
 using microvm::CloneOutcome;
@@ -138,24 +138,23 @@ TEST(owners_and_modes, "owner and mode are those of the slot that was looked at,
   CHECK(!same && (host.state("vm").image.mode & 07777) == 0600);
 }
 
-TEST(sharers, "an image is shared with a template or another slot, not with whoever else has a name of it") {
+TEST(images, "the files of many images are told, through symbolic links or not") {
   Host host;
   host.clone("vm");
+  host.clone("other");
+  CHECK(mkdir(host.slot("link").c_str(), 0755) == 0);
+  CHECK(symlink("../vm/rootfs.ext4", host.image("link").c_str()) == 0);
   const microvm::Identity image = host.state("vm").image.identity;
-  microvm::Sharer sharer = microvm::Sharer::kSlot;
-  const auto find = [&](const char* slot, const microvm::Identity& identity) {
-    CHECK_OK(microvm::find_shared_image(*host.managed, slot, identity, folder() + "/templates", &sharer));
-    return sharer;
+  std::vector<microvm::Identity> images;
+  const auto identify = [&](microvm::Follow follow) {
+    CHECK_OK(microvm::identify_images(host.managed->root_path(), {"absent", "other", "vm", "link"}, follow, &images));
+    CHECK(images.size() == 4 && images[0].inode == 0);
+    CHECK(images[1].same_file(host.state("other").image.identity) && images[2].same_file(image));
   };
-  CHECK(link(host.image("vm").c_str(), (folder() + "/jail").c_str()) == 0);
-  CHECK(find("vm", image) == microvm::Sharer::kNobody);
-  CHECK(mkdir(host.slot("other").c_str(), 0755) == 0);
-  CHECK(link(host.image("vm").c_str(), host.image("other").c_str()) == 0);
-  CHECK(find("vm", image) == microvm::Sharer::kSlot);
-  CHECK(mkdir((folder() + "/templates").c_str(), 0755) == 0);
-  CHECK(mkdir((folder() + "/templates/debian").c_str(), 0755) == 0);
-  CHECK(link(host.image("vm").c_str(), (folder() + "/templates/debian/rootfs.ext4").c_str()) == 0);
-  CHECK(find("vm", image) == microvm::Sharer::kTemplate);
+  identify(microvm::Follow::kNo);
+  CHECK(!images[3].same_file(image));
+  identify(microvm::Follow::kYes);
+  CHECK(images[3].same_file(image));
 }
 
 TEST(lost_raw_ids, "a stamp says that its slot has a raw id: without it the slot is nobody's") {
