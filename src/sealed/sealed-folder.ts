@@ -49,6 +49,8 @@ export class SealedFolder {
     this.path = `${folder.statePath}/sealed`;
     this.#folder = folder;
     this.#budget = budget;
+    // The path may name another folder now, perhaps on another disk, where no clone can be a reflink of what is open.
+    folder.onOpened(async () => this.open.closeAll());
   }
 
   /** Opens an image that this process has just published. Undefined if it was replaced or removed since. */

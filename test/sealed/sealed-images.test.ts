@@ -2,7 +2,7 @@
 // touched it.
 import { execFileSync } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, type Stats, statSync, writeSync } from 'node:fs';
 import {
   appendFile,
   chmod,
@@ -56,6 +56,16 @@ function layoutOf(path: string): string[] {
 
 function extentsOf(path: string): number {
   return layoutOf(path).length;
+}
+
+/** Those of this process. */
+async function openFiles(): Promise<Stats[]> {
+  const paths = (await readdir('/proc/self/fd')).map((fd) => `/proc/self/fd/${fd}`);
+  return paths.flatMap((path) => statSync(path, { throwIfNoEntry: false }) ?? []);
+}
+
+function isSame(a: Stats, b: Stats): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
 }
 
 /** By this process so far. */
@@ -332,6 +342,32 @@ describeEachFilesystem(
       for (const id of ['vm-1', 'vm-2']) clones.push(await host.registry.cloneForVm(id, 'debian', WRITABLE));
       expect(clones.map(({ strategy }) => strategy)).toEqual(['reflink', 'reflink']);
       expect(await sha256Of((clones[1] as { path: string }).path)).toBe(sha256(BYTES));
+    });
+
+    test('another disk is mounted over the folder of clones: clones are reflinks there too', async ({
+      skip,
+    }) => {
+      const other = filesystemNamed(filesystem.name === 'btrfs' ? 'XFS' : 'btrfs');
+      if (other.missing !== undefined) skip(other.missing);
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 16 * MiB);
+      await host.registry.cloneForVmWithSize('vm-0', 'debian', 32 * MiB, WRITABLE);
+      const held = (await sealed(host)).map((path) => statSync(join(path, 'rootfs.ext4')));
+      expect(held).toHaveLength(2);
+      execFileSync('mount', ['--bind', (await Host.in(other.path)).root, host.clonesDir]);
+      try {
+        await host.registry.prewarm('debian');
+        const clones = [
+          await host.registry.cloneForVm('vm-1', 'debian', WRITABLE),
+          await host.registry.cloneForVmWithSize('vm-2', 'debian', 32 * MiB, WRITABLE),
+        ];
+        for (const clone of clones) expect(clone).toMatchObject({ strategy: 'reflink', attempts: [] });
+        expect(await host.registry.sealedImages()).toHaveLength(2);
+        expect((await openFiles()).filter((file) => held.some((image) => isSame(file, image)))).toEqual([]);
+      } finally {
+        await host.registry.close();
+        execFileSync('umount', [host.clonesDir]);
+      }
     });
   },
   ({ reflinks }) => reflinks,
