@@ -20,6 +20,7 @@ import {
   parseSizeStamp,
   parseStamp,
 } from '../slot/stamps.js';
+import type { Owner } from '../system/arguments.js';
 import type { Strategy } from '../system/strategy.js';
 
 const RECORD_BYTES_LIMIT = 64 * 1024;
@@ -135,19 +136,37 @@ export async function readPoolRecord(path: string): Promise<PoolRecord | undefin
   }
 }
 
-/** Whether it is whole, as after a power cut it may not be. */
-export async function isWhole(path: string, { template, grownTo }: PoolKey): Promise<boolean> {
+/** The permission bits of an image for which nobody asked for others, and of a slot's folder. */
+const IMAGE_MODE = 0o600;
+const FOLDER_MODE = 0o755;
+
+/**
+ * Whether it is whole, as after a power cut it may not be, and still has the owner and mode that it was made with:
+ * a backup that was put back, or a `chown -R`, may have changed them. `ours` owns what this process makes.
+ */
+export async function isAsMade(
+  path: string,
+  { template, grownTo, owner, mode }: PoolKey,
+  ours: Owner,
+): Promise<boolean> {
   try {
-    const [stamp, sizeStamp, image] = await Promise.all([
+    const [stamp, sizeStamp, folder, image] = await Promise.all([
       readOwnFile(join(path, CLONE_STAMP_FILE), STAMP_BYTES_LIMIT),
       readOwnFile(join(path, CLONE_SIZE_STAMP_FILE), STAMP_BYTES_LIMIT),
+      lstat(path),
       lstat(join(path, CLONE_ROOTFS_FILE)),
     ]);
+    const { uid, gid } = owner ?? ours;
     return (
       parseStamp(stamp) === template.sha256 &&
       parseSizeStamp(sizeStamp) === grownTo &&
       image.isFile() &&
-      image.size === sizeOf({ template, grownTo })
+      image.size === sizeOf({ template, grownTo }) &&
+      image.uid === uid &&
+      image.gid === gid &&
+      (image.mode & 0o7777) === (mode ?? IMAGE_MODE) &&
+      folder.uid === ours.uid &&
+      (folder.mode & 0o777) === FOLDER_MODE
     );
   } catch {
     return false; // taken by another process meanwhile, or not whole: of no use either way

@@ -2,10 +2,10 @@
 //
 // All processes on the folder share them, and they survive a restart. They are not flushed, because that would cost
 // more than they save. So a ready slot of another process is checked before it is used, since a power cut may have
-// emptied it, and a `durable` clone never comes from here. Their names hold the template's digest, so that a changed
-// template finds none of them. Snapshots have ready slots here as well.
+// emptied it, or `chown -R` have changed its owner, and a `durable` clone never comes from here. Their names hold the
+// template's digest, so that a changed template finds none of them. Snapshots have ready slots here as well.
 
-import { rm } from 'node:fs/promises';
+import { lstat, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { templateChangedError } from '../catalog/template.js';
@@ -20,9 +20,9 @@ import { mapInSlices } from '../system/map-in-slices.js';
 import { Pause } from '../system/pause.js';
 import { Task } from '../system/task.js';
 import {
+  isAsMade,
   isRecord,
   isSameSource,
-  isWhole,
   namesOf,
   type PoolKey,
   prefixOf,
@@ -267,10 +267,12 @@ export class Pool {
       kind.ready.length = 0;
       for (const name of left) kind.ready.push(name);
       there.delete(record);
+      // What this process makes has the same owner, also where the group is the folder's, or a server chooses.
+      const ours = await lstat(folder.sessionPath);
       for (const name of there) {
         if (kind.seen.has(name)) continue;
         kind.seen.add(name);
-        if (await isWhole(join(this.#path, name), kind.key)) {
+        if (await isAsMade(join(this.#path, name), kind.key, ours)) {
           kind.ready.push(name);
         } else {
           // What is of no use, and cannot be removed either, keeps nobody from filling the pool: recover() tells of it.

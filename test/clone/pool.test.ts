@@ -1,7 +1,18 @@
 // Ready slots: handed out by a rename, shared between processes, never of a template that has changed.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, onTestFinished, test } from 'vitest';
 import { runChild } from '../fixtures/child.js';
@@ -23,8 +34,12 @@ async function prewarmed(folder: string, count: number): Promise<Host> {
   return host;
 }
 
+function poolOf(host: Host): string {
+  return join(host.clonesDir, '.microvm-rootfs/pool');
+}
+
 async function readySlots(host: Host): Promise<string[]> {
-  const names = await readdir(join(host.clonesDir, '.microvm-rootfs/pool'));
+  const names = await readdir(poolOf(host));
   return names.filter((name) => !name.endsWith('.json'));
 }
 
@@ -75,6 +90,57 @@ describeEachFilesystem((filesystem) => {
     expect(await readySlots(host)).toHaveLength(2);
     const error = await rejection(host.registry.prewarm('debian', { count: -1 }), 'INVALID_ARGUMENT');
     expect(error.message).toBe('count must be an integer of at least 0, got -1');
+  });
+
+  const CHANGES: [string, (path: string) => Promise<void>][] = [
+    ['the owner of the image', (path) => chown(join(path, 'rootfs.ext4'), 1234, 5678)],
+    ['its mode', (path) => chmod(join(path, 'rootfs.ext4'), 0o644)],
+    ['the owner of the folder', (path) => chown(path, 1234, 5678)],
+    ['the mode of the folder', (path) => chmod(path, 0o700)],
+  ];
+  test.each(CHANGES)('somebody changed %s while no process lived: made anew', async (_, change) => {
+    const host = await Host.in(filesystem.path);
+    await host.addTemplate('debian', OLD);
+    const kinds = [{}, { owner: { uid: 1000, gid: 1001 }, mode: 0o640 }];
+    for (const kind of kinds) await host.registry.prewarm('debian', { count: 1, ...kind });
+    await host.registry.close();
+    for (const name of await readySlots(host)) await change(join(poolOf(host), name));
+    const next = host.anotherRegistry();
+    for (const kind of kinds) {
+      await next.prewarm('debian', { count: 1, ...kind });
+      const { path, pooled } = await next.cloneForVm(`vm-${kind.mode}`, 'debian', { ...WRITABLE, ...kind });
+      const { uid, gid, mode } = await stat(path);
+      const folder = await stat(dirname(path));
+      expect({ pooled, uid, gid, mode: mode & 0o777, folder: [folder.uid, folder.mode & 0o777] }).toEqual({
+        pooled: true,
+        ...(kind.owner ?? { uid: process.getuid?.(), gid: process.getgid?.() }),
+        mode: kind.mode ?? 0o600,
+        folder: [process.getuid?.(), 0o755],
+      });
+    }
+  });
+
+  test('the next process finds them as they were made, of whatever owner and mode', async () => {
+    const host = await Host.in(filesystem.path);
+    await host.addExt4Template('debian', 16 * MiB);
+    // The group of what is made in it is the folder's.
+    await host.registry.cloneForVm('vm-0', 'debian', WRITABLE);
+    await chown(join(host.clonesDir, '.microvm-rootfs/staging'), 0, 1234);
+    await chmod(join(host.clonesDir, '.microvm-rootfs/staging'), 0o2700);
+    await host.registry.close();
+    const kinds = [
+      {},
+      { mode: 0o444 },
+      { owner: { uid: 1000, gid: 1001 } },
+      { sizeBytes: 32 * MiB, mode: 0o660 },
+    ];
+    const first = host.anotherRegistry();
+    for (const kind of kinds) await first.prewarm('debian', { count: 1, ...kind });
+    await first.close();
+    const ready = await readySlots(host);
+    const next = host.anotherRegistry();
+    for (const kind of kinds) await next.prewarm('debian', { count: 1, ...kind });
+    expect(await readySlots(host)).toEqual(ready);
   });
 
   test('it is filled again behind the clones, and no more after close', async () => {
