@@ -634,7 +634,7 @@ export class RootfsRegistry {
     const what = `removing the sealed images of ${before.path}`;
     this.#background.start(what, async () => {
       const failures = new Failures(new Task(what, undefined));
-      await this.#sealed.images.collect(failures);
+      await this.#sealed.images.collect(this.#templates, failures);
       failures.throwIfAny();
     });
   }
@@ -716,7 +716,7 @@ export class RootfsRegistry {
           others: [this.#catalogFolder, this.#snapshots.folder],
           sealed: this.#sealed,
           pool: this.#pool,
-          templateBytes: (sha256) => this.#templates.sizeOf(sha256),
+          templates: this.#templates,
         },
         signal,
       );

@@ -209,6 +209,12 @@ export class Templates {
     });
   }
 
+  /** Whether the file at the path is known to have this digest. Does not read it. */
+  async hasDigest(path: string, sha256: string): Promise<boolean> {
+    const [template] = await this.known([path], undefined);
+    return template?.sha256 === sha256;
+  }
+
   /** The size of the template with this digest, if known. */
   sizeOf(sha256: string): number | undefined {
     return this.#sizes.get(sha256);

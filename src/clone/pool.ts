@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { templateChangedError } from '../catalog/template.js';
 import { isWanted } from '../catalog/template-record.js';
+import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
@@ -201,8 +202,11 @@ export class Pool {
       if (!isStale && !isSameSource(key.template, source)) this.drop(key.template, false);
   }
 
-  /** Discards the ready slots of templates that are gone or were replaced. Resolves to their number. */
-  async collect(failures: Failures): Promise<number> {
+  /**
+   * Discards the ready slots of templates that are gone or were replaced, unless by the same bytes. Resolves to their
+   * number.
+   */
+  async collect(templates: Templates, failures: Failures): Promise<number> {
     return this.#folder.use(async ({ handle }) => {
       const names = await namesIn(this.#path);
       const unwanted = new Set<string>();
@@ -211,7 +215,11 @@ export class Pool {
         const path = join(this.#path, record);
         const isKept = await failures.attempt(path, async () => {
           const read = await readPoolRecord(path);
-          return read !== undefined && isWanted(read);
+          if (read === undefined) return false;
+          if (await isWanted(read)) return true;
+          // Those of a snapshot are named by the digest of the template before it.
+          const sha256 = record.slice(0, 64);
+          return read.snapshot === undefined && templates.hasDigest(read.templatePath, sha256);
         });
         // One that cannot be read may be of a template that is there.
         if (isKept ?? true) unwanted.delete(record);

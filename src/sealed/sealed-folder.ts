@@ -8,6 +8,7 @@
 import { stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
 import { isWanted } from '../catalog/template-record.js';
+import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
@@ -184,8 +185,11 @@ export class SealedFolder {
     this.#folder.sweepInBackground();
   }
 
-  /** Removes the images of templates that are gone or have changed. Resolves to their number. */
-  async collect(failures: Failures): Promise<number> {
+  /**
+   * Removes the images of templates that are gone or have changed. The same bytes may have been published again.
+   * Resolves to their number.
+   */
+  async collect(templates: Templates, failures: Failures): Promise<number> {
     return this.#folder.use(async (folder) => {
       let removed = 0;
       for (const key of await namesIn(this.path)) {
@@ -195,6 +199,7 @@ export class SealedFolder {
         await failures.attempt(path, async () => {
           const record = await readRecord(path);
           if (record !== undefined && (await isWanted(record))) return;
+          if (record !== undefined && (await templates.hasDigest(record.templatePath, parts.sha256))) return;
           await this.discard(folder, key);
           this.open.close(parts.sha256, parts.sizeBytes);
           removed++;

@@ -2,6 +2,7 @@
 // other processes keep using them.
 
 import { inspectSlot } from '../addon/native.js';
+import type { Templates } from '../catalog/templates.js';
 import type { Pool } from '../clone/pool.js';
 import { flushCopiedSlots } from '../folder/flush-copies.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -21,9 +22,9 @@ const ROUNDS = 4;
 
 /** What {@link recover} did. */
 export interface RecoverReport extends SweepReport {
-  /** Sealed images whose templates are gone or were replaced. */
+  /** Sealed images whose templates are gone or have other bytes now. */
   readonly sealedRemoved: number;
-  /** Ready slots in the pool whose templates are gone or were replaced. */
+  /** Ready slots in the pool whose templates are gone or have other bytes now. */
   readonly pooledRemoved: number;
   /** Incomplete slots that were removed, by folder name. */
   readonly tornSlots: readonly string[];
@@ -50,14 +51,14 @@ export interface RecoverContext {
   readonly others: readonly ManagedFolder[];
   readonly sealed: SealedImages;
   readonly pool: Pool;
-  readonly templateBytes: (sha256: string) => number | undefined;
+  readonly templates: Templates;
 }
 
 export async function recover(
-  { folder, others, sealed, pool, templateBytes }: RecoverContext,
+  { folder, others, sealed, pool, templates }: RecoverContext,
   signal: AbortSignal | undefined,
 ): Promise<RecoverReport> {
-  const recovery = new Recovery(folder, templateBytes, signal);
+  const recovery = new Recovery(folder, templates, signal);
   const { task, failures, report } = recovery;
   try {
     const isOpen = await recovery.open();
@@ -94,17 +95,13 @@ class Recovery {
     notSwept: [] as string[],
   };
   readonly #folder: ManagedFolder;
-  readonly #templateBytes: (sha256: string) => number | undefined;
+  readonly #templates: Templates;
   /** Slots whose data has not been flushed, as far as is known. */
   readonly #unflushed: string[] = [];
 
-  constructor(
-    folder: ManagedFolder,
-    templateBytes: (sha256: string) => number | undefined,
-    signal: AbortSignal | undefined,
-  ) {
+  constructor(folder: ManagedFolder, templates: Templates, signal: AbortSignal | undefined) {
     this.#folder = folder;
-    this.#templateBytes = templateBytes;
+    this.#templates = templates;
     this.task = new Task(`recovering ${folder.path}`, signal);
     this.failures = new Failures(this.task);
   }
@@ -143,7 +140,7 @@ class Recovery {
       }
       if (isUnstamped(state)) report.unstamped.push(slot);
       if (unknownFile(state) !== undefined) report.unknown.push(slot);
-      if (!isTorn(state, this.#templateBytes)) {
+      if (!isTorn(state, (sha256) => this.#templates.sizeOf(sha256))) {
         // The process that copied it may have been killed before the flush.
         if (state.unsettled !== undefined) this.#unflushed.push(slot);
         return;
@@ -170,8 +167,11 @@ class Recovery {
     const { report, failures } = this;
     const { statePath } = this.#folder;
     report.sealedRemoved =
-      (await failures.attempt(`${statePath}/sealed`, () => sealed.images.collect(failures))) ?? 0;
-    report.pooledRemoved = (await failures.attempt(`${statePath}/pool`, () => pool.collect(failures))) ?? 0;
+      (await failures.attempt(`${statePath}/sealed`, () =>
+        sealed.images.collect(this.#templates, failures),
+      )) ?? 0;
+    report.pooledRemoved =
+      (await failures.attempt(`${statePath}/pool`, () => pool.collect(this.#templates, failures))) ?? 0;
   }
 
   /** Removes what dead processes left in these folders. */

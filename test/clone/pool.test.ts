@@ -34,12 +34,8 @@ async function prewarmed(folder: string, count: number): Promise<Host> {
   return host;
 }
 
-function poolOf(host: Host): string {
-  return join(host.clonesDir, '.microvm-rootfs/pool');
-}
-
 async function readySlots(host: Host): Promise<string[]> {
-  const names = await readdir(poolOf(host));
+  const names = await readdir(join(host.clonesDir, '.microvm-rootfs/pool'));
   return names.filter((name) => !name.endsWith('.json'));
 }
 
@@ -104,7 +100,7 @@ describeEachFilesystem((filesystem) => {
     const kinds = [{}, { owner: { uid: 1000, gid: 1001 }, mode: 0o640 }];
     for (const kind of kinds) await host.registry.prewarm('debian', { count: 1, ...kind });
     await host.registry.close();
-    for (const name of await readySlots(host)) await change(join(poolOf(host), name));
+    for (const name of await readySlots(host)) await change(readyPath(host, name));
     const next = host.anotherRegistry();
     for (const kind of kinds) {
       await next.prewarm('debian', { count: 1, ...kind });
@@ -328,6 +324,25 @@ test('close() ends a filling that is under way', async () => {
   expect(there.length).toBeLessThan(500);
   await sleep(30);
   expect(await readySlots(host)).toEqual(there);
+});
+
+test('the same bytes published again: sealed images and ready slots stay', async ({ skip }) => {
+  const xfs = filesystemNamed('XFS');
+  if (xfs.missing !== undefined) skip(xfs.missing);
+  const host = await Host.in(xfs.path);
+  const source = await host.addExt4Template('source', 16 * MiB);
+  const publish = () => host.registry.publishStack('debian', source, { replace: true });
+  await publish();
+  await host.registry.prewarm('debian', { count: 3, sizeBytes: 32 * MiB });
+  await publish();
+  await host.registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, sizeBytes: 32 * MiB });
+  for (const registry of [host.registry, host.anotherRegistry()])
+    expect(await registry.recover()).toMatchObject({ sealedRemoved: 0, pooledRemoved: 0 });
+  expect(await host.registry.sealedImages()).toHaveLength(2);
+  expect(await readySlots(host)).toHaveLength(2);
+  // Not when there are other bytes, which nobody has read.
+  await host.addExt4Template('debian', 17 * MiB);
+  expect(await host.anotherRegistry().recover()).toMatchObject({ sealedRemoved: 2, pooledRemoved: 2 });
 });
 
 test('two stacks of the same bytes each keep their pool when one of them is replaced', async () => {
