@@ -82,29 +82,30 @@ type Image = HeldImage | { readonly path: string; readonly name: string; readonl
 const heldFile = (image: Image) => (image instanceof HeldImage ? image : undefined);
 
 /** The file system that has to grow, if any. Throws if it cannot. */
-async function toGrow({ path, reached }: Image, targetBytes: number): Promise<Ext4Superblock | undefined> {
+async function toGrow({ name, reached }: Image, targetBytes: number): Promise<Ext4Superblock | undefined> {
   const file = await stat(reached);
   if (!file.isFile()) {
-    throw new RootfsError('INVALID_ARGUMENT', `${path} is not a regular file: it cannot be grown`, { path });
+    const message = `${name} is not a regular file: it cannot be grown`;
+    throw new RootfsError('INVALID_ARGUMENT', message, { path: name });
   }
   const { size } = file;
-  if (targetBytes < size) throw shrinkRefusedError(path, size, targetBytes);
+  if (targetBytes < size) throw shrinkRefusedError(name, size, targetBytes);
   const superblock = await readSuperblock(reached);
   if (superblock === undefined) {
     // A template of another kind has its own size, which may be asked for.
     if (targetBytes === size) return undefined;
     throw new RootfsError(
       'IMAGE_INVALID',
-      `there is no ext4 file system in ${path}: only an image of one, without partitions, can be grown`,
-      { path },
+      `there is no ext4 file system in ${name}: only an image of one, without partitions, can be grown`,
+      { path: name },
     );
   }
   if (superblock.sizeBytes > size) {
     throw new RootfsError(
       'TEMPLATE_CORRUPT',
-      `the filesystem in ${path} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it ` +
+      `the filesystem in ${name} says it has ${superblock.sizeBytes} bytes, but the file has ${size}: it ` +
         'was truncated; make the image again',
-      { path },
+      { path: name },
     );
   }
   if (targetBytes > size || !superblock.checksumMatches) return superblock;

@@ -82,11 +82,11 @@ async function replaceLocked(
   { source, info, inUse }: OpenedImage,
   replacement: Replacement,
 ): Promise<Strategy | 'again'> {
-  const { slot, imagePath, sharer, targetBytes } = replacement;
+  const { imagePath, sharer, targetBytes } = replacement;
   const { sizeBytes } = info.identity;
   const refuseInUse = sharer !== 'template';
   if (inUse && refuseInUse) throw slotInUseError(imagePath);
-  if (sizeBytes > targetBytes) throw shrinkRefusedError(slot, sizeBytes, targetBytes);
+  if (sizeBytes > targetBytes) throw shrinkRefusedError(imagePath, sizeBytes, targetBytes);
   const outcome = await inTurn(task, () =>
     native().stageImage(handle, source, {
       sidecars: [],

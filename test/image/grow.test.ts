@@ -414,10 +414,16 @@ describe('growing a slot', () => {
     const { host } = await rig();
     await host.addTemplate('noise', pattern(MiB));
     const { registry } = host;
-    await rejection(registry.cloneForVmWithSize('vm-1', 'noise', 2 * MiB, WRITABLE), 'IMAGE_INVALID');
+    const grow = () =>
+      rejection(registry.cloneForVmWithSize('vm-1', 'noise', 2 * MiB, WRITABLE), 'IMAGE_INVALID');
+    const names = (path: string) => ({
+      path,
+      message: expect.stringContaining(`file system in ${path}: only`),
+    });
+    expect(await grow()).toMatchObject(names(host.template('noise')));
     await registry.cloneForVmWithSize('vm-1', 'noise', MiB, WRITABLE);
     const before = await snapshot(host.slot('vm-1').path);
-    await rejection(registry.cloneForVmWithSize('vm-1', 'noise', 2 * MiB, WRITABLE), 'IMAGE_INVALID');
+    expect(await grow()).toMatchObject(names(host.slot('vm-1').image));
     expect(await snapshot(host.slot('vm-1').path)).toEqual(before);
     expect(await host.leftovers()).toEqual([]);
   });
