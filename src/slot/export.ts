@@ -78,7 +78,9 @@ async function exportImage(
   options: ExportOptions,
 ): Promise<Made | undefined> {
   const { image } = slot;
-  const refusal = (await mayLink(task, slot, options)) ? await link(task, slot, dest, options) : 'SHARED_INODE';
+  const refusal = (await mayLink(task, slot, options))
+    ? await link(task, slot, dest, options)
+    : 'SHARED_INODE';
   if (refusal === 'moved') return undefined;
   if (refusal === undefined) return { strategy: 'hardlink', attempts: [] };
   const { attempts, ...made } = await copyFile(task, image.source, image.identity.sizeBytes, dest, {
