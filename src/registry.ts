@@ -76,6 +76,7 @@ import { refuseOverlapOnDisk } from './system/folders-overlap.js';
 import { settleInLanes, settleMany } from './system/settle-many.js';
 import { DEFAULT_SNAPSHOTS_FOLDER } from './system/state-folder.js';
 import { Task } from './system/task.js';
+import { UntilClosed } from './system/until-closed.js';
 import type { GcReport } from './upkeep/gc.js';
 import type { RecoverReport } from './upkeep/recover.js';
 import type { UsageReport } from './upkeep/usage.js';
@@ -157,6 +158,9 @@ export interface PrewarmOptions extends Omit<CloneOptions, 'durable'> {
 export class RootfsRegistry {
   readonly config: RootfsConfig;
   readonly #background = new Background();
+  readonly #reads = new UntilClosed();
+  /** Of {@link cloneMany} and {@link restoreMany}. */
+  readonly #manyCalls = new Set<Promise<unknown>>();
   readonly #folder: ManagedFolder;
   /** Staging of the catalog itself. */
   readonly #catalogFolder: ManagedFolder;
@@ -193,7 +197,9 @@ export class RootfsRegistry {
     this.#chunks = new KnownChunks(this.#catalogFolder);
     this.#disks = new KnownDiskLayers(this.#catalogFolder);
     this.#digests = new DigestStore(this.#folder);
-    this.#templates = new Templates(this.#digests, (before, gone) => this.#dropMadeOf(before, gone));
+    this.#templates = new Templates(this.#digests, this.#reads, (before, gone) =>
+      this.#dropMadeOf(before, gone),
+    );
     this.#catalog = new Catalog(templateDir, this.#templates);
     this.#stacks = new StacksByDigest(this.#folder);
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/${DEFAULT_SNAPSHOTS_FOLDER}`;
@@ -206,6 +212,7 @@ export class RootfsRegistry {
       this.#templateBytes,
       this.#digests,
       this.#pool,
+      this.#reads,
     );
     this.#snapshotPulls = new PullFolder(snapshotsFolder.statePath);
     const { sealedImages: images, sealedBytes: bytes } = this.config;
@@ -549,7 +556,9 @@ export class RootfsRegistry {
       if (isClosed) throw closedError();
       return parse(`requests[${index}]`, request);
     };
-    return this.#folder.inParts(() => settleMany(requests, parseOpen, work));
+    const call = settleMany(requests, parseOpen, work).finally(() => this.#manyCalls.delete(call));
+    this.#manyCalls.add(call);
+    return call;
   }
 
   /**
@@ -784,9 +793,12 @@ export class RootfsRegistry {
     const given = readOptions('options', options, ['clones', 'signal', 'onProgress']);
     optionalBoolean('clones', given.clones);
     optionalFunction('onProgress', given.onProgress);
-    optionalSignal(`verifying ${this.config.clonesDir}`, given.signal);
+    const what = `verifying ${this.config.clonesDir}`;
+    const task = new Task(what, optionalSignal(what, given.signal));
     const { verify } = await import('./upkeep/verify.js');
-    return verify(this.#folder, this.#catalog, this.config.e2fsckBin, given);
+    return this.#reads.run(task, ({ signal }) =>
+      verify(this.#folder, this.#catalog, this.config.e2fsckBin, { ...given, signal: signal as AbortSignal }),
+    );
   }
 
   /**
@@ -821,9 +833,12 @@ export class RootfsRegistry {
    */
   async usage(options: Abortable = {}): Promise<UsageReport> {
     this.#requireOpen();
-    const signal = signalOf(`measuring ${this.config.clonesDir}`, options);
+    const what = `measuring ${this.config.clonesDir}`;
+    const task = new Task(what, signalOf(what, options));
     const { usage } = await import('./upkeep/usage.js');
-    return usage(this.#folder, this.#stacks, await this.#catalog.templates(signal), signal);
+    return this.#reads.run(task, async ({ signal }) =>
+      usage(this.#folder, this.#stacks, await this.#catalog.templates(signal), signal),
+    );
   }
 
   /**
@@ -1012,18 +1027,21 @@ export class RootfsRegistry {
   }
 
   /**
-   * Stops background work, waits for slots and snapshots that are being made, and closes all descriptors. A
-   * {@link snapshotSlot} with more than 64 GiB to hash is not waited for: it rejects with `CLOSED`. Afterwards every
-   * call rejects with `CLOSED`, and so does each result of {@link cloneMany} and {@link restoreMany}.
+   * Stops background work, waits for slots, stacks and snapshots that are being made, and closes all descriptors. Calls
+   * that read whole files are ended, and reject with `CLOSED`: {@link verify}, {@link verifySnapshot}, those that have
+   * to hash a template or verify a snapshot first, and a {@link snapshotSlot} with more than 64 GiB to hash. A
+   * {@link cloneMany} or {@link restoreMany} is waited for to its end. Afterwards every call rejects with `CLOSED`, and
+   * so does each result of these two.
    */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#pool.close();
     this.#sealed.packer.stop();
     const failures: unknown[] = [];
-    // One that fails leaves no other open.
-    const pulls = [this.#pulls, this.#snapshotPulls];
-    for (const each of [this.#background, ...pulls, this.#snapshots, this.#catalogFolder, this.#folder]) {
+    await Promise.allSettled(this.#manyCalls);
+    // Pulls, and what is done in the catalog, may have a template to hash. One that fails leaves no other open.
+    const first = [this.#pulls, this.#snapshotPulls, this.#catalogFolder, this.#reads];
+    for (const each of [...first, this.#background, this.#snapshots, this.#folder]) {
       await each.close().catch((error: unknown) => failures.push(error));
     }
     this.#sealed.close();

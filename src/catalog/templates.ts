@@ -11,6 +11,7 @@ import { inTurn } from '../system/long-work.js';
 import { SingleFlight } from '../system/single-flight.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
+import type { UntilClosed } from '../system/until-closed.js';
 import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
 import { isReplaced, openTemplate, whenTimesTell } from './open-template.js';
@@ -49,6 +50,7 @@ type OnChanged = (before: Template, gone: boolean) => void;
 
 export class Templates {
   readonly #digests: DigestStore;
+  readonly #reads: UntilClosed;
   readonly #onChanged: OnChanged;
   readonly #known = new Map<string, Known>();
   readonly #sizes = new Map<string, number>();
@@ -57,8 +59,9 @@ export class Templates {
   readonly #hashing = new SingleFlight<Known>();
   #closed = false;
 
-  constructor(digests: DigestStore, onChanged: OnChanged) {
+  constructor(digests: DigestStore, reads: UntilClosed, onChanged: OnChanged) {
     this.#digests = digests;
+    this.#reads = reads;
     this.#onChanged = onChanged;
   }
 
@@ -136,15 +139,16 @@ export class Templates {
     signal: AbortSignal | undefined,
     digestOf: DigestOf = hashUnchanged,
   ): Promise<Template | undefined> {
-    const task = new Task(`looking at template ${path}`, signal);
-    for (let round = 1; ; round++) {
-      try {
-        return await looks.run(task, () => this.#lookOnce(path, signal, digestOf));
-      } catch (error) {
-        if (!(error instanceof Replaced)) throw error;
-        if (round === ROUNDS) throw error.refusal;
+    return this.#reads.run(new Task(`looking at template ${path}`, signal), async (task) => {
+      for (let round = 1; ; round++) {
+        try {
+          return await looks.run(task, () => this.#lookOnce(path, task.signal, digestOf));
+        } catch (error) {
+          if (!(error instanceof Replaced)) throw error;
+          if (round === ROUNDS) throw error.refusal;
+        }
       }
-    }
+    });
   }
 
   async #lookOnce(
@@ -185,28 +189,36 @@ export class Templates {
     const { device, inode, sizeBytes, mtimeNs, ctimeNs } = identity;
     const key = `${device} ${inode} ${sizeBytes} ${mtimeNs} ${ctimeNs} ${path}`;
     if (this.#hashing.has(key)) native().dispose(source);
-    return this.#hashing.join(key, task, async (shared) => {
-      try {
-        const settled = await whenTimesTell(shared, path, opened);
-        const sha256 = await digestOf(shared, path, settled);
-        // A digest that survives a power cut must be of data that survives it too.
-        await inTurn(shared, () => native().flushSource(source));
-        const { info } = await native().checkSource(source);
-        if (!sameWhileRead(settled.info.identity, info.identity, filesystem))
-          throw templateChangedError(path, 'changed while it was read');
-        const found = { ...file, identity: info.identity };
-        await this.#digests.put(found, sha256);
-        const fresh = this.#remember({ ...found, sha256 });
-        this.#keepOpen(path, source);
-        return fresh;
-      } catch (error) {
-        // Only while it is open can no other file have its inode number.
-        const replaced = hasCode(error, 'TEMPLATE_CHANGED') && (await isReplaced(file));
-        native().dispose(source);
-        const refusal = asRootfsError(task.what, error);
-        throw replaced ? new Replaced(refusal) : refusal;
-      }
-    });
+    // It may outlive the look of whoever was aborted.
+    return this.#hashing.join(key, task, (shared) =>
+      this.#reads.run(shared, (own) => this.#hash(own, file, opened, digestOf)),
+    );
+  }
+
+  /** Keeps the template open, or closes it. */
+  async #hash(task: Task, file: LocatedFile, opened: OpenedSource, digestOf: DigestOf): Promise<Known> {
+    const { path, filesystem } = file;
+    const { source } = opened;
+    try {
+      const settled = await whenTimesTell(task, path, opened);
+      const sha256 = await digestOf(task, path, settled);
+      // A digest that survives a power cut must be of data that survives it too.
+      await inTurn(task, () => native().flushSource(source));
+      const { info } = await native().checkSource(source);
+      if (!sameWhileRead(settled.info.identity, info.identity, filesystem))
+        throw templateChangedError(path, 'changed while it was read');
+      const found = { ...file, identity: info.identity };
+      await this.#digests.put(found, sha256);
+      const fresh = this.#remember({ ...found, sha256 });
+      this.#keepOpen(path, source);
+      return fresh;
+    } catch (error) {
+      // Only while it is open can no other file have its inode number.
+      const replaced = hasCode(error, 'TEMPLATE_CHANGED') && (await isReplaced(file));
+      native().dispose(source);
+      const refusal = asRootfsError(task.what, error);
+      throw replaced ? new Replaced(refusal) : refusal;
+    }
   }
 
   /** Whether the file at the path is known to have this digest. Does not read it. */

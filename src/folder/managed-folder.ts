@@ -53,7 +53,6 @@ export class ManagedFolder {
   #closed = false;
   #closing: Promise<void> | undefined;
   #users = 0;
-  #callsInParts = 0;
   #idle: (() => void) | undefined;
   /** Handles of folders that were replaced. Work may still use one; when none does, its collection closes it. */
   #forgotten: WeakRef<NativeFolder>[] = [];
@@ -100,26 +99,9 @@ export class ManagedFolder {
         }
       }
     } finally {
-      this.#leave();
+      this.#users--;
+      if (this.#users === 0) this.#idle?.();
     }
-  }
-
-  /** For a call that begins its parts in turn: a {@link close} that comes meanwhile waits for all of them. */
-  async inParts<T>(call: () => Promise<T>): Promise<T> {
-    if (this.#closed) return call();
-    this.#users++;
-    this.#callsInParts++;
-    try {
-      return await call();
-    } finally {
-      this.#callsInParts--;
-      this.#leave();
-    }
-  }
-
-  #leave(): void {
-    this.#users--;
-    if (this.#users === 0) this.#idle?.();
   }
 
   /** Opens the folder, for whoever is to do much in it: what keeps it from being opened is then one error. */
@@ -142,7 +124,7 @@ export class ManagedFolder {
 
   /** The folder, if it is open. */
   get opened(): OpenFolder | undefined {
-    return this.#refusesWork || this.#open === undefined || !hasStaging(this.#open) ? undefined : this.#open;
+    return this.#closed || this.#open === undefined || !hasStaging(this.#open) ? undefined : this.#open;
   }
 
   /** Whether an error means that the path now names another folder, or that our own folder in it was removed. */
@@ -285,7 +267,7 @@ export class ManagedFolder {
   }
 
   #ensureOpen(): OpenFolder | Promise<OpenFolder> {
-    if (this.#refusesWork) throw closedError();
+    if (this.#closed) throw closedError();
     if (this.#open !== undefined) return this.#open;
     this.#opening ??= this.#beforeOpened()
       .then(() => openFolder(this.path, this.#what))
@@ -300,10 +282,6 @@ export class ManagedFolder {
         this.#opening = undefined;
       });
     return this.#opening;
-  }
-
-  get #refusesWork(): boolean {
-    return this.#closed && this.#callsInParts === 0;
   }
 
   #forget(folder: OpenFolder): void {

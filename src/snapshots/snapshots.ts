@@ -32,17 +32,18 @@ import {
 import type { CopyOptions } from '../slot/slot-options.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
-import { asRootfsError, closedError, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flushName } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
-import { newController, onAbort, withController } from '../system/on-abort.js';
+import { withController } from '../system/on-abort.js';
 import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { MINUTES_BYTES, requireAtMost, TurnsBySize } from '../system/turns-by-size.js';
+import type { UntilClosed } from '../system/until-closed.js';
 import {
   closeAll,
   type OpenFolder,
@@ -118,7 +119,7 @@ export class Snapshots {
 
   readonly #ready: ReadySnapshots;
   readonly #verified: VerifiedSnapshots;
-  readonly #closing = newController();
+  readonly #reads: UntilClosed;
   readonly #verifying = new SingleFlight<VerifiedSnapshot>();
   /** The callbacks of those who wait for one. */
   readonly #reports = new Map<string, Set<(progress: Progress) => void>>();
@@ -130,7 +131,9 @@ export class Snapshots {
     templateBytes: TemplateBytes,
     digests: DigestStore,
     pool: Pool,
+    reads: UntilClosed,
   ) {
+    this.#reads = reads;
     this.#ready = new ReadySnapshots(clones, pool);
     this.#templateBytes = templateBytes;
     this.#verified = new VerifiedSnapshots(digests);
@@ -189,19 +192,7 @@ export class Snapshots {
     const sizeBytes = bytesOf(sources.map(({ identity }) => identity));
     const describe = (each: Task) =>
       hashing.run(each, sizeBytes, () => describeCopies({ task: each, onProgress }, sources, staged));
-    if (sizeBytes <= MINUTES_BYTES) return describe(task);
-    const closing = this.#closing.signal;
-    return withController(task.signal, async (own) => {
-      const stop = onAbort(closing, () => own.abort());
-      try {
-        if (closing.aborted) own.abort();
-        return await describe(task.endedBy(own.signal));
-      } catch (error) {
-        throw closing.aborted ? closedError() : error;
-      } finally {
-        stop();
-      }
-    });
+    return sizeBytes <= MINUTES_BYTES ? describe(task) : this.#reads.run(task, describe);
   }
 
   async #recordOf(vm: VmId, image: SlotImage, files: readonly SnapshotFile[]): Promise<SnapshotRecord> {
@@ -293,12 +284,14 @@ export class Snapshots {
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
       await this.#refuseOtherSpelling(name);
-      return await hashing.run(task, 0, (limitBytes) =>
-        withSnapshot(path, async ({ record, sources }) => {
-          requireAtMost(limitBytes, bytesOf(record.files));
-          await verifyAll(path, record, sources, { task, onProgress });
-          return snapshotOf(name, path, record);
-        }),
+      return await this.#reads.run(task, (own) =>
+        hashing.run(own, 0, (limitBytes) =>
+          withSnapshot(path, async ({ record, sources }) => {
+            requireAtMost(limitBytes, bytesOf(record.files));
+            await verifyAll(path, record, sources, { task: own, onProgress });
+            return snapshotOf(name, path, record);
+          }),
+        ),
       );
     } catch (error) {
       throw asRootfsError(task.what, error);
@@ -346,17 +339,13 @@ export class Snapshots {
       const reports = this.#reports.get(path) ?? new Set();
       this.#reports.set(path, reports.add(report));
       try {
-        return await this.#verifying.join(path, task.endedBy(own.signal), (shared) => {
-          const reportAll = (progress: Progress) => {
-            for (const each of reports) each(progress);
-          };
-          const all = { task: shared, onProgress: reportAll };
-          return hashing.run(shared, 0, (limitBytes) =>
-            withSnapshot(path, ({ record, sources }) =>
-              this.#verified.verify(path, record, sources, all, limitBytes),
-            ),
-          );
-        });
+        const reportAll = (progress: Progress) => {
+          for (const each of reports) each(progress);
+        };
+        // It may outlive the call of whoever was aborted.
+        return await this.#verifying.join(path, task.endedBy(own.signal), (shared) =>
+          this.#reads.run(shared, (each) => this.#verifyInTurn(path, { task: each, onProgress: reportAll })),
+        );
       } catch (error) {
         throw thrown === undefined ? error : thrown.error;
       } finally {
@@ -364,6 +353,14 @@ export class Snapshots {
         if (reports.size === 0) this.#reports.delete(path);
       }
     });
+  }
+
+  #verifyInTurn(path: string, watched: Watched): Promise<VerifiedSnapshot> {
+    return hashing.run(watched.task, 0, (limitBytes) =>
+      withSnapshot(path, ({ record, sources }) =>
+        this.#verified.verify(path, record, sources, watched, limitBytes),
+      ),
+    );
   }
 
   async #cloneDisk(
@@ -469,7 +466,6 @@ export class Snapshots {
   }
 
   async close(): Promise<void> {
-    this.#closing.abort();
     await this.folder.close();
   }
 

@@ -1,7 +1,7 @@
 // Work in the background. Nobody waits for it, so a failure becomes a process warning.
 // Also under fake timers of a test, which replace the global one: close() waits for what it starts.
 import { setImmediate } from 'node:timers';
-import { asRootfsError } from './errors.js';
+import { asRootfsError, hasCode } from './errors.js';
 
 export class Background {
   readonly #work = new Set<Promise<void>>();
@@ -12,7 +12,7 @@ export class Background {
     const done = new Promise((resolve) => setImmediate(resolve))
       .then(() => (this.#closed ? undefined : work()))
       .catch((error) => {
-        if (this.#closed) return;
+        if (this.#closed || hasCode(error, 'CLOSED')) return;
         const { message } = asRootfsError(what, error) as Error;
         process.emitWarning(message, { code: 'MICROVM_ROOTFS_BACKGROUND' });
       })

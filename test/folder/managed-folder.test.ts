@@ -1,7 +1,18 @@
 // The folder of slots while a registry lives: taken away, replaced, mounted over, closed under calls that are under
 // way.
 import { execFileSync } from 'node:child_process';
-import { chmod, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  readdir,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -11,9 +22,10 @@ import { type ChildOptions, exitOf, printed, runChild, startChild } from '../fix
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
-import { MiB, pattern } from '../fixtures/images.js';
+import { MiB, makeExt4Image, pattern } from '../fixtures/images.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
+import { whileHashing } from '../fixtures/while-hashing.js';
 
 const BYTES = pattern(MiB);
 const WRITABLE = { writable: true } as const;
@@ -36,7 +48,73 @@ async function warmHost(folder?: string): Promise<Host> {
   return host;
 }
 
+/** A host whose template takes a while to hash. It has a snapshot, and no registry is open. */
+async function hostToHash(folder?: string): Promise<Host> {
+  const host = await Host.in(folder);
+  await host.placeTemplate('debian', async (path) => {
+    await writeFile(path, BYTES);
+    await truncate(path, 64 * MiB);
+  });
+  await host.registry.cloneForVm('vm-0', 'debian', WRITABLE);
+  await host.registry.snapshotSlot('vm-0', 'snap');
+  await host.registry.close();
+  return host;
+}
+
+/** Removes what is known of templates and snapshots. */
+async function forgetDigests(host: Host): Promise<void> {
+  await rm(join(stateOf(host), 'digests'), { recursive: true, force: true });
+}
+
+async function openFilesOf(host: Host): Promise<string[]> {
+  const fds = await readdir('/proc/self/fd');
+  const open = await Promise.all(fds.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
+  return open.filter((path) => path.startsWith(host.root) || path.startsWith(host.templateDir));
+}
+
 describeEachFilesystem((filesystem) => {
+  const READS: [string, (registry: RootfsRegistry) => Promise<unknown>][] = [
+    ['verify', (registry) => registry.verify()],
+    ['stack', (registry) => registry.stack('debian')],
+    ['stacks', (registry) => registry.stacks()],
+    ['a clone', (registry) => registry.cloneForVm('vm-1', 'debian', WRITABLE)],
+    ['prewarm', (registry) => registry.prewarm('debian', { count: 1 })],
+    ['a restore', (registry) => registry.restoreSnapshot('snap', 'vm-1')],
+    ['prewarmSnapshot', (registry) => registry.prewarmSnapshot('snap', { count: 1 })],
+    ['verifySnapshot', (registry) => registry.verifySnapshot('snap')],
+  ];
+
+  test('close() ends what reads whole files, and leaves none of them open', async () => {
+    const host = await hostToHash(filesystem.path);
+    for (const [what, read] of READS) {
+      if (what !== 'verify') await forgetDigests(host);
+      const registry = host.anotherRegistry();
+      let leftOpen: Promise<string[]> | undefined;
+      whileHashing(() => {
+        leftOpen ??= registry.close().then(() => openFilesOf(host));
+      });
+      expect(await read(registry).catch(({ code }) => code), what).toBe('CLOSED');
+      expect(await leftOpen, what).toEqual([]);
+    }
+  });
+
+  test('close() waits until what the abort of a call has ended closes its files', async () => {
+    const host = await hostToHash(filesystem.path);
+    await forgetDigests(host);
+    const registry = host.anotherRegistry();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const clone = registry.cloneForVm('vm-1', 'debian', { ...WRITABLE, signal });
+    const restore = registry.restoreSnapshot('snap', 'vm-2', { signal });
+    let hashed = 0;
+    whileHashing(() => {
+      if (++hashed === 2) controller.abort();
+    });
+    await Promise.all([rejection(clone, 'ABORT_ERR'), rejection(restore, 'ABORT_ERR')]);
+    await registry.close();
+    expect(await openFilesOf(host)).toEqual([]);
+  });
+
   const TAKEN_AWAY: [string, (host: Host) => Promise<unknown>][] = [
     ['deleted', (host) => rm(host.clonesDir, { recursive: true })],
     ['moved away', (host) => rename(host.clonesDir, `${host.clonesDir}.away`)],
@@ -148,6 +226,40 @@ describeEachFilesystem((filesystem) => {
 });
 
 describe('close()', () => {
+  test('waits for a cloneMany and a restoreMany that have to hash first', async () => {
+    const host = await hostToHash();
+    await forgetDigests(host);
+    const registry = host.anotherRegistry();
+    const cloned = registry.cloneMany([{ vmId: 'vm-1', stack: 'debian', options: WRITABLE }]);
+    const restored = registry.restoreMany([{ snapshot: 'snap', vmId: 'vm-2' }]);
+    await registry.close();
+    expect(await openFilesOf(host)).toEqual([]);
+    expect([...(await cloned), ...(await restored)]).toMatchObject([
+      { status: 'fulfilled' },
+      { status: 'fulfilled' },
+    ]);
+    expect(await host.slotNames()).toEqual(['vm-0', 'vm-1', 'vm-2']);
+  });
+
+  test('waits for a stack that is being published, whose digest is then known', async ({ skip }) => {
+    const reason = lacks('mke2fs') ?? lacks('e2fsck');
+    if (reason !== undefined) skip(reason);
+    const host = await hostToHash();
+    const image = join(host.root, 'image');
+    await makeExt4Image(image, 64 * MiB);
+    const registry = host.anotherRegistry();
+    let closed: Promise<void> | undefined;
+    whileHashing(() => {
+      closed ??= registry.close();
+    });
+    const { sha256: published } = await registry.publishStack('new', image);
+    await closed;
+    let hashed = 0;
+    whileHashing(() => hashed++);
+    expect(await host.anotherRegistry().stack('new')).toMatchObject({ sha256: published });
+    expect(hashed).toBe(0);
+  });
+
   test('twice, also at once, is fine; every call that needs the folder is CLOSED afterwards', async () => {
     const host = await warmHost();
     await Promise.all([host.registry.close(), host.registry.close()]);
