@@ -15,7 +15,7 @@ import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { Background } from '../system/background.js';
-import { closedError, RootfsError } from '../system/errors.js';
+import { closedError, hasCode, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
 import { mapInSlices } from '../system/map-in-slices.js';
 import { Pause } from '../system/pause.js';
@@ -252,7 +252,9 @@ export class Pool {
   #refill(kind: PooledKind): void {
     if (kind.filling !== undefined) return;
     kind.filling = this.#background
-      .start(`filling the pool of ${kind.key.template.path}`, () => this.#fill(kind, undefined))
+      .start(`filling the pool of ${kind.key.template.path}`, () =>
+        this.#fill(kind, undefined).catch(unlessSourceChanged),
+      )
       .finally(() => {
         kind.filling = undefined;
       });
@@ -343,4 +345,9 @@ export class Pool {
         sameOwnerAndMode(key, wanted),
     );
   }
+}
+
+/** The snapshot was removed, or taken again: its next restore tells, or renews the pool. */
+function unlessSourceChanged(error: unknown): void {
+  if (!hasCode(error, 'SOURCE_CHANGED')) throw error;
 }

@@ -412,7 +412,7 @@ export class Snapshots {
           this.#contentsOf(verified, { ...request, durable: false }),
         );
         const renew = (isStillWanted: () => boolean) =>
-          this.prewarm(name, { ...request, count, signal: undefined }, isStillWanted);
+          this.prewarm(name, { ...request, count, signal: undefined }, isStillWanted).catch(unlessMissing);
         try {
           return await this.#ready.keep(verified, { ...request, count }, contents, renew);
         } catch (error) {

@@ -1,7 +1,9 @@
 // Ready slots of a snapshot: handed out by a rename while the snapshot is as it was verified, and never after that.
 import { appendFile, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { Pool } from '../../src/clone/pool.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -70,6 +72,37 @@ describeEachFilesystem((filesystem) => {
     await host.registry.drain();
     expect(await readySlots(host)).toHaveLength(2);
     expect(await host.registry.restoreSnapshot('paused', 'vm-2')).toMatchObject({ pooled: true });
+  });
+
+  test('another process removes the snapshot: the next restore tells, and filling the pool does not', async () => {
+    const host = await prewarmed(filesystem.path, 2);
+    expect((await host.registry.restoreSnapshot('paused', 'vm-1')).pooled).toBe(true);
+    await host.registry.drain();
+    await host.anotherRegistry().removeSnapshot('paused');
+    const warnings: unknown[] = [];
+    const warn = (warning: unknown) => warnings.push(warning);
+    process.on('warning', warn);
+    onTestFinished(() => {
+      process.off('warning', warn);
+    });
+    await rejection(host.registry.restoreSnapshot('paused', 'vm-2'), 'SNAPSHOT_NOT_FOUND');
+    await host.registry.drain();
+    await sleep(10);
+    expect(warnings).toEqual([]);
+  });
+
+  test('another process removes the snapshot while its ready slots are made: they are told so', async () => {
+    const host = await prewarmed(filesystem.path, 0);
+    const other = host.anotherRegistry();
+    const remove = vi.spyOn(Pool.prototype, 'keep').mockImplementationOnce(async function (
+      this: Pool,
+      ...args
+    ) {
+      await other.removeSnapshot('paused');
+      return this.keep(...args);
+    });
+    onTestFinished(() => remove.mockRestore());
+    await rejection(host.registry.prewarmSnapshot('paused', { count: 1 }), 'SNAPSHOT_NOT_FOUND');
   });
 });
 
