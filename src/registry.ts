@@ -369,8 +369,8 @@ export class RootfsRegistry {
    * Any tool can restore the image: `cat` of the layers but the last, through `zstd -d`. See docs/fleet.md.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_NOT_FOUND`, `REFERENCE_INVALID`, `REGISTRY_UNAUTHORIZED`,
-   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED`; for the base
-   * `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
+   * `REGISTRY_FAILED`, `REGISTRY_BUSY`, `TEMPLATE_CHANGED`, `TEMPLATE_CORRUPT` (its bytes have changed on the disk),
+   * `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED`; for the base `REGISTRY_NOT_FOUND` and `ARTIFACT_INVALID`.
    *
    * @example
    * await registry.pushStack('debian-12', 'registry.example/templates/debian-12:2026-11');

@@ -14,26 +14,34 @@ const ENDS_BELOW = Math.floor(2 ** 32 / 24);
 const READ_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
+export interface CutImage {
+  readonly list: ChunkList;
+  /** Of the bytes that were cut. A disk can change some without a trace in the times of the file. */
+  readonly sha256: string;
+}
+
 /** Cuts the first `sizeBytes` of a file. */
 export async function cutImage(
   task: Task,
   file: FileHandle,
   sizeBytes: number,
   onProgress: (bytesDone: number) => void,
-): Promise<ChunkList> {
+): Promise<CutImage> {
   const cutter = new Cutter();
+  const whole = createHash('sha256');
   const buffer = Buffer.allocUnsafe(READ_BYTES);
   for (let at = 0; at < sizeBytes; ) {
     task.checkAborted();
     const wanted = Math.min(READ_BYTES, sizeBytes - at);
     const count = await readFully(file, buffer.subarray(0, wanted), at);
     if (count < wanted) break;
+    whole.update(buffer.subarray(0, count));
     for (let k = 0; k < count; k += BLOCK_BYTES)
       cutter.add(buffer.subarray(k, Math.min(k + BLOCK_BYTES, count)));
     at += count;
     onProgress(at);
   }
-  return cutter.finish();
+  return { list: await cutter.finish(), sha256: whole.digest('hex') };
 }
 
 class Cutter {

@@ -1,14 +1,17 @@
 // Chunk lists of images that this host has, by digest: <folder>/.microvm-rootfs/chunks/<sha256>. They only save work:
-// each chunk that is taken from an image is hashed again.
+// each chunk that is taken from an image is hashed again. But a push believes a list, zeros included, so only those of
+// images with that digest are kept, each followed by its own SHA-256: the disk may change a list, too.
 
 import { open } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Task } from '../system/task.js';
 import { ChunkList } from './chunk-list.js';
+import type { CutImage } from './cut.js';
 import { KeptFiles } from './kept-files.js';
 
 /** The list of an image with 20 TiB of data. */
 export const LIST_BYTES_LIMIT = 256 * 1024 * 1024;
+const DIGEST_BYTES = 32;
 
 export class KnownChunks {
   readonly #files: KeptFiles;
@@ -23,8 +26,11 @@ export class KnownChunks {
       const file = await open(this.#files.pathOf(sha256), 'r');
       try {
         const { size } = await file.stat();
-        if (size > LIST_BYTES_LIMIT) return undefined;
-        const list = await ChunkList.parse(await file.readFile());
+        if (size > LIST_BYTES_LIMIT + DIGEST_BYTES) return undefined;
+        const kept = await file.readFile();
+        const bytes = kept.subarray(0, -DIGEST_BYTES);
+        if (!(await digestOf(bytes)).equals(kept.subarray(-DIGEST_BYTES))) return undefined;
+        const list = await ChunkList.parse(bytes);
         return list.sizeBytes === sizeBytes ? list : undefined;
       } finally {
         await file.close();
@@ -34,27 +40,30 @@ export class KnownChunks {
     }
   }
 
-  /** A list that cannot be kept is not an error: the image is read again when needed. */
-  put(sha256: string, { bytes }: ChunkList): Promise<void> {
-    return this.#files.put(sha256, bytes);
+  /**
+   * The image was found to have the digest. A list that cannot be kept is not an error: the image is read again when
+   * needed.
+   */
+  async put(sha256: string, { bytes }: ChunkList): Promise<void> {
+    await this.#files.put(sha256, Buffer.concat([bytes, await digestOf(bytes)]));
   }
 
-  /** Reads the image if its list is not known. */
+  /** Reads the image if its list is not known. Its bytes may then turn out to have another digest. */
   async listOf(
     task: Task,
     path: string,
     { sha256, sizeBytes }: { readonly sha256: string; readonly sizeBytes: number },
     onProgress: (bytesDone: number) => void,
-  ): Promise<ChunkList> {
+  ): Promise<CutImage> {
     const known = await this.get(sha256, sizeBytes);
-    if (known !== undefined) return known;
+    if (known !== undefined) return { list: known, sha256 };
     // Loads node:crypto, which takes longer than a first clone should.
     const { cutImage } = await import('./cut.js');
     const file = await open(path, 'r');
     try {
-      const list = await cutImage(task, file, sizeBytes, onProgress);
-      await this.put(sha256, list);
-      return list;
+      const cut = await cutImage(task, file, sizeBytes, onProgress);
+      if (cut.sha256 === sha256) await this.put(sha256, cut.list);
+      return cut;
     } finally {
       await file.close();
     }
@@ -69,4 +78,11 @@ export class KnownChunks {
   async keepOnly(digests: ReadonlySet<string>): Promise<void> {
     for (const name of await this.#files.names()) if (!digests.has(name)) await this.#files.remove(name);
   }
+}
+
+async function digestOf(bytes: Buffer): Promise<Buffer> {
+  // Loads node:crypto as well.
+  const { blobOfPieces, piecesOf } = await import('./pieces.js');
+  const { digest } = await blobOfPieces(piecesOf(bytes));
+  return Buffer.from(digest.replace('sha256:', ''), 'hex');
 }

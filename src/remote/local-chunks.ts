@@ -74,7 +74,8 @@ async function* wantedChunks(
   let damaged = 0;
   try {
     const content = { sha256, sizeBytes: identity.sizeBytes };
-    const source = await known.listOf(task, path, content, () => {});
+    const { list: source, sha256: found } = await known.listOf(task, path, content, () => {});
+    if (found !== sha256) warn(path, 'its digest is another than before');
     image = await open(path, 'r');
     const buffer = Buffer.allocUnsafeSlow(CHUNK_LIMIT);
     const pause = new Pause(() => task.checkAborted());

@@ -4,6 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import type { OpenSnapshot } from '../snapshots/open-snapshot.js';
+import { requireDigest } from '../snapshots/snapshot-files.js';
 import { type SnapshotRecord, totalBytes } from '../snapshots/snapshot-manifest.js';
 import type { Snapshots } from '../snapshots/snapshots.js';
 import type { RegistrySettings } from '../system/config.js';
@@ -114,7 +115,7 @@ async function pushOpened(
   const { client, level, workFolder, options } = push;
   const { text, record } = snapshot;
   const progress = new PushProgress(record, options.onProgress);
-  const lists = await cutAll(task, record, files, progress);
+  const lists = await cutAll(task, snapshot, files, progress);
   const ends = await packEndsOfAll(
     lists,
     record.files.map(({ name }) => LAYER_BYTES + 2 * Buffer.byteLength(name)),
@@ -141,16 +142,19 @@ async function pushOpened(
 
 async function cutAll(
   task: Task,
-  { files }: SnapshotRecord,
+  { path, record }: OpenSnapshot,
   handles: readonly FileHandle[],
   progress: PushProgress,
 ): Promise<ChunkList[]> {
   const lists: ChunkList[] = [];
   let before = 0;
-  for (const [i, { sizeBytes }] of files.entries()) {
+  for (const [i, { name, sha256, sizeBytes }] of record.files.entries()) {
     const start = before;
     const onProgress = (done: number) => progress.report('cut', start + done);
-    lists.push(await cutImage(task, handles[i] as FileHandle, sizeBytes, onProgress));
+    const cut = await cutImage(task, handles[i] as FileHandle, sizeBytes, onProgress);
+    // A file that was verified earlier has not been read again.
+    requireDigest(join(path, name), sha256, cut.sha256);
+    lists.push(cut.list);
     before += sizeBytes;
   }
   return lists;

@@ -1,12 +1,12 @@
 // Pushes a stack to a registry. Its tag is moved last, so readers find the old artifact or the whole new one.
 
-import { native } from '../addon/native.js';
+import { native, type OpenedSource } from '../addon/native.js';
 import type { StackInfo } from '../catalog/catalog.js';
-import { unchanged } from '../catalog/template.js';
+import { sameWhileRead, templateChangedError, unchanged } from '../catalog/template.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { isPrivate } from '../publish/template-mode.js';
 import type { RegistrySettings } from '../system/config.js';
-import { asRootfsError, RootfsError } from '../system/errors.js';
+import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, STACK_TYPE } from './artifact.js';
 import { packsToReuse } from './base-packs.js';
@@ -77,9 +77,13 @@ async function pushTemplate(
       const { identity } = opened.info;
       const file = await openSame(templatePath, identity, () => replacedError(templatePath));
       try {
-        const list = await known.listOf(task, templatePath, { sha256, sizeBytes }, (done) =>
-          report('cut', done),
+        const { list, sha256: found } = await known.listOf(
+          task,
+          templatePath,
+          { sha256, sizeBytes },
+          (done) => report('cut', done),
         );
+        if (found !== sha256) throw await otherBytesError(templatePath, opened);
         const { mode } = await file.stat();
         const pushed = await pushImage(task, {
           client,
@@ -96,6 +100,8 @@ async function pushTemplate(
             if (!wasSent) progress.reusedBytes += bytes;
             report('upload', progress.bytesDone);
           },
+        }).catch(async (error: unknown) => {
+          throw hasCode(error, 'SOURCE_CHANGED') ? await otherBytesError(templatePath, opened) : error;
         });
         return { ...pushed, mode };
       } finally {
@@ -110,6 +116,22 @@ async function pushTemplate(
 function replacedError(path: string): RootfsError {
   const message = `template ${path} was replaced while it was opened: push it again`;
   return new RootfsError('TEMPLATE_CHANGED', message, { path });
+}
+
+/** For a template that has not the bytes of its digest. If nobody wrote to it, the disk has changed them. */
+async function otherBytesError(
+  path: string,
+  { source, info, filesystem }: OpenedSource,
+): Promise<RootfsError> {
+  const now = await native().checkSource(source);
+  if (now.openForWriting || !sameWhileRead(info.identity, now.info.identity, filesystem))
+    return templateChangedError(path, 'changed while it was read');
+  return new RootfsError(
+    'TEMPLATE_CORRUPT',
+    `template ${path} has other bytes than when its digest was computed, though nobody wrote to it: check its ` +
+      'disk, and publish it again with replace: true',
+    { path },
+  );
 }
 
 function annotationsOf({ image }: StackInfo, keepsPrivate: boolean): Record<string, string> {

@@ -24,10 +24,8 @@ export async function verifyAll(
   watched: Watched,
 ): Promise<void> {
   const digests = await hashSources(sources, watched);
-  for (const [i, { name, sha256 }] of files.entries()) {
-    if (digests[i] !== sha256)
-      throw corrupt(join(path, name), `its digest is ${digests[i]} rather than ${sha256}`);
-  }
+  for (const [i, { name, sha256 }] of files.entries())
+    requireDigest(join(path, name), sha256, digests[i] as string);
   for (const { source, info } of sources) await requireUnchanged(watched.task.what, source, info.identity);
 }
 
@@ -65,6 +63,11 @@ export async function openSnapshotFile(path: string): Promise<OpenedSource> {
     if (failedWith(error, 'ENOENT')) throw corrupt(path, 'it is missing');
     throw error;
   }
+}
+
+/** Throws `SNAPSHOT_CORRUPT`. */
+export function requireDigest(path: string, expected: string, found: string): void {
+  if (found !== expected) throw corrupt(path, `its digest is ${found} rather than ${expected}`);
 }
 
 export function corrupt(path: string, how: string): RootfsError {

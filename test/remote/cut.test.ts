@@ -15,7 +15,10 @@ import { rejection } from '../fixtures/rejection.js';
 const SHORTEST = 32 * KiB;
 
 async function cut(bytes: Buffer, sizeBytes = bytes.length): Promise<ChunkList> {
-  return cutImage(new Task('cutting', undefined), await openFileOf(bytes), sizeBytes, () => {});
+  const file = await openFileOf(bytes);
+  const { list, sha256: whole } = await cutImage(new Task('cutting', undefined), file, sizeBytes, () => {});
+  expect(whole).toBe(sha256(bytes.subarray(0, sizeBytes)));
+  return list;
 }
 
 const digests = (list: ChunkList) =>
@@ -66,7 +69,7 @@ test('more zeros than one chunk may have are several', async () => {
   await writeSparse(path, sizeBytes, { 0: Buffer.from('x') });
   const file = await open(path);
   onTestFinished(() => file.close());
-  const list = await cutImage(new Task('cutting', undefined), file, sizeBytes, () => {});
+  const { list } = await cutImage(new Task('cutting', undefined), file, sizeBytes, () => {});
   expect(digests(list).slice(1)).toEqual(['zeros', 'zeros', 'zeros']);
   expect(list.length(0)).toBe(BLOCK_BYTES);
   expect([list.length(1), list.length(2)]).toEqual([ZERO_CHUNK_LIMIT, ZERO_CHUNK_LIMIT]);
