@@ -35,17 +35,16 @@ export class PackFile {
 
   /** To be closed. Rejects with `SOURCE_CHANGED`, or as zstd fails. */
   static async make(task: Task, source: PackSource): Promise<PackFile> {
-    const { folder } = source;
-    await mkdir(folder);
-    const file = await open(join(folder, 'frames'), 'wx+');
+    // Beside the folder: FUSE and NFS keep a hidden name of a removed file while it is open, and a folder with one
+    // cannot be removed.
+    const frames = `${source.folder}.frames`;
+    const file = await open(frames, 'wx+');
     try {
-      const made = await source.buffers.with((buffer) => compressChunks(task, source, file, buffer));
-      return new PackFile(source, file, made);
+      await rm(frames);
+      return new PackFile(source, file, await framesInto(task, source, file));
     } catch (error) {
       await file.close();
       throw error;
-    } finally {
-      await rm(folder, { recursive: true, force: true });
     }
   }
 
@@ -82,7 +81,18 @@ export class PackFile {
   }
 }
 
-/** One frame for each chunk of data, into `frames`. zstd makes one for each file. Returns their lengths. */
+/** One frame for each chunk of data. Returns their lengths. */
+async function framesInto(task: Task, source: PackSource, frames: FileHandle): Promise<readonly number[]> {
+  const { folder, buffers } = source;
+  await mkdir(folder);
+  try {
+    return await buffers.with((buffer) => compressChunks(task, source, frames, buffer));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** zstd makes a frame of each file. */
 async function compressChunks(
   task: Task,
   { file, list, first, end, level, folder }: PackSource,

@@ -71,18 +71,20 @@ describe.skipIf(missing !== undefined)(
           expect(artifact.sha256).toBe(await sha256Of(join(pulled.path, 'SHA256SUMS')));
           await expectSame(a, b);
           expect(await partial(b)).toEqual([]);
-          // The pull has read the files; no restore does so again.
+          // The pull has read the files; no restore does so again. On FUSE times may not tell that they are unchanged.
           let hashed = 0;
           whileHashing(() => hashed++);
           const restored = await b.anotherRegistry().restoreSnapshot('before', 'vm-2');
-          expect(hashed).toBe(0);
+          if (!filesystem.hidesOpenFiles) expect(hashed).toBe(0);
           expect(restored).toMatchObject({ stack: 'app', sizeBytes: pulled.files[0]?.sizeBytes });
           expect(await sha256Of(restored.path)).toBe(pulled.files[0]?.sha256);
           expect(await sha256Of(restored.files[0] as string)).toBe(pulled.files[1]?.sha256);
           await b.registry.verifySnapshot('before');
+          const { digest } = await b.registry.pushSnapshot('before', `${reference}-again`);
+          expect(digest).toBe(artifact.digest);
         });
       },
-      ({ name }) => ['XFS', 'btrfs', 'ext4', 'tmpfs'].includes(name),
+      ({ name, hidesOpenFiles }) => ['XFS', 'btrfs', 'ext4', 'tmpfs'].includes(name) || hidesOpenFiles,
     );
 
     test('that lie on another file system than the templates are pulled all the same', async () => {
