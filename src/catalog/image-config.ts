@@ -1,7 +1,7 @@
 // What a container image says about how to start it: kept beside the template that was made of it.
 
 import { readdir, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { readOwnFile } from '../folder/state-files.js';
 import { asRootfsError } from '../system/errors.js';
 
@@ -62,16 +62,10 @@ export function parseImageConfig(value: unknown): ImageConfig | undefined {
   return config as ImageConfig;
 }
 
-/**
- * Removes the configs of images that the folder does not hold any more. `keep` is the digest of the image that it
- * holds.
- */
-export async function removeImageConfigs(templatePath: string, keep: string): Promise<void> {
-  const folder = dirname(templatePath);
-  const kept = basename(imageConfigPath(templatePath, keep));
-  for (const name of await imageConfigsIn(folder)) {
-    if (name !== kept) await rm(join(folder, name), { force: true });
-  }
+/** Removes all configs in a folder but those with these names. */
+export async function removeImageConfigs(folder: string, keep: readonly string[]): Promise<void> {
+  for (const name of await imageConfigsIn(folder))
+    if (!keep.includes(name)) await rm(join(folder, name), { force: true });
 }
 
 /** The names of all configs in a folder. */

@@ -45,7 +45,7 @@ export async function finishStack(
   const { ino, size } = await stat(image, { bigint: true });
   const place = { staged, stackFolder: dirname(templatePath), name };
   const replaced = await closedLast(templatePath, async () => {
-    const had = await placeStack(task, handle, place, { sha256, replace: options.replace ?? false });
+    const had = await placeStack(task, handle, place, options.replace ?? false);
     // The image is already published. If this check fails, the next one reports it.
     await remember(templates, templatePath, sha256, ino).catch(() => undefined);
     return had;

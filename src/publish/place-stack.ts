@@ -31,7 +31,7 @@ export async function placeStack(
   task: Task,
   handle: NativeFolder,
   { staged, stackFolder, name }: StackPlace,
-  { sha256, replace }: { readonly sha256: string; readonly replace: boolean },
+  replace: boolean,
 ): Promise<boolean> {
   await flush(staged);
   for (;;) {
@@ -41,11 +41,13 @@ export async function placeStack(
     const replaced = await withLock(task, handle, name, async () => {
       const had = !(await isMissing(image));
       if (had && !replace) throw stackExists(image);
+      const configs = await imageConfigsIn(staged);
       // The config first: it belongs to its image alone, so none ever lacks its own.
-      for (const file of [...(await imageConfigsIn(staged)), TEMPLATE_ROOTFS_FILE])
+      for (const file of [...configs, TEMPLATE_ROOTFS_FILE])
         await moveFile(task, join(staged, file), stackFolder, file);
       await flushName(stackFolder, image, PUBLISH_AGAIN);
-      await removeImageConfigs(image, sha256);
+      // Also one that the same image had before, and now has not.
+      await removeImageConfigs(stackFolder, configs);
       return had;
     });
     if (replaced !== 'absent') return replaced;

@@ -1,8 +1,9 @@
 // Pulls a stack from a registry into the catalog. Only chunks that this host lacks are fetched. A disk of another tool
 // is fetched whole.
 
-import { chmod } from 'node:fs/promises';
+import { chmod, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type Catalog, type StackInfo, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { Templates } from '../catalog/templates.js';
@@ -11,7 +12,7 @@ import { finishStack, type StagedStack } from '../publish/finish-stack.js';
 import type { ImageFormat } from '../publish/image-format.js';
 import { stackExists } from '../publish/place-stack.js';
 import type { PublishPrograms } from '../publish/publish.js';
-import { templateMode } from '../publish/template-mode.js';
+import { isPrivate, templateMode } from '../publish/template-mode.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
@@ -105,7 +106,7 @@ async function pullInto(
       templatePath,
       staged,
       source: formatReference(request.reference),
-      mode: templateMode(found.artifact.annotations[ANNOTATION.private] !== undefined),
+      mode: templateMode(keepsPrivate(found.artifact)),
       config: pull.config,
       beforePlaced: pull.beforePlaced,
       options: {
@@ -197,6 +198,8 @@ async function presentStack(
     const { sha256 } = contentOf(artifact);
     requireExpected(request, sha256);
     const found = await upToDate(task, context, request, sha256);
+    // All of the image is then copied from the template: clones may be links to that.
+    if (found !== undefined && request.replace && !(await isLike(found, artifact))) return undefined;
     return found && unchanged(found, 'raw', digest);
   }
   const disk = await context.disks.get(layer, request.expectedSha256);
@@ -215,6 +218,16 @@ async function upToDate(
   if (stack === undefined || stack.sha256 === sha256) return stack;
   if (!replace) throw stackExists(stack.templatePath);
   return undefined;
+}
+
+/** Whether the stack has the config of the artifact, and may be read by the same users. */
+async function isLike({ templatePath, image }: StackInfo, artifact: Artifact): Promise<boolean> {
+  const { mode } = await stat(templatePath);
+  return isPrivate(mode) === keepsPrivate(artifact) && isDeepStrictEqual(image, configOf(artifact));
+}
+
+function keepsPrivate({ annotations }: Artifact): boolean {
+  return annotations[ANNOTATION.private] !== undefined;
 }
 
 function unchanged(stack: StackInfo, format: ImageFormat, digest: string): PulledStack {

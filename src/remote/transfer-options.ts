@@ -86,7 +86,7 @@ export interface PulledStack extends PublishedStack {
    * its layer.
    */
   readonly reusedBytes: number;
-  /** Whether the stack had this image already. */
+  /** Whether the stack had this image already; with `replace`, also its config, and the same users may read it. */
   readonly unchanged: boolean;
 }
 

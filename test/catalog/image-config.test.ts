@@ -96,6 +96,6 @@ test('configs are known by name, and those of other images go', async () => {
   expect((await imageConfigsIn(folder)).sort()).toEqual(
     [OLD, NEW].map((digest) => basename(imageConfigPath(path, digest))).sort(),
   );
-  await removeImageConfigs(path, NEW);
+  await removeImageConfigs(folder, [basename(imageConfigPath(path, NEW))]);
   expect((await readdir(folder)).sort()).toEqual([...other, `rootfs.ext4.${NEW}.json`].sort());
 });

@@ -208,6 +208,44 @@ describe.skipIf(missing !== undefined)(
       expect((await b.anotherRegistry().stack('app'))?.image).toEqual(image);
     });
 
+    test('another config, or who may read it, comes with replace though the image is the same', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      const sha256 = await publishFiles(a, 'app', { megabytes: 2 });
+      const reference = `${registry}/app:1`;
+      const config = `${a.template('app')}.${sha256}.json`;
+      const push = async (image?: object) => {
+        await (image === undefined ? rm(config) : writeFile(config, JSON.stringify(image)));
+        return a.registry.pushStack('app', reference);
+      };
+      const first = { entrypoint: ['/sbin/init'], env: ['A=1'], labels: { one: '1', other: '2' } };
+      await push(first);
+      await b.registry.pullStack(reference);
+      await b.registry.cloneForVm('vm', 'app');
+      const expectPulled = async (expected: object, image: object | undefined, mode: number) => {
+        const pulled = await b.registry.pullStack(reference, { replace: true });
+        expect(pulled).toMatchObject({ sha256, ...expected });
+        expect(pulled.image).toEqual(image);
+        expect((await b.anotherRegistry().stack('app'))?.image).toEqual(image);
+        expect((await stat(b.template('app'))).mode & 0o777).toBe(mode);
+      };
+      await expectPulled({ unchanged: true }, first, 0o444);
+      const second = { ...first, env: ['A=2'] };
+      await push(second);
+      expect(await b.registry.pullStack(reference)).toMatchObject({ unchanged: true, image: first });
+      await expectPulled({ unchanged: false, replaced: true }, second, 0o444);
+      await expectPulled({ unchanged: true, replaced: false }, second, 0o444);
+      await chmod(a.template('app'), 0o400);
+      await push(second);
+      await expectPulled({ unchanged: false, replaced: true }, second, 0o400);
+      await chmod(a.template('app'), 0o444);
+      await push();
+      await expectPulled({ unchanged: false, replaced: true }, undefined, 0o444);
+      await expectPulled({ unchanged: true }, undefined, 0o444);
+      // The clone is still one of the stack.
+      expect(await b.registry.cloneForVm('vm', 'app')).toMatchObject({ sourceSha256: sha256, reused: true });
+    });
+
     test('what is verified before anything is fetched can refuse the artifact', async () => {
       const { host: registry } = await startOciRegistry();
       const [a, b] = [await hostFor([registry]), await hostFor([registry])];
