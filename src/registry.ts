@@ -400,7 +400,7 @@ export class RootfsRegistry {
    * Rejects with `REFERENCE_INVALID`, `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `REGISTRY_NOT_FOUND`,
    * `REGISTRY_UNAUTHORIZED`, `REGISTRY_FAILED`, `REGISTRY_BUSY`, `ARTIFACT_INVALID` (another kind, damaged, or none for
    * the platform), `DIGEST_MISMATCH` (wrong bytes, or not `expectedSha256`), `IMAGE_INVALID`, `TEMPLATE_CORRUPT`,
-   * `SOURCE_TOO_LARGE` (a disk of more than `limits`), `E2FSCK_FAILED`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`,
+   * `SOURCE_TOO_LARGE` (more than `limits`), `E2FSCK_FAILED`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`,
    * `PROGRAM_FAILED`, `ENOSPC`. After any of these the catalog is unchanged.
    *
    * @example

@@ -13,6 +13,7 @@ import type { ImageFormat } from '../publish/image-format.js';
 import { stackExists } from '../publish/place-stack.js';
 import type { PublishPrograms } from '../publish/publish.js';
 import { isPrivate, templateMode } from '../publish/template-mode.js';
+import { tooLarge } from '../publish/tree/limits.js';
 import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
@@ -195,12 +196,14 @@ async function presentStack(
 ): Promise<PulledStack | undefined> {
   const layer = diskLayer(artifact);
   if (layer === undefined) {
-    const { sha256 } = contentOf(artifact);
+    const { sha256, sizeBytes } = contentOf(artifact);
     requireExpected(request, sha256);
     const found = await upToDate(task, context, request, sha256);
-    // All of the image is then copied from the template: clones may be links to that.
-    if (found !== undefined && request.replace && !(await isLike(found, artifact))) return undefined;
-    return found && unchanged(found, 'raw', digest);
+    // Otherwise all of the image is copied from the template: clones may be links to that.
+    if (found !== undefined && (!request.replace || (await isLike(found, artifact))))
+      return unchanged(found, 'raw', digest);
+    requireWithinLimits(request, sizeBytes);
+    return undefined;
   }
   const disk = await context.disks.get(layer, request.expectedSha256);
   const found = await upToDate(task, context, request, disk?.sha256);
@@ -218,6 +221,12 @@ async function upToDate(
   if (stack === undefined || stack.sha256 === sha256) return stack;
   if (!replace) throw stackExists(stack.templatePath);
   return undefined;
+}
+
+/** Throws `SOURCE_TOO_LARGE`. */
+function requireWithinLimits({ reference, limits }: PullRequest, sizeBytes: number): void {
+  if (limits?.maxBytes === undefined || sizeBytes <= limits.maxBytes) return;
+  throw tooLarge(formatReference(reference), `holds an image of ${sizeBytes} bytes`, 'limits.maxBytes');
 }
 
 /** Whether the stack has the config of the artifact, and may be read by the same users. */

@@ -66,7 +66,10 @@ export interface PullOptions extends TransferOptions {
   readonly expectedSha256?: string;
   /** The platform to pick from an index, such as `linux/arm64`. Default: this host's. */
   readonly platform?: string;
-  /** Limits on what a single disk of another tool may hold: see `publishStack`. */
+  /**
+   * Limits on what a single disk of another tool may hold: see `publishStack`. The image of a pushed stack has no limit
+   * unless `maxBytes` is given.
+   */
   readonly limits?: Pick<PublishLimits, 'maxBytes' | 'maxWindowBytes'>;
   /** Awaited before any blob is fetched, for example to run `cosign verify`. If it rejects, so does the pull. */
   readonly verify?: (artifact: {

@@ -265,6 +265,26 @@ describe.skipIf(missing !== undefined)(
       expect(await exists(b.template('app'))).toBe(false);
     });
 
+    test('a limit on its bytes refuses an image before any of its blobs is fetched', async () => {
+      const { host: registry } = await startOciRegistry();
+      const proxy = await startFaultyProxy(registry);
+      const [a, b] = [await hostFor([registry]), await hostFor([proxy.host])];
+      await publishFiles(a, 'app', { megabytes: 2 });
+      const { sizeBytes } = await a.registry.pushStack('app', `${registry}/app:1`);
+      const blobs: string[] = [];
+      proxy.rule = ({ url }) => {
+        if (url.includes('/blobs/')) blobs.push(url);
+        return undefined;
+      };
+      const pull = (maxBytes: number) =>
+        b.registry.pullStack(`${proxy.host}/app:1`, { limits: { maxBytes } });
+      const error = await rejection(pull(sizeBytes - 1), 'SOURCE_TOO_LARGE');
+      expect(error.message).toContain('limits.maxBytes');
+      expect(blobs).toEqual([]);
+      expect(await partialPulls(b)).toEqual([]);
+      expect(await pull(sizeBytes)).toMatchObject({ sizeBytes });
+    });
+
     test('bad references, unknown hosts and missing tags are told apart, and the catalog stays as it was', async () => {
       const { host: registry } = await startOciRegistry();
       const a = await hostFor([registry]);
