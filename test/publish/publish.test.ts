@@ -83,14 +83,15 @@ describeEachFilesystem((filesystem) => {
     expect(await exists(join(host.clonesDir, 'vm-2/rootfs.ext4.stack'))).toBe(false);
   });
 
-  test('a folder is published with all that is in it, and the same tree gives the same digest', async ({
+  test('a folder is published with all that is in it, and gives the same digest again and elsewhere', async ({
     skip,
   }) => {
     const missing = lacks('mke2fs', 'setfattr');
     if (missing !== undefined) skip(missing);
     const host = await Host.in(filesystem.path);
     // The tree lies where all that it holds can be kept.
-    const tree = join((await Host.in()).root, 'tree');
+    const elsewhere = await Host.in();
+    const tree = join(elsewhere.root, 'tree');
     await mkdir(tree);
     await makeTree(tree);
     const { sha256, format } = await host.registry.publishStack('debian', tree);
@@ -98,6 +99,7 @@ describeEachFilesystem((filesystem) => {
     expect(await faultsOf(host.template('debian'))).toBe('');
     const again = await host.registry.publishStack('debian', tree, { replace: true, expectedSha256: sha256 });
     expect(again).toMatchObject({ sha256, replaced: true });
+    expect(await elsewhere.registry.publishStack('debian', tree)).toMatchObject({ sha256 });
     expect(await host.stagedInCatalog()).toEqual([]);
   });
 

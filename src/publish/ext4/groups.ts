@@ -108,6 +108,8 @@ export class Groups {
       SUPERBLOCK.freeBlocksHigh,
     );
     this.#superblock.writeUInt32LE(this.inodes - usedInodes, SUPERBLOCK.freeInodes);
+    // mke2fs counts the zeros that it writes where it cannot punch holes, so its count depends on the host.
+    this.#superblock.writeBigUInt64LE(0n, SUPERBLOCK.writtenKiB);
     for (let group = 0; group < this.#count; group++)
       if (hasSuperblock(group)) await this.#writeSuperblock(group);
   }

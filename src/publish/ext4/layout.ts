@@ -25,6 +25,7 @@ export const SUPERBLOCK = {
   reservedDescriptorBlocks: 0xce,
   blocksHigh: 0x150,
   freeBlocksHigh: 0x158,
+  writtenKiB: 0x178,
   checksum: 0x3fc,
 } as const;
 
