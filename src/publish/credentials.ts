@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
 import { failedWith, RootfsError } from '../system/errors.js';
-import { canonicalHost } from './docker-reference.js';
+import { canonicalHost } from '../system/registry-settings.js';
 
 export type Credentials =
   | { readonly username: string; readonly password: string }

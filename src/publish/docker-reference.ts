@@ -1,5 +1,7 @@
 // What `docker://…` names, as docker reads it: a name without a host is one of Docker Hub, which has several names.
 
+import { canonicalHost } from '../system/registry-settings.js';
+
 export interface DockerReference {
   /** As `config.registries` has it. */
   readonly host: string;
@@ -16,11 +18,6 @@ export function parseDockerReference(source: string): DockerReference {
   const [named, image] = isHost ? [first, rest] : ['docker.io', name];
   const host = canonicalHost(named);
   return { host, image: canonicalRepository(host, image) };
-}
-
-/** The name under which settings and logins of a registry are found. */
-export function canonicalHost(host: string): string {
-  return ['index.docker.io', 'registry-1.docker.io'].includes(host) ? 'docker.io' : host;
 }
 
 /** Adds the part of the name that is usually left out for Docker's own images. */

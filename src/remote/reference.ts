@@ -1,8 +1,8 @@
 // References to artifacts in registries: HOST/NAME:TAG or HOST/NAME@sha256:….
-import { canonicalHost, canonicalRepository } from '../publish/docker-reference.js';
+import { canonicalRepository } from '../publish/docker-reference.js';
 import { show } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
-import { isRegistryHost } from '../system/registry-settings.js';
+import { canonicalHost, isRegistryHost } from '../system/registry-settings.js';
 import { isSha256Digest } from '../system/sha256.js';
 import { NO_USER_INFO, userInfoHidden } from '../system/user-info.js';
 
@@ -27,10 +27,10 @@ export function parseReference(text: unknown): Reference {
   if (more.length > 0 || (digest !== undefined && !isSha256Digest(digest)))
     throw invalid(text, 'a digest is sha256: and 64 lower-case hex digits');
   const [, first = '', rest = ''] = /^([^/]+)\/(.+)$/.exec(named) ?? [];
-  if (!isRegistryHost(first) || !/[.:]|^localhost$/.test(first))
+  const host = canonicalHost(first);
+  if (!isRegistryHost(first) || !/[.:]|^localhost$/.test(host))
     throw invalid(text, 'it must begin with the host of a registry, such as registry.example/');
   const [name = '', tag, ...further] = rest.split(':');
-  const host = canonicalHost(first);
   const repository = canonicalRepository(host, name);
   if (
     repository.length > REPOSITORY_LIMIT ||

@@ -26,13 +26,26 @@ export function isRegistryHost(value: unknown): value is string {
   return typeof value === 'string' && HOST.test(value) && URL.canParse(`https://${value}`);
 }
 
-/** A copy that nobody can change. Throws `INVALID_ARGUMENT`. */
+/** The name under which settings and logins of a registry are found. Docker Hub has several. */
+export function canonicalHost(host: string): string {
+  const name = lowerCase(host);
+  return ['index.docker.io', 'registry-1.docker.io'].includes(name) ? 'docker.io' : name;
+}
+
+function lowerCase(host: string): string {
+  return host.toLowerCase();
+}
+
+/** A copy that nobody can change, by canonical hosts. Throws `INVALID_ARGUMENT`. */
 export function parseRegistrySettings(value: unknown): RegistrySettings {
   requireKnownHosts(value);
-  const settings = Object.entries(value as RegistrySettings).map(([host, setting]) => [
-    host,
-    parseSetting(`config.registries["${host}"]`, setting),
-  ]);
+  const settings = new Map<string, RegistrySetting>();
+  for (const [key, setting] of Object.entries(value as RegistrySettings)) {
+    const host = canonicalHost(key);
+    if (settings.has(host))
+      throw invalid(`config.registries has the key ${show(key)}, and another that means ${host}: keep one`);
+    settings.set(host, parseSetting(`config.registries["${key}"]`, setting));
+  }
   return Object.freeze(Object.fromEntries(settings));
 }
 
@@ -43,15 +56,15 @@ function parseSetting(name: string, setting: RegistrySetting): RegistrySetting {
   return Object.freeze({
     ...given,
     ...(ca === undefined ? {} : { ca: absolutePath(`${name}.ca`, ca) }),
-    ...(mirrors === undefined ? {} : { mirrors: parseHosts(`${name}.mirrors`, mirrors) }),
-    ...(realms === undefined ? {} : { realms: parseHosts(`${name}.realms`, realms) }),
+    ...(mirrors === undefined ? {} : { mirrors: parseHosts(`${name}.mirrors`, mirrors, canonicalHost) }),
+    ...(realms === undefined ? {} : { realms: parseHosts(`${name}.realms`, realms, lowerCase) }),
   });
 }
 
-function parseHosts(name: string, value: unknown): readonly string[] {
+function parseHosts(name: string, value: unknown, spelled: (host: string) => string): readonly string[] {
   const hosts = Array.isArray(value) ? [...value] : [undefined];
   if (!hosts.every(isRegistryHost)) throw invalid(`${name} must be an array of hosts, got ${show(value)}`);
-  return Object.freeze(hosts);
+  return Object.freeze(hosts.map(spelled));
 }
 
 function requireKnownHosts(value: unknown): void {

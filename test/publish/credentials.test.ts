@@ -93,6 +93,8 @@ test('the login for the longest part of the name counts, then that for the host 
   for (const name of ['docker.io', 'index.docker.io', 'registry-1.docker.io'])
     expect(await find(name, 'library/app')).toEqual(login('hub', 'p'));
   expect(await find('registry.example')).toBeUndefined();
+  await put(PODMAN, { auths: { 'Registry.Example': auth('u:p') } });
+  expect(await find('registry.example')).toEqual(login('u', 'p'));
 });
 
 test('a password is whatever stands behind the first colon', async () => {

@@ -25,13 +25,18 @@ test('without tag and digest it is the latest; with a digest, that names the byt
 });
 
 test('Docker Hub has several names, and its own images are in library/', () => {
-  for (const host of ['docker.io', 'index.docker.io', 'registry-1.docker.io']) {
+  for (const host of ['docker.io', 'index.docker.io', 'registry-1.docker.io', 'Docker.IO']) {
     expect(parseReference(`${host}/debian:12`)).toMatchObject({
       host: 'docker.io',
       repository: 'library/debian',
     });
     expect(parseReference(`${host}/team/app`)).toMatchObject({ host: 'docker.io', repository: 'team/app' });
   }
+});
+
+test('capital letters in a host mean the same host', () => {
+  expect(parseReference('LocalHost/a').host).toBe('localhost');
+  expect(parseReference('R.Example:5000/a').host).toBe('r.example:5000');
 });
 
 test('whatever is made of parts that are allowed is read into those parts, and written again', () => {
@@ -45,7 +50,7 @@ test('whatever is made of parts that are allowed is read into those parts, and w
       'r.example:1',
       '10.0.0.1:65535',
       '[fe80::1]:80',
-      'A.B-c',
+      'a.b-c',
     ]);
     const component = () =>
       letters(1 + random.below(5)) + random.pick(['', '.', '_', '__', '-', '---']) + letters(2);

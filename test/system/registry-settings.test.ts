@@ -25,6 +25,17 @@ test('a relative path of a certificate is of the present folder', () => {
   });
 });
 
+test('a host is found by whatever name it has', () => {
+  const given = {
+    'Registry-1.Docker.IO': { mirrors: ['Index.docker.io', 'Mirror.example'] },
+    'R.example:5000': { realms: ['Auth.example'] },
+  };
+  expect(parseRegistrySettings(given)).toEqual({
+    'docker.io': { mirrors: ['docker.io', 'mirror.example'] },
+    'r.example:5000': { realms: ['auth.example'] },
+  });
+});
+
 test('what the caller changes later does not count, and nobody can change what was taken', () => {
   const given = structuredClone(settings);
   const taken = parseRegistrySettings(given);
@@ -42,6 +53,8 @@ test.each<[unknown, string]>([
   [{ 'https://registry.example': {} }, 'https://registry.example'],
   [{ 'registry.example/team': {} }, 'registry.example/team'],
   [{ '': {} }, 'the key ""'],
+  [{ 'r.example': {}, 'R.example': {} }, 'the key "R.example", and another that means r.example'],
+  [{ 'docker.io': {}, 'index.docker.io': {} }, 'another that means docker.io'],
   [{ 'r.example': null }, 'config.registries["r.example"]'],
   [{ 'r.example': true }, 'config.registries["r.example"]'],
   [{ 'r.example': { unsafe: true } }, 'config.registries["r.example"].unsafe'],
