@@ -3,7 +3,7 @@ import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import type { HeldFile } from '../programs/held-file.js';
 import { programFailed } from '../programs/program-failed.js';
-import { type Exit, type RunOptions, runInstalled } from '../programs/run-program.js';
+import { type Exit, type RunOptions, requireInstalled, runInstalled } from '../programs/run-program.js';
 import {
   absolutePath,
   optionalSignal,
@@ -257,6 +257,11 @@ export interface CheckOptions {
   readonly file?: HeldFile | undefined;
   /** What to do about damage; it ends the message. */
   readonly advice?: string;
+}
+
+/** Rejects with `E2FSCK_NOT_FOUND`. */
+export function requireE2fsck(program: string): Promise<void> {
+  return requireInstalled({ name: program, package: 'e2fsprogs', notFound: 'E2FSCK_NOT_FOUND' });
 }
 
 /** Replays the journal and makes safe repairs, in the caller's own copy of an image. */

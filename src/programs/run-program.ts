@@ -232,6 +232,14 @@ export interface Program {
   readonly notFound: RootfsErrorCode;
 }
 
+/**
+ * Looked at before long work that would be in vain without the program. Rejects as {@link runInstalled} does where it
+ * is missing.
+ */
+export async function requireInstalled(program: Program): Promise<void> {
+  if ((await findProgram(program.name)) === undefined) throw notInstalled(program);
+}
+
 /** {@link run} for a program that may be missing. The error then has the program's code and names the package. */
 export async function runInstalled(
   program: Program,
@@ -249,8 +257,12 @@ export async function runInstalled(
     const notStarted = failedWith(error, 'ENOENT', 'EACCES', 'ENOEXEC');
     if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
   }
+  throw notInstalled(program);
+}
+
+function notInstalled(program: Program): RootfsError {
   const remedy = program.name.includes('/') ? 'correct the path, or install' : 'install';
-  throw new RootfsError(
+  return new RootfsError(
     program.notFound,
     `cannot run ${program.name}: there is no such program, or it cannot be executed; ${remedy} the ` +
       `package ${program.package}`,

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import { programFailed } from '../programs/program-failed.js';
-import { runInstalled } from '../programs/run-program.js';
+import { requireInstalled, runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
 import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
@@ -49,6 +49,7 @@ export async function unpackContainerImage(task: Task, request: ContainerRequest
   const { source, workFolder, limits } = request;
   await requireRoot(source);
   const wanted = parsePlatform(request.platform);
+  await requireInstalled(UMOCI);
   await fetchImage(task, { ...request, platform: wanted });
   const layout = join(workFolder, LAYOUT);
   const image = await readFetched(layout, source);

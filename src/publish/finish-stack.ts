@@ -8,10 +8,11 @@ import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
 import type { StackName } from '../catalog/stack-name.js';
 import { hashUnchanged } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
+import { requireE2fsck } from '../image/grow.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { finishImage } from './check-image.js';
-import { placeStack } from './place-stack.js';
+import { placeStack, requireStackFolder } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 
 export interface StagedStack {
@@ -27,6 +28,12 @@ export interface StagedStack {
   /** Awaited before the stack appears. Rejects if an image with this digest must not. */
   readonly beforePlaced?: (sha256: string) => Promise<void>;
   readonly options: Pick<PublishOptions, 'replace' | 'expectedSha256' | 'onProgress'>;
+}
+
+/** Before long work that would be in vain. Rejects with `TEMPLATE_INVALID` or `E2FSCK_NOT_FOUND`, as that would. */
+export async function requireFinishable(templatePath: string, e2fsckBin: string): Promise<void> {
+  await requireStackFolder(dirname(templatePath));
+  await requireE2fsck(e2fsckBin);
 }
 
 export async function finishStack(

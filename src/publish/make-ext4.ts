@@ -3,7 +3,7 @@
 // times and copies attributes of the host.
 import { resolve } from 'node:path';
 import { programFailed } from '../programs/program-failed.js';
-import { runInstalled } from '../programs/run-program.js';
+import { type Program, requireInstalled, runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { FilesystemFull } from './ext4/groups.js';
@@ -56,6 +56,15 @@ export interface TreeImage {
   /** What the files may take, of an untrusted source: a byte of a sparse file takes a block. */
   readonly maxBytes?: number | undefined;
   readonly mke2fsBin: string;
+}
+
+/** Rejects with `MKE2FS_NOT_FOUND`. */
+export function requireMke2fs(mke2fsBin: string): Promise<void> {
+  return requireInstalled(mke2fsProgram(mke2fsBin));
+}
+
+function mke2fsProgram(name: string): Program {
+  return { name, package: 'e2fsprogs', notFound: 'MKE2FS_NOT_FOUND' };
 }
 
 /**
@@ -116,8 +125,7 @@ async function makeEmpty(
     ...['-N', `${inodesFor(plan, sizeBytes)}`, '-O', FEATURES, '-U', FILESYSTEM_UUID],
     ...['-E', extended.join(','), resolve(image), `${sizeBytes / BLOCK_BYTES}`],
   ];
-  const mke2fs = { name: mke2fsBin, package: 'e2fsprogs', notFound: 'MKE2FS_NOT_FOUND' } as const;
-  const exit = await runInstalled(mke2fs, args, signal, {
+  const exit = await runInstalled(mke2fsProgram(mke2fsBin), args, signal, {
     env: { E2FSPROGS_FAKE_TIME: `${FIXED_TIME_NS / 1_000_000_000n}`, MKE2FS_CONFIG: '/dev/null' },
   });
   if (TOO_SMALL.test(exit.stderr)) throw new FilesystemFull(exit.stderr);

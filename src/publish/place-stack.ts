@@ -1,7 +1,7 @@
 // Makes an image appear in the catalog: a new stack by renaming its folder, a new image of a stack by renaming it over
 // the old one. Both are flushed.
 
-import { rename, rm } from 'node:fs/promises';
+import { lstat, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type NativeFolder, type NativeGuardedFolder, native } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
@@ -111,9 +111,15 @@ export function stackExists(image: string): RootfsError {
   );
 }
 
-export function noStackFolder(path: string, cause: unknown): RootfsError {
+export function noStackFolder(path: string, cause?: unknown): RootfsError {
   const message = `${path} is a file or a symbolic link, not the folder of a stack: move it away`;
   return new RootfsError('TEMPLATE_INVALID', message, { path, cause });
+}
+
+/** Rejects with `TEMPLATE_INVALID` where {@link placeStack} would, whatever is to be placed. */
+export async function requireStackFolder(stackFolder: string): Promise<void> {
+  const found = await lstat(stackFolder).catch(() => undefined); // placing it tells more
+  if (found !== undefined && !found.isDirectory()) throw noStackFolder(stackFolder);
 }
 
 /** False if a non-empty folder or a mount point has the name. An empty folder is replaced. */

@@ -15,7 +15,7 @@ import { type Folders, liesAmongOurs } from '../system/folders-overlap.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import type { RegistryCheck } from './fetch-image.js';
-import { finishStack } from './finish-stack.js';
+import { finishStack, requireFinishable } from './finish-stack.js';
 import { missingSource } from './other-references.js';
 import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
@@ -57,7 +57,7 @@ export async function publishStack(
   const named = source === STANDARD_INPUT ? INPUT_NAME : source;
   const task = new Task(`publishing ${named} as ${name}`, options.signal);
   try {
-    const found = await refuseInVain(request);
+    const found = await refuseInVain(request, programs.e2fsckBin);
     const mode = templateMode(request.isPrivate ?? (await isPrivateOfOurs(request, found)));
     const isFirst = await isMissing(folder.path);
     return await folder.inWorkFolder('publish', async (workFolder, open) => {
@@ -105,10 +105,11 @@ async function isPrivateOfOurs({ source, ours }: PublishRequest, found: Stats | 
  * Fails at once rather than after minutes of work, and creates nothing for a missing source. Undefined for a source
  * without a path.
  */
-async function refuseInVain(request: PublishRequest): Promise<Stats | undefined> {
+async function refuseInVain(request: PublishRequest, e2fsckBin: string): Promise<Stats | undefined> {
   const { source, given = source, opened, templatePath, options } = request;
   await refuseOtherSpelling(templatePath);
   if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
+  await requireFinishable(templatePath, e2fsckBin);
   if (opened !== undefined || !isPath(source)) return undefined;
   return stat(source).catch((error: unknown) => {
     throw missingSource(given, error);

@@ -90,7 +90,7 @@ async function stageFile(staging: Staging): Promise<ImageFormat> {
 }
 
 async function stageContainer(staging: Staging): Promise<StagedImage> {
-  const { task, source, workFolder, options, registries, checkRegistry } = staging;
+  const { task, source, workFolder, options, registries, checkRegistry, mke2fsBin } = staging;
   if (options.format !== undefined) throw invalid('format is for files and folders', source);
   const request = {
     source,
@@ -100,6 +100,8 @@ async function stageContainer(staging: Staging): Promise<StagedImage> {
     checkRegistry,
     limits: limitsOf(options.limits),
   };
+  const { requireMke2fs } = await import('./make-ext4.js');
+  await requireMke2fs(mke2fsBin);
   const { unpackContainerImage } = await import('./container-image.js');
   const { tree, config, listed } = await unpackContainerImage(task, request);
   const { readFolder } = await import('./tree/folder-tree.js');

@@ -8,7 +8,7 @@ import { type Catalog, type StackInfo, TEMPLATE_ROOTFS_FILE } from '../catalog/c
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { finishStack, type StagedStack } from '../publish/finish-stack.js';
+import { finishStack, requireFinishable, type StagedStack } from '../publish/finish-stack.js';
 import type { ImageFormat } from '../publish/image-format.js';
 import { stackExists } from '../publish/place-stack.js';
 import type { PublishPrograms } from '../publish/publish.js';
@@ -63,7 +63,10 @@ export async function pullStack(
     const stack = { ...request, isWanted };
     return await pullArtifact<PulledStack>(task, config.registries, pulls, stack, {
       present: (found) => presentStack(task, context, request, found),
-      inFolder: (work) => inCatalog(folder, work),
+      inFolder: async (work) => {
+        await requireFinishable(request.located.templatePath, config.e2fsckBin);
+        return inCatalog(folder, work);
+      },
       pull: (found, path) => pullInto(task, context, request, found, path),
     });
   } catch (error) {

@@ -265,6 +265,20 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       expect(mirror.seen.map(({ url }) => url)).toContain('/v2/library/app/manifests/1');
     });
 
+    test('an image that could not be finished is not fetched', async () => {
+      const { proxy } = await withImage();
+      const host = await hostFor([proxy.host]);
+      await writeFile(join(host.templateDir, 'file'), '');
+      const source = `docker://${proxy.host}/app:1`;
+      await rejection(host.registry.publishStack('file', source, { replace: true }), 'TEMPLATE_INVALID');
+      for (const [config, code] of [
+        [{ e2fsckBin: '/nonexistent/e2fsck' }, 'E2FSCK_NOT_FOUND'],
+        [{ mke2fsBin: '/nonexistent/mke2fs' }, 'MKE2FS_NOT_FOUND'],
+      ] as const)
+        await rejection(host.anotherRegistry(config).publishStack('app', source), code);
+      expect(proxy.seen).toEqual([]);
+    });
+
     test('a tag beside a digest does not count', async () => {
       const { registry, sha256 } = await withImage();
       const host = await hostFor([registry]);

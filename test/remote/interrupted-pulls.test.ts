@@ -1,7 +1,18 @@
 // Pulls that are killed, aborted or run out of space: the catalog is as before, and the next call goes on.
 import { execFile, execFileSync } from 'node:child_process';
 import { statfsSync } from 'node:fs';
-import { mkdir, open, readdir, rm, stat, statfs, truncate, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  open,
+  readdir,
+  rm,
+  stat,
+  statfs,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -93,6 +104,21 @@ describe.skipIf(missing !== undefined)(
       proxy.rule = () => undefined;
       expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
       expect(await sha256Of(host.template('app'))).toBe(sha256);
+    });
+
+    test('that could not be placed or checked fails before anything is fetched', async () => {
+      const { proxy, host, reference } = await setting();
+      await mkdir(host.templateDir, { recursive: true });
+      await writeFile(join(host.templateDir, 'file'), '');
+      await symlink('nowhere', join(host.templateDir, 'link'));
+      await mkdir(join(host.templateDir, 'folder/rootfs.ext4'), { recursive: true });
+      const options = { replace: true };
+      for (const name of ['file', 'link', 'folder'])
+        await rejection(host.registry.pullStack(reference, { name, ...options }), 'TEMPLATE_INVALID');
+      const registry = host.anotherRegistry({ e2fsckBin: '/nonexistent/e2fsck' });
+      await rejection(registry.pullStack(reference), 'E2FSCK_NOT_FOUND');
+      expect(proxy.seen.filter(({ url }) => url.includes('/blobs/'))).toEqual([]);
+      expect(await partial(host)).toEqual([]);
     });
 
     test('whose e2fsck is killed keeps what it fetched', async () => {
