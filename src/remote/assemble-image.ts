@@ -29,8 +29,8 @@ export interface WantedImage {
   /** Its name in the folder. */
   readonly name: string;
   readonly chunked: ChunkedFile;
-  /** Templates that may have chunks of it, in the order in which they are tried. */
-  readonly templates: () => Promise<readonly Template[]>;
+  /** Templates that may have chunks of it, in the order in which they are tried, by what is missing at that moment. */
+  readonly templates: ((missingBytes: () => number) => AsyncIterable<Template>) | undefined;
 }
 
 export interface AssemblyContext {
@@ -78,9 +78,10 @@ export async function assembleImages(
     await requireSpace(folder, await missingBytes(assemblies));
     await withSpace(assemblies, async () => {
       for (const [i, { templates }] of images.entries())
-        await reuseChunks(task, assemblies[i] as Assembly, templates, context.known, (bytes) =>
-          count('reuse', bytes),
-        );
+        if (templates !== undefined)
+          await reuseChunks(task, assemblies[i] as Assembly, templates, context.known, (bytes) =>
+            count('reuse', bytes),
+          );
       for (const [i, { chunked }] of images.entries())
         await fetchMissing(task, chunked.packs, assemblies[i] as Assembly, context, (bytes) =>
           count('download', bytes),

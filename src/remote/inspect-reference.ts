@@ -15,7 +15,6 @@ import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
 import { formatReference, type Reference } from './reference.js';
-import { templatesOf } from './reusable-templates.js';
 import { readSnapshot } from './snapshot-artifact.js';
 import type { RemoteArtifact } from './transfer-options.js';
 import { withRegistry } from './with-registry.js';
@@ -71,7 +70,7 @@ async function missingBytes(
   const missing: DigestIndex[] = [];
   for (const list of lists) missing.push(await DigestIndex.of(await ChunkSet.ofData(list)));
   const pause = new Pause(() => task.checkAborted());
-  for (const { sha256, identity } of await templatesOf(task, catalog)) {
+  for (const { sha256, identity } of await catalog.known(task.signal)) {
     const local = await known.get(sha256, identity.sizeBytes);
     if (local !== undefined) await takeFrom(missing, local, pause);
   }

@@ -42,14 +42,18 @@ export async function keepWritten(task: Task, { file, list, missing }: Assembly)
 export async function reuseChunks(
   task: Task,
   assembly: Assembly,
-  templates: () => Promise<readonly Template[]>,
+  templates: (missingBytes: () => number) => AsyncIterable<Template>,
   known: KnownChunks,
   onReused: (bytes: number) => void,
 ): Promise<void> {
   const { file, list, missing } = assembly;
   if (missing.size === 0) return;
   const wanted = await DigestIndex.of(missing);
-  for (const template of await templates()) {
+  let missingBytes = 0;
+  await missing.each((chunk) => {
+    missingBytes += list.length(chunk);
+  });
+  for await (const template of templates(() => missingBytes)) {
     if (missing.size === 0) return;
     task.checkAborted();
     for await (const { digest, bytes } of wantedChunks(task, template, wanted, known)) {
@@ -57,6 +61,7 @@ export async function reuseChunks(
         if (list.length(chunk) !== bytes.length) continue;
         await writeFully(file, bytes, list.offset(chunk));
         missing.delete(chunk);
+        missingBytes -= bytes.length;
         onReused(bytes.length);
       }
     }

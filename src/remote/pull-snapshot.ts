@@ -4,6 +4,7 @@
 import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Catalog } from '../catalog/catalog.js';
+import type { Template } from '../catalog/template.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { SNAPSHOT_MANIFEST_FILE, type SnapshotRecord, totalBytes } from '../snapshots/snapshot-manifest.js';
 import type { Snapshot, Snapshots } from '../snapshots/snapshots.js';
@@ -94,12 +95,13 @@ function wantedImages(
   { catalog, known }: PullSnapshotContext,
   { record, files }: SnapshotArtifact,
 ) {
-  const ofDisk = () =>
-    reusableTemplates(task, catalog, known, ({ sha256 }) => sha256 === record.sourceSha256);
+  const isSource = ({ sha256 }: Template) => sha256 === record.sourceSha256;
+  const ofDisk = (missingBytes: () => number) =>
+    reusableTemplates(task, catalog, known, isSource, missingBytes);
   return record.files.map(({ name }, i) => ({
     name,
     chunked: files[i] as (typeof files)[number],
-    templates: name === CLONE_ROOTFS_FILE ? ofDisk : async () => [],
+    templates: name === CLONE_ROOTFS_FILE ? ofDisk : undefined,
   }));
 }
 

@@ -145,7 +145,8 @@ async function stageChunks(
   const image = {
     name: TEMPLATE_ROOTFS_FILE,
     chunked: chunkedImage(artifact),
-    templates: () => reusableTemplates(task, catalog, known, ({ path }) => path === templatePath),
+    templates: (missingBytes: () => number) =>
+      reusableTemplates(task, catalog, known, ({ path }) => path === templatePath, missingBytes),
   };
   const assembly = { ...found, known, onProgress: options.onProgress };
   const { lists, reusedBytes } = await assembleImages(task, [image], staged, assembly);

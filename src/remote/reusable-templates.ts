@@ -1,7 +1,8 @@
 // Which templates of this host a pull may take chunks from.
 
+import { stat } from 'node:fs/promises';
 import type { Catalog } from '../catalog/catalog.js';
-import { parseStackName } from '../catalog/stack-name.js';
+import type { StackName } from '../catalog/stack-name.js';
 import type { Template } from '../catalog/template.js';
 import { RootfsError } from '../system/errors.js';
 import { mapInSlices } from '../system/map-in-slices.js';
@@ -12,39 +13,61 @@ import type { KnownChunks } from './known-chunks.js';
 // Templates that have to be read for their digest or their chunks: more would take longer than fetching.
 const READ_AT_MOST = 8;
 
+/** To read so many bytes takes about as long as to fetch one at 1 Gb/s. */
+const READ_PER_FETCHED = 4;
+
 // Later than any time that a file can have.
 const FAR_FUTURE_NS = 2n ** 64n;
 
-/** First those that are likely to have the chunks, then those with known chunks, then the newest of the others. */
-export async function reusableTemplates(
+/**
+ * First those that are likely to have the chunks, then those with known chunks, then the newest of the others, and last
+ * those that were never hashed. What has to be read is left out if to fetch what is missing by then takes no longer.
+ */
+export async function* reusableTemplates(
   task: Task,
   catalog: Catalog,
   known: KnownChunks,
   isLikely: (template: Template) => boolean,
-): Promise<Template[]> {
+  missingBytes: () => number,
+): AsyncGenerator<Template, void, undefined> {
   const cut = await known.names();
   const rank = (template: Template) => (isLikely(template) ? 0 : cut.has(template.sha256) ? 1 : 2);
   const age = ({ identity }: Template) => `${FAR_FUTURE_NS - identity.mtimeNs}`.padStart(20, '0');
-  const ranked = await mapInSlices(await templatesOf(task, catalog), (template) => ({
+  const read = { templates: 0, bytes: 0 };
+  const isWorthReading = async (path: string, times: number) => {
+    const bytes = times * (await bytesOnDisk(path));
+    if (read.templates === READ_AT_MOST || read.bytes + bytes > READ_PER_FETCHED * missingBytes())
+      return false;
+    read.templates++;
+    read.bytes += bytes;
+    return true;
+  };
+  const ranked = await mapInSlices(await catalog.known(task.signal), (template) => ({
     template,
     rank: rank(template),
   }));
   const sorted = await sortedBy(ranked, (each) => `${each.rank} ${age(each.template)} ${each.template.path}`);
-  let read = 0;
-  return sorted.filter((each) => each.rank < 2 || read++ < READ_AT_MOST).map(({ template }) => template);
+  for (const { template } of sorted)
+    if (cut.has(template.sha256) || (await isWorthReading(template.path, 1))) yield template;
+  for (const [name, template] of await catalog.templates(task.signal)) {
+    // Once for its digest, once for its chunks.
+    if (template !== undefined || !(await isWorthReading(catalog.templatePath(name), 2))) continue;
+    const hashed = await hashTemplate(task, catalog, name);
+    if (hashed !== undefined) yield hashed;
+  }
 }
 
-/** The templates with known digests. A few whose digests are not known are hashed. */
-export async function templatesOf(task: Task, catalog: Catalog): Promise<Template[]> {
-  const unknown = [...(await catalog.templates(task.signal))].filter(
-    ([, template]) => template === undefined,
-  );
-  for (const [name] of unknown.slice(0, READ_AT_MOST)) {
-    await catalog.stack(parseStackName(name), task.signal).catch((error) => {
-      task.checkAborted();
-      // A template that cannot be used now is no help, and no obstacle.
-      if (!(error instanceof RootfsError)) throw error;
-    });
-  }
-  return catalog.known(task.signal);
+/** A template that cannot be used now is no help, and no obstacle. */
+async function hashTemplate(task: Task, catalog: Catalog, name: StackName): Promise<Template | undefined> {
+  await catalog.stack(name, task.signal).catch((error) => {
+    task.checkAborted();
+    if (!(error instanceof RootfsError)) throw error;
+  });
+  return (await catalog.templates(task.signal)).get(name);
+}
+
+/** Without its holes. */
+async function bytesOnDisk(path: string): Promise<number> {
+  const found = await stat(path).catch(() => undefined);
+  return found === undefined ? 0 : found.blocks * 512;
 }

@@ -84,6 +84,23 @@ describe.skipIf(missing !== undefined)(
       expect(pulled.downloadedBytes).toBeLessThan(3 * MiB);
     });
 
+    test('templates that were never read are read where that saves time, and never to tell what is missing', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app');
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const big = await b.addTemplate('big', Buffer.alloc(64 * MiB, 1));
+      const same = await b.placeTemplate('same', async (path) => {
+        await execute('cp', ['--sparse=always', a.template('app'), path]);
+      });
+      const notRead = async () => (await b.registry.verify()).templatesNotRead;
+      await b.registry.inspectReference(`${registry}/app:1`);
+      expect(await notRead()).toEqual([big, same]);
+      const pulled = await b.registry.pullStack(`${registry}/app:1`);
+      expect(pulled.reusedBytes).toBeGreaterThan(12 * MiB);
+      expect(await notRead()).toEqual([big]);
+    });
+
     test('the same image again is unchanged, and pushes the same digest', async () => {
       const { host: registry } = await startOciRegistry();
       const [a, b] = [await hostFor([registry]), await hostFor([registry])];
