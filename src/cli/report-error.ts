@@ -39,7 +39,7 @@ export function reportError(error: unknown, style: ReportStyle, command: string)
 /** A warning of the library, or of Node's. */
 export function reportWarning(warning: Error, { json }: ReportStyle): void {
   const code = codeOf(warning);
-  const message = inFlags(warning.message);
+  const message = asTyped(warning.message);
   const text = json
     ? printableJson({ warning: { code, message } })
     : `microvm-rootfs: warning: ${printable(message)}`;
@@ -74,7 +74,7 @@ function messageOf(error: unknown): string {
   if (error instanceof CommanderError) return message.replace(/^error: /, '');
   // Node's own errors begin with the code.
   const code = `${codeOf(error)}: `;
-  return inFlags(message.startsWith(code) ? message.slice(code.length) : message);
+  return asTyped(message.startsWith(code) ? message.slice(code.length) : message);
 }
 
 const FLAGS: Readonly<Record<string, string>> = {
@@ -85,12 +85,22 @@ const FLAGS: Readonly<Record<string, string>> = {
   'writable: false': '--read-only',
 };
 
-/** The library's messages name its options; the user of a command knows them as flags. */
-function inFlags(message: string): string {
-  return message.replace(
-    /\b(?:sizeBytes|(?:force|replace|writable): (?:true|false))\b/g,
-    (option) => FLAGS[option] ?? option,
-  );
+const COMMANDS: Readonly<Record<string, string>> = {
+  pullStack: 'microvm-rootfs pull',
+  pullSnapshot: 'microvm-rootfs pull-snapshot',
+};
+
+/** The library's messages name its options and methods; the user of a command knows them as flags and commands. */
+function asTyped(message: string): string {
+  return message
+    .replace(
+      /\b(?:sizeBytes|(?:force|replace|writable): (?:true|false))\b/g,
+      (option) => FLAGS[option] ?? option,
+    )
+    .replace(/\bpublishStack\('([^']+)', '([^']+)'\)/g, 'microvm-rootfs publish $1 $2')
+    .replace(/\b(?:pullStack|pullSnapshot)\b/g, (method) => COMMANDS[method] ?? method)
+    .replace(/\bcall (recover)\(\)/g, 'run microvm-rootfs $1')
+    .replace(/\b(recover|verify)\(\)/g, 'microvm-rootfs $1');
 }
 
 function document(error: unknown, verbose: boolean): object {

@@ -39,13 +39,9 @@ function requireImage({ artifactType, config }: Json, source: string): void {
   if ([CONFIG, 'application/vnd.docker.container.image.v1+json'].includes(config.mediaType)) return;
   const type = String(artifactType || config.mediaType);
   const [, ours] = /^application\/vnd\.microvm-rootfs\.(stack|snapshot)\./.exec(type) ?? [];
-  if (ours === 'stack')
-    throw invalid(source, 'a stack, not a container image: pull it with pullStack (microvm-rootfs pull)');
+  if (ours === 'stack') throw invalid(source, 'a stack, not a container image: pull it with pullStack');
   if (ours === 'snapshot')
-    throw invalid(
-      source,
-      'a snapshot, not a container image: pull it with pullSnapshot (microvm-rootfs pull-snapshot)',
-    );
+    throw invalid(source, 'a snapshot, not a container image: pull it with pullSnapshot');
   throw invalid(
     source,
     `of type ${type}, no container image: if its layer is a disk, pull it with pullStack; ` +

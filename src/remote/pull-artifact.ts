@@ -108,7 +108,7 @@ function requireKind({ reference, isWanted }: ArtifactRequest, artifact: Artifac
     throw invalid(`${formatReference(reference)} is ${describeKind(artifact, reference)}`);
 }
 
-function describeKind({ artifactType, layers }: Artifact, { repository }: Reference): string {
+function describeKind({ artifactType, layers }: Artifact, reference: Reference): string {
   if (artifactType === STACK_TYPE) return 'a stack, not a snapshot: pull it with pullStack';
   if (artifactType === SNAPSHOT_TYPE) return 'a snapshot, not a stack: pull it with pullSnapshot';
   const type = artifactType || 'unknown';
@@ -116,7 +116,7 @@ function describeKind({ artifactType, layers }: Artifact, { repository }: Refere
     return `of type ${type}, no snapshot: if its layer is a disk, pull it with pullStack`;
   return (
     `of type ${type}, with ${layers.length} layers: no stack, no snapshot, no single disk; ` +
-    `for a container image use publishStack('${repository}', 'docker://…')`
+    `for a container image use publishStack('NAME', 'docker://${formatReference(reference)}')`
   );
 }
 

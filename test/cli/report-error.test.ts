@@ -107,6 +107,17 @@ test('an interruption has the status of its signal, however deep it lies', () =>
   expect(reported(new RootfsError('ABORT_ERR', 'x', { cause: new Interrupted('SIGTERM') })).status).toBe(143);
 });
 
+test('methods of the library are told as commands', () => {
+  const told = (words: string) => reported(new RootfsError('ARTIFACT_INVALID', words)).text;
+  expect(told("use publishStack('NAME', 'docker://r.example/app:1')")).toContain(
+    'use microvm-rootfs publish NAME docker://r.example/app:1\n',
+  );
+  expect(told('pull it with pullStack')).toContain('pull it with microvm-rootfs pull\n');
+  expect(told('pull it with pullSnapshot')).toContain('pull it with microvm-rootfs pull-snapshot\n');
+  expect(told('or call recover(), which')).toContain('or run microvm-rootfs recover, which');
+  expect(told('check it with verify()')).toContain('check it with microvm-rootfs verify\n');
+});
+
 test('options of the library are told as flags', () => {
   const words = 'pass replace: true, force: true, writable: true or writable: false';
   const { text } = reported(new RootfsError('STACK_EXISTS', words));

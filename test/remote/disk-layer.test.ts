@@ -286,7 +286,12 @@ describe.skipIf(missing !== undefined)(
       ],
       ['compressed twice', [gzipSync(gzipSync('words'))], 'ARTIFACT_INVALID', /compressed or packed twice/],
       ['another compression', [brotliCompressSync(Buffer.alloc(9000, 'x'))], 'IMAGE_INVALID', /no ext4/],
-      ['two layers', [Buffer.alloc(4096), Buffer.alloc(5)], 'ARTIFACT_INVALID', /with 2 layers: no stack/],
+      [
+        'two layers',
+        [Buffer.alloc(4096), Buffer.alloc(5)],
+        'ARTIFACT_INVALID',
+        /with 2 layers: no stack.* use publishStack\('NAME', 'docker:\/\/[^']+\/disk:1'\)/,
+      ],
     ])('%s is refused, and leaves nothing', async (_, layers, code, message) => {
       const { registry, proxy, host } = await setting();
       await pushLayers(
