@@ -23,7 +23,10 @@ export interface TransferProgress extends Progress {
 }
 
 export interface TransferOptions {
-  /** How many packs to work on at once, from 1 to 64. Default: 8. Fewer while the registry is busy. */
+  /**
+   * How many packs to work on at once, from 1 to 64. Default: 8. Fewer while the registry is busy. A pull fetches from
+   * at most four packs at once, for the memory that more would take.
+   */
   readonly concurrency?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: TransferProgress) => void;

@@ -169,7 +169,8 @@ export function level(): Option {
 }
 
 export function concurrency(what: 'send' | 'fetch'): Option {
-  const about = `how many packs to ${what} at once, 1 to 64 (default: 8)`;
+  const most = what === 'fetch' ? '; more than 4 make no difference' : '';
+  const about = `how many packs to ${what} at once, 1 to 64 (default: 8${most})`;
   return new Option('--concurrency <number>', about).argParser(countUpTo(64));
 }
 
