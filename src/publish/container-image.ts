@@ -5,8 +5,9 @@ import { readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
+import { findProgram } from '../programs/find-program.js';
 import { programFailed } from '../programs/program-failed.js';
-import { requireInstalled, runInstalled } from '../programs/run-program.js';
+import { type Exit, requireInstalled, runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
 import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
@@ -27,7 +28,15 @@ const IGNORED = /ignoring ENOTSUP on setxattr \\?"([^"\\]+)/;
 const TOO_LARGE = /xattr[^\n]*no space left/i;
 const SOME_BLOCKS = 1024;
 
+// XFS lists an access list twice, the second time as trusted.SGI_ACL_FILE, to those who have CAP_SYS_ADMIN. umoci
+// removes all that is listed of a file, and the second is gone with the first. It fails, and removes its tree.
+const LISTED_TWICE = /lclearxattrs: remove xattr: no data available/;
+const NOT_SYS_ADMIN = ['--inh-caps', '-sys_admin', '--bounding-set', '-sys_admin'];
+// setpriv cannot do it, or a layer has trusted attributes.
+const NEEDS_SYS_ADMIN = /^setpriv: |restore xattr metadata: .*operation not permitted/m;
+
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
+const SETPRIV = { name: 'setpriv', package: 'util-linux', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
 export interface UnpackedImage {
   readonly tree: string;
@@ -84,8 +93,7 @@ async function unpackWithin(
 }
 
 async function unpack(task: Task, source: string, workFolder: string): Promise<void> {
-  const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
-  const exit = await runInstalled(UMOCI, args, task.signal, { cwd: workFolder, usualUmask: true });
+  const exit = await runUmoci(task, source, workFolder);
   const attribute = IGNORED.exec(exit.stderr)?.[1];
   if (attribute !== undefined && isOfTheTree(attribute)) {
     throw new RootfsError(
@@ -105,6 +113,22 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
     );
   }
   throw programFailed('ARTIFACT_INVALID', UMOCI.name, source, exit);
+}
+
+async function runUmoci({ signal }: Task, source: string, workFolder: string): Promise<Exit> {
+  const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
+  const options = { cwd: workFolder, usualUmask: true };
+  const exit = await runInstalled(UMOCI, args, signal, options);
+  if (!LISTED_TWICE.test(exit.stderr)) return exit;
+  const umoci = (await findProgram(UMOCI.name)) ?? UMOCI.name;
+  const again = await runInstalled(SETPRIV, [...NOT_SYS_ADMIN, umoci, ...args], signal, options);
+  if (!NEEDS_SYS_ADMIN.test(again.stderr)) return again;
+  throw new RootfsError(
+    'ENOTSUP',
+    `${source} has access lists, which umoci cannot unpack on XFS beside trusted attributes, or without setpriv of ` +
+      'util-linux: put templateDir on btrfs or ext4',
+    { path: workFolder },
+  );
 }
 
 /** Root of a user namespace makes no devices, and umoci then makes empty files instead. */

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, inject, onTestFinished, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
+import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { KiB, MiB, pattern, readInside, run } from '../fixtures/images.js';
@@ -260,6 +261,59 @@ describe.skipIf(missing !== undefined)(
     });
   },
 );
+
+describe.skipIf(missing !== undefined)('access lists in layers', () => {
+  const acl = (user: number) => {
+    const entries = [
+      [1, 7],
+      [2, 7, user],
+      [4, 5],
+      [16, 7],
+      [32, 5],
+    ].map(([tag = 0, permissions = 0, id = 0xffffffff]) => {
+      const entry = Buffer.alloc(8);
+      entry.writeUInt16LE(tag);
+      entry.writeUInt16LE(permissions, 2);
+      entry.writeUInt32LE(id, 4);
+      return entry;
+    });
+    return Buffer.concat([Buffer.from([2, 0, 0, 0]), ...entries]);
+  };
+  const access = { 'SCHILY.xattr.system.posix_acl_access': acl(70) };
+  const inherited = { ...access, 'SCHILY.xattr.system.posix_acl_default': acl(77) };
+  const shared: Member = { path: 'shared/', type: '5', mode: 0o775, pax: inherited };
+  const first: Member = { path: 'shared/first' };
+  const own: Member = { path: 'own', mode: 0o775, pax: access };
+
+  describeEachFilesystem(
+    ({ path, name }) => {
+      test('give the image that a tar gives', async () => {
+        const host = await Host.in(path);
+        // A list that a file inherits is not its own.
+        const source = await layoutIn(host, [
+          makeTar([{ ...shared, pax: access }]),
+          makeTar([shared, first, own]),
+        ]);
+        const tar = join(host.root, 'tar');
+        await writeFile(tar, makeTar([shared, first, own]));
+        const { sha256 } = await host.registry.publishStack('app', source);
+        expect((await host.registry.publishStack('tar', tar)).sha256).toBe(sha256);
+      });
+
+      test('beside trusted attributes are kept, or the file system is named', async () => {
+        const host = await Host.in(path);
+        const pax = { ...inherited, 'SCHILY.xattr.trusted.k': 'v' };
+        const call = host.registry.publishStack(
+          'app',
+          await layoutIn(host, [makeTar([{ ...shared, pax }, first])]),
+        );
+        if (!name.includes('XFS')) return call;
+        expect((await rejection(call, 'ENOTSUP')).message).toContain('put templateDir on');
+      });
+    },
+    ({ name }) => ['XFS', 'btrfs', 'ext4', 'tmpfs', 'overlay over XFS'].includes(name),
+  );
+});
 
 /** With a umoci that unpacks for ever. */
 async function withEndlessUmoci(host: Host, work: () => Promise<void>): Promise<void> {
