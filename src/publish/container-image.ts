@@ -1,7 +1,7 @@
 // Turns a container image (from a registry or an OCI layout) into a root filesystem folder. skopeo fetches it, umoci
 // applies its layers.
 
-import { readFile, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { type ImageConfig, parseImageConfig } from '../catalog/image-config.js';
@@ -19,8 +19,7 @@ import { type Platform, parsePlatform, platformName } from './platform.js';
 import type { PublishLimits } from './publish-options.js';
 import { isOfTheTree } from './tree/attributes.js';
 import type { ListedFolder } from './tree/listed-files.js';
-
-const ALL_USERS = '0 0 4294967295';
+import { hasAllUsers } from './tree/user-namespace.js';
 
 // umoci goes on without the attributes, and names only the first.
 const IGNORED = /ignoring ENOTSUP on setxattr \\?"([^"\\]+)/;
@@ -142,12 +141,6 @@ async function requireRoot(source: string): Promise<void> {
       'or publish an image',
     { path: source },
   );
-}
-
-/** As in the first user namespace: user_namespaces(7). A kernel without namespaces has no such file. */
-async function hasAllUsers(): Promise<boolean> {
-  const map = await readFile('/proc/self/uid_map', 'latin1').catch(() => ALL_USERS);
-  return map.trim().replace(/\s+/g, ' ') === ALL_USERS;
 }
 
 function configOf({ config: { config, os, architecture, variant } }: FetchedImage): ImageConfig {

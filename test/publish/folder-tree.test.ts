@@ -1,7 +1,18 @@
 // The mark of a folder, by which publishing tells that somebody wrote to it, and folders that cannot be read as a tree.
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
-import { appendFile, chmod, link, mkdir, open, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  chown,
+  link,
+  mkdir,
+  open,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, onTestFinished, test } from 'vitest';
@@ -209,6 +220,30 @@ test
     );
   },
 );
+
+const aclFor = (user: string) =>
+  `0x0200000001000700ffffffff02000700${user}04000500ffffffff10000700ffffffff20000500ffffffff`;
+
+test.skipIf(missing !== undefined).each<[string, (path: string) => Promise<unknown>]>([
+  ['owner 65534', (path) => chown(path, 70000, 0)],
+  ['group 65534', (path) => chown(path, 0, 70000)],
+  [
+    'access list for the id -1',
+    (path) => execute('setfattr', ['-n', 'system.posix_acl_access', '-v', aclFor('70110100'), path]),
+  ],
+])('a file with the %s is refused where the user namespace lacks the real one', async (what, give) => {
+  const folder = await newFolder();
+  const host = await Host.in();
+  const args = { config: host.registry.config, folder };
+  const body = `await new lib.RootfsRegistry(args.config).publishStack('app', args.folder, { replace: true })
+    .catch(({ code, message }) => console.log(code, message));`;
+  const publish = () => runChild(body, args, { under: ['unshare', '--map-root-user'] });
+  expect(await publish()).toMatchObject({ code: 0, stdout: '' });
+  await give(join(folder, 'etc/hosts'));
+  expect((await publish()).stdout).toMatch(
+    new RegExp(`^EPERM ${join(folder, 'etc/hosts')} has (the|an) ${what}, `),
+  );
+});
 
 test.each(['.wh.passwd', '.wh..wh..opq'])(
   'an empty file %s hides a file of a layer, and is refused',

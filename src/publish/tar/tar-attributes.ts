@@ -2,7 +2,7 @@
 import { RootfsError } from '../../system/errors.js';
 import type { Pause } from '../../system/pause.js';
 import { requireAttributes } from '../ext4/tree-plan.js';
-import { ofTheTree } from '../tree/attributes.js';
+import { ACCESS_ACL, ACL_NAMES, DEFAULT_ACL, ofTheTree } from '../tree/attributes.js';
 import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
 import { realOwnerElsewhere } from '../tree/layer-marks.js';
 import { isBinaryAcl, modeWith, type Names, parseAcl } from './acl.js';
@@ -18,13 +18,10 @@ const ACL_TEXT_LIMIT = 64 * 1024;
 const ACL_TEXT = /^SCHILY\.acl\.(access|default)$/;
 const ACL_HEADER_BYTES = 4;
 const ACLS_AGAIN = `${CREATE_AGAIN} --acls`;
-const ACCESS_ACL = 'system.posix_acl_access';
-const DEFAULT_ACL = 'system.posix_acl_default';
 /** What setxattr(2) refuses, or would cut off. */
 const NO_NAME = /^((user|trusted|security)\.)?$|\0/;
 // With or without the padding, as programs differ.
 const BASE64 = /^[A-Za-z0-9+/_\s-]*[=\s]*$/;
-const ACL_NAMES = [ACCESS_ACL, DEFAULT_ACL];
 
 /** What all members have of a global header. */
 interface Shared {

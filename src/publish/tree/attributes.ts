@@ -21,13 +21,16 @@ const OF_THE_HOST = [
 
 const KEPT = /^(user|trusted|security|system)\./;
 
+export const ACCESS_ACL = 'system.posix_acl_access';
+export const DEFAULT_ACL = 'system.posix_acl_default';
+export const ACL_NAMES = [ACCESS_ACL, DEFAULT_ACL];
 const ACL_HEADER_BYTES = 4;
 const ACL_ENTRY_BYTES = 8;
 
 /** The attributes that go into the image. */
 export function ofTheTree(attributes: readonly Attribute[]): Attribute[] {
   return attributes.filter(
-    ({ name, value }) => isOfTheTree(name) && !(name === 'system.posix_acl_access' && isPlainMode(value)),
+    ({ name, value }) => isOfTheTree(name) && !(name === ACCESS_ACL && isPlainMode(value)),
   );
 }
 

@@ -4,6 +4,8 @@ import { native } from '../../addon/native.js';
 import { visitNames } from '../../folder/names-in.js';
 import { errnoName, RootfsError } from '../../system/errors.js';
 import { sortedNames } from '../../system/sorted-names.js';
+import { isBinaryAcl } from '../tar/acl.js';
+import { ACL_NAMES } from './attributes.js';
 import { Children } from './children.js';
 import { type FileRow, rangesOf, readRows, type UnreadableAttribute } from './file-rows.js';
 import {
@@ -19,6 +21,7 @@ import { isWhiteoutFile } from './layer-marks.js';
 import { TreeCount, type TreeLimits } from './limits.js';
 import type { ListedEntry, ListedFolder } from './listed-files.js';
 import { mountsBelow } from './mounts.js';
+import { type OverflowIds, overflowIds } from './user-namespace.js';
 
 export interface FolderTree {
   readonly root: FolderNode;
@@ -63,7 +66,14 @@ async function read(path: string, reading: FolderReading, keepsNodes: boolean): 
   const top = (await realpath(path)).replace(/\/$/, '');
   const mounts = reading.includeMounts ? new Set<string>() : await mountsBelow(top);
   const topBytes = Buffer.from(top).toString('latin1');
-  const reader = new FolderReader(reading, nameOf(path, topBytes, reading.source), mounts, keepsNodes);
+  const overflow = await overflowIds();
+  const reader = new FolderReader(
+    reading,
+    nameOf(path, topBytes, reading.source),
+    mounts,
+    overflow,
+    keepsNodes,
+  );
   return reader.read(topBytes);
 }
 
@@ -84,6 +94,7 @@ class FolderReader {
   readonly #reading: FolderReading;
   readonly #name: TreeName;
   readonly #mounts: ReadonlySet<string> | undefined;
+  readonly #overflow: OverflowIds;
   readonly #keepsNodes: boolean;
   readonly #count: TreeCount;
   readonly #linked = new LinkedFiles();
@@ -98,11 +109,13 @@ class FolderReader {
     reading: FolderReading,
     name: TreeName,
     mounts: ReadonlySet<string> | undefined,
+    overflow: OverflowIds,
     keepsNodes: boolean,
   ) {
     this.#reading = reading;
     this.#name = name;
     this.#mounts = mounts;
+    this.#overflow = overflow;
     this.#keepsNodes = keepsNodes;
     this.#count = new TreeCount(name.source, reading.limits);
   }
@@ -196,6 +209,7 @@ class FolderReader {
     const { mode, uid, gid, mtimeNs, attributes } = facts;
     const planned = undefined;
     this.#refuseLayer(row, path);
+    this.#refuseUnknownUsers(row, path);
     if (row.unreadable !== undefined) throw this.#cannotRead(row.unreadable, path);
     switch (kind) {
       case 'folder':
@@ -227,6 +241,22 @@ class FolderReader {
         `has a mark of overlayfs, which hides or needs files of a lower layer: ${MERGED}`,
       );
     if (isOfThisHost && realOwner !== undefined) throw this.#refuse(path, realOwner);
+  }
+
+  #refuseUnknownUsers({ facts: { uid, gid, attributes } }: FileRow, path: string): void {
+    const isLost = attributes.some(({ name, value }) => ACL_NAMES.includes(name) && !isBinaryAcl(value));
+    const what =
+      (uid === this.#overflow.uid && `the owner ${uid}`) ||
+      (gid === this.#overflow.gid && `the group ${gid}`) ||
+      (isLost && 'an access list for the id -1');
+    if (what === false) return;
+    const shown = this.#name.show(path);
+    throw new RootfsError(
+      'EPERM',
+      `${shown} has ${what}, which stands for all that this user namespace lacks: publish as root of the host, or a ` +
+        'tar with the real ones',
+      { path: shown },
+    );
   }
 
   #cannotRead({ name, errno }: UnreadableAttribute, path: string): RootfsError {
