@@ -252,6 +252,18 @@ describe.skipIf(missing !== undefined)(
       await host.registry.publishStack('app', source, { limits: { maxFiles: 3000 } });
     });
 
+    test.each([2 ** 32 - 1, 2 ** 32])(
+      'with the owner %d, whom umoci makes root, are refused',
+      async (uid) => {
+        const host = await Host.in();
+        const layer = makeTar([{ path: 'etc/suid', mode: 0o4755, pax: { uid: `${uid}` } }]);
+        const call = host.registry.publishStack('app', await layoutIn(host, [layer]));
+        expect((await rejection(call, 'ARTIFACT_INVALID')).message).toContain(
+          `etc/suid with the owner ${uid}`,
+        );
+      },
+    );
+
     test('that hold what cannot be published are named by reference, not by where they were unpacked', async () => {
       const host = await Host.in();
       const source = await layoutIn(host, ['mkdir lib; mknod lib/gone c 0 0']);

@@ -46,9 +46,6 @@ const SLICE = 250;
 // Kernel limits: the length of a path, and the 32-bit block numbers of a file.
 const TARGET_LIMIT = 4095;
 const FILE_BYTES_LIMIT = (2 ** 32 - 1) * BLOCK_BYTES;
-const ID_LIMIT = 2 ** 32 - 2;
-const MAJOR_LIMIT = 2 ** 12;
-const MINOR_LIMIT = 2 ** 20;
 
 /** A folder that is being planned, file by file. */
 interface Level {
@@ -125,15 +122,6 @@ function requireHeld(from: string, path: string, node: TreeNode): AttributePlan 
   const refuse = (why: string) => cannotHold(from, path, why);
   if (!holdsTime(node.mtimeNs))
     throw refuse('has a time of modification before 1901 or after 2446: give it another one with touch');
-  if (![node.uid, node.gid].every((id) => isBelow(ID_LIMIT + 1, id)))
-    throw refuse(
-      `has the owner ${node.uid} and the group ${node.gid}, and Linux has numbers of 32 bits for them: make the tar ` +
-        'with other ones (tar --owner, --group)',
-    );
-  if ('major' in node && !(isBelow(MAJOR_LIMIT, node.major) && isBelow(MINOR_LIMIT, node.minor)))
-    throw refuse(
-      `is a device with the numbers ${node.major} and ${node.minor}, and Linux has 12 and 20 bits for them: remove it`,
-    );
   if (node.kind === 'symlink' && (node.target.length > TARGET_LIMIT || node.target.length === 0))
     throw refuse(`is a symbolic link whose target has ${node.target.length} bytes, and ext4 holds 1 to 4095`);
   if (node.kind === 'file' && node.content.sizeBytes > FILE_BYTES_LIMIT)
@@ -156,10 +144,6 @@ export function requireAttributes(
     `has extended attributes that do not fit into ext4, which has one block of ${BLOCK_BYTES} bytes for all of ` +
       `a file's: ${sizes}; remove what is not needed with setfattr -x`,
   );
-}
-
-function isBelow(limit: number, value: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value < limit;
 }
 
 function requireFolder(from: string, path: string, node: TreeNode): number {

@@ -52,6 +52,11 @@ const LINK_LIMIT = 4095;
 const GLOBAL_RECORDS_LIMIT = 100;
 const GLOBAL_BYTES_LIMIT = 64 * 1024;
 
+/** chown(2) takes the last of 32 bits as "leave it", and mknod(2) cuts off what is longer. */
+const ID_LIMIT = 2 ** 32 - 1;
+const MAJOR_LIMIT = 2 ** 12;
+const MINOR_LIMIT = 2 ** 20;
+
 const PAUSE_BLOCKS = 4096;
 
 /** Records that are read. A tar may have any number of others, such as comments. */
@@ -240,6 +245,17 @@ class TarReader {
     const gid = number('gid') ?? header.gid;
     if (Number.isNaN(uid) || Number.isNaN(gid) || Number.isNaN(header.mode))
       throw damaged('an owner or a mode that is not a number');
+    if (!isBelow(ID_LIMIT, uid) || !isBelow(ID_LIMIT, gid))
+      throw damaged(
+        `the owner ${uid} and the group ${gid}, and Linux has numbers of 32 bits for them`,
+        'make the tar with other ones (tar --owner, --group)',
+      );
+    const { major, minor } = header;
+    if (/^[34]$/.test(header.type) && !(isBelow(MAJOR_LIMIT, major) && isBelow(MINOR_LIMIT, minor)))
+      throw damaged(
+        `the device numbers ${major} and ${minor}, and Linux has 12 and 20 bits for them`,
+        'leave it out',
+      );
     return {
       path,
       type: header.type,
@@ -248,8 +264,8 @@ class TarReader {
       gid,
       mtimeNs,
       linkTarget,
-      major: header.major,
-      minor: header.minor,
+      major,
+      minor,
       sizeBytes,
       segments,
       pax,
@@ -349,6 +365,10 @@ class TarReader {
     this.#at += length;
     return this.#window.subarray(start, start + length);
   }
+}
+
+function isBelow(limit: number, value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value < limit;
 }
 
 function isLength(value: number): boolean {

@@ -101,6 +101,16 @@ test('an empty pax value is as if there were none, and one that is not a number 
   await damaged([{ path: 'a', pax: { size: '-1' } }], /a with a size that no file has: create/);
 });
 
+test('owners and devices beyond what Linux has are refused', async () => {
+  for (const id of [`${2 ** 32 - 1}`, `${2 ** 32}`, '-2', '9'.repeat(400)])
+    for (const key of ['uid', 'gid'])
+      await damaged([{ path: 'a', pax: { [key]: id } }], /a with the owner .*: make the tar .*--owner/);
+  for (const type of ['3', '4'])
+    for (const device of [[4096, 0] as const, [8, 2 ** 20] as const])
+      await damaged([{ path: 'a', type, device }], /a with the device numbers .*: leave it out/);
+  await only({ path: 'a', device: [4096, 0], owner: [2 ** 21 - 1, 0], pax: { gid: `${2 ** 32 - 2}` } });
+});
+
 test('names and links beyond what Linux has are refused before they are taken apart', async () => {
   const long = './'.repeat(MiB);
   await damaged([{ path: 'a', pax: { path: long } }], /name or a link/);
