@@ -65,7 +65,10 @@ inline constexpr bool is_no_folder(int code) { return code == ENOTDIR || code ==
 // The file system has no extended attributes, or the file has none.
 inline constexpr bool lacks_attributes(int code) { return code == EOPNOTSUPP || code == ENOSYS || code == ENODATA; }
 
-// A listed attribute has no value for this process: NFS and security modules list what they keep to themselves.
-inline constexpr bool keeps_attribute(int code) { return code == EOPNOTSUPP || code == EPERM || code == EACCES; }
+// A listed attribute has no value for this process: NFS and security modules list what they keep to themselves, and
+// Linux reads no capabilities that are damaged (EINVAL) or of users that the user namespace lacks (EOVERFLOW).
+inline constexpr bool keeps_attribute(int code) {
+  return code == EOPNOTSUPP || code == EPERM || code == EACCES || code == EINVAL || code == EOVERFLOW;
+}
 
 }  // namespace microvm

@@ -1,5 +1,5 @@
-// Holds the layers of a container image to the limits while umoci, which has none, unpacks them, and remembers what
-// they list. Only headers are looked at.
+// Holds the layers of a container image to the limits while umoci, which has none, unpacks them, refuses what it cannot
+// unpack, and remembers what they list. Only headers are looked at.
 
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
@@ -10,6 +10,7 @@ import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import { isOfZlib } from './decompress.js';
 import type { PublishLimits } from './publish-options.js';
+import { requireSettable } from './tar/attribute-faults.js';
 import { readMembers, type TarBytes, WINDOW_BYTES } from './tar/members.js';
 import { TarCutOff, TarDamaged } from './tar/tar-damaged.js';
 import { TreeCount, tooLarge } from './tree/limits.js';
@@ -101,6 +102,7 @@ class LayerCount {
     for await (const member of readMembers(bytes, sizeBytes, { checkAborted })) {
       this.#tree.add(namesOf(member.path).length);
       this.#addBytes(0, member.sizeBytes);
+      requireSettable(member);
       await this.#listed.add(member);
       await this.#pause.ifDue();
     }

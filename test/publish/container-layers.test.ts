@@ -264,6 +264,19 @@ describe.skipIf(missing !== undefined)(
       },
     );
 
+    test.each<[string, Member]>([
+      ['damaged security.capability', { path: 'it', pax: { 'SCHILY.xattr.security.capability': 'abc' } }],
+      ['attribute user.a', { path: 'it', type: '2', target: 'x', pax: { 'SCHILY.xattr.user.a': 'x' } }],
+      ['damaged access list', { path: 'it', pax: { 'SCHILY.xattr.system.posix_acl_access': 'abcdef' } }],
+    ])('with a %s are refused by its name', async (fault, member) => {
+      const host = await Host.in();
+      const call = host.registry.publishStack('app', await layoutIn(host, [makeTar([member])]));
+      const { message } = await rejection(call, 'ARTIFACT_INVALID');
+      expect(message).toContain(fault);
+      expect(message).toMatch(/ it[ :].*: create the tar again/);
+      expect(message).not.toContain('umoci');
+    });
+
     test('that hold what cannot be published are named by reference, not by where they were unpacked', async () => {
       const host = await Host.in();
       const source = await layoutIn(host, ['mkdir lib; mknod lib/gone c 0 0']);

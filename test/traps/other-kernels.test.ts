@@ -13,7 +13,7 @@ import { MiB, pattern } from '../fixtures/images.js';
 import { preloadedKernel } from '../fixtures/other-kernel.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
-const { EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM } = constants.errno;
+const { EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP, EOVERFLOW, EPERM } = constants.errno;
 
 async function hostOn(name: string, skip: (reason: string) => void): Promise<Host> {
   const reason = filesystemNamed(name).missing ?? lacksRoot() ?? lacks('g++');
@@ -131,6 +131,8 @@ test.for([
 test.for<[attribute: string, errno: number, outcome: RegExp]>([
   ['trusted.lov', EOPNOTSUPP, /^published$/],
   ['user.x', EPERM, /^EPERM the attribute user\.x of .*tree\/file is listed/],
+  ['user.x', EINVAL, /^EINVAL the attribute user\.x of .*tree\/file is listed/],
+  ['user.x', EOVERFLOW, /^EOVERFLOW the attribute user\.x of .*tree\/file is listed/],
 ])('an attribute %s that is listed and not given with %i', async ([ATTRIBUTE, errno, outcome], { skip }) => {
   const missing = lacksRoot() ?? lacks('setfattr', 'mke2fs', 'g++');
   if (missing !== undefined) skip(missing);

@@ -5,7 +5,8 @@ import { requireAttributes } from '../ext4/tree-plan.js';
 import { ACCESS_ACL, ACL_NAMES, DEFAULT_ACL, ofTheTree } from '../tree/attributes.js';
 import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
 import { realOwnerElsewhere } from '../tree/layer-marks.js';
-import { isBinaryAcl, modeWith, type Names, parseAcl } from './acl.js';
+import { modeWith, type Names, parseAcl } from './acl.js';
+import { ACLS_AGAIN, faultOf, isEmptyAcl, noDefaultAcl } from './attribute-faults.js';
 import { isFolder, shown, type TarMember } from './members.js';
 import type { PaxRecord } from './pax.js';
 import { CREATE_AGAIN } from './tar-damaged.js';
@@ -16,8 +17,6 @@ const NO_ATTRIBUTES: readonly Attribute[] = [];
 // All that are in words are kept until the end. ext4 holds 500 entries.
 const ACL_TEXT_LIMIT = 64 * 1024;
 const ACL_TEXT = /^SCHILY\.acl\.(access|default)$/;
-const ACL_HEADER_BYTES = 4;
-const ACLS_AGAIN = `${CREATE_AGAIN} --acls`;
 /** What setxattr(2) refuses, or would cut off. */
 const NO_NAME = /^((user|trusted|security)\.)?$|\0/;
 // With or without the padding, as programs differ.
@@ -59,7 +58,10 @@ export class TarAttributes {
     if (byName.size === 0) return { attributes: NO_ATTRIBUTES, mode };
     // Some programs write an ACL in both ways.
     if (byName instanceof Map && acls.length > 0) for (const { key } of acls) byName.delete(nameOfAcl(key));
-    for (const name of ACL_NAMES) this.#requireAcl(member, name, byName.get(name)?.value);
+    for (const attribute of byName.values()) {
+      const fault = faultOf(member, attribute);
+      if (fault !== undefined) throw this.#refuse(fault);
+    }
     const realOwner = realOwnerElsewhere([...byName.values()]);
     if (realOwner !== undefined) throw this.#refuse(`has ${shown(member)}, which ${realOwner}`);
     const attributes = byName === shared.byName ? shared.attributes : kept(byName);
@@ -91,7 +93,7 @@ export class TarAttributes {
             `has an access list at ${path} for "${acl.unknownName}", whom the tar's own /etc/passwd ` +
               'and /etc/group do not know: make the tar with --numeric-owner, or without --acls',
           );
-        if (name === DEFAULT_ACL && !isFolder) throw this.#noDefaultAcl(path);
+        if (name === DEFAULT_ACL && !isFolder) throw this.#refuse(noDefaultAcl(path));
         return { name, value: acl };
       });
       const changing = node as { attributes: readonly Attribute[]; mode: number };
@@ -126,18 +128,6 @@ export class TarAttributes {
     return byName;
   }
 
-  #requireAcl(member: TarMember, name: string, value: Buffer | undefined): void {
-    if (value === undefined || isEmptyAcl(value)) return;
-    if (!isBinaryAcl(value))
-      throw this.#refuse(`has a damaged access list at ${shown(member)}: ${ACLS_AGAIN}`);
-    if (name === DEFAULT_ACL && !isFolder(member)) throw this.#noDefaultAcl(shown(member));
-  }
-
-  /** setxattr(2) gives EACCES for it. */
-  #noDefaultAcl(path: string): RootfsError {
-    return this.#refuse(`has a default access list at ${path}, which is not a folder: ${ACLS_AGAIN}`);
-  }
-
   #refuse(why: string): RootfsError {
     return refused(this.#source, why);
   }
@@ -168,11 +158,6 @@ function kept(byName: ReadonlyMap<string, Attribute>): Attribute[] {
     ({ name, value }) => !(ACL_NAMES.includes(name) && isEmptyAcl(value)),
   );
   return ofTheTree(present);
-}
-
-/** setxattr(2) takes one without entries as none. */
-function isEmptyAcl(acl: Buffer): boolean {
-  return acl.length === 0 || acl.length === ACL_HEADER_BYTES;
 }
 
 /** GNU tar writes `=` and `%` in names as `%3D` and `%25`, and no other escape. libarchive's own are those of URLs. */

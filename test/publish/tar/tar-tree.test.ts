@@ -164,6 +164,30 @@ test.each<[what: string, words: RegExp, members: Member[]]>([
     [{ path: 'file', pax: { 'SCHILY.acl.default': 'user::rw-,group::r--,other::---' } }],
   ],
   [
+    'with an access list of a link',
+    /access list at link, which is a symbolic link: create the tar again/,
+    [
+      {
+        path: 'link',
+        type: '2',
+        target: 'x',
+        pax: { 'SCHILY.xattr.system.posix_acl_access': acl(2, 1, 4, 32) },
+      },
+    ],
+  ],
+  ...['abc', Buffer.alloc(20), Buffer.from([...[1, 0, 0, 2], ...new Array(20).fill(0)])].map(
+    (value): [string, RegExp, Member[]] => [
+      `with a damaged capability of ${value.length} bytes`,
+      /file with a damaged security\.capability: create the tar again/,
+      [{ path: 'file', pax: { 'SCHILY.xattr.security.capability': value } }],
+    ],
+  ),
+  ...['2', '3', '4', '6'].map((type): [string, RegExp, Member[]] => [
+    `with a user's attribute of the type ${type}`,
+    /file with the attribute user\.a, which only files and folders can have: create the tar again/,
+    [{ path: 'file', type, target: 'x', device: [1, 3], pax: { 'SCHILY.xattr.user.a': 'x' } }],
+  ]),
+  [
     'with an attribute that is not base64',
     /file with a damaged extended attribute, "LIBARCHIVE\.xattr\.user\.a": create the tar again/,
     [{ path: 'file', pax: { 'LIBARCHIVE.xattr.user.a': '!!!' } }],
@@ -284,6 +308,23 @@ test('an attribute for all files is decoded once', async () => {
   expect(a?.map(({ name }) => name)).toEqual(['user.x']);
   expect(b?.map(({ name }) => name)).toEqual(['user.x', 'user.y']);
   expect(a?.[0]).toBe(b?.[0]);
+});
+
+test('capabilities of both versions are kept, and the attributes of users on files and folders', async () => {
+  const name = 'security.capability';
+  for (const [version, bytes] of [
+    [2, 20],
+    [3, 24],
+  ])
+    for (const flags of [0, 1]) {
+      const value = Buffer.alloc(bytes as number);
+      value.set([flags, 0, 0, version as number]);
+      expect(await attributesOf({ path: 'file', pax: { [`SCHILY.xattr.${name}`]: value } })).toEqual([
+        { name, value },
+      ]);
+    }
+  for (const member of [{ path: 'file' }, { path: 'file/', type: '5' }])
+    expect(await attributesOf({ ...member, pax: { 'SCHILY.xattr.user.a': 'x' } })).toHaveLength(1);
 });
 
 test('an access list gives the mode that setxattr gives, whichever mode the program wrote', async () => {
