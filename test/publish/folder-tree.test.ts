@@ -190,6 +190,21 @@ test.skipIf(lacksRoot() !== undefined)(
   },
 );
 
+test.skipIf(lacksRoot() !== undefined).each(['proc', 'sysfs'])(
+  'what is mounted of %s is refused by name, where mounts are included',
+  async (kernels) => {
+    const folder = await newFolder();
+    const path = join(folder, 'etc/kernel');
+    await mkdir(path);
+    execFileSync('mount', ['-t', kernels, kernels, path]);
+    onTestFinished(() => void execFileSync('umount', [path]));
+    const call = readFolder(folder, { ...READING, includeMounts: true });
+    expect((await rejection(call, 'IMAGE_INVALID')).message).toContain(`${path} is of ${kernels}`);
+    await rejection(readFolder(path, READING), 'IMAGE_INVALID');
+    await readFolder(folder, READING);
+  },
+);
+
 const missing = lacksRoot() ?? lacks('setfattr');
 
 test.skipIf(missing !== undefined).each([

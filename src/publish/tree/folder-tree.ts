@@ -1,5 +1,5 @@
 // Reads a folder as a tree: the facts of each file, and a mark that shows whether the folder changed.
-import { realpath } from 'node:fs/promises';
+import { realpath, statfs } from 'node:fs/promises';
 import { native } from '../../addon/native.js';
 import { visitNames } from '../../folder/names-in.js';
 import { errnoName, RootfsError } from '../../system/errors.js';
@@ -46,6 +46,13 @@ export interface FolderReading {
 
 // How many files to read per native call.
 const BATCH = 128;
+
+/** By statfs(2)'s f_type: their files say another length than they have, and change whenever they are read. */
+const KERNELS: Readonly<Record<number, string>> = {
+  40864: 'proc',
+  1650812274: 'sysfs',
+  1650812272: 'configfs',
+};
 
 const MERGED = 'mount the overlay and publish the merged folder';
 
@@ -102,6 +109,8 @@ class FolderReader {
   /** Folders on which something is mounted. */
   readonly #mountPoints = new Set<string>();
   readonly #pending: PendingFolder[] = [];
+  /** Of the file systems that were looked at. */
+  readonly #devices = new Set<bigint>();
   #device = 0n;
   #mark = '';
 
@@ -123,6 +132,7 @@ class FolderReader {
   async read(top: string): Promise<FolderTree> {
     const [own] = await readRows([top === '' ? '/' : top]);
     this.#device = (own as FileRow).device;
+    await this.#refuseKernels(own as FileRow, top === '' ? '/' : top);
     const root: FolderNode = {
       ...(own as FileRow).facts,
       kind: 'folder',
@@ -162,6 +172,7 @@ class FolderReader {
           node.children.set(name, this.#emptyMount(at, row?.kind === 'folder' || this.#mountPoints.has(at)));
           continue;
         }
+        await this.#refuseKernels(row, at);
         marks.push(name, row.state);
         if (this.#keepsNodes)
           node.children.set(
@@ -226,6 +237,20 @@ class FolderReader {
       default:
         return { ...facts, kind };
     }
+  }
+
+  async #refuseKernels({ device, kind }: FileRow, path: string): Promise<void> {
+    // statfs would follow a link. A device may be that of links alone, as in an overlay.
+    if (this.#devices.has(device) || (kind !== 'folder' && kind !== 'file')) return;
+    this.#devices.add(device);
+    const { type } = await readingOf(this.#name, path, statfs(bytesOf(path)));
+    const kernels = KERNELS[type];
+    if (kernels !== undefined)
+      throw this.#refuse(
+        path,
+        `is of ${kernels}, a file system of the kernel, which no image can hold: unmount it, or publish without ` +
+          'includeMounts',
+      );
   }
 
   #refuseLayer({ kind, major, minor, sizeBytes, isOfUpperFolder, realOwner }: FileRow, path: string): void {
