@@ -4,9 +4,10 @@ import { dirname, join, relative, resolve } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { findProgram } from '../../programs/find-program.js';
 import { makeFolders } from '../../system/make-folders.js';
+import { mountsOfImage } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf } from './kinds.js';
-import { mountOptions } from './mounting.js';
+import { mountOptions, requireFreeMountPoint, requireOutside } from './mounting.js';
 import { requireRoot, runProgram } from './store-error.js';
 import { allOrNothing } from './undo.js';
 
@@ -28,12 +29,20 @@ function requireOneLine(path: string): void {
   );
 }
 
-/** A mount unit for the folder, and a service before it without whose good end it is not mounted. */
+/**
+ * A mount unit for the folder, and a service before it without whose good end it is not mounted. Throws for a folder
+ * that `store mount` refuses: systemd would hide what is in it.
+ */
 export async function unitsFor(image: string, mountPoint: string): Promise<readonly [Unit, Unit]> {
   for (const path of [image, mountPoint]) requireOneLine(path);
   const { sizeBytes, allocatedBytes } = await imageFile(image);
   const kind = await kindOf(image);
   const where = await canonical(mountPoint);
+  const mounts = await mountsOfImage(image);
+  if (!mounts.some(({ mountPoint, root }) => mountPoint === where && root === '/')) {
+    await requireOutside(image, where);
+    await requireFreeMountPoint(where);
+  }
   const escaped = escapePath(where);
   const mount = `${escaped}.mount`;
   const check = `microvm-rootfs-check-${escaped}.service`;

@@ -116,3 +116,14 @@ test('the folder is the one that systemd mounts on, behind no symbolic link', as
   expect(mount.name).toBe(`${escapePath(join(root, 'data/vms'))}.mount`);
   expect(check.text).toContain(`ConditionPathIsMountPoint=!${root}/data/vms\n`);
 });
+
+test('a folder that store mount refuses has no units', async () => {
+  const image = await imageNamed('x/store.img');
+  const root = join(image, '../..');
+  await symlink(root, join(root, 'x/link'));
+  for (const folder of ['/', root, join(root, 'x/link'), image])
+    await rejection(unitsFor(image, folder), 'MOUNT_POINT_REFUSED');
+  await mkdir(join(root, 'vms/vm-1'), { recursive: true });
+  await rejection(unitsFor(image, join(root, 'vms')), 'MOUNT_POINT_NOT_EMPTY');
+  await rejection(unitsFor(image, '/proc'), 'MOUNT_POINT_IN_USE');
+});
