@@ -204,8 +204,7 @@ Example:
     )
     .action((image: string, { force = false }: { force?: boolean }, command: Command) =>
       inSession(command, async ({ output, signal }) => {
-        const removed = resolve(image);
-        await removeStore(removed, force, signal);
+        const removed = await removeStore(resolve(image), force, signal);
         output.print({ removed }, () => `Removed ${removed}.`);
       }),
     );

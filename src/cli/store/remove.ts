@@ -1,4 +1,5 @@
 // Removes a store. Without force it must be empty.
+import { type FileHandle, realpath } from 'node:fs/promises';
 import { RootfsError } from '../../index.js';
 import { mountOfImage, mountsOfImage, requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';
@@ -9,13 +10,17 @@ import { requirePrograms, requireRoot } from './store-error.js';
 import { allOrNothing, Undo } from './undo.js';
 import { isFree, removeUnfinished, unlinkNamed } from './unfinished.js';
 
-export async function removeStore(image: string, force: boolean, signal: AbortSignal): Promise<void> {
+/** Returns what was removed: behind a symbolic link, the image. */
+export async function removeStore(path: string, force: boolean, signal: AbortSignal): Promise<string> {
   requireRoot('removing a store');
   await requirePrograms('flock', 'mount', 'umount');
-  if ((await removeUnfinished(image, signal)) && (await isFree(image))) return;
+  // Of a create that was killed there may be no image yet.
+  const image = await realpath(path).catch(() => path);
+  if ((await removeUnfinished(image, signal)) && (await isFree(image))) return image;
   await whileImageLocked(image, signal, (file) =>
     allOrNothing(async (undo) => {
       const kind = await kindOf(image);
+      await requireOneName(image, file);
       const mounts = await mountsOfImage(image);
       const [first, second] = mounts;
       if (second !== undefined) {
@@ -41,6 +46,15 @@ export async function removeStore(image: string, force: boolean, signal: AbortSi
       await unlinkNamed(image, file);
     }),
   );
+  return image;
+}
+
+/** Under another name, all that is in it would still be there. */
+async function requireOneName(image: string, file: FileHandle): Promise<void> {
+  const { nlink } = await file.stat();
+  if (nlink === 1) return;
+  const words = `${image} has ${nlink} names (hard links): remove all but one, find -samefile finds them`;
+  throw new RootfsError('STORE_IN_USE', words, { path: image });
 }
 
 function requireEmpty(image: string, entries: readonly string[]): void {

@@ -1,6 +1,6 @@
 // A store that others work with at the same moment, under this name or another.
 import { execFileSync, spawn } from 'node:child_process';
-import { link, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { exitOf, printed } from '../../fixtures/child.js';
@@ -64,9 +64,9 @@ test('a mounted store is known by its other names', { timeout: 60_000 }, async (
   await mkdir(bound);
   execFileSync('mount', ['--bind', host.root, bound]);
   onTestFinished(() => unmount(bound));
-  await link(host.image, linked);
   const inUse = await open(host.slot('vm-1').image, 'r+');
   for (const image of [join(bound, 'store.img'), linked]) {
+    if (image === linked) await link(host.image, linked);
     expect(await cliJson(host, ['store', 'status', image])).toMatchObject({ mountPoint: host.clonesDir });
     for (const command of [['check'], ['mount', '--mount', join(host.root, 'm')], ['rm', '--force']]) {
       expect(await cliError(host, ['store', ...command, image])).toBe('STORE_IN_USE 4');
@@ -228,4 +228,20 @@ test('what a process of root keeps open of a store that is looked into stops no 
   expect(await readdir(temporary)).toEqual([]);
   process.kill(Number(await readFile(`${pid}.text`, 'utf8')));
   expect(await cliJson(host, ['store', 'rm', host.image])).toEqual({ removed: host.image });
+});
+
+test('rm removes a store that is named by a symbolic link, and leaves one that has a second hard link', async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  await cliJson(host, ['clone', 'vm-1', 'debian', '--writable']);
+  const [linked, second] = [join(host.root, 'linked.img'), join(host.root, 'second.img')];
+  await symlink(host.image, linked);
+  await link(host.image, second);
+  const remove = ['store', 'rm', '--force', linked];
+  expect(await cliError(host, remove)).toBe('STORE_IN_USE 4');
+  expect([await exists(host.image), isMounted(host.clonesDir)]).toEqual([true, true]);
+  await unlink(second);
+  expect(await cliJson(host, remove)).toEqual({ removed: host.image });
+  expect([await exists(host.image), isMounted(host.clonesDir)]).toEqual([false, false]);
+  expect(await cliError(host, remove)).toBe('STORE_NOT_FOUND 3');
 });
