@@ -33,11 +33,13 @@ function requireOneLine(path: string): void {
  * A mount unit for the folder, and a service before it without whose good end it is not mounted. Throws for a folder
  * that `store mount` refuses: systemd would hide what is in it.
  */
-export async function unitsFor(image: string, mountPoint: string): Promise<readonly [Unit, Unit]> {
-  for (const path of [image, mountPoint]) requireOneLine(path);
-  const { sizeBytes, allocatedBytes } = await imageFile(image);
-  const kind = await kindOf(image);
+export async function unitsFor(path: string, mountPoint: string): Promise<readonly [Unit, Unit]> {
+  const { sizeBytes, allocatedBytes } = await imageFile(path);
+  const kind = await kindOf(path);
+  // systemd follows no symbolic link, and would not wait for the disk behind one.
+  const image = await realpath(path);
   const where = await canonical(mountPoint);
+  for (const each of [image, where]) requireOneLine(each);
   const mounts = await mountsOfImage(image);
   if (!mounts.some(({ mountPoint, root }) => mountPoint === where && root === '/')) {
     await requireOutside(image, where);

@@ -127,3 +127,13 @@ test('a folder that store mount refuses has no units', async () => {
   await rejection(unitsFor(image, join(root, 'vms')), 'MOUNT_POINT_NOT_EMPTY');
   await rejection(unitsFor(image, '/proc'), 'MOUNT_POINT_IN_USE');
 });
+
+test('the image is the file itself, behind no symbolic link', async () => {
+  const image = await imageNamed('data/store.img');
+  const link = join(image, '../../link.img');
+  await symlink(image, link);
+  expect(await unitsFor(link, '/srv/vms')).toEqual(await unitsFor(image, '/srv/vms'));
+  const odd = join(image, '../../odd');
+  await symlink(await imageNamed('line\nbreak/store.img'), odd);
+  await rejection(unitsFor(odd, '/srv/vms'), 'INVALID_ARGUMENT');
+});
