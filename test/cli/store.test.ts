@@ -429,6 +429,20 @@ describe('units', () => {
     expect(said.split('\n').filter((line) => line.includes('units/'))).toEqual([]);
   });
 
+  test('are for the folder that the store is mounted on, unless another is named', async () => {
+    const host = await ext4Host();
+    const folder = join(host.root, 'elsewhere');
+    onTestFinished(() => unmount(folder));
+    await create(host, '--sparse', '--mount', folder);
+    const unit = async (...args: string[]) =>
+      (await cliJson<{ units: { name: string }[] }>(host, ['store', 'unit', host.image, ...args])).units[0]
+        ?.name;
+    expect(await unit()).toBe(`${escapePath(folder)}.mount`);
+    expect(await unit('--mount', host.clonesDir)).toBe(`${escapePath(host.clonesDir)}.mount`);
+    unmount(folder);
+    expect(await unit()).toBe(`${escapePath(host.clonesDir)}.mount`);
+  });
+
   test.each([
     ['/var/lib/microvm/rootfs', 'var-lib-microvm-rootfs'],
     ['/', '-'],

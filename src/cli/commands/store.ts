@@ -5,6 +5,7 @@ import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
 import { checkStore } from '../store/check.js';
 import { createStore } from '../store/create.js';
+import { mountOfImage } from '../store/find-store.js';
 import { growStore } from '../store/grow.js';
 import { STORE_KINDS, type StoreKind } from '../store/kinds.js';
 import { mountAgain } from '../store/mount.js';
@@ -164,7 +165,10 @@ function addUnit(store: Command): void {
     .command('unit')
     .description('Print systemd units that check a store and mount it at boot, or install them.')
     .argument('<image>', 'the file that it lies in')
-    .option(...MOUNT)
+    .option(
+      '--mount <dir>',
+      'the folder to mount it on, instead of where it is mounted now or the clones folder',
+    )
     .option('--install', 'write and enable them')
     .option('--unit-dir <dir>', 'where to write them', UNIT_FOLDER)
     .addHelpText(
@@ -177,7 +181,9 @@ Example:
     )
     .action((image: string, { mount, install, unitDir }: UnitFlags, command: Command) =>
       inSession(command, async ({ output, config }) => {
-        const units = await unitsFor(resolve(image), resolve(mount ?? config.clonesDir));
+        const path = resolve(image);
+        const present = (await mountOfImage(path))?.mountPoint;
+        const units = await unitsFor(path, resolve(mount ?? present ?? config.clonesDir));
         const installed = install ? await installUnits(units, resolve(unitDir)) : [];
         output.print({ units, installed }, () =>
           install
