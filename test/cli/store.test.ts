@@ -285,6 +285,19 @@ describe('a step that fails takes back those before it', () => {
     expect(await walk(host.root)).toEqual(before);
   });
 
+  test('a /run that locks cannot lie in', async () => {
+    const host = await ext4Host();
+    const before = await walk(host.root);
+    const readOnly = 'mount -t tmpfs -o ro tmpfs /run; exec "$@"';
+    const under = ['unshare', '--mount', 'sh', '-c', readOnly, 'sh'];
+    const { code, stderr } = await cli(host, ['store', 'create', host.image, '--size', '300M'], { under });
+    expect([code, stderr]).toEqual([
+      EXIT.system,
+      expect.stringMatching(/EROFS: \/run\/microvm-rootfs .*ReadWritePaths=\/run/),
+    ]);
+    expect(await walk(host.root)).toEqual(before);
+  });
+
   test('a missing program is named before anything is made', async () => {
     const host = await ext4Host();
     const { code, stderr } = await cli(

@@ -22,24 +22,24 @@ export async function whileImageLocked<T>(
   signal: AbortSignal | undefined,
   work: (file: FileHandle) => Promise<T>,
 ): Promise<T> {
-  return whileNamedLocked(image, await openImage(image), signal, work);
+  const file = await openImage(image);
+  try {
+    return await whileNamedLocked(image, file, signal, work);
+  } finally {
+    await file.close();
+  }
 }
 
-/** Closes the file. */
 export async function whileNamedLocked<T>(
   path: string,
   file: FileHandle,
   signal: AbortSignal | undefined,
   work: (file: FileHandle) => Promise<T>,
 ): Promise<T> {
-  try {
-    return await whileInodeLocked(path, await file.stat({ bigint: true }), signal, async () => {
-      await requireNamed(path, file);
-      return work(file);
-    });
-  } finally {
-    await file.close();
-  }
+  return whileInodeLocked(path, await file.stat({ bigint: true }), signal, async () => {
+    await requireNamed(path, file);
+    return work(file);
+  });
 }
 
 async function openImage(image: string): Promise<FileHandle> {
@@ -77,12 +77,11 @@ export async function whileFolderLocked<T>(
 
 async function whileInodeLocked<T>(
   path: string,
-  { dev, ino }: BigIntStats,
+  inode: BigIntStats,
   signal: AbortSignal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
-  await makeFolders(LOCKS, { mode: 0o700 });
-  const file = await open(join(LOCKS, `${dev}-${ino}`), 'a', 0o600);
+  const file = await openLock(path, inode);
   try {
     // A lock belongs to the open file, which flock(1) gets as its output, and which stays open here.
     const output = { fd: file.fd, read: async () => {} };
@@ -96,5 +95,19 @@ async function whileInodeLocked<T>(
     return await work();
   } finally {
     await file.close();
+  }
+}
+
+async function openLock(path: string, { dev, ino }: BigIntStats): Promise<FileHandle> {
+  try {
+    await makeFolders(LOCKS, { mode: 0o700 });
+    return await open(join(LOCKS, `${dev}-${ino}`), 'a', 0o600);
+  } catch (error) {
+    throw new RootfsError(
+      (error as NodeJS.ErrnoException).code ?? 'EACCES',
+      `${LOCKS} cannot hold the lock of ${path}: let this command write there (in a unit of systemd: ` +
+        'ReadWritePaths=/run)',
+      { path: LOCKS, cause: error },
+    );
   }
 }

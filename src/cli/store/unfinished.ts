@@ -22,7 +22,15 @@ export async function whileUnfinished<T>(
   const file = await open(path, 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
     throw error.code === 'EEXIST' ? existsError(path, error) : error;
   });
-  return whileNamedLocked(path, file, undefined, () => make(path, file));
+  try {
+    return await whileNamedLocked(path, file, undefined, () => make(path, file));
+  } catch (error) {
+    // It is still there if it could not be locked.
+    await unlinkNamed(path, file).catch(() => undefined);
+    throw error;
+  } finally {
+    await file.close();
+  }
 }
 
 /** Gives it the name of the store. Throws `STORE_EXISTS` if something else has taken that name. */
