@@ -57,8 +57,7 @@ async function requireSpace(path: string, bytes: number): Promise<void> {
   if (free >= bytes) return;
   throw new RootfsError(
     'ENOSPC',
-    `${path} needs ${formatSize(bytes)} and its disk has ${formatSize(free)} free: ask for less, or make ` +
-      'room (--sparse reserves nothing, and clones lose data when the disk is full)',
+    `${path} needs ${formatSize(bytes)} and its disk has ${formatSize(free)} free: ask for less, or make room`,
     { path },
   );
 }
