@@ -128,7 +128,10 @@ export async function withMounted<T>(
   work: (folder: string) => Promise<T>,
 ): Promise<T> {
   signal.throwIfAborted();
-  const outer = await mkdtemp(join(tmpdir(), 'microvm-rootfs-store-'));
+  const outer = await mkdtemp(join(tmpdir(), 'microvm-rootfs-store-')).catch((error) => {
+    const words = `no folder to mount ${image} on can be made in ${tmpdir()}: set TMPDIR to one that is writable`;
+    throw new RootfsError(error.code, words, { path: tmpdir(), cause: error });
+  });
   // The root of a store has a mode of its own: what keeps others out is the folder around it.
   const folder = join(outer, 'store');
   try {

@@ -3,9 +3,11 @@ import { execFileSync } from 'node:child_process';
 import { copyFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { EXIT } from '../../../src/cli/exit-codes.js';
 import type { StoreKind } from '../../../src/cli/store/kinds.js';
+import { exists } from '../../fixtures/files.js';
 import { MiB } from '../../fixtures/images.js';
-import { cliError, cliJson } from '../run-cli.js';
+import { cli, cliError, cliJson } from '../run-cli.js';
 import { create, ext4Host, needStores, unmount, withProgram } from './store-host.js';
 
 needStores('mkfs.btrfs');
@@ -49,4 +51,15 @@ test.each([
   unmount(host.clonesDir);
   const PATH = await withProgram(host, program, script);
   expect(await cliError(host, ['store', 'check', host.image], { env: { PATH } })).toBe(error);
+});
+
+test('a TMPDIR in which nothing can be made is named', async () => {
+  const host = await ext4Host();
+  await create(host, '--sparse');
+  unmount(host.clonesDir);
+  const env = { TMPDIR: join(host.root, 'missing') };
+  const { code, stderr } = await cli(host, ['store', 'check', host.image], { env });
+  expect([code, stderr]).toEqual([EXIT.notFound, expect.stringMatching(/ENOENT: .*\/missing.*TMPDIR/)]);
+  expect(await cliError(host, ['store', 'rm', host.image], { env })).toBe('ENOENT 3');
+  expect(await exists(host.image)).toBe(true);
 });
