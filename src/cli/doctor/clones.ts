@@ -1,6 +1,6 @@
 // The clones folder. Tries what its file system can do rather than guess from its name.
 import { access, chown, constants, copyFile, link, readdir, stat, statfs, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { canLease } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
@@ -12,6 +12,7 @@ import { asCommand, asRoot, asUser } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
 import { type Finding, fail, ok, warn } from './finding.js';
+import { storeCommand } from './store.js';
 import { openToAll } from './templates.js';
 
 export interface ClonesReport {
@@ -150,20 +151,6 @@ async function tryIn(
     findings.push(await leases(probe));
     return { findings, reflinks };
   });
-}
-
-/** A command that works here: `store create` needs an empty folder, and its whole space at once. */
-async function storeCommand({ clonesDir }: RootfsConfig): Promise<string> {
-  const image = '/var/lib/microvm/store.img';
-  const { bavail, bsize } = await statfs(await nearestExisting(dirname(image)));
-  const size = `${Math.max(1, Math.min(100, Math.floor((bavail * bsize) / 2 / 1024 ** 3)))}G`;
-  const isFree = await readdir(clonesDir).then(
-    (names) => names.length === 0,
-    () => true,
-  );
-  const mount = isFree ? clonesDir : `${clonesDir}-on-store`;
-  const create = asRoot('microvm-rootfs', 'store', 'create', image, '--size', size, '--mount', mount);
-  return `${asRoot('mkdir', '-p', dirname(image))} && ${create}`;
 }
 
 /** ZFS says EAGAIN of what it has not written yet. It writes every 5 s. */
