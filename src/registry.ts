@@ -13,6 +13,7 @@ import type { VmRootfs } from './clone/vm-rootfs.js';
 import { ManagedFolder } from './folder/managed-folder.js';
 import { type ResizeOptions, resizeExt4Image } from './image/grow.js';
 import type { HashOptions } from './image/hash.js';
+import type { CommitRequest } from './publish/commit-slot.js';
 import type { RegistryCheck } from './publish/fetch-image.js';
 import type { PublishRequest } from './publish/publish.js';
 import {
@@ -319,7 +320,8 @@ export class RootfsRegistry {
   /**
    * Publishes a VM's disk, as it is now, as a stack: see {@link publishStack}. The slot stays. The file system is
    * checked, and its journal replayed, on a copy. Stop the VM first: a disk in use is never consistent. The template is
-   * readable by everybody only if the slot's image is.
+   * readable by everybody only if the slot's image is. `image` is that of the stack that the slot was cloned from, if
+   * that stack is unchanged.
    *
    * Rejects like {@link publishStack}, and with `SLOT_IN_USE`, `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
    * `VM_ID_COLLISION`, `SLOT_BUSY`.
@@ -332,7 +334,9 @@ export class RootfsRegistry {
     const parsed = parsePublishOptions(`publishing ${located.name}`, { ...given, format: 'raw' });
     const { commitSlot } = await import('./publish/commit-slot.js');
     const slotImage = { refuseInUse: true, templateBytes: this.#templateBytes, signal: parsed.signal };
-    const request = { ...located, options: parsed, vm, slots: this.#folder, slotImage };
+    const imageConfig: CommitRequest['imageConfig'] = async (sha256, stack) =>
+      this.#catalog.imageConfig(sha256, stack ?? (await this.#stacks.firstWith(sha256)));
+    const request = { ...located, options: parsed, vm, slots: this.#folder, slotImage, imageConfig };
     return traced({ operation: 'publish', stack: name, vmId: vm.safe }, () =>
       commitSlot(this.#catalogFolder, this.#templates, this.config, request),
     );

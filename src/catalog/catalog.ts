@@ -26,7 +26,7 @@ export interface StackInfo {
   readonly sizeBytes: number;
   /** 64 lower-case hex digits. */
   readonly sha256: string;
-  /** Only for a stack that was made of a container image. `stack()` and publishing report it. */
+  /** Only for a stack that was made of a container image, or of a clone of such a stack. */
   readonly image?: ImageConfig;
 }
 
@@ -76,9 +76,13 @@ export class Catalog {
     signal: AbortSignal | undefined,
   ): Promise<StackInfo | undefined> {
     const template = await this.#templates.look(this.templatePath(stack), signal);
-    if (template === undefined) return undefined;
-    const image = await readImageConfig(template.path, template.sha256);
-    return { ...stackInfo(stack, template), ...(image === undefined ? {} : { image }) };
+    return template === undefined ? undefined : stackInfo(stack, template);
+  }
+
+  /** How to start the image with this digest, if it is the stack's. Reads no template. */
+  async imageConfig(sha256: string, stack: string | undefined): Promise<ImageConfig | undefined> {
+    if (stack === undefined || !isStackName(stack)) return undefined;
+    return readImageConfig(this.templatePath(stack), sha256);
   }
 
   /** All templates whose digest is known for the file as it is. */
@@ -117,11 +121,13 @@ export class Catalog {
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
-    const found: (StackInfo | undefined)[] = await mapInSlices(names, (name, i) => {
-      const template = known[i];
-      return template === undefined ? undefined : stackInfo(name, template);
+    // After the first failure nothing more is read.
+    const found = await allOrNone({
+      items: names,
+      atOnce: LOOKS_AT_ONCE,
+      signal,
+      work: (name, either, i) => this.#listed(name, known[i], either),
     });
-    await this.#lookAtRest(names, found, signal);
     return found.filter((info) => info !== undefined);
   }
 
@@ -133,30 +139,17 @@ export class Catalog {
     return this.#templates.known(paths, signal);
   }
 
-  /** Those that have to be hashed, or are none. After the first failure nothing more is read. */
-  async #lookAtRest(
-    names: readonly StackName[],
-    found: (StackInfo | undefined)[],
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const rest = found.flatMap((info, i) => (info === undefined ? [i] : []));
-    await allOrNone({
-      items: rest,
-      atOnce: LOOKS_AT_ONCE,
-      signal,
-      work: async (i, either) => {
-        found[i] = await this.#listed(names[i] as StackName, either);
-      },
-    });
-  }
-
   /**
    * A folder whose image is not a regular file is not a stack. One that cannot be read, or is being written to, is left
-   * out, with a warning.
+   * out, with a warning. One that is not `known` has to be hashed.
    */
-  async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
+  async #listed(
+    name: StackName,
+    known: Template | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<StackInfo | undefined> {
     try {
-      return await this.#stackSpelledAlike(name, signal);
+      return await (known === undefined ? this.#stackSpelledAlike(name, signal) : stackInfo(name, known));
     } catch (error) {
       if (hasCode(error, 'TEMPLATE_INVALID')) return undefined;
       const isOfThis = isSystemError(error) && !failedWith(error, ...OF_THIS_MACHINE);
@@ -211,11 +204,8 @@ export function stackNotFoundError(stack: string, templatePath: string): RootfsE
   });
 }
 
-function stackInfo(name: StackName, template: Template): StackInfo {
-  return {
-    name,
-    templatePath: template.path,
-    sizeBytes: template.identity.sizeBytes,
-    sha256: template.sha256,
-  };
+async function stackInfo(name: StackName, { path, identity, sha256 }: Template): Promise<StackInfo> {
+  const image = await readImageConfig(path, sha256);
+  const info = { name, templatePath: path, sizeBytes: identity.sizeBytes, sha256 };
+  return image === undefined ? info : { ...info, image };
 }

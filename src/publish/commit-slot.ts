@@ -1,5 +1,6 @@
 // Publishes a VM's disk as a stack.
 import { native, type OpenedSource } from '../addon/native.js';
+import type { ImageConfig } from '../catalog/image-config.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { type SlotImageRequest, withSlotImage } from '../slot/slot-image.js';
@@ -13,13 +14,15 @@ export interface CommitRequest extends Pick<PublishRequest, 'name' | 'templatePa
   readonly vm: VmId;
   readonly slots: ManagedFolder;
   readonly slotImage: SlotImageRequest;
+  /** How to start the image that the slot was cloned from. */
+  readonly imageConfig: (sha256: string, stack: string | undefined) => Promise<ImageConfig | undefined>;
 }
 
 export async function commitSlot(
   catalog: ManagedFolder,
   templates: Templates,
   programs: PublishPrograms,
-  { vm, slots, slotImage, ...stack }: CommitRequest,
+  { vm, slots, slotImage, imageConfig, ...stack }: CommitRequest,
 ): Promise<PublishedStack> {
   return withSlotImage(slots, vm, slotImage, async (image) => {
     try {
@@ -27,6 +30,7 @@ export async function commitSlot(
         ...stack,
         source: image.path,
         opened: image,
+        config: await imageConfig(image.sourceSha256, image.state.stack || undefined),
         // A disk that only its VM may read becomes no template that everybody may read.
         isPrivate: isPrivate(image.state.image?.mode ?? 0),
       });

@@ -4,7 +4,7 @@ import { chmod, constants, open, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { NativeFolder, OpenedSource } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
-import { type ImageConfig, imageConfigPath } from '../catalog/image-config.js';
+import { type ImageConfig, imageConfigPath, readImageConfig } from '../catalog/image-config.js';
 import type { StackName } from '../catalog/stack-name.js';
 import { hashUnchanged } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
@@ -25,6 +25,8 @@ export interface StagedStack {
   /** Mode of the template. */
   readonly mode: number;
   readonly config: ImageConfig | undefined;
+  /** A template of the same catalog, whose config goes with its bytes. */
+  readonly copyOf?: string | undefined;
   /** Awaited before the stack appears. Rejects if an image with this digest must not. */
   readonly beforePlaced?: (sha256: string) => Promise<void>;
   readonly options: Pick<PublishOptions, 'replace' | 'expectedSha256' | 'onProgress'>;
@@ -43,11 +45,12 @@ export async function finishStack(
   e2fsckBin: string,
   stack: StagedStack,
 ): Promise<Omit<PublishedStack, 'format'>> {
-  const { name, templatePath, staged, source, mode, config, options } = stack;
+  const { name, templatePath, staged, source, mode, copyOf, options } = stack;
   const image = join(staged, TEMPLATE_ROOTFS_FILE);
   const sha256 = await finishImage(task, e2fsckBin, { image, source, mode }, options);
   task.checkAborted();
   await stack.beforePlaced?.(sha256);
+  const config = stack.config ?? (copyOf === undefined ? undefined : await readImageConfig(copyOf, sha256));
   if (config !== undefined) await writeConfig(imageConfigPath(image, sha256), config);
   const { ino, size } = await stat(image, { bigint: true });
   const place = { staged, stackFolder: dirname(templatePath), name };

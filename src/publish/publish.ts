@@ -2,9 +2,10 @@
 
 import type { Stats } from 'node:fs';
 import { chmod, mkdir, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
 import { refuseOtherSpelling, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
+import type { ImageConfig } from '../catalog/image-config.js';
 import type { StackName } from '../catalog/stack-name.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -37,6 +38,8 @@ export interface PublishRequest {
   readonly given?: string;
   /** A raw image that the caller has open: published even if its path names another file now. */
   readonly opened?: OpenedSource;
+  /** For `opened`: how to start it. */
+  readonly config?: ImageConfig | undefined;
   /** Whether others may not read the template. Default: if the source is an image in `ours` that they may not read. */
   readonly isPrivate?: boolean;
   /** Where images are VMs' data, and private if their mode says so. Elsewhere the mode may be what the umask left. */
@@ -67,7 +70,7 @@ export async function publishStack(
       // Ignore the umask: whoever can read the catalog can read the stack.
       await chmod(staged, 0o755);
       const { mke2fsBin, e2fsckBin, registries } = programs;
-      const { format, config } = await stageImage({
+      const { format, config = request.config } = await stageImage({
         task,
         folder: open,
         source,
@@ -87,6 +90,7 @@ export async function publishStack(
         source: named,
         mode,
         config,
+        copyOf: isTemplateBeside(templatePath, source) ? source : undefined,
         options,
       };
       return { ...(await finishStack(task, open.handle, templates, e2fsckBin, stack)), format };
@@ -114,6 +118,11 @@ async function refuseInVain(request: PublishRequest, e2fsckBin: string): Promise
   return stat(source).catch((error: unknown) => {
     throw missingSource(given, error);
   });
+}
+
+function isTemplateBeside(templatePath: string, source: string): boolean {
+  const templateDir = dirname(dirname(templatePath));
+  return dirname(dirname(source)) === templateDir && basename(source) === TEMPLATE_ROOTFS_FILE;
 }
 
 /** Also true if its folder, or a parent folder, is. */

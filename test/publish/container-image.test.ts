@@ -51,6 +51,29 @@ describe.skipIf(missing !== undefined)(
       expect(await exists(dirname(host.template('app')))).toBe(false);
     });
 
+    test('is started as before by a stack of its clone, of a clone of that, and of its template', async () => {
+      const host = await Host.in();
+      const { registry } = host;
+      const config = { Cmd: ['/bin/server'] };
+      const layout = await layoutIn(host, [{ layers: [BASE], config, architecture: GUEST }]);
+      const { image } = await registry.publishStack('app', `oci:${layout}`);
+      await registry.cloneForVm('vm', 'app', { writable: true });
+      // The digest's stack is the first that had it, so a slot of another one records its own.
+      expect(await registry.publishStack('copy', host.template('app'))).toMatchObject({
+        format: 'raw',
+        image,
+      });
+      await registry.cloneForVm('copied', 'copy', { writable: true });
+      await registry.forkSlot('vm', 'fork');
+      for (const vm of ['vm', 'copied', 'fork'])
+        expect(await registry.commitSlot(vm, `of-${vm}`)).toMatchObject({ image });
+      expect(await registry.commitSlot('vm', 'app', { replace: true })).toMatchObject({ image });
+      for (const stack of await registry.stacks()) expect(stack).toMatchObject({ image });
+      await host.addExt4Template('plain', 16 * MiB);
+      await registry.cloneForVm('other', 'plain', { writable: true });
+      expect(await registry.commitSlot('other', 'of-other')).not.toHaveProperty('image');
+    });
+
     test('is published with its layers applied, and its config is told', async () => {
       const host = await Host.in();
       const config = {
@@ -74,6 +97,7 @@ describe.skipIf(missing !== undefined)(
       };
       expect(published).toMatchObject({ format: 'container', image, replaced: false });
       expect((await host.anotherRegistry().stack('app'))?.image).toEqual(image);
+      expect(await host.registry.stacks()).toMatchObject([{ name: 'app', image }]);
       const template = host.template('app');
       expect(await faultsOf(template)).toBe('');
       expect(await readInside(template, '/etc/hostname')).toBe('second\n');

@@ -11,7 +11,7 @@ export function addCommit(program: Command): void {
     .option('--replace', 'replace an existing template')
     .addHelpText(
       'after',
-      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format" }\n\nExample:\n  ' +
+      '\nJSON: { "name", "templatePath", "sizeBytes", "sha256", "replaced", "format", "image"? }\n\nExample:\n  ' +
         'microvm-rootfs commit vm-1 debian-12-ready',
     )
     .action((vm: string, name: string, { replace = false }: { replace?: boolean }, command: Command) =>

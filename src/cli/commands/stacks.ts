@@ -13,7 +13,8 @@ export function addStacks(program: Command): void {
       `
 A template that is new, or was changed, is read once for its digest.
 
-JSON: { "stacks": [{ "name", "templatePath", "sizeBytes", "sha256" }] }
+JSON: { "stacks": [{ "name", "templatePath", "sizeBytes", "sha256", "image"? }] }
+"image" is how a container image is to be started.
 
 Examples:
   microvm-rootfs stacks
