@@ -277,12 +277,17 @@ describe.skipIf(missing !== undefined)(
       expect(message).not.toContain('umoci');
     });
 
-    test('that hold what cannot be published are named by reference, not by where they were unpacked', async () => {
+    test('that hold the whiteouts of a container engine keep them: those of the image are applied', async () => {
       const host = await Host.in();
-      const source = await layoutIn(host, ['mkdir lib; mknod lib/gone c 0 0']);
-      const { message } = await rejection(host.registry.publishStack('new', source), 'IMAGE_INVALID');
-      expect(message).toContain(`/lib/gone in ${source} is a whiteout`);
-      expect(message).not.toContain('staging');
+      const diff = 'var/lib/docker/overlay2/abc/diff/etc';
+      const source = await layoutIn(host, [
+        `mkdir -p ${diff} lib; mknod ${diff}/gone c 0 0; mknod lib/gone c 0 0`,
+      ]);
+      await host.registry.publishStack('app', source);
+      for (const folder of [diff, 'lib']) {
+        const { stdout } = await run('debugfs', ['-R', `stat /${folder}/gone`, host.template('app')]);
+        expect(stdout).toMatch(/Type: character special[\s\S]*Device major\/minor number: 00:00/);
+      }
     });
   },
 );

@@ -207,6 +207,38 @@ test.skipIf(lacksRoot() !== undefined).each(['proc', 'sysfs'])(
 
 const missing = lacksRoot() ?? lacks('setfattr');
 
+test.skipIf(missing !== undefined)(
+  'what a container engine stores in the tree keeps the marks of layers',
+  async () => {
+    const folder = await newFolder();
+    const diffs = [
+      'var/lib/docker/overlay2/abc/diff',
+      'home/me/.local/share/containers/storage/overlay/abc/diff',
+    ];
+    for (const diff of [...diffs, 'var/lib/docker/aufs/diff/abc', 'var/lib/containerd/x/snapshots/1/fs']) {
+      const layer = join(folder, diff);
+      await mkdir(join(layer, 'opaque'), { recursive: true });
+      await execute('mknod', [join(layer, 'gone'), 'c', '0', '0']);
+      await writeFile(join(layer, '.wh.gone'), '');
+      await execute('setfattr', ['-n', 'trusted.overlay.opaque', '-v', 'y', join(layer, 'opaque')]);
+      await execute('setfattr', [
+        '-n',
+        'user.containers.override_stat',
+        '-v',
+        '0:0:0100755',
+        join(layer, '.wh.gone'),
+      ]);
+      const { root } = await readFolder(folder, READING);
+      const { children } = diff.split('/').reduce((at, name) => at.children.get(name) as FolderNode, root);
+      expect(children.get('gone')).toMatchObject({ kind: 'character device', major: 0, minor: 0 });
+      expect(children.get('opaque')?.attributes).toMatchObject([{ name: 'trusted.overlay.opaque' }]);
+      expect(children.get('.wh.gone')?.attributes).toMatchObject([{ name: 'user.containers.override_stat' }]);
+      // Published by itself it is a layer.
+      await rejection(readFolder(layer, READING), 'IMAGE_INVALID');
+    }
+  },
+);
+
 test.skipIf(missing !== undefined).each([
   ['trusted.overlay.opaque', 'y', 'etc'],
   ['trusted.overlay.redirect', '/usr', 'etc'],

@@ -4,7 +4,7 @@ import type { Pause } from '../../system/pause.js';
 import { requireAttributes } from '../ext4/tree-plan.js';
 import { ACCESS_ACL, ACL_NAMES, DEFAULT_ACL, ofTheTree } from '../tree/attributes.js';
 import { type Attribute, type FileFacts, showPath } from '../tree/file-tree.js';
-import { realOwnerElsewhere } from '../tree/layer-marks.js';
+import { layerMarks, realOwnerElsewhere } from '../tree/layer-marks.js';
 import { modeWith, type Names, parseAcl } from './acl.js';
 import { ACLS_AGAIN, faultOf, isEmptyAcl, noDefaultAcl } from './attribute-faults.js';
 import { isFolder, shown, type TarMember } from './members.js';
@@ -48,7 +48,7 @@ export class TarAttributes {
   }
 
   /** Those that need no names of users, and the mode: programs differ in whether it has the mask of an ACL. */
-  of(member: TarMember): Pick<FileFacts, 'attributes' | 'mode'> {
+  of(member: TarMember, isOfStoredLayer: boolean): Pick<FileFacts, 'attributes' | 'mode'> {
     const { pax, global, mode } = member;
     if (pax.length === 0) return { attributes: NO_ATTRIBUTES, mode };
     const shared = this.#sharedOf(member);
@@ -63,8 +63,11 @@ export class TarAttributes {
       if (fault !== undefined) throw this.#refuse(fault);
     }
     const realOwner = realOwnerElsewhere([...byName.values()]);
-    if (realOwner !== undefined) throw this.#refuse(`has ${shown(member)}, which ${realOwner}`);
-    const attributes = byName === shared.byName ? shared.attributes : kept(byName);
+    if (!isOfStoredLayer && realOwner !== undefined)
+      throw this.#refuse(`has ${shown(member)}, which ${realOwner}`);
+    const ofTree = byName === shared.byName ? shared.attributes : kept(byName);
+    const marks = isOfStoredLayer ? layerMarks([...byName.values()]) : [];
+    const attributes = marks.length === 0 ? ofTree : [...ofTree, ...marks];
     // Now, because they are kept in memory until all is planned.
     requireAttributes(this.#source, pathOf(member), attributes);
     const acl = byName.get(ACCESS_ACL)?.value;
@@ -97,7 +100,7 @@ export class TarAttributes {
         return { name, value: acl };
       });
       const changing = node as { attributes: readonly Attribute[]; mode: number };
-      changing.attributes = ofTheTree([...node.attributes, ...added]);
+      changing.attributes = [...node.attributes, ...ofTheTree(added)];
       const acl = added.find(({ name }) => name === ACCESS_ACL)?.value;
       if (acl !== undefined) changing.mode = modeWith(acl, node.mode);
     }

@@ -15,7 +15,7 @@ import {
   type TreeNode,
 } from '../tree/file-tree.js';
 import { foldersAt } from '../tree/folders-at.js';
-import { isWhiteoutFile } from '../tree/layer-marks.js';
+import { isOfStoredLayer, isWhiteoutFile } from '../tree/layer-marks.js';
 import { TreeCount, type TreeLimits } from '../tree/limits.js';
 import { refuseOtherTree } from '../tree/other-trees.js';
 import { isFolder, readMembers, shown, type TarMember } from './members.js';
@@ -129,23 +129,24 @@ class TarTree {
     const name = names.pop();
     // The image has its own root folder.
     if (name === undefined) return;
+    const isStored = isOfStoredLayer(`/${[...names, name].join('/')}`);
     // An empty file, as the OCI image specification has it.
-    if (/^[0\0]$/.test(member.type) && isWhiteoutFile(name, member.sizeBytes))
+    if (!isStored && /^[0\0]$/.test(member.type) && isWhiteoutFile(name, member.sizeBytes))
       throw this.#whiteout('of a container image', member);
     this.#count.add(names.length + 1);
     const folder = this.#folderAt(names, member);
     const before = folder.children.get(name);
-    const node = this.#nodeOf(member, before);
+    const node = this.#nodeOf(member, before, isStored);
     if (before?.kind === 'folder' && node.kind !== 'folder' && before.children.size > 0)
       throw this.#refuse(`has ${shown(member)} twice: as a folder with files in it, and as a ${node.kind}`);
     folder.children.set(name, node);
     this.#attributes.addAcls(member, node);
   }
 
-  #nodeOf(member: TarMember, before: TreeNode | undefined): TreeNode {
+  #nodeOf(member: TarMember, before: TreeNode | undefined, isStored: boolean): TreeNode {
     const { type, uid, gid, mtimeNs } = member;
     if (type === '1') return this.#linked(member);
-    const { attributes, mode } = this.#attributes.of(member);
+    const { attributes, mode } = this.#attributes.of(member, isStored);
     const facts = { mode, uid, gid, mtimeNs, attributes };
     const planned = undefined;
     if (isFolder(member)) {
@@ -183,7 +184,8 @@ class TarTree {
       case '3':
       case '4': {
         const { major, minor } = member;
-        if (type === '3' && major === 0 && minor === 0) throw this.#whiteout('of overlayfs', member);
+        if (!isStored && type === '3' && major === 0 && minor === 0)
+          throw this.#whiteout('of overlayfs', member);
         return { ...facts, kind: type === '3' ? 'character device' : 'block device', major, minor };
       }
       case '6':

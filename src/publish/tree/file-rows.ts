@@ -5,7 +5,7 @@ import { SCAN_ABOVE_BYTES } from '../ext4/data-runs.js';
 import { isOfTheTree, ofTheTree } from './attributes.js';
 import type { Attribute, FileFacts, Segment, TreeNode } from './file-tree.js';
 import { bytesOf } from './folder-files.js';
-import { isOfUpperFolder, realOwnerElsewhere } from './layer-marks.js';
+import { layerMarks } from './layer-marks.js';
 
 const TYPE_MASK = 0xf000;
 const KINDS: Readonly<Record<number, TreeNode['kind']>> = {
@@ -37,9 +37,8 @@ export interface UnreadableAttribute {
 export interface FileRow {
   readonly kind: TreeNode['kind'];
   readonly facts: FileFacts;
-  readonly isOfUpperFolder: boolean;
-  /** What is wrong with its owner, if that is not its real one. */
-  readonly realOwner: string | undefined;
+  /** Attributes that are no part of the tree, but of a layer. */
+  readonly marks: readonly Attribute[];
   /** An attribute of the tree that the file system lists and does not give. */
   readonly unreadable: UnreadableAttribute | undefined;
   readonly sizeBytes: number;
@@ -80,8 +79,7 @@ function rowOf(numbers: BigInt64Array, [target, ...attributes]: FileTexts): File
       mtimeNs: at(5) * 1_000_000_000n + at(6),
       attributes: all.length === 0 ? NO_ATTRIBUTES : ofTheTree(all),
     },
-    isOfUpperFolder: isOfUpperFolder(all),
-    realOwner: realOwnerElsewhere(all),
+    marks: all.length === 0 ? NO_ATTRIBUTES : layerMarks(all),
     unreadable,
     sizeBytes: Number(at(3)),
     blocks: Number(at(BLOCKS)),

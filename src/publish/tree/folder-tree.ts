@@ -17,7 +17,7 @@ import {
   type TreeNode,
 } from './file-tree.js';
 import { bytesOf, FolderFile, LinkedFiles, readingOf, type TreeName } from './folder-files.js';
-import { isWhiteoutFile } from './layer-marks.js';
+import { isOfStoredLayer, isOfUpperFolder, isWhiteoutFile, realOwnerElsewhere } from './layer-marks.js';
 import { TreeCount, type TreeLimits } from './limits.js';
 import type { ListedEntry, ListedFolder } from './listed-files.js';
 import { mountsBelow } from './mounts.js';
@@ -111,6 +111,7 @@ class FolderReader {
   readonly #pending: PendingFolder[] = [];
   /** Of the file systems that were looked at. */
   readonly #devices = new Set<bigint>();
+  #top = '';
   #device = 0n;
   #mark = '';
 
@@ -131,6 +132,7 @@ class FolderReader {
 
   async read(top: string): Promise<FolderTree> {
     const [own] = await readRows([top === '' ? '/' : top]);
+    this.#top = top;
     this.#device = (own as FileRow).device;
     await this.#refuseKernels(own as FileRow, top === '' ? '/' : top);
     const root: FolderNode = {
@@ -216,10 +218,16 @@ class FolderReader {
   }
 
   #newNode(row: FileRow, ranges: readonly Segment[] | undefined, path: string): TreeNode {
-    const { kind, facts } = row;
+    const { kind } = row;
+    const isStored = isOfStoredLayer(path.slice(this.#top.length));
+    // umoci has applied the whiteouts of a container image, and other marks are of the host that made it.
+    if (!isStored && this.#reading.listed === undefined) this.#refuseLayer(row, path);
+    const keepsMarks = isStored && row.marks.length > 0;
+    const facts = keepsMarks
+      ? { ...row.facts, attributes: [...row.facts.attributes, ...row.marks] }
+      : row.facts;
     const { mode, uid, gid, mtimeNs, attributes } = facts;
     const planned = undefined;
-    this.#refuseLayer(row, path);
     this.#refuseUnknownUsers(row, path);
     if (row.unreadable !== undefined) throw this.#cannotRead(row.unreadable, path);
     switch (kind) {
@@ -253,19 +261,18 @@ class FolderReader {
       );
   }
 
-  #refuseLayer({ kind, major, minor, sizeBytes, isOfUpperFolder, realOwner }: FileRow, path: string): void {
+  #refuseLayer({ kind, major, minor, sizeBytes, marks }: FileRow, path: string): void {
     const isWhiteout =
       (kind === 'character device' && major === 0 && minor === 0) ||
       (kind === 'file' && isWhiteoutFile(path.slice(path.lastIndexOf('/') + 1), sizeBytes));
-    // In the layers of a container image marks are of the host that made the image.
-    const isOfThisHost = this.#reading.listed === undefined;
     if (isWhiteout) throw this.#refuse(path, `is a whiteout, which hides a file of a lower layer: ${MERGED}`);
-    if (isOfThisHost && isOfUpperFolder)
+    if (isOfUpperFolder(marks))
       throw this.#refuse(
         path,
         `has a mark of overlayfs, which hides or needs files of a lower layer: ${MERGED}`,
       );
-    if (isOfThisHost && realOwner !== undefined) throw this.#refuse(path, realOwner);
+    const realOwner = realOwnerElsewhere(marks);
+    if (realOwner !== undefined) throw this.#refuse(path, realOwner);
   }
 
   #refuseUnknownUsers({ facts: { uid, gid, attributes } }: FileRow, path: string): void {

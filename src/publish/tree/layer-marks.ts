@@ -12,6 +12,18 @@ const OF_AN_UPPER_FOLDER =
 // Those who may not change owners write them here: containers-storage, fuse-overlayfs, umoci and PRoot.
 const REAL_OWNER = /^user\.((containers|fuseoverlayfs)\.override_stat|rootlesscontainers)$/;
 
+// Where Docker, podman, containerd and BuildKit keep layers, each in a folder that can be set.
+const STORED_LAYER =
+  /\/(overlay2?\/[^/]+\/(diff|upper|work)|aufs\/diff\/[^/]+|vfs\/dir\/[^/]+|snapshots\/[^/]+\/(fs|work))(\/|$)/;
+
+/**
+ * Whether a file lies in the storage of a container engine that the guest has: there marks are the engine's own. The
+ * path begins with a slash, at the root of the tree.
+ */
+export function isOfStoredLayer(path: string): boolean {
+  return STORED_LAYER.test(path);
+}
+
 /** Whether a file of this name and size hides one of a layer below. */
 export function isWhiteoutFile(name: string, sizeBytes: number): boolean {
   return sizeBytes === 0 && name.startsWith(WHITEOUT_PREFIX);
@@ -20,6 +32,11 @@ export function isWhiteoutFile(name: string, sizeBytes: number): boolean {
 /** Whether overlayfs has marked the file as one that means something only with the layers below. */
 export function isOfUpperFolder(attributes: readonly Attribute[]): boolean {
   return attributes.some(({ name }) => OF_AN_UPPER_FOLDER.test(name));
+}
+
+/** The attributes that an engine needs in its own storage. */
+export function layerMarks(attributes: readonly Attribute[]): Attribute[] {
+  return attributes.filter(({ name }) => OF_AN_UPPER_FOLDER.test(name) || REAL_OWNER.test(name));
 }
 
 /** What is wrong with a file whose owner and mode are another's, worded to follow its name. */

@@ -116,6 +116,29 @@ function acl(version: number, ...tags: number[]): Buffer {
   return bytes;
 }
 
+test('what a container engine stores in the tree keeps the marks of layers', async () => {
+  const layer = 'var/lib/docker/overlay2/abc/diff';
+  const members: Member[] = [
+    { path: `./${layer}/gone`, type: '3' },
+    { path: `./${layer}/.wh.gone`, pax: { 'SCHILY.xattr.user.containers.override_stat': '0:0:0100755' } },
+    {
+      path: `./${layer}/opaque`,
+      type: '5',
+      pax: {
+        'SCHILY.xattr.trusted.overlay.opaque': 'y',
+        'SCHILY.acl.default': 'user::rwx,group::r-x,other::r-x',
+      },
+    },
+  ];
+  await treeOf(members, (root) => {
+    const { children } = layer.split('/').reduce((at, name) => at.children.get(name) as FolderNode, root);
+    expect(children.get('gone')).toMatchObject({ kind: 'character device', major: 0, minor: 0 });
+    expect(children.get('.wh.gone')?.attributes).toMatchObject([{ name: 'user.containers.override_stat' }]);
+    const names = children.get('opaque')?.attributes.map(({ name }) => name);
+    expect(names?.sort()).toEqual(['system.posix_acl_default', 'trusted.overlay.opaque']);
+  });
+});
+
 test('an access list in the form of the kernel is kept', async () => {
   const value = acl(2, 1, 2, 4, 16, 32);
   const attributes = await attributesOf({
