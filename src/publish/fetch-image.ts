@@ -1,7 +1,7 @@
 // Fetches a container image with skopeo. skopeo tries again only after few failures, does not end when a registry
 // falls silent, and knows no mirrors of ours. So it is run again here; the layers that it has fetched serve again.
 
-import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
+import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { runInstalled } from '../programs/run-program.js';
@@ -24,7 +24,7 @@ const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND
 // Names in the work folder. They are relative because in `oci:PATH:TAG` a colon in the path would end the path.
 export const LAYOUT = 'oci';
 export const TAG = 'image';
-const LINK = 'source';
+const ONE_IMAGE = 'source';
 
 /** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */
 const SILENCE_MS = 300_000;
@@ -95,8 +95,9 @@ async function fetchFrom(task: Task, request: FetchRequest, origins: readonly Or
 }
 
 /** Mirrors first, the registry last. */
-async function originsOf({ source, workFolder, registries }: FetchRequest): Promise<Origin[]> {
-  if (source.startsWith('oci:')) return [{ name: await linkTo(source, workFolder), registry: undefined }];
+async function originsOf(request: FetchRequest): Promise<Origin[]> {
+  const { source, registries } = request;
+  if (source.startsWith('oci:')) return [{ name: await layoutOf(request), registry: undefined }];
   const { host, image } = parseDockerReference(source);
   const [repository = ''] = image.split(/[:@]/);
   const hosts = [...(registries[host]?.mirrors ?? []), host];
@@ -120,11 +121,18 @@ async function accessTo(
   return { options: await skopeoAccess(setting, host, login, workFolder), login };
 }
 
-/** A layout is given as a link, because skopeo takes what follows the first colon as the tag. */
-async function linkTo(source: string, workFolder: string): Promise<string> {
-  const { path, tag } = await findLocalImage(source);
-  await symlink(absolutePath('source', path), join(workFolder, LINK));
-  return `oci:${LINK}${tag === undefined ? '' : `:${tag}`}`;
+/**
+ * A layout of the one image, with a link to the blobs: skopeo takes what follows the first colon of a path as the tag,
+ * and asks for no platform in index.json itself.
+ */
+async function layoutOf({ source, workFolder, platform }: FetchRequest): Promise<string> {
+  const { path, descriptor } = await findLocalImage(source, platform);
+  const folder = join(workFolder, ONE_IMAGE);
+  await mkdir(folder);
+  await symlink(join(absolutePath('source', path), 'blobs'), join(folder, 'blobs'));
+  await writeFile(join(folder, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  await writeFile(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
+  return `oci:${ONE_IMAGE}`;
 }
 
 async function persist(

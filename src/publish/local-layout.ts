@@ -5,6 +5,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RootfsError, type RootfsErrorCode } from '../system/errors.js';
 import type { Json } from './fetched-layout.js';
+import { type Platform, platformName } from './platform.js';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 const TAGS_NAMED = 10;
@@ -12,23 +13,49 @@ const TAGS_NAMED = 10;
 export interface LocalImage {
   /** The folder of the layout. */
   readonly path: string;
-  readonly tag: string | undefined;
+  /** What its index.json says of the image. */
+  readonly descriptor: Json;
 }
 
 /** Rejects with `REFERENCE_INVALID`, `REGISTRY_NOT_FOUND`, `ARTIFACT_INVALID`, or the system's error. */
-export async function findLocalImage(source: string): Promise<LocalImage> {
+export async function findLocalImage(source: string, wanted: Platform): Promise<LocalImage> {
   const { path, tag } = await partsOf(source);
   const manifests = await manifestsIn(source, path);
-  const tags = manifests.map((manifest) => manifest?.annotations?.[REF_NAME]).filter(isText);
-  if (tag === undefined ? manifests.length === 1 : tags.includes(tag)) return { path, tag };
-  if (tag !== undefined) throw refused('REGISTRY_NOT_FOUND', source, `has no such tag; ${named(tags)}`);
+  const tags = manifests.map(tagOf).filter(isText);
   if (manifests.length === 0) throw refused('ARTIFACT_INVALID', source, 'contains no image: create it again');
-  const why = `holds ${manifests.length} images: name a tag, as in oci:DIR:TAG; ${named(tags)}`;
+  const asked = tag === undefined ? manifests : manifests.filter((manifest) => tagOf(manifest) === tag);
+  if (asked.length === 0) throw refused('REGISTRY_NOT_FOUND', source, `has no such tag; ${named(tags)}`);
+  const isOneImage = asked.every((manifest) => tagOf(manifest) === tagOf(asked[0]));
+  const fitting = isOneImage ? forPlatform(source, asked, wanted) : asked;
+  if (fitting.length === 1 || tag !== undefined) return { path, descriptor: fitting[0] };
+  const why = `holds ${fitting.length} images: name a tag, as in oci:DIR:TAG; ${named(tags)}`;
   throw refused('REFERENCE_INVALID', source, why);
 }
 
+/** The specification lets index.json itself be the index of an image for several platforms. */
+function forPlatform(source: string, manifests: readonly Json[], wanted: Platform): readonly Json[] {
+  // Attestations are for unknown/unknown.
+  const listed = manifests.filter((manifest) => manifest?.platform && manifest.platform.os !== 'unknown');
+  if (manifests.length === 1 || listed.length === 0) return manifests;
+  const ofMachine = listed.filter(
+    ({ platform: { os, architecture } }) => os === wanted.os && architecture === wanted.architecture,
+  );
+  const withVariant = (variant: unknown) => ofMachine.filter(({ platform }) => platform.variant === variant);
+  const exact = withVariant(wanted.variant);
+  // What names no variant is for all of them. Of several variants the first is taken, as of those in an index.
+  const fitting = exact.length > 0 ? exact : withVariant(undefined);
+  if (fitting.length > 0) return fitting;
+  if (wanted.variant === undefined && ofMachine.length > 0) return ofMachine.slice(0, 1);
+  const there = listed.map(({ platform }) => platformName(platform)).join(', ');
+  throw refused(
+    'ARTIFACT_INVALID',
+    source,
+    `has no image for ${platformName(wanted)}, only for ${there}: choose one of these`,
+  );
+}
+
 /** The first colon that follows a layout begins the tag, which may hold colons too. */
-async function partsOf(source: string): Promise<LocalImage> {
+async function partsOf(source: string): Promise<{ readonly path: string; readonly tag: string | undefined }> {
   const parts = source.slice('oci:'.length).split(':');
   if (parts[0] === '')
     throw refused('REFERENCE_INVALID', source, 'names no folder: give oci:DIR or oci:DIR:TAG');
@@ -58,6 +85,10 @@ async function manifestsIn(source: string, path: string): Promise<readonly Json[
     // The parser's words say less.
   }
   throw refused('ARTIFACT_INVALID', source, 'is not an OCI layout: its index.json lists no images');
+}
+
+function tagOf(manifest: Json): unknown {
+  return manifest?.annotations?.[REF_NAME];
 }
 
 function named(tags: readonly string[]): string {

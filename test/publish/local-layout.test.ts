@@ -3,6 +3,7 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Host } from '../fixtures/host.js';
+import { readInside } from '../fixtures/images.js';
 import { makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
@@ -31,6 +32,40 @@ describe.skipIf(missing !== undefined)(`an OCI layout${missing === undefined ? '
     expect(await refused('REFERENCE_INVALID')).toContain('it has v1, v2');
     expect(await refused('REGISTRY_NOT_FOUND', ':v3')).toContain('it has v1, v2');
   });
+
+  test.each([null, 'v1'])(
+    'whose index.json itself is the index: one for the platform (tag %s)',
+    async (tag) => {
+      const images = ['amd64', 'arm64'].map((architecture) => ({
+        layers: [`echo ${architecture} > etc`],
+        architecture,
+        tag,
+        isListedByPlatform: true,
+      }));
+      await makeLayout(layout, images);
+      const { registry } = host;
+      const tags = tag === null ? [''] : ['', `:${tag}`];
+      for (const each of tags)
+        for (const architecture of ['amd64', 'arm64', undefined]) {
+          const platform = architecture === undefined ? {} : { platform: `linux/${architecture}` };
+          await registry.publishStack('app', `oci:${layout}${each}`, { ...platform, replace: true });
+          expect(await readInside(host.template('app'), '/etc')).toBe(`${architecture ?? GUEST}\n`);
+        }
+      const options = { platform: 'linux/s390x' };
+      const { message } = await rejection(
+        registry.publishStack('new', `oci:${layout}`, options),
+        'ARTIFACT_INVALID',
+      );
+      expect(message).toContain('has no image for linux/s390x, only for linux/amd64, linux/arm64');
+      // Two images for one platform are no index, unless they have a name.
+      await makeLayout(layout, [images[0], { ...images[0], layers: ['touch other'] }] as typeof images);
+      if (tag === null)
+        await rejection(
+          registry.publishStack('new', `oci:${layout}`, { platform: 'linux/amd64' }),
+          'REFERENCE_INVALID',
+        );
+    },
+  );
 
   test('by a relative path is one of the folder that the process was in at the call', async () => {
     await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
