@@ -1,6 +1,8 @@
 // Tells what a reference names before anything is fetched: from its manifest and its indexes alone.
 
+import { stat } from 'node:fs/promises';
 import type { Catalog } from '../catalog/catalog.js';
+import type { Template } from '../catalog/template.js';
 import { factsOf } from '../snapshots/snapshot-manifest.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
@@ -15,6 +17,7 @@ import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
 import type { KnownChunks } from './known-chunks.js';
 import { formatReference, type Reference } from './reference.js';
+import { hashTemplate } from './reusable-templates.js';
 import { readSnapshot } from './snapshot-artifact.js';
 import type { RemoteArtifact } from './transfer-options.js';
 import { withRegistry } from './with-registry.js';
@@ -70,7 +73,7 @@ async function missingBytes(
   const missing: DigestIndex[] = [];
   for (const list of lists) missing.push(await DigestIndex.of(await ChunkSet.ofData(list)));
   const pause = new Pause(() => task.checkAborted());
-  for (const { sha256, identity } of await catalog.known(task.signal)) {
+  for (const { sha256, identity } of await templatesWithLists(task, catalog, known)) {
     const local = await known.get(sha256, identity.sizeBytes);
     if (local !== undefined) await takeFrom(missing, local, pause);
   }
@@ -78,6 +81,24 @@ async function missingBytes(
   let bytes = 0;
   for (const list of lists) bytes += await takeFrom(missing, list, pause);
   return bytes;
+}
+
+/** A template is hashed only where a list of its length belongs to no other: else its digest would tell nothing. */
+async function templatesWithLists(task: Task, catalog: Catalog, known: KnownChunks): Promise<Template[]> {
+  const templates = await catalog.templates(task.signal);
+  const lists = new Set(await known.names());
+  for (const template of templates.values()) if (template !== undefined) lists.delete(template.sha256);
+  for (const [name, template] of templates) {
+    if (template !== undefined || lists.size === 0) continue;
+    const found = await stat(catalog.templatePath(name)).catch(() => undefined);
+    if (found === undefined) continue;
+    for (const sha256 of lists) {
+      if ((await known.get(sha256, found.size)) === undefined) continue;
+      await hashTemplate(task, catalog, name);
+      break;
+    }
+  }
+  return catalog.known(task.signal);
 }
 
 /** Takes the chunks of a list from all indexes. Returns the compressed bytes of those that were there. */

@@ -58,7 +58,11 @@ export async function* reusableTemplates(
 }
 
 /** A template that cannot be used now is no help, and no obstacle. */
-async function hashTemplate(task: Task, catalog: Catalog, name: StackName): Promise<Template | undefined> {
+export async function hashTemplate(
+  task: Task,
+  catalog: Catalog,
+  name: StackName,
+): Promise<Template | undefined> {
   await catalog.stack(name, task.signal).catch((error) => {
     task.checkAborted();
     if (!(error instanceof RootfsError)) throw error;
