@@ -26,7 +26,10 @@ export interface StackInfo {
   readonly sizeBytes: number;
   /** 64 lower-case hex digits. */
   readonly sha256: string;
-  /** Only for a stack that was made of a container image, or of a clone of such a stack. */
+  /**
+   * Only for a stack that was made of a container image, or of a clone of such a stack. `stack()` and publishing report
+   * it, `stacks()` does not.
+   */
   readonly image?: ImageConfig;
 }
 
@@ -68,15 +71,10 @@ export class Catalog {
 
   async stack(stack: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     await refuseOtherSpelling(this.templatePath(stack));
-    return this.#stackSpelledAlike(stack, signal);
-  }
-
-  async #stackSpelledAlike(
-    stack: StackName,
-    signal: AbortSignal | undefined,
-  ): Promise<StackInfo | undefined> {
     const template = await this.#templates.look(this.templatePath(stack), signal);
-    return template === undefined ? undefined : stackInfo(stack, template);
+    if (template === undefined) return undefined;
+    const image = await readImageConfig(template.path, template.sha256);
+    return { ...stackInfo(stack, template), ...(image === undefined ? {} : { image }) };
   }
 
   /** How to start the image with this digest, if it is the stack's. Reads no template. */
@@ -121,13 +119,11 @@ export class Catalog {
   async stacks(signal: AbortSignal | undefined): Promise<StackInfo[]> {
     const names = await this.#names();
     const known = await this.#knownAmong(names, signal);
-    // After the first failure nothing more is read.
-    const found = await allOrNone({
-      items: names,
-      atOnce: LOOKS_AT_ONCE,
-      signal,
-      work: (name, either, i) => this.#listed(name, known[i], either),
+    const found: (StackInfo | undefined)[] = await mapInSlices(names, (name, i) => {
+      const template = known[i];
+      return template === undefined ? undefined : stackInfo(name, template);
     });
+    await this.#lookAtRest(names, found, signal);
     return found.filter((info) => info !== undefined);
   }
 
@@ -139,17 +135,31 @@ export class Catalog {
     return this.#templates.known(paths, signal);
   }
 
+  /** Those that have to be hashed, or are none. After the first failure nothing more is read. */
+  async #lookAtRest(
+    names: readonly StackName[],
+    found: (StackInfo | undefined)[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const rest = found.flatMap((info, i) => (info === undefined ? [i] : []));
+    await allOrNone({
+      items: rest,
+      atOnce: LOOKS_AT_ONCE,
+      signal,
+      work: async (i, either) => {
+        found[i] = await this.#listed(names[i] as StackName, either);
+      },
+    });
+  }
+
   /**
    * A folder whose image is not a regular file is not a stack. One that cannot be read, or is being written to, is left
-   * out, with a warning. One that is not `known` has to be hashed.
+   * out, with a warning.
    */
-  async #listed(
-    name: StackName,
-    known: Template | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<StackInfo | undefined> {
+  async #listed(name: StackName, signal: AbortSignal | undefined): Promise<StackInfo | undefined> {
     try {
-      return await (known === undefined ? this.#stackSpelledAlike(name, signal) : stackInfo(name, known));
+      const template = await this.#templates.look(this.templatePath(name), signal);
+      return template === undefined ? undefined : stackInfo(name, template);
     } catch (error) {
       if (hasCode(error, 'TEMPLATE_INVALID')) return undefined;
       const isOfThis = isSystemError(error) && !failedWith(error, ...OF_THIS_MACHINE);
@@ -204,8 +214,11 @@ export function stackNotFoundError(stack: string, templatePath: string): RootfsE
   });
 }
 
-async function stackInfo(name: StackName, { path, identity, sha256 }: Template): Promise<StackInfo> {
-  const image = await readImageConfig(path, sha256);
-  const info = { name, templatePath: path, sizeBytes: identity.sizeBytes, sha256 };
-  return image === undefined ? info : { ...info, image };
+function stackInfo(name: StackName, template: Template): StackInfo {
+  return {
+    name,
+    templatePath: template.path,
+    sizeBytes: template.identity.sizeBytes,
+    sha256: template.sha256,
+  };
 }

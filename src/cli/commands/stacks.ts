@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
+import type { StackInfo } from '../../index.js';
 import { table } from '../output.js';
-import { inSession } from '../session.js';
+import { inSession, type Session } from '../session.js';
 import { formatSize } from '../sizes.js';
 
 export function addStacks(program: Command): void {
@@ -24,7 +25,8 @@ Examples:
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const stacks = await session.during('reading templates', () => registry.stacks({ signal }));
-        output.print({ stacks }, () =>
+        const all = { stacks: session.json ? await withImages(session, stacks) : stacks };
+        output.print(all, () =>
           table(
             stacks,
             [
@@ -38,6 +40,13 @@ Examples:
         );
       }),
     );
+}
+
+/** As `stack()` tells them, which reads another file of each. One that was removed meanwhile is told as it was. */
+async function withImages({ registry, signal }: Session, stacks: readonly StackInfo[]): Promise<StackInfo[]> {
+  const found: StackInfo[] = [];
+  for (const stack of stacks) found.push((await registry.stack(stack.name, { signal })) ?? stack);
+  return found;
 }
 
 /** A misspelt folder, or a disk that is not mounted, looks like an empty catalog. */
