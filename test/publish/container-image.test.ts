@@ -2,6 +2,7 @@
 import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { cliJson } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -68,7 +69,8 @@ describe.skipIf(missing !== undefined)(
       for (const vm of ['vm', 'copied', 'fork'])
         expect(await registry.commitSlot(vm, `of-${vm}`)).toMatchObject({ image });
       expect(await registry.commitSlot('vm', 'app', { replace: true })).toMatchObject({ image });
-      for (const stack of await registry.stacks()) expect(stack).toMatchObject({ image });
+      for (const { name } of await registry.stacks())
+        expect(await registry.stack(name)).toMatchObject({ image });
       await host.addExt4Template('plain', 16 * MiB);
       await registry.cloneForVm('other', 'plain', { writable: true });
       expect(await registry.commitSlot('other', 'of-other')).not.toHaveProperty('image');
@@ -97,7 +99,7 @@ describe.skipIf(missing !== undefined)(
       };
       expect(published).toMatchObject({ format: 'container', image, replaced: false });
       expect((await host.anotherRegistry().stack('app'))?.image).toEqual(image);
-      expect(await host.registry.stacks()).toMatchObject([{ name: 'app', image }]);
+      expect(await cliJson(host, ['stacks'])).toMatchObject({ stacks: [{ name: 'app', image }] });
       const template = host.template('app');
       expect(await faultsOf(template)).toBe('');
       expect(await readInside(template, '/etc/hostname')).toBe('second\n');
