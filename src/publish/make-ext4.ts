@@ -29,8 +29,8 @@ const FEATURES = [
 
 const BYTES_PER_INODE = 16 * 1024;
 
-// With fewer, as for a tree of links, mke2fs makes small block groups, and each grow repeats them: inode tables took half
-// of a grown disk. With this they take a sixteenth.
+// With fewer, as for a tree of links, mke2fs makes small block groups, and each grow repeats them: inode tables took
+// half of a grown disk. With this they take a sixteenth.
 const LEAST_BYTES_PER_INODE = 4 * 1024;
 
 // Grow by a whole block group: resize2fs has trouble with less. Without data it takes no space.

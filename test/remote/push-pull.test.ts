@@ -84,7 +84,7 @@ describe.skipIf(missing !== undefined)(
       expect(pulled.downloadedBytes).toBeLessThan(3 * MiB);
     });
 
-    test('templates that were never read are read where that saves time, and never to tell what is missing', async () => {
+    test('templates that were never read are read where that saves time, not to tell what is missing', async () => {
       const { host: registry } = await startOciRegistry();
       const [a, b] = [await hostFor([registry]), await hostFor([registry])];
       await publishFiles(a, 'app');
