@@ -2,9 +2,12 @@
 //
 // Node's opendir() asks for the type of each entry, and where the file system does not tell it (FUSE, XFS without
 // ftype, ext4 without filetype) looks at each on the event loop, and fails if one of them has just gone.
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { native } from '../addon/native.js';
 import { failedWith } from '../system/errors.js';
-import { Pause } from '../system/pause.js';
+
+// Well below a millisecond of work.
+const NAMES_AT_ONCE = 1000;
 
 // From <dirent.h>.
 const DT_UNKNOWN = 0;
@@ -46,12 +49,11 @@ export async function visitNames(
   limit = Number.MAX_SAFE_INTEGER,
 ): Promise<void> {
   const entries = await native().listFolder(path, limit);
-  const pause = new Pause();
-  for (let at = 0; at < entries.length; ) {
+  for (let at = 0, visited = 0; at < entries.length; ) {
     const end = entries.indexOf(0, at + 1);
     const type = entries[at];
     visit(entries.toString(encoding, at + 1, end), type === DT_DIR || type === DT_UNKNOWN);
     at = end + 1;
-    if (pause.isDue) await pause.take();
+    if (++visited % NAMES_AT_ONCE === 0) await nextTurn();
   }
 }

@@ -130,9 +130,10 @@ class Zstd {
   ): Promise<boolean> {
     const endMark = randomBytes(8).toString('hex');
     const kill = () => this.#killing.abort();
-    task.checkAborted();
     const stop = onAbort(task.signal, kill);
     try {
+      // It may have been aborted while the program was started, which nobody else would end.
+      task.checkAborted();
       for (const part of [frames, rawFrame(Buffer.from(endMark)), PUSH]) this.#stdin.write(part);
       const isWhole = await take({ pipe: this.#pipe, skipBytes: this.#skipBytes, endMark });
       this.#skipBytes = PUSHED_BYTES;

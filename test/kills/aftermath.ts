@@ -140,7 +140,10 @@ async function chunkListFaults(site: Site): Promise<string[]> {
   const faults: string[] = [];
   for (const path of await walk(join(site.templateDir, '.microvm-rootfs/chunks'))) {
     try {
-      const { sizeBytes } = await ChunkList.parse(await readFile(path));
+      const kept = await readFile(path);
+      const [list, digest] = [kept.subarray(0, -32), kept.subarray(-32)];
+      if (sha256(list) !== digest.toString('hex')) faults.push(`chunk list ${path} is damaged`);
+      const { sizeBytes } = await ChunkList.parse(list);
       if (site.digests.has(basename(path)) && sizeBytes === TEMPLATE_BYTES) continue;
       faults.push(`chunk list ${path} is of no template`);
     } catch (error) {

@@ -89,7 +89,7 @@ describe.skipIf(missing !== undefined)(
       const [a, b] = [await hostFor([registry]), await hostFor([registry])];
       await publishFiles(a, 'app');
       await a.registry.pushStack('app', `${registry}/app:1`);
-      const big = await b.addTemplate('big', Buffer.alloc(64 * MiB, 1));
+      const big = await b.addTemplate('big', Buffer.alloc(128 * MiB, 1));
       const same = await b.placeTemplate('same', async (path) => {
         await execute('cp', ['--sparse=always', a.template('app'), path]);
       });
