@@ -15,8 +15,9 @@ import type { Promised } from './promises.js';
 /**
  * What the next clone may say if the template was put in its place unflushed. STACK_NOT_FOUND: btrfs can lose the name
  * of a file that was renamed over another one of a flushed folder, when any other file is flushed before the cut.
+ * TEMPLATE_INVALID: or it keeps the name, and none of the bytes.
  */
-const LOST_TEMPLATE = ['STAMP_MISMATCH', 'STACK_NOT_FOUND'];
+const LOST_TEMPLATE = ['STAMP_MISMATCH', 'STACK_NOT_FOUND', 'TEMPLATE_INVALID'];
 
 /** For the first process after the cut. */
 export class Inspection {
