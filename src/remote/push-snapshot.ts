@@ -102,7 +102,7 @@ async function pushFiles(task: Task, push: Push, snapshot: OpenSnapshot): Promis
 }
 
 function replacedError({ path }: OpenSnapshot): RootfsError {
-  const message = `snapshot ${path} was replaced while it was opened: push it again`;
+  const message = `snapshot ${path} was replaced or removed while it was opened: push it again`;
   return new RootfsError('SOURCE_CHANGED', message, { path });
 }
 

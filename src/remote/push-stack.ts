@@ -11,7 +11,7 @@ import type { Task } from '../system/task.js';
 import { ANNOTATION, STACK_TYPE } from './artifact.js';
 import { packsToReuse } from './base-packs.js';
 import type { KnownChunks } from './known-chunks.js';
-import { openSame } from './open-same.js';
+import { isGone, openSame } from './open-same.js';
 import { Pace } from './pace.js';
 import { packEnds } from './packs.js';
 import { type PushedImage, pushImage } from './push-image.js';
@@ -71,18 +71,18 @@ async function pushTemplate(
   const progress = { bytesDone: 0, reusedBytes: 0 };
   const report = (step: TransferProgress['step'], bytesDone: number) =>
     options.onProgress?.({ step, bytesDone, bytesTotal: sizeBytes, reusedBytes: progress.reusedBytes });
-  const opened = await native().openSource(templatePath);
+  const unlessGone = (error: unknown): never => {
+    throw isGone(error) ? replacedError(templatePath) : error;
+  };
+  const opened = await native().openSource(templatePath).catch(unlessGone);
   try {
     return await unchanged(templatePath, opened, async () => {
       const { identity } = opened.info;
       const file = await openSame(templatePath, identity, () => replacedError(templatePath));
       try {
-        const { list, sha256: found } = await known.listOf(
-          task,
-          templatePath,
-          { sha256, sizeBytes },
-          (done) => report('cut', done),
-        );
+        const { list, sha256: found } = await known
+          .listOf(task, templatePath, { sha256, sizeBytes }, (done) => report('cut', done))
+          .catch(unlessGone);
         if (found !== sha256) throw await otherBytesError(templatePath, opened);
         const { mode } = await file.stat();
         const pushed = await pushImage(task, {
@@ -114,7 +114,7 @@ async function pushTemplate(
 }
 
 function replacedError(path: string): RootfsError {
-  const message = `template ${path} was replaced while it was opened: push it again`;
+  const message = `template ${path} was replaced or removed while it was opened: push it again`;
   return new RootfsError('TEMPLATE_CHANGED', message, { path });
 }
 
