@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { namesIn } from '../folder/names-in.js';
-import { asRootfsError, failedWith } from '../system/errors.js';
+import { asRootfsError, isGone } from '../system/errors.js';
 
 /** Without the device number, which can change between boots. */
 export interface FileState {
@@ -52,9 +52,7 @@ export async function isWanted({ templatePath, template, catalogInode }: Templat
       `${now.mtimeNs}` === template.mtimeNs
     );
   } catch (error) {
-    // ENOTDIR: a file has the name of the stack's folder.
-    if (!failedWith(error, 'ENOENT') && !failedWith(error, 'ENOTDIR'))
-      throw asRootfsError(`looking at template ${templatePath}`, error);
+    if (!isGone(error)) throw asRootfsError(`looking at template ${templatePath}`, error);
   }
   return isCatalogAway(templatePath, catalogInode);
 }

@@ -2,7 +2,7 @@
 // may go to another VM's disk.
 
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { failedWith, isGone, RootfsError } from '../system/errors.js';
 import { isKernelSince } from '../system/kernel-version.js';
 import { untilUnused } from '../system/until-unused.js';
 import { isOpenElsewhere } from './open-elsewhere.js';
@@ -82,7 +82,7 @@ export class HeldImage {
   async #requireName(): Promise<void> {
     const { dev, ino } = await this.#file.stat({ bigint: true });
     const named = await stat(this.path, { bigint: true }).catch((error: unknown) => {
-      if (!failedWith(error, 'ENOENT', 'ENOTDIR')) throw error;
+      if (!isGone(error)) throw error;
     });
     if (named?.dev === dev && named.ino === ino) return;
     throw new RootfsError(

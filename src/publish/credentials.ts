@@ -6,7 +6,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { isGone, RootfsError } from '../system/errors.js';
 import { canonicalHost } from '../system/registry-settings.js';
 
 export type Credentials =
@@ -90,7 +90,7 @@ async function readLogins(path: string): Promise<LoginFile | undefined> {
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    if (failedWith(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    if (isGone(error)) return undefined;
     throw unusable(path, (error as Error).message);
   }
   try {

@@ -2,7 +2,7 @@
 // each chunk that is taken from an image is hashed again. But a push believes a list, zeros included, so only those of
 // images with that digest are kept, each followed by its own SHA-256: the disk may change a list, too.
 
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Task } from '../system/task.js';
 import { ChunkList } from './chunk-list.js';
@@ -51,7 +51,7 @@ export class KnownChunks {
   /** Reads the image if its list is not known. Its bytes may then turn out to have another digest. */
   async listOf(
     task: Task,
-    path: string,
+    image: FileHandle,
     { sha256, sizeBytes }: { readonly sha256: string; readonly sizeBytes: number },
     onProgress: (bytesDone: number) => void,
   ): Promise<CutImage> {
@@ -59,14 +59,9 @@ export class KnownChunks {
     if (known !== undefined) return { list: known, sha256 };
     // Loads node:crypto, which takes longer than a first clone should.
     const { cutImage } = await import('./cut.js');
-    const file = await open(path, 'r');
-    try {
-      const cut = await cutImage(task, file, sizeBytes, onProgress);
-      if (cut.sha256 === sha256) await this.put(sha256, cut.list);
-      return cut;
-    } finally {
-      await file.close();
-    }
+    const cut = await cutImage(task, image, sizeBytes, onProgress);
+    if (cut.sha256 === sha256) await this.put(sha256, cut.list);
+    return cut;
   }
 
   /** The digests of images whose chunks are known. */

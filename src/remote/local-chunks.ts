@@ -79,9 +79,9 @@ async function* wantedChunks(
   let damaged = 0;
   try {
     const content = { sha256, sizeBytes: identity.sizeBytes };
-    const { list: source, sha256: found } = await known.listOf(task, path, content, () => {});
-    if (found !== sha256) warn(path, 'its digest is another than before');
     image = await open(path, 'r');
+    const { list: source, sha256: found } = await known.listOf(task, image, content, () => {});
+    if (found !== sha256) warn(path, 'its digest is another than before');
     const buffer = Buffer.allocUnsafeSlow(CHUNK_LIMIT);
     const pause = new Pause(() => task.checkAborted());
     for (let i = 0; i < source.count; i++) {

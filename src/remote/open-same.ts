@@ -1,7 +1,7 @@
 // Opens by its path a file that is open already: the addon's descriptors are not for Node's reads.
 
 import { type FileHandle, open } from 'node:fs/promises';
-import { failedWith } from '../system/errors.js';
+import { isGone } from '../system/errors.js';
 
 /** Rejects with the error of `replaced` if another file, or none, has the path by now. */
 export async function openSame(
@@ -19,9 +19,4 @@ export async function openSame(
     await file.close();
     throw error;
   }
-}
-
-/** Whether nothing has the path. */
-export function isGone(error: unknown): boolean {
-  return failedWith(error, 'ENOENT', 'ENOTDIR');
 }

@@ -6,12 +6,12 @@ import { sameWhileRead, templateChangedError, unchanged } from '../catalog/templ
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { isPrivate } from '../publish/template-mode.js';
 import type { RegistrySettings } from '../system/config.js';
-import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, hasCode, isGone, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, STACK_TYPE } from './artifact.js';
 import { packsToReuse } from './base-packs.js';
 import type { KnownChunks } from './known-chunks.js';
-import { isGone, openSame } from './open-same.js';
+import { openSame } from './open-same.js';
 import { Pace } from './pace.js';
 import { packEnds } from './packs.js';
 import { type PushedImage, pushImage } from './push-image.js';
@@ -71,18 +71,19 @@ async function pushTemplate(
   const progress = { bytesDone: 0, reusedBytes: 0 };
   const report = (step: TransferProgress['step'], bytesDone: number) =>
     options.onProgress?.({ step, bytesDone, bytesTotal: sizeBytes, reusedBytes: progress.reusedBytes });
-  const unlessGone = (error: unknown): never => {
-    throw isGone(error) ? replacedError(templatePath) : error;
-  };
-  const opened = await native().openSource(templatePath).catch(unlessGone);
+  const opened = await native()
+    .openSource(templatePath)
+    .catch((error: unknown) => {
+      throw isGone(error) ? replacedError(templatePath) : error;
+    });
   try {
     return await unchanged(templatePath, opened, async () => {
       const { identity } = opened.info;
       const file = await openSame(templatePath, identity, () => replacedError(templatePath));
       try {
-        const { list, sha256: found } = await known
-          .listOf(task, templatePath, { sha256, sizeBytes }, (done) => report('cut', done))
-          .catch(unlessGone);
+        const { list, sha256: found } = await known.listOf(task, file, { sha256, sizeBytes }, (done) =>
+          report('cut', done),
+        );
         if (found !== sha256) throw await otherBytesError(templatePath, opened);
         const { mode } = await file.stat();
         const pushed = await pushImage(task, {

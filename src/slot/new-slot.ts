@@ -17,7 +17,7 @@ import {
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { reflinkInTurn, type Scattered } from '../image/extents.js';
 import { copyImage } from '../image/staged-copy.js';
-import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
+import { asRootfsError, isGone, isSystemError, RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
@@ -145,7 +145,7 @@ export async function newReadySlot(
     .openSource(from.path)
     .catch((error: unknown) => {
       // Removed, or about to be there again.
-      throw failedWith(error, 'ENOENT', 'ENOTDIR') ? sourceChangedError(task.what) : error;
+      throw isGone(error) ? sourceChangedError(task.what) : error;
     });
   try {
     const { status, staged, strategy } = await inTurn(task, () =>

@@ -144,6 +144,11 @@ export function hasCode(error: unknown, code: RootfsErrorCode): error is RootfsE
   return error instanceof RootfsError && error.code === code;
 }
 
+/** Whether nothing has the path: ENOTDIR where a file has the name of a folder on it. */
+export function isGone(error: unknown): boolean {
+  return failedWith(error, 'ENOENT', 'ENOTDIR');
+}
+
 /** Whether there is no space left, on the disk or in a quota. */
 export function isFull(error: unknown): error is SystemError {
   return failedWith(error, 'ENOSPC', 'EDQUOT');
