@@ -209,9 +209,13 @@ export async function refuseOtherSpelling(templatePath: string): Promise<void> {
 }
 
 export function stackNotFoundError(stack: string, templatePath: string): RootfsError {
-  return new RootfsError('STACK_NOT_FOUND', `there is no stack "${stack}": ${templatePath} does not exist`, {
-    path: templatePath,
-  });
+  return new RootfsError(
+    'STACK_NOT_FOUND',
+    `there is no stack "${stack}": ${templatePath} does not exist; stacks() lists what is there`,
+    {
+      path: templatePath,
+    },
+  );
 }
 
 function stackInfo(name: StackName, template: Template): StackInfo {

@@ -3,7 +3,7 @@
 
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { RootfsError, type RootfsErrorCode } from '../system/errors.js';
+import { isGone, RootfsError, type RootfsErrorCode } from '../system/errors.js';
 import type { Json } from './fetched-layout.js';
 import { type Platform, platformName } from './platform.js';
 
@@ -65,8 +65,20 @@ async function partsOf(source: string): Promise<{ readonly path: string; readonl
   }
   // skopeo would create an empty layout. Name the path that the usual tag leaves.
   const [, path = ''] = /^oci:(.+?)(:[^/:]*)?$/.exec(source) ?? [];
-  await stat(join(path, 'index.json'));
+  const index = join(path, 'index.json');
+  await stat(index).catch((error) => {
+    throw isGone(error) ? notALayout(source, index, error) : error;
+  });
   return { path, tag: undefined };
+}
+
+function notALayout(source: string, index: string, error: NodeJS.ErrnoException): RootfsError {
+  return new RootfsError(
+    'ENOENT',
+    `${source} is not an OCI layout: there is no file ${index}. ` +
+      'Name the folder of one; skopeo copy docker://NAME:TAG oci:DIR makes it',
+    { errno: error.errno, syscall: error.syscall, path: index, cause: error },
+  );
 }
 
 function isLayout(path: string): Promise<boolean> {

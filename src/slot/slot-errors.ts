@@ -59,10 +59,8 @@ export function stampMismatchError(path: string, stamp: string, template: Templa
 export function slotNotFoundError(path: string, vm: VmId): RootfsError {
   return new RootfsError(
     'SLOT_NOT_FOUND',
-    `VM ${vm.safe} has no slot: ${path} does not exist, or is an empty folder`,
-    {
-      path,
-    },
+    `VM ${vm.safe} has no slot: ${path} does not exist, or is an empty folder; clone it first`,
+    { path },
   );
 }
 

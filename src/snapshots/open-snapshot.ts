@@ -92,7 +92,11 @@ const NO_MANIFEST =
 
 async function readManifest(path: string): Promise<SnapshotManifest> {
   if (await isMissing(path)) {
-    throw new RootfsError('SNAPSHOT_NOT_FOUND', `there is no snapshot ${path}`, { path });
+    throw new RootfsError(
+      'SNAPSHOT_NOT_FOUND',
+      `there is no snapshot ${path}; snapshots() lists what is there`,
+      { path },
+    );
   }
   const file = join(path, SNAPSHOT_MANIFEST_FILE);
   const text = (await readOwnFile(file, SNAPSHOT_MANIFEST_BYTES_LIMIT)) ?? '';

@@ -265,7 +265,10 @@ describe('refused', () => {
     ['debian:12', 'ENOENT', 'publish docker://debian:12'],
     ['docker:debian:12', 'ENOENT', 'publish docker://debian:12'],
     ['localhost:5000/team/web:1.2-x', 'ENOENT', 'publish docker://localhost:5000/team/web:1.2-x'],
-  ])('%s, which is the name of a container image', async (source, code, advice) => {
+    ['https://example.com/debian.img', 'REFERENCE_INVALID', 'curl -fL URL'],
+    ['file:///srv/debian.img', 'REFERENCE_INVALID', 'Publish /srv/debian.img'],
+    ['oci:/srv/none', 'ENOENT', 'is not an OCI layout'],
+  ])('%s, which is no path', async (source, code, advice) => {
     const { host, refused } = await rig();
     expect(await refused(code, {}, source)).toContain(advice);
     expect((await cli(host, ['publish', 'new', source])).stderr).toContain(advice);

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageFormat, PublishedStack } from '../../index.js';
 import { isSha256 } from '../../system/sha256.js';
+import { inOrder } from '../argument-order.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
@@ -50,7 +51,7 @@ Examples:
       inSession(command, async (session) => {
         const { registry, output, signal } = session;
         const { replace, sha256, size, format, platform, includeMounts } = flags;
-        const stack = await session.during(`publishing ${name}`, (onProgress) =>
+        const publishing = session.during(`publishing ${name}`, (onProgress) =>
           registry.publishStack(name, source, {
             ...(replace ? { replace } : {}),
             ...(sha256 === undefined ? {} : { expectedSha256: sha256 }),
@@ -62,6 +63,7 @@ Examples:
             onProgress,
           }),
         );
+        const stack = await inOrder(publishing, 'ENOENT', () => name, 'publish NAME SOURCE');
         output.print(stack, () => stackText(stack));
       }),
     );
