@@ -64,7 +64,8 @@ export {
   type SnapshotFacts,
   type SnapshotFile,
 } from './snapshots/snapshot-manifest.js';
-export type { NewSnapshot, RestoredRootfs, Snapshot } from './snapshots/snapshots.js';
+export type { RestoredRootfs } from './snapshots/snapshot-restorer.js';
+export type { NewSnapshot, Snapshot } from './snapshots/snapshots.js';
 export type { Owner } from './system/arguments.js';
 export {
   configFromEnv,

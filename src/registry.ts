@@ -57,7 +57,10 @@ import { listSlots } from './slot/slot-list.js';
 import { COPY_OPTION_KEYS, type ForkOptions, parseCopyOptions } from './slot/slot-options.js';
 import { type SlotUse, slotInUse } from './slot/slot-use.js';
 import { parseVmId, rawIds } from './slot/vm-id.js';
-import { type NewSnapshot, type RestoredRootfs, type Snapshot, Snapshots } from './snapshots/snapshots.js';
+import { ReadySnapshots } from './snapshots/ready-snapshots.js';
+import { type RestoredRootfs, SnapshotRestorer } from './snapshots/snapshot-restorer.js';
+import { type NewSnapshot, type Snapshot, Snapshots } from './snapshots/snapshots.js';
+import { VerifiedSnapshots } from './snapshots/verified-snapshots.js';
 import {
   absolutePath,
   optionalBoolean,
@@ -175,6 +178,7 @@ export class RootfsRegistry {
   readonly #catalog: Catalog;
   readonly #stacks: StacksByDigest;
   readonly #snapshots: Snapshots;
+  readonly #restorer: SnapshotRestorer;
   readonly #sealed: SealedImages;
   readonly #pool: Pool;
   readonly #sharers: Sharers;
@@ -206,15 +210,17 @@ export class RootfsRegistry {
     const snapshotsDir = this.config.snapshotsDir ?? `${this.#folder.statePath}/${DEFAULT_SNAPSHOTS_FOLDER}`;
     this.#pool = new Pool(this.#folder, this.#background);
     const snapshotsFolder = new ManagedFolder(snapshotsDir, 'folder of snapshots', apart);
-    this.#snapshots = new Snapshots(
-      snapshotsFolder,
-      this.#folder,
-      this.#stacks,
-      this.#templateBytes,
-      this.#digests,
-      this.#pool,
-      this.#reads,
-    );
+    const snapshotParts = {
+      folder: snapshotsFolder,
+      clones: this.#folder,
+      stacks: this.#stacks,
+      templateBytes: this.#templateBytes,
+      verified: new VerifiedSnapshots(this.#digests, this.#reads),
+      ready: new ReadySnapshots(this.#folder, this.#pool),
+      reads: this.#reads,
+    };
+    this.#snapshots = new Snapshots(snapshotParts);
+    this.#restorer = new SnapshotRestorer({ ...snapshotParts, snapshots: this.#snapshots });
     this.#snapshotPulls = new PullFolder(snapshotsFolder.statePath);
     const { sealedImages: images, sealedBytes: bytes } = this.config;
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
@@ -975,7 +981,7 @@ export class RootfsRegistry {
     optionalFunction('onProgress', onProgress);
     return () =>
       traced({ operation: 'restore', vmId: vm.safe }, () =>
-        this.#snapshots.restore(name, vm, copy, onProgress),
+        this.#restorer.restore(name, vm, copy, onProgress),
       );
   }
 
@@ -1009,7 +1015,7 @@ export class RootfsRegistry {
     const { count, ...others } = given;
     if (count !== undefined) requireCount('count', count);
     const { owner, mode, signal } = parseCopyOptions(`making ready slots of snapshot ${name}`, others);
-    await this.#snapshots.prewarm(name, { count, owner, mode, signal });
+    await this.#restorer.prewarm(name, { count, owner, mode, signal });
   }
 
   /**

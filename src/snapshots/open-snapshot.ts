@@ -104,3 +104,8 @@ async function readManifest(path: string): Promise<SnapshotManifest> {
   if (record === undefined) throw corrupt(file, NO_MANIFEST);
   return { text, record };
 }
+
+/** For what may be gone. */
+export function unlessMissing(error: unknown): undefined {
+  if (!hasCode(error, 'SNAPSHOT_NOT_FOUND')) throw error;
+}

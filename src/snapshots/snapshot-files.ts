@@ -10,12 +10,16 @@ import { allOrNone } from '../system/all-or-none.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
+import { TurnsBySize } from '../system/turns-by-size.js';
 import type { SnapshotRecord } from './snapshot-manifest.js';
 
 export interface Watched {
   readonly task: Task;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
+
+// Each has all files of a snapshot open while it waits for its turn to read them.
+export const hashing = new TurnsBySize(32);
 
 export async function verifyAll(
   path: string,

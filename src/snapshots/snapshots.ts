@@ -10,39 +10,26 @@
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { LOST_AND_FOUND } from '../catalog/catalog.js';
-import type { LocatedFile } from '../catalog/digest-record.js';
-import type { DigestStore } from '../catalog/digest-store.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
-import type { Pool } from '../clone/pool.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
 import { otherSpelling } from '../folder/spelling.js';
 import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
-import { type DerivedRootfs, newSlot, type ReadySlot, type SlotContents } from '../slot/new-slot.js';
 import { releaseUnlessBusy } from '../slot/release.js';
-import {
-  requireUnchanged,
-  type SlotImage,
-  sourceChangedError,
-  type TemplateBytes,
-  withSlotImage,
-} from '../slot/slot-image.js';
-import type { CopyOptions } from '../slot/slot-options.js';
+import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
-import { asRootfsError, hasCode, RootfsError } from '../system/errors.js';
+import { asRootfsError, RootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { flushName } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import type { Progress } from '../system/long-work.js';
-import { withController } from '../system/on-abort.js';
-import { SingleFlight } from '../system/single-flight.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
-import { MINUTES_BYTES, requireAtMost, TurnsBySize } from '../system/turns-by-size.js';
+import { MINUTES_BYTES, requireAtMost } from '../system/turns-by-size.js';
 import type { UntilClosed } from '../system/until-closed.js';
 import {
   closeAll,
@@ -50,10 +37,11 @@ import {
   type OpenSnapshot,
   openFiles,
   openSnapshotFolder,
+  unlessMissing,
   withSnapshot,
 } from './open-snapshot.js';
-import { type ReadyRequest, ReadySnapshots, readyKey } from './ready-snapshots.js';
-import { bytesOf, verifyAll, type Watched } from './snapshot-files.js';
+import type { ReadySnapshots } from './ready-snapshots.js';
+import { bytesOf, hashing, verifyAll, type Watched } from './snapshot-files.js';
 import {
   factsOf,
   formatManifest,
@@ -75,7 +63,7 @@ import {
   snapshotExistsError,
   withSources,
 } from './take-snapshot.js';
-import { type VerifiedSnapshot, VerifiedSnapshots } from './verified-snapshots.js';
+import type { VerifiedSnapshots } from './verified-snapshots.js';
 
 export interface Snapshot extends SnapshotFacts {
   readonly name: string;
@@ -88,58 +76,33 @@ export interface NewSnapshot extends Snapshot, Scattered {
   readonly strategies: readonly Strategy[];
 }
 
-export interface RestoredRootfs extends DerivedRootfs {
-  /** The snapshot's other files, for the VM to load by path. They must never be written to. */
-  readonly files: readonly string[];
-  /** Whether it was a ready slot: see {@link RootfsRegistry.prewarmSnapshot}. */
-  readonly pooled: boolean;
-}
-
 /** The caller's signal and progress callback. */
 interface Watcher {
   readonly signal: AbortSignal | undefined;
   readonly onProgress: ((progress: Progress) => void) | undefined;
 }
 
-// Each round is lost to a process that removes the snapshot and takes it again at the same moment.
-const ROUNDS = 4;
-
-// Each has all files of a snapshot open while it waits for its turn to read them.
-const hashing = new TurnsBySize(32);
-
 // Each has the folder open while it waits for others.
 const removing = new Turns(32);
 
-export class Snapshots {
+interface SnapshotsParts {
   /** The folder of snapshots. It is opened like the clones folder: recovery removes what a crash leaves in staging. */
   readonly folder: ManagedFolder;
-  readonly #clones: ManagedFolder;
-  readonly #stacks: StacksByDigest;
-  readonly #templateBytes: TemplateBytes;
+  readonly clones: ManagedFolder;
+  readonly stacks: StacksByDigest;
+  readonly templateBytes: TemplateBytes;
+  readonly verified: VerifiedSnapshots;
+  readonly ready: ReadySnapshots;
+  readonly reads: UntilClosed;
+}
 
-  readonly #ready: ReadySnapshots;
-  readonly #verified: VerifiedSnapshots;
-  readonly #reads: UntilClosed;
-  readonly #verifying = new SingleFlight<VerifiedSnapshot>();
-  /** The callbacks of those who wait for one. */
-  readonly #reports = new Map<string, Set<(progress: Progress) => void>>();
+export class Snapshots {
+  readonly folder: ManagedFolder;
+  readonly #parts: SnapshotsParts;
 
-  constructor(
-    folder: ManagedFolder,
-    clones: ManagedFolder,
-    stacks: StacksByDigest,
-    templateBytes: TemplateBytes,
-    digests: DigestStore,
-    pool: Pool,
-    reads: UntilClosed,
-  ) {
-    this.#reads = reads;
-    this.#ready = new ReadySnapshots(clones, pool);
-    this.#templateBytes = templateBytes;
-    this.#verified = new VerifiedSnapshots(digests);
-    this.folder = folder;
-    this.#clones = clones;
-    this.#stacks = stacks;
+  constructor(parts: SnapshotsParts) {
+    this.folder = parts.folder;
+    this.#parts = parts;
   }
 
   async take(
@@ -153,11 +116,11 @@ export class Snapshots {
     const task = new Task(`making snapshot ${path} of VM ${vm.safe}`, signal);
     requireNames(others);
     try {
-      await this.#refuseOtherSpelling(name);
+      await this.refuseOtherSpelling(name);
       if (!(await isMissing(path))) throw snapshotExistsError(path);
-      const request = { refuseInUse, templateBytes: this.#templateBytes, signal: task.signal };
+      const request = { refuseInUse, templateBytes: this.#parts.templateBytes, signal: task.signal };
       // The default folder is inside the clones folder, which is created when it is opened.
-      return await withSlotImage(this.#clones, vm, request, (image, _, endTurn) =>
+      return await withSlotImage(this.#parts.clones, vm, request, (image, _, endTurn) =>
         withSources(image, others, (sources) =>
           this.folder.inWorkFolder('snapshot', async (staged) => {
             const copies = await copyAll(task, sources, staged);
@@ -192,12 +155,12 @@ export class Snapshots {
     const sizeBytes = bytesOf(sources.map(({ identity }) => identity));
     const describe = (each: Task) =>
       hashing.run(each, sizeBytes, () => describeCopies({ task: each, onProgress }, sources, staged));
-    return sizeBytes <= MINUTES_BYTES ? describe(task) : this.#reads.run(task, describe);
+    return sizeBytes <= MINUTES_BYTES ? describe(task) : this.#parts.reads.run(task, describe);
   }
 
   async #recordOf(vm: VmId, image: SlotImage, files: readonly SnapshotFile[]): Promise<SnapshotRecord> {
     const { sourceSha256, sizeStamp, state } = image;
-    const stack = state.stack || (await this.#stacks.firstWith(sourceSha256));
+    const stack = state.stack || (await this.#parts.stacks.firstWith(sourceSha256));
     return { vmId: vm.raw, stack, sourceSha256, sizeStamp, createdAt: new Date().toISOString(), files };
   }
 
@@ -229,9 +192,9 @@ export class Snapshots {
    */
   async read<T>(name: string, watched: Watched, work: (open: OpenSnapshot) => Promise<T>): Promise<T> {
     const path = this.pathOf(name);
-    await this.#refuseOtherSpelling(name);
+    await this.refuseOtherSpelling(name);
     return withSnapshot(path, async (open) => {
-      await this.#verified.verify(path, open.record, open.sources, watched);
+      await this.#parts.verified.verify(path, open.record, open.sources, watched);
       const result = await work(open);
       for (const { source, info } of open.sources)
         await requireUnchanged(watched.task.what, source, info.identity);
@@ -245,7 +208,7 @@ export class Snapshots {
    */
   async find(name: string, manifestSha256: string): Promise<Snapshot | undefined> {
     const path = this.pathOf(name);
-    await this.#refuseOtherSpelling(name);
+    await this.refuseOtherSpelling(name);
     if (await isMissing(path)) return undefined;
     return withSnapshot(path, async ({ text, record }) => {
       if (native().sha256(text) !== manifestSha256) throw snapshotExistsError(path);
@@ -266,7 +229,7 @@ export class Snapshots {
       await publish(staged, path, text);
       await flushName(this.folder.path, path, 'remove it and pull it again');
       // So that the first restore need not read them again.
-      await this.#verified.remember(path, record, sources);
+      await this.#parts.verified.remember(path, record, sources);
       return snapshotOf(name, path, record);
     } finally {
       closeAll(sources);
@@ -275,7 +238,7 @@ export class Snapshots {
 
   /** Opens, and if need be makes, the folder of snapshots. The default one is inside the clones folder. */
   inFolder<T>(work: () => Promise<T>): Promise<T> {
-    return this.#clones.use(() => this.folder.use(work));
+    return this.#parts.clones.use(() => this.folder.use(work));
   }
 
   /** Reads every file again. */
@@ -283,8 +246,8 @@ export class Snapshots {
     const path = this.pathOf(name);
     const task = new Task(`verifying snapshot ${path}`, signal);
     try {
-      await this.#refuseOtherSpelling(name);
-      return await this.#reads.run(task, (own) =>
+      await this.refuseOtherSpelling(name);
+      return await this.#parts.reads.run(task, (own) =>
         hashing.run(own, 0, (limitBytes) =>
           withSnapshot(path, async ({ record, sources }) => {
             requireAtMost(limitBytes, bytesOf(record.files));
@@ -298,140 +261,12 @@ export class Snapshots {
     }
   }
 
-  /** The slot is made from the same open files that were verified. */
-  async restore(
-    name: string,
-    vm: VmId,
-    options: CopyOptions,
-    onProgress: Watcher['onProgress'],
-  ): Promise<RestoredRootfs> {
-    const path = this.pathOf(name);
-    const task = new Task(`restoring snapshot ${path} to ${this.#clones.path}/${vm.safe}`, options.signal);
-    try {
-      let verified = this.#verified.remembered(path);
-      if (verified === undefined) await this.#refuseOtherSpelling(name);
-      for (let round = 0; round < ROUNDS; round++) {
-        verified ??= await this.#verifyOnce(path, { task, onProgress });
-        const restored = await this.#cloneDisk(task, verified, vm, options).catch(unlessChanged);
-        if (restored !== undefined) return restored;
-        // Another process removed the snapshot, or took it again: look at what is there now.
-        this.#verified.forget(path);
-        verified = undefined;
-      }
-      throw sourceChangedError(task.what);
-    } catch (error) {
-      throw asRootfsError(task.what, error);
-    }
-  }
-
-  /** Once for all who ask at the same time. What the callback of one throws ends that call alone. */
-  async #verifyOnce(path: string, { task, onProgress }: Watched): Promise<VerifiedSnapshot> {
-    let thrown: { readonly error: unknown } | undefined;
-    return withController(task.signal, async (own) => {
-      const report = (progress: Progress) => {
-        try {
-          onProgress?.(progress);
-        } catch (error) {
-          thrown ??= { error };
-          own.abort(error);
-        }
-      };
-      const reports = this.#reports.get(path) ?? new Set();
-      this.#reports.set(path, reports.add(report));
-      try {
-        const reportAll = (progress: Progress) => {
-          for (const each of reports) each(progress);
-        };
-        // It may outlive the call of whoever was aborted.
-        return await this.#verifying.join(path, task.endedBy(own.signal), (shared) =>
-          this.#reads.run(shared, (each) => this.#verifyInTurn(path, { task: each, onProgress: reportAll })),
-        );
-      } catch (error) {
-        throw thrown === undefined ? error : thrown.error;
-      } finally {
-        reports.delete(report);
-        if (reports.size === 0) this.#reports.delete(path);
-      }
-    });
-  }
-
-  #verifyInTurn(path: string, watched: Watched): Promise<VerifiedSnapshot> {
-    return hashing.run(watched.task, 0, (limitBytes) =>
-      withSnapshot(path, ({ record, sources }) =>
-        this.#verified.verify(path, record, sources, watched, limitBytes),
-      ),
-    );
-  }
-
-  async #cloneDisk(
-    task: Task,
-    verified: VerifiedSnapshot,
-    vm: VmId,
-    options: CopyOptions,
-  ): Promise<RestoredRootfs> {
-    const made = await this.#clones.use(async (open) => {
-      const contents = await this.#contentsOf(verified, options);
-      const make = (ready?: ReadySlot) =>
-        newSlot(task, open, { ...contents, folder: this.#clones, vm, ready });
-      // Ready slots are not flushed.
-      return options.durable ? make() : this.#ready.lend(readyKey(verified, options), make);
-    });
-    return { ...made.slot, pooled: made.pooled, files: verified.files.slice(1).map((file) => file.path) };
-  }
-
-  /** What each slot of the snapshot holds. In an open clones folder. */
-  async #contentsOf(
-    { record, files }: VerifiedSnapshot,
-    options: SlotContents['options'],
-  ): Promise<SlotContents> {
-    const { stack, sourceSha256, sizeStamp } = record;
-    const [disk, ...siblings] = files as [LocatedFile, ...LocatedFile[]];
-    if (stack !== undefined) await this.#stacks.record(sourceSha256, stack);
-    const storedStack = stack && this.#stacks.stackToStore(sourceSha256, stack);
-    return {
-      from: { path: disk.path, source: undefined, identity: disk.identity, siblings },
-      descent: { sourceSha256, sizeStamp, stack, storedStack },
-      options,
-    };
-  }
-
-  /** Verifies a snapshot and keeps ready slots of it, or none if no number of them is given. */
-  async prewarm(
-    name: string,
-    { count, ...request }: Omit<ReadyRequest, 'count'> & { readonly count: number | undefined },
-    isWanted: () => boolean = () => true,
-  ): Promise<void> {
-    const path = this.pathOf(name);
-    const task = new Task(`making ready slots of snapshot ${path}`, request.signal);
-    try {
-      await this.#refuseOtherSpelling(name);
-      for (let round = 0; round < ROUNDS; round++) {
-        const verified = await this.#verifyOnce(path, { task });
-        if (count === undefined || !isWanted()) return;
-        const contents = await this.#clones.use(() =>
-          this.#contentsOf(verified, { ...request, durable: false }),
-        );
-        const renew = (isStillWanted: () => boolean) =>
-          this.prewarm(name, { ...request, count, signal: undefined }, isStillWanted).catch(unlessMissing);
-        try {
-          return await this.#ready.keep(verified, { ...request, count }, contents, renew);
-        } catch (error) {
-          if (!hasCode(error, 'TEMPLATE_CHANGED')) unlessChanged(error);
-        }
-        this.#verified.forget(path);
-      }
-      throw sourceChangedError(task.what);
-    } catch (error) {
-      throw asRootfsError(task.what, error);
-    }
-  }
-
   /** False if there was none, or another call removed it first: then one that was taken since stays. */
   async remove(name: string): Promise<boolean> {
     const path = this.pathOf(name);
     const task = new Task(`removing snapshot ${path}`, undefined);
     try {
-      await this.#refuseOtherSpelling(name);
+      await this.refuseOtherSpelling(name);
       return await removing.run(task, () => this.#removeOpened(task, name, path));
     } catch (error) {
       throw asRootfsError(task.what, error);
@@ -452,8 +287,8 @@ export class Snapshots {
       if (status === 'busy')
         throw new RootfsError('SLOT_BUSY', `${what}: another process is at it; try again`, { path });
       if (status !== 'released') return false;
-      this.#verified.forget(path);
-      this.#ready.dropRemoved(path, opened.record);
+      this.#parts.verified.forget(path);
+      this.#parts.ready.dropRemoved(path, opened.record);
       this.folder.sweepInBackground();
       return true;
     } finally {
@@ -470,7 +305,7 @@ export class Snapshots {
   }
 
   /** Rejects with `SNAPSHOT_NAME_COLLISION` if the name is that of another snapshot on this disk. */
-  async #refuseOtherSpelling(name: string): Promise<void> {
+  async refuseOtherSpelling(name: string): Promise<void> {
     const spelled = await otherSpelling(this.folder.path, name);
     if (spelled === undefined) return;
     const path = `${this.folder.path}/${name}`;
@@ -491,15 +326,6 @@ export class Snapshots {
         'bytes, without "/", "\\", control characters or a leading dot',
     );
   }
-}
-
-function unlessMissing(error: unknown): undefined {
-  if (!hasCode(error, 'SNAPSHOT_NOT_FOUND')) throw error;
-}
-
-/** Remembered facts about a snapshot may be about files that it had before. */
-function unlessChanged(error: unknown): undefined {
-  if (!hasCode(error, 'SOURCE_CHANGED')) throw error;
 }
 
 function snapshotOf(name: string, path: string, record: SnapshotRecord): Snapshot {

@@ -8,8 +8,13 @@ import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
 import { msUntilTimesTell } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
+import type { Progress } from '../system/long-work.js';
+import { withController } from '../system/on-abort.js';
+import { SingleFlight } from '../system/single-flight.js';
 import { requireAtMost } from '../system/turns-by-size.js';
-import { bytesOf, verifyAll, type Watched } from './snapshot-files.js';
+import type { UntilClosed } from '../system/until-closed.js';
+import { withSnapshot } from './open-snapshot.js';
+import { bytesOf, hashing, verifyAll, type Watched } from './snapshot-files.js';
 import { formatManifest, type SnapshotRecord } from './snapshot-manifest.js';
 
 // Each takes a few hundred bytes.
@@ -25,10 +30,15 @@ export interface VerifiedSnapshot {
 
 export class VerifiedSnapshots {
   readonly #digests: DigestStore;
+  readonly #reads: UntilClosed;
   readonly #known = new Map<string, VerifiedSnapshot>();
+  readonly #underWay = new SingleFlight<VerifiedSnapshot>();
+  /** The callbacks of those who wait for one. */
+  readonly #reports = new Map<string, Set<(progress: Progress) => void>>();
 
-  constructor(digests: DigestStore) {
+  constructor(digests: DigestStore, reads: UntilClosed) {
     this.#digests = digests;
+    this.#reads = reads;
   }
 
   /** What was verified under this path. Before the disk is cloned, every file must be compared with its identity. */
@@ -38,6 +48,43 @@ export class VerifiedSnapshots {
 
   forget(path: string): void {
     this.#known.delete(path);
+  }
+
+  /** Once for all who ask at the same time. What the callback of one throws ends that call alone. */
+  async verifyOnce(path: string, { task, onProgress }: Watched): Promise<VerifiedSnapshot> {
+    let thrown: { readonly error: unknown } | undefined;
+    return withController(task.signal, async (own) => {
+      const report = (progress: Progress) => {
+        try {
+          onProgress?.(progress);
+        } catch (error) {
+          thrown ??= { error };
+          own.abort(error);
+        }
+      };
+      const reports = this.#reports.get(path) ?? new Set();
+      this.#reports.set(path, reports.add(report));
+      try {
+        const reportAll = (progress: Progress) => {
+          for (const each of reports) each(progress);
+        };
+        // It may outlive the call of whoever was aborted.
+        return await this.#underWay.join(path, task.endedBy(own.signal), (shared) =>
+          this.#reads.run(shared, (each) => this.#verifyInTurn(path, { task: each, onProgress: reportAll })),
+        );
+      } catch (error) {
+        throw thrown === undefined ? error : thrown.error;
+      } finally {
+        reports.delete(report);
+        if (reports.size === 0) this.#reports.delete(path);
+      }
+    });
+  }
+
+  #verifyInTurn(path: string, watched: Watched): Promise<VerifiedSnapshot> {
+    return hashing.run(watched.task, 0, (limitBytes) =>
+      withSnapshot(path, ({ record, sources }) => this.verify(path, record, sources, watched, limitBytes)),
+    );
   }
 
   /** Reads the files if a digest is not known. Rejects with `SNAPSHOT_CORRUPT`. In turns: see {@link requireAtMost}. */

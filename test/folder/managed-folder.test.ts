@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
-import { Snapshots } from '../../src/snapshots/snapshots.js';
+import { SnapshotRestorer } from '../../src/snapshots/snapshot-restorer.js';
 import { type ChildOptions, exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
@@ -192,9 +192,9 @@ describeEachFilesystem((filesystem) => {
     const requests = Array.from({ length: 150 }, (_, i) => ({ snapshot: 'snap', vmId: `vm-${i + 1}` }));
     let running = 0;
     let most = 0;
-    const restore = Snapshots.prototype.restore;
-    const spy = vi.spyOn(Snapshots.prototype, 'restore').mockImplementation(async function (
-      this: Snapshots,
+    const restore = SnapshotRestorer.prototype.restore;
+    const spy = vi.spyOn(SnapshotRestorer.prototype, 'restore').mockImplementation(async function (
+      this: SnapshotRestorer,
       ...args
     ) {
       most = Math.max(most, ++running);
