@@ -90,7 +90,7 @@ async function fetchText(
 }
 
 /** Somebody else wrote it, so it has to be what `snapshotSlot` makes. */
-function requireFit({ vmId, stack, sizeStamp, files }: SnapshotRecord): void {
+function requireFit({ vmId, stack, files }: SnapshotRecord): void {
   const [disk, ...others] = files;
   if (files.length > FILES_LIMIT)
     throw invalid(`its snapshot has ${files.length} files, more than ${FILES_LIMIT}`);
@@ -101,8 +101,6 @@ function requireFit({ vmId, stack, sizeStamp, files }: SnapshotRecord): void {
   if (wrong !== undefined) throw invalid(`its snapshot has a file named ${show(wrong)}`);
   if (others.some(({ sizeBytes }) => sizeBytes > FILE_BYTES_LIMIT))
     throw invalid(`its snapshot has a file of more than ${FILE_BYTES_LIMIT} bytes`);
-  if (sizeStamp !== undefined && sizeStamp !== disk.sizeBytes)
-    throw invalid('the disk of its snapshot has another size than its stamp says');
   try {
     parseVmId(vmId);
     if (stack !== undefined) parseStackName(stack);

@@ -168,7 +168,7 @@ describe.skipIf(missing !== undefined)(
         await refuse(withSums(withHead(sums, { vmId })));
       for (const stack of ['', '../../x', '.hidden', 'a/b', 7])
         await refuse(withSums(withHead(sums, { stack })));
-      for (const sizeStamp of [-1, 0, 4096, 'x']) await refuse(withSums(withHead(sums, { sizeStamp })));
+      for (const sizeStamp of [-1, 0, 2 ** 40, 'x']) await refuse(withSums(withHead(sums, { sizeStamp })));
       for (const name of ['../../../escaped', '/etc/passwd', '.hidden', 'SHA256SUMS', 'ä'.repeat(200)])
         await refuse(withSums(renamed(sums, 'state', name)));
       // The disk comes first, and under no other name.

@@ -100,6 +100,22 @@ describe.skipIf(missing !== undefined)(
       expect(await registry.restoreSnapshot('before', 'vm-2')).toMatchObject({ strategy: 'copy' });
     });
 
+    test('may have a disk that is longer than its stamp says, as earlier versions took them', async () => {
+      const { host: registry } = await startOciRegistry();
+      const a = await hostWithSnapshot([registry]);
+      const sums = join(snapshotPath(a, 'before'), 'SHA256SUMS');
+      const text = await readFile(sums, 'utf8');
+      await writeFile(sums, text.replace('"createdAt"', `"sizeStamp":${MiB},"createdAt"`));
+      const pusher = a.anotherRegistry();
+      await pusher.restoreSnapshot('before', 'vm-2');
+      await pusher.pushSnapshot('before', `${registry}/moves/before:1`);
+      const b = await hostFor([registry]);
+      await b.registry.pullSnapshot(`${registry}/moves/before:1`);
+      await expectSame(a, b);
+      await b.registry.restoreSnapshot('before', 'vm-2');
+      expect(await readFile(b.slot('vm-2').sizeStamp, 'utf8')).toBe(`${MiB}`);
+    });
+
     test('need only the memory and what changed on the disk, where the template is', async () => {
       const { registry, a, reference } = await pushed();
       await a.registry.pushStack('app', `${registry}/app:1`);
