@@ -1,10 +1,10 @@
 // Defines the record of a file with a known digest: a name that identifies the file, and a line with the state that the
 // digest is valid for.
 
-import { readFileSync } from 'node:fs';
 import type { Identity } from '../addon/identity.js';
 import { native } from '../addon/native.js';
 import { hasWholeSeconds } from '../image/file-times.js';
+import { bootId } from '../system/boot-id.js';
 
 /** A file as it was found: its path, its state, and the name of its filesystem (see {@link OpenedSource}). */
 export interface LocatedFile {
@@ -35,13 +35,13 @@ const PATH_BYTES_LIMIT = 700;
  */
 export function recordNameOf(
   { identity, filesystem }: LocatedFile,
-  bootId: string | null = thisBoot(),
+  boot: string | undefined = bootId(),
 ): string | undefined {
   const { device, inode, mount } = identity;
   // An image built with fixed times can have a twin: same UUID, same inode and same times, but other bytes.
   const lasting = filesystem !== '' && !hasWholeSeconds(identity);
-  if (!lasting && (mount === 0n || bootId === null)) return undefined;
-  const place = lasting ? filesystem : `boot:${bootId} ${mount} ${device}`;
+  if (!lasting && (mount === 0n || boot === undefined)) return undefined;
+  const place = lasting ? filesystem : `boot:${boot} ${mount} ${device}`;
   return native().sha256(`${place} ${inode}`).slice(0, NAME_DIGITS);
 }
 
@@ -68,16 +68,4 @@ export function parse(name: string, line: string): DigestRecord | undefined {
 
 function checkOf(name: string, text: string): string {
   return native().sha256(`${name} ${text}`).slice(0, CHECK_DIGITS);
-}
-
-let boot: string | null | undefined;
-
-function thisBoot(): string | null {
-  if (boot !== undefined) return boot;
-  try {
-    boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  } catch {
-    boot = null; // no /proc
-  }
-  return boot;
 }

@@ -85,7 +85,6 @@ test.each([
 test('nothing is kept where neither times nor mounts tell files apart', () => {
   const identity = { ...whole, mount: 0n };
   expect(recordNameOf({ path: '', identity, filesystem: 'ext:1' }, 'boot')).toBeUndefined();
-  expect(recordNameOf({ path: '', identity: fine, filesystem: '' }, null)).toBeUndefined();
 });
 
 function folderOf(host: Host): string {

@@ -172,6 +172,33 @@ test.for([
   ['no id of this boot', NO_PROC],
   ['an id that is its container’s own', OTHER_BOOT_ID],
 ] as const)(
+  'with %s no digest is kept that only an id of a boot makes valid',
+  async ([, under], { skip }) => {
+    const reason = filesystemNamed('tmpfs').missing ?? lacksRoot();
+    if (reason !== undefined) skip(reason);
+    const host = await Host.in(filesystemNamed('tmpfs').path);
+    await host.addTemplate('debian', pattern(MiB));
+    const { templateDir, clonesDir } = host;
+    const clone = `
+    const registry = new lib.RootfsRegistry(args);
+    await registry.cloneForVm('vm-' + process.hrtime.bigint(), 'debian', { writable: true });
+    await registry.close();`;
+    const digests = join(clonesDir, '.microvm-rootfs/digests');
+    const kept = () => readdir(digests).catch(() => []);
+    expect(await runChild(clone, { templateDir, clonesDir }, { under })).toMatchObject({
+      stderr: '',
+      code: 0,
+    });
+    expect(await kept()).toEqual([]);
+    expect(await runChild(clone, { templateDir, clonesDir })).toMatchObject({ stderr: '', code: 0 });
+    expect(await kept()).toHaveLength(1);
+  },
+);
+
+test.for([
+  ['no id of this boot', NO_PROC],
+  ['an id that is its container’s own', OTHER_BOOT_ID],
+] as const)(
   'with %s a copied slot is no one’s to judge: it is refused, and stays',
   async ([, under], { skip }) => {
     const reason = filesystemNamed('ext4').missing ?? lacksRoot();
