@@ -9,7 +9,8 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import type { SealedImages } from '../sealed/sealed-images.js';
 import type { Sharers } from '../slot/shared-image.js';
-import { asRootfsError, RootfsError } from '../system/errors.js';
+import { slotBusyError } from '../slot/slot-errors.js';
+import { asRootfsError, type RootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
@@ -172,11 +173,7 @@ export class Cloner {
   }
 
   #keepsChangingError(request: CloneRequest): RootfsError {
-    return new RootfsError(
-      'SLOT_BUSY',
-      `${describeClone(this.#folder, request)}: other processes keep changing the slot or the template at the same ` +
-        'moment; try again',
-      { path: `${this.#folder.path}/${request.vm.safe}` },
-    );
+    const path = `${this.#folder.path}/${request.vm.safe}`;
+    return slotBusyError(describeClone(this.#folder, request), path, 'the slot or the template');
   }
 }

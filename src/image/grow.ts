@@ -15,7 +15,8 @@ import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
-import { HeldImage, inUseError, NEEDS_PROC, refuseInUse } from './held-image.js';
+import { HeldImage, NEEDS_PROC, refuseInUse } from './held-image.js';
+import { inUseError } from './open-elsewhere.js';
 
 export interface GrowPrograms {
   readonly resize2fsBin: string;

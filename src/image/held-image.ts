@@ -5,7 +5,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import { failedWith, isGone, RootfsError } from '../system/errors.js';
 import { isKernelSince } from '../system/kernel-version.js';
 import { untilUnused } from '../system/until-unused.js';
-import { isOpenElsewhere } from './open-elsewhere.js';
+import { inUseError, isOpenElsewhere } from './open-elsewhere.js';
 
 // Opens nothing: it is no use of the image, and no new file gets its inode. Node has no name for it.
 const O_PATH = 0o10_000_000;
@@ -24,11 +24,6 @@ export async function refuseInUse(path: string, reached = path): Promise<void> {
     );
   }
   if (await untilUnused(() => isOpenElsewhere(reached, true), Boolean)) throw inUseError(path);
-}
-
-export function inUseError(path: string): RootfsError {
-  const message = `${path} is open in a process: stop the VM or detach the loop device first`;
-  return new RootfsError('SLOT_IN_USE', message, { path });
 }
 
 /** A `HeldFile` of programs. */

@@ -1,5 +1,5 @@
 import { native } from '../addon/native.js';
-import { failedWith } from '../system/errors.js';
+import { failedWith, RootfsError } from '../system/errors.js';
 
 /** Whether another process has an image open, as far as can be told: see `openElsewhere` in `NativeAddon`. */
 export async function isOpenElsewhere(path: string, mustTell: boolean): Promise<boolean | undefined> {
@@ -10,4 +10,10 @@ export async function isOpenElsewhere(path: string, mustTell: boolean): Promise<
     if (failedWith(error, 'EAGAIN')) return true;
     throw error;
   }
+}
+
+/** `path` of the error is the image's, or that of the slot whose image it is. */
+export function inUseError(image: string, path = image): RootfsError {
+  const message = `${image} is open in another process: stop the VM or detach the loop device first`;
+  return new RootfsError('SLOT_IN_USE', message, { path });
 }

@@ -4,12 +4,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeAddon, type NativeFolder, native } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { asRootfsError, RootfsError } from '../system/errors.js';
+import { inUseError } from '../image/open-elsewhere.js';
+import { asRootfsError, type RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { inTurn } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { untilUnused } from '../system/until-unused.js';
-import { ownerUnknownError, slotInvalidError, vmIdCollisionError } from './slot-errors.js';
+import { ownerUnknownError, slotBusyError, slotInvalidError, vmIdCollisionError } from './slot-errors.js';
+import { CLONE_ROOTFS_FILE } from './stamps.js';
 import { rawIdToStore, type VmId } from './vm-id.js';
 
 export interface ReleaseOptions {
@@ -91,14 +93,8 @@ function notReleasedError(
     case 'collision':
       return vmIdCollisionError(path, vm, rawId === '' ? vm.safe : rawId);
     case 'in-use':
-      return new RootfsError(
-        'SLOT_IN_USE',
-        `${what}: its image is open in another process: stop the VM first`,
-        { path },
-      );
+      return inUseError(`${path}/${CLONE_ROOTFS_FILE}`, path);
     case 'busy':
-      return new RootfsError('SLOT_BUSY', `${what}: another process keeps changing the slot; try again`, {
-        path,
-      });
+      return slotBusyError(what, path);
   }
 }

@@ -11,10 +11,11 @@ import {
 } from '../addon/native.js';
 import { withLock } from '../folder/folder-lock.js';
 import { type GrowPrograms, growImage, shrinkRefusedError } from '../image/grow.js';
+import { inUseError } from '../image/open-elsewhere.js';
 import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';
 import type { Owner } from '../system/arguments.js';
-import { failedWith, RootfsError } from '../system/errors.js';
+import { failedWith } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
@@ -85,7 +86,7 @@ async function replaceLocked(
   const { imagePath, sharer, targetBytes } = replacement;
   const { sizeBytes } = info.identity;
   const refuseInUse = sharer !== 'template';
-  if (inUse && refuseInUse) throw slotInUseError(imagePath);
+  if (inUse && refuseInUse) throw inUseError(imagePath);
   if (sizeBytes > targetBytes) throw shrinkRefusedError(imagePath, sizeBytes, targetBytes);
   const outcome = await inTurn(task, () =>
     native().stageImage(handle, source, {
@@ -153,12 +154,4 @@ export async function finishCutOffGrow(
   await withLock(new Task(`finishing the grow of ${slot}`, signal), handle, slot, async (locked) => {
     await native().finishGrow(locked);
   });
-}
-
-function slotInUseError(path: string): RootfsError {
-  return new RootfsError(
-    'SLOT_IN_USE',
-    `${path} is open in another process: stop the VM before its disk is changed`,
-    { path },
-  );
 }

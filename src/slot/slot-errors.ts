@@ -64,6 +64,12 @@ export function slotNotFoundError(path: string, vm: VmId): RootfsError {
   );
 }
 
+/** `what` was done again each time that another process had changed it. */
+export function slotBusyError(what: string, path: string, changed = 'the slot'): RootfsError {
+  const message = `${what}: another process keeps changing ${changed} at the same moment; try again`;
+  return new RootfsError('SLOT_BUSY', message, { path });
+}
+
 export function slotInvalidError(path: string): RootfsError {
   return new RootfsError(
     'SLOT_INVALID',

@@ -10,13 +10,14 @@ import {
   type SlotState,
 } from '../addon/native.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import { inUseError } from '../image/open-elsewhere.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 import { untilUnused } from '../system/until-unused.js';
 import { finishCutOffGrow } from './replace.js';
-import { imageLongerError, slotNotFoundError, slotTornError } from './slot-errors.js';
+import { imageLongerError, slotBusyError, slotNotFoundError, slotTornError } from './slot-errors.js';
 import { readSlot } from './slot-state.js';
 import { imageInUse, openUnleased } from './slot-use.js';
 import { CLONE_ROOTFS_FILE } from './stamps.js';
@@ -95,7 +96,7 @@ function openInRounds<T>(
       const image = await openImage(path, open, vm, signal);
       if (image === undefined) continue;
       try {
-        if (inUse) throw slotInUseError(path);
+        if (inUse) throw inUseError(`${path}/${CLONE_ROOTFS_FILE}`, path);
         const isKnown = await requireExpectedLength(path, image, templateBytes);
         if (!isKnown && !mayBeUnknown) return 'unknown-length';
         const done = await work(image, open);
@@ -104,7 +105,7 @@ function openInRounds<T>(
         native().dispose(image.source);
       }
     }
-    throw slotBusyError(path);
+    throw slotBusyError(`opening the slot ${path}`, path);
   });
 }
 
@@ -115,10 +116,6 @@ async function staysInUse(path: string): Promise<boolean> {
       (use) => use === 'in-use',
     )) === 'in-use'
   );
-}
-
-function slotBusyError(path: string): RootfsError {
-  return new RootfsError('SLOT_BUSY', `${path} keeps changing; try again`, { path });
 }
 
 /**
@@ -142,11 +139,6 @@ async function requireExpectedLength(
   if (expected > sizeBytes)
     throw slotTornError(path, `${CLONE_ROOTFS_FILE} has ${sizeBytes} bytes rather than ${expected}`);
   throw imageLongerError(path, sizeBytes, sizeStamp, expected);
-}
-
-function slotInUseError(path: string): RootfsError {
-  const message = `${path}/${CLONE_ROOTFS_FILE} is open in another process: stop the VM first`;
-  return new RootfsError('SLOT_IN_USE', message, { path });
 }
 
 /** Undefined if the image was replaced between the two looks, because then the stamps may not belong to it. */

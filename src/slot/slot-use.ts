@@ -1,8 +1,8 @@
 // Tells whether a VM has its slot's image open.
 
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { isOpenElsewhere } from '../image/open-elsewhere.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { inUseError, isOpenElsewhere } from '../image/open-elsewhere.js';
+import { asRootfsError, failedWith } from '../system/errors.js';
 import { untilUnused } from '../system/until-unused.js';
 import { lookAtSlot } from './look-at-slot.js';
 import { slotNotFoundError } from './slot-errors.js';
@@ -40,8 +40,7 @@ export async function openUnleased<T>(imagePath: string, open: () => Promise<T>)
     (found) => found === undefined,
   );
   if (opened !== undefined) return opened;
-  const words = `${imagePath} is open in another process, which holds a lease on it: stop the VM first`;
-  throw new RootfsError('SLOT_IN_USE', words, { path: imagePath });
+  throw inUseError(imagePath);
 }
 
 /**

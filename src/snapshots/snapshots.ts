@@ -18,6 +18,7 @@ import { readOwnFile } from '../folder/state-files.js';
 import type { Scattered } from '../image/extents.js';
 import type { CopiedFile } from '../image/file-copy.js';
 import { releaseUnlessBusy } from '../slot/release.js';
+import { slotBusyError } from '../slot/slot-errors.js';
 import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from '../slot/slot-image.js';
 import type { VmId } from '../slot/vm-id.js';
 import { isPath, NAME_BYTES_LIMIT, show } from '../system/arguments.js';
@@ -284,8 +285,7 @@ export class Snapshots {
         ({ handle }) => releaseUnlessBusy(handle, request),
         'no-staging',
       );
-      if (status === 'busy')
-        throw new RootfsError('SLOT_BUSY', `${what}: another process is at it; try again`, { path });
+      if (status === 'busy') throw slotBusyError(what, path, 'the snapshot');
       if (status !== 'released') return false;
       this.#parts.verified.forget(path);
       this.#parts.ready.dropRemoved(path, opened.record);
