@@ -81,9 +81,33 @@ export function readyName(prefix: string, strategy: Strategy, unique: string): s
 /** What tells whether ready slots are of this. */
 export type SourceName = Pick<PoolSource, 'path' | 'sha256' | 'snapshot'>;
 
-/** How a ready slot was made. */
-export function readyStrategy(name: string): Strategy {
-  return name.includes('-reflink-') ? 'reflink' : 'copy';
+/** What the name of a ready slot says. */
+export interface ReadyName {
+  /** The same for all ready slots of one template or snapshot, size, owner and mode. */
+  readonly kind: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly owner: Owner | undefined;
+  readonly mode: number | undefined;
+  readonly tag: string;
+  readonly strategy: Strategy;
+}
+
+/** Undefined if {@link readyName} did not make it. */
+export function parseReadyName(name: string): ReadyName | undefined {
+  const [, kind, sha256 = '', size, uid, gid, mode, tag = '', strategy] =
+    /^(([0-9a-f]{64})-(\d+)(?:-o(\d+)\.(\d+))?(?:-m([0-7]+))?-(t[0-9a-f]{16}))-(reflink|copy)-/.exec(name) ??
+    [];
+  if (kind === undefined) return undefined;
+  return {
+    kind,
+    sha256,
+    sizeBytes: Number(size),
+    owner: uid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) },
+    mode: mode === undefined ? undefined : Number.parseInt(mode, 8),
+    tag,
+    strategy: strategy as Strategy,
+  };
 }
 
 /** Which names are those of ready slots of this, and of its record. */
@@ -96,11 +120,21 @@ export function isRecord(name: string): boolean {
   return name.endsWith('.json');
 }
 
+/** How a ready slot was made. */
+export function readyStrategy(name: string): Strategy {
+  return parseReadyName(name)?.strategy ?? 'copy';
+}
+
 /** The name of the record without which a ready slot is discarded; of a record its own. */
 export function recordOf(name: string): string {
   if (isRecord(name)) return name;
-  const [, sha256 = '', tag = ''] = /^([0-9a-f]{64})-.*-(t[0-9a-f]{16})-/.exec(name) ?? [];
+  const { sha256 = '', tag = '' } = parseReadyName(name) ?? {};
   return recordName(sha256, tag);
+}
+
+/** The digest in a record's name. */
+export function digestIn(record: string): string {
+  return record.slice(0, 64);
 }
 
 /** The name of the record of a template's ready slots. */

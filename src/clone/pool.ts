@@ -19,8 +19,10 @@ import { closedError, hasCode, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
 import { mapInSlices } from '../system/map-in-slices.js';
 import { Pause } from '../system/pause.js';
+import { POOL_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 import {
+  digestIn,
   isAsMade,
   isRecord,
   isSameSource,
@@ -85,7 +87,7 @@ export class Pool {
   constructor(folder: ManagedFolder, background: Background) {
     this.#folder = folder;
     this.#background = background;
-    this.#path = `${folder.statePath}/pool`;
+    this.#path = `${folder.statePath}/${POOL_FOLDER}`;
   }
 
   /**
@@ -218,8 +220,7 @@ export class Pool {
           if (read === undefined) return false;
           if (await isWanted(read)) return true;
           // Those of a snapshot are named by the digest of the template before it.
-          const sha256 = record.slice(0, 64);
-          return read.snapshot === undefined && templates.hasDigest(read.templatePath, sha256);
+          return read.snapshot === undefined && templates.hasDigest(read.templatePath, digestIn(record));
         });
         // One that cannot be read may be of a template that is there.
         if (isKept ?? true) unwanted.delete(record);

@@ -7,8 +7,9 @@ import { asRootfsError } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { Pause } from '../system/pause.js';
 import { sortedBy } from '../system/sorted-names.js';
+import { POOL_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
-import { readPoolRecord, recordOf } from './pool-files.js';
+import { parseReadyName, readPoolRecord, recordOf } from './pool-files.js';
 
 /** Ready slots of one kind: one stack or snapshot, size, owner and mode. */
 export interface ReadySlots {
@@ -25,7 +26,7 @@ export interface ReadySlots {
 }
 
 export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
-  const path = join(folder.statePath, 'pool');
+  const path = join(folder.statePath, POOL_FOLDER);
   const kinds = new Map<string, ReadySlots & { count: number }>();
   /** Kinds without a record that can be read. */
   const passedOver = new Set<string>();
@@ -35,11 +36,12 @@ export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
   try {
     for (const name of await namesIn(path)) {
       if (pause.isDue) await pause.take();
-      const [, kind = '', sha256 = '', size, uid, gid, mode] =
-        /^(([0-9a-f]{64})-(\d+)(?:-o(\d+)\.(\d+))?(?:-m([0-7]+))?-t[0-9a-f]{16})-/.exec(name) ?? [];
+      const ready = parseReadyName(name);
+      if (ready === undefined) continue;
+      const { kind, sha256, sizeBytes, owner, mode } = ready;
       const known = kinds.get(kind);
       if (known !== undefined) known.count++;
-      if (kind === '' || known !== undefined || passedOver.has(kind)) continue;
+      if (known !== undefined || passedOver.has(kind)) continue;
       passedOver.add(kind);
       const record = await failures.attempt(name, () => readPoolRecord(join(path, recordOf(name))));
       // Ready slots without a record are not kept; recover() removes them.
@@ -49,9 +51,9 @@ export async function readySlots(folder: ManagedFolder): Promise<ReadySlots[]> {
         stack: snapshot === undefined ? basename(dirname(record.templatePath)) : (snapshot.stack ?? ''),
         ...(snapshot && { snapshot: snapshot.name }),
         sourceSha256: sha256,
-        sizeBytes: Number(size),
-        owner: uid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) },
-        mode: mode === undefined ? undefined : Number.parseInt(mode, 8),
+        sizeBytes,
+        owner,
+        mode,
         count: 1,
       });
     }

@@ -9,7 +9,7 @@ import { join, relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, closedError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
 import { makeFolders } from '../system/make-folders.js';
-import { STATE_FOLDER } from '../system/state-folder.js';
+import { STAGING_FOLDER, STATE_FOLDER, TRASH_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 import { CopyFlusher, flushCopiedSlots } from './flush-copies.js';
 import { type SweepCounts, sweepFolder } from './sweep-folder.js';
@@ -212,8 +212,8 @@ export class ManagedFolder {
       await rm(path, { recursive: true, force: true });
     } catch {
       // Nothing sweeps the staging of a process that lives.
-      const name = relative(`${this.statePath}/staging`, path).replaceAll('/', '-');
-      await rename(path, `${this.statePath}/trash/${name}`).catch(() => {}); // else it goes when the process ends
+      const name = relative(`${this.statePath}/${STAGING_FOLDER}`, path).replaceAll('/', '-');
+      await rename(path, `${this.statePath}/${TRASH_FOLDER}/${name}`).catch(() => {}); // else it goes when the process ends
       this.sweepInBackground();
     }
   }

@@ -15,6 +15,7 @@ import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
+import { SEALED_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 import { type Budget, type Candidate, overBudget } from './budget.js';
 import { OpenImages, type SealedImage } from './open-images.js';
@@ -47,7 +48,7 @@ export class SealedFolder {
   readonly #budget: Budget;
 
   constructor(folder: ManagedFolder, budget: Budget) {
-    this.path = `${folder.statePath}/sealed`;
+    this.path = `${folder.statePath}/${SEALED_FOLDER}`;
     this.#folder = folder;
     this.#budget = budget;
     // The path may name another folder now, perhaps on another disk, where no clone can be a reflink of what is open.

@@ -3,6 +3,14 @@
 /** No stack and no slot can have a name that starts with a dot. */
 export const STATE_FOLDER = '.microvm-rootfs';
 
+/** In our own folder: where things are made, and where they wait to be deleted. */
+export const STAGING_FOLDER = 'staging';
+export const TRASH_FOLDER = 'trash';
+
+/** In our own folder of the clones folder: sealed images and ready slots. */
+export const SEALED_FOLDER = 'sealed';
+export const POOL_FOLDER = 'pool';
+
 /** In our own folder of the clones folder: where snapshots are unless `snapshotsDir` is set. */
 export const DEFAULT_SNAPSHOTS_FOLDER = 'snapshots';
 
@@ -10,11 +18,11 @@ export const DEFAULT_SNAPSHOTS_FOLDER = 'snapshots';
  * Every name that this or an earlier version gives to something in our own folder. What has another one is somebody
  * else's.
  */
-const ENTRIES = [
-  'staging',
-  'trash',
-  'sealed',
-  'pool',
+const ENTRIES: readonly string[] = [
+  STAGING_FOLDER,
+  TRASH_FOLDER,
+  SEALED_FOLDER,
+  POOL_FOLDER,
   'spare',
   'release.lock',
   'replace.lock',

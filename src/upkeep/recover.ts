@@ -15,6 +15,7 @@ import { isTorn, isUnstamped, unknownFile } from '../slot/slot-state.js';
 import { asRootfsError, mayNotWrite, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import { isMissing } from '../system/is-missing.js';
+import { POOL_FOLDER, SEALED_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 
 // Each is lost to somebody who changes the slot at the same moment.
@@ -167,11 +168,13 @@ class Recovery {
     const { report, failures } = this;
     const { statePath } = this.#folder;
     report.sealedRemoved =
-      (await failures.attempt(`${statePath}/sealed`, () =>
+      (await failures.attempt(`${statePath}/${SEALED_FOLDER}`, () =>
         sealed.images.collect(this.#templates, failures),
       )) ?? 0;
     report.pooledRemoved =
-      (await failures.attempt(`${statePath}/pool`, () => pool.collect(this.#templates, failures))) ?? 0;
+      (await failures.attempt(`${statePath}/${POOL_FOLDER}`, () =>
+        pool.collect(this.#templates, failures),
+      )) ?? 0;
   }
 
   /** Removes what dead processes left in these folders. */

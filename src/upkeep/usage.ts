@@ -6,9 +6,11 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type NativeDiskUsage, native } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { Template } from '../catalog/template.js';
+import { parseReadyName } from '../clone/pool-files.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
 import { SCATTERED_EXTENTS } from '../image/extents.js';
+import { partsOf } from '../sealed/seal-record.js';
 import type { SlotInfo } from '../slot/slot-info.js';
 import { listSlots } from '../slot/slot-list.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
@@ -19,6 +21,7 @@ import { inTurn } from '../system/long-work.js';
 import { mapInSlices } from '../system/map-in-slices.js';
 import { Pause } from '../system/pause.js';
 import { sortedBy } from '../system/sorted-names.js';
+import { POOL_FOLDER, SEALED_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 
 // Files per native call: a few milliseconds of work.
@@ -120,10 +123,16 @@ class Accounts {
 
   /** Sealed images and ready slots. */
   async addOurImages({ statePath }: ManagedFolder, stacks: StacksByDigest): Promise<void> {
-    for (const place of ['sealed', 'pool']) {
+    const places = [
+      [SEALED_FOLDER, partsOf],
+      [POOL_FOLDER, parseReadyName],
+    ] as const;
+    for (const [place, parse] of places) {
       for (const name of await namesIn(`${statePath}/${place}`)) {
-        if (!isImageName(name)) continue;
-        const account = this.#of(await stacks.firstWith(name.slice(0, 64)));
+        const image = parse(name);
+        // The pool has records beside them, and anybody may have put something there.
+        if (image === undefined) continue;
+        const account = this.#of(await stacks.firstWith(image.sha256));
         await this.#addBlocks(account, [`${statePath}/${place}/${name}/${CLONE_ROOTFS_FILE}`]);
       }
     }
@@ -213,14 +222,6 @@ function sortedStacks(stacks: readonly StackUsage[]): Promise<StackUsage[]> {
   return sortedBy(stacks, ({ stack }) =>
     stack === undefined ? '' : `/${Buffer.from(stack).toString('latin1')}`,
   );
-}
-
-/**
- * Whether it is a name of a sealed image or a ready slot: that begins with the digest of the template. The pool has
- * records beside them, and anybody may have put something there.
- */
-function isImageName(name: string): boolean {
-  return /^[0-9a-f]{64}-/.test(name) && !name.endsWith('.json');
 }
 
 async function filesystemOf(path: string): Promise<UsageReport['filesystem']> {

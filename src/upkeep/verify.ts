@@ -17,6 +17,7 @@ import { asRootfsError, failedWith, hasCode } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
 import type { Progress } from '../system/long-work.js';
 import { Pause } from '../system/pause.js';
+import { SEALED_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 
 export interface VerifyOptions {
@@ -189,7 +190,7 @@ async function* sealedImages(
   folder: ManagedFolder,
   failures: Failures,
 ): AsyncGenerator<Check & { readonly record: SealRecord }> {
-  const sealed = `${folder.statePath}/sealed`;
+  const sealed = `${folder.statePath}/${SEALED_FOLDER}`;
   for (const key of await namesIn(sealed)) {
     const parts = partsOf(key);
     const record =
