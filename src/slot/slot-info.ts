@@ -86,7 +86,8 @@ export function slotInfo(
   };
 }
 
-function healthOf(state: SlotFacts, templateBytes: number | undefined): SlotHealth | undefined {
+/** Undefined if it is not a slot. `templateBytes`: the length of its template, if known. */
+export function healthOf(state: SlotFacts, templateBytes: number | undefined): SlotHealth | undefined {
   if (state.kind !== 'folder') return undefined;
   if (isUnstamped(state)) return 'unstamped';
   if (unknownFile(state) !== undefined) return 'unknown';

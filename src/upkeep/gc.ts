@@ -1,10 +1,10 @@
 // Releases every slot that is no longer wanted.
 
-import { inspectSlot, type SlotState } from '../addon/native.js';
+import { inspectSlot } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { releaseUnlessBusy } from '../slot/release.js';
+import { healthOf } from '../slot/slot-info.js';
 import { slotNames } from '../slot/slot-names.js';
-import { isNobodys, isTorn, isUnstamped, unknownFile } from '../slot/slot-state.js';
 import { imageInUse } from '../slot/slot-use.js';
 import { asRootfsError, withReportOfWork } from '../system/errors.js';
 import { Failures } from '../system/failures.js';
@@ -35,10 +35,12 @@ export async function collectGarbage(
   const collect = (slot: string) =>
     folder.use(async ({ handle }) => {
       const state = await inspectSlot(handle, slot);
+      // `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, are left alone.
+      if (healthOf(state, undefined) !== 'whole') return;
       const rawId = state.rawId ?? slot;
       // A list may hold the names of the slots' folders instead of raw ids. Another program that writes a raw id may
       // end it with a line's end.
-      if (!isWholeSlot(state) || [rawId, rawId.trimEnd(), slot].some((id) => keep.has(id))) return;
+      if ([rawId, rawId.trimEnd(), slot].some((id) => keep.has(id))) return;
       const use = await imageInUse(`${folder.path}/${slot}`);
       if (use === 'in-use') report.inUse.push(rawId);
       if (use === 'unknown') report.unknown.push(rawId);
@@ -64,10 +66,4 @@ export async function collectGarbage(
   } finally {
     if (report.released.length > 0) folder.sweepInBackground();
   }
-}
-
-/** `recover()` handles torn slots. Folders that are not our slots, or cannot be read reliably, are left alone. */
-function isWholeSlot(state: SlotState): boolean {
-  const leftAlone = isUnstamped(state) || isNobodys(state) || unknownFile(state) !== undefined;
-  return state.kind === 'folder' && !leftAlone && !isTorn(state, () => undefined);
 }
