@@ -3,7 +3,7 @@ import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sameFile } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
-import { msUntilTimesTell } from '../image/file-times.js';
+import { msUntilDistinctTime } from '../image/file-times.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import type { LocatedFile } from './digest-record.js';
@@ -46,11 +46,15 @@ export async function openTemplate(path: string, round = 1): Promise<OpenedSourc
  * Waits until any later write to the template gets a new timestamp, and returns the template's state then. Its times
  * do not show a write before that, so no digest may be computed from earlier reads.
  */
-export async function whenTimesTell(task: Task, path: string, opened: OpenedSource): Promise<OpenedSource> {
+export async function waitForDistinctTime(
+  task: Task,
+  path: string,
+  opened: OpenedSource,
+): Promise<OpenedSource> {
   const { source, filesystem } = opened;
   let { info } = opened;
   for (let round = 0; round < TIMESTAMP_ROUNDS; round++) {
-    const waitMs = msUntilTimesTell(info.identity, filesystem);
+    const waitMs = msUntilDistinctTime(info.identity, filesystem);
     if (waitMs === 0) return { ...opened, info };
     await sleep(waitMs);
     task.checkAborted();

@@ -42,8 +42,12 @@ export function isFileState({ inode, sizeBytes, mtimeNs }: FileState): boolean {
   return typeof inode === 'string' && Number.isSafeInteger(sizeBytes) && typeof mtimeNs === 'string';
 }
 
-/** Whether the template is unchanged. Also true while {@link isCatalogAway}. */
-export async function isWanted({ templatePath, template, catalogInode }: TemplateRecord): Promise<boolean> {
+/** Whether what was made of the template is kept: it is unchanged, or {@link isCatalogAway}. */
+export async function isTemplateKept({
+  templatePath,
+  template,
+  catalogInode,
+}: TemplateRecord): Promise<boolean> {
   try {
     const now = await stat(templatePath, { bigint: true });
     return (

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Identity, sameContents, sameState } from '../addon/identity.js';
 import { native, type OpenedSource } from '../addon/native.js';
-import { msUntilTimesTell } from '../image/file-times.js';
+import { msUntilDistinctTime } from '../image/file-times.js';
 import { hashSource } from '../image/hash.js';
 import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
@@ -59,7 +59,7 @@ export async function unchanged<T>(
 ): Promise<T> {
   const { source, info, filesystem } = opened;
   if (opened.openForWriting) throw refusal(path, 'is open for writing in some process');
-  const waitMs = msUntilTimesTell(info.identity, filesystem);
+  const waitMs = msUntilDistinctTime(info.identity, filesystem);
   if (waitMs > 0) await sleep(waitMs);
   const result = await work().catch((error: unknown) => {
     throw hasCode(error, 'SOURCE_CHANGED') ? refusal(path, 'changed while it was read') : error;

@@ -14,7 +14,7 @@ import { Turns } from '../system/turns.js';
 import type { UntilClosed } from '../system/until-closed.js';
 import type { LocatedFile } from './digest-record.js';
 import type { DigestStore } from './digest-store.js';
-import { isReplaced, openTemplate, whenTimesTell } from './open-template.js';
+import { isReplaced, openTemplate, waitForDistinctTime } from './open-template.js';
 import {
   hashUnchanged,
   sameTemplate,
@@ -200,7 +200,7 @@ export class Templates {
     const { path, filesystem } = file;
     const { source } = opened;
     try {
-      const settled = await whenTimesTell(task, path, opened);
+      const settled = await waitForDistinctTime(task, path, opened);
       const sha256 = await digestOf(task, path, settled);
       // A digest that survives a power cut must be of data that survives it too.
       await inTurn(task, () => native().flushSource(source));

@@ -100,12 +100,12 @@ export class Recipes {
     { owner, mode, durable }: CloneRequest,
     template: Template,
     cloneSource: CloneSource,
-    told: Pick<Recipe, 'stack' | 'sizeStamp'>,
+    stored: Pick<Recipe, 'stack' | 'sizeStamp'>,
     rungs: number,
   ): Recipe {
-    const growsHere = !cloneSource.sealed && told.sizeStamp !== undefined;
+    const growsHere = !cloneSource.sealed && stored.sizeStamp !== undefined;
     const plan: SlotPlan = {
-      sidecars: sidecarsOf({ sha256: template.sha256, ...told }),
+      sidecars: sidecarsOf({ sha256: template.sha256, ...stored }),
       expected: cloneSource.identity,
       templatePath: template.path,
       templateExpected: template.identity,
@@ -114,7 +114,7 @@ export class Recipes {
       ...(growsHere ? {} : { owner, mode }),
       durable,
     };
-    const recipe = { plan, ...told, owner, mode, handle: native().newPlan(plan) };
+    const recipe = { plan, ...stored, owner, mode, handle: native().newPlan(plan) };
     const current = (this.#of.get(template) ?? []).filter(
       ({ plan }) => plan.templateExpected === template.identity,
     );

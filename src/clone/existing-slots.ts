@@ -6,12 +6,12 @@ import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
 import { knownSharer, type Sharer, type Sharers } from '../slot/shared-image.js';
-import { type AssessedSlot, assessSlot, hasForeignNames, strategyOf } from '../slot/slot-state.js';
+import { type AssessedSlot, assessSlot, hasOtherLinks, strategyOf } from '../slot/slot-state.js';
 import { openUnleased } from '../slot/slot-use.js';
 import { imagePath } from '../slot/stamps.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest } from './clone-plan.js';
-import { foreignNamesError, sharedInodeError } from './shared-inode.js';
+import { otherLinksError, sharedInodeError } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
 /** A slot that is there, and what was asked for. */
@@ -131,7 +131,7 @@ function hasOwnerAndMode(request: CloneRequest, { image, state }: AssessedSlot, 
   if (sharer !== 'nobody' && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);
   const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
   const isSet = hasOwner && (mode === undefined || mode === image.mode);
-  if (!isSet && hasForeignNames(state)) throw foreignNamesError(request, image.identity.links);
+  if (!isSet && hasOtherLinks(state)) throw otherLinksError(request, image.identity.links);
   return isSet;
 }
 

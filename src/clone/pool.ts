@@ -9,7 +9,7 @@ import { lstat, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { templateChangedError } from '../catalog/template.js';
-import { isWanted } from '../catalog/template-record.js';
+import { isTemplateKept } from '../catalog/template-record.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
@@ -218,7 +218,7 @@ export class Pool {
         const isKept = await failures.attempt(path, async () => {
           const read = await readPoolRecord(path);
           if (read === undefined) return false;
-          if (await isWanted(read)) return true;
+          if (await isTemplateKept(read)) return true;
           // Those of a snapshot are named by the digest of the template before it.
           return read.snapshot === undefined && templates.hasDigest(read.templatePath, digestIn(record));
         });
@@ -271,7 +271,7 @@ export class Pool {
       const known = there.has(record)
         ? await readPoolRecord(join(this.#path, record)).catch(() => undefined)
         : undefined;
-      if (known === undefined || !(await isWanted(known)))
+      if (known === undefined || !(await isTemplateKept(known)))
         await writeRecord(folder, join(this.#path, record), template);
       // Forget those that another process took. One that this process takes meanwhile stays taken.
       const left = kind.ready.filter((name) => there.has(name));

@@ -15,7 +15,7 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
 }
 
 /** Somebody has linked the image: a jail, a backup, or its VMM. */
-export function foreignNamesError(request: CloneRequest, links: number): RootfsError {
+export function otherLinksError(request: CloneRequest, links: number): RootfsError {
   return new RootfsError(
     'SHARED_INODE',
     `the disk of VM "${request.vm.raw}" has ${links} names, and not all are exportTo's: ` +

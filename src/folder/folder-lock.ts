@@ -1,4 +1,4 @@
-// Locks a folder: a slot's, or a stack's in the catalog.
+// Locks a name in a folder: of a slot, a stack or a pull. The lock is a byte of replace.lock in our own folder.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeFolder, type NativeLockedSlot, native } from '../addon/native.js';

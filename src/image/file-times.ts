@@ -25,7 +25,7 @@ export function hasWholeSeconds({ ctimeNs }: Pick<Identity, 'ctimeNs'>): boolean
 }
 
 /** How long to wait until whatever is written from then on gets another time. */
-export function msUntilTimesTell(
+export function msUntilDistinctTime(
   identity: Pick<Identity, 'ctimeNs'>,
   filesystem: string,
   now = Date.now(),

@@ -8,7 +8,7 @@ import { inFlushTurn } from '../system/flush.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { requireAtMost, TurnsBySize } from '../system/turns-by-size.js';
-import { msUntilTimesTell } from './file-times.js';
+import { msUntilDistinctTime } from './file-times.js';
 
 export interface HashOptions {
   readonly signal?: AbortSignal;
@@ -59,7 +59,7 @@ async function openAndHash(
   const { source, info } = opened;
   try {
     requireAtMost(limitBytes, info.identity.sizeBytes);
-    if (opened.openForWriting) await makeWritesTell(path, opened);
+    if (opened.openForWriting) await waitForNewWriteTimes(path, opened);
     const sha256 = await hashSource(task, source, info.identity.sizeBytes, onProgress);
     const now = await native().checkSource(source);
     if (!sameState(info.identity, now.info.identity)) throw writtenToError(task.what);
@@ -73,8 +73,8 @@ async function openAndHash(
  * A write to a mapped page gives the file another time if the page is clean, and a flush makes it clean. Times of the
  * same tick are one, so it waits for the next.
  */
-async function makeWritesTell(path: string, { source, info, filesystem }: OpenedSource): Promise<void> {
-  await sleep(msUntilTimesTell(info.identity, filesystem));
+async function waitForNewWriteTimes(path: string, { source, info, filesystem }: OpenedSource): Promise<void> {
+  await sleep(msUntilDistinctTime(info.identity, filesystem));
   await inFlushTurn(path, () => native().flushSource(source));
 }
 

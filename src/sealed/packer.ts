@@ -11,7 +11,7 @@ import { Task } from '../system/task.js';
 import type { SealedImage } from './open-images.js';
 import { type PackOutcome, packImage } from './pack-image.js';
 import { isSealed, keyOf, partsOf, readRecord } from './seal-record.js';
-import { openImage, type SealedFolder, sealedImage } from './sealed-folder.js';
+import { openSealedImage, type SealedFolder, sealedImage } from './sealed-folder.js';
 
 /** Published on the channel `microvm-rootfs:packing` for each packing decision about a sealed image. */
 export interface PackingEvent {
@@ -64,7 +64,7 @@ export class Packer {
     const path = `${this.#sealed.path}/${key}`;
     const task = new Task(`packing ${path}`, signal);
     return this.#folder.use(async (folder) => {
-      const opened = await openImage(path);
+      const opened = await openSealedImage(path);
       try {
         const record = await readRecord(path);
         // Another process may have packed it meanwhile. One that somebody wrote to must not be sealed again.
@@ -81,7 +81,7 @@ export class Packer {
           : await traced({ operation: 'pack', path, bytes: dataBytes }, () =>
               packImage(task, folder, { image, record, dataBytes, idle }),
             );
-        this.#tell(image, dataBytes, outcome);
+        this.#report(image, dataBytes, outcome);
         if (outcome !== 'packed') return outcome;
         // From now on, clones use the packed image. No clone waited for it.
         await this.#sealed.openSealed(folder, parts.sha256, parts.sizeBytes);
@@ -94,7 +94,7 @@ export class Packer {
     });
   }
 
-  #tell({ key, extents, identity }: SealedImage, dataBytes: number, outcome: PackOutcome): void {
+  #report({ key, extents, identity }: SealedImage, dataBytes: number, outcome: PackOutcome): void {
     if (!packingChannel.hasSubscribers) return;
     const { sizeBytes } = identity;
     const event: PackingEvent = {

@@ -7,7 +7,7 @@
 
 import { stat, utimes } from 'node:fs/promises';
 import { native, type OpenedSource } from '../addon/native.js';
-import { isWanted } from '../catalog/template-record.js';
+import { isTemplateKept } from '../catalog/template-record.js';
 import type { Templates } from '../catalog/templates.js';
 import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
@@ -59,7 +59,7 @@ export class SealedFolder {
   async openNew(record: SealRecord | undefined): Promise<SealedImage | undefined> {
     if (record === undefined) return undefined;
     const key = keyOf(record.sha256, record.sizeBytes);
-    const opened = await openImage(`${this.path}/${key}`);
+    const opened = await openSealedImage(`${this.path}/${key}`);
     if (opened === undefined) return undefined;
     if (!isSealed(record, key, opened.info.identity)) {
       native().dispose(opened.source);
@@ -100,12 +100,12 @@ export class SealedFolder {
   /** Opens a published image. Removes it if it changed since it was sealed. */
   async #openOne(folder: OpenFolder, key: string, packed: boolean): Promise<SealedImage | undefined> {
     const path = `${this.path}/${key}`;
-    let opened = await openImage(path);
+    let opened = await openSealedImage(path);
     // Another process may publish image and record together at any moment. So a missing image is not removed, and the
     // record is read after the image is opened.
     if (opened === undefined) {
       if (await isMissing(path)) return undefined;
-      opened = await openImage(path);
+      opened = await openSealedImage(path);
     }
     const record = await readRecord(path);
     if (record !== undefined && opened !== undefined && isSealed(record, key, opened.info.identity)) {
@@ -199,7 +199,7 @@ export class SealedFolder {
         const path = `${this.path}/${key}`;
         await failures.attempt(path, async () => {
           const record = await readRecord(path);
-          if (record !== undefined && (await isWanted(record))) return;
+          if (record !== undefined && (await isTemplateKept(record))) return;
           if (record !== undefined && (await templates.hasDigest(record.templatePath, parts.sha256))) return;
           await this.discard(folder, key);
           this.open.close(parts.sha256, parts.sizeBytes);
@@ -225,7 +225,7 @@ export function sealedImage(
 }
 
 /** Undefined if there is none. */
-export async function openImage(folder: string): Promise<OpenedSource | undefined> {
+export async function openSealedImage(folder: string): Promise<OpenedSource | undefined> {
   try {
     return await native().openSource(`${folder}/${CLONE_ROOTFS_FILE}`);
   } catch (error) {

@@ -13,7 +13,7 @@ import { Task } from '../system/task.js';
 import type { Sharers } from './shared-image.js';
 import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
-import { hasForeignNames } from './slot-state.js';
+import { hasOtherLinks } from './slot-state.js';
 import { imagePath } from './stamps.js';
 import type { VmId } from './vm-id.js';
 
@@ -100,7 +100,7 @@ async function mayLink(
   { name, image: { state } }: OpenSlot,
   { owner, mode, sharers }: ExportOptions,
 ): Promise<boolean> {
-  if (!hasForeignNames(state)) return true;
+  if (!hasOtherLinks(state)) return true;
   if (owner !== undefined || mode !== undefined) return false;
   return (await sharers.find(task, name, state, undefined)) === 'nobody';
 }

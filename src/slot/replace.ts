@@ -61,7 +61,7 @@ async function lockAndReplace(
     // The template stays as it is, so nobody who has it open loses anything.
     const { sharer, imagePath } = replacement;
     const opened = await (sharer === 'template'
-      ? openImage(locked, imagePath, false)
+      ? openLockedImage(locked, imagePath, false)
       : openUnused(locked, imagePath));
     if (opened === 'gone') return 'again';
     try {
@@ -119,7 +119,7 @@ async function replaceLocked(
 type OpenedImage = Awaited<ReturnType<NativeAddon['openSlotImage']>>;
 
 /** `gone`: the slot was released, which does not wait for the lock. */
-async function openImage(
+async function openLockedImage(
   locked: NativeLockedSlot,
   imagePath: string,
   mustTell: boolean,
@@ -138,7 +138,7 @@ function openUnused(locked: NativeLockedSlot, imagePath: string): Promise<Opened
   return untilUnused(
     async () => {
       if (before !== 'gone') native().dispose(before.source);
-      before = await openImage(locked, imagePath, true);
+      before = await openLockedImage(locked, imagePath, true);
       return before;
     },
     (opened) => opened !== 'gone' && opened.inUse,

@@ -72,11 +72,11 @@ export async function withSlotImage<T>(
   // Create nothing for a slot that does not exist.
   if (folder.opened === undefined && (await isMissing(path))) throw slotNotFoundError(path, vm);
   const task = new Task(`opening the slot ${path}`, request.signal);
-  const inTurn = (mayBeUnknown: boolean) => (endTurn: () => void) =>
+  const openInTurn = (mayBeUnknown: boolean) => (endTurn: () => void) =>
     openInRounds(folder, vm, request, (image, open) => work(image, open, endTurn), mayBeUnknown);
-  const done = await reading.run(task, inTurn(false));
+  const done = await reading.run(task, openInTurn(false));
   if (done !== 'unknown-length') return done;
-  return readingUnknown.run(task, inTurn(true)) as Promise<T>;
+  return readingUnknown.run(task, openInTurn(true)) as Promise<T>;
 }
 
 /** `unknown-length`, with no work done, unless an unknown length `mayBeUnknown`. */
@@ -93,7 +93,7 @@ function openInRounds<T>(
       if (round > 0) await sleep(round);
       // Check before this process opens it too.
       const inUse = refuseInUse && (await staysInUse(path));
-      const image = await openImage(path, open, vm, signal);
+      const image = await openSlotImage(path, open, vm, signal);
       if (image === undefined) continue;
       try {
         if (inUse) throw inUseError(`${path}/${CLONE_ROOTFS_FILE}`, path);
@@ -142,7 +142,7 @@ async function requireExpectedLength(
 }
 
 /** Undefined if the image was replaced between the two looks, because then the stamps may not belong to it. */
-async function openImage(
+async function openSlotImage(
   path: string,
   { handle }: OpenFolder,
   vm: VmId,

@@ -2,7 +2,7 @@
 import type { SlotFacts } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { TemplateBytes } from './slot-image.js';
-import { isNobodys, isOddlyLong, isTorn, isUnstamped, unknownFile } from './slot-state.js';
+import { isForeignFolder, isOddlyLong, isTorn, isUnstamped, unknownFile } from './slot-state.js';
 import { CLONE_ROOTFS_FILE, parseSizeStamp, parseStamp } from './stamps.js';
 
 /**
@@ -91,7 +91,7 @@ export function healthOf(state: SlotFacts, templateBytes: number | undefined): S
   if (state.kind !== 'folder') return undefined;
   if (isUnstamped(state)) return 'unstamped';
   if (unknownFile(state) !== undefined) return 'unknown';
-  if (isNobodys(state)) return undefined;
+  if (isForeignFolder(state)) return undefined;
   if (isTorn(state, () => templateBytes)) return 'torn';
   return isOddlyLong(state, templateBytes) ? 'unknown' : 'whole';
 }

@@ -105,7 +105,7 @@ export function requireSlot(
   path: string,
   state: SlotState,
 ): asserts state is SlotState & { folder: Identity } {
-  if (state.kind === 'foreign' || state.folder === undefined || isNobodys(state))
+  if (state.kind === 'foreign' || state.folder === undefined || isForeignFolder(state))
     throw slotInvalidError(path);
 }
 
@@ -190,7 +190,12 @@ export function unknownFile(slot: SlotFacts): string | undefined {
 
 /** Whether a slot can never be handed out again, by its own files, and its template's size where that is known. */
 export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => number | undefined): boolean {
-  if (state.kind !== 'folder' || isUnstamped(state) || unknownFile(state) !== undefined || isNobodys(state))
+  if (
+    state.kind !== 'folder' ||
+    isUnstamped(state) ||
+    unknownFile(state) !== undefined ||
+    isForeignFolder(state)
+  )
     return false;
   if (isOfAnotherBoot(state)) return true;
   const stamp = parseStamp(state.stamp);
@@ -214,17 +219,17 @@ function isUnowned({ rawId, stamp }: SlotFacts): boolean {
 }
 
 /** A folder with other things in it. An empty folder counts as absent. */
-export function isNobodys(state: SlotFacts): boolean {
+export function isForeignFolder(state: SlotFacts): boolean {
   return state.kind === 'folder' && state.image === undefined && !state.marked;
 }
 
 /** How the image was made, derived from what is on disk. */
-export function strategyOf(state: SlotState, sharesInode = hasForeignNames(state)): Strategy {
+export function strategyOf(state: SlotState, sharesInode = hasOtherLinks(state)): Strategy {
   return sharesInode ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
 }
 
 /** Whether the image has names that are not of our giving: it is some template, or was. */
-export function hasForeignNames({ image, exported }: SlotState): boolean {
+export function hasOtherLinks({ image, exported }: SlotState): boolean {
   if (image === undefined || image.identity.links === 1) return false;
   return exported?.trim() !== `${image.identity.inode}`;
 }

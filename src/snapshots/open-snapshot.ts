@@ -68,13 +68,13 @@ export function closeAll(sources: readonly OpenedSource[]): void {
 }
 
 /** A snapshot whose folder is open, so that the kernel gives its inode to no other. */
-export interface OpenFolder extends SnapshotManifest {
+export interface HeldSnapshot extends SnapshotManifest {
   // Not Node's FileHandle: the types of the package reach this file, and need none of Node's.
   readonly folder: { readonly fd: number; close(): Promise<void> };
 }
 
 /** Undefined if there is none. Rejects with `SNAPSHOT_CORRUPT` if something is there that is not a snapshot. */
-export async function openSnapshotFolder(path: string): Promise<OpenFolder | undefined> {
+export async function openSnapshotFolder(path: string): Promise<HeldSnapshot | undefined> {
   let folder: FileHandle | undefined;
   try {
     folder = await open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);

@@ -34,7 +34,7 @@ import { MINUTES_BYTES, requireAtMost } from '../system/turns-by-size.js';
 import type { UntilClosed } from '../system/until-closed.js';
 import {
   closeAll,
-  type OpenFolder,
+  type HeldSnapshot,
   type OpenSnapshot,
   openFiles,
   openSnapshotFolder,
@@ -275,7 +275,7 @@ export class Snapshots {
   }
 
   async #removeOpened({ what }: Task, name: string, path: string): Promise<boolean> {
-    let opened: OpenFolder | undefined;
+    let opened: HeldSnapshot | undefined;
     try {
       opened = await openSnapshotFolder(path);
       if (opened === undefined) return false;

@@ -6,7 +6,7 @@ import { basename, join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { DigestStore } from '../catalog/digest-store.js';
-import { msUntilTimesTell } from '../image/file-times.js';
+import { msUntilDistinctTime } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import type { Progress } from '../system/long-work.js';
 import { withController } from '../system/on-abort.js';
@@ -104,7 +104,7 @@ export class VerifiedSnapshots {
       await this.remember(path, record, sources);
     }
     const verified = { name: basename(path), manifestSha256: manifestSha256Of(record), record, files };
-    if (sources.every(isSettled)) {
+    if (sources.every(showsLaterWrites)) {
       this.#known.delete(path);
       this.#known.set(path, verified);
       dropOldest(this.#known, LIMIT);
@@ -119,7 +119,7 @@ export class VerifiedSnapshots {
   async remember(path: string, record: SnapshotRecord, sources: readonly OpenedSource[]): Promise<void> {
     for (const [i, opened] of sources.entries()) {
       const sha256 = record.files[i]?.sha256 as string;
-      if (isSettled(opened)) await this.#digests.put(located(path, record, i, opened), sha256);
+      if (showsLaterWrites(opened)) await this.#digests.put(located(path, record, i, opened), sha256);
     }
   }
 }
@@ -130,8 +130,8 @@ export function manifestSha256Of(record: SnapshotRecord): string {
 }
 
 /** Whether a later write is certain to change the file's identity. */
-function isSettled({ info, filesystem, openForWriting }: OpenedSource): boolean {
-  return !openForWriting && msUntilTimesTell(info.identity, filesystem) === 0;
+function showsLaterWrites({ info, filesystem, openForWriting }: OpenedSource): boolean {
+  return !openForWriting && msUntilDistinctTime(info.identity, filesystem) === 0;
 }
 
 function located(

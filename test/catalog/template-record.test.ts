@@ -5,7 +5,7 @@ import { expect, inject, test } from 'vitest';
 import { native } from '../../src/addon/native.js';
 import {
   isFileState,
-  isWanted,
+  isTemplateKept,
   recordTemplate,
   stateOf,
   type TemplateRecord,
@@ -23,10 +23,11 @@ async function recorded(): Promise<TemplateRecord & { folder: string }> {
 
 test('a template is wanted as long as it is the same file with the same length and time', async () => {
   const { templatePath, template } = await recorded();
-  const wanted = (change: object = {}) => isWanted({ templatePath, template: { ...template, ...change } });
+  const wanted = (change: object = {}) =>
+    isTemplateKept({ templatePath, template: { ...template, ...change } });
   expect(await wanted()).toBe(true);
   // The record has gone through JSON.
-  expect(await isWanted(JSON.parse(JSON.stringify({ templatePath, template })))).toBe(true);
+  expect(await isTemplateKept(JSON.parse(JSON.stringify({ templatePath, template })))).toBe(true);
   expect(await wanted({ inode: '1' })).toBe(false);
   expect(await wanted({ sizeBytes: template.sizeBytes + 1 })).toBe(false);
   expect(await wanted({ mtimeNs: `${BigInt(template.mtimeNs) + 1n}` })).toBe(false);
@@ -89,22 +90,22 @@ test.each<[string, (record: { templatePath: string; folder: string }) => Promise
 ])('what is made of a template that %s', async (_, change, wanted) => {
   const record = await recorded();
   await change(record);
-  expect(await isWanted(record)).toBe(wanted);
+  expect(await isTemplateKept(record)).toBe(wanted);
 });
 
 test('the record of an earlier version does not tell an emptied folder of templates from one that is away', async () => {
   const { templatePath, template, folder } = await recorded();
   await rm(dirname(templatePath), { recursive: true });
-  expect(await isWanted({ templatePath, template })).toBe(true);
+  expect(await isTemplateKept({ templatePath, template })).toBe(true);
   await mkdir(join(folder, 'alpine'));
-  expect(await isWanted({ templatePath, template })).toBe(false);
+  expect(await isTemplateKept({ templatePath, template })).toBe(false);
 });
 
 test('a template that cannot be looked at is no template that is gone', async () => {
   const { templatePath, template } = await recorded();
   await rm(templatePath);
   await symlink(templatePath, templatePath);
-  const error = await rejection(isWanted({ templatePath, template }), 'ELOOP');
+  const error = await rejection(isTemplateKept({ templatePath, template }), 'ELOOP');
   expect(error.message).toContain(templatePath);
 });
 

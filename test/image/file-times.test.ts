@@ -1,6 +1,6 @@
 // How long to wait until the time of a later change tells it from the present state of a file.
 import { expect, test } from 'vitest';
-import { hasWholeSeconds, msUntilTimesTell } from '../../src/image/file-times.js';
+import { hasWholeSeconds, msUntilDistinctTime } from '../../src/image/file-times.js';
 import { Random } from '../fixtures/random.js';
 
 const NOW = 1_600_000_000_500;
@@ -10,7 +10,7 @@ const MS = 1_000_000n;
 const changed = (agoMs: number, extraNs = 1n) => ({ ctimeNs: BigInt(NOW - agoMs) * MS + extraNs });
 
 const wait = (agoMs: number, filesystem = 'xfs:1', kernel = '6.13.0', extraNs = 1n) =>
-  msUntilTimesTell(changed(agoMs, extraNs), filesystem, NOW, kernel);
+  msUntilDistinctTime(changed(agoMs, extraNs), filesystem, NOW, kernel);
 
 test('whole seconds are those without a rest, before 1970 too', () => {
   expect([0n, 5_000_000_000n, -3_000_000_000n].map((ctimeNs) => hasWholeSeconds({ ctimeNs }))).toEqual([
@@ -66,7 +66,7 @@ test('no wait is longer than two seconds and two ticks, for any file on any file
     const ctimeNs = BigInt(random.below(2 ** 32) - 2 ** 31) * 2n ** 32n + BigInt(random.below(2 ** 32));
     for (const time of [ctimeNs, ctimeNs - (ctimeNs % 1_000_000_000n)]) {
       const now = random.chance(0.5) ? NOW : Number(time / MS) + random.below(3000) - 1500;
-      const ms = msUntilTimesTell(
+      const ms = msUntilDistinctTime(
         { ctimeNs: time },
         random.pick(['', 'xfs:1']),
         now,

@@ -5,7 +5,7 @@ import type { Identity } from '../../src/addon/identity.js';
 import type { SlotState } from '../../src/addon/native.js';
 import {
   assessSlot,
-  isNobodys,
+  isForeignFolder,
   isSameSlot,
   isTorn,
   isUnstamped,
@@ -107,9 +107,9 @@ test('torn is what a crash can leave; what may be somebody else’s is not', () 
 
 test('an image alone is unstamped, and a folder with nothing of ours is nobody’s', () => {
   const bare = { ...WHOLE, stamp: undefined, marked: false } as SlotState;
-  expect([isUnstamped(bare), isNobodys(bare)]).toEqual([true, false]);
+  expect([isUnstamped(bare), isForeignFolder(bare)]).toEqual([true, false]);
   const empty = { ...bare, image: undefined } as unknown as SlotState;
-  expect([isUnstamped(empty), isNobodys(empty)]).toEqual([false, true]);
+  expect([isUnstamped(empty), isForeignFolder(empty)]).toEqual([false, true]);
 });
 
 test('a stamp that nobody here can read is named', () => {
