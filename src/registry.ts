@@ -188,9 +188,9 @@ export class RootfsRegistry {
     (await this.#catalog.knownBytes(sha256, stack ?? (await this.#stacks.firstWith(sha256))));
 
   /**
-   * Does no I/O. Relative folders are of the folder that the process is in now. Throws `INVALID_ARGUMENT`, and
-   * `FOLDERS_OVERLAP` for folders of which one lies in another; one that is found only on the disk, by links and
-   * mounts, is refused when a folder is first opened.
+   * Does no I/O. Relative paths start at the current working directory. Throws `INVALID_ARGUMENT`, and
+   * `FOLDERS_OVERLAP` if one folder lies in another. An overlap through links or mounts is refused when a folder is
+   * first opened.
    */
   constructor(config: Partial<RootfsConfig> = {}) {
     this.config = completeConfig(config);
@@ -245,8 +245,8 @@ export class RootfsRegistry {
   /**
    * Lists every folder of `templateDir` that holds a regular `rootfs.ext4`, sorted by the UTF-8 bytes of its name.
    * Returns an empty list if `templateDir` does not exist. Each digest is computed once per state of its file; a new
-   * template is read in full for that. A stack that cannot be read, or is being written to, is left out, with a
-   * warning.
+   * template is read in full for that. A stack that cannot be read, or is being written to, is left out with a
+   * warning; `stack()` rejects.
    */
   async stacks(options: Abortable = {}): Promise<StackInfo[]> {
     this.#requireOpen();
@@ -641,7 +641,7 @@ export class RootfsRegistry {
     return readySlots(this.#folder);
   }
 
-  /** For calls that may come to an answer without the clones folder, which knows by itself. */
+  /** For calls that may finish without the clones folder; ManagedFolder checks for itself. */
   #requireOpen(): void {
     if (this.#isClosed) throw closedError();
   }

@@ -1,4 +1,4 @@
-// Opens the file of a template, and tells what may be said of it while it is open.
+// Opens a template and checks its path and timestamps.
 import { lstat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sameFile } from '../addon/identity.js';

@@ -87,7 +87,7 @@ export class CloneSources {
 
   /**
    * Opens what was closed since it was looked at, as when more templates are cloned at once than can be open. Call
-   * {@link prepare} at once afterwards: it tells what is missing. Hashes and seals nothing, so it may be called in a
+   * {@link prepare} at once afterwards: it returns what is missing. Hashes and seals nothing, so it may be called in a
    * turn.
    */
   async reopen(round: CloneRound): Promise<void> {
@@ -145,7 +145,7 @@ export class CloneSources {
         else await this.#sealed.ensure(template, sizeBytes, request.signal);
         return template;
       } catch (error) {
-        // It was removed since the look. The next one tells, unless it is back.
+        // It was removed since the look. The next look reports that, unless it is back.
         if (!isMissingAt(error, template.path)) throw error;
         if (round === ROUNDS) throw templateChangedError(template.path, 'keeps being replaced');
       }

@@ -32,7 +32,7 @@ export interface PoolSource extends Template {
     readonly name: string;
     /** That of the template before it, if known. */
     readonly stack: string | undefined;
-    /** The manifest tells two snapshots of one template apart. */
+    /** Of the manifest: two snapshots of one template differ in it. */
     readonly manifestSha256: string;
   };
 }
@@ -78,7 +78,7 @@ export function readyName(prefix: string, strategy: Strategy, unique: string): s
   return `${prefix}${strategy}-${unique}`;
 }
 
-/** What tells whether ready slots are of this. */
+/** What ready slots are looked up by. */
 export type SourceName = Pick<PoolSource, 'path' | 'sha256' | 'snapshot'>;
 
 /** What the name of a ready slot says. */

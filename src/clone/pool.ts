@@ -286,7 +286,7 @@ export class Pool {
         if (await isAsMade(join(this.#path, name), kind.key, ours)) {
           kind.ready.push(name);
         } else {
-          // What is of no use, and cannot be removed either, keeps nobody from filling the pool: recover() tells of it.
+          // What is of no use, and cannot be removed either, keeps nobody from filling the pool: recover() reports it.
           await this.#discard(folder.handle, name).catch(() => {});
           this.#folder.sweepInBackground();
         }
@@ -348,7 +348,7 @@ export class Pool {
   }
 }
 
-/** The snapshot was removed, or taken again: its next restore tells, or renews the pool. */
+/** The snapshot was removed, or taken again: the next restore reports that, or refills the pool. */
 function unlessSourceChanged(error: unknown): void {
   if (!hasCode(error, 'SOURCE_CHANGED')) throw error;
 }

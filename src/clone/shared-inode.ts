@@ -18,8 +18,8 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
 export function otherLinksError(request: CloneRequest, links: number): RootfsError {
   return new RootfsError(
     'SHARED_INODE',
-    `the disk of VM "${request.vm.raw}" has ${links} names, and not all are exportTo's: ` +
-      'owner or mode would change under all of them. Remove the other names, or leave owner and mode out',
+    `the disk of VM "${request.vm.raw}" has ${links} hardlinks, and exportTo did not make all of them. ` +
+      'Owner and mode would change for all: remove the others, or leave owner and mode out',
   );
 }
 

@@ -314,7 +314,7 @@ async function noStagingError(what: string, path: string): Promise<RootfsError> 
   const code = isReadOnly ? 'EROFS' : 'ENOSPC';
   const why = isReadOnly
     ? 'its file system is mounted read-only: the kernel log tells whether the disk failed'
-    : 'the disk or the quota is full. Release slots, which works all the same, or make room';
+    : 'the disk or the quota is full. Release slots (that still works) or free space';
   return new RootfsError(code, `opening the ${what} ${path}: ${why}`, {
     errno: -constants.errno[code],
     syscall: 'mkdir',

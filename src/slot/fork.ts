@@ -35,7 +35,7 @@ export async function forkSlot(fork: Fork): Promise<DerivedRootfs> {
     // Do not open or create a folder for a slot that does not exist.
     if (!refuseInUse && folder.opened !== undefined) {
       const forked = await forkInOneTrip(task, fork).catch((error: unknown) => {
-        // Somebody has a lease on the image: opening it again tells for how long.
+        // Another process has a lease on the image; opening it again waits a moment for it.
         if (failedWith(error, 'EAGAIN')) return undefined;
         throw error;
       });

@@ -109,7 +109,7 @@ async function replaceLocked(
     const { sizeStamp } = replacement;
     const swap = { image: source, expected: info.identity, sizeStamp, refuseInUse };
     const done = await inTurn(task, () => native().replaceImage(locked, staged, swap));
-    // Opened meanwhile: the next look tells for how long.
+    // Another process opened it meanwhile; the caller looks again.
     return done === 'done' ? outcome.strategy : 'again';
   } finally {
     await native().discardSlot(staged);

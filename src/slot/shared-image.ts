@@ -18,7 +18,7 @@ const BATCH = 1024;
 // One thread for the scans of all registries.
 const scanning = new Turns(1);
 
-/** As far as it can be told without looking at other files; undefined if it cannot. */
+/** Undefined if only a look at other files shows it. */
 export function knownSharer(
   { image, exported }: SlotState,
   template: Identity | undefined,
@@ -45,7 +45,7 @@ export class Sharers {
     return sharerIn(await this.#scan(task), slot, state.image.identity);
   }
 
-  /** Never one that has begun: it may have passed by a slot that has got the image since. */
+  /** Joins only scans that have not started: a running one may already have missed a slot. */
   #scan(task: Task): Promise<Scan> {
     return this.#scans.join(`${this.#begun}`, task, (joined) =>
       scanning.run(joined, () => {

@@ -1,4 +1,4 @@
-// Collects everything that can be told about one slot.
+// Collects the facts about one slot.
 
 import { native } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';

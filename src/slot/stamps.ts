@@ -34,7 +34,7 @@ export function isEmptied(file: SmallFile): boolean {
 /** Holds the raw VM id in UTF-8, only if sanitising changed it. */
 export const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
 
-/** Holds the name of the stack that the slot was cloned of, in UTF-8, only where the digest does not tell it. */
+/** Holds the name of the stack that the slot was cloned of, in UTF-8, only where the digest does not identify it. */
 const CLONE_STACK_FILE = 'rootfs.ext4.stack';
 
 /** Holds the inode number of an image that `exportTo` gave another name to: that name is no template's. */

@@ -26,7 +26,7 @@ export function isOfAnotherBoot({ unsettled }: Mark): boolean {
   return parseBootId(unsettled) !== bootId();
 }
 
-/** Whether this process cannot tell that, since `/proc` hides the id of this boot. Others may still be flushing it. */
+/** Whether this process cannot know that, since `/proc` hides the id of this boot. Others may still be flushing it. */
 export function isOfUnknownBoot({ unsettled }: Mark): boolean {
   return unsettled !== undefined && bootId() === undefined;
 }

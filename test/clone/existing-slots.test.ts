@@ -128,7 +128,7 @@ test('a name that somebody else gave the image keeps owner and mode as they are,
   // It has that mode.
   expect(await reuse({ mode: 0o600 })).toMatchObject({ reused: true });
   const error = await rejection(reuse({ mode: 0o640 }), 'SHARED_INODE');
-  expect(error.message).toContain('2 names');
+  expect(error.message).toContain('2 hardlinks');
   expect((await stat(made.path)).mode & 0o777).toBe(0o600);
 });
 
