@@ -36,7 +36,7 @@ type WaitForTurn = typeof inTurn;
 
 const inReopeningTurn: WaitForTurn = (task, job) => reopening.run(task, job);
 
-export interface ClonerParts {
+interface ClonerParts {
   readonly folder: ManagedFolder;
   readonly templates: Templates;
   readonly stacks: StacksByDigest;

@@ -45,7 +45,7 @@ export interface PoolKey extends OwnerAndMode {
 }
 
 /** The record of what ready slots are made of. */
-export interface PoolRecord extends TemplateRecord {
+interface PoolRecord extends TemplateRecord {
   readonly snapshot?: { readonly name: string; readonly stack?: string };
 }
 
@@ -82,7 +82,7 @@ export function readyName(prefix: string, strategy: Strategy, unique: string): s
 export type SourceName = Pick<PoolSource, 'path' | 'sha256' | 'snapshot'>;
 
 /** What the name of a ready slot says. */
-export interface ReadyName {
+interface ReadyName {
   /** The same for all ready slots of one template or snapshot, size, owner and mode. */
   readonly kind: string;
   readonly sha256: string;

@@ -45,7 +45,7 @@ export interface DerivedRootfs extends Scattered {
 }
 
 /** What a slot records about the template that its image descends from. */
-export interface Descent {
+interface Descent {
   readonly sourceSha256: string;
   readonly sizeStamp: number | undefined;
   readonly stack: string | undefined;
@@ -53,7 +53,7 @@ export interface Descent {
   readonly storedStack: string | undefined;
 }
 
-export interface SlotSource {
+interface SlotSource {
   readonly path: string;
   readonly source: NativeSource | undefined;
   readonly identity: Identity;

@@ -47,7 +47,7 @@ export function isSameSlot(before: SlotState, now: SlotState): boolean {
 }
 
 /** A slot whose own files say whose it is, what it was cloned of and how long it is. */
-export interface WholeSlot {
+interface WholeSlot {
   readonly state: SlotWithImage;
   readonly image: FileInfo;
   readonly sha256: string;

@@ -45,7 +45,7 @@ export interface RecoverReport extends SweepReport {
 }
 
 /** What is recovered, and what it is judged by. */
-export interface RecoverContext {
+interface RecoverContext {
   /** The clones folder. */
   readonly folder: ManagedFolder;
   /** The catalog and the folder of snapshots. They are only swept. */
