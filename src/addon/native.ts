@@ -89,7 +89,7 @@ export interface SlotFacts
 }
 
 /** Bytes of a file's blocks on disk. */
-interface FileBlocks {
+export interface FileBlocks {
   readonly aloneBytes: number;
   readonly sharedBytes: number;
   /** Undefined without FIEMAP. */

@@ -1,3 +1,4 @@
+import { COPY_OPTION_KEYS, type CopyOptions } from '../slot/slot-options.js';
 import {
   type Owner,
   optionalBoolean,
@@ -30,16 +31,12 @@ export interface CloneOptions {
 }
 
 /** Checked options. */
-export interface ParsedCloneOptions {
+export interface ParsedCloneOptions extends CopyOptions {
   readonly writable: boolean | undefined;
   readonly sizeBytes: number | undefined;
-  readonly owner: Owner | undefined;
-  readonly mode: number | undefined;
-  readonly durable: boolean;
-  readonly signal: AbortSignal | undefined;
 }
 
-export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', 'owner', 'mode', 'durable', 'signal'] as const;
+export const CLONE_OPTION_KEYS = ['writable', 'sizeBytes', ...COPY_OPTION_KEYS] as const;
 
 /** `what` is called only for an error message. */
 export function parseCloneOptions(what: () => string, options: CloneOptions): ParsedCloneOptions {

@@ -1,6 +1,6 @@
 // How many pieces a file lies in on disk. FICLONE costs about 10 µs for each.
-import { type NativeSource, native } from '../addon/native.js';
-import { failedWith } from '../system/errors.js';
+import { type FileBlocks, type NativeSource, native } from '../addon/native.js';
+import { failedWith, isSystemError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Task } from '../system/task.js';
 
@@ -23,7 +23,18 @@ export async function extentCount(source: NativeSource): Promise<number | undefi
   }
 }
 
-/** The same of the image at a path. Undefined as well if it was removed meanwhile. */
+/** What one file holds on disk. Undefined if it cannot be opened. */
+export async function measureFile(path: string): Promise<FileBlocks | undefined> {
+  const usage = native().newDiskUsage();
+  try {
+    const [blocks] = await native().measureFiles(usage, [path]);
+    return blocks === undefined || isSystemError(blocks) ? undefined : blocks;
+  } finally {
+    native().dispose(usage);
+  }
+}
+
+/** The number of extents of the image at a path. Undefined as well if it was removed meanwhile. */
 async function extentCountAt(path: string): Promise<number | undefined> {
   try {
     const { source } = await native().openSource(path);

@@ -8,7 +8,7 @@ import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } f
 import { type Template, tellsEveryChange, templateChangedError } from '../catalog/template.js';
 import { recordTemplate, stateOf, type TemplateRecord } from '../catalog/template-record.js';
 import type { OpenFolder } from '../folder/managed-folder.js';
-import { extentCount } from '../image/extents.js';
+import { extentCount, measureFile } from '../image/extents.js';
 import { adviceAfterGrowing, checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { copyImage } from '../image/staged-copy.js';
@@ -54,7 +54,7 @@ export async function sealTemplate(
   }
 }
 
-export interface GrownRequest {
+interface GrownRequest {
   /** Opens the sealed image of the template's own size. */
   readonly openSealed: () => Promise<CloneSource | undefined>;
   readonly template: Template;
@@ -132,7 +132,7 @@ export async function publish(
       ...record,
       image,
       ...(extents === undefined ? {} : { extents }),
-      ownBytes: sharesAll ? 0 : await ownBytes(imagePath),
+      ownBytes: sharesAll ? 0 : ((await measureFile(imagePath))?.aloneBytes ?? 0),
     };
     const key = keyOf(record.sha256, record.sizeBytes, packing);
     const sidecars = [RECORD_FILE, `${JSON.stringify(whole)}\n`];
@@ -140,17 +140,6 @@ export async function publish(
     return published === 'created' ? whole : published;
   } finally {
     native().dispose(source);
-  }
-}
-
-/** Bytes on disk that no other file shares. */
-async function ownBytes(path: string): Promise<number> {
-  const usage = native().newDiskUsage();
-  try {
-    const [blocks] = await native().measureFiles(usage, [path]);
-    return blocks !== undefined && 'aloneBytes' in blocks ? blocks.aloneBytes : 0;
-  } finally {
-    native().dispose(usage);
   }
 }
 

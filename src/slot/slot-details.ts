@@ -1,9 +1,9 @@
 // Collects the facts about one slot.
 
-import { native } from '../addon/native.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
-import { asRootfsError, isSystemError } from '../system/errors.js';
+import { measureFile } from '../image/extents.js';
+import { asRootfsError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
@@ -69,12 +69,7 @@ export async function slotDetails(
 }
 
 async function blocksOf(image: string): Promise<Pick<SlotDetails, 'aloneBytes' | 'sharedBytes' | 'extents'>> {
-  const diskUsage = native().newDiskUsage();
-  const [blocks] = await inTurn(new Task(`measuring ${image}`, undefined), () =>
-    native().measureFiles(diskUsage, [image]),
-  ).finally(() => native().dispose(diskUsage));
-  if (blocks === undefined || isSystemError(blocks))
-    return { aloneBytes: 0, sharedBytes: 0, extents: undefined };
-  const { aloneBytes, sharedBytes, extents } = blocks;
+  const task = new Task(`measuring ${image}`, undefined);
+  const { aloneBytes = 0, sharedBytes = 0, extents } = (await inTurn(task, () => measureFile(image))) ?? {};
   return { aloneBytes, sharedBytes, extents };
 }

@@ -3,12 +3,12 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { native, type OpenedSource } from '../addon/native.js';
+import type { OpenedSource } from '../addon/native.js';
 import { readOwnFile } from '../folder/state-files.js';
 import { failedWith, hasCode, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { inOneFolder } from './one-folder.js';
-import { corrupt, openSnapshotFile } from './snapshot-files.js';
+import { closeAll, corrupt, openSnapshotFile } from './snapshot-files.js';
 import {
   parseManifest,
   SNAPSHOT_MANIFEST_BYTES_LIMIT,
@@ -61,10 +61,6 @@ export async function openFiles(folder: string, { files }: SnapshotRecord): Prom
     closeAll(sources);
     throw error;
   }
-}
-
-export function closeAll(sources: readonly OpenedSource[]): void {
-  for (const { source } of sources) native().dispose(source);
 }
 
 /** A snapshot whose folder is open, so that the kernel gives its inode to no other. */

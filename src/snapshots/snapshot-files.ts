@@ -39,7 +39,7 @@ export async function hashAll(paths: readonly string[], watched: Watched): Promi
     for (const path of paths) sources.push(await native().openSource(path));
     return await hashSources(sources, watched);
   } finally {
-    for (const { source } of sources) native().dispose(source);
+    closeAll(sources);
   }
 }
 
@@ -54,8 +54,8 @@ function hashSources(sources: readonly OpenedSource[], { task, onProgress }: Wat
   });
 }
 
-export function bytesOf(files: readonly { readonly sizeBytes: number }[]): number {
-  return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+export function closeAll(sources: readonly Pick<OpenedSource, 'source'>[]): void {
+  for (const { source } of sources) native().dispose(source);
 }
 
 export async function openSnapshotFile(path: string): Promise<OpenedSource> {

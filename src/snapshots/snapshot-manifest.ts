@@ -127,7 +127,11 @@ function isSizeOf(disk: SnapshotFile | undefined, sizeStamp: unknown): boolean {
 }
 
 /** The sum of the sizes of its files. */
-export function totalBytes({ files }: Pick<SnapshotRecord, 'files'>): number {
+export function totalBytes({
+  files,
+}: {
+  readonly files: readonly Pick<SnapshotFile, 'sizeBytes'>[];
+}): number {
   return files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
 }
 

@@ -33,7 +33,6 @@ import { Turns } from '../system/turns.js';
 import { MINUTES_BYTES, requireAtMost } from '../system/turns-by-size.js';
 import type { UntilClosed } from '../system/until-closed.js';
 import {
-  closeAll,
   type HeldSnapshot,
   type OpenSnapshot,
   openFiles,
@@ -42,7 +41,7 @@ import {
   withSnapshot,
 } from './open-snapshot.js';
 import type { ReadySnapshots } from './ready-snapshots.js';
-import { bytesOf, hashing, verifyAll, type Watched } from './snapshot-files.js';
+import { closeAll, hashing, verifyAll, type Watched } from './snapshot-files.js';
 import {
   factsOf,
   formatManifest,
@@ -54,6 +53,7 @@ import {
   type SnapshotFile,
   type SnapshotManifest,
   type SnapshotRecord,
+  totalBytes,
 } from './snapshot-manifest.js';
 import {
   copyAll,
@@ -126,7 +126,7 @@ export class Snapshots {
           this.folder.inWorkFolder('snapshot', async (staged) => {
             const copies = await copyAll(task, sources, staged);
             // The slot can be released and grown while the copies are hashed.
-            for (const { source } of sources) native().dispose(source);
+            closeAll(sources);
             endTurn();
             const files = await this.#describe({ task, onProgress }, sources, staged);
             const record = await this.#recordOf(vm, image, files);
@@ -153,7 +153,7 @@ export class Snapshots {
     sources: readonly SnapshotSource[],
     staged: string,
   ): Promise<SnapshotFile[]> {
-    const sizeBytes = bytesOf(sources.map(({ identity }) => identity));
+    const sizeBytes = totalBytes({ files: sources.map(({ identity }) => identity) });
     const describe = (each: Task) =>
       hashing.run(each, sizeBytes, () => describeCopies({ task: each, onProgress }, sources, staged));
     return sizeBytes <= MINUTES_BYTES ? describe(task) : this.#parts.reads.run(task, describe);
@@ -251,7 +251,7 @@ export class Snapshots {
       return await this.#parts.reads.run(task, (own) =>
         hashing.run(own, 0, (limitBytes) =>
           withSnapshot(path, async ({ record, sources }) => {
-            requireAtMost(limitBytes, bytesOf(record.files));
+            requireAtMost(limitBytes, totalBytes(record));
             await verifyAll(path, record, sources, { task: own, onProgress });
             return snapshotOf(name, path, record);
           }),

@@ -12,7 +12,7 @@ import { show } from '../system/arguments.js';
 import { isTaken, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
-import { hashAll, type Watched } from './snapshot-files.js';
+import { closeAll, hashAll, type Watched } from './snapshot-files.js';
 import { fitInManifest, SNAPSHOT_MANIFEST_FILE, type SnapshotFile, unfitName } from './snapshot-manifest.js';
 
 /** An open file that goes into the snapshot. */
@@ -66,7 +66,7 @@ export async function withSources<T>(
       ...opened,
     ]);
   } finally {
-    for (const { source } of opened) native().dispose(source);
+    closeAll(opened);
   }
 }
 

@@ -14,8 +14,8 @@ import { SingleFlight } from '../system/single-flight.js';
 import { requireAtMost } from '../system/turns-by-size.js';
 import type { UntilClosed } from '../system/until-closed.js';
 import { withSnapshot } from './open-snapshot.js';
-import { bytesOf, hashing, verifyAll, type Watched } from './snapshot-files.js';
-import { formatManifest, type SnapshotRecord } from './snapshot-manifest.js';
+import { hashing, verifyAll, type Watched } from './snapshot-files.js';
+import { formatManifest, type SnapshotRecord, totalBytes } from './snapshot-manifest.js';
 
 // Each takes a few hundred bytes.
 const LIMIT = 4096;
@@ -99,7 +99,7 @@ export class VerifiedSnapshots {
     const digests = await this.#digests.get(files);
     const isKnown = record.files.every(({ sha256 }, i) => digests[i] === sha256);
     if (!isKnown) {
-      requireAtMost(limitBytes, bytesOf(record.files));
+      requireAtMost(limitBytes, totalBytes(record));
       await verifyAll(path, record, sources, watched);
       await this.remember(path, record, sources);
     }
