@@ -2,7 +2,8 @@
 
 import { availableParallelism } from 'node:os';
 import type { CloneOutcome } from '../addon/native.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { allOrNone } from '../system/all-or-none.js';
 import { asRootfsError, isSystemError, type SystemError } from '../system/errors.js';
 import { settleInLanes } from '../system/settle-many.js';

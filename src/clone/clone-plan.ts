@@ -5,7 +5,7 @@ import { type NativePlan, native, RUNG, type SlotPlan } from '../addon/native.js
 import type { StackName } from '../catalog/stack-name.js';
 import type { StacksByDigest } from '../catalog/stacks-by-digest.js';
 import type { Template } from '../catalog/template.js';
-import type { OpenFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { shrinkRefusedError } from '../image/grow.js';
 import { type OwnerAndMode, sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { CloneSource } from '../sealed/clone-source.js';

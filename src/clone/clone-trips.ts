@@ -8,7 +8,8 @@ import {
   native,
   RUNG,
 } from '../addon/native.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { QUICK_EXTENTS } from '../image/extents.js';
 import { isSealedImage } from '../sealed/open-images.js';
 import type { SystemError } from '../system/errors.js';

@@ -2,7 +2,8 @@
 
 import { type NativeFolder, native, type SlotState } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
 import { knownSharer, type Sharer, type Sharers } from '../slot/shared-image.js';

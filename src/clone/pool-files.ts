@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import { isFileState, recordTemplate, type TemplateRecord } from '../catalog/template-record.js';
-import type { OpenFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { readOwnFile, replaceOwnFile } from '../folder/state-files.js';
 import type { OwnerAndMode } from '../image/owner-and-mode.js';
 import {

@@ -11,8 +11,9 @@ import { native } from '../addon/native.js';
 import { templateChangedError } from '../catalog/template.js';
 import { isTemplateKept } from '../catalog/template-record.js';
 import type { Templates } from '../catalog/templates.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { Background } from '../system/background.js';
 import { closedError, hasCode, RootfsError } from '../system/errors.js';
@@ -35,46 +36,13 @@ import {
   type SourceName,
   writeRecord,
 } from './pool-files.js';
-
-/** Makes one ready slot of this kind, and returns the name that `readyName` gave it. */
-export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
-
-/** What a caller asked for. It outlives the template that the ready slots are of. */
-interface PoolRequest {
-  /** The same for the same size, owner and mode, as they were asked for. */
-  readonly id: string;
-  readonly count: number;
-  readonly make: MakeReady;
-  /** Asks for the same again, of the template as it is now, unless nobody wants it any more by then. */
-  readonly renew: (isWanted: () => boolean) => Promise<void>;
-}
+import type { PooledKind, PoolRequest } from './pooled-kind.js';
 
 /** The low mark: below this share of the requested count the pool is refilled. */
 const LOW_MARK = 0.5;
 
 /** After a full disk, for instance. */
 const RENEW_AGAIN_MS = 1000;
-
-/** The ready slots that one request keeps. */
-interface PooledKind {
-  /** Its template as it was last seen: the same bytes may have been put in its place. */
-  key: PoolKey;
-  readonly prefix: string;
-  readonly ready: string[];
-  /** Names on disk that this process knows, including those it has taken. */
-  readonly seen: Set<string>;
-  readonly request: PoolRequest;
-  /** Its template has changed, or is gone: nobody takes from it. The next clone of that path renews it. */
-  isStale: boolean;
-  /** Its caller waits for the first filling, and asks again if the template changes. */
-  isAwaited: boolean;
-  /** The digest of the template for which the last clone did that: what failed for it would fail for each clone. */
-  renewedFor: string | undefined;
-  /** When it can be tried again for the same template. */
-  renewAgainAtMs: number;
-  /** Also while it is renewed. */
-  filling: Promise<void> | undefined;
-}
 
 export class Pool {
   readonly #folder: ManagedFolder;

@@ -4,7 +4,8 @@
 import { basename } from 'node:path';
 import { inspectSlot, native, type Staged } from '../addon/native.js';
 import { templateChangedError } from '../catalog/template.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { type GrowPrograms, growImage } from '../image/grow.js';
 import { setOwnerAndMode } from '../image/owner-and-mode.js';
 import { copyImage } from '../image/staged-copy.js';

@@ -2,26 +2,15 @@
 // first needed, opened again if it was moved or replaced, and swept in the background. The head of
 // native/slot/managed_folder.h says who may delete what in it.
 
-import { constants as files } from 'node:fs';
-import { access, mkdir, open, rename, rm } from 'node:fs/promises';
-import { constants } from 'node:os';
-import { join, relative } from 'node:path';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
-import { asRootfsError, closedError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
-import { makeFolders } from '../system/make-folders.js';
+import { asRootfsError, closedError, failedWith, isSystemError } from '../system/errors.js';
 import { STAGING_FOLDER, STATE_FOLDER, TRASH_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 import { CopyFlusher, flushCopiedSlots } from './flush-copies.js';
+import { closeFolder, hasStaging, noStagingError, type OpenFolder, openFolder } from './open-folder.js';
 import { type SweepCounts, sweepFolder } from './sweep-folder.js';
-
-/** The folder while it is open. */
-export interface OpenFolder {
-  readonly handle: NativeFolder;
-  /** This process's own folder in staging; empty if the disk is too full for one or read-only, see {@link Needs}. */
-  readonly sessionPath: string;
-  /** Whether files in the folder can share blocks; undefined if trying it came to nothing: no space, or a busy ZFS. */
-  reflinks: boolean | undefined;
-}
 
 // In the background a sweep rests half of the time, so that clones get the disk.
 const SWEEP_REST_MS_LIMIT = 50;
@@ -289,72 +278,5 @@ export class ManagedFolder {
     this.#open = undefined;
     this.#forgotten = this.#forgotten.filter((ref) => ref.deref() !== undefined);
     this.#forgotten.push(new WeakRef(folder.handle));
-  }
-}
-
-async function closeFolder(handle: NativeFolder | undefined): Promise<void> {
-  if (handle === undefined) return;
-  try {
-    await native().closeFolder(handle);
-  } finally {
-    native().dispose(handle);
-  }
-}
-
-function hasStaging({ sessionPath }: OpenFolder): boolean {
-  return sessionPath !== '';
-}
-
-/** Why nothing can be made in the folder. */
-async function noStagingError(what: string, path: string): Promise<RootfsError> {
-  const isReadOnly = await access(path, files.W_OK).then(
-    () => false,
-    (error) => failedWith(error, 'EROFS'),
-  );
-  const code = isReadOnly ? 'EROFS' : 'ENOSPC';
-  const why = isReadOnly
-    ? 'its file system is mounted read-only: the kernel log tells whether the disk failed'
-    : 'the disk or the quota is full. Release slots (that still works) or free space';
-  return new RootfsError(code, `opening the ${what} ${path}: ${why}`, {
-    errno: -constants.errno[code],
-    syscall: 'mkdir',
-    path,
-  });
-}
-
-async function openOrMake(path: string): Promise<OpenFolder> {
-  try {
-    return await native().openFolder(path);
-  } catch (error) {
-    if (!failedWith(error, 'ENOENT')) throw error;
-    // VMMs reach their disks through this path.
-    await makeFolders(path, { whateverUmask: 0o755 });
-    return await native().openFolder(path);
-  }
-}
-
-/** Whoever restored it, or copied it, may have lost its mode. What is in it relies on that. */
-async function closeToOthers(ours: string): Promise<void> {
-  const folder = await open(ours, files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW);
-  try {
-    const { mode, uid } = await folder.stat();
-    if ((mode & 0o077) !== 0 && uid === process.geteuid?.()) await folder.chmod(0o700);
-  } finally {
-    await folder.close();
-  }
-}
-
-async function openFolder(path: string, what: string): Promise<OpenFolder> {
-  try {
-    const folder = await openOrMake(path);
-    await closeToOthers(join(path, STATE_FOLDER)).catch(() => {}); // on a read-only disk it stays as it is
-    return folder;
-  } catch (error) {
-    if (isSystemError(error) && failedWith(error, 'EEXIST', 'ENOTDIR', 'ELOOP')) {
-      const found = error.path ?? path;
-      const message = `opening the ${what} ${path}: ${found} is not a folder: move it away`;
-      throw new RootfsError('CLONES_DIR_INVALID', message, { path: found, cause: error });
-    }
-    throw asRootfsError(`opening the ${what} ${path}`, error);
   }
 }

@@ -9,7 +9,7 @@ import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
 import type { ImageConfig } from '../catalog/image-config.js';
 import { unchanged } from '../catalog/template.js';
-import type { OpenFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { copyImage } from '../image/staged-copy.js';
 import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';

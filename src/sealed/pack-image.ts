@@ -3,7 +3,7 @@
 
 import { statfs } from 'node:fs/promises';
 import { native, RUNG } from '../addon/native.js';
-import type { OpenFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { extentCount } from '../image/extents.js';
 import { asRootfsError } from '../system/errors.js';
 import { inSlices } from '../system/long-work.js';

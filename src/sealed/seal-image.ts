@@ -7,7 +7,7 @@ import { chmod } from 'node:fs/promises';
 import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } from '../addon/native.js';
 import { type Template, tellsEveryChange, templateChangedError } from '../catalog/template.js';
 import { recordTemplate, stateOf, type TemplateRecord } from '../catalog/template-record.js';
-import type { OpenFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { extentCount, measureFile } from '../image/extents.js';
 import { adviceAfterGrowing, checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';

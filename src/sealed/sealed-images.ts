@@ -6,7 +6,8 @@
 
 import { native, type OpenedSource } from '../addon/native.js';
 import { sameTemplate, type Template, templateChangedError, unchanged } from '../catalog/template.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import type { Background } from '../system/background.js';
 import { isFull } from '../system/errors.js';

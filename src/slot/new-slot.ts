@@ -14,7 +14,8 @@ import {
   type SlotPlan,
   type Staged,
 } from '../addon/native.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { reflinkInTurn, type Scattered } from '../image/extents.js';
 import { copyImage } from '../image/staged-copy.js';
 import { asRootfsError, isGone, isSystemError, RootfsError } from '../system/errors.js';

@@ -9,7 +9,8 @@ import {
   type OpenedSource,
   type SlotState,
 } from '../addon/native.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { inUseError } from '../image/open-elsewhere.js';
 import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
