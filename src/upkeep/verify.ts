@@ -75,34 +75,15 @@ export async function verify(
   const { onProgress } = options;
   const task = new Task(`verifying ${folder.path}`, options.signal);
   const failures = new Failures(task);
-  const pause = new Pause(() => task.checkAborted());
   try {
-    const { checks, bytesOf, templatesNotRead } = await templateChecks(task, catalog, pause);
+    const { checks, bytesOf, templatesNotRead } = await templateChecks(task, catalog);
     for await (const image of sealedImages(folder, failures)) {
       checks.push(image);
       // Of a template that is gone, or has another digest by now.
       bytesOf.set(image.record.sha256, image.record.template.sizeBytes);
     }
     if (options.clones) for await (const clone of clones(folder, bytesOf, failures)) checks.push(clone);
-    const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-    const differences: Difference[] = [];
-    const read = { template: 0, 'sealed image': 0, clone: 0 };
-    let before = 0;
-    for (const check of checks) {
-      if (pause.isDue) await pause.take();
-      task.checkAborted();
-      const progress = ({ bytesDone }: Progress) =>
-        onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
-      const found =
-        check.found ?? (await failures.attempt(check.path, () => whatItIs(task, check, e2fsckBin, progress)));
-      const { kind, path, expected, sizeBytes } = check;
-      before += sizeBytes;
-      // Undefined: it could not be read.
-      if (found === IN_USE || found === undefined) continue;
-      read[kind]++;
-      if (found !== expected) differences.push({ kind, path, expected, found });
-    }
-    onProgress?.({ bytesDone: bytesTotal, bytesTotal });
+    const { read, differences } = await readAll(task, checks, e2fsckBin, failures, onProgress);
     const report = {
       templates: read.template,
       sealedImages: read['sealed image'],
@@ -117,6 +98,37 @@ export async function verify(
   }
 }
 
+/** How many of each kind could be read, and which of them differ. */
+async function readAll(
+  task: Task,
+  checks: readonly Check[],
+  e2fsckBin: string,
+  failures: Failures,
+  onProgress: VerifyOptions['onProgress'],
+) {
+  const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  const differences: Difference[] = [];
+  const read = { template: 0, 'sealed image': 0, clone: 0 };
+  const pause = new Pause(() => task.checkAborted());
+  let before = 0;
+  for (const check of checks) {
+    if (pause.isDue) await pause.take();
+    task.checkAborted();
+    const progress = ({ bytesDone }: Progress) =>
+      onProgress?.({ bytesDone: Math.min(before + bytesDone, bytesTotal), bytesTotal });
+    const found =
+      check.found ?? (await failures.attempt(check.path, () => whatItIs(task, check, e2fsckBin, progress)));
+    const { kind, path, expected, sizeBytes } = check;
+    before += sizeBytes;
+    // Undefined: it could not be read.
+    if (found === IN_USE || found === undefined) continue;
+    read[kind]++;
+    if (found !== expected) differences.push({ kind, path, expected, found });
+  }
+  onProgress?.({ bytesDone: bytesTotal, bytesTotal });
+  return { read, differences };
+}
+
 interface TemplateChecks {
   readonly checks: Check[];
   /** The length of the template with each digest. */
@@ -124,7 +136,8 @@ interface TemplateChecks {
   readonly templatesNotRead: readonly string[];
 }
 
-async function templateChecks(task: Task, catalog: Catalog, pause: Pause): Promise<TemplateChecks> {
+async function templateChecks(task: Task, catalog: Catalog): Promise<TemplateChecks> {
+  const pause = new Pause(() => task.checkAborted());
   const checks: Check[] = [];
   const bytesOf = new Map<string, number>();
   const templatesNotRead: string[] = [];
