@@ -124,8 +124,8 @@ test('no two files import each other, directly or by way of others', () => {
   for (const file of edges.keys()) visit(file, []);
 });
 
-test('in native/, what makes system calls knows nothing of slots, and neither knows of Node-API', () => {
-  const order = ['napi', 'slot', 'system'];
+test('in native/, the system knows nothing of images, images know nothing of slots, and none knows Node-API', () => {
+  const order = ['napi', 'slot', 'image', 'system'];
   const wrong: string[] = [];
   for (const [depth, folder] of order.entries()) {
     for (const name of readdirSync(join('native', folder))) {

@@ -4,9 +4,9 @@
 #include <utility>
 #include <vector>
 
+#include "image/receive_chunks.h"
 #include "napi/job.h"
 #include "napi/kinds.h"
-#include "slot/receive_chunks.h"
 #include "system/allocate.h"
 #include "system/fd.h"
 #include "system/pipe.h"

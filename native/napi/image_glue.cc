@@ -6,15 +6,15 @@
 #include <utility>
 #include <vector>
 
+#include "image/ext4.h"
+#include "image/sha256.h"
 #include "napi/job.h"
 #include "napi/kinds.h"
-#include "system/ext4.h"
 #include "system/extents.h"
 #include "system/file.h"
 #include "system/filesystem.h"
 #include "system/identity.h"
 #include "system/lease.h"
-#include "system/sha256.h"
 
 namespace microvm {
 namespace {

@@ -1,13 +1,13 @@
 // The kinds of object that JavaScript holds, and the random numbers that tell them apart.
 #pragma once
 
+#include "image/digest.h"
+#include "image/disk_usage.h"
+#include "image/file_copy.h"
+#include "image/source.h"
 #include "napi/js.h"
-#include "slot/digest.h"
-#include "slot/disk_usage.h"
-#include "slot/file_copy.h"
 #include "slot/locked_slot.h"
 #include "slot/managed_folder.h"
-#include "slot/source.h"
 #include "slot/staged_slot.h"
 #include "system/guarded_folder.h"
 #include "system/pipe.h"

@@ -10,9 +10,9 @@
 #include "slot/flush_copies.h"
 #include "slot/identify_images.h"
 #include "slot/managed_folder.h"
-#include "slot/owner_mode.h"
 #include "slot/release.h"
 #include "slot/slot_files.h"
+#include "slot/slot_owner_mode.h"
 #include "slot/slot_state.h"
 #include "system/file.h"
 

@@ -5,8 +5,8 @@
 
 #include <vector>
 
+#include "image/owner_mode.h"
 #include "slot/managed_folder.h"
-#include "slot/owner_mode.h"
 #include "slot/slot_state.h"
 #include "slot/staged_slot.h"
 #include "system/file.h"

@@ -3,9 +3,9 @@
 
 #include <string>
 
+#include "image/owner_mode.h"
+#include "image/source.h"
 #include "slot/managed_folder.h"
-#include "slot/owner_mode.h"
-#include "slot/source.h"
 #include "system/error.h"
 #include "system/guarded_folder.h"
 #include "system/ref.h"

@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include "system/ext4.h"
+#include "image/ext4.h"
 #include "system/file.h"
 #include "system/lease.h"
 #include "system/lock.h"

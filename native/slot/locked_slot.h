@@ -4,9 +4,9 @@
 
 #include <string>
 
+#include "image/source.h"
 #include "slot/managed_folder.h"
 #include "slot/name_lock.h"
-#include "slot/source.h"
 #include "slot/staged_slot.h"
 #include "system/error.h"
 #include "system/fd.h"

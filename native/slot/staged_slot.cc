@@ -3,13 +3,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "image/packed_copy.h"
+#include "image/sparse_copy.h"
 #include "system/errno_policy.h"
 #include "system/file.h"
 #include "system/own_links.h"
-#include "system/packed_copy.h"
 #include "system/reflink.h"
 #include "system/rename.h"
-#include "system/sparse_copy.h"
 #include "system/tree.h"
 
 namespace microvm {

@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "image/image_copy.h"
+#include "image/owner_mode.h"
+#include "image/source.h"
 #include "slot/managed_folder.h"
-#include "slot/owner_mode.h"
 #include "slot/slot_state.h"
-#include "slot/source.h"
 #include "system/error.h"
 #include "system/fd.h"
 #include "system/identity.h"
-#include "system/image_copy.h"
 #include "system/ref.h"
 
 namespace microvm {
@@ -74,7 +74,7 @@ enum class CloneStatus {
 };
 
 // A folder being built. If a step fails, ENOSPC and EDQUOT included (errno_policy.h: kStop), nothing is tried after it,
-// and the destructor removes whatever was made. The implementation of publish() is in publish_slot.cc.
+// and the destructor removes whatever was made. The implementation of publish() is in staged_slot_publish.cc.
 class StagedSlot final : public Shared {
  public:
   StagedSlot(Ref<ManagedFolder> managed, Ref<Source> source, Ref<SharedPlan> plan)

@@ -9,7 +9,7 @@ const GAP_ZEROS = Buffer.alloc(256 * 1024);
 const BUFFER_BYTES = 1024 * 1024;
 
 // Gaps up to this size are written as zeros instead of left as holes, because reflinks cost per extent. The total is
-// limited to the allowance plus a quarter of the data. Same rule as native/system/packed_copy.h.
+// limited to the allowance plus a quarter of the data. Same rule as native/image/packed_copy.h.
 const GAP_LIMIT = 16 * 1024 * 1024;
 const FILL_ALLOWANCE = 8 * 1024 * 1024;
 

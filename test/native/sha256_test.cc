@@ -1,5 +1,5 @@
-// Stands alone: compile with native/system/sha256.cc, run, exit status 0 is success.
-#include "system/sha256.h"
+// Stands alone: compile with native/image/sha256.cc, run, exit status 0 is success.
+#include "image/sha256.h"
 
 #include <cstdint>
 #include <cstdio>

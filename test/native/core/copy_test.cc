@@ -5,15 +5,15 @@
 
 #include "check.h"
 #include "files.h"
-#include "slot/digest.h"
-#include "slot/source.h"
+#include "image/digest.h"
+#include "image/packed_copy.h"
+#include "image/source.h"
+#include "image/sparse_copy.h"
 #include "system/errno_policy.h"
 #include "system/extents.h"
 #include "system/file.h"
 #include "system/holes.h"
-#include "system/packed_copy.h"
 #include "system/reflink.h"
-#include "system/sparse_copy.h"
 
 using namespace core_test;
 using microvm::Error;

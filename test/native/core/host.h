@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "image/source.h"
 #include "slot/clone_slot.h"
 #include "slot/managed_folder.h"
 #include "slot/slot_state.h"
-#include "slot/source.h"
 
 namespace core_test {
 

@@ -8,7 +8,7 @@
 #include "check.h"
 #include "files.h"
 #include "host.h"
-#include "slot/digest.h"
+#include "image/digest.h"
 #include "slot/locked_slot.h"
 #include "slot/release.h"
 #include "system/file.h"

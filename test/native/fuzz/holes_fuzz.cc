@@ -7,9 +7,9 @@
 #include <cerrno>
 
 #include "fuzz.h"
+#include "image/packed_copy.h"
+#include "image/sparse_copy.h"
 #include "system/file.h"
-#include "system/packed_copy.h"
-#include "system/sparse_copy.h"
 
 namespace {
 constexpr size_t kSize = 70'000;

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "fuzz.h"
-#include "system/sha256.h"
+#include "image/sha256.h"
 
 using microvm::Sha256;
 

@@ -1,4 +1,4 @@
-#include "slot/digest.h"
+#include "image/digest.h"
 
 #include <fcntl.h>
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "system/image_copy.h"
+#include "image/image_copy.h"
 
 namespace microvm {
 

@@ -1,4 +1,4 @@
-#include "slot/source.h"
+#include "image/source.h"
 
 #include <fcntl.h>
 

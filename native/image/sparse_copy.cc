@@ -1,4 +1,4 @@
-#include "system/sparse_copy.h"
+#include "image/sparse_copy.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>

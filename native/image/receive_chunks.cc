@@ -1,13 +1,13 @@
-#include "slot/receive_chunks.h"
+#include "image/receive_chunks.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 
+#include "image/sha256.h"
 #include "system/buffer.h"
 #include "system/file.h"
-#include "system/sha256.h"
 
 namespace microvm {
 namespace {

@@ -5,13 +5,13 @@
 #include <memory>
 #include <string>
 
-#include "slot/owner_mode.h"
-#include "slot/source.h"
+#include "image/owner_mode.h"
+#include "image/source.h"
+#include "image/sparse_copy.h"
 #include "system/error.h"
 #include "system/fd.h"
 #include "system/guarded_folder.h"
 #include "system/ref.h"
-#include "system/sparse_copy.h"
 
 namespace microvm {
 

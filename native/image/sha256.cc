@@ -1,4 +1,4 @@
-#include "system/sha256.h"
+#include "image/sha256.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,4 +1,4 @@
-#include "slot/file_copy.h"
+#include "image/file_copy.h"
 
 #include <fcntl.h>
 #include <sys/syscall.h>

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <string>
 
-#include "slot/source.h"
+#include "image/sha256.h"
+#include "image/source.h"
 #include "system/error.h"
 #include "system/ref.h"
-#include "system/sha256.h"
 
 namespace microvm {
 

@@ -1,4 +1,4 @@
-#include "system/packed_copy.h"
+#include "image/packed_copy.h"
 
 #include <fcntl.h>
 #include <unistd.h>

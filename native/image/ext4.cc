@@ -1,5 +1,5 @@
 // The kernel's Documentation/filesystems/ext4/super.rst has the layout.
-#include "system/ext4.h"
+#include "image/ext4.h"
 
 #include <sys/auxv.h>
 

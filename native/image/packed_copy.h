@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "image/image_copy.h"
+#include "image/sha256.h"
 #include "system/holes.h"
-#include "system/image_copy.h"
-#include "system/sha256.h"
 
 namespace microvm {
 

@@ -1,4 +1,4 @@
-#include "slot/disk_usage.h"
+#include "image/disk_usage.h"
 
 #include <fcntl.h>
 
