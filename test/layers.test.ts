@@ -39,6 +39,7 @@ const CLI_USES = [
   'system/sha256',
   'system/state-folder',
   'addon/host-facts',
+  'image/extents',
 ];
 
 // All by way of programs/run-program.ts. Outside the command line, no other file may start a program.

@@ -20,13 +20,7 @@ class Superblock {
  public:
   Error read(int fd, std::string_view path) {
     size_t count = 0;
-    Error error;
-    // A read can be short, as on a signal.
-    for (size_t done = 0; error.ok() && done < kSize; done += count) {
-      error = read_at(fd, bytes_ + done, kSize - done, kOffset + done, path, &count);
-      if (count == 0) break;
-    }
-    return error;
+    return read_full_at(fd, bytes_, kSize, kOffset, path, &count);
   }
 
   bool is_ext4() const {

@@ -52,20 +52,8 @@ void fill_gaps(std::vector<DataRange>* ranges) {
 
 Error PackedCopy::start() {
   started_ = true;
-  Error error = reports_holes(from_fd_, size_, path_, &holes_reported_);
-  if (!error.ok()) return error;
-  if (!holes_reported_) {
-    ranges_.push_back({0, size_});
-    return {};
-  }
-  for (uint64_t position = 0; position < size_;) {
-    DataRange range;
-    error = next_data_range(from_fd_, position, size_, path_, &range);
-    if (!error.ok()) return error;
-    if (range.empty()) break;
-    ranges_.push_back(range);
-    position = range.end;
-  }
+  Error error = data_ranges(from_fd_, size_, path_, &ranges_, &holes_reported_);
+  if (!error.ok() || !holes_reported_) return error;
   fill_gaps(&ranges_);
   for (const DataRange& range : ranges_) {
     error = reserve(to_fd_, range.start, range.end - range.start, dest_);

@@ -70,7 +70,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("replaceImage", microvm::replace_image);
   add("setSlotOwnerAndMode", microvm::set_slot_owner_and_mode);
   add("identifyImages", microvm::identify_images);
-  add("slotFiles", microvm::slot_files);
   add("discardFolder", microvm::discard_folder);
   add("flushSlot", microvm::flush_slot);
   add("flushCopiedSlots", microvm::flush_copied_slots);

@@ -11,7 +11,6 @@
 #include "slot/identify_images.h"
 #include "slot/managed_folder.h"
 #include "slot/release.h"
-#include "slot/slot_files.h"
 #include "slot/slot_owner_mode.h"
 #include "slot/slot_state.h"
 #include "system/file.h"
@@ -214,13 +213,6 @@ Napi::Value flush_copied_slots(const Napi::CallbackInfo& info) {
                       [managed, slots = to_strings(info[1]), boot_id = to_string(info[2])] {
                         return flush_copied_slots(*managed, slots, boot_id);
                       });
-}
-
-Napi::Value slot_files(const Napi::CallbackInfo& info) {
-  Napi::Array names = Napi::Array::New(info.Env());
-  uint32_t count = 0;
-  for (const char* name : kSlotFiles) names.Set(count++, name);
-  return names;
 }
 
 }  // namespace microvm

@@ -12,6 +12,5 @@ Napi::Value set_slot_owner_and_mode(const Napi::CallbackInfo& info);
 Napi::Value identify_images(const Napi::CallbackInfo& info);
 Napi::Value flush_slot(const Napi::CallbackInfo& info);
 Napi::Value flush_copied_slots(const Napi::CallbackInfo& info);
-Napi::Value slot_files(const Napi::CallbackInfo& info);
 
 }  // namespace microvm

@@ -1,5 +1,5 @@
-// Every file that this library may put into a slot. This is the only list of their names in C++; src/slot/stamps.ts is
-// the one in TypeScript, and a test compares the two.
+// Every file that this library may put into a slot. This is the only list of their names. src/slot/stamps.ts names
+// those that TypeScript reads or writes, and a test looks for them here.
 #pragma once
 
 #include <iterator>

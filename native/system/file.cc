@@ -126,6 +126,17 @@ Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_
   return {};
 }
 
+Error read_full_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count) {
+  *count = 0;
+  while (*count < length) {
+    size_t part = 0;
+    Error error = read_at(fd, buffer + *count, length - *count, offset + *count, path, &part);
+    if (!error.ok() || part == 0) return error;
+    *count += part;
+  }
+  return {};
+}
+
 Error write_all_at(int fd, const char* data, size_t length, uint64_t offset, std::string_view path) {
   while (length > 0) {
     ssize_t result = retry_eintr([&] { return pwrite(fd, data, length, static_cast<off_t>(offset)); });

@@ -66,6 +66,10 @@ Error read_link_at(int folder_fd, const char* name, std::string_view path, std::
 
 // One read at an offset; *count is 0 at the end of the file.
 Error read_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count);
+
+// As much as the file has, up to `length`: less only at its end.
+Error read_full_at(int fd, char* buffer, size_t length, uint64_t offset, std::string_view path, size_t* count);
+
 Error write_all_at(int fd, const char* data, size_t length, uint64_t offset, std::string_view path);
 
 Error remove_file_at(int folder_fd, const char* name, std::string_view path);

@@ -85,14 +85,10 @@ Error read_whole(const std::string& path, uint64_t size, uint64_t inode, std::st
   if (error.is(ENOENT) || error.is(ELOOP)) return {};
   if (!error.ok() || info.identity.inode != inode || !info.is_regular()) return error;
   contents->resize(size);
-  for (size_t done = 0; done < size;) {
-    size_t count = 0;
-    error = read_at(file.get(), &(*contents)[done], size - done, done, path, &count);
-    if (!error.ok() || count == 0) return error;
-    done += count;
-  }
-  *whole = true;
-  return {};
+  size_t count = 0;
+  error = read_full_at(file.get(), contents->data(), size, 0, path, &count);
+  *whole = error.ok() && count == size;
+  return error;
 }
 
 Error data_ranges(const std::string& path, uint64_t size, std::vector<DataRange>* ranges) {
@@ -100,21 +96,7 @@ Error data_ranges(const std::string& path, uint64_t size, std::vector<DataRange>
   Error error = open_file_at(AT_FDCWD, path.c_str(), path, &file);
   if (!error.ok()) return error;
   bool reports = false;
-  error = reports_holes(file.get(), size, path, &reports);
-  if (!error.ok()) return error;
-  if (!reports) {
-    if (size > 0) ranges->push_back({0, size});
-    return {};
-  }
-  for (uint64_t position = 0; position < size;) {
-    DataRange range;
-    error = next_data_range(file.get(), position, size, path, &range);
-    if (!error.ok()) return error;
-    if (range.empty()) break;
-    ranges->push_back(range);
-    position = range.end;
-  }
-  return {};
+  return data_ranges(file.get(), size, path, ranges, &reports);
 }
 
 }  // namespace microvm

@@ -36,6 +36,23 @@ Error next_data_range(int fd, uint64_t from, uint64_t size, std::string_view pat
   return {};
 }
 
+Error data_ranges(int fd, uint64_t size, std::string_view path, std::vector<DataRange>* ranges, bool* reports) {
+  Error error = reports_holes(fd, size, path, reports);
+  if (!error.ok()) return error;
+  if (!*reports) {
+    if (size > 0) ranges->push_back({0, size});
+    return {};
+  }
+  for (uint64_t position = 0; position < size;) {
+    DataRange range;
+    error = next_data_range(fd, position, size, path, &range);
+    if (!error.ok() || range.empty()) return error;
+    ranges->push_back(range);
+    position = range.end;
+  }
+  return {};
+}
+
 // Compares the bytes with themselves shifted by one: equal if every byte equals the first.
 bool all_zeros(const char* data, size_t length) { return data[0] == 0 && std::memcmp(data, data + 1, length - 1) == 0; }
 

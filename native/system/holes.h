@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "system/error.h"
 
@@ -20,6 +21,9 @@ Error reports_holes(int fd, uint64_t size, std::string_view path, bool* reports)
 
 // The first range of data at or after `from`, within `size`; empty at `size` if only a hole is left.
 Error next_data_range(int fd, uint64_t from, uint64_t size, std::string_view path, DataRange* range);
+
+// All ranges of data in a file of this length; the whole file where the file system does not report holes.
+Error data_ranges(int fd, uint64_t size, std::string_view path, std::vector<DataRange>* ranges, bool* reports);
 
 bool all_zeros(const char* data, size_t length);
 

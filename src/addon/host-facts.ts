@@ -1,6 +1,5 @@
 // Facts about a host that only the addon can tell, for `microvm-rootfs doctor`.
 import { readFile } from 'node:fs/promises';
-import { failedWith } from '../system/errors.js';
 import { native } from './native.js';
 
 /**
@@ -17,19 +16,6 @@ export async function loadedBinary(): Promise<string> {
 /** The path may hold spaces. Before it stand the addresses, the permissions, the offset, the device and the inode. */
 export function binaryIn(maps: string): string | undefined {
   return /^(?:\S+\s+){5}(\/.*microvm[_-]rootfs\.node)$/m.exec(maps)?.[1];
-}
-
-/** The number of extents of a file; undefined if the file system does not tell. */
-export async function extentsOf(path: string): Promise<number | undefined> {
-  const { source } = await native().openSource(path);
-  try {
-    return await native().extentCount(source);
-  } catch (error) {
-    if (failedWith(error, 'ENOTSUP')) return undefined;
-    throw error;
-  } finally {
-    native().dispose(source);
-  }
 }
 
 /** Whether this process can have a lease on a file, which tells whether it is open. */

@@ -471,8 +471,6 @@ export interface NativeAddon {
    * slot/shared-image.ts.
    */
   identifyImages(folder: string, names: readonly string[], followLinks: boolean): Promise<BigUint64Array>;
-  /** The names that a slot's files can have. */
-  slotFiles(): string[];
 
   /** Flushes a slot that was published without a flush. False, and nothing is promised, if its folder was replaced. */
   flushSlot(handle: NativeFolder, slot: string, folder: Identity): Promise<boolean>;

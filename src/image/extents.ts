@@ -34,14 +34,10 @@ export async function measureFile(path: string): Promise<FileBlocks | undefined>
   }
 }
 
-/** The number of extents of the image at a path. Undefined as well if it was removed meanwhile. */
-async function extentCountAt(path: string): Promise<number | undefined> {
-  try {
-    const { source } = await native().openSource(path);
-    return await extentCount(source).finally(() => native().dispose(source));
-  } catch {
-    return undefined; // the reflink was made all the same
-  }
+/** The number of extents of the image at a path. */
+export async function extentCountAt(path: string): Promise<number | undefined> {
+  const { source } = await native().openSource(path);
+  return await extentCount(source).finally(() => native().dispose(source));
 }
 
 /** What made a reflink slow. */
@@ -66,7 +62,10 @@ export async function reflinkInTurn<T>(
     const made = await reflink();
     const image = imageOf(made);
     if (image === undefined || performance.now() - started < SLOW_MS) return [made, {}];
-    const extents = await (typeof image === 'string' ? extentCountAt(image) : extentCount(image));
+    // An image that was removed meanwhile fails no reflink that was made.
+    const extents = await (typeof image === 'string'
+      ? extentCountAt(image).catch(() => undefined)
+      : extentCount(image));
     return [made, extents === undefined || extents <= QUICK_EXTENTS ? {} : { extents }];
   });
 }

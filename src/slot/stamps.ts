@@ -37,27 +37,8 @@ export const CLONE_RAW_ID_FILE = 'rootfs.ext4.id';
 /** Holds the name of the stack that the slot was cloned of, in UTF-8, only where the digest does not identify it. */
 const CLONE_STACK_FILE = 'rootfs.ext4.stack';
 
-/** Holds the inode number of an image that `exportTo` gave another name to: that name is no template's. */
-const CLONE_EXPORTED_FILE = 'rootfs.ext4.exported';
-
 /** Holds the id of the boot in which the image was copied. It goes when the image's data has been flushed. */
 export const CLONE_UNSETTLED_FILE = 'rootfs.ext4.unsettled';
-
-/**
- * Every file that the library may put into a slot. The addon has the same list (native/slot/slot_files.h); it is loaded
- * at the first call, so these names can't come from there.
- */
-export const SLOT_FILES: readonly string[] = [
-  CLONE_ROOTFS_FILE,
-  `${CLONE_ROOTFS_FILE}.new`,
-  CLONE_STAMP_FILE,
-  CLONE_SIZE_STAMP_FILE,
-  `${CLONE_SIZE_STAMP_FILE}.new`,
-  CLONE_RAW_ID_FILE,
-  CLONE_STACK_FILE,
-  CLONE_EXPORTED_FILE,
-  CLONE_UNSETTLED_FILE,
-];
 
 /** The files beside every clone of a template at one size: name, contents, name, contents, … */
 export function sidecarsOf(slot: {

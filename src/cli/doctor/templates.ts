@@ -1,14 +1,11 @@
 // The folder of templates and each image in it.
 import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { extentsOf } from '../../addon/host-facts.js';
+import { extentCountAt, FEW_EXTENTS } from '../../image/extents.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
 import { fileSystemType } from '../mounts.js';
 import { asRoot, shellWord } from '../shell-words.js';
 import { type Finding, fail, ok, warn } from './finding.js';
-
-/** A clone of more takes longer than it needs to: 12 to 16 µs for each on XFS. */
-const FEW_EXTENTS = 4;
 
 export async function templatesFolder({ templateDir }: RootfsConfig): Promise<Finding[]> {
   try {
@@ -91,7 +88,7 @@ async function image(path: string, sealing: 'auto' | 'off', reflinks: boolean): 
   } catch {
     return fail(check, `${path} cannot be read`, asRoot('chmod', 'a+r', path));
   }
-  const extents = await extentsOf(path).catch(() => undefined);
+  const extents = await extentCountAt(path).catch(() => undefined);
   if (extents === undefined) return ok(check, `${path}: this file system does not report extents`);
   const many = `${path}: ${extents} extents`;
   if (!reflinks || extents <= FEW_EXTENTS) return ok(check, many);
