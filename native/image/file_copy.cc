@@ -99,8 +99,8 @@ Error FileCopy::give_name() {
   Error error = Error::last("link", dest_);
   if (error.is(EEXIST) || verdict_of(error.code) == Verdict::kStop) return error;
   // FAT, exFAT and many FUSE file systems have no second names.
-  error =
-      rename_file_to_free(folder, temporary_.c_str(), folder, name_.c_str(), join(folder_->path(), temporary_), dest_);
+  error = rename_file_to_free({folder, temporary_.c_str(), join(folder_->path(), temporary_)},
+                              {folder, name_.c_str(), dest_});
   if (error.ok()) temporary_.clear();
   return error;
 }

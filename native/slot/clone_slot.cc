@@ -55,8 +55,9 @@ Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable, 
   const std::string taken = managed.next_name();
   const std::string path = join(managed.session_path(), taken);
   Fd folder;
-  Error error = rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.session_fd(),
-                                      taken.c_str(), join(managed.place_path(Place::kPool), name.ready), path);
+  Error error = rename_folder_to_free(
+      {managed.place_fd(Place::kPool), name.ready.c_str(), join(managed.place_path(Place::kPool), name.ready)},
+      {managed.session_fd(), taken.c_str(), path});
   *taken_out = error.ok();
   if (!error.ok()) return error;
   error = open_folder_at(managed.session_fd(), taken.c_str(), path, &folder);
@@ -75,9 +76,9 @@ Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable,
   bool taken_out = false;
   Error error = !name.raw_id.empty()
                     ? take_and_name(managed, name, durable, &taken_out)
-                    : rename_folder_to_free(managed.place_fd(Place::kPool), name.ready.c_str(), managed.root_fd(),
-                                            name.slot.c_str(), join(managed.place_path(Place::kPool), name.ready),
-                                            managed.slot_path(name.slot));
+                    : rename_folder_to_free({managed.place_fd(Place::kPool), name.ready.c_str(),
+                                             join(managed.place_path(Place::kPool), name.ready)},
+                                            {managed.root_fd(), name.slot.c_str(), managed.slot_path(name.slot)});
   if (!error.ok() && !error.is(EEXIST)) return taken_out ? error : Error();
   *taken = true;
   *status = error.is(EEXIST) ? CloneStatus::kExists : CloneStatus::kCreated;

@@ -133,7 +133,7 @@ Error LockedSlot::check_replaceable(const Replacement& replacement, Replaced* re
 
 Error LockedSlot::name_size_stamp() {
   const int fd = folder_.get();
-  return rename_over(fd, kNewSizeStamp, fd, kSizeStamp, path_of(kNewSizeStamp), path_of(kSizeStamp));
+  return rename_over({fd, kNewSizeStamp, path_of(kNewSizeStamp)}, {fd, kSizeStamp, path_of(kSizeStamp)});
 }
 
 // A call that fails leaves the slot as it was, unless the slot's image is no longer the one that this call put there.

@@ -131,8 +131,8 @@ Error ManagedFolder::empty_spare() {
   FolderReader reader(spare_.get(), spare_path_);
   while (const char* name = reader.next()) {
     const std::string unique = session_name_ + '-' + next_name();
-    error = rename_over(spare_.get(), name, trash_.get(), unique.c_str(), join(spare_path_, name),
-                        join(trash_path_, unique));
+    error = rename_over({spare_.get(), name, join(spare_path_, name)},
+                        {trash_.get(), unique.c_str(), join(trash_path_, unique)});
     if (!error.ok()) return error;
   }
   return reader.error();
@@ -290,14 +290,14 @@ const std::string& ManagedFolder::place_path(Place place) const {
 }
 
 Error ManagedFolder::put_back(const std::string& taken, Place place, const char* name) {
-  return rename_folder_to_free(session_.get(), taken.c_str(), place_fd(place), name, join(session_path_, taken),
-                               join(place_path(place), name));
+  return rename_folder_to_free({session_.get(), taken.c_str(), join(session_path_, taken)},
+                               {place_fd(place), name, join(place_path(place), name)});
 }
 
 Error ManagedFolder::to_trash(const std::string& taken) {
   const std::string name = session_name_ + '-' + next_name();
-  return rename_folder_to_free(session_.get(), taken.c_str(), trash_.get(), name.c_str(), join(session_path_, taken),
-                               join(trash_path_, name));
+  return rename_folder_to_free({session_.get(), taken.c_str(), join(session_path_, taken)},
+                               {trash_.get(), name.c_str(), join(trash_path_, name)});
 }
 
 Error ManagedFolder::leave() {
@@ -308,7 +308,7 @@ Error ManagedFolder::leave() {
   // One that is there stays: another process may be working in it.
   FolderReader reader(session_.get(), session_path_);
   if (reader.next() == nullptr && is_gone(state_.get(), kSpare) &&
-      rename_folder_to_free(staging_.get(), session_name_.c_str(), state_.get(), kSpare, session_path_, spare_path_)
+      rename_folder_to_free({staging_.get(), session_name_.c_str(), session_path_}, {state_.get(), kSpare, spare_path_})
           .ok()) {
     return {};
   }

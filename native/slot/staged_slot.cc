@@ -83,11 +83,11 @@ Error StagedSlot::stat_image(FileInfo* info) const {
 Error StagedSlot::swap_image(int folder_fd, std::string_view dest, bool* exchanged) {
   Error error = still_staged();
   if (!error.ok()) return error;
-  error = exchange(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+  error = exchange({managed_->session_fd(), inside(kImage).c_str(), image_path()}, {folder_fd, kImage, dest});
   *exchanged = error.ok();
   // EXDEV: the image that is there has another project id than what is staged (see project.h).
   if (!error.is(EINVAL) && !error.is(ENOSYS) && !error.is(EXDEV)) return error;
-  error = rename_over(managed_->session_fd(), inside(kImage).c_str(), folder_fd, kImage, image_path(), dest);
+  error = rename_over({managed_->session_fd(), inside(kImage).c_str(), image_path()}, {folder_fd, kImage, dest});
   return error.is(EXDEV) && reflink_over(folder_fd, dest).ok() ? Error() : error;
 }
 
@@ -109,7 +109,7 @@ Error StagedSlot::reflink_over(int folder_fd, std::string_view dest) {
   const OwnerAndMode same = {true, info.uid, info.gid, true, info.mode & 07777};
   if (error.ok()) error = set_owner_and_mode(made.get(), same, std::string(dest));
   if (error.ok()) error = flush(made.get(), dest);
-  if (error.ok()) error = rename_over(folder_fd, kNewImage, folder_fd, kImage, dest, dest);
+  if (error.ok()) error = rename_over({folder_fd, kNewImage, dest}, {folder_fd, kImage, dest});
   if (!error.ok()) unlinkat(folder_fd, kNewImage, 0);
   return error;
 }

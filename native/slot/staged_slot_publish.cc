@@ -68,8 +68,8 @@ Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, c
     return error;
   }
 
-  error = rename_folder_to_free(managed_->session_fd(), name_.c_str(), managed_->place_fd(place), name.c_str(), path_,
-                                join(managed_->place_path(place), name));
+  error = rename_folder_to_free({managed_->session_fd(), name_.c_str(), path_},
+                                {managed_->place_fd(place), name.c_str(), join(managed_->place_path(place), name)});
   if (!error.ok()) {
     discard();
     *status = CloneStatus::kExists;

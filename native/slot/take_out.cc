@@ -44,14 +44,14 @@ Error put_back_one(const ManagedFolder& managed, int session_fd, const char* nam
   Error error = stat_at(session_fd, name, Follow::kNo, path, &info);
   if (error.is(ENOENT)) return {};
   if (!error.ok() || info.identity.inode == record.inode) return error;
-  error = rename_folder_to_free(session_fd, name, managed.root_fd(), record.slot.c_str(), path,
-                                managed.slot_path(record.slot));
+  error = rename_folder_to_free({session_fd, name, path},
+                                {managed.root_fd(), record.slot.c_str(), managed.slot_path(record.slot)});
   return error.is(EEXIST) || error.is(ENOENT) ? Error() : error;
 }
 
 Error take_out(ManagedFolder& managed, Place place, const std::string& name, const std::string& taken) {
-  return rename_folder_to_free(managed.place_fd(place), name.c_str(), managed.session_fd(), taken.c_str(),
-                               join(managed.place_path(place), name), join(managed.session_path(), taken));
+  return rename_folder_to_free({managed.place_fd(place), name.c_str(), join(managed.place_path(place), name)},
+                               {managed.session_fd(), taken.c_str(), join(managed.session_path(), taken)});
 }
 
 // Into trash, or back where it was.
