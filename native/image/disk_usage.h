@@ -16,7 +16,7 @@ namespace microvm {
 struct FileBlocks {
   uint64_t alone = 0;   // nobody else has them: freed with the file
   uint64_t shared = 0;  // with another file, or under another name
-  bool mapped = false;  // by FIEMAP, which also told the number of extents
+  bool mapped = false;  // by FIEMAP, which also gives the number of extents
   uint64_t extents = 0;
 };
 

@@ -59,7 +59,7 @@ class Superblock {
 
 }  // namespace
 
-Error may_fill(int image_fd, std::string_view path, uint64_t length, bool* fills) {
+Error fills_image(int image_fd, std::string_view path, uint64_t length, bool* fills) {
   Superblock superblock;
   Error error = superblock.read(image_fd, path);
   *fills = true;

@@ -10,6 +10,6 @@ namespace microvm {
 
 // Whether the ext4 file system in an image of `length` bytes is as long as resize2fs makes it there. Also true if there
 // is no ext4 superblock: then nothing says otherwise.
-Error may_fill(int image_fd, std::string_view path, uint64_t length, bool* fills);
+Error fills_image(int image_fd, std::string_view path, uint64_t length, bool* fills);
 
 }  // namespace microvm

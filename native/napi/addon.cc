@@ -29,7 +29,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("digestStep", microvm::digest_step);
   add("extentCount", microvm::extent_count);
   add("openElsewhere", microvm::image_open_elsewhere);
-  add("fillsImage", microvm::filesystem_fills_image);
+  add("fillsImage", microvm::fills_image);
   add("openGuardedFolder", microvm::open_guarded_folder);
   add("openGuardedFile", microvm::open_guarded_file);
   add("exportImage", microvm::export_image_of_slot);

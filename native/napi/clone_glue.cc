@@ -206,21 +206,27 @@ bool to_clone(const Ref<ManagedFolder>& managed, const Arguments& at, Until unti
 }
 
 // Starts a clone on another thread, or runs it on this one.
-Napi::Value clone_with(const Napi::CallbackInfo& info, Napi::Value (*launch)(Napi::Env, CloneSlot), Until until) {
+Napi::Value clone_with(const Napi::CallbackInfo& info, Napi::Value (*run)(Napi::Env, CloneSlot), Until until) {
   Ref<ManagedFolder> managed = unwrap<ManagedFolder>(info[0]);
   if (!managed) return {};
   std::vector<CloneSlot> clones;
   if (!to_clone(
           managed, [&](size_t i) { return info[i + 1]; }, until, &clones))
     return {};
-  return launch(info.Env(), std::move(clones.front()));
+  return run(info.Env(), std::move(clones.front()));
 }
 
 Napi::Value start_clone(Napi::Env env, CloneSlot task) {
   return Job<CloneSlot>::start(env, "microvm:cloneSlot", std::move(task));
 }
 
-Napi::Value run_clone(Napi::Env env, CloneSlot task) { return run_here(env, std::move(task)); }
+// On the calling thread: the result, or an error thrown.
+Napi::Value run_clone(Napi::Env env, CloneSlot task) {
+  Error error = task.run();
+  if (error.ok()) return task.result(env);
+  napi_throw(env, microvm::to_js(env, error));
+  return {};
+}
 
 }  // namespace
 

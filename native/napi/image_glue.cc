@@ -185,21 +185,21 @@ class CountExtents {
 
 class OpenElsewhere {
  public:
-  OpenElsewhere(std::string path, bool must_tell) : path_(std::move(path)), must_tell_(must_tell) {}
+  OpenElsewhere(std::string path, bool must_know) : path_(std::move(path)), must_know_(must_know) {}
 
   Error run() {
     Ref<Source> image;
     FileInfo info;
     Error error = Source::open(path_, &image, &info);
     if (error.ok()) openness_ = open_elsewhere(image->fd());
-    return error.ok() && must_tell_ ? require_told(openness_, path_) : error;
+    return error.ok() && must_know_ ? require_known(openness_, path_) : error;
   }
 
   Napi::Value result(Napi::Env env) { return to_js(env, openness_); }
 
  private:
   std::string path_;
-  bool must_tell_;
+  bool must_know_;
   Openness openness_ = Openness::kUnknown;
 };
 
@@ -211,7 +211,7 @@ class FillsImage {
     Ref<Source> image;
     FileInfo info;
     Error error = Source::open(path_, &image, &info);
-    return error.ok() ? may_fill(image->fd(), path_, info.identity.size, &fills_) : error;
+    return error.ok() ? fills_image(image->fd(), path_, info.identity.size, &fills_) : error;
   }
 
   Napi::Value result(Napi::Env env) { return Napi::Boolean::New(env, fills_); }
@@ -280,7 +280,7 @@ Napi::Value image_open_elsewhere(const Napi::CallbackInfo& info) {
                                    OpenElsewhere(to_string(info[0]), to_bool(info[1])));
 }
 
-Napi::Value filesystem_fills_image(const Napi::CallbackInfo& info) {
+Napi::Value fills_image(const Napi::CallbackInfo& info) {
   return Job<FillsImage>::start(info.Env(), "microvm:fillsImage", FillsImage(to_string(info[0])));
 }
 

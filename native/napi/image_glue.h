@@ -15,6 +15,6 @@ Napi::Value new_digest(const Napi::CallbackInfo& info);
 Napi::Value digest_step(const Napi::CallbackInfo& info);
 Napi::Value extent_count(const Napi::CallbackInfo& info);
 Napi::Value image_open_elsewhere(const Napi::CallbackInfo& info);
-Napi::Value filesystem_fills_image(const Napi::CallbackInfo& info);
+Napi::Value fills_image(const Napi::CallbackInfo& info);
 
 }  // namespace microvm

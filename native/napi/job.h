@@ -84,13 +84,4 @@ Napi::Value start_yes_or_no(Napi::Env env, const char* name, Work work) {
   return Job<YesOrNoTask<Work>>::start(env, name, YesOrNoTask<Work>(std::move(work)));
 }
 
-// A task on the calling thread: its result, or an error thrown.
-template <class Task>
-Napi::Value run_here(Napi::Env env, Task task) {
-  Error error = task.run();
-  if (error.ok()) return task.result(env);
-  napi_throw(env, to_js(env, error));
-  return {};
-}
-
 }  // namespace microvm

@@ -54,11 +54,11 @@ class LockSlot {
 
 class OpenSlotImage {
  public:
-  OpenSlotImage(Ref<LockedSlot> locked, bool must_tell) : locked_(std::move(locked)), must_tell_(must_tell) {}
+  OpenSlotImage(Ref<LockedSlot> locked, bool must_know) : locked_(std::move(locked)), must_know_(must_know) {}
   Error run() {
     Error error = locked_->open_image(&image_, &info_);
     if (error.ok()) holders_ = open_elsewhere(image_->fd());
-    return error.ok() && must_tell_ ? require_told(holders_, image_->path()) : error;
+    return error.ok() && must_know_ ? require_known(holders_, image_->path()) : error;
   }
   Napi::Value result(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
@@ -70,7 +70,7 @@ class OpenSlotImage {
 
  private:
   Ref<LockedSlot> locked_;
-  bool must_tell_;
+  bool must_know_;
   Ref<Source> image_;
   FileInfo info_;
   Openness holders_ = Openness::kUnknown;

@@ -24,8 +24,8 @@ const char* name_of(ReleaseStatus status) {
       return "released";
     case ReleaseStatus::kAbsent:
       return "absent";
-    case ReleaseStatus::kForeign:
-      return "foreign";
+    case ReleaseStatus::kNotASlot:
+      return "not-a-slot";
     case ReleaseStatus::kCollision:
       return "collision";
     case ReleaseStatus::kInUse:
@@ -88,7 +88,7 @@ class SurveySlots final : public InspectSlots {
       number[1] = !state.has_image ? -1 : state.image.is_regular() ? 1 : 0;
       number[2] = static_cast<double>(state.image.identity.size);
       number[3] = static_cast<double>(state.created_ms());
-      number[4] = state.has_marks ? 1 : 0;
+      number[4] = state.has_sidecars ? 1 : 0;
       const SmallFile* const files[kTexts] = {&state.stamp,  &state.size_stamp, &state.new_size_stamp,
                                               &state.raw_id, &state.stack,      &state.unsettled};
       for (uint32_t k = 0; k < kTexts; k++) {

@@ -23,10 +23,10 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("kind", state.kind == SlotState::Kind::kAbsent   ? "absent"
                      : state.kind == SlotState::Kind::kFolder ? "folder"
-                                                              : "foreign");
+                                                              : "not-a-folder");
   if (state.has_image) object.Set("image", microvm::to_js(env, state.image));
   if (state.kind == SlotState::Kind::kFolder) object.Set("folder", microvm::to_js(env, state.folder));
-  object.Set("marked", state.has_marks);
+  object.Set("hasSidecars", state.has_sidecars);
   object.Set("sharesExtents", state.shares_extents);
   object.Set("stamp", to_js(env, state.stamp));
   object.Set("createdAtMs", static_cast<double>(state.created_ms()));

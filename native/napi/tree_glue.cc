@@ -133,7 +133,7 @@ class ReadFacts {
   std::vector<FileFacts> facts_;
 };
 
-// Whole small files of the lengths that were told. What another file, or a shorter one, has become of is undefined.
+// Whole small files of the given lengths. Undefined for a file that was replaced or is shorter now.
 class ReadSmall {
  public:
   ReadSmall(std::vector<std::string> paths, std::vector<uint64_t> numbers)

@@ -37,7 +37,7 @@ Error siblings_unchanged(const SlotPlan& plan, bool* unchanged) {
 }
 
 // The stamp of a slot with a raw id says so: see slot_state.h.
-Error mark_stamp(int folder_fd, const std::string& path) {
+Error set_raw_id_bit(int folder_fd, const std::string& path) {
   Fd stamp;
   FileInfo info;
   Error error = open_file_at(folder_fd, kStamp, join(path, kStamp), &stamp);
@@ -50,7 +50,7 @@ Error mark_stamp(int folder_fd, const std::string& path) {
 }
 
 // A ready slot that needs a file with its raw id gets it in this session's folder, where nobody else can take the slot
-// meanwhile. The raw id is flushed: the stamp may have reached the disk long ago, without its mark.
+// meanwhile. The raw id is flushed: the stamp may have reached the disk long ago, without its bit.
 Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable, bool* taken_out) {
   const std::string taken = managed.next_name();
   const std::string path = join(managed.session_path(), taken);
@@ -61,7 +61,7 @@ Error take_and_name(ManagedFolder& managed, const SlotName& name, bool durable, 
   *taken_out = error.ok();
   if (!error.ok()) return error;
   error = open_folder_at(managed.session_fd(), taken.c_str(), path, &folder);
-  if (error.ok()) error = mark_stamp(folder.get(), path);
+  if (error.ok()) error = set_raw_id_bit(folder.get(), path);
   if (error.ok()) error = write_small_file(folder.get(), kRawId, name.raw_id, true, join(path, kRawId));
   if (error.ok() && durable) error = flush(folder.get(), path);
   if (error.ok()) error = managed.put_back(taken, Place::kTop, name.slot.c_str());
@@ -96,17 +96,17 @@ Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
   if (!error.ok() || !unchanged) return error;
   error = managed->check_current();
   if (!error.ok()) return error;
-  // Renaming a ready slot tells whether the name is free. Anything else is only made after a look, so as not to be made
-  // in vain.
-  const bool told_by_rename = name.raw_id.empty();
-  if (told_by_rename) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
+  // Renaming a ready slot fails if the name is taken, so no look is needed. Otherwise look first, to avoid useless
+  // work.
+  const bool rename_tests_name = name.raw_id.empty();
+  if (rename_tests_name) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
   if (!error.ok()) return error;
   if (!outcome->pooled) {
     error = read_slot(*managed, name.slot, Look::kAll, &outcome->existing);
     if (!error.ok()) return error;
     outcome->status = CloneStatus::kExists;
     if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
-    if (!told_by_rename) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
+    if (!rename_tests_name) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
     if (!error.ok()) return error;
   }
   if (!outcome->pooled) {

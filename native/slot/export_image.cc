@@ -27,12 +27,12 @@ class Exporter {
     if (!error.ok()) return error;
     if (!is_slots()) return moved(outcome);
     const bool was_there = is_named(folder_.fd(), name_.c_str(), info_.identity);
-    error = mark();
+    error = write_export_mark();
     if (error.is(ENOENT) && !is_slots()) return moved(outcome);  // somebody empties the slot
     if (error.ok() && !was_there) error = link(outcome);
     if (!error.ok() || outcome->status != ExportStatus::kLinked) return error;
     error = finish(outcome);
-    // Taken back only if it is no slot's: another export may have found it by now, and been told that it is done.
+    // Taken back only if the image is no longer the slot's: another export may have found the link, and succeeded.
     if (!was_there && outcome->status == ExportStatus::kMoved) {
       unlink_file(folder_.fd(), name_.c_str(), info_.identity);
     }
@@ -47,8 +47,9 @@ class Exporter {
     return {};
   }
 
-  // A mark without a second name does no harm, so it is never taken away: somebody else may export the slot just now.
-  Error mark() {
+  // An export mark without a second name does no harm, so it is never taken away: somebody else may export the slot
+  // just now.
+  Error write_export_mark() {
     const std::string path = join(slot_path_, kExported);
     const std::string inode = decimal(info_.identity.inode);
     SmallFile file;
@@ -59,11 +60,11 @@ class Exporter {
       // Somebody else, who exports the same image, was quicker.
       if (error.is(EEXIST)) error = {};
     }
-    return error.ok() && request_.durable ? flush_mark(path) : error;
+    return error.ok() && request_.durable ? flush_export_mark(path) : error;
   }
 
   // Also one that somebody wrote without flushing it.
-  Error flush_mark(const std::string& path) {
+  Error flush_export_mark(const std::string& path) {
     Fd file;
     Error error = open_file_at(slot_.get(), kExported, path, &file);
     if (error.ok()) error = flush(file.get(), path);

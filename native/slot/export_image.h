@@ -32,10 +32,10 @@ struct ExportOutcome {
   int refused = 0;  // errno of the link that could not be made
 };
 
-// A hardlink of the image, with owner and mode. The slot's mark, which says that the second name is ours, is written
-// first. Flushes mark, link and folder if `durable`. A link to the same image that is there already serves as well;
-// EEXIST for anything else. A link stays, even if its owner, mode or flush failed: another export may have found it.
-// The same call again completes it.
+// A hardlink of the image, with owner and mode. The slot's export mark, which says that the second name is ours, is
+// written first. Flushes mark, link and folder if `durable`. A link to the same image that is there already serves as
+// well; EEXIST for anything else. A link stays, even if its owner, mode or flush failed: another export may have found
+// it. The same call again completes it.
 Error export_image(const ManagedFolder& managed, const ExportRequest& request, ExportOutcome* outcome);
 
 }  // namespace microvm

@@ -16,11 +16,11 @@ struct UnflushedSlot {
 };
 
 // Another program may write it in upper case or with a line's end: parseBootId reads it in the same way.
-bool is_id(std::string_view mark, std::string_view id) {
+bool is_id(std::string_view text, std::string_view id) {
   constexpr char kSpaces[] = " \t\n\v\f\r";
-  const size_t start = std::min(mark.find_first_not_of(kSpaces), mark.size());
-  mark = mark.substr(start, mark.find_last_not_of(kSpaces) + 1 - start);
-  return std::equal(mark.begin(), mark.end(), id.begin(), id.end(), [](char a, char b) { return (a | 0x20) == b; });
+  const size_t start = std::min(text.find_first_not_of(kSpaces), text.size());
+  text = text.substr(start, text.find_last_not_of(kSpaces) + 1 - start);
+  return std::equal(text.begin(), text.end(), id.begin(), id.end(), [](char a, char b) { return (a | 0x20) == b; });
 }
 
 Error open_unflushed(const ManagedFolder& managed, const std::string& slot, const std::string& boot_id,
@@ -28,10 +28,10 @@ Error open_unflushed(const ManagedFolder& managed, const std::string& slot, cons
   UnflushedSlot found = {managed.slot_path(slot), Fd()};
   Error error = open_folder_at(managed.root_fd(), slot.c_str(), found.path, &found.folder);
   if (error.is(ENOENT) || is_no_folder(error.code)) return {};
-  SmallFile mark;
-  if (error.ok()) error = read_slot_file(found.folder.get(), found.path, kUnsettled, &mark);
-  // What another boot left is torn: its data may be lost, so its mark stays.
-  if (error.ok() && is_id(mark.contents, boot_id)) unflushed->push_back(std::move(found));
+  SmallFile unsettled;
+  if (error.ok()) error = read_slot_file(found.folder.get(), found.path, kUnsettled, &unsettled);
+  // What another boot left is torn: its data may be lost, so the file stays.
+  if (error.ok() && is_id(unsettled.contents, boot_id)) unflushed->push_back(std::move(found));
   return error;
 }
 

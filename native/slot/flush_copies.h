@@ -9,8 +9,9 @@
 
 namespace microvm {
 
-// Flushes the slots that were copied in this boot, and removes their marks. A slot that is gone, that another process
-// has flushed, or that a lease keeps from us, is not an error. The others are flushed even if one fails.
+// Flushes the slots that were copied in this boot, and removes their `unsettled` files. A slot that is gone, that
+// another process has flushed, or that a lease keeps from us, is not an error. The others are flushed even if one
+// fails.
 Error flush_copied_slots(const ManagedFolder& managed, const std::vector<std::string>& slots,
                          const std::string& boot_id);
 

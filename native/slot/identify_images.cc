@@ -17,8 +17,8 @@ Error identify_images(const std::string& folder, const std::vector<std::string>&
   if (!error.ok()) return error;
   for (size_t i = 0; i < names.size(); i++) {
     FileInfo info;
-    // What cannot be looked at is no slot and no template of ours. The number of links tells nothing: where two names
-    // of a file are cached apart (FUSE), it is old for one of them.
+    // What cannot be looked at is no slot and no template of ours. The number of links proves nothing: where two
+    // names of a file are cached apart (FUSE), it is old for one of them.
     if (stat_at(opened.get(), join(names[i], kImage).c_str(), follow, folder, &info).ok()) {
       (*images)[i] = info.identity;
     }

@@ -59,7 +59,7 @@ Error LockedSlot::finish_grow() {
   if (grown && image.is_regular()) {
     Fd file;
     error = open_file_at(fd, kImage, path_of(kImage), &file);
-    if (error.ok()) error = may_fill(file.get(), path_of(kImage), image.identity.size, &grown);
+    if (error.ok()) error = fills_image(file.get(), path_of(kImage), image.identity.size, &grown);
     if (!error.ok()) return error;
   }
   unlinkat(fd, kNewImage, 0);
@@ -128,7 +128,7 @@ Error LockedSlot::check_replaceable(const Replacement& replacement, Replaced* re
               : !now.identity.same_state(replacement.expected) ? Replaced::kImageChanged
               : holders == Openness::kOpen                     ? Replaced::kInUse
                                                                : Replaced::kDone;
-  return require_told(holders, path_of(kImage));
+  return require_known(holders, path_of(kImage));
 }
 
 Error LockedSlot::name_size_stamp() {

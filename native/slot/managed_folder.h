@@ -72,9 +72,9 @@ class ManagedFolder final : public Shared {
   // Removes this session's staging folder, unless it serves as the spare one. The object is of no use afterwards.
   Error leave();
 
-  // Whether the folder is known to tell upper from lower case.
-  bool tells_case() const { return tells_case_.load(std::memory_order_relaxed); }
-  void set_tells_case() const { tells_case_.store(true, std::memory_order_relaxed); }
+  // Whether names that differ only in case are known to be different here.
+  bool is_case_sensitive() const { return case_sensitive_.load(std::memory_order_relaxed); }
+  void set_case_sensitive() const { case_sensitive_.store(true, std::memory_order_relaxed); }
 
   // False on a disk that is read-only, or too full for a session of our own: then slots can be looked at and released,
   // no more. Our own folders may be missing then.
@@ -135,7 +135,7 @@ class ManagedFolder final : public Shared {
   // none.
   Fd spare_;
   Identity root_identity_;
-  mutable std::atomic<bool> tells_case_{false};
+  mutable std::atomic<bool> case_sensitive_{false};
   std::atomic<uint64_t> counter_{0};
 };
 

@@ -51,7 +51,7 @@ Error find(const ManagedFolder& managed, const ReleaseRequest& request, FoundSlo
   Error error = open_folder_at(managed.root_fd(), request.slot.c_str(), found->path, &found->folder);
   *status = ReleaseStatus::kAbsent;
   if (error.is(ENOENT)) return {};
-  *status = ReleaseStatus::kForeign;
+  *status = ReleaseStatus::kNotASlot;
   if (is_no_folder(error.code)) return {};
   bool ours = request.snapshot_fd >= 0;
   FileInfo info;
@@ -108,7 +108,7 @@ Error check_unused(const FoundSlot& found, ReleaseStatus* status) {
   Fd image;
   Error error = open_file_at(found.folder.get(), kImage, join(found.path, kImage), &image);
   const Openness holders = error.ok() ? open_elsewhere(image.get()) : Openness::kUnknown;
-  if (error.ok()) error = require_told(holders, join(found.path, kImage));
+  if (error.ok()) error = require_known(holders, join(found.path, kImage));
   // Whoever has a lease on the image, which makes opening it fail, has it open.
   const bool in_use = error.is(EWOULDBLOCK) || holders == Openness::kOpen;
   if (in_use) *status = ReleaseStatus::kInUse;

@@ -12,7 +12,7 @@ namespace microvm {
 enum class ReleaseStatus {
   kReleased,
   kAbsent,
-  kForeign,    // not a slot, or no folder
+  kNotASlot,   // or no folder
   kCollision,  // another id's slot
   kTorn,       // its raw id cannot be read
   kInUse,

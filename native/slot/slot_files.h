@@ -23,7 +23,7 @@ inline constexpr const char* kSlotFiles[] = {kRawId,     kStack,    kSizeStamp, 
                                              kUnsettled, kNewImage, kImage,     kStamp};
 
 // In the order in which they are removed one by one. Without its image a slot is torn; until the end its raw id and its
-// stamp tell whose it was.
+// stamp say whose it was.
 inline constexpr const char* kSlotFilesToRemove[] = {kImage,    kNewImage,  kNewSizeStamp, kSizeStamp, kStack,
                                                      kExported, kUnsettled, kRawId,        kStamp};
 static_assert(std::size(kSlotFilesToRemove) == std::size(kSlotFiles));

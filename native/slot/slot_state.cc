@@ -37,16 +37,16 @@ Error compare_image(int folder_fd, const std::string& path, const SlotState& sta
 
 bool is_there(const SmallFile& file) { return file.state != SmallFile::State::kAbsent; }
 
-Error look_for_marks(int folder_fd, const std::string& path, SlotState* state) {
-  state->has_marks = is_there(state->stamp) || is_there(state->size_stamp) || is_there(state->new_size_stamp) ||
-                     is_there(state->raw_id) || is_there(state->stack);
+Error look_for_sidecars(int folder_fd, const std::string& path, SlotState* state) {
+  state->has_sidecars = is_there(state->stamp) || is_there(state->size_stamp) || is_there(state->new_size_stamp) ||
+                        is_there(state->raw_id) || is_there(state->stack);
   for (const char* name : kSlotFiles) {
-    if (state->has_marks) break;
+    if (state->has_sidecars) break;
     if (std::string_view(name) == kImage) continue;
     FileInfo info;
     Error error = stat_at(folder_fd, name, Follow::kNo, join(path, name), &info);
     if (!error.ok() && !error.is(ENOENT)) return error;
-    state->has_marks = error.ok();
+    state->has_sidecars = error.ok();
   }
   return {};
 }
@@ -59,7 +59,7 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   Error error = open_folder_at(managed.root_fd(), slot.c_str(), path, &folder);
   if (error.is(ENOENT)) return {};
   if (is_no_folder(error.code)) {
-    state->kind = SlotState::Kind::kForeign;
+    state->kind = SlotState::Kind::kNotAFolder;
     return {};
   }
   if (!error.ok()) return error;
@@ -92,10 +92,10 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
     error = read_slot_file(fd, path, kExported, &state->exported);
   }
-  if (error.ok()) error = look_for_marks(fd, path, state);
+  if (error.ok()) error = look_for_sidecars(fd, path, state);
   // A folder that has the image's name is nothing that this library or a VMM makes.
-  if (state->image.is_folder() && !state->has_marks) state->has_image = false;
-  if (error.ok() && !state->has_image && !state->has_marks && !info.mount_root) {
+  if (state->image.is_folder() && !state->has_sidecars) state->has_image = false;
+  if (error.ok() && !state->has_image && !state->has_sidecars && !info.mount_root) {
     FolderReader reader(fd, path);
     // An empty folder is as good as none, and a clone takes its place.
     if (reader.next() == nullptr && reader.error().ok()) *state = SlotState();

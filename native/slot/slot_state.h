@@ -16,13 +16,13 @@ struct SlotState {
   enum class Kind {
     kAbsent,
     kFolder,
-    kForeign,  // a file, a symbolic link, a device
+    kNotAFolder,  // a file, a symbolic link, a device
   };
   Kind kind = Kind::kAbsent;
   Identity folder;
   bool has_image = false;
-  FileInfo image;          // of whatever has the image's name: the reader checks that it is a regular file
-  bool has_marks = false;  // one of our files other than the image is there, be it empty
+  FileInfo image;             // of whatever has the image's name: the reader checks that it is a regular file
+  bool has_sidecars = false;  // one of our files other than the image is there, be it empty
   bool shares_extents = false;
   SmallFile stamp;
   SmallFile size_stamp;

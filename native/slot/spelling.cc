@@ -20,7 +20,7 @@ std::string in_other_case(std::string name) {
 
 Error real_name(const ManagedFolder& managed, const std::string& slot, const Identity& folder, std::string* name) {
   *name = slot;
-  if (managed.tells_case()) return {};
+  if (managed.is_case_sensitive()) return {};
   const std::string other = in_other_case(slot);
   if (other == slot) return {};
   FileInfo info;
@@ -28,7 +28,7 @@ Error real_name(const ManagedFolder& managed, const std::string& slot, const Ide
   if (error.is(ENOENT) || (error.ok() && !info.identity.same_file(folder))) {
     // Unless somebody took the slot away, or exchanged it, between the two looks.
     const bool is_there = stat_at(managed.root_fd(), slot.c_str(), Follow::kNo, managed.slot_path(slot), &info).ok();
-    if (is_there && info.identity.same_file(folder)) managed.set_tells_case();
+    if (is_there && info.identity.same_file(folder)) managed.set_case_sensitive();
     return {};
   }
   if (!error.ok()) return error;

@@ -1,5 +1,5 @@
-// On a folder that does not tell upper from lower case (ext4 with casefold, virtiofs or SMB of another system) VM-1
-// opens the folder of vm-1.
+// In a folder where names that differ only in case are the same (ext4 with casefold, virtiofs or SMB of another system)
+// VM-1 opens the folder of vm-1.
 #pragma once
 
 #include <string>

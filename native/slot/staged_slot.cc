@@ -31,8 +31,8 @@ Error StagedSlot::build(CloneStatus* status) {
   if (error.ok() && !done && (plan_.rungs & static_cast<unsigned>(Rung::kHardlink)) != 0) {
     error = try_hardlink(&done);
     if (error.ok() && done && !plan_.owner_and_mode.empty()) {
-      // Only making the link tells whether it can be made: bind mounts, attributes and quotas of projects keep it from
-      // that as well.
+      // Whether a link can be made is only known once it is: bind mounts, attributes and quotas of projects can prevent
+      // it too.
       *status = CloneStatus::kSharedInode;
       return {};
     }

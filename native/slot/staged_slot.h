@@ -90,7 +90,7 @@ class StagedSlot final : public Shared {
   // For kCopyNeeded: copies about `budget` bytes; *done once the image is complete.
   Error copy_step(uint64_t budget, bool* done);
 
-  // Flushes a copy that gets no mark of not being flushed, writes the sidecars and makes the folder appear, if its
+  // Flushes a copy, unless `unsettled` is among the sidecars; writes the sidecars and makes the folder appear, if its
   // image has `size` bytes: kCreated, kExists or kSourceChanged. Removes itself unless kCreated.
   Error publish(Place place, const std::string& name, uint64_t size, const std::vector<Sidecar>& sidecars,
                 CloneStatus* status);

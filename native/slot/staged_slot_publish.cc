@@ -10,8 +10,8 @@ Error StagedSlot::source_unchanged(bool* unchanged) {
   Error error = stat_fd(source_->fd(), source_->path(), &info);
   if (!error.ok()) return error;
   source_now_ = info.identity;
-  // FUSE tells an older ctime for a while, so that a link of this very trip may not be accounted for (own_links.h). The
-  // template was looked at just before.
+  // FUSE reports an older ctime for a while, so that a link of this very trip may not be accounted for (own_links.h).
+  // The template was looked at just before.
   *unchanged =
       strategy_ == Rung::kHardlink ? info.identity.same_state(plan_.expected) : info.identity.unchanged(plan_.expected);
   return {};
@@ -39,11 +39,11 @@ Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
   return {};
 }
 
-// A copy, unless its mark says that it is not flushed. Whoever makes a sealed image has done so.
+// A copy, unless its sidecars say that it is not flushed. Whoever makes a sealed image has flushed it.
 bool StagedSlot::needs_flush(Place place, const std::vector<Sidecar>& sidecars) const {
-  bool is_marked = false;
-  for (const Sidecar& file : sidecars) is_marked |= file.name == kUnsettled;
-  return strategy_ == Rung::kCopy && place != Place::kSealed && !is_marked;
+  bool is_unsettled = false;
+  for (const Sidecar& file : sidecars) is_unsettled |= file.name == kUnsettled;
+  return strategy_ == Rung::kCopy && place != Place::kSealed && !is_unsettled;
 }
 
 Error StagedSlot::publish(Place place, const std::string& name, uint64_t size, const std::vector<Sidecar>& sidecars,

@@ -26,7 +26,7 @@ Error reserve_all(int fd, const std::vector<DataRange>& ranges, std::string_view
   for (const DataRange& range : ranges) {
     Error error = reserve(fd, range.start, range.end - range.start, path);
     if (error.ok()) continue;
-    (void)give_back_all(fd, ranges, path);  // the first error tells more
+    (void)give_back_all(fd, ranges, path);  // the first error says more
     return error;
   }
   return {};

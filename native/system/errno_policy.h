@@ -53,7 +53,8 @@ inline constexpr Verdict verdict_of(int code) {
 // There is no such call here, or a sandbox (seccomp) forbids it.
 inline constexpr bool is_refused(int code) { return code == ENOSYS || code == EPERM; }
 
-// No space is left, on the disk or in a quota.
+// No space is left, on the disk or in a quota. Half-way through a slot this ends the call (kStop): what was begun is
+// removed (StagedSlot::discard), and no other rung is tried.
 inline constexpr bool is_full(int code) { return code == ENOSPC || code == EDQUOT; }
 
 // What is there can't be renamed, and can be removed all the same: see slot/remove_in_place.h.

@@ -36,7 +36,7 @@ Error count_extents(int fd, std::string_view path, uint64_t* count) {
 }
 
 bool shares_extents(int fd) {
-  // btrfs looks up for each extent who else has it, which takes as long as a clone: of a new clone the first tells.
+  // btrfs looks up for each extent who else has it, which takes as long as a clone: of a new clone the first is enough.
   for (uint32_t asked : {1U, Extents::kLimit}) {
     ExtentMap map;
     if (call_fiemap(fd, map.get(), 0, asked) < 0) return false;

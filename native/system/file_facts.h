@@ -33,7 +33,7 @@ Error read_facts(const std::string& path, FileFacts* facts);
 // All of a small file. Not *whole if it is another file than `inode`, or shorter than `size` by now.
 Error read_whole(const std::string& path, uint64_t size, uint64_t inode, std::string* contents, bool* whole);
 
-// Where the file holds data; all of it where the file system does not tell.
+// Where the file holds data; all of it where the file system does not report holes.
 Error data_ranges(const std::string& path, uint64_t size, std::vector<DataRange>* ranges);
 
 }  // namespace microvm

@@ -15,7 +15,7 @@ struct DataRange {
   bool empty() const { return start >= end; }
 };
 
-// Whether the file system tells where the holes are. Some (FUSE, ramfs) call everything data although the file has
+// Whether the file system reports holes. Some (FUSE, ramfs) call everything data although the file has
 // fewer blocks than its length.
 Error reports_holes(int fd, uint64_t size, std::string_view path, bool* reports);
 

@@ -49,7 +49,7 @@ Error call_statx(int fd, const char* name, int flags, std::string_view path, Fil
   info->device_minor = out.stx_rdev_minor;
   constexpr uint64_t kMountRoot = 0x2000;  // STATX_ATTR_MOUNT_ROOT, which older headers lack
   info->mount_root = (out.stx_attributes & kMountRoot) != 0;
-  info->tells_mounts = (out.stx_attributes_mask & kMountRoot) != 0;
+  info->knows_mounts = (out.stx_attributes_mask & kMountRoot) != 0;
   return {};
 }
 

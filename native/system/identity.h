@@ -49,7 +49,7 @@ struct FileInfo {
   uint32_t device_major = 0;  // of what a device file stands for
   uint32_t device_minor = 0;
   bool mount_root = false;    // something is mounted here
-  bool tells_mounts = false;  // else nothing is known of that: Linux before 5.8
+  bool knows_mounts = false;  // else nothing is known of that: Linux before 5.8
 
   bool is_regular() const;
   bool is_folder() const;

@@ -28,7 +28,7 @@ class AsUser {
     while (busy_.exchange(true)) rest();
     dumpable_ = syscall(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0) == 1;
     before_ = syscall(SYS_setfsuid, uid);
-    became_ = syscall(SYS_setfsuid, kNobodys) == static_cast<long>(uid);
+    became_ = syscall(SYS_setfsuid, kNoUser) == static_cast<long>(uid);
   }
   ~AsUser() {
     if (became_) (void)syscall(SYS_setfsuid, before_);
@@ -40,7 +40,7 @@ class AsUser {
   bool became() const { return became_; }
 
  private:
-  static constexpr long kNobodys = -1;  // changes nothing; setfsuid() says who the user is and never that it failed
+  static constexpr long kNoUser = -1;  // changes nothing; setfsuid() says who the user is and never that it failed
   static std::atomic<bool> busy_;
   bool dumpable_ = false;
   bool became_ = false;
@@ -54,7 +54,7 @@ Openness try_once(int fd, int kind) {
   // process; SIGURG is ignored by default.
   if (fcntl(fd, F_SETSIG, SIGURG) < 0) return Openness::kUnknown;
   if (retry_eintr([&] { return fcntl(fd, F_SETLEASE, kind); }) < 0) {
-    return errno == EAGAIN ? Openness::kOpen : errno == EACCES ? Openness::kNotTold : Openness::kUnknown;
+    return errno == EAGAIN ? Openness::kOpen : errno == EACCES ? Openness::kForbidden : Openness::kUnknown;
   }
   fcntl(fd, F_SETLEASE, F_UNLCK);
   return Openness::kFree;
@@ -64,7 +64,7 @@ Openness try_once(int fd, int kind) {
 Openness try_lease(int fd, int kind) {
   const Openness openness = try_once(fd, kind);
   FileInfo file;
-  if (openness != Openness::kNotTold || !stat_fd(fd, "", &file).ok()) return openness;
+  if (openness != Openness::kForbidden || !stat_fd(fd, "", &file).ok()) return openness;
   const AsUser owner(file.uid);
   return owner.became() ? try_once(fd, kind) : openness;
 }
@@ -83,8 +83,8 @@ Openness open_elsewhere(int fd) {
   return openness;
 }
 
-Error require_told(Openness openness, std::string_view path) {
-  return openness == Openness::kNotTold ? Error::of(EACCES, "fcntl(F_SETLEASE)", path) : Error();
+Error require_known(Openness openness, std::string_view path) {
+  return openness == Openness::kForbidden ? Error::of(EACCES, "fcntl(F_SETLEASE)", path) : Error();
 }
 
 }  // namespace microvm

@@ -8,10 +8,10 @@
 namespace microvm {
 
 enum class Openness {
-  kFree,     // nobody else has it open in the way asked about
-  kOpen,     // somebody has
-  kUnknown,  // leases cannot be had here: FUSE, NFS
-  kNotTold,  // this process cannot have them: a file of another owner, without CAP_LEASE and CAP_SETUID
+  kFree,       // nobody else has it open in the way asked about
+  kOpen,       // somebody has
+  kUnknown,    // leases cannot be had here: FUSE, NFS
+  kForbidden,  // this process cannot have them: a file of another owner, without CAP_LEASE and CAP_SETUID
 };
 
 // Does anybody have the file open for writing? `fd` must be open for reading only.
@@ -20,8 +20,8 @@ Openness open_for_writing(int fd);
 // Does anybody else have the file open at all? `fd` must be this process's only descriptor of the file.
 Openness open_elsewhere(int fd);
 
-// EACCES for kNotTold: for callers that must not take an image in use for an unused one. kUnknown passes, as
+// EACCES for kForbidden: for callers that must not take an image in use for an unused one. kUnknown passes, as
 // docs/api.md says of slotInUse.
-Error require_told(Openness openness, std::string_view path);
+Error require_known(Openness openness, std::string_view path);
 
 }  // namespace microvm

@@ -96,10 +96,10 @@ Error start_program(const ProgramPlan& plan, StartedProgram* program) {
 }
 
 Error reap_program(int id, std::optional<int>* status) {
-  int told = 0;
-  const pid_t reaped = retry_eintr([&] { return waitpid(id, &told, WNOHANG); });
+  int wait_status = 0;
+  const pid_t reaped = retry_eintr([&] { return waitpid(id, &wait_status, WNOHANG); });
   if (reaped < 0) return Error::last("waitpid", {});
-  if (reaped == id) *status = told;
+  if (reaped == id) *status = wait_status;
   return {};
 }
 

@@ -30,7 +30,7 @@ struct StartedProgram {
 
 Error start_program(const ProgramPlan& plan, StartedProgram* program);
 
-// Its status as wait() tells it, once it has ended. Does not wait.
+// Its status as wait() gives it, once it has ended. Does not wait.
 Error reap_program(int id, std::optional<int>* status);
 
 }  // namespace microvm

@@ -27,7 +27,7 @@ constexpr size_t kLevelsShown = 8;
 // seen of that: a bind mount of the same file system looks like a folder, and a btrfs subvolume like a mount.
 Error is_mounted(int folder_fd, const FileInfo& folder, const std::string& path, bool* mounted) {
   *mounted = folder.mount_root;
-  if (folder.tells_mounts) return {};
+  if (folder.knows_mounts) return {};
   FileInfo parent;
   Error error = stat_fd(folder_fd, path, &parent);
   *mounted = parent.identity.device != folder.identity.device;

@@ -24,7 +24,7 @@ class FolderReader {
   FolderReader(const FolderReader&) = delete;
   FolderReader& operator=(const FolderReader&) = delete;
 
-  // nullptr at the end, or on an error, which error() then tells. The name lives until the next call.
+  // nullptr at the end, or on an error, which error() then returns. The name lives until the next call.
   const char* next();
   // The d_type of the name that next() returned: DT_UNKNOWN where the file system does not say.
   unsigned char type() const { return type_; }

@@ -26,7 +26,7 @@ export type NativeDiskUsage = { readonly [kind]: 'disk usage' };
 /** A pipe to which a program writes its output. */
 export type NativePipe = { readonly [kind]: 'pipe' };
 
-/** A plan that was read once, for many clones. */
+/** A {@link SlotPlan} that was read once, for many clones. */
 export type NativePlan = { readonly [kind]: 'plan' };
 
 /** Bits of {@link SlotPlan.rungs}. */
@@ -47,12 +47,12 @@ export interface FileInfo {
 export type SmallFile = string | null | undefined;
 
 export interface SlotState {
-  readonly kind: 'absent' | 'folder' | 'foreign';
+  readonly kind: 'absent' | 'folder' | 'not-a-folder';
   /** Given for a folder. */
   readonly folder?: Identity;
   readonly image?: FileInfo;
   /** One of our files other than the image is there, even if it is empty. */
-  readonly marked: boolean;
+  readonly hasSidecars: boolean;
   readonly sharesExtents: boolean;
   readonly stamp: SmallFile;
   /** When the stamp was written; without one, when anything last got a name in the folder. */
@@ -73,7 +73,7 @@ export interface SlotFacts
   extends Pick<
     SlotState,
     | 'kind'
-    | 'marked'
+    | 'hasSidecars'
     | 'stamp'
     | 'createdAtMs'
     | 'sizeStamp'
@@ -218,10 +218,10 @@ export interface NativeAddon {
   /** EOPNOTSUPP where the file system has no FIEMAP. */
   extentCount(source: NativeSource): Promise<number>;
   /**
-   * Whether any process has the image open; undefined where leases cannot be had. `mustTell`: EACCES if that is because
+   * Whether any process has the image open; undefined where leases cannot be had. `mustKnow`: EACCES if that is because
    * the image is another user's, and this process lacks CAP_LEASE and CAP_SETUID.
    */
-  openElsewhere(path: string, mustTell: boolean): Promise<boolean | undefined>;
+  openElsewhere(path: string, mustKnow: boolean): Promise<boolean | undefined>;
   /** Whether the ext4 file system in an image is as long as resize2fs makes it there. True if there is none. */
   fillsImage(path: string): Promise<boolean>;
 
@@ -416,7 +416,7 @@ export interface NativeAddon {
     /** With the lowest priority for the disk. */
     idle?: boolean,
   ): Promise<{ bytesDone: number; done: boolean; sha256?: string }>;
-  /** Flushes a copy whose sidecars hold no mark that it is not flushed. */
+  /** Flushes a copy, unless `unsettled` is among its sidecars. */
   publishSlot(
     staged: NativeStagedSlot,
     place: Place,
@@ -437,10 +437,10 @@ export interface NativeAddon {
   ): Promise<NativeLockedSlot | 'busy' | 'absent'>;
   /** Completes or undoes a grow that was cut off half-way through publishing. */
   finishGrow(locked: NativeLockedSlot): Promise<void>;
-  /** `mustTell` as for `openElsewhere`. */
+  /** `mustKnow` as for `openElsewhere`. */
   openSlotImage(
     locked: NativeLockedSlot,
-    mustTell: boolean,
+    mustKnow: boolean,
   ): Promise<{ source: NativeSource; info: FileInfo; inUse: boolean }>;
   /** Puts the staged image in the place of the slot's. */
   replaceImage(
@@ -474,7 +474,7 @@ export interface NativeAddon {
 
   /** Flushes a slot that was published without a flush. False, and nothing is promised, if its folder was replaced. */
   flushSlot(handle: NativeFolder, slot: string, folder: Identity): Promise<boolean>;
-  /** Flushes those slots that were copied in this boot, and removes their marks. */
+  /** Flushes those slots that were copied in this boot, and removes their `unsettled` files. */
   flushCopiedSlots(handle: NativeFolder, slots: readonly string[], bootId: string): Promise<void>;
 
   releaseSlot(
@@ -484,13 +484,13 @@ export interface NativeAddon {
       rawId?: string | undefined;
       /** The folder of a slot that is torn: released whatever raw id it has, if it is still that folder. */
       torn?: Identity | undefined;
-      /** Not a slot but a snapshot, if its folder is still this open one; else it is absent, or no folder: foreign. */
+      /** Not a slot but a snapshot, if its folder is still this open one; else `absent` or `not-a-slot`. */
       snapshotFd?: number | undefined;
       refuseInUse?: boolean | undefined;
       durable?: boolean | undefined;
     },
   ): Promise<{
-    status: 'released' | 'absent' | 'foreign' | 'collision' | 'torn' | 'in-use' | 'busy';
+    status: 'released' | 'absent' | 'not-a-slot' | 'collision' | 'torn' | 'in-use' | 'busy';
     rawId: string;
   }>;
 

@@ -86,7 +86,7 @@ function notReleasedError(
   rawId: string,
 ): RootfsError {
   switch (status) {
-    case 'foreign':
+    case 'not-a-slot':
       return slotInvalidError(path);
     case 'torn':
       return ownerUnknownError(path);

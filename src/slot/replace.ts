@@ -122,10 +122,10 @@ type OpenedImage = Awaited<ReturnType<NativeAddon['openSlotImage']>>;
 async function openLockedImage(
   locked: NativeLockedSlot,
   imagePath: string,
-  mustTell: boolean,
+  mustKnow: boolean,
 ): Promise<OpenedImage | 'gone'> {
   try {
-    return await openUnleased(imagePath, () => native().openSlotImage(locked, mustTell));
+    return await openUnleased(imagePath, () => native().openSlotImage(locked, mustKnow));
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return 'gone';
     throw error;

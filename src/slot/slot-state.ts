@@ -105,7 +105,7 @@ export function requireSlot(
   path: string,
   state: SlotState,
 ): asserts state is SlotState & { folder: Identity } {
-  if (state.kind === 'foreign' || state.folder === undefined || isForeignFolder(state))
+  if (state.kind === 'not-a-folder' || state.folder === undefined || isForeignFolder(state))
     throw slotInvalidError(path);
 }
 
@@ -210,7 +210,7 @@ export function isTorn(state: SlotFacts, templateBytes: (sha256: string) => numb
  * image, but so can anybody who keeps an image there.
  */
 export function isUnstamped(state: SlotFacts): boolean {
-  return state.kind === 'folder' && state.image !== undefined && !state.marked;
+  return state.kind === 'folder' && state.image !== undefined && !state.hasSidecars;
 }
 
 /** Whether it has neither a stamp nor a raw id: then nothing says whose it is. */
@@ -220,7 +220,7 @@ function isUnowned({ rawId, stamp }: SlotFacts): boolean {
 
 /** A folder with other things in it. An empty folder counts as absent. */
 export function isForeignFolder(state: SlotFacts): boolean {
-  return state.kind === 'folder' && state.image === undefined && !state.marked;
+  return state.kind === 'folder' && state.image === undefined && !state.hasSidecars;
 }
 
 /** How the image was made, derived from what is on disk. */

@@ -6,7 +6,7 @@ import type { SystemError } from '../system/errors.js';
 
 const NUMBERS = 5;
 const TEXTS = 6;
-const KINDS = ['absent', 'folder', 'foreign'] as const;
+const KINDS = ['absent', 'folder', 'not-a-folder'] as const;
 
 export async function surveySlots(
   handle: NativeFolder,
@@ -20,9 +20,9 @@ export async function surveySlots(
     if (typeof first === 'object' && first !== null) return first;
     const regular = number(1);
     return {
-      kind: KINDS[number(0)] ?? 'foreign',
+      kind: KINDS[number(0)] ?? 'not-a-folder',
       ...(regular < 0 ? {} : { image: { regular: regular === 1, identity: { sizeBytes: number(2) } } }),
-      marked: number(4) === 1,
+      hasSidecars: number(4) === 1,
       stamp: first,
       createdAtMs: number(3),
       sizeStamp: text(1),

@@ -44,17 +44,17 @@ export async function openUnleased<T>(imagePath: string, open: () => Promise<T>)
 }
 
 /**
- * For a slot's folder. A folder without an image is unused. `mustTell`: rejects with EACCES where another process with
+ * For a slot's folder. A folder without an image is unused. `mustKnow`: rejects with EACCES where another process with
  * more privileges would be told.
  */
-export async function imageInUse(slotPath: string, mustTell = false): Promise<SlotUse> {
+export async function imageInUse(slotPath: string, mustKnow = false): Promise<SlotUse> {
   try {
-    const open = await isOpenElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`, mustTell);
+    const open = await isOpenElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`, mustKnow);
     return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
   } catch (error) {
     if (failedWith(error, 'ENOENT', 'EINVAL', 'ELOOP')) return 'unused';
     // It belongs to a VMM that alone may open it.
-    if (failedWith(error, 'EACCES') && !mustTell) return 'unknown';
+    if (failedWith(error, 'EACCES') && !mustKnow) return 'unknown';
     throw asRootfsError(`checking whether ${slotPath} is in use`, error);
   }
 }

@@ -169,7 +169,7 @@ test("an absent slot, and one that is somebody else's", async () => {
   await writeFile(join(host.clonesDir, 'file'), '');
   const { handle } = await native().openFolder(host.clonesDir);
   expect((await inspectSlot(handle, 'absent')).kind).toBe('absent');
-  expect((await inspectSlot(handle, 'file')).kind).toBe('foreign');
+  expect((await inspectSlot(handle, 'file')).kind).toBe('not-a-folder');
   expect(await inspectSlot(handle, 'folder')).toMatchObject({ kind: 'absent', stamp: undefined });
   expect(await native().lockSlot(handle, 'absent', true)).toBe('absent');
   const locked = await native().lockSlot(handle, 'folder', true);

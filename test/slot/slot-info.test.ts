@@ -9,7 +9,7 @@ const DIGEST = 'a'.repeat(64);
 const image = (sizeBytes: number, regular = true) => ({ regular, identity: { sizeBytes } });
 const WHOLE: SlotFacts = {
   kind: 'folder',
-  marked: true,
+  hasSidecars: true,
   image: image(4096),
   stamp: `${DIGEST}\n`,
   createdAtMs: 5,
@@ -50,9 +50,9 @@ test('a whole slot is described in full', () => {
 
 test.each<[string, Change, string | undefined]>([
   ['is not there', { kind: 'absent' }, undefined],
-  ['is a file', { kind: 'foreign' }, undefined],
-  ['holds nothing of ours', { image: undefined, marked: false, stamp: undefined }, undefined],
-  ['has an image alone', { marked: false, stamp: undefined }, 'unstamped'],
+  ['is a file', { kind: 'not-a-folder' }, undefined],
+  ['holds nothing of ours', { image: undefined, hasSidecars: false, stamp: undefined }, undefined],
+  ['has an image alone', { hasSidecars: false, stamp: undefined }, 'unstamped'],
   ['has a stamp of another program', { stamp: 'md5:1' }, 'unknown'],
   ['has a stamp that is no file', { stamp: null }, 'unknown'],
   ['has a size that is none', { sizeStamp: '4 KiB' }, 'unknown'],
@@ -108,8 +108,8 @@ test('whatever is in its files, it is described without a failure', () => {
   for (let i = 0; i < 3000; i++) {
     const text = () => random.pick(texts);
     const change = {
-      kind: random.pick(['absent', 'folder', 'folder', 'foreign'] as const),
-      marked: random.chance(0.7),
+      kind: random.pick(['absent', 'folder', 'folder', 'not-a-folder'] as const),
+      hasSidecars: random.chance(0.7),
       image: random.pick([undefined, image(0), image(4096), image(2 ** 40), image(4096, false)]),
       stamp: text(),
       sizeStamp: text(),

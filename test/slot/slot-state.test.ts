@@ -38,7 +38,7 @@ const WHOLE: SlotState = {
   kind: 'folder',
   folder: identity(10, 2n),
   image: image(TEMPLATE_BYTES),
-  marked: true,
+  hasSidecars: true,
   sharesExtents: true,
   stamp: SHA256,
   createdAtMs: 1,
@@ -62,8 +62,8 @@ test('a whole slot is handed out, also when it is longer than the template by as
 });
 
 test.each<[string, Change, string]>([
-  ['is a file', { kind: 'foreign' }, 'SLOT_INVALID'],
-  ['holds nothing of ours', { image: undefined, stamp: undefined, marked: false }, 'SLOT_INVALID'],
+  ['is a file', { kind: 'not-a-folder' }, 'SLOT_INVALID'],
+  ['holds nothing of ours', { image: undefined, stamp: undefined, hasSidecars: false }, 'SLOT_INVALID'],
   ['has no stamp', { stamp: undefined }, 'SLOT_TORN'],
   ['has an empty stamp', { stamp: '' }, 'SLOT_TORN'],
   ['has a stamp of zeros', { stamp: '\0'.repeat(64) }, 'SLOT_TORN'],
@@ -101,12 +101,12 @@ test('torn is what a crash can leave; what may be somebody else’s is not', () 
     { image: undefined },
   ] as const)
     expect(torn(state)).toBe(true);
-  for (const state of [{ stamp: 'of another program' }, { kind: 'foreign' }] as const)
+  for (const state of [{ stamp: 'of another program' }, { kind: 'not-a-folder' }] as const)
     expect(torn(state)).toBe(false);
 });
 
 test('an image alone is unstamped, and a folder with nothing of ours is nobody’s', () => {
-  const bare = { ...WHOLE, stamp: undefined, marked: false } as SlotState;
+  const bare = { ...WHOLE, stamp: undefined, hasSidecars: false } as SlotState;
   expect([isUnstamped(bare), isForeignFolder(bare)]).toEqual([true, false]);
   const empty = { ...bare, image: undefined } as unknown as SlotState;
   expect([isUnstamped(empty), isForeignFolder(empty)]).toEqual([false, true]);

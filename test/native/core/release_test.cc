@@ -63,7 +63,7 @@ TEST(other_ids, "a slot of another raw id, of none that can be read, or that is 
   CHECK(release(host, "v_m", "v/m") == ReleaseStatus::kTorn);
   CHECK(mkdir(host.slot("other").c_str(), 0755) == 0);
   write_file(host.slot("other") + "/notes", "x");
-  CHECK(release(host, "other") == ReleaseStatus::kForeign);
+  CHECK(release(host, "other") == ReleaseStatus::kNotASlot);
   write_file(raw_id, "v/m");
   CHECK(release(host, "v_m", "v/m") == ReleaseStatus::kReleased);
   CHECK(exists(host.slot("other") + "/notes"));

@@ -179,11 +179,11 @@ TEST(marks, "any file of ours but the image marks a folder as a slot") {
   CHECK(mkdir(host.slot("vm").c_str(), 0755) == 0);
   write_file(host.image("vm"), "x");
   write_file(host.slot("vm") + "/notes", "x");
-  CHECK(!host.state("vm").has_marks);
+  CHECK(!host.state("vm").has_sidecars);
   for (const char* name : microvm::kSlotFiles) {
     if (std::string(name) == microvm::kImage) continue;
     write_file(host.slot("vm") + '/' + name, "");
-    CHECK(host.state("vm").has_marks);
+    CHECK(host.state("vm").has_sidecars);
     CHECK(unlink((host.slot("vm") + '/' + name).c_str()) == 0);
   }
 }
@@ -274,8 +274,8 @@ TEST(strange_slots, "what lies in a slot is described, never trusted nor waited 
   Host host;
   CHECK(symlink("/etc", host.slot("link").c_str()) == 0);
   write_file(host.slot("file"), "x");
-  CHECK(host.state("link").kind == SlotState::Kind::kForeign);
-  CHECK(host.state("file").kind == SlotState::Kind::kForeign);
+  CHECK(host.state("link").kind == SlotState::Kind::kNotAFolder);
+  CHECK(host.state("file").kind == SlotState::Kind::kNotAFolder);
   CHECK(host.state("absent").kind == SlotState::Kind::kAbsent);
 
   CHECK(mkdir(host.slot("odd").c_str(), 0755) == 0);
