@@ -51,6 +51,45 @@ Error look_for_sidecars(int folder_fd, const std::string& path, SlotState* state
   return {};
 }
 
+struct OpenSlot {
+  const ManagedFolder& managed;
+  const std::string& slot;
+  const std::string& path;
+  int fd;
+};
+
+// A slot without a raw id, in a folder that is found by another name: the folder is that of the VM which is called so.
+Error read_owner_by_name(const OpenSlot& open, SlotState* state) {
+  std::string name;
+  Error error = real_name(open.managed, open.slot, state->folder, &name);
+  if (error.ok() && name != open.slot) {
+    state->raw_id.state = SmallFile::State::kPresent;
+    state->raw_id.contents = name;
+  }
+  return error;
+}
+
+Error read_files(const OpenSlot& open, Look look, SlotState* state, Changed* changed) {
+  const int fd = open.fd;
+  const std::string& path = open.path;
+  // A grow writes the new stamp, then the image, then gives the stamp its name. So the new stamp is read before the one
+  // that it becomes, and between two looks at the image. Otherwise old and new would mix, and the slot would look torn.
+  Error error = read_image(fd, join(path, kImage), look, state);
+  if (error.ok()) error = read_slot_file(fd, path, kNewSizeStamp, &state->new_size_stamp);
+  if (error.ok()) error = read_slot_file(fd, path, kSizeStamp, &state->size_stamp);
+  if (error.ok()) error = compare_image(fd, join(path, kImage), *state, changed);
+  if (error.ok()) error = read_slot_file(fd, path, kStamp, &state->stamp);
+  if (error.ok()) error = read_raw_id(fd, path, state->stamp, &state->raw_id);
+  if (error.ok() && look != Look::kListed && !is_there(state->raw_id)) error = read_owner_by_name(open, state);
+  if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
+  if (error.ok()) error = read_slot_file(fd, path, kUnsettled, &state->unsettled);
+  if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
+    error = read_slot_file(fd, path, kExported, &state->exported);
+  }
+  if (error.ok()) error = look_for_sidecars(fd, path, state);
+  return error;
+}
+
 Error read_once(const ManagedFolder& managed, const std::string& slot, Look look, SlotState* state, Changed* changed) {
   *state = SlotState();
   *changed = Changed::kNothing;
@@ -70,29 +109,7 @@ Error read_once(const ManagedFolder& managed, const std::string& slot, Look look
   error = stat_fd(fd, path, &info);
   if (!error.ok()) return error;
   state->folder = info.identity;
-  // A grow writes the new stamp, then the image, then gives the stamp its name. So the new stamp is read before the one
-  // that it becomes, and between two looks at the image. Otherwise old and new would mix, and the slot would look torn.
-  error = read_image(fd, join(path, kImage), look, state);
-  if (error.ok()) error = read_slot_file(fd, path, kNewSizeStamp, &state->new_size_stamp);
-  if (error.ok()) error = read_slot_file(fd, path, kSizeStamp, &state->size_stamp);
-  if (error.ok()) error = compare_image(fd, join(path, kImage), *state, changed);
-  if (error.ok()) error = read_slot_file(fd, path, kStamp, &state->stamp);
-  if (error.ok()) error = read_raw_id(fd, path, state->stamp, &state->raw_id);
-  if (error.ok() && look != Look::kListed && !is_there(state->raw_id)) {
-    std::string name;
-    error = real_name(managed, slot, info.identity, &name);
-    // The folder is that of the VM which is called so.
-    if (error.ok() && name != slot) {
-      state->raw_id.state = SmallFile::State::kPresent;
-      state->raw_id.contents = name;
-    }
-  }
-  if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
-  if (error.ok()) error = read_slot_file(fd, path, kUnsettled, &state->unsettled);
-  if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
-    error = read_slot_file(fd, path, kExported, &state->exported);
-  }
-  if (error.ok()) error = look_for_sidecars(fd, path, state);
+  error = read_files({managed, slot, path, fd}, look, state, changed);
   // A folder that has the image's name is nothing that this library or a VMM makes.
   if (state->image.is_folder() && !state->has_sidecars) state->has_image = false;
   if (error.ok() && !state->has_image && !state->has_sidecars && !info.mount_root) {
