@@ -40,7 +40,7 @@ export interface PreparedClone {
   readonly request: CloneRequest;
   readonly template: Template;
   readonly cloneSource: CloneSource;
-  readonly recipe: Recipe;
+  readonly plan: ClonePlan;
   /** The raw id, if it differs from the slot's name; kept in the slot. */
   readonly rawId: string | undefined;
   /** A ready slot in the pool to take instead of building one. */
@@ -51,20 +51,20 @@ export interface PreparedClone {
 }
 
 /** What all clones with the same options and template have in common. */
-export interface Recipe extends OwnerAndMode {
-  readonly plan: SlotPlan;
+export interface ClonePlan extends OwnerAndMode {
+  readonly slotPlan: SlotPlan;
   /** Stored in a file, if the digest alone does not identify the stack: see {@link StacksByDigest}. */
   readonly stack: string | undefined;
   readonly sizeStamp: number | undefined;
-  /** The plan as the addon has read it. Reading it once saves a tenth of each clone's time. */
+  /** `slotPlan` as the addon has read it. Reading it once saves a tenth of each clone's time. */
   readonly handle: NativePlan;
 }
 
 // Per template: combinations of size, owner and mode.
-const RECIPES_LIMIT = 64;
+const PLANS_LIMIT = 64;
 
-export class Recipes {
-  readonly #of = new WeakMap<Template, Recipe[]>();
+export class ClonePlans {
+  readonly #of = new WeakMap<Template, ClonePlan[]>();
 
   readonly #stacks: StacksByDigest;
 
@@ -77,21 +77,21 @@ export class Recipes {
     template: Template,
     cloneSource: CloneSource,
     sizeStamp: number | undefined,
-  ): Recipe {
+  ): ClonePlan {
     const { durable } = request;
     const stack = this.#stacks.stackToStore(template.sha256, request.stack);
     const mayShareInode = request.writable !== true && !cloneSource.sealed && sizeStamp === undefined;
     const rungs = RUNG.reflink | (mayShareInode ? RUNG.hardlink : 0) | RUNG.copy;
     const known = this.#of.get(template)?.find(
-      (recipe) =>
+      (plan) =>
         // Identities are immutable, so comparing references is enough.
-        recipe.plan.expected === cloneSource.identity &&
-        recipe.plan.templateExpected === template.identity &&
-        recipe.plan.rungs === rungs &&
-        recipe.plan.durable === durable &&
-        recipe.sizeStamp === sizeStamp &&
-        recipe.stack === stack &&
-        sameOwnerAndMode(recipe, request),
+        plan.slotPlan.expected === cloneSource.identity &&
+        plan.slotPlan.templateExpected === template.identity &&
+        plan.slotPlan.rungs === rungs &&
+        plan.slotPlan.durable === durable &&
+        plan.sizeStamp === sizeStamp &&
+        plan.stack === stack &&
+        sameOwnerAndMode(plan, request),
     );
     return known ?? this.#add(request, template, cloneSource, { stack, sizeStamp }, rungs);
   }
@@ -100,11 +100,11 @@ export class Recipes {
     { owner, mode, durable }: CloneRequest,
     template: Template,
     cloneSource: CloneSource,
-    stored: Pick<Recipe, 'stack' | 'sizeStamp'>,
+    stored: Pick<ClonePlan, 'stack' | 'sizeStamp'>,
     rungs: number,
-  ): Recipe {
+  ): ClonePlan {
     const growsHere = !cloneSource.sealed && stored.sizeStamp !== undefined;
-    const plan: SlotPlan = {
+    const slotPlan: SlotPlan = {
       sidecars: sidecarsOf({ sha256: template.sha256, ...stored }),
       expected: cloneSource.identity,
       templatePath: template.path,
@@ -114,12 +114,12 @@ export class Recipes {
       ...(growsHere ? {} : { owner, mode }),
       durable,
     };
-    const recipe = { plan, ...stored, owner, mode, handle: native().newPlan(plan) };
+    const plan = { slotPlan, ...stored, owner, mode, handle: native().newPlan(slotPlan) };
     const current = (this.#of.get(template) ?? []).filter(
-      ({ plan }) => plan.templateExpected === template.identity,
+      ({ slotPlan }) => slotPlan.templateExpected === template.identity,
     );
-    this.#of.set(template, [...current.slice(1 - RECIPES_LIMIT), recipe]);
-    return recipe;
+    this.#of.set(template, [...current.slice(1 - PLANS_LIMIT), plan]);
+    return plan;
   }
 }
 

@@ -14,12 +14,12 @@ import type { SealedImages } from '../sealed/sealed-images.js';
 import { rawIdToStore } from '../slot/vm-id.js';
 import { errnoName, failedWith, isFull } from '../system/errors.js';
 import {
+  ClonePlans,
   type CloneRequest,
   type CloneRound,
   growsTo,
   type PreparedClone,
   poolKey,
-  Recipes,
 } from './clone-plan.js';
 import type { Pool } from './pool.js';
 
@@ -37,7 +37,7 @@ export class CloneSources {
   readonly #sealed: SealedImages | undefined;
   readonly #pool: Pool;
   readonly #stacks: StacksByDigest;
-  readonly #recipes: Recipes;
+  readonly #plans: ClonePlans;
 
   constructor(
     folder: ManagedFolder,
@@ -48,7 +48,7 @@ export class CloneSources {
   ) {
     this.#folder = folder;
     this.#stacks = stacks;
-    this.#recipes = new Recipes(stacks);
+    this.#plans = new ClonePlans(stacks);
     this.#templates = templates;
     this.#sealed = sealed;
     this.#pool = pool;
@@ -77,7 +77,7 @@ export class CloneSources {
       request,
       template,
       cloneSource,
-      recipe: this.#recipes.for(request, template, cloneSource, grown),
+      plan: this.#plans.for(request, template, cloneSource, grown),
       rawId: rawIdToStore(vm),
       ready: fromPool && !this.#pool.isEmpty ? this.#pool.take(poolKey(request, template)) : undefined,
       growTo: cloneSource.sealed ? undefined : grown,

@@ -38,7 +38,7 @@ export class CloneTrips {
 
   async run({ handle }: OpenFolder, prepared: PreparedClone): Promise<CloneOutcome> {
     const addon = native();
-    const clone = nativeClone(prepared, prepared.recipe.handle);
+    const clone = nativeClone(prepared, prepared.plan.handle);
     try {
       return prepared.growTo === undefined
         ? await addon.cloneSlot(handle, ...clone)
@@ -138,9 +138,9 @@ export function takesLong({ reflinks }: OpenFolder, { cloneSource, ready }: Prep
  * is gone, the addon starts a copy instead, which this trip does not publish.
  */
 function toOneTrip(prepared: PreparedClone): NativeClone {
-  const { recipe, growTo } = prepared;
-  const plan = growTo === undefined ? recipe.handle : native().newPlan({ ...recipe.plan, rungs: RUNG.copy });
-  return nativeClone(prepared, plan);
+  const { plan, growTo } = prepared;
+  if (growTo === undefined) return nativeClone(prepared, plan.handle);
+  return nativeClone(prepared, native().newPlan({ ...plan.slotPlan, rungs: RUNG.copy }));
 }
 
 function nativeClone({ cloneSource, request, rawId, ready }: PreparedClone, plan: NativePlan): NativeClone {

@@ -39,7 +39,7 @@ export class StagedClones {
     prepared: PreparedClone,
     outcome: Staged,
   ): Promise<VmRootfs | MissingStep | 'again'> {
-    const { request, template, cloneSource, growTo, recipe, rawId } = prepared;
+    const { request, template, cloneSource, growTo, plan, rawId } = prepared;
     const slot = request.vm.safe;
     const what = describeClone(this.#folder, request);
     const task = new Task(what, request.signal);
@@ -49,7 +49,7 @@ export class StagedClones {
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       const isCopy = outcome.status === 'copy-needed' && !request.durable;
       const mark = isCopy ? unsettledFile() : [];
-      const sidecars = [...recipe.plan.sidecars, ...rawIdFile(rawId), ...mark];
+      const sidecars = [...plan.slotPlan.sidecars, ...rawIdFile(rawId), ...mark];
       const published = await inTurn(task, () =>
         native().publishSlot(staged, 'top', slot, sizeBytes, sidecars),
       );
@@ -73,10 +73,10 @@ export class StagedClones {
     key: PoolKey,
     prefix: string,
   ): Promise<string | undefined> {
-    const { template, cloneSource, growTo, recipe } = prepared;
+    const { template, cloneSource, growTo, plan } = prepared;
     // The name promises this digest.
     if (template.sha256 !== key.template.sha256) throw templateChangedError(template.path, 'changed');
-    const outcome = await native().stageImage(folder.handle, cloneSource.source, recipe.plan);
+    const outcome = await native().stageImage(folder.handle, cloneSource.source, plan.slotPlan);
     const { staged, strategy } = outcome;
     try {
       const task = new Task(`making a ready slot of ${template.path}`, undefined);
@@ -85,7 +85,7 @@ export class StagedClones {
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
       // A ready slot waits for its VM, so there is time to flush a copy: without a mark, this does.
       const published = await inTurn(task, () =>
-        native().publishSlot(staged, 'pool', name, sizeBytes, recipe.plan.sidecars),
+        native().publishSlot(staged, 'pool', name, sizeBytes, plan.slotPlan.sidecars),
       );
       if (published === 'created') return name;
       // Another process removed the sealed image. Or FUSE reported an older ctime first.

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { RUNG } from '../../src/addon/native.js';
 import type { Template } from '../../src/catalog/template.js';
 import type { CloneOptions } from '../../src/clone/clone-options.js';
-import { growsTo, poolKey, Recipes } from '../../src/clone/clone-plan.js';
+import { ClonePlans, growsTo, poolKey } from '../../src/clone/clone-plan.js';
 import type { CloneSource } from '../../src/sealed/clone-source.js';
 import { type CloneParts, cloneParts } from '../fixtures/clone-parts.js';
 import { sha256 } from '../fixtures/files.js';
@@ -17,13 +17,13 @@ interface Planned {
   readonly parts: CloneParts;
   readonly template: Template;
   readonly source: CloneSource;
-  readonly recipes: Recipes;
-  /** The recipe for these options. */
-  recipe(
+  readonly plans: ClonePlans;
+  /** The plan for these options. */
+  plan(
     options?: CloneOptions,
     change?: Partial<Template>,
     source?: CloneSource,
-  ): ReturnType<Recipes['for']>;
+  ): ReturnType<ClonePlans['for']>;
 }
 
 async function planned(): Promise<Planned> {
@@ -36,13 +36,13 @@ async function planned(): Promise<Planned> {
   >;
   await parts.folder.use(() => parts.stacks.record(template.sha256, 'debian'));
   const source = { source: opened, identity: template.identity, sealed: false };
-  const recipes = new Recipes(parts.stacks);
-  const recipe: Planned['recipe'] = (options = {}, change = {}, from = source) => {
+  const plans = new ClonePlans(parts.stacks);
+  const plan: Planned['plan'] = (options = {}, change = {}, from = source) => {
     const of = Object.keys(change).length === 0 ? template : { ...template, ...change };
     const request = parts.request('vm', 'debian', options);
-    return recipes.for(request, of, from, growsTo(request, of));
+    return plans.for(request, of, from, growsTo(request, of));
   };
-  return { parts, template, source, recipes, recipe };
+  return { parts, template, source, plans, plan };
 }
 
 /** A sealed image is a file of its own. */
@@ -50,8 +50,8 @@ function sealedOf(source: CloneSource): CloneSource {
   return { ...source, identity: { ...source.identity, inode: source.identity.inode + 1n }, sealed: true };
 }
 
-test('equal options have one recipe, and each option that a slot is made by has its own', async () => {
-  const { recipe, recipes, parts, template, source } = await planned();
+test('equal options have one plan, and each option that a slot is made by has its own', async () => {
+  const { plan, plans, parts, template, source } = await planned();
   const kinds: CloneOptions[] = [
     {},
     { writable: true },
@@ -62,71 +62,71 @@ test('equal options have one recipe, and each option that a slot is made by has 
     { mode: 0 },
     { durable: true },
   ];
-  const made = kinds.map((options) => recipe(options));
+  const made = kinds.map((options) => plan(options));
   expect(new Set(made).size).toBe(kinds.length);
   kinds.forEach((options, i) => {
-    expect(recipe({ ...options })).toBe(made[i]);
+    expect(plan({ ...options })).toBe(made[i]);
   });
   // The same, said in other words.
-  expect(recipe({ writable: false })).toBe(made[0]);
-  expect(recipe({ sizeBytes: template.identity.sizeBytes, durable: false })).toBe(made[0]);
+  expect(plan({ writable: false })).toBe(made[0]);
+  expect(plan({ sizeBytes: template.identity.sizeBytes, durable: false })).toBe(made[0]);
   const other = parts.request('vm', 'other', {});
-  expect(recipes.for(other, template, source, undefined)).not.toBe(made[0]);
+  expect(plans.for(other, template, source, undefined)).not.toBe(made[0]);
 });
 
-test('a template that was looked at again gets new recipes, since the addon compares the file with them', async () => {
-  const { recipe, recipes, parts, template, source } = await planned();
-  const before = recipe();
+test('a template that was looked at again gets new plans, since the addon compares the file with them', async () => {
+  const { plan, plans, parts, template, source } = await planned();
+  const before = plan();
   const identity = { ...template.identity };
   // The library keeps one object for a template and gives it a new identity.
   (template as { identity: Template['identity'] }).identity = identity;
-  const after = recipes.for(parts.request('vm', 'debian'), template, { ...source, identity }, undefined);
+  const after = plans.for(parts.request('vm', 'debian'), template, { ...source, identity }, undefined);
   expect(after).not.toBe(before);
-  expect(after.plan.expected).toBe(identity);
-  expect(after.plan.templateExpected).toBe(identity);
+  expect(after.slotPlan.expected).toBe(identity);
+  expect(after.slotPlan.templateExpected).toBe(identity);
 });
 
-test('hundreds of kinds of clones leave the newest 64 recipes', async () => {
-  const { recipe } = await planned();
-  const made = Array.from({ length: 200 }, (_, i) => recipe({ mode: i }));
-  for (let i = 199; i >= 200 - 64; i--) expect(recipe({ mode: i }), `${i}`).toBe(made[i]);
-  expect(recipe({ mode: 199 - 64 })).not.toBe(made[199 - 64]);
+test('hundreds of kinds of clones leave the newest 64 plans', async () => {
+  const { plan } = await planned();
+  const made = Array.from({ length: 200 }, (_, i) => plan({ mode: i }));
+  for (let i = 199; i >= 200 - 64; i--) expect(plan({ mode: i }), `${i}`).toBe(made[i]);
+  expect(plan({ mode: 199 - 64 })).not.toBe(made[199 - 64]);
 });
 
 test('only a clone that nobody writes to, of the template itself and at its size, may be a hardlink', async () => {
-  const { recipe, source } = await planned();
+  const { plan, source } = await planned();
   const sealed = sealedOf(source);
-  expect(recipe().plan.rungs).toBe(ALL_RUNGS);
-  expect(recipe({ writable: false }).plan.rungs).toBe(ALL_RUNGS);
-  for (const plan of [
-    recipe({ writable: true }).plan,
-    recipe({ sizeBytes: 4096 }).plan,
-    recipe({}, {}, sealed).plan,
-    recipe({ sizeBytes: 4096 }, {}, sealed).plan,
+  expect(plan().slotPlan.rungs).toBe(ALL_RUNGS);
+  expect(plan({ writable: false }).slotPlan.rungs).toBe(ALL_RUNGS);
+  for (const { slotPlan } of [
+    plan({ writable: true }),
+    plan({ sizeBytes: 4096 }),
+    plan({}, {}, sealed),
+    plan({ sizeBytes: 4096 }, {}, sealed),
   ]) {
-    expect(plan.rungs).toBe(RUNG.reflink | RUNG.copy);
+    expect(slotPlan.rungs).toBe(RUNG.reflink | RUNG.copy);
   }
 });
 
 test('an image that has to grow gets owner and mode afterwards, a sealed one has its size already', async () => {
-  const { recipe, source } = await planned();
+  const { plan, source } = await planned();
   const owner = { uid: 1000, gid: 1000 };
-  expect(recipe({ owner, mode: 0o640 }).plan).toMatchObject({ owner, mode: 0o640 });
-  const growing = recipe({ sizeBytes: 4096, owner, mode: 0o640 });
+  expect(plan({ owner, mode: 0o640 }).slotPlan).toMatchObject({ owner, mode: 0o640 });
+  const growing = plan({ sizeBytes: 4096, owner, mode: 0o640 });
   expect(growing).toMatchObject({ owner, mode: 0o640, sizeStamp: 4096 });
-  expect(growing.plan).not.toHaveProperty('owner');
-  expect(growing.plan).not.toHaveProperty('mode');
-  const sealed = recipe({ sizeBytes: 4096, owner, mode: 0o640 }, {}, sealedOf(source));
-  expect(sealed.plan).toMatchObject({ owner, mode: 0o640 });
+  expect(growing.slotPlan).not.toHaveProperty('owner');
+  expect(growing.slotPlan).not.toHaveProperty('mode');
+  const sealed = plan({ sizeBytes: 4096, owner, mode: 0o640 }, {}, sealedOf(source));
+  expect(sealed.slotPlan).toMatchObject({ owner, mode: 0o640 });
 });
 
 test('a slot says in files what its image does not tell: digest, grown size, other stack', async () => {
-  const { recipe, recipes, parts, template, source } = await planned();
+  const { plan, plans, parts, template, source } = await planned();
   const digest = ['rootfs.ext4.sha256', sha256(BYTES)];
-  expect(recipe().plan.sidecars).toEqual(digest);
-  expect(recipe({ sizeBytes: 4096 }).plan.sidecars).toEqual([...digest, 'rootfs.ext4.size', '4096']);
+  expect(plan().slotPlan.sidecars).toEqual(digest);
+  expect(plan({ sizeBytes: 4096 }).slotPlan.sidecars).toEqual([...digest, 'rootfs.ext4.size', '4096']);
   const other = parts.request('vm', 'other', { sizeBytes: 4096 });
-  expect(recipes.for(other, template, source, 4096).plan.sidecars).toEqual([
+  expect(plans.for(other, template, source, 4096).slotPlan.sidecars).toEqual([
     ...digest,
     ...['rootfs.ext4.stack', 'other'],
     ...['rootfs.ext4.size', '4096'],

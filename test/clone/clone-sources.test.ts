@@ -56,7 +56,7 @@ test('on a disk that reflinks: look, which seals, and from then on every clone c
   const large = await prepare(grown, false, undefined);
   isPrepared(large);
   // It has its size already.
-  expect(large).toMatchObject({ rawId: 'vm:1', growTo: undefined, recipe: { sizeStamp: 2 * SIZE } });
+  expect(large).toMatchObject({ rawId: 'vm:1', growTo: undefined, plan: { sizeStamp: 2 * SIZE } });
   expect(large.cloneSource).toMatchObject({ sealed: true, identity: { sizeBytes: 2 * SIZE } });
 });
 
