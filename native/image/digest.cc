@@ -38,8 +38,8 @@ Error Digest::look() {
   return {};
 }
 
-// A sealed image shares its template's blocks, but not its pages: those are read from the disk, which would wait for
-// the hash, and the hash for the disk.
+// A sealed image shares its template's blocks, but not its pages, which are read from the disk. Without reading ahead,
+// disk and hash would wait for each other.
 void Digest::read_ahead() {
   ahead_ = std::max(ahead_, position_);
   const uint64_t end = std::min(data_end_, position_ + kReadAhead);

@@ -19,7 +19,7 @@ Error find_blocks(int fd, std::string_view path, FileBlocks* blocks, std::vector
   *blocks = FileBlocks();
   FileInfo info;
   Error error = stat_fd(fd, path, &info);
-  // A FIFO has no extents, and what the kernel says of that reads like damage.
+  // A FIFO has no extents, and the kernel's error for that looks like damage.
   if (error.ok() && !info.is_regular()) error = Error::of(EINVAL, "open", path);
   if (!error.ok()) return error;
   uint64_t position = 0;

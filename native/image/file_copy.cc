@@ -38,7 +38,7 @@ Error FileCopy::create() {
 }
 
 Error FileCopy::create_with_hidden_name() {
-  // Neither as long as the name may be, nor what a killed process with this one's id has left.
+  // A random name of its own: `name_` may be too long to be added to, and a killed process may have had this one's id.
   uint64_t random = 0;
   if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
     return Error::last("getrandom", dest_);

@@ -19,9 +19,9 @@ class FileCopy final : public Shared {
  public:
   ~FileCopy() override { discard(); }
 
-  // A file without a name in the destination's folder (O_TMPFILE), which a kill leaves no trace of; where the file
-  // system cannot, one with a hidden name, which it is renamed from where no file can have two. Shares the source's
-  // blocks if that is possible, or else waits for step().
+  // Makes a file without a name in the destination's folder (O_TMPFILE): a kill leaves no trace of it. Where the file
+  // system cannot do that, the file gets a hidden name. It shares the source's blocks if that is possible; otherwise
+  // step() copies them.
   static Error start(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name,
                      Ref<FileCopy>* copy);
 

@@ -14,7 +14,7 @@ namespace microvm {
 // data that is not there yet. A file system that cannot reserve is no error; a full disk is.
 Error reserve(int fd, uint64_t start, uint64_t length, std::string_view path);
 
-// All of them, or none if the disk is full: then they are holes.
+// Reserves all ranges; if the disk is full it reserves none, and they are holes.
 Error reserve_all(int fd, const std::vector<DataRange>& ranges, std::string_view path);
 
 // Makes them holes again. A file system that cannot is no error.

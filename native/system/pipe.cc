@@ -6,7 +6,7 @@
 namespace microvm {
 namespace {
 
-// As much as anybody may have: fewer turns between writer and reader.
+// The most that any user may have: fewer switches between writer and reader.
 constexpr int kCapacity = 1024 * 1024;
 
 }  // namespace

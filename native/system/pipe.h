@@ -18,7 +18,7 @@ class Pipe final : public Shared {
   int read_end() const { return read_end_.get(); }
   int write_end() const { return write_end_.get(); }
 
-  // When the program has it: the output ends only when nobody else could write.
+  // To be called once the program has its end: the output ends only when nobody else can write.
   void close_write_end() { write_end_.reset(); }
 
  private:

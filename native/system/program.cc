@@ -78,7 +78,7 @@ Error start_program(const ProgramPlan& plan, StartedProgram* program) {
   if (error.ok() && !plan.output) error = open_pipe(&program->output, &output);
   if (error.ok()) error = open_pipe(&program->errors, &errors);
   if (!error.ok()) return error;
-  // A pipe that nobody writes to is empty, and there everywhere; a jail may lack /dev/null.
+  // A pipe that nobody writes to serves as empty input: a jail may lack /dev/null.
   if (!plan.feeds) program->input.reset();
   redirections.duplicate(input.get(), STDIN_FILENO);
   redirections.duplicate(plan.output ? plan.output.get() : output.get(), STDOUT_FILENO);
