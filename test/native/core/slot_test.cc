@@ -12,6 +12,7 @@
 #include "slot/fork.h"
 #include "slot/identify_images.h"
 #include "slot/release.h"
+#include "slot/slot_owner_mode.h"
 
 using namespace core_test;
 using microvm::CloneOutcome;
