@@ -2,6 +2,8 @@
 import { readFile } from 'node:fs/promises';
 import { native } from './native.js';
 
+export { libc } from './load-addon.js';
+
 /**
  * The path of the addon's binary in this process, or words that say why it is unknown. Throws `ADDON_NOT_LOADED`,
  * `UNSUPPORTED_PLATFORM`.

@@ -83,7 +83,7 @@ function reason(path: string, error: Error): string {
 }
 
 /** The C library that this process runs on. */
-function libc(): string {
+export function libc(): string {
   try {
     const { header } = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
     if (header?.glibcVersionRuntime) return `glibc ${header.glibcVersionRuntime}`;

@@ -2,9 +2,10 @@
 // nothing.
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { repeatedFlags } from '../../src/cli/config-file.js';
 import type { Finding } from '../../src/cli/doctor/finding.js';
+import { runtime } from '../../src/cli/doctor/software.js';
 import { completeConfig } from '../../src/system/config.js';
 import { exitOf } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
@@ -80,6 +81,12 @@ describeEachFilesystem(
   },
   ({ name }) => ['XFS', 'ext4', 'tmpfs', 'FUSE (bindfs over ext4)'].includes(name),
 );
+
+test('a C library that does not tell its name is not called musl', () => {
+  const report = vi.spyOn(process.report, 'getReport').mockReturnValue({ header: {} });
+  expect(runtime().detail).toMatch(/, a libc of unknown kind$/);
+  report.mockRestore();
+});
 
 test('everything is looked at, in one screen', async () => {
   const host = await Host.in(filesystemNamed('XFS').path);

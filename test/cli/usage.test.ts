@@ -160,6 +160,8 @@ test('every command has help with an example and the options that all share', {
     expect({ command, code, stderr }).toEqual({ command, code: 0, stderr: '' });
     expect(stdout).toMatch(/^Examples?:\n {2}.*microvm-rootfs /m);
     expect(stdout).toContain('--json');
+    // A size is told with its unit, and no text is Commander's own.
+    expect(stdout).not.toMatch(/default: \d{4,}|display help/);
     expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(110);
   }
 });

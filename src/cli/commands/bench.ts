@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { makeFolders } from '../../system/make-folders.js';
 import { parseCount } from '../clone-flags.js';
 import { measureCloneSpeed } from '../clone-speed.js';
@@ -6,6 +6,8 @@ import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
+
+const SIZE = 64 * 1024 * 1024;
 
 interface BenchFlags {
   readonly size: number;
@@ -28,7 +30,11 @@ export function addBench(program: Command): void {
   program
     .command('bench')
     .description('Measure a clone beside cp, in the clones folder.')
-    .option('--size <size>', "the image's size", parseImageSize, 64 * 1024 * 1024)
+    .addOption(
+      new Option('--size <size>', "the image's size")
+        .argParser(parseImageSize)
+        .default(SIZE, formatSize(SIZE)),
+    )
     .option('--rounds <number>', 'how many of each', parseRounds, 20)
     .addHelpText(
       'after',

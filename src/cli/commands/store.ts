@@ -23,6 +23,7 @@ export function addStore(program: Command): void {
   const store = program
     .command('store')
     .description('Give a host reflinks: an XFS or btrfs in a file, mounted on the clones folder.')
+    .helpCommand('help [command]', 'Print help, of a command if one is named.')
     .addHelpText(
       'after',
       `

@@ -1,10 +1,11 @@
 // What this host runs: kernel, Node.js, the addon, e2fsprogs.
 import { release } from 'node:os';
 import { join } from 'node:path';
-import { loadedBinary } from '../../addon/host-facts.js';
+import { libc, loadedBinary } from '../../addon/host-facts.js';
 import { type RootfsConfig, RootfsError } from '../../index.js';
 import { findProgram } from '../../programs/find-program.js';
 import { run } from '../../programs/run-program.js';
+import { isKernelSince } from '../../system/kernel-version.js';
 import { asRoot, shellWord } from '../shell-words.js';
 import { type Finding, fail, ok, warn } from './finding.js';
 
@@ -13,18 +14,13 @@ const OLDEST_KERNEL = [4, 18] as const;
 export function kernel(): Finding {
   if (process.platform !== 'linux') return fail('kernel', `${process.platform}: only Linux serves`);
   const version = release();
-  const [major = 0, minor = 0] = version.split('.').map((part) => Number.parseInt(part, 10));
-  const [oldestMajor, oldestMinor] = OLDEST_KERNEL;
-  const serves = major > oldestMajor || (major === oldestMajor && minor >= oldestMinor);
-  return serves
+  return isKernelSince(...OLDEST_KERNEL, version)
     ? ok('kernel', `Linux ${version}`)
     : fail('kernel', `Linux ${version}: older than ${OLDEST_KERNEL.join('.')}`, asRoot('apt-get', 'upgrade'));
 }
 
 export function runtime(): Finding {
-  const { header } = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  const libc = header?.glibcVersionRuntime === undefined ? 'musl' : `glibc ${header.glibcVersionRuntime}`;
-  return ok('runtime', `Node.js ${process.version}, ${process.arch}, ${libc}`);
+  return ok('runtime', `Node.js ${process.version}, ${process.arch}, ${libc()}`);
 }
 
 export async function addon(): Promise<Finding> {
