@@ -28,7 +28,7 @@ export class Attempts {
     const names = this.#failures.map(({ name }) => name).join(', ');
     throw new RootfsError(
       first.code,
-      `${this.#failures.length} failures, of ${names}; of ${first.name}: ${first.error.message}`,
+      `${this.#failures.length} failed: ${names}. First error (${first.name}): ${first.error.message}`,
       { cause: new AggregateError(this.#failures.map(({ error }) => error)) },
     );
   }

@@ -13,7 +13,7 @@ export function cloneText(clone: VmRootfs): string {
     Size: formatSize(clone.sizeBytes),
     How: `${clone.strategy}, ${how}${shared}`,
     'SHA-256': clone.sourceSha256,
-    'Not by': leftText(clone.attempts),
+    'Tried first': leftText(clone.attempts),
   });
 }
 
@@ -26,11 +26,11 @@ export function derivedText(clone: DerivedRootfs): string {
     Size: formatSize(clone.sizeBytes),
     How: clone.strategy,
     Extents: clone.extents === undefined ? undefined : `${clone.extents}, which made it slow`,
-    'Not by': leftText(clone.attempts),
+    'Tried first': leftText(clone.attempts),
   });
 }
 
-/** Ways that were left. */
+/** The ways that were tried before. */
 export function leftText(attempts: readonly Attempt[]): string | undefined {
   return attempts.map(({ strategy, code }) => `${strategy} (${code})`).join(', ') || undefined;
 }

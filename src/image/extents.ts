@@ -1,4 +1,4 @@
-// How many pieces a file lies in on disk. FICLONE costs about 10 µs for each.
+// How many pieces a file lies in on disk. FICLONE costs by the piece: docs/design.md, "Sealed images", has the number.
 import { type FileBlocks, type NativeSource, native } from '../addon/native.js';
 import { failedWith, isSystemError } from '../system/errors.js';
 import { inTurn } from '../system/long-work.js';

@@ -24,7 +24,7 @@ export function hasWholeSeconds({ ctimeNs }: Pick<Identity, 'ctimeNs'>): boolean
   return ctimeNs % SECOND_NS === 0n;
 }
 
-/** How long to wait until whatever is written from then on gets another time. */
+/** Milliseconds until a new write is certain to change the file's ctime. */
 export function msUntilDistinctTime(
   identity: Pick<Identity, 'ctimeNs'>,
   filesystem: string,

@@ -138,7 +138,7 @@ async function inflate(
       : '';
     throw new RootfsError(
       'IMAGE_INVALID',
-      `${path} is damaged or was cut off, it cannot be decompressed: ${error.message}${advice}`,
+      `${path} cannot be decompressed; it is damaged or truncated: ${error.message}${advice}`,
       { path, cause: error },
     );
   }

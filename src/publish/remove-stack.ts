@@ -107,7 +107,7 @@ async function refuseInUse(
 function useNotKnown(task: Task, failure: unknown): unknown {
   if (!(failure instanceof RootfsError)) return failure;
   const { code, message, errno, syscall, path } = failure;
-  const why = `${task.what}: give force: true to remove it whether there are clones of it or not, which is not known`;
+  const why = `${task.what}: cannot tell whether it has clones; force: true removes it anyway`;
   return new RootfsError(code, `${why}: ${message}`, { errno, syscall, path, cause: failure });
 }
 
@@ -119,8 +119,8 @@ async function removeImage(templatePath: string, template: Template | undefined)
     if (!sameContents(now, template.identity)) {
       throw new RootfsError(
         'TEMPLATE_CHANGED',
-        `template ${templatePath} was replaced while its clones were looked for: remove it again if that ` +
-          'one is to go as well',
+        `template ${templatePath} was replaced meanwhile and was not removed: call again to remove ` +
+          'the new image',
         { path: templatePath },
       );
     }

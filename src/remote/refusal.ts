@@ -10,11 +10,11 @@ const SAID_BYTES_LIMIT = 64 * 1024;
 /** What to do where the registry takes no more, or not this. Harbor says 403 and `DENIED`, as for a missing right. */
 export function adviceFor(status: number, why: string): string | undefined {
   if (status === 413) return 'the registry or a proxy before it takes no body of this size: raise its limit';
-  if (status === 405) return 'it does not allow this, as a registry that is read-only or a cache';
+  if (status === 405) return 'the registry does not allow this; it may be read-only or a cache';
   if ([409, 412].includes(status) || (status === 400 && /immutable|already exists/i.test(why)))
     return 'what is there already may not be changed: push to another tag';
   if (status === 400 && /\((MANIFEST|TAG|NAME|BLOB|DIGEST|SIZE)_|UNSUPPORTED/.test(why))
-    return 'the registry does not take it for the reason that it gives';
+    return 'the registry rejected it; its message says why';
   const isFull = status === 403 && /quota|storage.*exceed|exceed.*storage/i.test(why);
   return isFull ? 'delete there what is not needed, or ask for a larger quota' : undefined;
 }

@@ -119,8 +119,8 @@ export function environmentOverrides(
     if (FOR_A_SHELL.test(value)) {
       throw new RootfsError(
         'INVALID_ARGUMENT',
-        `${variable} in the environment is ${show(value)}, which no shell has read: write the path itself, ` +
-          'without quotes, ~ or variables. For a path that begins so, put ./ in front',
+        `${variable} in the environment is ${show(value)}, but no shell expands it: write the plain path. ` +
+          'If the path really begins like that, put ./ before it',
       );
     }
     overrides[setting] = value;

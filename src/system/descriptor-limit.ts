@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 
 let limit: number | undefined;
 
-// With 4,096 descriptors, nothing that asks gets less than it wants.
+// With 4,096 descriptors, every caller gets what it asks for.
 const PARTS = 8;
 
 /** How many files of one kind may be open: `most`, or fewer where this process may not have many open. */

@@ -15,7 +15,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   EAGAIN: 'another process holds a lease on the file (fcntl F_SETLEASE): stop that process',
   EBADMSG: 'the disk holds damaged data: check the kernel log and the file system',
   EBUSY: 'something is mounted there, or uses it: unmount or stop that first',
-  EDQUOT: 'the quota is used up: make room where it counts (released slots give theirs back) or raise it',
+  EDQUOT: 'the quota is used up: release slots, delete files or raise the quota',
   EFBIG: "the file is larger than the file system or this process's limit (ulimit -f) allows",
   EXDEV:
     'another file system is mounted on a folder there: unmount it, or put an ordinary folder in its place',
@@ -35,8 +35,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOMEM: 'the system is out of memory',
   ENOTDIR: 'a part of the path is not a folder: correct the path',
   ENOTCONN: 'the program that serves this FUSE mount is gone: unmount it (umount -l) and mount it again',
-  ENOSPC:
-    'that file system is full: make room there (slots give theirs back when they are released) or grow it',
+  ENOSPC: 'that file system is full: release slots, delete files or grow it',
   ENOSYS: 'the kernel lacks this call, or a sandbox (seccomp) forbids it: allow it there',
   ENOTSUP: 'the file system there cannot do this: use a folder on another one',
   EPERM:

@@ -1,7 +1,7 @@
 // A set of strings that grows without holding the event loop. One of JavaScript's own is hashed anew as a whole each
 // time that it doubles: 20 ms at 250,000 strings.
 
-// With a million strings, each has as many as are hashed anew in a tenth of a millisecond.
+// At a million strings, rehashing one part takes 0.1 ms.
 const PARTS = 1024;
 
 export class LargeSet {

@@ -367,7 +367,7 @@ test('hash prints those before and behind the ones that fail', async () => {
   expect(JSON.parse(several.stdout).files).toMatchObject([{ path: 'abc' }]);
   expect(JSON.parse(several.stderr).error).toMatchObject({
     code: 'ENOENT',
-    message: expect.stringMatching(/^2 failures, of none, \.; of none: hashing none: /),
+    message: expect.stringMatching(/^2 failed: none, \.\. First error \(none\): hashing none: /),
   });
   expect(several.code).toBe(3);
 });

@@ -272,7 +272,11 @@ test.each([
   [412, '{"errors":[{"code":"PRECONDITION","message":"configured as immutable"}]}', 'another tag'],
   [409, '{"message":"tag exists"}', 'another tag'],
   [405, '{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}', 'read-only'],
-  [400, '{"errors":[{"code":"MANIFEST_INVALID","message":"unknown media type"}]}', 'reason that it gives'],
+  [
+    400,
+    '{"errors":[{"code":"MANIFEST_INVALID","message":"unknown media type"}]}',
+    'rejected it; its message says why',
+  ],
 ])('what a registry refuses for good is no fault of the network: %i %s', async (status, body, advice) => {
   const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status, body } : undefined));
   const client = await pushTo(host);

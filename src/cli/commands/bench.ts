@@ -29,17 +29,17 @@ function parseRounds(text: string): number {
 export function addBench(program: Command): void {
   program
     .command('bench')
-    .description('Measure a clone beside cp, in the clones folder.')
+    .description('Compare the speed of a clone and of cp, in the clones folder.')
     .addOption(
       new Option('--size <size>', "the image's size")
         .argParser(parseImageSize)
         .default(SIZE, formatSize(SIZE)),
     )
-    .option('--rounds <number>', 'how many of each', parseRounds, 20)
+    .option('--rounds <number>', 'how many of each to measure', parseRounds, 20)
     .addHelpText(
       'after',
       `
-Writes an image of that size, clones it in turns with cp, removes all of it, and prints medians.
+Writes an image of that size, clones and copies it in turn, prints medians, and removes everything.
 
 JSON: { "imageBytes", "rounds", "strategy", "cloneMicros", "cpMicros" }
 

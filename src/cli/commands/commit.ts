@@ -5,7 +5,7 @@ import { stackText } from './publish.js';
 export function addCommit(program: Command): void {
   program
     .command('commit')
-    .description("Make a template of a VM's clone.")
+    .description("Make a template from a VM's clone.")
     .argument('<vm>', "the VM's id")
     .argument('<name>', 'the name of the template')
     .option('--replace', 'replace an existing template')

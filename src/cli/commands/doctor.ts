@@ -11,7 +11,7 @@ import { inSession } from '../session.js';
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('Tell whether this host will be fast and safe, and what to do about it.')
+    .description('Report whether this host will be fast and safe, and what to do about it.')
     .addHelpText(
       'after',
       `

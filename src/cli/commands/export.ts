@@ -11,7 +11,7 @@ export function addExport(program: Command): void {
   addCopyFlags(program.command('export'))
     .description("Give a VM's clone a path in another folder: a jailer's chroot.")
     .argument('<vm>', "the VM's id")
-    .argument('<path>', 'where it is to be')
+    .argument('<path>', 'the path to give it')
     .addHelpText(
       'after',
       `
@@ -37,7 +37,7 @@ Example:
             Path: exported.path,
             Size: formatSize(exported.sizeBytes),
             How: exported.strategy,
-            'Not by': leftText(exported.attempts),
+            'Tried first': leftText(exported.attempts),
           }),
         );
       }),

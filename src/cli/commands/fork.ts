@@ -5,10 +5,10 @@ import { inSession } from '../session.js';
 
 export function addFork(program: Command): void {
   addCopyFlags(program.command('fork'))
-    .description("Give a VM a clone of another VM's clone, as that is now.")
-    .argument('<from>', 'the VM that has a clone')
-    .argument('<vm>', 'the VM that is to have one')
-    .option('--refuse-in-use', 'fail if a process has the first clone open (a paused VM does)')
+    .description("Copy another VM's disk, as it is now, to a new VM.")
+    .argument('<from>', 'the id of the VM to copy')
+    .argument('<vm>', "the new VM's id")
+    .option('--refuse-in-use', 'fail if a process has the disk open (a paused VM does)')
     .addHelpText(
       'after',
       '\nJSON: { "vmId", "stack"?, "path", "sourceSha256", "sizeBytes", "strategy", "attempts", ' +

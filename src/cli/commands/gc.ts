@@ -18,7 +18,7 @@ interface GcFlags {
 export function addGc(program: Command): void {
   program
     .command('gc')
-    .description('Release every clone whose VM is not on the list. Without --yes it only says which.')
+    .description('Release every clone whose VM is not on the list. Without --yes, only show which.')
     .option('--keep <vm...>', 'VMs that keep their clones')
     .option('--keep-file <file...>', 'lists of them, one id a line; - is standard input')
     .addOption(new Option('--keep-none', 'release all').conflicts(['keep', 'keepFile']))

@@ -13,10 +13,10 @@ interface GrowFlags {
 export function addGrow(program: Command): void {
   program
     .command('grow')
-    .description("Grow a VM's clone, once; or any ext4 image. The filesystem grows with the file.")
+    .description("Grow a VM's clone (once), or any ext4 image. The file system grows with the file.")
     .argument('<vm>', "the VM's id; with --image the path of an image")
     .argument('<size>', 'the new size: 8G, 512MiB', parseSize)
-    .option('--stack <stack>', "the template that the VM's clone is of, where it is not known")
+    .option('--stack <stack>', "the template of the VM's clone, if that is not known")
     .addOption(new Option('--image', 'grow an image of your own, in place').conflicts('stack'))
     .addHelpText(
       'after',

@@ -14,7 +14,7 @@ export function addHash(program: Command): void {
   program
     .command('hash')
     .description('Print the SHA-256 of files, as sha256sum does.')
-    .argument('<file...>', 'their paths')
+    .argument('<file...>', 'the files to hash')
     .addHelpText(
       'after',
       `

@@ -5,8 +5,8 @@ export function addHelp(program: Command): void {
   program
     .helpCommand(false)
     .command('help')
-    .description('Print help, of a command if one is named.')
-    .argument('[command...]', 'its name: store create')
+    .description('Print help, or that of a command.')
+    .argument('[command...]', "the command's name: store create")
     .addHelpText('after', '\nExample:\n  microvm-rootfs help store create')
     .action((names: string[]) => {
       let named = program;

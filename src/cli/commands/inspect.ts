@@ -8,7 +8,7 @@ import { formatTime } from '../times.js';
 export function addInspect(program: Command): void {
   program
     .command('inspect')
-    .description("Show all that is known of a VM's clone.")
+    .description("Show everything known about a VM's clone.")
     .argument('<vm>', "the VM's id")
     .addHelpText(
       'after',

@@ -18,9 +18,13 @@ interface PrewarmFlags extends OwnerFlags {
 
 export function addPrewarm(program: Command): void {
   addSizeAndOwnerFlags(program.command('prewarm'))
-    .description('Read and seal a template, and make ready slots of it for schedulers that keep some.')
+    .description('Hash and seal a template, and make ready slots of it.')
     .argument('<stack>', "the template's name, or with --snapshot the snapshot's")
-    .option('--count <number>', 'how many; without it, the template is only read and sealed', parseCount)
+    .option(
+      '--count <number>',
+      'the number of ready slots; without it, the template is only hashed and sealed',
+      parseCount,
+    )
     .option('--pack', 'rewrite the sealed image in few extents; worth it for thousands of clones')
     .addOption(
       new Option('--snapshot', 'verify a snapshot, and make ready slots of it').conflicts(['size', 'pack']),
@@ -28,8 +32,9 @@ export function addPrewarm(program: Command): void {
     .addHelpText(
       'after',
       `
-They stay when the command ends. A process that keeps a pool of the same kind itself, by the
-library's prewarm(), takes them; the command "clone", which lives for one clone, does not look.
+Ready slots stay in the pool when the command ends. A scheduler that calls the library's prewarm()
+with the same size, owner and mode uses them. The command "clone" does not: to look for one would
+take it longer than a clone.
 
 JSON: { "stack", "count" }, or "snapshot" instead of "stack"; the count is 0 if none was asked for
 

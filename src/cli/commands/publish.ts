@@ -20,7 +20,7 @@ interface PublishFlags {
 export function addPublish(program: Command): void {
   program
     .command('publish')
-    .description('Make a template from a container image, an image, a tar or a folder.')
+    .description('Make a template from a container image, a disk image, a tar or a folder.')
     .argument('<name>', 'the name of the template')
     .argument(
       '<source>',
@@ -34,7 +34,7 @@ export function addPublish(program: Command): void {
       new Option('--format <format>', 'the format of the source, if it cannot be detected').choices(FORMATS),
     )
     .option('--include-mounts', 'also publish what is mounted in a folder')
-    .option('--platform <platform>', 'which image of several, such as linux/arm64')
+    .option('--platform <platform>', 'the platform to take, if there are several, such as linux/arm64')
     .addHelpText(
       'after',
       `

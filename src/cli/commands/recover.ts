@@ -38,10 +38,10 @@ function text(report: RecoverReport): string {
     'Sealed images removed': `${report.sealedRemoved}`,
     'Ready slots removed': `${report.pooledRemoved}`,
     'Torn clones removed': names(report.tornSlots),
-    'Torn clones in use, left': names(report.tornInUse),
-    'Images without a stamp, left': names(report.unstamped),
+    'Torn clones in use (kept)': names(report.tornInUse),
+    'Images without a stamp (kept)': names(report.unstamped),
     'Unreadable stamps (kept)': names(report.unknown),
     'Interrupted grows completed or undone': names(report.settledSlots),
-    'Folders that may not be written to, left': names(report.notSwept),
+    'Folders that may not be written to (kept)': names(report.notSwept),
   });
 }

@@ -12,14 +12,14 @@ interface ReleaseFlags {
 export function addRelease(program: Command): void {
   program
     .command('release')
-    .description("Take VMs' clones away. A missing clone is not an error.")
+    .description("Remove VMs' clones. A missing clone is not an error.")
     .argument('<vm...>', 'their ids')
     .option('--refuse-in-use', 'fail if a process has the clone open')
     .option('--durable', 'flush to disk, so that a power cut does not bring it back')
     .addHelpText(
       'after',
       `
-One that fails keeps none of the others.
+A failure does not stop the others.
 
 JSON: { "released": [{ "vmId", "released" }] }; "released" is false where there was none
 

@@ -16,7 +16,7 @@ interface PullFlags {
 export function addPushSnapshot(program: Command): void {
   program
     .command('push-snapshot')
-    .description('Send a snapshot to an OCI registry: the disk and its other files.')
+    .description('Push a snapshot to an OCI registry: the disk and its other files.')
     .argument('<snapshot>', "the snapshot's name")
     .argument('<reference>', 'where to: HOST/NAME:TAG')
     .option(

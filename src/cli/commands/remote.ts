@@ -25,7 +25,7 @@ export const REFERENCE = 'HOST/NAME:TAG or HOST/NAME@sha256:…';
 export function addPush(program: Command): void {
   program
     .command('push')
-    .description('Send a template to an OCI registry. Only what the registry lacks is sent.')
+    .description('Push a template to an OCI registry; send only what the registry lacks.')
     .argument('<name>', 'the template')
     .argument('<reference>', 'where to: HOST/NAME:TAG')
     .option(
@@ -59,12 +59,12 @@ Example:
 export function addPull(program: Command): void {
   program
     .command('pull')
-    .description('Make a template of one in an OCI registry. Only what this host lacks is fetched.')
+    .description('Pull a template from an OCI registry; fetch only what this host lacks.')
     .argument('<reference>', REFERENCE)
     .option('--name <name>', "the template's name (default: the last part of the reference's name)")
     .option('--replace', 'replace the template of that name')
     .option('--sha256 <digest>', 'refuse an image with another digest', parseDigest)
-    .option('--platform <platform>', 'which of several to pull, such as linux/arm64')
+    .option('--platform <platform>', 'the platform to pull, if there are several, such as linux/arm64')
     .addOption(concurrency('fetch'))
     .addHelpText(
       'after',
@@ -98,7 +98,7 @@ export function addRemote(program: Command): void {
     .command('remote')
     .description('Show what a reference names, and how much a pull of it would fetch.')
     .argument('<reference>', REFERENCE)
-    .option('--platform <platform>', 'which of several, such as linux/arm64')
+    .option('--platform <platform>', 'the platform to show, if there are several, such as linux/arm64')
     .addHelpText(
       'after',
       `

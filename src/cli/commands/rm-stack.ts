@@ -7,7 +7,7 @@ export function addRmStack(program: Command): void {
     .command('rm-stack')
     .description('Remove a template. Clones of it stay as they are.')
     .argument('<stack>', "the template's name")
-    .option('--force', 'also one that there are clones of')
+    .option('--force', 'remove it even if it has clones')
     .addHelpText(
       'after',
       '\nJSON: { "stack", "removed": true if there was one }\n\nExample:\n  microvm-rootfs rm-stack debian-11',

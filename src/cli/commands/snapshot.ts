@@ -15,11 +15,11 @@ import { formatTime } from '../times.js';
 export function addSnapshot(program: Command): void {
   program
     .command('snapshot')
-    .description("Keep a VM's clone as it is now, with files that belong to it: memory, state.")
+    .description("Save a VM's disk as it is now, with its memory and state files.")
     .argument('<vm>', "the VM's id")
-    .argument('<name>', 'how the snapshot is to be called')
-    .argument('[file...]', 'files that go with it')
-    .option('--refuse-in-use', 'fail if a process has the clone open (a paused VM does)')
+    .argument('<name>', "the snapshot's name")
+    .argument('[file...]', 'files to save with the disk')
+    .option('--refuse-in-use', 'fail if a process has the disk open (a paused VM does)')
     .addHelpText(
       'after',
       `
@@ -80,9 +80,9 @@ export function addSnapshots(program: Command): void {
 
 export function addRestore(program: Command): void {
   addCopyFlags(program.command('restore'))
-    .description('Give a VM a clone of what a snapshot keeps.')
+    .description("Make a VM's disk from a snapshot.")
     .argument('<snapshot>', "the snapshot's name")
-    .argument('<vm>', 'the VM that is to have it')
+    .argument('<vm>', "the VM's id")
     .addHelpText(
       'after',
       '\nJSON: as "fork" has it, "pooled", and "files": paths of the snapshot\'s other files\n\nExample:\n  ' +
@@ -104,7 +104,7 @@ export function addRestore(program: Command): void {
 export function addRmSnapshot(program: Command): void {
   program
     .command('rm-snapshot')
-    .description('Remove a snapshot. Clones that were made of it stay.')
+    .description('Remove a snapshot. Disks made from it stay.')
     .argument('<snapshot>', "the snapshot's name")
     .addHelpText(
       'after',

@@ -17,13 +17,13 @@ const STATUS_JSON = `
 JSON: { "image", "fs", "sizeBytes", "allocatedBytes", "mountPoint", "device", "usedBytes",
         "freeBytes", "slots" }; null from "mountPoint" on where it is not mounted`;
 
-const MOUNT = ['--mount <dir>', 'the folder that it is mounted on, instead of the clones folder'] as const;
+const MOUNT = ['--mount <dir>', 'the folder to mount it on, instead of the clones folder'] as const;
 
 export function addStore(program: Command): void {
   const store = program
     .command('store')
     .description('Give a host reflinks: an XFS or btrfs in a file, mounted on the clones folder.')
-    .helpCommand('help [command]', 'Print help, of a command if one is named.')
+    .helpCommand('help [command]', 'Print help, or that of a command.')
     .addHelpText(
       'after',
       `
@@ -51,9 +51,9 @@ function addCreate(store: Command): void {
   store
     .command('create')
     .description('Create a store and mount it. Creates everything or nothing, and overwrites nothing.')
-    .argument('<image>', 'the file that it is to lie in')
-    .requiredOption('--size <size>', 'how large: 100G', parseSize)
-    .addOption(new Option('--fs <kind>', 'what is in it').choices(STORE_KINDS).default('xfs'))
+    .argument('<image>', 'the image file to create')
+    .requiredOption('--size <size>', 'its size: 100G', parseSize)
+    .addOption(new Option('--fs <kind>', 'the file system to make').choices(STORE_KINDS).default('xfs'))
     .option(...MOUNT)
     .option('--sparse', 'reserve no space: when the disk is full, clones lose what is written to them')
     .addHelpText(
@@ -81,8 +81,8 @@ function addGrow(store: Command): void {
   store
     .command('grow')
     .description('Make a store larger, while it is in use.')
-    .argument('<image>', 'the file that it lies in')
-    .argument('<size>', 'how large it is to be', parseSize)
+    .argument('<image>', "the store's image file")
+    .argument('<size>', 'its new size', parseSize)
     .addHelpText(
       'after',
       `${STATUS_JSON}\n\nExample:\n  sudo microvm-rootfs store grow /var/lib/microvm/store.img 200G`,
@@ -101,8 +101,8 @@ function addGrow(store: Command): void {
 function addStatus(store: Command): void {
   store
     .command('status')
-    .description('Show a store: that of the clones folder, unless another is named.')
-    .argument('[image]', 'the file that it lies in')
+    .description('Show the store of the clones folder, or the one that is named.')
+    .argument('[image]', "the store's image file")
     .addHelpText('after', `${STATUS_JSON}\n\nExample:\n  microvm-rootfs store status`)
     .action((image: string | undefined, _flags: object, command: Command) =>
       inSession(command, async ({ output, config }) => {
@@ -117,8 +117,8 @@ function addStatus(store: Command): void {
 function addMount(store: Command): void {
   store
     .command('mount')
-    .description('Mount a store that is there already.')
-    .argument('<image>', 'the file that it lies in')
+    .description('Mount an existing store.')
+    .argument('<image>', "the store's image file")
     .option(...MOUNT)
     .addHelpText(
       'after',
@@ -135,12 +135,12 @@ function addMount(store: Command): void {
 function addCheck(store: Command): void {
   store
     .command('check')
-    .description('Look whether a store that is not mounted is whole.')
-    .argument('<image>', 'the file that it lies in')
+    .description('Check that a store that is not mounted is undamaged.')
+    .argument('<image>', "the store's image file")
     .addHelpText(
       'after',
       `
-JSON: { "image", "fs", "clean": true }; a store that is not whole is the error STORE_DAMAGED
+JSON: { "image", "fs", "clean": true }; a damaged store is the error STORE_DAMAGED
 
 Example:
   sudo microvm-rootfs store check /var/lib/microvm/store.img`,
@@ -165,7 +165,7 @@ function addUnit(store: Command): void {
   store
     .command('unit')
     .description('Print systemd units that check a store and mount it at boot, or install them.')
-    .argument('<image>', 'the file that it lies in')
+    .argument('<image>', "the store's image file")
     .option(
       '--mount <dir>',
       'the folder to mount it on, instead of where it is mounted now or the clones folder',
@@ -199,8 +199,8 @@ function addRemove(store: Command): void {
   store
     .command('rm')
     .description('Unmount and remove a store that holds no clone.')
-    .argument('<image>', 'the file that it lies in')
-    .option('--force', 'also one with clones in it; never one that is in use')
+    .argument('<image>', "the store's image file")
+    .option('--force', 'remove it even if it has clones; never while it is in use')
     .addHelpText(
       'after',
       `

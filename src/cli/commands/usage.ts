@@ -7,7 +7,7 @@ import { formatSize } from '../sizes.js';
 export function addUsage(program: Command): void {
   program
     .command('usage')
-    .description('Tell how much space clones, sealed images and ready slots take.')
+    .description('Show how much space clones, sealed images and ready slots take.')
     .addHelpText(
       'after',
       `
@@ -37,7 +37,7 @@ function text({ stacks, slots, totalBytes, scattered, filesystem }: UsageReport)
     { title: 'CLONES', right: true, of: ({ slots }) => `${slots}` },
     { title: 'TEMPLATE', right: true, of: ({ templateBytes }) => formatSize(templateBytes) },
     { title: 'CLONES ALONE', right: true, of: ({ aloneBytes }) => formatSize(aloneBytes) },
-    { title: 'ALL OF IT', right: true, of: ({ totalBytes }) => formatSize(totalBytes) },
+    { title: 'TOTAL', right: true, of: ({ totalBytes }) => formatSize(totalBytes) },
   ]);
   const free =
     filesystem === undefined

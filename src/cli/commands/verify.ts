@@ -16,10 +16,13 @@ export function addVerify(program: Command): void {
   program
     .command('verify')
     .description(
-      'Read templates and sealed images, or snapshots, again, and tell which differ from their digests.',
+      'Read templates and sealed images, or snapshots, again and report those that differ from their digests.',
     )
-    .argument('[snapshot...]', 'snapshots to read rather than these')
-    .option('--with-clones', 'also clones that share nothing; one that its guest wrote to differs')
+    .argument('[snapshot...]', 'verify these snapshots instead')
+    .option(
+      '--with-clones',
+      'also verify clones that share no blocks (one that its guest wrote to will differ)',
+    )
     .addHelpText(
       'after',
       `
@@ -27,8 +30,8 @@ Exit status 1 if something differs.
 
 JSON: { "templates", "sealedImages", "clones", "templatesNotRead": [paths],
 "differences": [{ "kind", "path", "expected", "found" }] };
-of snapshots { "snapshots": [as "snapshots" has them] } with those that are as they were; if one is
-not, the error SNAPSHOT_CORRUPT follows
+of snapshots { "snapshots": [as "snapshots" has them] }, those that are intact; if one is not, the
+error SNAPSHOT_CORRUPT follows
 
 Examples:
   microvm-rootfs verify
