@@ -12,7 +12,7 @@ import {
   requireSizeBytes,
 } from '../system/arguments.js';
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, invalidArgument, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
 import { HeldImage, NEEDS_PROC, refuseInUse } from './held-image.js';
@@ -87,7 +87,7 @@ async function toGrow({ name, reached }: Image, targetBytes: number): Promise<Ex
   const file = await stat(reached);
   if (!file.isFile()) {
     const message = `${name} is not a regular file: it cannot be grown`;
-    throw new RootfsError('INVALID_ARGUMENT', message, { path: name });
+    throw invalidArgument(message, { path: name });
   }
   const { size } = file;
   if (targetBytes < size) throw shrinkRefusedError(name, size, targetBytes);

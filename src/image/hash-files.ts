@@ -1,6 +1,6 @@
 import { allOrNone } from '../system/all-or-none.js';
 import { absolutePath, optionalFunction, optionalSignal, readOptions, show } from '../system/arguments.js';
-import { RootfsError } from '../system/errors.js';
+import { invalidArgument } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { FILES_AT_ONCE, type HashOptions, hashFile } from './hash.js';
 
@@ -11,8 +11,7 @@ import { FILES_AT_ONCE, type HashOptions, hashFile } from './hash.js';
  * Rejects like {@link hashFile}.
  */
 export async function hashFiles(paths: readonly string[], options: HashOptions = {}): Promise<string[]> {
-  if (!Array.isArray(paths))
-    throw new RootfsError('INVALID_ARGUMENT', `paths must be an array, got ${show(paths)}`);
+  if (!Array.isArray(paths)) throw invalidArgument(`paths must be an array, got ${show(paths)}`);
   const items = [...paths.entries()].map(([i, path]) => absolutePath(`paths[${i}]`, path));
   const { onProgress, ...given } = readOptions('options', options, ['signal', 'onProgress']);
   optionalFunction('onProgress', onProgress);

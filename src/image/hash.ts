@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { sameState } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { absolutePath, optionalFunction, optionalSignal, readOptions } from '../system/arguments.js';
-import { asRootfsError, failedWith, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, invalidArgument, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { inFlushTurn } from '../system/flush.js';
 import { inSlices, type Progress, SLICE_BYTES } from '../system/long-work.js';
@@ -43,7 +43,7 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
     return await open.run(task, 0, (limitBytes) => openAndHash(task, absolute, limitBytes, onProgress));
   } catch (error) {
     if (failedWith(error, 'EINVAL')) {
-      throw new RootfsError('INVALID_ARGUMENT', `${what}: it is not a regular file`, { path, cause: error });
+      throw invalidArgument(`${what}: it is not a regular file`, { path, cause: error });
     }
     throw asRootfsError(what, error);
   }

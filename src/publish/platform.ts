@@ -1,7 +1,7 @@
 // Parses platforms as container images name them.
 
 import { show } from '../system/arguments.js';
-import { RootfsError } from '../system/errors.js';
+import { invalidArgument } from '../system/errors.js';
 
 export interface Platform {
   readonly os: string;
@@ -22,10 +22,7 @@ export function parsePlatform(platform: unknown): Platform {
     parts.length > 3 ||
     ![os, architecture, variant ?? 'v'].every((part) => /^[a-z0-9][a-z0-9_.-]*$/.test(part))
   )
-    throw new RootfsError(
-      'INVALID_ARGUMENT',
-      `platform must be like linux/arm64 or linux/arm/v7, got ${show(platform)}`,
-    );
+    throw invalidArgument(`platform must be like linux/arm64 or linux/arm/v7, got ${show(platform)}`);
   return { os, architecture, ...(variant === undefined ? {} : { variant }) };
 }
 

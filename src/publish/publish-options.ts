@@ -7,7 +7,7 @@ import {
   requireSizeBytes,
   show,
 } from '../system/arguments.js';
-import { RootfsError } from '../system/errors.js';
+import { invalidArgument } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { isSha256 } from '../system/sha256.js';
 import { BLOCK_BYTES } from './ext4/layout.js';
@@ -118,9 +118,9 @@ export function parsePublishOptions(what: string, options: PublishOptions): Publ
   parsePlatform(platform);
   requireExpected(expectedSha256);
   if (format !== undefined && !IMAGE_FORMATS.includes(format))
-    throw invalid(`format must be one of ${IMAGE_FORMATS.join(', ')}, got ${show(format)}`);
+    throw invalidArgument(`format must be one of ${IMAGE_FORMATS.join(', ')}, got ${show(format)}`);
   if (sizeBytes !== undefined && requireSizeBytes('sizeBytes', sizeBytes) % BLOCK_BYTES !== 0)
-    throw invalid(`sizeBytes must be a multiple of ${BLOCK_BYTES}, got ${sizeBytes}`);
+    throw invalidArgument(`sizeBytes must be a multiple of ${BLOCK_BYTES}, got ${sizeBytes}`);
   return { ...given, limits };
 }
 
@@ -132,7 +132,7 @@ export function parseLimits(
   const given = readOptions('limits', limits === undefined ? {} : limits, names);
   for (const [name, value] of Object.entries(given))
     if (!(Number.isSafeInteger(value) && value > 0))
-      throw invalid(`limits.${name} must be a whole number above 0, got ${show(value)}`);
+      throw invalidArgument(`limits.${name} must be a whole number above 0, got ${show(value)}`);
   return given;
 }
 
@@ -144,9 +144,5 @@ export function limitsOf(limits: PublishLimits | undefined): Required<PublishLim
 /** Throws `INVALID_ARGUMENT`. */
 export function requireExpected(sha256: unknown): void {
   if (sha256 !== undefined && !(typeof sha256 === 'string' && isSha256(sha256.toLowerCase())))
-    throw invalid(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
-}
-
-function invalid(message: string): RootfsError {
-  return new RootfsError('INVALID_ARGUMENT', message);
+    throw invalidArgument(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
 }

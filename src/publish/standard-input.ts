@@ -4,7 +4,7 @@ import { createReadStream, fstatSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { isatty } from 'node:tty';
-import { RootfsError } from '../system/errors.js';
+import { invalidArgument, RootfsError } from '../system/errors.js';
 import { INPUT_NAME } from './source-name.js';
 
 let wasRead = false;
@@ -33,5 +33,5 @@ export function requireSome(bytes: number): void {
 }
 
 function refused(why: string, cause?: unknown): RootfsError {
-  return new RootfsError('INVALID_ARGUMENT', `${INPUT_NAME} ${why}`, { path: INPUT_NAME, cause });
+  return invalidArgument(`${INPUT_NAME} ${why}`, { path: INPUT_NAME, cause });
 }

@@ -9,7 +9,7 @@ import {
 } from '../publish/publish-options.js';
 import type { SnapshotFacts } from '../snapshots/snapshot-manifest.js';
 import { optionalBoolean, optionalFunction, optionalSignal, readOptions, show } from '../system/arguments.js';
-import { RootfsError } from '../system/errors.js';
+import { invalidArgument, RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { Task } from '../system/task.js';
 import { formatReference, parseReference } from './reference.js';
@@ -181,10 +181,8 @@ export function parseTransfer(what: string, { concurrency, onProgress, signal }:
   optionalFunction('onProgress', onProgress);
   const isCount = Number.isInteger(concurrency) && Number(concurrency) > 0;
   if (concurrency !== undefined && !(isCount && concurrency <= CONCURRENCY_LIMIT))
-    throw invalid(`concurrency must be an integer from 1 to ${CONCURRENCY_LIMIT}, got ${show(concurrency)}`);
+    throw invalidArgument(
+      `concurrency must be an integer from 1 to ${CONCURRENCY_LIMIT}, got ${show(concurrency)}`,
+    );
   return new Task(what, optionalSignal(what, signal));
-}
-
-function invalid(message: string): RootfsError {
-  return new RootfsError('INVALID_ARGUMENT', message);
 }

@@ -2,7 +2,7 @@
 
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
-import { RootfsError } from '../system/errors.js';
+import { invalidArgument } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
 export const ZSTD = { name: 'zstd', package: 'zstd', notFound: 'PROGRAM_NOT_FOUND' } as const;
@@ -26,5 +26,5 @@ export async function compress(
 export function requireLevel(level: unknown): number {
   if (level === undefined) return 3;
   if (typeof level === 'number' && Number.isInteger(level) && level >= 1 && level <= 22) return level;
-  throw new RootfsError('INVALID_ARGUMENT', 'level must be an integer from 1 to 22, as zstd has them');
+  throw invalidArgument('level must be an integer from 1 to 22, as zstd has them');
 }

@@ -1,6 +1,6 @@
 // Checks what callers pass in.
 import { isAbsolute } from 'node:path';
-import { abortError, RootfsError } from './errors.js';
+import { abortError, invalidArgument } from './errors.js';
 
 /** The longest name of a file or folder on Linux (NAME_MAX). */
 export const NAME_BYTES_LIMIT = 255;
@@ -17,15 +17,14 @@ export function isWellFormed(text: string): boolean {
 /** Node reads bytes that are not UTF-8 as U+FFFD, and writes lone surrogates so: that would be another file. */
 export function requireUtf8(name: string, path: string): string {
   if (isWellFormed(path) && !path.includes('\ufffd')) return path;
-  throw new RootfsError(
-    'INVALID_ARGUMENT',
+  throw invalidArgument(
     `${name} is ${show(path)}, which is not UTF-8, or has U+FFFD in it: rename that file or folder`,
   );
 }
 
 export function requirePath(name: string, value: unknown): string {
   if (isPath(value)) return value;
-  throw new RootfsError('INVALID_ARGUMENT', `${name} must be a path without NUL, got ${show(value)}`);
+  throw invalidArgument(`${name} must be a path without NUL, got ${show(value)}`);
 }
 
 /** Makes a path absolute, from the present folder of the process, so that a later `chdir` does not change it. */
@@ -41,13 +40,9 @@ function presentFolder(name: string, path: string): string {
     const folder = process.cwd();
     return folder === '/' ? '' : folder;
   } catch (error) {
-    throw new RootfsError(
-      'INVALID_ARGUMENT',
-      `${name} is ${show(path)}, but the current folder is gone: give an absolute path`,
-      {
-        cause: error,
-      },
-    );
+    throw invalidArgument(`${name} is ${show(path)}, but the current folder is gone: give an absolute path`, {
+      cause: error,
+    });
   }
 }
 
@@ -60,15 +55,12 @@ export function programPath(name: string, value: unknown): string {
 /** Checks a size in bytes: a safe integer, not negative. */
 export function requireSizeBytes(name: string, value: unknown): number {
   if (isCount(value)) return value;
-  throw new RootfsError(
-    'INVALID_ARGUMENT',
-    `${name} must be a number of bytes, an integer from 0 to 2^53-1, got ${show(value)}`,
-  );
+  throw invalidArgument(`${name} must be a number of bytes, an integer from 0 to 2^53-1, got ${show(value)}`);
 }
 
 export function requireCount(name: string, value: unknown): void {
   if (isCount(value)) return;
-  throw new RootfsError('INVALID_ARGUMENT', `${name} must be an integer of at least 0, got ${show(value)}`);
+  throw invalidArgument(`${name} must be an integer of at least 0, got ${show(value)}`);
 }
 
 function isCount(value: unknown): value is number {
@@ -77,16 +69,13 @@ function isCount(value: unknown): value is number {
 
 export function requireKnownKeys(name: string, value: unknown, known: readonly string[]): void {
   if (typeof value !== 'object' || value === null) {
-    throw new RootfsError('INVALID_ARGUMENT', `${name} must be an object, got ${show(value)}`);
+    throw invalidArgument(`${name} must be an object, got ${show(value)}`);
   }
   for (const key in value) {
     // What a library adds to Object.prototype is nobody's option.
     const isOption = Object.hasOwn(value, key) || !(key in Object.prototype);
     if (isOption && !known.includes(key)) {
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
-        `${name}.${key} is not an option; the options are ${known.join(', ')}`,
-      );
+      throw invalidArgument(`${name}.${key} is not an option; the options are ${known.join(', ')}`);
     }
   }
 }
@@ -111,19 +100,19 @@ export function readOptions<T extends object, K extends keyof T & string>(
 
 export function optionalBoolean(name: string, value: unknown): boolean | undefined {
   if (value === undefined || typeof value === 'boolean') return value;
-  throw new RootfsError('INVALID_ARGUMENT', `${name} must be true or false, got ${show(value)}`);
+  throw invalidArgument(`${name} must be true or false, got ${show(value)}`);
 }
 
 export function optionalFunction(name: string, value: unknown): void {
   if (value === undefined || typeof value === 'function') return;
-  throw new RootfsError('INVALID_ARGUMENT', `${name} must be a function, got ${show(value)}`);
+  throw invalidArgument(`${name} must be a function, got ${show(value)}`);
 }
 
 /** Throws if the signal is already aborted. */
 export function optionalSignal(what: string, value: unknown): AbortSignal | undefined {
   if (value === undefined) return undefined;
   if (!(value instanceof AbortSignal)) {
-    throw new RootfsError('INVALID_ARGUMENT', `signal must be an AbortSignal, got ${show(value)}`);
+    throw invalidArgument(`signal must be an AbortSignal, got ${show(value)}`);
   }
   if (value.aborted) throw abortError(what, value);
   return value;
@@ -132,10 +121,7 @@ export function optionalSignal(what: string, value: unknown): AbortSignal | unde
 export function optionalMode(value: unknown): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 0o777) return value;
-  throw new RootfsError(
-    'INVALID_ARGUMENT',
-    `mode must be permission bits from 0 to 0o777, got ${show(value)}`,
-  );
+  throw invalidArgument(`mode must be permission bits from 0 to 0o777, got ${show(value)}`);
 }
 
 export interface Owner {
@@ -152,10 +138,7 @@ export function optionalOwner(value: unknown): Owner | undefined {
 // 2^32-1 means "leave as it is" to chown.
 function requireOwnerId(name: string, value: unknown): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 0xffff_ffff) return value;
-  throw new RootfsError(
-    'INVALID_ARGUMENT',
-    `${name} must be an integer from 0 to 2^32-2, got ${show(value)}`,
-  );
+  throw invalidArgument(`${name} must be an integer from 0 to 2^32-2, got ${show(value)}`);
 }
 
 /** A value as it appears in a message: short, and without characters that move a terminal's cursor or turn its text. */

@@ -1,5 +1,5 @@
 import { absolutePath, programPath, readOptions, requireSizeBytes, requireUtf8, show } from './arguments.js';
-import { RootfsError } from './errors.js';
+import { invalidArgument } from './errors.js';
 import { refuseOverlap } from './folders-overlap.js';
 import { parseRegistrySettings, type RegistrySettings } from './registry-settings.js';
 
@@ -82,7 +82,7 @@ function parseSetting(key: string, value: unknown): unknown {
       return parseRegistrySettings(value);
     case 'sealing':
       if (value === 'auto' || value === 'off') return value;
-      throw new RootfsError('INVALID_ARGUMENT', `${name} must be 'auto' or 'off', got ${show(value)}`);
+      throw invalidArgument(`${name} must be 'auto' or 'off', got ${show(value)}`);
     case 'sealedImages':
     case 'sealedBytes':
       return requireSizeBytes(name, value);
@@ -104,21 +104,19 @@ export function environmentOverrides(
   env: Readonly<Record<string, string | undefined>>,
 ): Partial<RootfsConfig> {
   if (typeof env !== 'object' || env === null)
-    throw new RootfsError('INVALID_ARGUMENT', `env must be an object of variables, got ${show(env)}`);
+    throw invalidArgument(`env must be an object of variables, got ${show(env)}`);
   const overrides: { [setting in (typeof VARIABLES)[number][1]]?: string } = {};
   for (const [variable, setting] of VARIABLES) {
     const value = env[variable];
     if (!value) continue;
     requireUtf8(`${variable} in the environment`, value);
     if (hasStrayCharacters(value)) {
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
+      throw invalidArgument(
         `${variable} in the environment has space around it or a control character in it: ${show(value)}`,
       );
     }
     if (FOR_A_SHELL.test(value)) {
-      throw new RootfsError(
-        'INVALID_ARGUMENT',
+      throw invalidArgument(
         `${variable} in the environment is ${show(value)}, but no shell expands it: write the plain path. ` +
           'If the path really begins like that, put ./ before it',
       );

@@ -104,6 +104,10 @@ export class RootfsError extends Error {
   }
 }
 
+export function invalidArgument(message: string, details?: SystemDetails): RootfsError {
+  return new RootfsError('INVALID_ARGUMENT', message, details);
+}
+
 export function closedError(): RootfsError {
   return new RootfsError('CLOSED', 'this RootfsRegistry is closed: create a new one');
 }

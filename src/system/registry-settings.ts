@@ -1,6 +1,6 @@
 // The settings of OCI registries, by host (`registry.example`, `localhost:5000`).
 import { absolutePath, optionalBoolean, readOptions, show } from './arguments.js';
-import { RootfsError } from './errors.js';
+import { invalidArgument } from './errors.js';
 
 export interface RegistrySetting {
   /**
@@ -43,7 +43,9 @@ export function parseRegistrySettings(value: unknown): RegistrySettings {
   for (const [key, setting] of Object.entries(value as RegistrySettings)) {
     const host = canonicalHost(key);
     if (settings.has(host))
-      throw invalid(`config.registries has the key ${show(key)}, and another that means ${host}: keep one`);
+      throw invalidArgument(
+        `config.registries has the key ${show(key)}, and another that means ${host}: keep one`,
+      );
     settings.set(host, parseSetting(`config.registries["${key}"]`, setting));
   }
   return Object.freeze(Object.fromEntries(settings));
@@ -63,21 +65,18 @@ function parseSetting(name: string, setting: RegistrySetting): RegistrySetting {
 
 function parseHosts(name: string, value: unknown, spelled: (host: string) => string): readonly string[] {
   const hosts = Array.isArray(value) ? [...value] : [undefined];
-  if (!hosts.every(isRegistryHost)) throw invalid(`${name} must be an array of hosts, got ${show(value)}`);
+  if (!hosts.every(isRegistryHost))
+    throw invalidArgument(`${name} must be an array of hosts, got ${show(value)}`);
   return Object.freeze(hosts.map(spelled));
 }
 
 function requireKnownHosts(value: unknown): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(`config.registries must be an object, got ${show(value)}`);
+    throw invalidArgument(`config.registries must be an object, got ${show(value)}`);
   for (const host of Object.keys(value)) {
     if (!isRegistryHost(host))
-      throw invalid(
+      throw invalidArgument(
         `config.registries has the key ${show(host)}: it must be a host, such as registry.example:5000`,
       );
   }
-}
-
-function invalid(message: string): RootfsError {
-  return new RootfsError('INVALID_ARGUMENT', message);
 }
