@@ -1,8 +1,8 @@
 // Writes a stream of bytes to a file, leaving zeros as holes.
 import { type FileHandle, open } from 'node:fs/promises';
+import { writeFully } from '../image/write-bytes.js';
+import { BLOCK_BYTES, isZeroBlock } from '../image/zero-block.js';
 
-const BLOCK_BYTES = 4096;
-const ZEROS = Buffer.alloc(BLOCK_BYTES);
 const GAP_ZEROS = Buffer.alloc(256 * 1024);
 
 // Size of one write: large enough that the system calls cost next to nothing.
@@ -72,10 +72,11 @@ export class SparseFile {
 
   async #flush(): Promise<void> {
     const bytes = this.#buffer.subarray(0, this.#filled);
+    const isZero = (at: number) => isZeroBlock(bytes.subarray(at, at + BLOCK_BYTES));
     for (let start = 0; start < bytes.length; ) {
-      const zeros = isZero(bytes, start);
+      const zeros = isZero(start);
       let end = start;
-      while (end < bytes.length && isZero(bytes, end) === zeros) end += BLOCK_BYTES;
+      while (end < bytes.length && isZero(end) === zeros) end += BLOCK_BYTES;
       end = Math.min(end, bytes.length);
       if (!zeros) await this.#writeData(bytes.subarray(start, end), this.#position + start);
       start = end;
@@ -86,7 +87,7 @@ export class SparseFile {
 
   async #writeData(bytes: Buffer, position: number): Promise<void> {
     if (this.#fillGaps) await this.#fillGap(position);
-    await this.#writeAll(bytes, position);
+    await writeFully(this.#file, bytes, position);
     this.#data += bytes.length;
     this.#dataEnd = position + bytes.length;
   }
@@ -95,19 +96,7 @@ export class SparseFile {
     const gap = end - this.#dataEnd;
     if (gap > GAP_LIMIT || this.#filledGaps + gap > FILL_ALLOWANCE + this.#data / 4) return;
     for (let at = this.#dataEnd; at < end; at += GAP_ZEROS.length)
-      await this.#writeAll(GAP_ZEROS.subarray(0, Math.min(GAP_ZEROS.length, end - at)), at);
+      await writeFully(this.#file, GAP_ZEROS.subarray(0, Math.min(GAP_ZEROS.length, end - at)), at);
     this.#filledGaps += gap;
   }
-
-  async #writeAll(bytes: Buffer, position: number): Promise<void> {
-    for (let done = 0; done < bytes.length; ) {
-      done += (await this.#file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
-    }
-  }
-}
-
-/** The block that starts there. The last one may be shorter. */
-function isZero(bytes: Buffer, start: number): boolean {
-  const block = bytes.subarray(start, start + BLOCK_BYTES);
-  return block.equals(block.length === BLOCK_BYTES ? ZEROS : ZEROS.subarray(0, block.length));
 }

@@ -4,15 +4,14 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { readFully } from '../image/read-bytes.js';
+import { BLOCK_BYTES, isZeroBlock, ZERO_BLOCK } from '../image/zero-block.js';
 import type { Task } from '../system/task.js';
 import { CHUNK_LIMIT, type ChunkList, ChunkListBuilder, ZERO_CHUNK_LIMIT } from './chunk-list.js';
 
-export const BLOCK_BYTES = 4096;
 const SHORTEST_CHUNK = 32 * 1024;
 /** Hashes below this end a chunk, of 2^32: with the shortest chunk of 8 blocks the average is 32 blocks, 128 KiB. */
 const ENDS_BELOW = Math.floor(2 ** 32 / 24);
 const READ_BYTES = 1024 * 1024;
-const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 export interface CutImage {
   readonly list: ChunkList;
@@ -76,7 +75,7 @@ class Cutter {
     if (this.#zeroBytes >= SHORTEST_CHUNK) this.#chunks.add({ length: this.#zeroBytes, sha256: undefined });
     else {
       for (let left = this.#zeroBytes; left > 0; left -= BLOCK_BYTES)
-        this.#addData(ZEROS.subarray(0, Math.min(left, BLOCK_BYTES)));
+        this.#addData(ZERO_BLOCK.subarray(0, Math.min(left, BLOCK_BYTES)));
     }
     this.#zeroBytes = 0;
   }
@@ -94,10 +93,6 @@ class Cutter {
     this.#hash = createHash('sha256');
     this.#dataBytes = 0;
   }
-}
-
-export function isZeroBlock(block: Buffer): boolean {
-  return block.equals(block.length === BLOCK_BYTES ? ZEROS : ZEROS.subarray(0, block.length));
 }
 
 /** A 32-bit hash of a block (FNV-1a by words, with a final mix). Part of the format: other bits would cut elsewhere. */

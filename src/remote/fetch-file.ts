@@ -2,6 +2,7 @@
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants, type FileHandle, open } from 'node:fs/promises';
+import { writeFully } from '../image/write-bytes.js';
 import type { Task } from '../system/task.js';
 import { type Blob, type BlobReader, wrongBlob } from './blob-reader.js';
 
@@ -84,6 +85,5 @@ async function hashWritten(task: Task, file: FileHandle, hash: Hash, { size }: B
 
 async function writeSparsely(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
   if (bytes.length <= ZEROS.length && bytes.equals(ZEROS.subarray(0, bytes.length))) return;
-  for (let done = 0; done < bytes.length; )
-    done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
+  await writeFully(file, bytes, at);
 }

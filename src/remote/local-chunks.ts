@@ -5,11 +5,12 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Template } from '../catalog/template.js';
 import { readFully } from '../image/read-bytes.js';
+import { writeFully } from '../image/write-bytes.js';
+import { BLOCK_BYTES, isZeroBlock } from '../image/zero-block.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
 import { CHUNK_LIMIT, type ChunkList } from './chunk-list.js';
 import type { ChunkSet } from './chunk-set.js';
-import { isZeroBlock } from './cut.js';
 import { DigestIndex } from './digest-index.js';
 import type { KnownChunks } from './known-chunks.js';
 
@@ -30,7 +31,11 @@ export async function keepWritten(task: Task, { file, list, missing }: Assembly)
     if (!missing.has(chunk)) continue;
     task.checkAborted();
     const content = await readChunk(file, buffer, list.offset(chunk), list.length(chunk));
-    if (content === undefined || isZeroBlock(content.subarray(0, 4096)) || !isChunk(content, list, chunk))
+    if (
+      content === undefined ||
+      isZeroBlock(content.subarray(0, BLOCK_BYTES)) ||
+      !isChunk(content, list, chunk)
+    )
       continue;
     missing.delete(chunk);
     bytes += content.length;
@@ -125,9 +130,4 @@ async function readChunk(
 ): Promise<Buffer | undefined> {
   const content = buffer.subarray(0, length);
   return (await readFully(file, content, offset)) === length ? content : undefined;
-}
-
-async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
 }

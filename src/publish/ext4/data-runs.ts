@@ -1,5 +1,7 @@
 // Finds the blocks of a file that are not all zeros. Only those get blocks in the image, so the image does not depend
 // on how the source filesystem stores holes.
+
+import { isZeroBlock } from '../../image/zero-block.js';
 import { type FileContent, readContent, type Segment } from '../tree/file-tree.js';
 import { BLOCK_BYTES } from './layout.js';
 
@@ -13,7 +15,6 @@ export interface BlockRun {
 export const SCAN_ABOVE_BYTES = 1024 * 1024;
 
 const CHUNK_BLOCKS = 256;
-const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 /** Reads the file once. */
 export function runsOf(content: FileContent): Promise<BlockRun[]> {
@@ -35,7 +36,7 @@ export function runsOf(content: FileContent): Promise<BlockRun[]> {
 /** Adds the runs of whole blocks, where the first one is block `first` of the file. */
 export function addRuns(runs: BlockRun[], blocks: Buffer, first: number): void {
   for (let at = 0; at < blocks.length; at += BLOCK_BYTES) {
-    if (ZEROS.equals(blocks.subarray(at, at + BLOCK_BYTES))) continue;
+    if (isZeroBlock(blocks.subarray(at, at + BLOCK_BYTES))) continue;
     const block = first + at / BLOCK_BYTES;
     const last = runs.at(-1);
     if (last !== undefined && last.first + last.count === block)

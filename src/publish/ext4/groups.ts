@@ -1,7 +1,9 @@
 // Allocates blocks and inodes, in order, from the block groups of a new filesystem.
+
 import type { FileHandle } from 'node:fs/promises';
 import { crc32c } from '../../image/crc32c.js';
 import { readFully } from '../../image/read-bytes.js';
+import { writeFully } from '../../image/write-bytes.js';
 import {
   BLOCK_BYTES,
   BLOCKS_UNINITIALISED,
@@ -137,7 +139,7 @@ export class Groups {
     writeSplit16(descriptor, free, DESCRIPTOR.freeBlocksLow, DESCRIPTOR.freeBlocksHigh);
     const checksum = crc32c(this.checksumSeed, this.#bitmap.subarray(0, this.#blocksPerGroup / 8));
     writeSplit16(descriptor, checksum, DESCRIPTOR.blockBitmapChecksumLow, DESCRIPTOR.blockBitmapChecksumHigh);
-    await writeAt(this.#file, blockBitmapOf(descriptor) * BLOCK_BYTES, this.#bitmap);
+    await writeFully(this.#file, this.#bitmap, blockBitmapOf(descriptor) * BLOCK_BYTES);
   }
 
   async #useInodes(group: number, used: number, folders: number): Promise<void> {
@@ -152,7 +154,7 @@ export class Groups {
     writeSplit16(descriptor, folders, DESCRIPTOR.usedFoldersLow, DESCRIPTOR.usedFoldersHigh);
     const checksum = crc32c(this.checksumSeed, bitmap.subarray(0, this.inodesPerGroup / 8));
     writeSplit16(descriptor, checksum, DESCRIPTOR.inodeBitmapChecksumLow, DESCRIPTOR.inodeBitmapChecksumHigh);
-    await writeAt(this.#file, inodeBitmapOf(descriptor) * BLOCK_BYTES, bitmap);
+    await writeFully(this.#file, bitmap, inodeBitmapOf(descriptor) * BLOCK_BYTES);
   }
 
   #writeDescriptorChecksum(group: number): void {
@@ -171,8 +173,8 @@ export class Groups {
     superblock.writeUInt16LE(group, SUPERBLOCK.groupNumber);
     const checksum = crc32c(0xffff_ffff, superblock.subarray(0, SUPERBLOCK.checksum));
     superblock.writeUInt32LE(checksum, SUPERBLOCK.checksum);
-    await writeAt(this.#file, group === 0 ? SUPERBLOCK.offset : first, superblock);
-    await writeAt(this.#file, first + BLOCK_BYTES, this.#descriptors);
+    await writeFully(this.#file, superblock, group === 0 ? SUPERBLOCK.offset : first);
+    await writeFully(this.#file, this.#descriptors, first + BLOCK_BYTES);
   }
 
   #mark(start: number, count: number): void {
@@ -273,9 +275,4 @@ export async function readAt(file: FileHandle, offset: number, length: number): 
   const count = await readFully(file, bytes, offset);
   if (count < length) throw new Error(`the image that mke2fs made ends at ${offset + count}`);
   return bytes;
-}
-
-export async function writeAt(file: FileHandle, offset: number, bytes: Buffer): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
 }

@@ -1,6 +1,7 @@
 // Collects blocks for the image, and writes adjacent ones in one call.
+
 import type { FileHandle } from 'node:fs/promises';
-import { writeAt } from './groups.js';
+import { writeFully } from '../../image/write-bytes.js';
 import { BLOCK_BYTES } from './layout.js';
 
 const BUFFER_BYTES = 1024 * 1024;
@@ -19,7 +20,7 @@ export class PendingWrites {
   async write(block: number, bytes: Buffer): Promise<void> {
     const follows = this.#firstBlock + this.#filled / BLOCK_BYTES === block;
     if (!follows || this.#filled + bytes.length > BUFFER_BYTES) await this.flush();
-    if (bytes.length >= BUFFER_BYTES) return writeAt(this.#file, block * BLOCK_BYTES, bytes);
+    if (bytes.length >= BUFFER_BYTES) return writeFully(this.#file, bytes, block * BLOCK_BYTES);
     if (this.#filled === 0) this.#firstBlock = block;
     bytes.copy(this.#buffer, this.#filled);
     this.#filled += bytes.length;
@@ -29,6 +30,6 @@ export class PendingWrites {
     const length = this.#filled;
     this.#filled = 0;
     if (length > 0)
-      await writeAt(this.#file, this.#firstBlock * BLOCK_BYTES, this.#buffer.subarray(0, length));
+      await writeFully(this.#file, this.#buffer.subarray(0, length), this.#firstBlock * BLOCK_BYTES);
   }
 }

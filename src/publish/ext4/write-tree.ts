@@ -1,6 +1,8 @@
 // Writes a tree into an empty filesystem: contents in inode order, each file contiguous where there is room.
+
 import { type FileHandle, open } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { writeFully } from '../../image/write-bytes.js';
 import { sortedNames } from '../../system/sorted-names.js';
 import {
   type FileContent,
@@ -14,7 +16,7 @@ import { encodeAttributeBlock, NO_ATTRIBUTES } from './attribute-area.js';
 import { addRuns, type BlockRun } from './data-runs.js';
 import { EXTENT_BLOCKS_LIMIT, type Extent, encodeExtents, readInodeExtents } from './extents.js';
 import { encodeFolder, type FolderEntry } from './folder-blocks.js';
-import { Groups, readAt, writeAt } from './groups.js';
+import { Groups, readAt } from './groups.js';
 import { encodeInode, inodeSeedOf } from './inode.js';
 import { BLOCK_BYTES, INODE, INODE_BYTES, LINK_LIMIT, LOST_AND_FOUND_INODE, ROOT_INODE } from './layout.js';
 import { PendingWrites } from './pending-writes.js';
@@ -281,7 +283,7 @@ class TreeWriter {
 
   async #flushTable(): Promise<void> {
     if (this.#tableGroup < 0) return;
-    await writeAt(this.#file, this.#groups.inodeTable(this.#tableGroup), this.#table);
+    await writeFully(this.#file, this.#table, this.#groups.inodeTable(this.#tableGroup));
     this.#tableGroup = -1;
   }
 }

@@ -71,10 +71,6 @@ export function parseMoreSparse(block: Buffer): Pick<OldSparse, 'parts' | 'hasMo
   return { parts: sparseParts(block, 0, 21), hasMore: block[504] === 1 };
 }
 
-export function isZeroBlock(block: Buffer): boolean {
-  return block.every((byte) => byte === 0);
-}
-
 /** Whether the first block of a file looks like a tar header, whatever its magic. */
 export function looksLikeTar(block: Buffer): boolean {
   return block.length === TAR_BLOCK_BYTES && block[0] !== 0 && checksumMatches(block);

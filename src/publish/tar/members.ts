@@ -1,9 +1,10 @@
 // Reads the members of a tar: combines each header with what precedes it (long names, pax records) and what follows it
 // (sparse maps).
 
+import { isZeroBlock } from '../../image/zero-block.js';
 import { Pause } from '../../system/pause.js';
 import { type Segment, showPath } from '../tree/file-tree.js';
-import { isZeroBlock, parseHeader, TAR_BLOCK_BYTES, type TarHeader } from './header.js';
+import { parseHeader, TAR_BLOCK_BYTES, type TarHeader } from './header.js';
 import { type PaxRecord, parsePax, parsePaxTime } from './pax.js';
 import { PartCount, readOldSparse, readSparseInContents, readSparseInPax, SparseMap } from './sparse-map.js';
 import { CREATE_AGAIN, TarCutOff, TarDamaged } from './tar-damaged.js';
