@@ -6,7 +6,7 @@ import { RootfsError } from '../index.js';
  * Awaits work on two names, one of which must exist. `swapped` turns the path that is missing (`code`) into the one
  * that the other order would give. If that exists, the error says which order is right.
  */
-export async function inOrder<T>(
+export async function withOrderAdvice<T>(
   work: Promise<T>,
   code: string,
   swapped: (path: string) => string,

@@ -18,7 +18,7 @@ export interface HashOptions {
 
 export const FILES_AT_ONCE = 64;
 
-const open = new TurnsBySize(FILES_AT_ONCE);
+const turns = new TurnsBySize(FILES_AT_ONCE);
 
 /**
  * The SHA-256 of a file of any size, as 64 lower-case hex digits. Reads in slices on another thread, with about 128 KiB
@@ -40,7 +40,7 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   const task = new Task(what, optionalSignal(what, signal));
   optionalFunction('onProgress', onProgress);
   try {
-    return await open.run(task, 0, (limitBytes) => openAndHash(task, absolute, limitBytes, onProgress));
+    return await turns.run(task, 0, (limitBytes) => openAndHash(task, absolute, limitBytes, onProgress));
   } catch (error) {
     if (failedWith(error, 'EINVAL')) {
       throw invalidArgument(`${what}: it is not a regular file`, { path, cause: error });

@@ -22,7 +22,7 @@ export interface LayerFile {
   readonly isGzip: boolean;
 }
 
-const CHUNK_BYTES = 256 * 1024;
+const READ_BYTES = 256 * 1024;
 
 /** What the layers list. Rejects with `SOURCE_TOO_LARGE`, or `ARTIFACT_INVALID` if a layer is damaged. */
 export async function countLayers(
@@ -85,9 +85,9 @@ class LayerCount {
   }
 
   async #addCompressed(path: string): Promise<void> {
-    const gunzip = createGunzip({ chunkSize: CHUNK_BYTES });
+    const gunzip = createGunzip({ chunkSize: READ_BYTES });
     // An error of either ends the reading of the output.
-    pipeline(createReadStream(path, { highWaterMark: CHUNK_BYTES }), gunzip, () => {});
+    pipeline(createReadStream(path, { highWaterMark: READ_BYTES }), gunzip, () => {});
     try {
       const bytes = new StreamBytes(gunzip, (count) => this.#addBytes(count, 0));
       await this.#addMembers(bytes, Number.POSITIVE_INFINITY);

@@ -16,8 +16,8 @@ import type { PublishLimits } from './publish-options.js';
 import { SparseFile, type SparseFileOptions } from './sparse-file.js';
 import { tooLarge } from './tree/limits.js';
 
-const CHUNK_BYTES = 1024 * 1024;
-const ZEROS = Buffer.alloc(CHUNK_BYTES);
+const READ_BYTES = 1024 * 1024;
+const ZEROS = Buffer.alloc(READ_BYTES);
 
 // Each takes up to two threads for a few milliseconds at a time. A turn among copies and hashes would be lost for the
 // minutes that a large image takes.
@@ -79,7 +79,7 @@ export function decompress(
   return turns.run(task, async () => {
     const file = await SparseFile.create(dest, sparse);
     try {
-      const bytes = () => counted(createReadStream(path, { highWaterMark: CHUNK_BYTES }), onRead);
+      const bytes = () => counted(createReadStream(path, { highWaterMark: READ_BYTES }), onRead);
       const sink = async (chunks: AsyncIterable<Buffer>) => {
         for await (const chunk of chunks) {
           await file.write(chunk);
@@ -119,7 +119,7 @@ async function inflate(
   sink: Sink,
   signal: AbortSignal | undefined,
 ): Promise<number> {
-  const gunzip: Transform & zlib.Zlib = zlib.createGunzip({ chunkSize: CHUNK_BYTES });
+  const gunzip: Transform & zlib.Zlib = zlib.createGunzip({ chunkSize: READ_BYTES });
   let isDone = false;
   const receive = async (chunks: AsyncIterable<Buffer>) => {
     await sink(chunks);
@@ -147,7 +147,7 @@ async function inflate(
 /** zlib passes over all that follows a zero, and gzip over what is not padding with a warning alone. */
 async function requireZeros(task: Task, path: string, source: string, start: number): Promise<void> {
   let at = start;
-  for await (const chunk of createReadStream(path, { start, highWaterMark: CHUNK_BYTES })) {
+  for await (const chunk of createReadStream(path, { start, highWaterMark: READ_BYTES })) {
     task.checkAborted();
     const bytes = chunk as Buffer;
     const data = ZEROS.equals(bytes) ? -1 : bytes.findIndex((byte) => byte !== 0);

@@ -60,11 +60,11 @@ async function packsOf(
   sha256?: string,
 ): Promise<BasePacks | undefined> {
   const isSame = base.repository === client.repository;
-  const source = isSame ? client : client.forRepository(base.repository);
-  const { value } = await fetchManifest(task, [source], base, undefined);
+  const baseClient = isSame ? client : client.forRepository(base.repository);
+  const { value } = await fetchManifest(task, [baseClient], base, undefined);
   const artifact = await artifactOf(value);
   if (sha256 !== undefined && artifact.annotations[ANNOTATION.sha256] !== sha256) return undefined;
-  const reader = new BlobReader([source]);
+  const reader = new BlobReader([baseClient]);
   const packs = new Map<string, BasePack>();
   const pause = new Pause(() => task.checkAborted());
   const files = await chunkedFiles(task, artifact, reader);

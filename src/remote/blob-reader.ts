@@ -39,17 +39,17 @@ interface Rest {
 
 export class BlobReader {
   /** Mirrors, then the origin. */
-  readonly #sources: readonly RegistryClient[];
+  readonly #clients: readonly RegistryClient[];
   readonly #callbacks: ReadCallbacks;
 
-  constructor(sources: readonly RegistryClient[], callbacks: ReadCallbacks = {}) {
-    this.#sources = sources;
+  constructor(clients: readonly RegistryClient[], callbacks: ReadCallbacks = {}) {
+    this.#clients = clients;
     this.#callbacks = callbacks;
   }
 
   /** The same without mirrors: for a blob that was wrong. */
   ofOrigin(): BlobReader {
-    return new BlobReader(this.#sources.slice(-1), this.#callbacks);
+    return new BlobReader(this.#clients.slice(-1), this.#callbacks);
   }
 
   /**
@@ -58,22 +58,22 @@ export class BlobReader {
    */
   async *read(task: Task, blob: Blob, start: number, end: number): AsyncGenerator<BlobPart, void, undefined> {
     const rest: Rest = { position: start, end, isUntouched: true };
-    for (const source of this.#sources) {
-      if (source.isDown) continue;
+    for (const client of this.#clients) {
+      if (client.isDown) continue;
       const before = rest.position;
       try {
-        yield* readFrom(source, task, blob, rest, this.#callbacks);
+        yield* readFrom(client, task, blob, rest, this.#callbacks);
         return;
       } catch (error) {
-        if (source === this.#sources.at(-1) || task.signal?.aborted) throw error;
-        source.isDown ||= isUnavailable(error) && rest.position === before;
+        if (client === this.#clients.at(-1) || task.signal?.aborted) throw error;
+        client.isDown ||= isUnavailable(error) && rest.position === before;
       }
     }
   }
 }
 
 async function* readFrom(
-  source: RegistryClient,
+  client: RegistryClient,
   task: Task,
   blob: Blob,
   rest: Rest,
@@ -83,7 +83,7 @@ async function* readFrom(
   while (rest.position < rest.end) {
     const before = rest.position;
     try {
-      const stream = await source.openBlob(task, blob.digest, rest.position, rest.end, blob.size);
+      const stream = await client.openBlob(task, blob.digest, rest.position, rest.end, blob.size);
       try {
         yield* partsOf(stream, blob, rest, callbacks);
       } finally {
@@ -91,12 +91,12 @@ async function* readFrom(
       }
     } catch (error) {
       if (rest.position >= rest.end && !task.signal?.aborted) return;
-      const failure = transientOf(task, source, error);
+      const failure = transientOf(task, client, error);
       // How busy a mirror is says nothing about the registry itself.
-      if (failure.isBusy && !source.isMirror) callbacks.onBusy?.();
+      if (failure.isBusy && !client.isMirror) callbacks.onBusy?.();
       // An answer that brought so much was no failed try.
       tries = rest.position - before >= PROGRESS_BYTES ? 1 : tries + 1;
-      if (tries >= triesOf(failure, source.isMirror)) throw failure.error;
+      if (tries >= triesOf(failure, client.isMirror)) throw failure.error;
       await waitToRetry(task, failure, tries);
     }
   }

@@ -6,7 +6,7 @@ import { Pause } from '../system/pause.js';
 const MAGIC = Buffer.from('MVRFIDX1', 'latin1');
 const HEAD_BYTES = 24;
 const PACK_BYTES = 4;
-const CHUNK_BYTES = 40;
+const ENTRY_BYTES = 40;
 const ZERO_FLAG = 0x8000_0000;
 /** In one allocation of {@link ChunkListBuilder}: 40 KiB. */
 const SLAB_CHUNKS = 1024;
@@ -69,7 +69,7 @@ export class ChunkList {
 
   /** A view, not a copy. */
   sha256(i: number): Buffer {
-    return this.bytes.subarray(this.#at(i) + 8, this.#at(i) + CHUNK_BYTES);
+    return this.bytes.subarray(this.#at(i) + 8, this.#at(i) + ENTRY_BYTES);
   }
 
   /** The first 32 bits of the digest. */
@@ -78,7 +78,7 @@ export class ChunkList {
   }
 
   #at(i: number): number {
-    return this.#chunksAt + i * CHUNK_BYTES;
+    return this.#chunksAt + i * ENTRY_BYTES;
   }
 
   /**
@@ -91,7 +91,7 @@ export class ChunkList {
     const sizeBytes = Number(bytes.readBigUInt64LE(8));
     const packCount = bytes.readUInt32LE(16);
     const count = bytes.readUInt32LE(20);
-    if (bytes.length !== HEAD_BYTES + packCount * PACK_BYTES + count * CHUNK_BYTES)
+    if (bytes.length !== HEAD_BYTES + packCount * PACK_BYTES + count * ENTRY_BYTES)
       throw invalid('its length does not fit its entries');
     const chunksAt = HEAD_BYTES + packCount * PACK_BYTES;
     const pause = new Pause();
@@ -105,7 +105,7 @@ export class ChunkList {
     return listOf(this.count, this.sizeBytes, packEnds, (bytes, at, first, end) => {
       this.bytes.copy(bytes, at, this.#at(first), this.#at(end));
       for (let i = first; i < end; i++)
-        bytes.writeUInt32LE(frameBytes[i] as number, at + (i - first) * CHUNK_BYTES + 4);
+        bytes.writeUInt32LE(frameBytes[i] as number, at + (i - first) * ENTRY_BYTES + 4);
     });
   }
 }
@@ -124,8 +124,8 @@ export class ChunkListBuilder {
   #sizeBytes = 0;
 
   add({ length, sha256, frameBytes = 0 }: ListedChunk): void {
-    const at = (this.#count++ % SLAB_CHUNKS) * CHUNK_BYTES;
-    if (at === 0) this.#slabs.push(Buffer.alloc(SLAB_CHUNKS * CHUNK_BYTES));
+    const at = (this.#count++ % SLAB_CHUNKS) * ENTRY_BYTES;
+    if (at === 0) this.#slabs.push(Buffer.alloc(SLAB_CHUNKS * ENTRY_BYTES));
     const slab = this.#slabs.at(-1) as Buffer;
     slab.writeUInt32LE(sha256 === undefined ? (length | ZERO_FLAG) >>> 0 : length, at);
     slab.writeUInt32LE(frameBytes, at + 4);
@@ -140,7 +140,7 @@ export class ChunkListBuilder {
         const k = i % SLAB_CHUNKS;
         const count = Math.min(SLAB_CHUNKS - k, end - i);
         const slab = this.#slabs[Math.floor(i / SLAB_CHUNKS)] as Buffer;
-        slab.copy(bytes, at + (i - first) * CHUNK_BYTES, k * CHUNK_BYTES, (k + count) * CHUNK_BYTES);
+        slab.copy(bytes, at + (i - first) * ENTRY_BYTES, k * ENTRY_BYTES, (k + count) * ENTRY_BYTES);
         i += count;
       }
     });
@@ -155,7 +155,7 @@ async function listOf(
   write: (bytes: Buffer, at: number, first: number, end: number) => void,
 ): Promise<ChunkList> {
   const chunksAt = HEAD_BYTES + packEnds.length * PACK_BYTES;
-  const bytes = Buffer.alloc(chunksAt + count * CHUNK_BYTES);
+  const bytes = Buffer.alloc(chunksAt + count * ENTRY_BYTES);
   MAGIC.copy(bytes);
   bytes.writeBigUInt64LE(BigInt(sizeBytes), 8);
   bytes.writeUInt32LE(packEnds.length, 16);
@@ -163,7 +163,7 @@ async function listOf(
   for (const [i, end] of packEnds.entries())
     bytes.writeUInt32LE(end - (packEnds[i - 1] ?? 0), HEAD_BYTES + i * PACK_BYTES);
   await new Pause().inRanges(0, count, (first, end) =>
-    write(bytes, chunksAt + first * CHUNK_BYTES, first, end),
+    write(bytes, chunksAt + first * ENTRY_BYTES, first, end),
   );
   return ChunkList.parse(bytes);
 }
@@ -178,7 +178,7 @@ async function readSizes(bytes: Buffer, chunksAt: number, count: number, pause: 
   let dataBytes = 0;
   await pause.inRanges(0, count, (first, end) => {
     for (let i = first; i < end; i++) {
-      const word = bytes.readUInt32LE(chunksAt + i * CHUNK_BYTES);
+      const word = bytes.readUInt32LE(chunksAt + i * ENTRY_BYTES);
       const isZero = (word & ZERO_FLAG) !== 0;
       const length = (word & ~ZERO_FLAG) >>> 0;
       if (length === 0 || length > (isZero ? ZERO_CHUNK_LIMIT : CHUNK_LIMIT))
@@ -208,7 +208,7 @@ async function readPacks(
     let sizeBytes = 0;
     await pause.inRanges(first, end, (from, to) => {
       for (let k = from; k < to; k++) {
-        const frame = bytes.readUInt32LE(chunksAt + k * CHUNK_BYTES + 4);
+        const frame = bytes.readUInt32LE(chunksAt + k * ENTRY_BYTES + 4);
         if (frame === 0) throw invalid(`chunk ${k} has no bytes in its pack`);
         sizeBytes += frame;
       }

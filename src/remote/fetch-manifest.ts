@@ -26,12 +26,12 @@ export interface FetchedManifest extends Manifest {
 /** Rejects with `REGISTRY_NOT_FOUND`, `DIGEST_MISMATCH`, `ARTIFACT_INVALID` (wrong platform), or the client's codes. */
 export async function fetchManifest(
   task: Task,
-  sources: readonly RegistryClient[],
+  clients: readonly RegistryClient[],
   reference: Reference,
   platform: string | undefined,
 ): Promise<FetchedManifest> {
   const asked = reference.digest ?? (reference.tag as string);
-  let found = await fromFirst(task, sources, reference, asked);
+  let found = await fromFirst(task, clients, reference, asked);
   // An image with an SBOM for each platform is an index of indexes.
   for (let depth = 0; ; depth++) {
     const entries = await indexOf(found.value, found.mediaType);
@@ -39,51 +39,51 @@ export async function fetchManifest(
     if (depth > DEPTH_LIMIT) throw invalid(`it is an index in more than ${DEPTH_LIMIT} others`);
     const { digest } = choose(entries, parsePlatform(platform), reference);
     if (!isSha256Digest(digest)) throw invalid(`its index has a digest that is not a SHA-256: ${digest}`);
-    found = await fromFirst(task, sources, reference, digest);
+    found = await fromFirst(task, clients, reference, digest);
   }
 }
 
 async function fromFirst(
   task: Task,
-  sources: readonly RegistryClient[],
+  clients: readonly RegistryClient[],
   reference: Reference,
   asked: string,
 ): Promise<FetchedManifest> {
-  for (const source of sources) {
-    const isLast = source === sources.at(-1);
-    if (source.isDown) continue;
+  for (const client of clients) {
+    const isLast = client === clients.at(-1);
+    if (client.isDown) continue;
     try {
-      const manifest = await verified(task, source, reference, asked);
+      const manifest = await verified(task, client, reference, asked);
       if (manifest !== undefined) return manifest;
       if (isLast) throw notFound(reference);
     } catch (error) {
       if (isLast || task.signal?.aborted) throw error;
-      source.isDown = isUnavailable(error);
+      client.isDown = isUnavailable(error);
     }
   }
   throw notFound(reference);
 }
 
-/** Undefined if the source has none. A registry that sends another one than was asked for is asked once more. */
+/** Undefined if the registry has none. A registry that sends another one than was asked for is asked once more. */
 async function verified(
   task: Task,
-  source: RegistryClient,
+  client: RegistryClient,
   reference: Reference,
   asked: string,
 ): Promise<FetchedManifest | undefined> {
   for (let tries = 1; ; tries++) {
-    const manifest = await source.manifest(task, asked);
+    const manifest = await client.manifest(task, asked);
     if (manifest === undefined) return undefined;
     const digest = digestOf(manifest.bytes);
     // The digest first: what came in its place says nothing about the artifact.
     if (!isSha256Digest(asked) || asked === digest) {
-      const what = `what ${source.host} sends for ${formatReference(reference)}`;
+      const what = `what ${client.host} sends for ${formatReference(reference)}`;
       return { ...manifest, digest, value: await parseManifest(manifest.bytes, what) };
     }
-    if (tries === 1 && !source.isMirror) continue;
+    if (tries === 1 && !client.isMirror) continue;
     throw new RootfsError(
       'DIGEST_MISMATCH',
-      `${source.host} sends a manifest with the digest ${digest} for ${formatReference(reference)}: ` +
+      `${client.host} sends a manifest with the digest ${digest} for ${formatReference(reference)}: ` +
         'the registry is damaged; push the artifact again',
     );
   }

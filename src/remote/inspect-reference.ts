@@ -35,8 +35,8 @@ export async function inspectReference(
   platform: string | undefined,
 ): Promise<RemoteArtifact> {
   try {
-    return await withRegistry(context.registries, reference, 'pull', async (sources) => {
-      const manifest = await fetchManifest(task, sources, reference, platform);
+    return await withRegistry(context.registries, reference, 'pull', async (clients) => {
+      const manifest = await fetchManifest(task, clients, reference, platform);
       const artifact = await artifactOf(manifest.value);
       const about = {
         reference: formatReference(reference),
@@ -44,7 +44,7 @@ export async function inspectReference(
         artifactType: artifact.artifactType,
         storedBytes: artifact.layers.reduce((sum, { size }) => sum + size, 0),
       };
-      return { ...about, ...(await contentFacts(task, context, artifact, new BlobReader(sources))) };
+      return { ...about, ...(await contentFacts(task, context, artifact, new BlobReader(clients))) };
     });
   } catch (error) {
     throw asRootfsError(task.what, error);

@@ -55,12 +55,12 @@ export async function pullArtifact<T>(
   steps: PullSteps<T>,
 ): Promise<T> {
   const { reference } = request;
-  return withRegistry(registries, reference, 'pull', async (sources) => {
-    const manifest = await fetchManifest(task, sources, reference, request.platform);
+  return withRegistry(registries, reference, 'pull', async (clients) => {
+    const manifest = await fetchManifest(task, clients, reference, request.platform);
     await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
     const artifact = await artifactOf(manifest.value);
     requireKind(request, artifact);
-    const found = foundIn(artifact, manifest.digest, sources, request.options);
+    const found = foundIn(artifact, manifest.digest, clients, request.options);
     const before = await steps.present(found);
     if (before !== undefined) {
       await pulls.forget(manifest.digest).catch(() => {}); // the next pull tries again
@@ -91,7 +91,7 @@ export async function pullArtifact<T>(
 function foundIn(
   artifact: Artifact,
   digest: string,
-  sources: readonly RegistryClient[],
+  clients: readonly RegistryClient[],
   options: TransferOptions,
 ): FoundArtifact {
   const pace = new Pace(options.concurrency);
@@ -99,7 +99,7 @@ function foundIn(
   const onBytes = (count: number) => {
     bytes += count;
   };
-  const reader = new BlobReader(sources, { onBytes, onBusy: pace.slowDown });
+  const reader = new BlobReader(clients, { onBytes, onBusy: pace.slowDown });
   return { artifact, digest, reader, pace, downloadedBytes: () => bytes };
 }
 

@@ -56,8 +56,8 @@ export async function pushSnapshot(
 ): Promise<PushedSnapshot> {
   const { name, reference, options } = request;
   try {
-    return await withRegistry(registries, reference, 'pull,push', async (sources) => {
-      const client = sources.at(-1) as RegistryClient;
+    return await withRegistry(registries, reference, 'pull,push', async (clients) => {
+      const client = clients.at(-1) as RegistryClient;
       const onProgress = (progress: Progress) =>
         options.onProgress?.({ step: 'check', ...progress, reusedBytes: 0 });
       const pushed = await snapshots.read(name, { task, onProgress }, async (snapshot) => {

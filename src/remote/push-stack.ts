@@ -43,8 +43,8 @@ export async function pushStack(
   const { stack, reference } = request;
   const { sha256, sizeBytes } = stack;
   try {
-    return await withRegistry(context.registries, reference, 'pull,push', async (sources) => {
-      const client = sources.at(-1) as RegistryClient;
+    return await withRegistry(context.registries, reference, 'pull,push', async (clients) => {
+      const client = clients.at(-1) as RegistryClient;
       const { mode, ...pushed } = await context.folder.inWorkFolder('push', (workFolder) =>
         pushTemplate(task, context, request, client, workFolder),
       );

@@ -10,7 +10,7 @@ export async function withRegistry<T>(
   settings: RegistrySettings,
   reference: Reference,
   actions: 'pull' | 'pull,push',
-  work: (sources: readonly RegistryClient[]) => Promise<T>,
+  work: (clients: readonly RegistryClient[]) => Promise<T>,
 ): Promise<T> {
   const transport = new Transport(settings);
   const mirrors = actions === 'pull' ? (settings[reference.host]?.mirrors ?? []) : [];

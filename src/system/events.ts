@@ -58,7 +58,7 @@ export function traced<T>(about: About, work: () => Promise<T>): Promise<T> {
   return channel.tracePromise(async () => {
     const started = performance.now();
     try {
-      return told(event, await work());
+      return addResult(event, await work());
     } finally {
       event.durationMs = performance.now() - started;
     }
@@ -73,7 +73,7 @@ export function tracedSync<T>(about: About, work: () => T): T {
   return channel.traceSync(() => {
     const started = performance.now();
     try {
-      return told(event, work());
+      return addResult(event, work());
     } finally {
       event.durationMs = performance.now() - started;
     }
@@ -105,7 +105,7 @@ export async function tracedMany<T>(
     if (pause.isDue) await pause.take();
     const result = results[i] as PromiseSettledResult<T>;
     event.durationMs = durationMs;
-    if (result.status === 'fulfilled') told(event, result.value);
+    if (result.status === 'fulfilled') addResult(event, result.value);
     else event.error = result.reason;
     if (result.status === 'rejected') channel.error.publish(event);
     channel.asyncStart.publish(event);
@@ -125,7 +125,7 @@ function isWatched({ start, end, asyncStart, asyncEnd, error }: Channel): boolea
   );
 }
 
-function told<T>(event: OperationEvent, result: T): T {
+function addResult<T>(event: OperationEvent, result: T): T {
   if (typeof result === 'object' && result !== null) {
     const { strategy, sizeBytes, reused, pooled } = result as Partial<
       Record<'strategy' | 'sizeBytes' | 'reused' | 'pooled', never>

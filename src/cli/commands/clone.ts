@@ -1,6 +1,6 @@
 import { basename, dirname, join } from 'node:path';
 import type { Command } from 'commander';
-import { inOrder } from '../argument-order.js';
+import { withOrderAdvice } from '../argument-order.js';
 import { addCloneFlags, type CloneFlags, cloneOptions } from '../clone-flags.js';
 import { cloneText } from '../clone-text.js';
 import { inSession } from '../session.js';
@@ -28,7 +28,7 @@ Examples:
           registry.cloneForVm(vm, stack, { ...cloneOptions(flags), signal }),
         );
         const asStack = (path: string) => join(dirname(dirname(path)), vm, basename(path));
-        const clone = await inOrder(cloning, 'STACK_NOT_FOUND', asStack, 'clone VM STACK');
+        const clone = await withOrderAdvice(cloning, 'STACK_NOT_FOUND', asStack, 'clone VM STACK');
         output.print(clone, () => cloneText(clone));
       }),
     );

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { hashFile } from '../../index.js';
-import { Attempts } from '../attempts.js';
+import { ArgumentFailures } from '../argument-failures.js';
 import { inSession } from '../session.js';
 
 interface Hashed {
@@ -28,10 +28,10 @@ Examples:
       inSession(command, async (session) => {
         const { output, signal } = session;
         const files: Hashed[] = [];
-        const attempts = new Attempts(signal);
+        const failures = new ArgumentFailures(signal);
         try {
           for (const path of paths)
-            await attempts.attempt(path, async () => {
+            await failures.attempt(path, async () => {
               const sha256 = await session.during(`hashing ${path}`, (onProgress) =>
                 hashFile(path, { signal, onProgress }),
               );
@@ -43,7 +43,7 @@ Examples:
           // Print what was hashed, even if some file cannot be.
           if (files.length > 0) output.print({ files }, () => '');
         }
-        attempts.throwIfAny();
+        failures.throwIfAny();
       }),
     );
 }

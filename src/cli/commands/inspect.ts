@@ -26,10 +26,12 @@ Example:
     );
 }
 
-const OUTDATED = new Map([
-  [true, ', which has been replaced since'],
-  [false, ', which is unchanged'],
-]);
+/** Whether it is outdated may be unknown. */
+const OUTDATED = {
+  true: ', which has been replaced since',
+  false: ', which is unchanged',
+  undefined: '',
+} as const;
 
 /** What they mean for a fork or a snapshot. */
 function extentsText(extents: number): string {
@@ -43,7 +45,7 @@ function text(slot: SlotDetails): string {
     Path: slot.path,
     Health: slot.health,
     Use: slot.use,
-    Stack: stack === undefined ? 'not known' : `${stack}${OUTDATED.get(outdated as boolean) ?? ''}`,
+    Stack: stack === undefined ? 'not known' : `${stack}${OUTDATED[`${outdated}`]}`,
     'SHA-256': slot.sourceSha256,
     Size: `${formatSize(sizeBytes)}${grown ? ', grown' : ''}`,
     'On disk': `${formatSize(aloneBytes)} alone, ${formatSize(sharedBytes)} shared`,

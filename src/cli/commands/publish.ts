@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageFormat, PublishedStack } from '../../index.js';
 import { isSha256 } from '../../system/sha256.js';
-import { inOrder } from '../argument-order.js';
+import { withOrderAdvice } from '../argument-order.js';
 import { details } from '../output.js';
 import { inSession } from '../session.js';
 import { formatSize, parseSize } from '../sizes.js';
@@ -63,7 +63,7 @@ Examples:
             onProgress,
           }),
         );
-        const stack = await inOrder(publishing, 'ENOENT', () => name, 'publish NAME SOURCE');
+        const stack = await withOrderAdvice(publishing, 'ENOENT', () => name, 'publish NAME SOURCE');
         output.print(stack, () => stackText(stack));
       }),
     );

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import { Attempts } from '../attempts.js';
+import { ArgumentFailures } from '../argument-failures.js';
 import { table } from '../output.js';
 import { inSession } from '../session.js';
 
@@ -31,11 +31,11 @@ Examples:
       inSession(command, async ({ registry, output, signal }) => {
         const { refuseInUse = false, durable = false } = flags;
         const released: { vmId: string; released: boolean }[] = [];
-        const attempts = new Attempts(signal);
+        const failures = new ArgumentFailures(signal);
         try {
           for (const vmId of vms) {
             signal.throwIfAborted();
-            await attempts.attempt(vmId, async () => {
+            await failures.attempt(vmId, async () => {
               released.push({ vmId, released: await registry.release(vmId, { refuseInUse, durable }) });
             });
           }
@@ -49,7 +49,7 @@ Examples:
               ]),
             );
         }
-        attempts.throwIfAny();
+        failures.throwIfAny();
         if (!existsSync(registry.config.clonesDir))
           output.aside(`there is no folder ${registry.config.clonesDir}`);
       }),

@@ -2,7 +2,7 @@ import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import type { Snapshot } from '../../index.js';
 import { absolutePath } from '../../system/arguments.js';
-import { inOrder } from '../argument-order.js';
+import { withOrderAdvice } from '../argument-order.js';
 import { addCopyFlags, type CopyFlags, copyOptions } from '../clone-flags.js';
 import { derivedText } from '../clone-text.js';
 import { listed } from '../listed.js';
@@ -95,7 +95,12 @@ export function addRestore(program: Command): void {
           registry.restoreSnapshot(name, vm, { ...copyOptions(flags), signal, onProgress }),
         );
         const asSnapshot = (path: string) => join(dirname(path), vm);
-        const clone = await inOrder(restoring, 'SNAPSHOT_NOT_FOUND', asSnapshot, 'restore SNAPSHOT VM');
+        const clone = await withOrderAdvice(
+          restoring,
+          'SNAPSHOT_NOT_FOUND',
+          asSnapshot,
+          'restore SNAPSHOT VM',
+        );
         output.print(clone, () => derivedText(clone));
       }),
     );

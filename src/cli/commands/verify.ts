@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { RootfsError, type Snapshot, type VerifyReport } from '../../index.js';
-import { Attempts } from '../attempts.js';
+import { ArgumentFailures } from '../argument-failures.js';
 import { EXIT } from '../exit-codes.js';
 import { count, table } from '../output.js';
 import { printable } from '../printable.js';
@@ -62,10 +62,10 @@ Examples:
 async function verifySnapshots(session: Session, names: string[]): Promise<void> {
   const { registry, output, signal } = session;
   const snapshots: Snapshot[] = [];
-  const attempts = new Attempts(signal);
+  const failures = new ArgumentFailures(signal);
   try {
     for (const name of names)
-      await attempts.attempt(name, async () => {
+      await failures.attempt(name, async () => {
         const snapshot = await session.during(`verifying ${name}`, (onProgress) =>
           registry.verifySnapshot(name, { signal, onProgress }),
         );
@@ -75,7 +75,7 @@ async function verifySnapshots(session: Session, names: string[]): Promise<void>
   } finally {
     if (snapshots.length > 0) output.print({ snapshots }, () => '');
   }
-  attempts.throwIfAny('SNAPSHOT_CORRUPT');
+  failures.throwIfAny('SNAPSHOT_CORRUPT');
 }
 
 function text({ templates, sealedImages, clones, templatesNotRead, differences }: VerifyReport): string {

@@ -5,7 +5,7 @@ import { requireUnmounted } from './find-store.js';
 import { KINDS, kindOf, type StoreKind } from './kinds.js';
 import { whileImageLocked } from './lock.js';
 import { withMounted } from './mounting.js';
-import { programFailed, requirePrograms, requireRoot, tryProgram } from './store-error.js';
+import { requirePrograms, requireRoot, storeProgramFailed, tryProgram } from './store-error.js';
 
 export interface CheckedStore {
   readonly image: string;
@@ -45,9 +45,9 @@ async function checkUnlocked(image: string, signal: AbortSignal): Promise<Checke
   const isFailure = notMounted instanceof RootfsError && notMounted.code === 'STORE_FAILED';
   if (isFailure && DAMAGE.test(notMounted.message)) throw damaged(notMounted.message);
   if (notMounted !== undefined && !(isFailure && PERHAPS_DAMAGE.test(notMounted.message))) throw notMounted;
-  const { exit } = await tryProgram(program, [...args, image], signal);
+  const exit = await tryProgram(program, [...args, image], signal);
   if (exit.status !== 0) {
-    if (isFaultOfThisMachine(exit)) throw programFailed(program, exit, image);
+    if (isFaultOfThisMachine(exit)) throw storeProgramFailed(program, exit, image);
     // No checker can judge a file system that is in use.
     await requireUnmounted(image);
     throw damaged((exit.stderr || exit.stdout).trim().split('\n').slice(-3).join('; '));

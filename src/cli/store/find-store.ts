@@ -79,10 +79,7 @@ export async function requireUnmounted(image: string): Promise<void> {
 /** By device and inode, where root asks: a file has other names, by bind mounts and hard links. */
 export async function loopDevicesOf(image: string): Promise<string[]> {
   const asked = ['--associated', image, '--noheadings', '--raw', '--output', 'NAME'];
-  const exit = await tryProgram('losetup', asked, undefined).then(
-    ({ exit }) => exit,
-    () => undefined,
-  );
+  const exit = await tryProgram('losetup', asked, undefined).catch(() => undefined);
   if (exit?.status === 0) return exit.stdout.split('\n').filter((line) => line !== '');
   const real = await realpath(image);
   const names = (await readdir('/sys/block')).filter((name) => /^loop\d+$/.test(name));

@@ -5,7 +5,7 @@ import { dirname } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { mountOf } from '../mounts.js';
 import { formatSize } from '../sizes.js';
-import { programFailed, runProgram, tryProgram } from './store-error.js';
+import { runProgram, storeProgramFailed, tryProgram } from './store-error.js';
 
 export interface ImageFile {
   readonly sizeBytes: number;
@@ -64,10 +64,10 @@ async function requireSpace(path: string, bytes: number): Promise<void> {
 
 async function reserve(path: string, offset: number, length: number, signal: AbortSignal): Promise<void> {
   const range = ['--offset', `${offset}`, '--length', `${length}`, path];
-  const { exit } = await tryProgram('fallocate', range, signal);
+  const exit = await tryProgram('fallocate', range, signal);
   if (exit.status === 0) return;
-  if (!/not supported/i.test(exit.stderr)) throw programFailed('fallocate', exit, path);
+  if (!/not supported/i.test(exit.stderr)) throw storeProgramFailed('fallocate', exit, path);
   // Without fallocate, writing zeros reserves the space.
   const zeros = await tryProgram('fallocate', ['--posix', ...range], signal);
-  if (zeros.exit.status !== 0) throw programFailed('fallocate', zeros.exit, path);
+  if (zeros.status !== 0) throw storeProgramFailed('fallocate', zeros, path);
 }

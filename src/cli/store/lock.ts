@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { RootfsError } from '../../index.js';
 import { makeFolders } from '../../system/make-folders.js';
 import { imageFile } from './image-file.js';
-import { programFailed, tryProgram } from './store-error.js';
+import { storeProgramFailed, tryProgram } from './store-error.js';
 
 // Reserving space by writing zeros takes minutes. A user who does not want to wait can interrupt.
 const LIMIT_SECONDS = 600;
@@ -22,7 +22,7 @@ export async function whileImageLocked<T>(
   signal: AbortSignal | undefined,
   work: (file: FileHandle) => Promise<T>,
 ): Promise<T> {
-  const file = await openImage(image);
+  const file = await openForLock(image);
   try {
     return await whileNamedLocked(image, file, signal, work);
   } finally {
@@ -42,7 +42,7 @@ export async function whileNamedLocked<T>(
   });
 }
 
-async function openImage(image: string): Promise<FileHandle> {
+async function openForLock(image: string): Promise<FileHandle> {
   await imageFile(image);
   try {
     // For writing, since a grow that fails cuts off what it reserved.
@@ -86,12 +86,12 @@ async function whileInodeLocked<T>(
     // A lock belongs to the open file, which flock(1) gets as its output, and which stays open here.
     const output = { fd: file.fd, read: async () => {} };
     const args = ['--exclusive', '--timeout', `${LIMIT_SECONDS}`, '--conflict-exit-code', `${BUSY}`, '1'];
-    const { exit } = await tryProgram('flock', args, signal, { output });
+    const exit = await tryProgram('flock', args, signal, { output });
     if (exit.status === BUSY) {
       const words = `another store command has been working on ${path} for ${LIMIT_SECONDS / 60} minutes`;
       throw new RootfsError('STORE_IN_USE', `${words}: end it, or try again later`, { path });
     }
-    if (exit.status !== 0) throw programFailed('flock', exit, path);
+    if (exit.status !== 0) throw storeProgramFailed('flock', exit, path);
     return await work();
   } finally {
     await file.close();

@@ -9,7 +9,7 @@ import { forbidDiscard, loopDevicesOf, mountOfImage, requireUnmounted } from './
 import { imageFile } from './image-file.js';
 import { KINDS, type StoreKind } from './kinds.js';
 import { whileFolderLocked, whileImageLocked } from './lock.js';
-import { programFailed, runToItsEnd, tryProgram } from './store-error.js';
+import { runToItsEnd, storeProgramFailed, tryProgram } from './store-error.js';
 import type { Undo } from './undo.js';
 
 /** Throws unless nothing would be hidden by a mount there. */
@@ -109,9 +109,9 @@ export async function mountUnlocked(
 /** Not with the caller's signal: it must not stop half-way. Nor does it if somebody kills umount(8). */
 export async function unmount(folder: string, ...options: readonly string[]): Promise<void> {
   for (let tries = 1; ; tries++) {
-    const { exit } = await tryProgram('umount', [...options, folder], undefined);
+    const exit = await tryProgram('umount', [...options, folder], undefined);
     if (exit.status === 0) return;
-    if (exit.status !== null || tries === 3) throw programFailed('umount', exit, folder);
+    if (exit.status !== null || tries === 3) throw storeProgramFailed('umount', exit, folder);
     if ((await mountedOn(folder)) === undefined) return;
   }
 }

@@ -36,9 +36,9 @@ export async function runProgram(
   signal: AbortSignal | undefined,
   path: string,
 ): Promise<string> {
-  const { exit } = await tryProgram(name, args, signal);
+  const exit = await tryProgram(name, args, signal);
   if (exit.status === 0) return exit.stdout;
-  throw programFailed(name, exit, path);
+  throw storeProgramFailed(name, exit, path);
 }
 
 /** Runs it to whatever end. */
@@ -47,11 +47,11 @@ export async function tryProgram(
   args: readonly string[],
   signal: AbortSignal | undefined,
   options: RunOptions = {},
-): Promise<{ exit: Exit }> {
+): Promise<Exit> {
   await requirePrograms(name);
   // Ctrl-C must not end a mount(8) half-way, nor look like a failure of the program.
   const inOwnGroup = { ...options, ownGroup: true };
-  return { exit: await run((await findProgram(name)) ?? name, args, signal, inOwnGroup) };
+  return run((await findProgram(name)) ?? name, args, signal, inOwnGroup);
 }
 
 /** Runs one that must not stop half-way: an abort is heeded when it has ended. */
@@ -61,9 +61,9 @@ export async function runToItsEnd(
   signal: AbortSignal,
   path: string,
 ): Promise<void> {
-  const { exit } = await tryProgram(name, args, undefined);
+  const exit = await tryProgram(name, args, undefined);
   signal.throwIfAborted();
-  if (exit.status !== 0) throw programFailed(name, exit, path);
+  if (exit.status !== 0) throw storeProgramFailed(name, exit, path);
 }
 
 // These programs tell the kind of failure in words only.
@@ -75,7 +75,7 @@ const CODES: readonly (readonly [RegExp, string])[] = [
   [/permission denied|operation not permitted|must be superuser/i, 'EPERM'],
 ];
 
-export function programFailed(name: string, exit: Exit, path: string): RootfsError {
+export function storeProgramFailed(name: string, exit: Exit, path: string): RootfsError {
   const said = (exit.stderr || exit.stdout).trim() || 'it printed nothing';
   const code = CODES.find(([words]) => words.test(said))?.[1] ?? 'STORE_FAILED';
   const how = exit.signal === null ? `ended with status ${exit.status}` : `was ended by ${exit.signal}`;

@@ -1,7 +1,7 @@
 // The same work on several arguments: a failure of one does not stop the others.
 import { RootfsError } from '../index.js';
 
-export class Attempts {
+export class ArgumentFailures {
   readonly #signal: AbortSignal;
   readonly #failures: { readonly name: string; readonly error: Error; readonly code: string }[] = [];
 
