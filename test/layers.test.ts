@@ -33,6 +33,7 @@ const CLI_USES = [
   'system/arguments',
   'system/config',
   'system/errno-names',
+  'system/is-missing',
   'system/kernel-version',
   'system/make-folders',
   'system/pause',

@@ -12,7 +12,7 @@ const STACK = 'probe';
 // Without reflinks: the template, a clone and what `cp` makes.
 const COPIES = 3;
 
-export interface CloneSpeed {
+interface CloneSpeed {
   readonly imageBytes: number;
   readonly rounds: number;
   readonly strategy: Strategy;
@@ -21,7 +21,7 @@ export interface CloneSpeed {
   readonly cpMicros: number;
 }
 
-export interface SpeedOptions {
+interface SpeedOptions {
   readonly imageBytes: number;
   readonly rounds: number;
   /** As the caller's registry has it. */

@@ -1,7 +1,7 @@
 // Prints a command's result on stdout: a table for people, one JSON document for programs.
 import { printable, printableJson } from './printable.js';
 
-export interface Column<Row> {
+interface Column<Row> {
   readonly title: string;
   readonly right?: boolean;
   readonly of: (row: Row) => string;

@@ -6,7 +6,7 @@ import { EXIT, exitCodeOf } from './exit-codes.js';
 import { Interrupted } from './interruption.js';
 import { printable, printableJson } from './printable.js';
 
-export interface ReportStyle {
+interface ReportStyle {
   readonly json: boolean;
   readonly verbose: boolean;
 }

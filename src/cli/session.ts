@@ -11,7 +11,7 @@ import { Output } from './output.js';
 import { ProgressLine, type SteppedProgress } from './progress.js';
 
 /** The options that all commands take. */
-export interface GlobalFlags extends ConfigFlags {
+interface GlobalFlags extends ConfigFlags {
   readonly json?: boolean;
   readonly verbose?: boolean;
 }

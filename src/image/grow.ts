@@ -251,7 +251,7 @@ async function resize2fs(
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, name, { ...exit, ...said }, advice);
 }
 
-export interface CheckOptions {
+interface CheckOptions {
   /** What the image is called in messages. Default: its path. */
   readonly name?: string;
   readonly env?: Readonly<Record<string, string>>;

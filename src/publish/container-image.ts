@@ -37,13 +37,13 @@ const NEEDS_SYS_ADMIN = /^setpriv: |restore xattr metadata: .*operation not perm
 const UMOCI = { name: 'umoci', package: 'umoci', notFound: 'PROGRAM_NOT_FOUND' } as const;
 const SETPRIV = { name: 'setpriv', package: 'util-linux', notFound: 'PROGRAM_NOT_FOUND' } as const;
 
-export interface UnpackedImage {
+interface UnpackedImage {
   readonly tree: string;
   readonly config: ImageConfig;
   readonly listed: ListedFolder;
 }
 
-export interface ContainerRequest extends Omit<FetchRequest, 'platform'> {
+interface ContainerRequest extends Omit<FetchRequest, 'platform'> {
   readonly platform: string | undefined;
   readonly limits: Required<PublishLimits>;
 }

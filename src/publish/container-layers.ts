@@ -13,7 +13,7 @@ import { blobPath, type FetchedImage, type Json, writeLayers } from './fetched-l
 import { type Compression, formatOf, isCompression } from './image-format.js';
 import type { PublishLimits } from './publish-options.js';
 
-export interface LayersRequest {
+interface LayersRequest {
   readonly source: string;
   readonly layout: string;
   readonly workFolder: string;

@@ -57,7 +57,7 @@ const PROGRAMS: Readonly<Record<'zstd' | 'xz', Decompressor>> = {
   },
 };
 
-export interface Decompression {
+interface Decompression {
   readonly format: Compression;
   readonly path: string;
   /** Used in messages. */

@@ -2,7 +2,7 @@
 
 import { canonicalHost } from '../system/registry-settings.js';
 
-export interface DockerReference {
+interface DockerReference {
   /** As `config.registries` has it. */
   readonly host: string;
   /** The repository, with its tag or digest. */

@@ -10,7 +10,7 @@ import { type Platform, platformName } from './platform.js';
 const REF_NAME = 'org.opencontainers.image.ref.name';
 const TAGS_NAMED = 10;
 
-export interface LocalImage {
+interface LocalImage {
   /** The folder of the layout. */
   readonly path: string;
   /** What its index.json says of the image. */

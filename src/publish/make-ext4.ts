@@ -46,7 +46,7 @@ const TOO_SMALL =
 /** What it says of every file system, since its settings are not read. */
 const NO_SETTINGS = /^Warning: the fs_type .*\n*/gm;
 
-export interface TreeImage {
+interface TreeImage {
   readonly root: FolderNode;
   /** The source of the tree, used in messages. */
   readonly source: string;

@@ -22,7 +22,7 @@ import { INCOMING, noStackFolder } from './place-stack.js';
 // More would fill the screen.
 const IDS_SHOWN = 5;
 
-export interface RemoveRequest {
+interface RemoveRequest {
   readonly name: StackName;
   readonly templatePath: string;
   readonly force: boolean;

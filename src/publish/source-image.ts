@@ -42,7 +42,7 @@ export interface Staging {
   readonly checkRegistry: RegistryCheck | undefined;
 }
 
-export interface StagedImage {
+interface StagedImage {
   readonly format: ImageFormat;
   /** For container images only. */
   readonly config: ImageConfig | undefined;

@@ -25,7 +25,7 @@ import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
 
 /** An image that is wanted. */
-export interface WantedImage {
+interface WantedImage {
   /** Its name in the folder. */
   readonly name: string;
   readonly chunked: ChunkedFile;
@@ -33,14 +33,14 @@ export interface WantedImage {
   readonly templates: ((missingBytes: () => number) => AsyncIterable<Template>) | undefined;
 }
 
-export interface AssemblyContext {
+interface AssemblyContext {
   readonly reader: BlobReader;
   readonly pace: Pace;
   readonly known: KnownChunks;
   readonly onProgress: ((progress: TransferProgress) => void) | undefined;
 }
 
-export interface Assembled {
+interface Assembled {
   /** The list of each image. */
   readonly lists: readonly ChunkList[];
   /** Bytes of the images that were not fetched. */

@@ -24,7 +24,7 @@ interface BasePack {
   readonly frameBytes: readonly number[];
 }
 
-export interface BaseRequest {
+interface BaseRequest {
   readonly reference: Reference;
   readonly base: Reference | undefined;
   readonly options: PushOptions;

@@ -19,7 +19,7 @@ export interface BlobPart {
   readonly bytes: Buffer;
 }
 
-export interface ReadCallbacks {
+interface ReadCallbacks {
   /** Called with the number of bytes that came, used or not. */
   readonly onBytes?: (count: number) => void;
   readonly onBusy?: () => void;

@@ -30,7 +30,7 @@ export async function beginsWithFiles(head: Buffer, isGzip: boolean): Promise<bo
   return false;
 }
 
-export interface DiskExtraction {
+interface DiskExtraction {
   /** The layer. */
   readonly path: string;
   /** Used in messages. */

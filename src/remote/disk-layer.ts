@@ -21,7 +21,7 @@ import { fetchFile } from './fetch-file.js';
 import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
 
-export interface DiskRequest {
+interface DiskRequest {
   readonly reader: BlobReader;
   readonly layer: Layer;
   /** Used in messages. */
@@ -35,7 +35,7 @@ export interface DiskRequest {
   readonly onProgress: ((progress: TransferProgress) => void) | undefined;
 }
 
-export interface StagedDisk {
+interface StagedDisk {
   /** The format of the layer. */
   readonly format: ImageFormat;
   /** Bytes of the layer that were there already. */

@@ -6,7 +6,7 @@ import { writeFully } from '../image/write-bytes.js';
 import type { Task } from '../system/task.js';
 import { type Blob, type BlobReader, wrongBlob } from './blob-reader.js';
 
-export interface FileRequest {
+interface FileRequest {
   readonly blob: Blob;
   /** May hold the start of the blob already. */
   readonly path: string;

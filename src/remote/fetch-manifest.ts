@@ -18,7 +18,7 @@ import { isUnavailable } from './retry.js';
 
 const DEPTH_LIMIT = 3;
 
-export interface FetchedManifest extends Manifest {
+interface FetchedManifest extends Manifest {
   readonly digest: string;
   readonly value: ManifestValue;
 }

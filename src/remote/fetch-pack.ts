@@ -24,7 +24,7 @@ export interface PackRequest {
   readonly onWritten: (bytes: number) => void;
 }
 
-export interface OpenImage {
+interface OpenImage {
   readonly fd: number;
   readonly path: string;
 }

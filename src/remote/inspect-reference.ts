@@ -22,7 +22,7 @@ import { readSnapshot } from './snapshot-artifact.js';
 import type { RemoteArtifact } from './transfer-options.js';
 import { withRegistry } from './with-registry.js';
 
-export interface InspectContext {
+interface InspectContext {
   readonly catalog: Catalog;
   readonly known: KnownChunks;
   readonly registries: RegistrySettings;

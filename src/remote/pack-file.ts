@@ -12,7 +12,7 @@ import type { ChunkList } from './chunk-list.js';
 import { FrameLengths, zeroFrame } from './frames.js';
 import { compress } from './zstd.js';
 
-export interface PackSource {
+interface PackSource {
   readonly file: FileHandle;
   readonly list: ChunkList;
   /** Chunks of the pack. */

@@ -22,11 +22,11 @@ import { reusableTemplates } from './reusable-templates.js';
 import { readSnapshot, type SnapshotArtifact } from './snapshot-artifact.js';
 import type { PulledSnapshot } from './snapshot-options.js';
 
-export interface PullSnapshotRequest extends Omit<ArtifactRequest, 'isWanted' | 'platform'> {
+interface PullSnapshotRequest extends Omit<ArtifactRequest, 'isWanted' | 'platform'> {
   readonly name: string;
 }
 
-export interface PullSnapshotContext {
+interface PullSnapshotContext {
   readonly snapshots: Snapshots;
   readonly pulls: PullFolder;
   readonly catalog: Catalog;

@@ -30,13 +30,13 @@ import { formatReference } from './reference.js';
 import { reusableTemplates } from './reusable-templates.js';
 import type { PulledStack, PullOptions } from './transfer-options.js';
 
-export interface PullRequest extends Omit<ArtifactRequest, 'isWanted'> {
+interface PullRequest extends Omit<ArtifactRequest, 'isWanted'> {
   readonly located: ReturnType<Catalog['located']>;
   readonly replace: boolean;
   readonly limits: PullOptions['limits'];
 }
 
-export interface PullContext {
+interface PullContext {
   readonly folder: ManagedFolder;
   readonly pulls: PullFolder;
   readonly catalog: Catalog;

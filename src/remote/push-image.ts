@@ -23,7 +23,7 @@ export interface PushedImage {
   readonly reusedBytes: number;
 }
 
-export interface PushImage {
+interface PushImage {
   readonly client: RegistryClient;
   readonly pace: Pace;
   readonly file: FileHandle;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { native, type OpenedSource } from '../addon/native.js';
 import type { OpenSnapshot } from '../snapshots/open-snapshot.js';
 import { requireDigest } from '../snapshots/snapshot-files.js';
-import { type SnapshotRecord, totalBytes } from '../snapshots/snapshot-manifest.js';
+import { totalBytes } from '../snapshots/snapshot-manifest.js';
 import type { Snapshots } from '../snapshots/snapshots.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError, RootfsError } from '../system/errors.js';
@@ -19,15 +19,16 @@ import { openSame } from './open-same.js';
 import { Pace } from './pace.js';
 import { packEndsOfAll } from './packs.js';
 import { type PushedImage, pushImage, sendBlob } from './push-image.js';
+import { PushProgress } from './push-progress.js';
 import { putArtifact } from './put-artifact.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { FILES_LIMIT } from './snapshot-artifact.js';
 import type { PushedSnapshot } from './snapshot-options.js';
-import type { PushOptions, TransferOptions, TransferProgress } from './transfer-options.js';
+import type { PushOptions } from './transfer-options.js';
 import { withRegistry } from './with-registry.js';
 
-export interface PushSnapshotRequest {
+interface PushSnapshotRequest {
   readonly name: string;
   readonly reference: Reference;
   readonly base: Reference | undefined;
@@ -35,7 +36,7 @@ export interface PushSnapshotRequest {
   readonly options: PushOptions;
 }
 
-export interface PushSnapshotContext {
+interface PushSnapshotContext {
   readonly snapshots: Snapshots;
   readonly registries: RegistrySettings;
 }
@@ -114,7 +115,7 @@ async function pushOpened(
 ): Promise<PushedImage> {
   const { client, level, workFolder, options } = push;
   const { text, record } = snapshot;
-  const progress = new PushProgress(record, options.onProgress);
+  const progress = new PushProgress(totalBytes(record), options.onProgress);
   const lists = await cutAll(task, snapshot, files, progress);
   const ends = await packEndsOfAll(
     lists,
@@ -168,27 +169,4 @@ async function pushManifest(task: Task, client: RegistryClient, bytes: Buffer): 
     uploadedBytes: wasSent ? layer.size : 0,
     reusedBytes: wasSent ? 0 : layer.size,
   };
-}
-
-/** Bytes of all files, for each step. */
-class PushProgress {
-  readonly #bytesTotal: number;
-  readonly #onProgress: TransferOptions['onProgress'];
-  #bytesInPacks = 0;
-  #reusedBytes = 0;
-
-  constructor(record: SnapshotRecord, onProgress: TransferOptions['onProgress']) {
-    this.#bytesTotal = totalBytes(record);
-    this.#onProgress = onProgress;
-  }
-
-  packDone(bytes: number, wasSent: boolean): void {
-    this.#bytesInPacks += bytes;
-    if (!wasSent) this.#reusedBytes += bytes;
-    this.report('upload', this.#bytesInPacks);
-  }
-
-  report(step: TransferProgress['step'], bytesDone: number): void {
-    this.#onProgress?.({ step, bytesDone, bytesTotal: this.#bytesTotal, reusedBytes: this.#reusedBytes });
-  }
 }

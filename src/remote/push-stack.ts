@@ -15,13 +15,14 @@ import { openSame } from './open-same.js';
 import { Pace } from './pace.js';
 import { packEnds } from './packs.js';
 import { type PushedImage, pushImage } from './push-image.js';
+import { PushProgress } from './push-progress.js';
 import { putArtifact } from './put-artifact.js';
 import type { Reference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
-import type { PushedStack, PushOptions, TransferProgress } from './transfer-options.js';
+import type { PushedStack, PushOptions } from './transfer-options.js';
 import { withRegistry } from './with-registry.js';
 
-export interface PushRequest {
+interface PushRequest {
   readonly stack: StackInfo;
   readonly reference: Reference;
   readonly base: Reference | undefined;
@@ -29,7 +30,7 @@ export interface PushRequest {
   readonly options: PushOptions;
 }
 
-export interface PushContext {
+interface PushContext {
   readonly folder: ManagedFolder;
   readonly known: KnownChunks;
   readonly registries: RegistrySettings;
@@ -68,9 +69,7 @@ async function pushTemplate(
   const { templatePath, sha256, sizeBytes } = stack;
   const pace = new Pace(options.concurrency);
   client.onBusy = pace.slowDown;
-  const progress = { bytesDone: 0, reusedBytes: 0 };
-  const report = (step: TransferProgress['step'], bytesDone: number) =>
-    options.onProgress?.({ step, bytesDone, bytesTotal: sizeBytes, reusedBytes: progress.reusedBytes });
+  const progress = new PushProgress(sizeBytes, options.onProgress);
   const opened = await native()
     .openSource(templatePath)
     .catch((error: unknown) => {
@@ -78,11 +77,10 @@ async function pushTemplate(
     });
   try {
     return await unchanged(templatePath, opened, async () => {
-      const { identity } = opened.info;
-      const file = await openSame(templatePath, identity, () => replacedError(templatePath));
+      const file = await openSame(templatePath, opened.info.identity, () => replacedError(templatePath));
       try {
         const { list, sha256: found } = await known.listOf(task, file, { sha256, sizeBytes }, (done) =>
-          report('cut', done),
+          progress.report('cut', done),
         );
         if (found !== sha256) throw await otherBytesError(templatePath, opened);
         const { mode } = await file.stat();
@@ -96,11 +94,7 @@ async function pushTemplate(
           level,
           workFolder,
           base: await packsToReuse(task, client, request, sha256),
-          onPack: (bytes, wasSent) => {
-            progress.bytesDone += bytes;
-            if (!wasSent) progress.reusedBytes += bytes;
-            report('upload', progress.bytesDone);
-          },
+          onPack: (bytes, wasSent) => progress.packDone(bytes, wasSent),
         }).catch(async (error: unknown) => {
           throw hasCode(error, 'SOURCE_CHANGED') ? await otherBytesError(templatePath, opened) : error;
         });

@@ -9,13 +9,13 @@ import type { Manifest, RegistryClient } from './registry-client.js';
 import type { PushedArtifact } from './transfer-options.js';
 
 /** What the artifact holds, as its annotations say. */
-export interface Content {
+interface Content {
   readonly sha256: string;
   readonly sizeBytes: number;
 }
 
 /** An artifact whose layers are in the registry. */
-export interface UploadedArtifact extends Content {
+interface UploadedArtifact extends Content {
   readonly artifactType: string;
   readonly layers: readonly Layer[];
   /** Further annotations. */

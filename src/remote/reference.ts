@@ -52,3 +52,8 @@ function invalid(text: unknown, why: string): RootfsError {
     `invalid reference ${show(text)}: ${why}; give HOST/NAME:TAG or HOST/NAME@sha256:…`,
   );
 }
+
+/** What the stack or snapshot is called here, unless another name is given: the last part of the reference's name. */
+export function defaultName({ repository }: Reference): string {
+  return repository.split('/').at(-1) as string;
+}

@@ -32,9 +32,9 @@ export interface BlobStream {
 }
 
 /** `damaged`: it has another length. `absent` is also what cannot be told. */
-export type BlobState = 'there' | 'damaged' | 'absent';
+type BlobState = 'there' | 'damaged' | 'absent';
 
-export const OCI_MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
+const OCI_MANIFEST_BYTES_LIMIT = 4 * 1024 * 1024;
 
 const ACCEPTED = [
   'application/vnd.oci.image.manifest.v1+json',

@@ -2,7 +2,7 @@
 import { withController } from './on-abort.js';
 import { Pause } from './pause.js';
 
-export interface AllOrNone<T, R> {
+interface AllOrNone<T, R> {
   readonly items: readonly T[];
   readonly atOnce: number;
   readonly signal: AbortSignal | undefined;

@@ -15,7 +15,7 @@ import { type Finding, fail, ok, warn } from './finding.js';
 import { storeCommand } from './store.js';
 import { openToAll } from './templates.js';
 
-export interface ClonesReport {
+interface ClonesReport {
   readonly findings: readonly Finding[];
   readonly reflinks: boolean;
 }

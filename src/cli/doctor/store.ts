@@ -1,13 +1,13 @@
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { RootfsConfig } from '../../index.js';
+import { isMissing } from '../../system/is-missing.js';
 import { nearestExisting } from '../mounts.js';
 import { asRoot } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { mountOfImage, storeOn } from '../store/find-store.js';
 import { KINDS, kindOf } from '../store/kinds.js';
 import { requireFreeMountPoint, requireOutside } from '../store/mounting.js';
-import { isFree } from '../store/unfinished.js';
 import { type Finding, ok, warn } from './finding.js';
 
 /** Whether the host's disk can fill up beneath a store that holds the clones folder. */
@@ -47,7 +47,7 @@ export async function storeCommand({ clonesDir }: RootfsConfig): Promise<string>
     () => false,
   );
   if (isStore) return asRoot('microvm-rootfs', 'store', 'mount', IMAGE, '--mount', folder) + then;
-  const image = await firstThat(isFree, [
+  const image = await firstThat(isMissing, [
     IMAGE,
     ...[2, 3, 4].map((number) => IMAGE.replace('.img', `-${number}.img`)),
   ]);

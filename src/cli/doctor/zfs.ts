@@ -6,7 +6,7 @@ import { mountOf, nearestExisting } from '../mounts.js';
 import { asRoot, shellWord } from '../shell-words.js';
 import { type Finding, fail, ok, warn } from './finding.js';
 
-export interface Zfs {
+interface Zfs {
   /** The folder of the module, `/sys/module/zfs`. */
   readonly module: string;
   readonly pool: string;

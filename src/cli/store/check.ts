@@ -7,7 +7,7 @@ import { whileImageLocked } from './lock.js';
 import { withMounted } from './mounting.js';
 import { requirePrograms, requireRoot, storeProgramFailed, tryProgram } from './store-error.js';
 
-export interface CheckedStore {
+interface CheckedStore {
   readonly image: string;
   readonly fs: StoreKind;
   readonly clean: true;

@@ -13,7 +13,7 @@ import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 import { allOrNothing } from './undo.js';
 import { finish, unlinkNamed, whileUnfinished } from './unfinished.js';
 
-export interface NewStore {
+interface NewStore {
   readonly image: string;
   readonly sizeBytes: number;
   readonly kind: StoreKind;

@@ -8,7 +8,7 @@ import { type ImageFile, imageFile } from './image-file.js';
 import { STORE_KINDS, type StoreKind } from './kinds.js';
 import { tryProgram } from './store-error.js';
 
-export interface MountedStore extends ImageFile {
+interface MountedStore extends ImageFile {
   readonly image: string;
   readonly kind: StoreKind;
   readonly mountPoint: string;

@@ -5,7 +5,7 @@ import { RootfsError } from '../../index.js';
 export const STORE_KINDS = ['xfs', 'btrfs'] as const;
 export type StoreKind = (typeof STORE_KINDS)[number];
 
-export interface KindOfStore {
+interface KindOfStore {
   readonly minimumBytes: number;
   /** A program and its arguments, with the image to come after them. */
   readonly make: readonly [string, ...string[]];

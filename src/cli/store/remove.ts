@@ -1,6 +1,7 @@
 // Removes a store. Without force it must be empty.
 import { type FileHandle, realpath } from 'node:fs/promises';
 import { RootfsError } from '../../index.js';
+import { isMissing } from '../../system/is-missing.js';
 import { mountOfImage, mountsOfImage, requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';
 import { requireNamed, whileImageLocked } from './lock.js';
@@ -8,7 +9,7 @@ import { mountUnlocked, unmount, withMounted } from './mounting.js';
 import { userDataIn } from './status.js';
 import { requirePrograms, requireRoot } from './store-error.js';
 import { allOrNothing, Undo } from './undo.js';
-import { isFree, removeUnfinished, unlinkNamed } from './unfinished.js';
+import { removeUnfinished, unlinkNamed } from './unfinished.js';
 
 /** Returns what was removed: behind a symbolic link, the image. */
 export async function removeStore(path: string, force: boolean, signal: AbortSignal): Promise<string> {
@@ -16,7 +17,7 @@ export async function removeStore(path: string, force: boolean, signal: AbortSig
   await requirePrograms('flock', 'mount', 'umount');
   // Of a create that was killed there may be no image yet.
   const image = await realpath(path).catch(() => path);
-  if ((await removeUnfinished(image, signal)) && (await isFree(image))) return image;
+  if ((await removeUnfinished(image, signal)) && (await isMissing(image))) return image;
   await whileImageLocked(image, signal, (file) =>
     allOrNothing(async (undo) => {
       const kind = await kindOf(image);

@@ -1,8 +1,9 @@
 // The name that a store has while it is made. Under its own name, a killed `create` would leave a file that is not a
 // store yet, and that no command takes.
-import { type FileHandle, link, lstat, open, unlink } from 'node:fs/promises';
+import { type FileHandle, link, open, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';
+import { isMissing } from '../../system/is-missing.js';
 import { requireNamed, whileImageLocked, whileNamedLocked } from './lock.js';
 
 function unfinishedName(image: string): string {
@@ -17,7 +18,7 @@ export async function whileUnfinished<T>(
 ): Promise<T> {
   const path = unfinishedName(image);
   await removeUnfinished(image, signal);
-  if (!(await isFree(image))) throw existsError(image);
+  if (!(await isMissing(image))) throw existsError(image);
   // Clones hold guests' data, so only the owner may read them.
   const file = await open(path, 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
     throw error.code === 'EEXIST' ? existsError(path, error) : error;
@@ -56,17 +57,6 @@ export async function removeUnfinished(image: string, signal: AbortSignal): Prom
 export async function unlinkNamed(path: string, file: FileHandle): Promise<void> {
   await requireNamed(path, file);
   await unlink(path);
-}
-
-/** Not even a link to nowhere has the name. */
-export function isFree(path: string): Promise<boolean> {
-  return lstat(path).then(
-    () => false,
-    (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return true;
-      throw error;
-    },
-  );
 }
 
 function existsError(path: string, cause?: unknown): RootfsError {

@@ -28,7 +28,7 @@ interface Index {
 /** How many blocks of a tree to encode before yielding to the event loop: about a millisecond. */
 const SLICE = 32;
 
-export interface ExtentTree {
+interface ExtentTree {
   /** The 60 bytes in the inode. */
   readonly root: Buffer;
   /** Blocks of the tree itself. */

@@ -79,7 +79,7 @@ export interface TarBytes {
   read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>;
 }
 
-export interface TarWatch {
+interface TarWatch {
   /** Called with what is wrong with the end of a tar whose members are whole. */
   readonly onOddEnd?: (why: string) => void;
   /** Called within long work. */

@@ -22,7 +22,7 @@ import { isFolder, readMembers, shown, type TarMember } from './members.js';
 import { refused, TarAttributes } from './tar-attributes.js';
 import { CREATE_AGAIN, TarDamaged } from './tar-damaged.js';
 
-export interface TarReading {
+interface TarReading {
   /** The source, used in messages. `path` may be a decompressed copy. */
   readonly source: string;
   readonly limits: TreeLimits;

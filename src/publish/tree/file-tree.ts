@@ -40,18 +40,18 @@ export interface FileNode extends FileFacts {
   content: FileContent;
 }
 
-export interface SymlinkNode extends FileFacts {
+interface SymlinkNode extends FileFacts {
   readonly kind: 'symlink';
   readonly target: Buffer;
 }
 
-export interface DeviceNode extends FileFacts {
+interface DeviceNode extends FileFacts {
   readonly kind: 'character device' | 'block device';
   readonly major: number;
   readonly minor: number;
 }
 
-export interface SpecialNode extends FileFacts {
+interface SpecialNode extends FileFacts {
   readonly kind: 'fifo' | 'socket';
 }
 

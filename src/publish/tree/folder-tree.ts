@@ -23,7 +23,7 @@ import type { ListedEntry, ListedFolder } from './listed-files.js';
 import { mountsBelow } from './mounts.js';
 import { type OverflowIds, overflowIds } from './user-namespace.js';
 
-export interface FolderTree {
+interface FolderTree {
   readonly root: FolderNode;
   /** Differs if anything in the folder was added, removed or written to. */
   readonly mark: string;

@@ -6,7 +6,7 @@ import type { Children } from './children.js';
 import { type FileNode, type FolderNode, showPath, type TreeNode } from './file-tree.js';
 
 /** Where a tree comes from. It says which program can read it. */
-export type TreeOrigin = 'tar' | 'folder';
+type TreeOrigin = 'tar' | 'folder';
 
 // A root file system has one of these, unless it is a program and little else.
 const OF_A_ROOT = ['etc', 'bin', 'usr', 'sbin', 'init', 'lib'];
