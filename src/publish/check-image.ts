@@ -15,7 +15,7 @@ import type { PublishOptions } from './publish-options.js';
 // `mke2fs -O quota -d`, for one, makes images that are not clean.
 const MEND = '; mend a copy of the image with e2fsck -fy and publish that, or create it again';
 
-export interface UncheckedImage {
+interface UncheckedImage {
   readonly image: string;
   /** Used in messages. */
   readonly source: string;
@@ -54,7 +54,7 @@ export async function finishImage(
 }
 
 function requireExpected(received: string, expected: string | undefined, source: string): string {
-  if (expected === undefined || received === expected.toLowerCase()) return received;
+  if (expected === undefined || received === expected) return received;
   throw new RootfsError(
     'DIGEST_MISMATCH',
     `the image in ${source} has the SHA-256 ${received} rather than ${expected}: get it again, ` +

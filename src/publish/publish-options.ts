@@ -109,19 +109,19 @@ const LIMIT_KEYS = Object.keys(DEFAULT_LIMITS) as (keyof PublishLimits)[];
 /** Throws `INVALID_ARGUMENT`, `ABORT_ERR`. */
 export function parsePublishOptions(what: string, options: PublishOptions): PublishOptions {
   const given = readOptions('options', options, PUBLISH_OPTION_KEYS);
-  const { replace, expectedSha256, sizeBytes, format, platform, includeMounts, signal, onProgress } = given;
+  const { replace, sizeBytes, format, platform, includeMounts, signal, onProgress } = given;
   optionalBoolean('replace', replace);
   optionalBoolean('includeMounts', includeMounts);
   const limits = parseLimits(given.limits, LIMIT_KEYS);
   optionalFunction('onProgress', onProgress);
   optionalSignal(what, signal);
   parsePlatform(platform);
-  requireExpected(expectedSha256);
+  const expectedSha256 = parseExpected(given.expectedSha256);
   if (format !== undefined && !IMAGE_FORMATS.includes(format))
     throw invalidArgument(`format must be one of ${IMAGE_FORMATS.join(', ')}, got ${show(format)}`);
   if (sizeBytes !== undefined && requireSizeBytes('sizeBytes', sizeBytes) % BLOCK_BYTES !== 0)
     throw invalidArgument(`sizeBytes must be a multiple of ${BLOCK_BYTES}, got ${sizeBytes}`);
-  return { ...given, limits };
+  return { ...given, limits, ...(expectedSha256 === undefined ? {} : { expectedSha256 }) };
 }
 
 /** Throws `INVALID_ARGUMENT`. `names` are those that may be given. */
@@ -141,8 +141,10 @@ export function limitsOf(limits: PublishLimits | undefined): Required<PublishLim
   return { ...DEFAULT_LIMITS, ...limits };
 }
 
-/** Throws `INVALID_ARGUMENT`. */
-export function requireExpected(sha256: unknown): void {
-  if (sha256 !== undefined && !(typeof sha256 === 'string' && isSha256(sha256.toLowerCase())))
-    throw invalidArgument(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
+/** In lower case, as digests are written here. Throws `INVALID_ARGUMENT`. */
+export function parseExpected(sha256: unknown): string | undefined {
+  if (sha256 === undefined) return undefined;
+  const digest = typeof sha256 === 'string' ? sha256.toLowerCase() : sha256;
+  if (isSha256(digest)) return digest;
+  throw invalidArgument(`expectedSha256 must be 64 hex digits, got ${show(sha256)}`);
 }

@@ -8,7 +8,7 @@ import { isSha256 } from '../system/sha256.js';
 import type { Blob } from './blob-reader.js';
 import { KeptFiles } from './kept-files.js';
 
-export interface KnownDiskLayer {
+interface KnownDiskLayer {
   /** The SHA-256 of the image. */
   readonly sha256: string;
   /** What a caller expected, if that was right: the digest before a journal was replayed. */
@@ -30,13 +30,12 @@ export class KnownDiskLayers {
   async get(layer: Blob, expectedSha256: string | undefined): Promise<KnownDiskLayer | undefined> {
     const known = await this.#read(nameOf(layer));
     const isExpected =
-      expectedSha256 === undefined ||
-      [known?.sha256, known?.expectedSha256].includes(expectedSha256.toLowerCase());
+      expectedSha256 === undefined || [known?.sha256, known?.expectedSha256].includes(expectedSha256);
     return isExpected ? known : undefined;
   }
 
   put(layer: Blob, { sha256, expectedSha256 = '', format }: KnownDiskLayer): Promise<void> {
-    return this.#files.put(nameOf(layer), [sha256, format, expectedSha256.toLowerCase()].join('\n'));
+    return this.#files.put(nameOf(layer), [sha256, format, expectedSha256].join('\n'));
   }
 
   /** Forgets layers that have become other images. */

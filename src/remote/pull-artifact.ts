@@ -35,7 +35,7 @@ export interface FoundArtifact {
   readonly downloadedBytes: () => number;
 }
 
-export interface PullSteps<T> {
+interface PullSteps<T> {
   /**
    * The result, if this host has the content already. Called again when another pull has ended. Rejects if the content
    * is not the expected one.
@@ -125,7 +125,7 @@ export function requireExpected(
   { reference, expectedSha256 }: Pick<ArtifactRequest, 'reference' | 'expectedSha256'>,
   sha256: string,
 ): void {
-  if (expectedSha256 === undefined || expectedSha256.toLowerCase() === sha256) return;
+  if (expectedSha256 === undefined || expectedSha256 === sha256) return;
   throw new RootfsError(
     'DIGEST_MISMATCH',
     `${formatReference(reference)} has content with the SHA-256 ${sha256} rather than ${expectedSha256}: ` +

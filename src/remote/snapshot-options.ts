@@ -1,9 +1,9 @@
 // What callers of pullSnapshot pass in, and what they and callers of pushSnapshot get.
 
-import { requireExpected } from '../publish/publish-options.js';
+import { parseExpected } from '../publish/publish-options.js';
 import type { Snapshot } from '../snapshots/snapshots.js';
 import { optionalFunction, readOptions } from '../system/arguments.js';
-import { formatReference, parseReference } from './reference.js';
+import { defaultName, formatReference, parseReference } from './reference.js';
 import {
   type PullOptions,
   type PushedArtifact,
@@ -50,9 +50,9 @@ export function parsePullSnapshotOptions(text: string, options: PullSnapshotOpti
     'verify',
   ]);
   const task = parseTransfer(what, given);
-  const { expectedSha256, verify } = given;
+  const { verify } = given;
   optionalFunction('verify', verify);
-  requireExpected(expectedSha256);
-  const name = given.name ?? (reference.repository.split('/').at(-1) as string);
+  const expectedSha256 = parseExpected(given.expectedSha256);
+  const name = given.name ?? defaultName(reference);
   return { task, name, reference, options: given, expectedSha256, verify };
 }

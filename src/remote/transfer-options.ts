@@ -4,15 +4,15 @@ import { parsePlatform } from '../publish/platform.js';
 import {
   type PublishedStack,
   type PublishLimits,
+  parseExpected,
   parseLimits,
-  requireExpected,
 } from '../publish/publish-options.js';
 import type { SnapshotFacts } from '../snapshots/snapshot-manifest.js';
 import { optionalBoolean, optionalFunction, optionalSignal, readOptions, show } from '../system/arguments.js';
 import { invalidArgument, RootfsError } from '../system/errors.js';
 import type { Progress } from '../system/long-work.js';
 import { Task } from '../system/task.js';
-import { formatReference, parseReference } from './reference.js';
+import { defaultName, formatReference, parseReference } from './reference.js';
 import { requireLevel } from './zstd.js';
 
 /** Bytes of the image, for the current step; of the layer, for the steps `download` and `unpack` of a single disk. */
@@ -157,13 +157,13 @@ export function parsePullOptions(text: string, options: PullOptions) {
   const reference = parseReference(text);
   const given = readOptions('options', options, PULL_OPTION_KEYS);
   const task = parseTransfer(`pulling ${formatReference(reference)}`, given);
-  const { expectedSha256, platform, verify } = given;
+  const { platform, verify } = given;
   const replace = optionalBoolean('replace', given.replace) ?? false;
   optionalFunction('verify', verify);
   parsePlatform(platform);
-  requireExpected(expectedSha256);
+  const expectedSha256 = parseExpected(given.expectedSha256);
   const limits = parseLimits(given.limits, ['maxBytes', 'maxWindowBytes']);
-  const name = given.name ?? (reference.repository.split('/').at(-1) as string);
+  const name = given.name ?? defaultName(reference);
   return { task, name, reference, replace, options: given, expectedSha256, platform, limits, verify };
 }
 
