@@ -11,12 +11,12 @@ import { hasCode, RootfsError } from '../system/errors.js';
 import { redact, withoutQueries } from '../system/redact.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
-import { credentialsFor, type StoredLogin, secretsIn } from './credentials.js';
+import { secretsIn } from './credentials.js';
 import { parseDockerReference } from './docker-reference.js';
 import { growsUntilEnd } from './growth.js';
 import { findLocalImage } from './local-layout.js';
 import type { Platform } from './platform.js';
-import { forgetLogins, skopeoAccess } from './skopeo-access.js';
+import { forgetLogins, NO_LOGIN, type RegistryAccess, skopeoAccess } from './skopeo-access.js';
 import { skopeoFailed, triesOf } from './skopeo-failure.js';
 
 const SKOPEO = { name: 'skopeo', package: 'skopeo', notFound: 'PROGRAM_NOT_FOUND' } as const;
@@ -30,25 +30,22 @@ const ONE_IMAGE = 'source';
 const SILENCE_MS = 300_000;
 
 /**
- * To be asked before skopeo gets a login. Rejects with `REGISTRY_UNAUTHORIZED` if the registry names a token service
- * that may not get it, or `REGISTRY_FAILED`.
+ * To be asked before skopeo is run. Rejects with `REGISTRY_UNAUTHORIZED` if there is no access, or the registry names a
+ * token service that may not get the login, with `REGISTRY_BUSY` or `REGISTRY_FAILED`.
  */
 export type RegistryCheck = (
   task: Task,
   host: string,
   repository: string,
   isMirror: boolean,
-) => Promise<{
-  /** It knows no TLS, and may be reached without. */
-  readonly isPlain: boolean;
-}>;
+) => Promise<RegistryAccess>;
 
 export interface FetchRequest {
   readonly source: string;
   readonly workFolder: string;
   readonly platform: Platform;
   readonly registries: RegistrySettings;
-  /** Without it, TLS is asked for. */
+  /** Without it, TLS is asked for, and no login is sent. */
   readonly checkRegistry?: RegistryCheck | undefined;
   readonly silenceMs?: number;
 }
@@ -63,7 +60,7 @@ interface Origin {
 /** What skopeo needs to fetch from there. */
 interface Access {
   readonly options: readonly string[];
-  readonly login: StoredLogin | undefined;
+  readonly allowed: RegistryAccess;
 }
 
 interface Failure {
@@ -86,8 +83,7 @@ async function fetchFrom(task: Task, request: FetchRequest, origins: readonly Or
   for (const [i, origin] of origins.entries()) {
     const isMirror = i < origins.length - 1;
     try {
-      const access = await accessTo(task, request, origin, isMirror);
-      return await persist(task, request, origin, access, isMirror ? MIRROR_TRIES : MOST_TRIES);
+      return await persist(task, request, origin, isMirror);
     } catch (error) {
       if (!isMirror || !isOfRegistry(error)) throw error;
     }
@@ -113,12 +109,10 @@ async function accessTo(
   { registry }: Origin,
   isMirror: boolean,
 ): Promise<Access> {
-  if (registry === undefined) return { options: [], login: undefined };
+  if (registry === undefined) return { options: [], allowed: NO_LOGIN };
   const { host, repository } = registry;
-  const checked = await checkRegistry?.(task, host, repository, isMirror);
-  const login = await credentialsFor(host, repository, task.signal);
-  const setting = { ca: registries[host]?.ca, isPlain: checked?.isPlain === true };
-  return { options: await skopeoAccess(setting, host, login, workFolder), login };
+  const allowed = (await checkRegistry?.(task, host, repository, isMirror)) ?? NO_LOGIN;
+  return { options: await skopeoAccess(allowed, registries[host]?.ca, host, workFolder), allowed };
 }
 
 /**
@@ -135,20 +129,27 @@ async function layoutOf({ source, workFolder, platform }: FetchRequest): Promise
   return `oci:${ONE_IMAGE}`;
 }
 
-async function persist(
-  task: Task,
-  request: FetchRequest,
-  origin: Origin,
-  access: Access,
-  atMost: number,
-): Promise<void> {
+async function persist(task: Task, request: FetchRequest, origin: Origin, isMirror: boolean): Promise<void> {
+  const layout = join(request.workFolder, LAYOUT);
+  let blobs = await blobsIn(layout);
   for (let tries = 1; ; tries++) {
+    // Each time, because a token lasts for minutes.
+    const access = await accessTo(task, request, origin, isMirror);
     const failure = await copy(task, request, origin, access);
     if (failure === undefined) return;
-    await removeUnfinished(join(request.workFolder, LAYOUT));
-    if (tries >= Math.min(failure.tries, atMost)) throw failure.error;
-    await pauseFor(task, backOffMs(tries));
+    await removeUnfinished(layout);
+    const before = blobs;
+    blobs = await blobsIn(layout);
+    // The token has expired while layers arrived.
+    if (failure.error.code === 'REGISTRY_UNAUTHORIZED' && blobs > before) tries = 0;
+    else if (tries >= Math.min(failure.tries, isMirror ? MIRROR_TRIES : MOST_TRIES)) throw failure.error;
+    else await pauseFor(task, backOffMs(tries));
   }
+}
+
+async function blobsIn(layout: string): Promise<number> {
+  const names = await readdir(join(layout, 'blobs/sha256')).catch(() => []);
+  return names.length;
 }
 
 async function copy(
@@ -173,11 +174,13 @@ async function copy(
   try {
     const ended = await runInstalled(SKOPEO, args, task.signal, options);
     if (ended.status === 0) return undefined;
-    const secrets = secretsIn(access.login?.credentials);
+    const { credentials, token, trouble, mayPass } = access.allowed;
+    const secrets = [...secretsIn(credentials), ...(token === undefined ? [] : [token])];
     const exit = { ...ended, stderr: redact(withoutQueries(ended.stderr), secrets) };
-    const trouble = access.login?.trouble?.message;
     const error = skopeoFailed(SKOPEO.name, source, exit, { name, trouble });
-    return { error, tries: isRemote ? triesOf(exit, name) : 1 };
+    const isRefused = error.code === 'REGISTRY_UNAUTHORIZED' && mayPass;
+    const tries = isRefused ? MOST_TRIES : triesOf(exit, name);
+    return { error, tries: isRemote ? tries : 1 };
   } catch (error) {
     if (!hasCode(error, 'REGISTRY_FAILED')) throw error;
     return { error, tries: MOST_TRIES };

@@ -1,26 +1,51 @@
 // Passes this library's settings of one registry to skopeo: the certificate authority, whether the registry knows
-// no TLS, and the login. skopeo looks for logins itself, but not in all places and not in all spellings.
+// no TLS, and the login or a token. skopeo itself would send a stored login to any token service.
 
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Credentials, StoredLogin } from './credentials.js';
+import type { Credentials } from './credentials.js';
+
+/** What skopeo may have for a registry. */
+export interface RegistryAccess {
+  /** It knows no TLS, and may be reached without. */
+  readonly isPlain: boolean;
+  /** With one, skopeo asks no token service. */
+  readonly token: string | undefined;
+  /** The login, if it may get that. */
+  readonly credentials: Credentials | undefined;
+  /** For a refusal: why it has no login, if there is a reason. */
+  readonly trouble: string;
+  /** Whether that may be another way soon. */
+  readonly mayPass: boolean;
+}
+
+export const NO_LOGIN: RegistryAccess = {
+  isPlain: false,
+  token: undefined,
+  credentials: undefined,
+  trouble: '',
+  mayPass: false,
+};
 
 /** In the work folder. */
 const LOGINS = 'logins';
 
 /** `host` is as in the name that skopeo is given. {@link forgetLogins} once it has ended. */
 export async function skopeoAccess(
-  { isPlain, ca }: { readonly isPlain: boolean; readonly ca: string | undefined },
+  { isPlain, token, credentials }: RegistryAccess,
+  ca: string | undefined,
   host: string,
-  { credentials, trouble }: StoredLogin,
   workFolder: string,
 ): Promise<string[]> {
   return [
     ...(isPlain ? ['--src-tls-verify=false'] : []),
     ...(ca === undefined ? [] : ['--src-cert-dir', await certificateFolder(ca, workFolder)]),
-    ...(credentials === undefined ? [] : ['--src-authfile', await loginFile(host, credentials, workFolder)]),
-    // It would fail at the same file or helper, though the image may be public.
-    ...(credentials === undefined && trouble !== undefined ? ['--src-no-creds'] : []),
+    ...(credentials === undefined
+      ? // Mirrors of its registries.conf do not get the token either then.
+        ['--src-no-creds']
+      : ['--src-authfile', await loginFile(host, credentials, workFolder)]),
+    // It takes a token in no file.
+    ...(token === undefined ? [] : ['--src-registry-token', token]),
   ];
 }
 

@@ -102,12 +102,12 @@ const OF_LAYOUT = [/./, 'ARTIFACT_INVALID', 'the layout is damaged: create it ag
 // Registries begin what they say with one of these words. "denied: permission denied" is not a fault of this machine.
 const SAID_BY_REGISTRY = /\b(denied|unauthorized|toomanyrequests): /i;
 
-/** `name` is what skopeo was to copy, `trouble` what kept a login from being found. */
+/** `name` is what skopeo was to copy, `trouble` what kept a login from being sent. */
 export function skopeoFailed(
   program: string,
   source: string,
   exit: Exit,
-  { name, trouble }: { readonly name: string; readonly trouble: string | undefined },
+  { name, trouble }: { readonly name: string; readonly trouble: string },
 ): RootfsError {
   const said = withoutNames(exit.stderr, name);
   if (isFaultOfThisMachine(exit) && !SAID_BY_REGISTRY.test(said))
@@ -117,8 +117,7 @@ export function skopeoFailed(
     ([words, code]) => words.test(said) && (!isLayout || /^(ARTIFACT|PROGRAM)_/.test(code)),
   );
   const [, code, advice] = found ?? (isLayout ? OF_LAYOUT : OF_REGISTRY);
-  const login = code === 'REGISTRY_UNAUTHORIZED' && trouble !== undefined;
-  const why = login ? `; a login could not be looked up: ${trouble}` : '';
+  const why = code === 'REGISTRY_UNAUTHORIZED' ? trouble : '';
   return programFailed(code, program, source, exit, `; ${advice}${why}`);
 }
 

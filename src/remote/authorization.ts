@@ -13,6 +13,15 @@ import { discard, type HttpRequest, type HttpResponse, readAll, type Transport }
 
 const TOKEN_BYTES_LIMIT = 1024 * 1024;
 
+/** Gives no access. A program that has a token asks no token service for another. */
+export const NO_TOKEN = '-';
+
+/** What another program may have to log in. */
+export interface PassedOn {
+  readonly token: string;
+  readonly credentials: Credentials | undefined;
+}
+
 /** Logs in to one repository of one host. */
 export class Authorization {
   readonly #transport: Transport;
@@ -60,13 +69,29 @@ export class Authorization {
     return (await this.#lookUp(task)).credentials !== undefined;
   }
 
-  #lookUp(task: Task): Promise<StoredLogin> {
+  async #lookUp(task: Task): Promise<StoredLogin> {
     this.#login ??= credentialsFor(this.#host, this.#repository, task.signal);
+    const { trouble } = await this.#login;
+    this.#trouble = trouble === undefined ? '' : `; a login could not be looked up: ${trouble.message}`;
     return this.#login;
   }
 
-  /** Before another program gets the login. Rejects with `REGISTRY_UNAUTHORIZED` as {@link logIn} does. */
-  async requireRealms(header: string | undefined): Promise<void> {
+  /**
+   * For a program that sends a login to whatever token service it is sent to: it gets a token from here, and the login
+   * only for the registry itself (`Basic`). Rejects as {@link logIn} does.
+   */
+  async passOn(task: Task, header: string | undefined): Promise<PassedOn> {
+    await this.#requireRealms(header);
+    const { credentials } = await this.#lookUp(task);
+    const [first] = challengesIn(header);
+    if (first?.scheme !== 'bearer')
+      return { token: NO_TOKEN, credentials: first === undefined ? undefined : credentials };
+    // Only what this repository needs: other users can read the command line of a program.
+    const challenge = { ...first, parameters: { ...first.parameters, scope: '' } };
+    return { token: await this.#token(task, challenge, credentials), credentials: undefined };
+  }
+
+  async #requireRealms(header: string | undefined): Promise<void> {
     for (const { scheme, parameters } of challengesIn(header)) {
       if (scheme !== 'bearer') continue;
       const { url, publicOnly } = this.#requireRealm(parameters.realm ?? '');
@@ -81,11 +106,12 @@ export class Authorization {
     const challenge = parseChallenge(header);
     // What a helper gave may have expired, as a token has.
     if (this.#header !== undefined) this.#login = undefined;
-    const { credentials, trouble } = await this.#lookUp(task);
-    this.#trouble = trouble === undefined ? '' : `; a login could not be looked up: ${trouble.message}`;
+    const { credentials } = await this.#lookUp(task);
     if (challenge === undefined) throw this.#refused('it asks for a kind of login that is not supported');
     const renewed =
-      challenge.scheme === 'basic' ? basic(credentials) : await this.#token(task, challenge, credentials);
+      challenge.scheme === 'basic'
+        ? basic(credentials)
+        : `Bearer ${await this.#token(task, challenge, credentials)}`;
     if (renewed === undefined) throw this.#refused('it asks for a login, and none is stored');
     // Some registries refuse a login now and then, so it is tried once more.
     if (renewed === this.#header)
@@ -124,7 +150,7 @@ export class Authorization {
       await discard(response);
       throw this.#noToken(response);
     }
-    return `Bearer ${this.#tokenIn(await readAll(response, TOKEN_BYTES_LIMIT))}`;
+    return this.#tokenIn(await readAll(response, TOKEN_BYTES_LIMIT));
   }
 
   async #sendToService(task: Task, request: HttpRequest): Promise<HttpResponse> {
@@ -163,7 +189,7 @@ export class Authorization {
     try {
       url = new URL(realm);
     } catch {
-      throw this.#refused('it names no token service');
+      throw this.#refused('it does not name one token service');
     }
     if (url.username !== '' || url.password !== '')
       throw this.#refused('the URL of its token service holds a password');
@@ -203,7 +229,8 @@ export class Authorization {
 }
 
 function isToken(value: unknown): value is string {
-  return typeof value === 'string' && /^[\x21-\x7e]+$/.test(value);
+  // No server takes a longer header, and no program a longer argument.
+  return typeof value === 'string' && /^[\x21-\x7e]{1,65536}$/.test(value);
 }
 
 function basic(credentials: Credentials | undefined): string | undefined {

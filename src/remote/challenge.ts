@@ -21,14 +21,15 @@ export function parseChallenge(header: string | undefined): Challenge | undefine
   );
 }
 
-/** Those of known schemes. */
+/** Those of known schemes. A parameter that is given twice is empty: other programs may take the other value. */
 export function challengesIn(header: string | undefined): Challenge[] {
   const challenges: { scheme: string; parameters: Record<string, string> }[] = [];
   for (const [, name, quoted, bare, scheme] of (header ?? '').matchAll(CHALLENGE_PART)) {
     if (scheme !== undefined) challenges.push({ scheme: scheme.toLowerCase(), parameters: {} });
     const { parameters } = challenges.at(-1) ?? {};
-    if (name !== undefined && parameters !== undefined)
-      parameters[name.toLowerCase()] ??= quoted?.replaceAll(/\\(.)/g, '$1') ?? bare ?? '';
+    if (name === undefined || parameters === undefined) continue;
+    const key = name.toLowerCase();
+    parameters[key] = key in parameters ? '' : (quoted?.replaceAll(/\\(.)/g, '$1') ?? bare ?? '');
   }
   return challenges.filter((each): each is Challenge => ['basic', 'bearer'].includes(each.scheme));
 }

@@ -32,14 +32,15 @@ export function parseReference(text: unknown): Reference {
     throw invalid(text, 'it must begin with the host of a registry, such as registry.example/');
   const [name = '', tag, ...further] = rest.split(':');
   const repository = canonicalRepository(host, name);
-  if (
-    repository.length > REPOSITORY_LIMIT ||
-    !repository.split('/').every((component) => COMPONENT.test(component))
-  )
+  if (!isRepository(repository))
     throw invalid(text, 'after the host comes a name of lower-case letters, digits and single separators');
   if (further.length > 0 || (tag !== undefined && !TAG.test(tag)))
     throw invalid(text, 'a tag has letters, digits, _, . and -, at most 128');
   return { host, repository, tag: tag ?? (digest === undefined ? 'latest' : undefined), digest };
+}
+
+export function isRepository(name: string): boolean {
+  return name.length <= REPOSITORY_LIMIT && name.split('/').every((component) => COMPONENT.test(component));
 }
 
 export function formatReference({ host, repository, tag, digest }: Reference): string {

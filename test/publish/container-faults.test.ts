@@ -15,7 +15,7 @@ const missing = lacksRoot() ?? lacks('skopeo', 'umoci');
 const GUEST = process.arch === 'arm64' ? 'arm64' : 'amd64';
 
 const EXIT = { status: 1, signal: null, stdout: '', stderr: '' };
-const ORIGIN = { name: 'docker://r.io/a:1', trouble: undefined };
+const ORIGIN = { name: 'docker://r.io/a:1', trouble: '' };
 
 describe('skopeo fails', () => {
   test.each([
@@ -84,7 +84,7 @@ describe('skopeo fails', () => {
         ? `reading manifest ${tag} in ${host}/${repository}: manifest unknown`
         : `pinging container registry ${host}: Get \\"http://${host}/v2/\\": dial tcp ${host}: connect: connection refused`;
     const exit = { ...EXIT, stderr: `level=fatal msg="initializing source ${name}: ${words}"\n` };
-    expect(skopeoFailed('skopeo', name, exit, { name, trouble: undefined }).code).toBe(code);
+    expect(skopeoFailed('skopeo', name, exit, { name, trouble: '' }).code).toBe(code);
     expect(triesOf(exit, name)).toBe(tries);
   });
 

@@ -8,6 +8,7 @@ import { parsePlatform } from '../../src/publish/platform.js';
 import { checkRegistry } from '../../src/remote/check-registry.js';
 import type { RegistrySettings } from '../../src/system/registry-settings.js';
 import { Task } from '../../src/system/task.js';
+import { serve } from '../fixtures/fake-registry.js';
 import { type Fault, type FaultyProxy, type Seen, startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists } from '../fixtures/files.js';
 import { hostFor, hostWithSnapshot, publishFiles } from '../fixtures/fleet.js';
@@ -238,6 +239,49 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
         expect((await rejection(call(), 'REGISTRY_UNAUTHORIZED')).message).toContain(
           'docker-credential-not-installed',
         );
+    });
+
+    test('a public image of a registry that wants a stranger to have a token', async () => {
+      const service = await serve((_, response) => void response.end('{"access_token":"T"}'));
+      const challenge = { 'www-authenticate': `Bearer realm="http://${service}/token",service="s"` };
+      const { proxy, sha256 } = await withImage(({ headers }) =>
+        headers.authorization === 'Bearer T' ? undefined : { status: 401, headers: challenge },
+      );
+      const registries = {
+        [proxy.host]: { insecure: true, realms: [service] },
+        [service]: { insecure: true },
+      };
+      const host = await Host.in(undefined, { registries });
+      expect(await host.registry.publishStack('app', `docker://${proxy.host}/app:1`)).toMatchObject({
+        sha256,
+      });
+    });
+
+    test('the login goes to the token service alone, and a token that expires is renewed', async () => {
+      let tokens = 0;
+      // Each is good for one blob.
+      const used = new Set<string>();
+      const { proxy, sha256 } = await withImage(({ url, headers: { authorization = '', host } }) => {
+        if (url.startsWith('/token')) {
+          if (authorization !== basic('ann:secret')) return { status: 401 };
+          return { status: 200, body: JSON.stringify({ token: `token-${++tokens}` }) };
+        }
+        if (authorization === `Bearer token-${tokens}` && !used.has(authorization)) {
+          if (url.includes('/blobs/')) used.add(authorization);
+          return undefined;
+        }
+        const challenge = `Bearer realm="http://${host}/token",service="s",scope="*"`;
+        return { status: 401, headers: { 'www-authenticate': challenge } };
+      });
+      const host = await hostFor([proxy.host]);
+      await logInTo(host.root, { [proxy.host]: 'ann:secret' });
+      expect(await host.registry.publishStack('app', `docker://${proxy.host}/app:1`)).toMatchObject({
+        sha256,
+      });
+      expect(tokens).toBe(3);
+      const sent = proxy.seen.filter(({ headers }) => headers.authorization?.startsWith('Basic'));
+      const asked = `/token?${new URLSearchParams({ service: 's', scope: 'repository:app:pull' })}`;
+      expect(sent.map(({ url }) => url)).toEqual(Array(3).fill(asked));
     });
 
     test('a mirror that skopeo does not ask is passed over', async () => {

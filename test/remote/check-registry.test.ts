@@ -18,15 +18,22 @@ import { lacks, lacksRoot } from '../fixtures/tools.js';
 const missing = lacksRoot() ?? lacks('skopeo', 'openssl');
 const task = new Task('checking', undefined);
 
-/** Wants a login, by TLS with a certificate that signs itself. */
-async function secured() {
+const wantsLogin: http.RequestListener = (_, response) => {
+  response.writeHead(401, { 'www-authenticate': 'Basic realm="here"' }).end();
+};
+
+/** Answers by TLS, with a certificate that signs itself. */
+async function secured(answer = wantsLogin) {
   const { root } = await Host.in();
   const { ca, key } = await makeCertificate(root);
   let asked = 0;
-  const server = https.createServer({ cert: await readFile(ca), key: await readFile(key) }, (_, response) => {
-    asked++;
-    response.writeHead(401, { 'www-authenticate': 'Basic realm="here"' }).end();
-  });
+  const server = https.createServer(
+    { cert: await readFile(ca), key: await readFile(key) },
+    (request, response) => {
+      asked++;
+      answer(request, response);
+    },
+  );
   return { host: await listening(server), ca, asked: () => asked };
 }
 
@@ -38,6 +45,57 @@ async function listening(server: Server): Promise<string> {
   });
   return `127.0.0.1:${(server.address() as { port: number }).port}`;
 }
+
+/** Ways in which a registry may have a login or skopeo sent to `service`, which speaks plain HTTP. */
+const TRICKS: readonly (readonly [string, (service: string) => http.RequestListener])[] = [
+  [
+    'names it with status 200',
+    (service) =>
+      ({ url }, response) => {
+        const challenge = { 'www-authenticate': `Bearer realm="http://${service}/token",service="s"` };
+        response.writeHead(url === '/v2/' ? 200 : 401, challenge).end('{}');
+      },
+  ],
+  [
+    'names two',
+    (service) =>
+      ({ headers: { host } }, response) => {
+        const realms = `realm="https://${host}/token",service="s",realm="http://${service}/token"`;
+        response.writeHead(401, { 'www-authenticate': `Bearer ${realms}` }).end('{}');
+      },
+  ],
+  [
+    'names its own, which redirects',
+    (service) =>
+      ({ url = '', headers: { host } }, response) => {
+        if (url.startsWith('/token')) response.writeHead(302, { location: `http://${service}/secret` }).end();
+        else {
+          const challenge = { 'www-authenticate': `Bearer realm="https://${host}/token",service="s"` };
+          response.writeHead(401, challenge).end('{}');
+        }
+      },
+  ],
+  [
+    'names it to skopeo only',
+    (service) =>
+      ({ headers }, response) => {
+        const isOurs = headers['user-agent'] === 'microvm-rootfs';
+        const challenge = isOurs
+          ? 'Basic realm="here"'
+          : `Bearer realm="http://${service}/token",service="s"`;
+        response.writeHead(401, { 'www-authenticate': challenge }).end('{}');
+      },
+  ],
+  [
+    'names it to skopeo, and does not answer us',
+    (service) =>
+      ({ headers, socket }, response) => {
+        if (headers['user-agent'] === 'microvm-rootfs') return void socket.destroy();
+        const challenge = { 'www-authenticate': `Bearer realm="http://${service}/token",service="s"` };
+        response.writeHead(401, challenge).end('{}');
+      },
+  ],
+];
 
 const check = (host: string, setting: RegistrySetting) =>
   checkRegistry({ [host]: setting }, task, host, 'a/b', false);
@@ -62,7 +120,38 @@ describe.skipIf(missing !== undefined)(
       expect((await rejection(published, 'REGISTRY_UNAUTHORIZED')).message).toContain('to realms in');
       expect(asked).toBe(0);
       const named = { [registry]: { insecure: true, realms: [service] }, [service]: { insecure: true } };
-      expect(await checkRegistry(named, task, registry, 'a/b', false)).toEqual({ isPlain: true });
+      const credentials = { username: 'ann', password: 'secret' };
+      expect(await checkRegistry(named, task, registry, 'a/b', false)).toMatchObject({ credentials });
+    });
+
+    test.each(TRICKS)('%s: no login and no request gets there', async (_, answerFor) => {
+      let asked = 0;
+      const service = await serve((_request, response) => {
+        asked++;
+        response.end('{"token":"T"}');
+      });
+      const { host: registry, ca, asked: wasAsked } = await secured(answerFor(service));
+      const host = await Host.in(undefined, { registries: { [registry]: { ca } } });
+      await logInTo(host.root, { [registry]: 'ann:secret' });
+      const published = host.registry.publishStack('app', `docker://${registry}/a/b:1`);
+      const { code, message } = await published.then(
+        () => ({ code: 'published', message: '' }),
+        (error) => error,
+      );
+      expect(code).toMatch(/^REGISTRY_(UNAUTHORIZED|FAILED)$/);
+      expect(message).not.toMatch(/secret/);
+      expect(wasAsked()).toBeGreaterThan(0);
+      expect(asked).toBe(0);
+    });
+
+    test('cannot be checked: skopeo gets no login, and the message says why', async () => {
+      const { host: registry } = await secured();
+      const { root } = await Host.in();
+      await logInTo(root, { [registry]: 'ann:secret' });
+      const access = await check(registry, {});
+      expect(access).toMatchObject({ credentials: undefined, token: undefined, mayPass: false });
+      expect(access.trouble).toContain('no login was sent');
+      expect(access.trouble).toContain(`registries['${registry}'].ca`);
     });
 
     test('is insecure and knows TLS: the certificate is checked before the login is sent', async () => {
@@ -74,8 +163,8 @@ describe.skipIf(missing !== undefined)(
         'set ca in config.registries',
       );
       expect(asked()).toBe(0);
-      expect(await check(registry, { insecure: true, ca })).toEqual({ isPlain: false });
-      expect(await check(registry, {})).toEqual({ isPlain: false });
+      expect(await check(registry, { insecure: true, ca })).toMatchObject({ isPlain: false });
+      expect(await check(registry, {})).toMatchObject({ isPlain: false });
     });
 
     test('repeats the login, and names storage by a signed URL: neither is in the message', async () => {
@@ -98,8 +187,8 @@ describe.skipIf(missing !== undefined)(
 
     test('is reached by plain HTTP only if it is insecure, and answers', async () => {
       const plain = await serve((_, response) => void response.end());
-      expect(await check(plain, { insecure: true })).toEqual({ isPlain: true });
-      expect(await check(plain, {})).toEqual({ isPlain: false });
+      expect(await check(plain, { insecure: true })).toMatchObject({ isPlain: true });
+      expect(await check(plain, {})).toMatchObject({ isPlain: false });
       const silent = await listening(createServer((socket) => socket.on('error', () => {}).destroy()));
       const asked = checkRegistry({ [silent]: { insecure: true } }, task, silent, 'a/b', true);
       await rejection(asked, 'REGISTRY_FAILED');
