@@ -1,8 +1,9 @@
 // Passes this library's settings of one registry to skopeo: the certificate authority, whether the registry knows
 // no TLS, and the login or a token. skopeo itself would send a stored login to any token service.
 
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readCertificates } from '../system/certificates.js';
 import type { Credentials } from './credentials.js';
 
 /** What skopeo may have for a registry. */
@@ -51,8 +52,9 @@ export async function skopeoAccess(
 
 /** skopeo takes a folder, and reads only `.crt` files from it. */
 async function certificateFolder(ca: string, workFolder: string): Promise<string> {
+  const certificates = await readCertificates(ca);
   const folder = await mkdtemp(join(workFolder, 'certificates-'));
-  await copyFile(ca, join(folder, 'ca.crt'));
+  await writeFile(join(folder, 'ca.crt'), certificates);
   return folder;
 }
 

@@ -1,10 +1,10 @@
 // HTTP requests, and the redirects that answer them. Certificates are always checked. Proxies come from the
 // environment.
 
-import { readFile } from 'node:fs/promises';
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { pipeline, Writable } from 'node:stream';
+import { readCertificates } from '../system/certificates.js';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, RootfsError } from '../system/errors.js';
 import { onAbort } from '../system/on-abort.js';
@@ -258,18 +258,6 @@ async function makeAgent(
     (agent as unknown as { createConnection: typeof opened }).createConnection = opened;
   }
   return agent;
-}
-
-async function readCertificates(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    const { message } = error as Error;
-    throw new RootfsError('REGISTRY_FAILED', `cannot read the certificates in ${path}: ${message}`, {
-      path,
-      cause: error,
-    });
-  }
 }
 
 /** Where a registry sends a request on to. */
