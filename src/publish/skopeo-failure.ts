@@ -40,6 +40,21 @@ const FAILURES: readonly (readonly [RegExp, RootfsErrorCode, string])[] = [
     'set ca in config.registries to the CA that signed its certificate',
   ],
   [
+    /x509: certificate has expired or is not yet valid/,
+    'REGISTRY_FAILED',
+    "renew the registry's certificate, or check this host's clock",
+  ],
+  [
+    /x509: (certificate is (valid for|not valid for any names)|cannot validate certificate for)/,
+    'REGISTRY_FAILED',
+    'use a name that is in the certificate',
+  ],
+  [
+    /x509: certificate relies on legacy Common Name/,
+    'REGISTRY_FAILED',
+    'issue its certificate with that name as an alternative name (SAN)',
+  ],
+  [
     /docker-credential-\S+.*executable file not found/i,
     'REGISTRY_UNAUTHORIZED',
     'install the credential helper that the login file names',

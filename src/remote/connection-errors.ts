@@ -7,8 +7,15 @@ import { Transient } from './retry.js';
 const LASTING =
   /CERT|SELF_SIGNED|ERR_TLS|UNABLE_TO|DEPTH_ZERO|ERR_SSL|EPROTO|HOSTNAME|ENOTFOUND|ERR_INVALID_URL/;
 
-/** Codes for a certificate that no known authority has signed. */
-const UNKNOWN_AUTHORITY = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/;
+/** What to do about a certificate that is not trusted, by OpenSSL's code and Node's. */
+const CERTIFICATE_ADVICE: readonly (readonly [RegExp, (host: string) => string])[] = [
+  [
+    /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/,
+    (host) => `if you trust that authority, give its certificate as registries['${host}'].ca`,
+  ],
+  [/CERT_(HAS_EXPIRED|NOT_YET_VALID)/, () => "renew the registry's certificate, or check this host's clock"],
+  [/ALTNAME_INVALID|HOSTNAME_MISMATCH/, () => 'use a name that is in the certificate'],
+];
 
 /** Codes for a certificate that is not trusted, whatever the reason. */
 const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO|DEPTH_ZERO|HOSTNAME/;
@@ -27,9 +34,10 @@ export function connectionFailed(url: URL, error: unknown): unknown {
   const { code = '' } = error as { code?: string };
   const message = messageOf(error as Error);
   const told = `${message}${code === '' || message.includes(code) ? '' : ` (${code})`}`;
-  if (UNKNOWN_AUTHORITY.test(code)) {
-    const advice = `if you trust that authority, give its certificate as registries['${url.host}'].ca`;
-    return new RootfsError('REGISTRY_FAILED', `${address(url)}: ${told}; ${advice}`, { cause: error });
+  const [, advise] = CERTIFICATE_ADVICE.find(([codes]) => codes.test(code)) ?? [];
+  if (advise !== undefined) {
+    const message = `${address(url)}: ${told}; ${advise(url.host)}`;
+    return new RootfsError('REGISTRY_FAILED', message, { cause: error });
   }
   const why = /wrong version number/.test(message)
     ? failed(url, `it does not use TLS: if that is intended, set registries['${url.host}'].insecure`, error)

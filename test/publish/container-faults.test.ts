@@ -95,6 +95,22 @@ describe('skopeo fails', () => {
     ['loading registries configuration \\"/x\\": toml: line 2', 'PROGRAM_FAILED', 'registries.conf'],
     ['http: server gave HTTP response to HTTPS client', 'REGISTRY_FAILED', 'insecure'],
     ['x509: certificate signed by unknown authority', 'REGISTRY_FAILED', 'set ca in config.registries'],
+    [
+      'x509: certificate has expired or is not yet valid: current time 2026-11-30T17:00:00Z is after',
+      'REGISTRY_FAILED',
+      "check this host's clock",
+    ],
+    [
+      'x509: certificate is valid for other.example, not r.io',
+      'REGISTRY_FAILED',
+      'a name that is in the certificate',
+    ],
+    [
+      "x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs",
+      'REGISTRY_FAILED',
+      'a name that is in the certificate',
+    ],
+    ['x509: certificate relies on legacy Common Name field', 'REGISTRY_FAILED', 'alternative name'],
   ])('with advice of its own: %s', (words, code, advice) => {
     const exit = { ...EXIT, stderr: `level=fatal msg="${words}"\n` };
     const error = skopeoFailed('skopeo', 'docker://r.io/a:1', exit, ORIGIN);

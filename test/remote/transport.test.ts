@@ -12,6 +12,7 @@ import { connectionFailed } from '../../src/remote/connection-errors.js';
 import { proxyFor } from '../../src/remote/proxy.js';
 import { Transient } from '../../src/remote/retry.js';
 import { type HttpRequest, readAll, Transport } from '../../src/remote/transport.js';
+import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
 import { serve } from '../fixtures/fake-registry.js';
 import { exists } from '../fixtures/files.js';
@@ -167,15 +168,19 @@ test('what must be public is not asked by a connection to elsewhere, nor by a pr
 });
 
 test.each([
-  ['SELF_SIGNED_CERT_IN_CHAIN', true],
-  ['DEPTH_ZERO_SELF_SIGNED_CERT', true],
-  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', true],
-  ['CERT_HAS_EXPIRED', false],
-])('%s is final, and told to be a matter of the setting ca: %s', (code, isOfCa) => {
+  ['SELF_SIGNED_CERT_IN_CHAIN', "registries['r.example'].ca"],
+  ['DEPTH_ZERO_SELF_SIGNED_CERT', "registries['r.example'].ca"],
+  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', "registries['r.example'].ca"],
+  ['CERT_HAS_EXPIRED', "check this host's clock"],
+  ['CERT_NOT_YET_VALID', "check this host's clock"],
+  ['ERR_TLS_CERT_ALTNAME_INVALID', 'use a name that is in the certificate'],
+  ['CERT_REVOKED', 'check the network'],
+])('%s is final, and has the advice: %s', (code, advice) => {
   const error = Object.assign(new Error('a certificate'), { code });
-  const { message } = connectionFailed(new URL('https://r.example/v2/'), error) as Error;
-  expect(message.includes("registries['r.example'].ca")).toBe(isOfCa);
-  expect(message.includes('check the network')).toBe(!isOfCa);
+  const failed = connectionFailed(new URL('https://r.example/v2/'), error) as Error;
+  expect(failed).toBeInstanceOf(RootfsError);
+  expect(failed.message).toContain(advice);
+  expect(failed.message.includes('check the network')).toBe(advice === 'check the network');
 });
 
 test('a registry without TLS is named for what it is', async () => {
