@@ -26,6 +26,8 @@ const IGNORED = /ignoring ENOTSUP on setxattr \\?"([^"\\]+)/;
 // ext4 reports ENOSPC if attributes do not fit beside the inode, however much space the disk has.
 const TOO_LARGE = /xattr[^\n]*no space left/i;
 const SOME_BLOCKS = 1024;
+// XFS has links of at most 1023 bytes. Beyond Linux's own limit they were refused before.
+const LINK_TOO_LONG = /link: symlink [^\n]*: file name too long/;
 
 // XFS lists an access list twice, the second time as trusted.SGI_ACL_FILE, to those who have CAP_SYS_ADMIN. umoci
 // removes all that is listed of a file, and the second is gone with the first. It fails, and removes its tree.
@@ -103,6 +105,14 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
     );
   }
   if (exit.status === 0) return;
+  if (LINK_TOO_LONG.test(exit.stderr)) {
+    throw new RootfsError(
+      'ENOTSUP',
+      `${source} has a symbolic link that is longer than the file system of the catalog can keep (1023 bytes on XFS): ` +
+        'put templateDir on btrfs or ext4',
+      { path: workFolder },
+    );
+  }
   if (TOO_LARGE.test(exit.stderr) && (await statfs(workFolder)).bavail >= SOME_BLOCKS) {
     throw new RootfsError(
       'IMAGE_INVALID',

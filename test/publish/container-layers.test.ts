@@ -345,6 +345,21 @@ describe.skipIf(missing !== undefined)('access lists in layers', () => {
   );
 });
 
+describe.skipIf(missing !== undefined)('a symbolic link of 1024 bytes and more in a layer', () => {
+  describeEachFilesystem(
+    ({ path, name }) => {
+      test('is kept, or the file system is named', async () => {
+        const host = await Host.in(path);
+        const member: Member = { path: 'a', type: '2', pax: { linkpath: 't'.repeat(1500) } };
+        const call = host.registry.publishStack('app', await layoutIn(host, [makeTar([member])]));
+        if (!name.includes('XFS')) return call;
+        expect((await rejection(call, 'ENOTSUP')).message).toContain('put templateDir on btrfs or ext4');
+      });
+    },
+    ({ name }) => ['XFS', 'btrfs', 'ext4', 'tmpfs', 'overlay over XFS'].includes(name),
+  );
+});
+
 /** With a umoci that unpacks for ever. */
 async function withEndlessUmoci(host: Host, work: () => Promise<void>): Promise<void> {
   const bin = join(host.root, 'bin');
