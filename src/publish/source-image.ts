@@ -2,8 +2,8 @@
 // of it at once would hold the event loop for 30 ms.
 
 import type { Stats } from 'node:fs';
-import { realpath, rename, rm, stat } from 'node:fs/promises';
-import { join, sep } from 'node:path';
+import { rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { sameState } from '../addon/identity.js';
 import { native, type OpenedSource, RUNG } from '../addon/native.js';
@@ -14,6 +14,7 @@ import { copyImage } from '../image/staged-copy.js';
 import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
+import { isWithinOnDisk } from '../system/folders-overlap.js';
 import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import type { RegistryCheck } from './fetch-image.js';
@@ -237,10 +238,8 @@ async function stageRaw(
 
 async function stageFolder(staging: Staging): Promise<void> {
   const { source, workFolder } = staging;
-  const inside = `${await realpath(workFolder)}${sep}`.startsWith(
-    `${(await realpath(source)).replace(/\/$/, '')}${sep}`,
-  );
-  if (inside) throw invalid(`${source} holds the catalog itself: publish another folder`, source);
+  if (await isWithinOnDisk(workFolder, source))
+    throw invalid(`${source} holds the catalog itself: publish another folder`, source);
   const { markOfFolder, readFolder } = await import('./tree/folder-tree.js');
   const { refuseOtherTree } = await import('./tree/other-trees.js');
   const reading = folderReading(staging);

@@ -3,6 +3,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, normalize, relative } from 'node:path';
 import { failedWith, RootfsError } from './errors.js';
+import { mountTable, otherPathsOf } from './mount-table.js';
 import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from './state-folder.js';
 
 export interface Folders {
@@ -34,16 +35,11 @@ export async function refuseOverlapOnDisk(folders: Folders): Promise<void> {
  * files in the folder of a slot are its user's own matter.
  */
 export async function refuseAmongOurs(path: string, folders: Folders): Promise<void> {
-  const all = named(folders);
-  const [folder = '', ...ours] = await Promise.all(
-    [dirname(path), ...all.map((each) => each.path)].map(realPathOfWhatIsThere),
-  );
-  for (const [i, { name, path: given }] of all.entries()) {
-    const outer = ours[i] as string;
-    if (!isWithin(folder, outer)) continue;
-    const [first, second, ...deeper] = relative(outer, join(folder, basename(path))).split('/');
-    const isOfSlot = name === 'clonesDir' && first !== STATE_FOLDER && second !== undefined;
-    if (isOfSlot && (deeper.length > 0 || !second.startsWith(SLOT_FILE_PREFIX))) continue;
+  const paths = await pathsOf(dirname(path));
+  for (const { name, path: given } of named(folders)) {
+    const outer = await realPathOfWhatIsThere(given);
+    const isTaken = (folder: string) => isPlaceOfOurs(name, relative(outer, join(folder, basename(path))));
+    if (!(await paths.within(outer)).some(isTaken)) continue;
     throw new RootfsError(
       'FOLDERS_OVERLAP',
       `${path} is inside ${name} (${given}), where it could be mistaken for a template, slot or snapshot: choose a ` +
@@ -51,6 +47,12 @@ export async function refuseAmongOurs(path: string, folders: Folders): Promise<v
       { path, dest: given },
     );
   }
+}
+
+function isPlaceOfOurs(name: keyof Folders, place: string): boolean {
+  const [first, second, ...deeper] = place.split('/');
+  const isOfSlot = name === 'clonesDir' && first !== STATE_FOLDER && second !== undefined;
+  return !isOfSlot || (deeper.length === 0 && second.startsWith(SLOT_FILE_PREFIX));
 }
 
 /** Whether a file lies in one of these folders, by whatever path. */
@@ -94,14 +96,39 @@ function isWithin(inner: string, outer: string): boolean {
  * Whether `outer` is `inner` or a folder above it. Parts of `inner` that do not exist will be created below those that
  * do.
  */
-async function isWithinOnDisk(inner: string, outer: string): Promise<boolean> {
+export async function isWithinOnDisk(inner: string, outer: string): Promise<boolean> {
+  const paths = await pathsOf(inner);
+  if ((await paths.within(await realPathOfWhatIsThere(outer))).length > 0) return true;
+  // Without /proc nothing tells of mounts.
   const target = await fileId(outer);
-  const real = await realPathOfWhatIsThere(inner);
-  if (target === undefined) return isWithin(real, await realPathOfWhatIsThere(outer));
-  for (let folder = real; ; folder = dirname(folder)) {
+  for (let folder = paths.real; target !== undefined; folder = dirname(folder)) {
     if ((await fileId(folder)) === target) return true;
-    if (folder === '/') return false;
+    if (folder === '/') break;
   }
+  return false;
+}
+
+/** The paths of a file: without links, and by bind mounts of it or of a folder above it. */
+async function pathsOf(path: string) {
+  const real = await realPathOfWhatIsThere(path);
+  const all = [real, ...otherPathsOf(real, await mountTable())];
+  return {
+    real,
+    /** Those in a folder that this process sees, given without links: a later mount can hide another. */
+    async within(outer: string): Promise<string[]> {
+      const found: string[] = [];
+      for (const each of all)
+        if (isWithin(each, outer) && (each === real || (await isSameFile(each, real)))) found.push(each);
+      return found;
+    },
+  };
+}
+
+/** Of paths that do not exist, the folders above them count. */
+async function isSameFile(a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([a, b].map(fileId));
+  if (one === undefined && other === undefined) return isSameFile(dirname(a), dirname(b));
+  return one === other;
 }
 
 async function realPathOfWhatIsThere(path: string): Promise<string> {

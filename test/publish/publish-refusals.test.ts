@@ -4,6 +4,7 @@ import {
   appendFile,
   copyFile,
   mkdir,
+  mkdtemp,
   open,
   readFile,
   statfs,
@@ -13,13 +14,14 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, inject, onTestFinished, test } from 'vitest';
 import { type PublishOptions, RootfsRegistry } from '../../src/index.js';
 import { cli } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
 import { exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { faultsOf, MiB, makeExt4Image, pattern, run } from '../fixtures/images.js';
+import { mountBind } from '../fixtures/mounts.js';
 import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
@@ -362,6 +364,15 @@ describe('refused', () => {
   test('the folder that holds the catalog itself', async () => {
     const { host } = await rig();
     await rejection(host.registry.publishStack('new', host.root), 'INVALID_ARGUMENT');
+  });
+
+  test('a bind mount of the folder that holds the catalog', async ({ skip }) => {
+    const reason = lacksRoot();
+    if (reason !== undefined) skip(reason);
+    const { host } = await rig();
+    const place = await mkdtemp(join(inject('scratch'), 'place-'));
+    mountBind(host.root, place);
+    await rejection(host.registry.publishStack('new', place), 'INVALID_ARGUMENT');
   });
 
   test('options of a wrong type, and a size for an image', async () => {

@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { mkdir, symlink } from 'node:fs/promises';
+import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, inject, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
+import { mountBind, mountTmpfs } from '../fixtures/mounts.js';
 import { rejection, thrown } from '../fixtures/rejection.js';
 import { lacksRoot } from '../fixtures/tools.js';
 import { newWorkspace } from '../fixtures/workspace.js';
@@ -53,4 +54,63 @@ test('a bind mount of the templates is no folder for clones', async ({ skip }) =
   } finally {
     execFileSync('umount', [host.clonesDir]);
   }
+});
+
+test('what a bind mount shows of the folders, of a stack, a slot or our own folder takes no export', async ({
+  skip,
+}) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  const { registry, root, templateDir, clonesDir } = host;
+  await host.addTemplate('debian', 'debian');
+  await registry.cloneForVm('vm', 'debian', { writable: true });
+  for (const folder of ['new', 'own disk']) await mkdir(join(templateDir, folder));
+  await mkdir(join(clonesDir, 'vm-9'));
+  mountTmpfs(join(templateDir, 'own disk'));
+  for (const [path, name] of [
+    [templateDir, 'new/rootfs.ext4'],
+    [join(templateDir, 'new'), 'rootfs.ext4'],
+    [join(templateDir, 'own disk'), 'rootfs.ext4'],
+    [clonesDir, 'vm-9/rootfs.ext4'],
+    [join(clonesDir, 'vm-9'), 'rootfs.ext4'],
+    [join(clonesDir, '.microvm-rootfs'), 'disk'],
+    [root, 'templates/new/rootfs.ext4'],
+  ] as const) {
+    const place = await mkdtemp(join(inject('scratch'), 'a place '));
+    mountBind(path, place);
+    await rejection(registry.exportTo('vm', join(place, name)), 'FOLDERS_OVERLAP');
+  }
+  expect((await registry.stacks()).map(({ name }) => name)).toEqual(['debian']);
+  await registry.close();
+});
+
+test("a part of the file system that a later mount hides is nobody's, and takes exports", async ({
+  skip,
+}) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  const { registry, root, templateDir } = host;
+  const [below, place] = [join(templateDir, 'jail'), join(root, 'place')];
+  for (const folder of [below, place, join(root, 'jail')]) await mkdir(folder);
+  mountBind(root, place);
+  mountTmpfs(templateDir);
+  await mkdir(join(templateDir, 'debian'));
+  await writeFile(host.template('debian'), 'debian');
+  await registry.cloneForVm('vm', 'debian', { writable: true });
+  await registry.exportTo('vm', join(place, 'templates/jail/disk'));
+  await registry.exportTo('vm', join(place, 'jail/disk'));
+  await registry.close();
+});
+
+test('clones in a folder of the templates that is mounted elsewhere are refused', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await mkdir(host.clonesDir);
+  mountBind(join(host.templateDir, 'debian'), host.clonesDir);
+  await rejection(host.registry.cloneForVm('vm-1', 'debian', { writable: true }), 'FOLDERS_OVERLAP');
+  await host.registry.close();
 });

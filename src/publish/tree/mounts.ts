@@ -1,6 +1,7 @@
 // Lists what is mounted inside a folder.
 import { readFile, realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { decodeOctal } from '../../system/mount-table.js';
 
 interface Mount {
   readonly id: string;
@@ -54,8 +55,4 @@ function hidden(mounts: readonly Mount[]): (mount: Mount) => boolean {
     const parent = byId.get(mount.parent);
     return parent !== undefined && parent !== mount && isHidden(parent);
   };
-}
-
-function decodeOctal(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
 }

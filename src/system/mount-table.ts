@@ -1,0 +1,48 @@
+// What the kernel says about mounts, and the further paths that bind mounts give a file.
+import { readFile } from 'node:fs/promises';
+
+export interface MountEntry {
+  /** Of the file system: `major:minor`. */
+  readonly device: string;
+  /** The part of the file system that is mounted: `/`, or less by a bind mount. */
+  readonly root: string;
+  readonly point: string;
+}
+
+/** Empty without /proc. */
+export async function mountTable(): Promise<MountEntry[]> {
+  const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '');
+  return text.split('\n').flatMap((line) => {
+    const [, , device = '', root = '', point] = line.split(' ');
+    return point === undefined ? [] : [{ device, root: decodeOctal(root), point: decodeOctal(point) }];
+  });
+}
+
+/** Some of them may be hidden by a later mount. `path` has no links. */
+export function otherPathsOf(path: string, mounts: readonly MountEntry[]): string[] {
+  return mounts.flatMap(({ device, root, point }) => {
+    const rest = restWithin(path, point);
+    if (rest === undefined) return [];
+    const onDevice = joined(root, rest);
+    return mounts.flatMap((other) => {
+      const otherRest = other.device === device ? restWithin(onDevice, other.root) : undefined;
+      const found = otherRest === undefined ? path : joined(other.point, otherRest);
+      return found === path ? [] : [found];
+    });
+  });
+}
+
+/** proc(5): space, tab, newline and backslash are octal there. */
+export function decodeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
+/** Undefined if it does not lie there; else empty, or what follows, with a slash. */
+function restWithin(path: string, folder: string): string | undefined {
+  const rest = folder === '/' ? path.replace(/^\/$/, '') : path.slice(folder.length);
+  return path.startsWith(folder) && (rest === '' || rest.startsWith('/')) ? rest : undefined;
+}
+
+function joined(folder: string, rest: string): string {
+  return `${folder.replace(/^\/$/, '')}${rest}` || '/';
+}
