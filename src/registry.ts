@@ -281,7 +281,8 @@ export class RootfsRegistry {
    * Clones of an image that is replaced stay as they are; their stamps then no longer match the stack.
    *
    * Everybody may read the template, whatever the umask and the mode of the source. But an image in the folder of
-   * clones, of snapshots or of templates that others may not read is private: so is the template then (mode 0400).
+   * clones, of snapshots or of templates that others may not read is private: so is the template then (mode 0400),
+   * also if the image is standard input, but not through a pipe.
    *
    * Runs `e2fsck`; `mke2fs` for folders and tars; `xz`, `zstd` and `qemu-img` for those formats; `skopeo` and `umoci`
    * for container images (as root).

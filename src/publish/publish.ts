@@ -1,6 +1,5 @@
 // Publishes an image to the catalog. It is made and checked in staging, and appears only when complete.
 
-import type { Stats } from 'node:fs';
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
@@ -21,7 +20,7 @@ import { missingSource } from './other-references.js';
 import { stackExists } from './place-stack.js';
 import type { PublishedStack, PublishOptions } from './publish-options.js';
 import { stageImage } from './source-image.js';
-import { INPUT_NAME, isPath, STANDARD_INPUT } from './source-name.js';
+import { INPUT_NAME, INPUT_PATH, isPath, STANDARD_INPUT } from './source-name.js';
 import { isPrivate, templateMode } from './template-mode.js';
 
 export interface PublishPrograms {
@@ -60,8 +59,8 @@ export async function publishStack(
   const named = source === STANDARD_INPUT ? INPUT_NAME : source;
   const task = new Task(`publishing ${named} as ${name}`, options.signal);
   try {
-    const found = await refuseInVain(request, programs.e2fsckBin);
-    const mode = templateMode(request.isPrivate ?? (await isPrivateOfOurs(request, found)));
+    await refuseInVain(request, programs.e2fsckBin);
+    const mode = templateMode(request.isPrivate ?? (await isPrivateOfOurs(request)));
     const isFirst = await isMissing(folder.path);
     return await folder.inWorkFolder('publish', async (workFolder, open) => {
       if (isFirst) await flush(dirname(folder.path));
@@ -100,22 +99,21 @@ export async function publishStack(
   }
 }
 
-async function isPrivateOfOurs({ source, ours }: PublishRequest, found: Stats | undefined): Promise<boolean> {
-  if (ours === undefined || !found?.isFile() || !isPrivate(found.mode)) return false;
-  return liesAmongOurs(source, ours);
+async function isPrivateOfOurs({ source, ours }: PublishRequest): Promise<boolean> {
+  const path = source === STANDARD_INPUT ? INPUT_PATH : source;
+  if (ours === undefined || !isPath(path)) return false;
+  const found = await stat(path).catch(() => undefined); // reading it tells more
+  return found?.isFile() === true && isPrivate(found.mode) && liesAmongOurs(path, ours);
 }
 
-/**
- * Fails at once rather than after minutes of work, and creates nothing for a missing source. Undefined for a source
- * without a path.
- */
-async function refuseInVain(request: PublishRequest, e2fsckBin: string): Promise<Stats | undefined> {
+/** Fails at once rather than after minutes of work, and creates nothing for a missing source. */
+async function refuseInVain(request: PublishRequest, e2fsckBin: string): Promise<void> {
   const { source, given = source, opened, templatePath, options } = request;
   await refuseOtherSpelling(templatePath);
   if (!options.replace && !(await isMissingBelow(templatePath))) throw stackExists(templatePath);
   await requireFinishable(templatePath, e2fsckBin);
-  if (opened !== undefined || !isPath(source)) return undefined;
-  return stat(source).catch((error: unknown) => {
+  if (opened !== undefined || !isPath(source)) return;
+  await stat(source).catch((error: unknown) => {
     throw missingSource(given, error);
   });
 }

@@ -9,6 +9,9 @@ export const STANDARD_INPUT = '-';
 /** What it is called in messages. */
 export const INPUT_NAME = 'standard input';
 
+/** Where it is a file, that file. */
+export const INPUT_PATH = '/proc/self/fd/0';
+
 /** Matches `docker://…`, `oci:DIR` and `oci:DIR:TAG`. For a file whose name looks like that, write `./oci:…`. */
 export function isContainerImage(source: string): boolean {
   return typeof source === 'string' && /^(docker:\/\/|oci:)/.test(source);

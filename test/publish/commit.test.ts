@@ -1,13 +1,15 @@
 // A slot becomes a template.
 import { execFileSync } from 'node:child_process';
-import { chmod, copyFile, open, readFile, stat, symlink } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, open, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
+import { mountBind } from '../fixtures/mounts.js';
 import { rejection } from '../fixtures/rejection.js';
-import { findTool } from '../fixtures/tools.js';
+import { findTool, lacksRoot } from '../fixtures/tools.js';
 
 describeEachFilesystem((filesystem) => {
   test('what a VM made of its disk is a stack of its own, and the slot stays', async () => {
@@ -81,4 +83,42 @@ test('nor does it when its image or its snapshot is published by path; a file of
     const { templatePath } = await registry.publishStack(name, source);
     expect((await stat(templatePath)).mode & 0o777, name).toBe(expected);
   }
+});
+
+test('nor by a bind mount of its folder or image, nor by standard input', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(inject('scratch'));
+  const built = await host.addExt4Template('debian', 16 * MiB);
+  await host.registry.cloneForVm('vm', 'debian', { writable: true });
+  const { path, image } = host.slot('vm');
+  const [folder, file, copy] = [join(host.root, 'folder'), join(host.root, 'file'), join(host.root, 'copy')];
+  await mkdir(folder);
+  await writeFile(file, '');
+  await copyFile(built, copy);
+  await chmod(copy, 0o600);
+  mountBind(path, folder);
+  mountBind(image, file);
+  const modeOf = async (name: string) => (await stat(host.template(name))).mode & 0o777;
+  for (const [name, source] of [
+    ['by-folder', join(folder, 'rootfs.ext4')],
+    ['by-file', file],
+  ] as const) {
+    await host.registry.publishStack(name, source);
+    expect(await modeOf(name), name).toBe(0o400);
+  }
+  for (const [name, source, expected] of [
+    ['by-input', image, 0o400],
+    ['by-input-of-a-mount', file, 0o400],
+    ['built', copy, 0o444],
+  ] as const) {
+    const under = ['sh', '-c', 'exec "$@" < "$0"', source];
+    const body = `const registry = new lib.RootfsRegistry(args.config);
+      await registry.publishStack(args.name, '-');
+      await registry.close();`;
+    const { stderr } = await runChild(body, { config: host.registry.config, name }, { under });
+    expect(stderr).toBe('');
+    expect(await modeOf(name), name).toBe(expected);
+  }
+  await host.registry.close();
 });
