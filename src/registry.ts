@@ -351,9 +351,10 @@ export class RootfsRegistry {
   }
 
   /**
-   * Removes a stack from the catalog. Resolves to false if there is none. Existing clones keep working, but the next
-   * `cloneForVm` of their ids would fail, so the call refuses while the stack's present image has clones. A clone that
-   * is made at the same time may be missed. If the stack's folder holds other files, they and the folder stay.
+   * Removes a stack from the catalog. Resolves to false if there is none; what a call that failed or was killed left of
+   * it goes then. Existing clones keep working, but the next `cloneForVm` of their ids would fail, so the call refuses
+   * while the stack's present image has clones. A clone that is made at the same time may be missed. If the stack's
+   * folder holds other files, they and the folder stay.
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_IN_USE` (unless `force`), `TEMPLATE_INVALID` (its folder is a symbolic
    * link), like {@link stack} if the image's digest has to be computed first, and unless `force` like {@link slots}.

@@ -1,6 +1,6 @@
 // Removes a stack from the catalog.
 
-import { rm, rmdir, unlink } from 'node:fs/promises';
+import { lstat, readdir, rm, rmdir, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { sameContents } from '../addon/identity.js';
 import { native } from '../addon/native.js';
@@ -13,7 +13,7 @@ import type { Templates } from '../catalog/templates.js';
 import { withLock } from '../folder/folder-lock.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { listSlots } from '../slot/slot-list.js';
-import { asRootfsError, failedWith, isTaken, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, isSystemError, isTaken, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
@@ -40,30 +40,32 @@ export async function removeStack(
   const task = new Task(`removing stack ${name}`, signal);
   try {
     await refuseOtherSpelling(templatePath);
+    const folder = dirname(templatePath);
     // Create nothing for a stack that does not exist.
-    if ((await isMissing(dirname(templatePath))) || (await isMissing(templatePath))) return false;
+    if ((await isMissing(folder)) || ((await isMissing(templatePath)) && !(await isLeft(catalog, folder)))) {
+      await flushRemoval(folder);
+      return false;
+    }
     // A full disk is what makes people remove stacks.
     const removed = await catalog.use(
       ({ handle }) =>
         withLock(task, handle, name, async () => {
-          if (await isMissing(templatePath)) return false;
-          // Looked for after the wait: what was cloned meanwhile counts.
-          const template = force ? undefined : await templates.look(templatePath, signal);
-          if (!force) {
-            if (template === undefined) return false;
-            await refuseInUse(task, clones, names, name, template);
-          }
-          const folder = dirname(templatePath);
           // Listed while the image keeps the folder: once that is empty, another publisher can put its own in its place
           // without the lock, with configs that are not ours to remove. A temporary file is made under the lock only.
           const others = [...(await imageConfigsIn(folder)), INCOMING];
-          if (!(await removeImage(templatePath, template))) return false;
+          // Looked for after the wait: what was cloned meanwhile counts.
+          const template = force ? undefined : await templates.look(templatePath, signal);
+          if (template !== undefined) await refuseInUse(task, clones, names, name, template);
+          const isThere = force || template !== undefined;
+          const removed = isThere && (await removeImage(templatePath, template));
+          if (!removed && !(await isMissing(templatePath))) return false;
           // Looking again makes this RootfsRegistry forget it and what was made from it. FUSE does not remove a folder
           // while a file in it is open.
           await templates.look(templatePath, undefined).catch(() => undefined);
+          await flushRemoval(folder);
           for (const name of others) await rm(join(folder, name), { force: true });
           await removeFolder(folder);
-          return true;
+          return removed;
         }),
       'no-staging',
     );
@@ -131,8 +133,24 @@ async function removeImage(templatePath: string, template: Template | undefined)
     if (failedWith(error, 'ENOENT')) return false;
     throw error;
   }
-  await flush(dirname(templatePath));
   return true;
+}
+
+/** Whether there is what a call that was cut off left: an empty folder, or files of ours beside no image. */
+async function isLeft(catalog: ManagedFolder, folder: string): Promise<boolean> {
+  if ((await isMissing(catalog.statePath)) || !(await lstat(folder)).isDirectory()) return false;
+  const names = await readdir(folder);
+  return names.length === 0 || names.includes(INCOMING) || (await imageConfigsIn(folder)).length > 0;
+}
+
+/** Flushes the folder, or the one above it if it was removed: also for an earlier call that failed to. */
+async function flushRemoval(folder: string): Promise<void> {
+  try {
+    await flush((await isMissing(folder)) ? dirname(folder) : folder);
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return;
+    throw isSystemError(error) ? Object.assign(error, { changeMade: true }) : error;
+  }
 }
 
 /** Keeps the folder if it is a mount point or holds other files, such as the next image of another process. */
@@ -140,8 +158,8 @@ async function removeFolder(folder: string): Promise<void> {
   try {
     await rmdir(folder);
   } catch (error) {
-    if (isTaken(error) || failedWith(error, 'ENOENT', 'EBUSY')) return;
-    throw error;
+    if (isTaken(error) || failedWith(error, 'EBUSY')) return;
+    if (!failedWith(error, 'ENOENT')) throw error;
   }
-  await flush(dirname(folder));
+  await flushRemoval(folder);
 }

@@ -29,7 +29,7 @@ async function flushNow(path: string): Promise<void> {
   const file = await open(path, 'r');
   try {
     await file.sync().catch((error) => {
-      if (!failedWith(error, 'EINVAL')) throw error;
+      if (!failedWith(error, 'EINVAL')) throw Object.assign(error, { path });
     });
   } finally {
     await file.close();

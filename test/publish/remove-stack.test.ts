@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { type NativeLockedSlot, native } from '../../src/addon/native.js';
@@ -8,6 +8,7 @@ import { runChild } from '../fixtures/child.js';
 import { exists, readRange, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { rejection } from '../fixtures/rejection.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 test('a stack with clones is not removed, and the error names some of them', async () => {
   const host = await Host.in();
@@ -159,3 +160,55 @@ test('what a killed publisher left goes with it, and configs of any image', asyn
   expect(await host.registry.removeStack('debian')).toBe(true);
   expect(await readdir(host.templateDir)).not.toContain('debian');
 });
+
+test('what a call that was killed left goes with the next, which finds no image', async () => {
+  const host = await Host.in();
+  const path = await host.addTemplate('debian', 'debian');
+  const folder = dirname(path);
+  await host.registry.removeStack('debian');
+  await mkdir(folder);
+  expect(await host.registry.removeStack('debian')).toBe(false);
+  expect(await exists(folder)).toBe(false);
+  for (const name of ['.rootfs.ext4.incoming', `rootfs.ext4.${'a'.repeat(64)}.json`]) {
+    await mkdir(folder);
+    await writeFile(join(folder, name), '{}');
+    expect(await host.registry.removeStack('debian', { force: true })).toBe(false);
+    expect(await exists(folder)).toBe(false);
+    await mkdir(folder);
+    await writeFile(join(folder, name), '{}');
+    await writeFile(join(folder, 'NOTES'), 'keep me');
+    expect(await host.registry.removeStack('debian')).toBe(false);
+    expect(await readdir(folder)).toEqual(['NOTES']);
+    await rm(folder, { recursive: true });
+  }
+});
+
+test.for(['stack', 'catalog'])(
+  "a flush of the %s's folder that fails is told, and the same call flushes",
+  async (which, { skip }) => {
+    const reason = lacks('strace') ?? lacksRoot();
+    if (reason !== undefined) skip(reason);
+    const host = await Host.in();
+    const path = await host.addTemplate('debian', 'debian');
+    const flushed = which === 'catalog' ? host.templateDir : dirname(path);
+    const remove = async (...inject: string[]) => {
+      const log = join(host.root, 'log');
+      const under = ['strace', '-f', '-qqq', '-o', log, '-e', 'trace=fsync', '-P', flushed, ...inject];
+      const { stdout } = await runChild(
+        `const registry = new lib.RootfsRegistry(args.config);
+       await registry.removeStack('debian', { force: true }).then(console.log, (e) => console.log(e.message));
+       await registry.close();`,
+        { config: host.registry.config },
+        { under },
+      );
+      return { stdout, calls: await readFile(log, 'utf8') };
+    };
+    const { stdout } = await remove('-e', 'inject=fsync:error=EIO:when=1');
+    expect(stdout).toMatch(`fsync ${flushed} failed with EIO; it is done, but not flushed`);
+    expect(await exists(path)).toBe(false);
+    const again = await remove();
+    expect(again.stdout).toBe('false\n');
+    expect(again.calls).toContain('fsync(');
+    expect(await exists(dirname(path))).toBe(false);
+  },
+);
