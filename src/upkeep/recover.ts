@@ -1,6 +1,7 @@
 // Repairs the clones folder, and sweeps the catalog and the folder of snapshots, after crashes and power cuts, while
 // other processes keep using them.
 
+import { access, constants } from 'node:fs/promises';
 import { inspectSlot } from '../addon/native.js';
 import type { Templates } from '../catalog/templates.js';
 import type { Pool } from '../clone/pool.js';
@@ -189,8 +190,16 @@ class Recovery {
       await folder.sweep(this.report, this.task.signal);
     } catch (error) {
       // A catalog that is read-only or owned by another user is not ours to clean up.
-      if (folder === this.#folder || !mayNotWrite(error)) throw error;
+      if (folder === this.#folder || !mayNotWrite(error) || (await isWritable(folder.statePath))) throw error;
       this.report.notSwept.push(folder.path);
     }
   }
+}
+
+/** Else a file in its trash may be immutable, for example. */
+async function isWritable(path: string): Promise<boolean> {
+  return access(path, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
 }

@@ -14,7 +14,7 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { readSuperblock } from '../../src/image/ext4.js';
 import type { RecoverReport } from '../../src/index.js';
 import { printed, runChild, startChild } from '../fixtures/child.js';
@@ -441,4 +441,21 @@ test('half-made stacks and snapshots of dead processes go as well, and nothing i
   }
   expect(await host.anotherRegistry().recover()).toMatchObject({ stagingRemoved: 2 });
   for (const path of dead) expect(await exists(path)).toBe(false);
+});
+
+test('trash of snapshots that stays fails as that of slots does; a folder that may not be written to is not swept', async ({
+  skip,
+}) => {
+  const reason = lacksRoot() ?? lacks('chattr');
+  if (reason !== undefined) skip(reason);
+  const { registry, clonesDir } = await hostWithSlots('vm-1');
+  const { path } = await registry.snapshotSlot('vm-1', 'paused');
+  const ours = join(clonesDir, '.microvm-rootfs/snapshots/.microvm-rootfs');
+  execFileSync('chattr', ['+i', join(path, 'rootfs.ext4')]);
+  onTestFinished(() => void execFileSync('chattr', ['-R', '-i', ours]));
+  expect(await registry.removeSnapshot('paused')).toBe(true);
+  const error = await rejection(registry.recover(), 'EPERM');
+  expect(error.path).toMatch(`${ours}/trash/`);
+  execFileSync('chattr', ['+i', ours]);
+  expect(await registry.recover()).toMatchObject({ notSwept: [join(ours, '..')] });
 });
