@@ -79,7 +79,8 @@ Error FileCopy::step(uint64_t budget, bool* done) {
 
 Error FileCopy::publish(const OwnerAndMode& owner_and_mode, bool durable) {
   FileInfo info;
-  Error error = set_owner_and_mode(file_.get(), owner_and_mode, dest_);
+  Error error = owner_and_mode.has_mode ? Error() : require_mode(file_.get(), 0600, dest_);
+  if (error.ok()) error = set_owner_and_mode(file_.get(), owner_and_mode, dest_);
   if (error.ok() && durable) error = flush(file_.get(), dest_);
   if (error.ok()) error = stat_fd(file_.get(), dest_, &info);
   if (error.ok()) error = give_name();

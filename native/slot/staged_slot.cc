@@ -67,7 +67,9 @@ Error StagedSlot::open_to_others() {
 }
 
 Error StagedSlot::create_image() {
-  return create_file_at(managed_->session_fd(), inside(kImage).c_str(), 0600, image_path(), &image_);
+  Error error = create_file_at(managed_->session_fd(), inside(kImage).c_str(), 0600, image_path(), &image_);
+  if (!error.ok() || !modes_restricted_ || plan_.owner_and_mode.has_mode) return error;
+  return require_mode(image_.get(), 0600, image_path());
 }
 
 Error StagedSlot::flush_image() const {

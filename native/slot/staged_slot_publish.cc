@@ -30,10 +30,7 @@ Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
   for (const Sidecar& file : sidecars) {
     const unsigned mode = kSmallFileMode | (has_raw_id && file.name == kStamp ? kStampOfRawId : 0);
     Error error = write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,
-                                   join(path_, file.name), mode);
-    if (error.ok() && modes_restricted_) {
-      error = set_mode_at(managed_->session_fd(), inside(file.name).c_str(), mode, join(path_, file.name));
-    }
+                                   join(path_, file.name), mode, modes_restricted_);
     if (!error.ok()) return error;
   }
   return {};

@@ -34,6 +34,10 @@ Error make_new_folder(int folder_fd, const char* name, unsigned mode, std::strin
 
 Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* folder) {
   Error error = make_new_folder(folder_fd, name, mode, path);
+  FileInfo made;
+  if (error.ok()) error = stat_at(folder_fd, name, Follow::kNo, path, &made);
+  // The umask may take the owner's own rights.
+  if (error.ok() && (made.mode & mode) != mode) error = set_mode_at(folder_fd, name, (made.mode & 07777) | mode, path);
   if (!error.ok() && !error.is(EEXIST)) return error;
   return open_folder_at(folder_fd, name, path, folder);
 }
@@ -55,7 +59,10 @@ Error open_unwaiting(int folder_fd, const char* name, Follow follow, std::string
 }
 
 Error open_lock_file_at(int folder_fd, const char* name, std::string_view path, Fd* file) {
-  return open_at(folder_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, path, file);
+  Error error = open_at(folder_fd, name, O_RDWR | O_NOFOLLOW, 0, path, file);
+  if (!error.is(ENOENT)) return error;
+  error = open_at(folder_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, path, file);
+  return error.ok() ? require_mode(file->get(), 0600, path) : error;
 }
 
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file) {
@@ -63,12 +70,21 @@ Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string
 }
 
 Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path,
-                       unsigned mode) {
+                       unsigned mode, bool restricted) {
   Fd file;
   Error error = create_file_at(folder_fd, name, mode, path, &file);
+  if (error.ok() && restricted) error = require_mode(file.get(), mode, path);
   if (error.ok()) error = write_all_at(file.get(), contents.data(), contents.size(), 0, path);
   if (error.ok() && durable) error = flush(file.get(), path);
   return error;
+}
+
+Error require_mode(int fd, unsigned mode, std::string_view path) {
+  FileInfo info;
+  Error error = stat_fd(fd, path, &info);
+  if (!error.ok() || (info.mode & mode) == mode) return error;
+  if (retry_eintr([&] { return fchmod(fd, (info.mode & 07777) | mode); }) < 0) return Error::last("fchmod", path);
+  return {};
 }
 
 Error set_mode_at(int folder_fd, const char* name, unsigned mode, std::string_view path) {

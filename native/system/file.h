@@ -12,6 +12,9 @@
 
 namespace microvm {
 
+// The mode of small files.
+constexpr unsigned kSmallFileMode = 0644;
+
 // A folder by path, following symbolic links: for the folders that the operator configured.
 Error open_folder(const std::string& path, Fd* folder);
 
@@ -21,7 +24,7 @@ Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd*
 // A folder that is not there yet (EEXIST).
 Error make_new_folder(int folder_fd, const char* name, unsigned mode, std::string_view path);
 
-// A folder that is made if it is not there.
+// A folder that is made if it is not there, with at least this mode whatever the umask.
 Error make_folder_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* folder);
 
 // A file for reading, never waiting for a FIFO's writer nor following a symbolic link.
@@ -36,15 +39,15 @@ Error open_lock_file_at(int folder_fd, const char* name, std::string_view path, 
 // A new file, EEXIST if the name is taken.
 Error create_file_at(int folder_fd, const char* name, unsigned mode, std::string_view path, Fd* file);
 
-// A new file with these contents, flushed if `durable`.
+// A new file with these contents, flushed if `durable`. `restricted`: unless it is known that the umask takes nothing.
 Error write_small_file(int folder_fd, const char* name, std::string_view contents, bool durable, std::string_view path,
-                       unsigned mode = 0644);
+                       unsigned mode = kSmallFileMode, bool restricted = true);
+
+// Gives back what the umask took of the mode that a new file was made with.
+Error require_mode(int fd, unsigned mode, std::string_view path);
 
 // The permission bits of a file or folder of ours. Follows a symbolic link: for names that nobody else can change.
 Error set_mode_at(int folder_fd, const char* name, unsigned mode, std::string_view path);
-
-// The mode of small files, as far as the umask leaves it.
-constexpr unsigned kSmallFileMode = 0644;
 
 // Above what any stamp and any raw id can be.
 constexpr uint64_t kSmallFileLimit = 4096;

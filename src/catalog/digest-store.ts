@@ -163,7 +163,7 @@ export class DigestStore {
       await symlink(line, path);
     } catch (error) {
       if (failedWith(error, 'ENOENT')) {
-        await makeFolders(this.#path, { mode: 0o700 });
+        await makeFolders(this.#path, 0o700);
         await this.#replace(line, path);
       } else if (failedWith(error, 'EEXIST')) {
         await this.#replace(line, path);

@@ -43,7 +43,7 @@ export class StacksByDigest {
     let first = await this.firstWith(sha256);
     if (first === undefined) {
       try {
-        await makeFolders(this.#path, { mode: 0o700 });
+        await makeFolders(this.#path, 0o700);
         await symlink(stack, `${this.#path}/${sha256}`).catch(unlessThere);
         // Flushed, so that no durable slot survives without it.
         await flush(this.#path);

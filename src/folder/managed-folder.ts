@@ -2,10 +2,11 @@
 // first needed, opened again if it was moved or replaced, and swept in the background. The head of
 // native/slot/managed_folder.h says who may delete what in it.
 
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { relative } from 'node:path';
 import { type NativeFolder, native } from '../addon/native.js';
 import { asRootfsError, closedError, failedWith, isSystemError } from '../system/errors.js';
+import { makeFolders } from '../system/make-folders.js';
 import { STAGING_FOLDER, STATE_FOLDER, TRASH_FOLDER } from '../system/state-folder.js';
 import { Task } from '../system/task.js';
 import { CopyFlusher, flushCopiedSlots } from './flush-copies.js';
@@ -183,7 +184,7 @@ export class ManagedFolder {
   inWorkFolder<T>(kind: string, work: (path: string, folder: OpenFolder) => Promise<T>): Promise<T> {
     return this.use(async (folder) => {
       const path = `${folder.sessionPath}/${kind}-${++this.#works}`;
-      await mkdir(path, { mode: 0o700 });
+      await makeFolders(path, 0o700);
       try {
         return await work(path, folder);
       } finally {

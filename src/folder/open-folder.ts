@@ -39,7 +39,7 @@ async function openOrMake(path: string): Promise<OpenFolder> {
   } catch (error) {
     if (!failedWith(error, 'ENOENT')) throw error;
     // VMMs reach their disks through this path.
-    await makeFolders(path, { whateverUmask: 0o755 });
+    await makeFolders(path, 0o755);
     return await native().openFolder(path);
   }
 }

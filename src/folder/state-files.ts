@@ -1,8 +1,9 @@
 // Small files in our own folder. They are replaced atomically, and read without trusting what is there.
-import { rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { native } from '../addon/native.js';
 import { failedWith } from '../system/errors.js';
+import { writeFlushed } from '../system/flush.js';
 
 /**
  * The contents of a file. Undefined if there is none, or if it cannot be ours: a symbolic link, a FIFO (which would
@@ -27,7 +28,7 @@ export async function replaceOwnFile(path: string, contents: string | Buffer, fo
   // Two callers at once may replace one file.
   const temporary = join(folder, `${basename(path)}-${++writes}`);
   try {
-    await writeFile(temporary, contents, { mode: 0o600, flush: true });
+    await writeFlushed(temporary, contents, 0o600);
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {}); // goes with its folder

@@ -66,7 +66,7 @@ export async function assembleImages(
     const { reusedBytes, fetchedBytes } = done;
     context.onProgress?.({ step, bytesDone: reusedBytes + fetchedBytes, bytesTotal, reusedBytes });
   };
-  await makeFolders(folder, { mode: 0o700 });
+  await makeFolders(folder, 0o700);
   const assemblies: Assembly[] = [];
   try {
     for (const [i, { name }] of images.entries()) {

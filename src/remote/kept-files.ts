@@ -25,7 +25,7 @@ export class KeptFiles {
   async put(name: string, contents: string | Buffer): Promise<void> {
     await this.#folder
       .use(async ({ sessionPath }) => {
-        await makeFolders(this.#path, { mode: 0o700 });
+        await makeFolders(this.#path, 0o700);
         await replaceOwnFile(this.pathOf(name), contents, sessionPath);
       })
       .catch(() => {});

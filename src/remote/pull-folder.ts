@@ -27,7 +27,7 @@ export class PullFolder {
     const { name, path } = this.#located(digest);
     return this.#folder.use(async ({ handle }) => {
       for (let isHeld = false; ; ) {
-        await makeFolders(path, { mode: 0o700 });
+        await makeFolders(path, 0o700);
         try {
           const result = await withLock(task, handle, name, () => {
             isHeld = true;

@@ -1,6 +1,6 @@
 // Makes a snapshot in staging. All files are copied before any is hashed, because the VM is paused until they are
 // copied.
-import { rename, writeFile } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Identity } from '../addon/identity.js';
 import { type NativeSource, native } from '../addon/native.js';
@@ -10,7 +10,7 @@ import { requireUnchanged, type SlotImage } from '../slot/slot-image.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { show } from '../system/arguments.js';
 import { isTaken, RootfsError } from '../system/errors.js';
-import { flush } from '../system/flush.js';
+import { flush, writeFlushed } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { closeAll, hashAll, type Watched } from './snapshot-files.js';
 import { fitInManifest, SNAPSHOT_MANIFEST_FILE, type SnapshotFile, unfitName } from './snapshot-manifest.js';
@@ -126,7 +126,7 @@ export async function describeCopies(
 /** Writes the manifest and publishes the snapshot. Rejects with `SNAPSHOT_EXISTS`. */
 export async function publish(staged: string, path: string, manifest: string): Promise<void> {
   const file = join(staged, SNAPSHOT_MANIFEST_FILE);
-  await writeFile(file, manifest, { mode: 0o444, flush: true });
+  await writeFlushed(file, manifest, 0o444);
   await flush(staged);
   try {
     await rename(staged, path);

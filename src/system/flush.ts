@@ -15,6 +15,19 @@ export function flush(path: string): Promise<void> {
   return inFlushTurn(path, () => flushNow(path));
 }
 
+/** Writes a new file, or over one that a killed process left, with at least this mode whatever the umask. */
+export async function writeFlushed(path: string, contents: string | Buffer, mode: number): Promise<void> {
+  const file = await open(path, 'w', mode);
+  try {
+    const made = (await file.stat()).mode & 0o7777;
+    if ((made & mode) !== mode) await file.chmod(made | mode);
+    await file.writeFile(contents);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Flushes the name of what was just published in `folder`. If that fails, it stays: somebody may use it already. */
 export async function flushName(folder: string, path: string, again: string): Promise<void> {
   try {

@@ -13,6 +13,7 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { runChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -48,6 +49,47 @@ test('modes: image 0600, stamps 0644, slot 0755, our own folder 0700', async () 
   expect(await modeOf(slot.rawId)).toBe(0o644);
   expect(await modeOf(slot.path)).toBe(0o755);
   expect(await modeOf(join(host.clonesDir, '.microvm-rootfs'))).toBe(0o700);
+});
+
+test('modes under a umask that takes everything, and another process gets on with what was made', async () => {
+  const host = await hostWithTemplate();
+  const { stdout, stderr } = await runChild(
+    `process.umask(0o777);
+     for (let i = 0; i < 2; i++) {
+       const registry = new lib.RootfsRegistry(args.config);
+       await registry.cloneForVm('vm', 'debian', { writable: true });
+       if (i === 0) await registry.snapshotSlot('vm', 'paused');
+       else await registry.restoreSnapshot('paused', 'vm-2', { mode: 0o640 });
+       if (i === 0) await registry.exportTo('vm', args.root + '/hardlink');
+       await registry.release('vm-3');
+       if (i === 0) await registry.cloneForVm('vm-3', 'debian', { writable: true });
+       await registry.close();
+     }`,
+    { config: host.registry.config, root: host.root },
+  );
+  expect({ stdout, stderr }).toEqual({ stdout: '', stderr: '' });
+  const ours = join(host.clonesDir, '.microvm-rootfs');
+  for (const [path, mode] of [
+    [host.slot('vm').image, 0o600],
+    [`${host.slot('vm').image}.exported`, 0o644],
+    [host.slot('vm-2').image, 0o640],
+    [host.slot('vm').stamp, 0o644],
+    [host.slot('vm').path, 0o755],
+    ...[
+      '',
+      'staging',
+      'trash',
+      'pool',
+      'sealed',
+      'digests',
+      'snapshots/paused',
+      'snapshots/.microvm-rootfs',
+    ].map((name) => [join(ours, name), 0o700] as const),
+    [join(ours, 'snapshots/paused/rootfs.ext4'), 0o400],
+    [join(ours, 'snapshots/paused/SHA256SUMS'), 0o444],
+    [join(ours, 'release.lock'), 0o600],
+  ] as const)
+    expect((await stat(path)).mode & 0o7777, path).toBe(mode);
 });
 
 test('a slot holds nothing but what the layout knows', async () => {

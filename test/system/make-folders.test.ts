@@ -15,7 +15,7 @@ beforeEach(async () => {
 
 test('the first that was made is told, each has the mode, and what is there stays', async () => {
   const first = join(root, 'a');
-  expect(await makeFolders(join(root, 'a/b/c'), { mode: 0o700 })).toBe(first);
+  expect(await makeFolders(join(root, 'a/b/c'), 0o700)).toBe(first);
   expect(((await stat(first)).mode & 0o777).toString(8)).toBe('700');
   expect(await makeFolders(join(root, 'a/b/c'))).toBeUndefined();
   expect(await makeFolders(join(root, 'a/b/d'))).toBe(join(root, 'a/b/d'));
@@ -26,7 +26,7 @@ test('whatever the umask, each that was made has the mode, and what was there ke
   await chmod(join(root, 'there'), 0o711);
   const umask = process.umask(0o077);
   try {
-    await makeFolders(join(root, 'there/a/b/c'), { whateverUmask: 0o755 });
+    await makeFolders(join(root, 'there/a/b/c'), 0o755);
   } finally {
     process.umask(umask);
   }

@@ -100,7 +100,7 @@ async function whileInodeLocked<T>(
 
 async function openLock(path: string, { dev, ino }: BigIntStats): Promise<FileHandle> {
   try {
-    await makeFolders(LOCKS, { mode: 0o700 });
+    await makeFolders(LOCKS, 0o700);
     return await open(join(LOCKS, `${dev}-${ino}`), 'a', 0o600);
   } catch (error) {
     throw new RootfsError(
