@@ -13,7 +13,7 @@ export interface MountEntry {
 export async function mountTable(): Promise<MountEntry[]> {
   const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '');
   return text.split('\n').flatMap((line) => {
-    const [, , device = '', root = '', point] = line.split(' ');
+    const [, , device = '', root = '', point] = line.split(' ', 5);
     return point === undefined ? [] : [{ device, root: decodeOctal(root), point: decodeOctal(point) }];
   });
 }
