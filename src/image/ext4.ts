@@ -11,6 +11,7 @@ const STATE_ERRORS = 0x2;
 const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_JOURNAL_DEV = 0x8;
 const INCOMPAT_64BIT = 0x80;
+const INCOMPAT_MMP = 0x100;
 const COMPAT_HAS_JOURNAL = 0x4;
 const COMPAT_SPARSE_SUPER2 = 0x200;
 const COMPAT_ORPHAN_FILE = 0x1000;
@@ -43,6 +44,8 @@ export interface Ext4Superblock {
   readonly isJournal: boolean;
   /** Its journal is on another device. */
   readonly hasOtherJournal: boolean;
+  /** Multiple mount protection: whoever opens it for writing waits first for a time that stands in it. */
+  readonly hasMmp: boolean;
   /** When it was last mounted or written to, in seconds since the epoch. */
   readonly lastUsedS: number;
 }
@@ -100,6 +103,7 @@ export function parseSuperblock(bytes: Buffer): Ext4Superblock | undefined {
       (bytes.readUInt32LE(0x5c) & (COMPAT_ORPHAN_FILE | COMPAT_SPARSE_SUPER2)) !== 0,
     isJournal: (incompat & INCOMPAT_JOURNAL_DEV) !== 0,
     hasOtherJournal: (bytes.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0 && journalInode === 0,
+    hasMmp: (incompat & INCOMPAT_MMP) !== 0,
     lastUsedS: Math.max(lastMount, lastWrite),
   };
 }

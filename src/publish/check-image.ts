@@ -3,7 +3,7 @@
 import { chmod, stat } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { type Ext4Superblock, readSuperblock } from '../image/ext4.js';
-import { checkFilesystem, checkFilesystemClean } from '../image/grow.js';
+import { checkFilesystem, checkFilesystemClean, requireNoMmp } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
@@ -93,6 +93,7 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
       { path: source },
     );
   }
+  requireNoMmp(superblock, source);
   return superblock;
 }
 

@@ -428,6 +428,28 @@ describe('growing a slot', () => {
     expect(await host.leftovers()).toEqual([]);
   });
 
+  test('multiple mount protection, in a template or by a guest, is refused before a program sleeps for it', async () => {
+    const { host } = await rig();
+    await host.addExt4Template('debian', 16 * MiB);
+    const { registry } = host;
+    const { path } = await registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    await run('tune2fs', ['-O', 'mmp', '-E', 'mmp_update_interval=300', path]);
+    await host.addTemplate('shared', await readFile(path));
+    const before = await snapshot(host.slot('vm-1').path);
+    const refused = async (vmId: string, stack: string, image: string) =>
+      expect(
+        await rejection(registry.cloneForVmWithSize(vmId, stack, 32 * MiB, WRITABLE), 'IMAGE_INVALID'),
+      ).toMatchObject({ path: image, message: expect.stringContaining('tune2fs -f -O ^mmp') });
+    await refused('vm-1', 'debian', path);
+    await refused('vm-2', 'shared', host.template('shared'));
+    await rejection(resizeExt4Image(path, 32 * MiB), 'IMAGE_INVALID');
+    expect(await snapshot(host.slot('vm-1').path)).toEqual(before);
+    await registry.cloneForVmWithSize('vm-3', 'shared', 16 * MiB, WRITABLE);
+    await run('tune2fs', ['-f', '-O', '^mmp', path]);
+    await registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB);
+    expect(await host.leftovers()).toEqual([]);
+  });
+
   test('an earlier clone that is in use is not replaced under its VM', async () => {
     const { host } = await rig();
     await host.addExt4Template('debian', 16 * MiB);

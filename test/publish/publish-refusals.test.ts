@@ -97,6 +97,14 @@ describe('refused', () => {
     expect(await refused('IMAGE_INVALID')).toContain('publish that file system');
   });
 
+  test('multiple mount protection, which makes programs sleep, until it is removed as the message says', async () => {
+    const { host, source, refused } = await rig();
+    await run('tune2fs', ['-O', 'mmp', '-E', 'mmp_update_interval=300', source]);
+    expect(await refused('IMAGE_INVALID')).toContain('tune2fs -f -O ^mmp');
+    await run('tune2fs', ['-f', '-O', '^mmp', source]);
+    await host.registry.publishStack('mended', source);
+  });
+
   test.each([
     ['the block bitmap', async (image: string) => flip(image, await blockOf(image, 'Block bitmap at'))],
     [
