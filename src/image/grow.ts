@@ -338,6 +338,9 @@ export function adviceAfterGrowing(name: string, sizeBytes: number): string {
   );
 }
 
+/** A guest can make an image that e2fsck and resize2fs work, or sleep, for hours on. */
+const TURN_MS = 60_000;
+
 function runFromE2fsprogs(
   notFound: 'RESIZE2FS_NOT_FOUND' | 'E2FSCK_NOT_FOUND',
   program: string,
@@ -347,5 +350,6 @@ function runFromE2fsprogs(
 ): Promise<Exit> {
   // The host's own e2fsck.conf could change what is found and mended, and with it the digest.
   const ours = { E2FSCK_CONFIG: '/dev/null', ...env };
-  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, { env: ours, file });
+  const options = { env: ours, file, turnMs: TURN_MS };
+  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, options);
 }

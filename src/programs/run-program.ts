@@ -71,6 +71,8 @@ export interface RunOptions {
   readonly drain?: (stdout: Readable) => Promise<void>;
   /** It waits for what it is fed, perhaps for long: others do not wait for their turn until it ends. */
   readonly outOfTurn?: boolean;
+  /** It may run for hours because of what it was given: after this time others no longer wait for its end. */
+  readonly turnMs?: number;
   /** Where the program writes its output instead. `read` is called as soon as it has started. */
   readonly output?: { readonly fd: number; readonly read: () => Promise<void> };
   readonly file?: HeldFile | undefined;
@@ -104,7 +106,15 @@ export function run(
 ): Promise<Exit> {
   if (options.outOfTurn) return runNow(program, args, signal, options);
   const task = new Task(`running ${program}`, signal);
-  return turnsOf(program).run(task, () => runNow(program, args, signal, options));
+  return turnsOf(program).run(task, async (endTurn) => {
+    const { turnMs } = options;
+    const timer = turnMs === undefined ? undefined : setTimeout(endTurn, turnMs).unref();
+    try {
+      return await runNow(program, args, signal, options);
+    } finally {
+      clearTimeout(timer);
+    }
+  });
 }
 
 async function runNow(

@@ -69,6 +69,19 @@ test('of one program as many run at once as there are processors; another progra
   expect(Math.max(...counts)).toBeLessThanOrEqual(Math.max(2, availableParallelism()));
 });
 
+test('a program that runs for long lets others of its name start', async () => {
+  const host = await Host.in();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const slow = await script(host, 'slow', 'exec sleep 60');
+  const jobs = Array.from({ length: Math.max(2, availableParallelism()) }, () =>
+    run(slow, [], signal, { turnMs: 100 }),
+  );
+  expect(await run(await script(host, 'sub/slow', ''), [], undefined)).toMatchObject({ status: 0 });
+  controller.abort();
+  await Promise.allSettled(jobs);
+}, 20_000);
+
 test('an abort reaches a program that waits for its turn, which then never starts', async () => {
   const host = await Host.in();
   const slow = await script(host, 'slow', 'sleep 0.2');
