@@ -64,7 +64,7 @@ const PAUSE_BLOCKS = 4096;
 const READ_RECORD = new RegExp(
   [
     /^(path|linkpath|size|uid|gid|mtime)$/,
-    /^GNU\.(sparse\.|volume\.offset$)/,
+    /^GNU\.(sparse\.|volume\.offset$|dumpdir$)/,
     /^SCHILY\.(xattr\.|acl\.|filetype$)|^LIBARCHIVE\.xattr\./,
   ]
     .map(({ source }) => source)
@@ -73,6 +73,11 @@ const READ_RECORD = new RegExp(
 
 /** Its first file began in the volume before. `GNU.volume.label` says nothing of the kind. */
 const LATER_VOLUME = 'GNU.volume.offset';
+
+/** In pax, a folder's list of an incremental backup. */
+const FOLDER_LIST = 'GNU.dumpdir';
+/** Of a name in such a list: the file is not in this tar. */
+const NOT_IN_TAR = 'N'.charCodeAt(0);
 
 /** What a tar is read from, such as a `FileHandle`. */
 export interface TarBytes {
@@ -288,6 +293,7 @@ class TarReader {
       (header.type === '1' && stored > 0 && (await this.#isLinkWithContents()));
     if (!hasContents) return { sizeBytes: 0, segments: [] };
     const before = this.#at;
+    if (header.type === 'D') await this.#readFolderList(stored);
     const map = new SparseMap(this.#parts);
     const take = (length: number) => this.#take(length);
     let sizeBytes = number('GNU.sparse.realsize') ?? number('GNU.sparse.size') ?? stored;
@@ -325,10 +331,26 @@ class TarReader {
     return !isZeroBlock(block) && parseHeader(block) === undefined;
   }
 
+  /** Comes back to where it began. */
+  async #readFolderList(length: number): Promise<void> {
+    const before = this.#at;
+    let isStart = true;
+    for (let left = length; left > 0; ) {
+      const part = await this.#take(Math.min(WINDOW_BYTES, left));
+      isStart = requireAllInTar(part, isStart);
+      left -= part.length;
+      await this.#pause.ifDue();
+    }
+    this.#at = before;
+  }
+
   #records(bytes: Buffer): PaxRecord[] {
     const records = parsePax(bytes, READ_RECORD);
     if (records === undefined) throw new TarDamaged(`has a damaged pax header before byte ${this.#at}`);
-    if (records.some(({ key }) => key === LATER_VOLUME)) throw laterVolume();
+    for (const { key, value } of records) {
+      if (key === LATER_VOLUME) throw laterVolume();
+      if (key === FOLDER_LIST) requireAllInTar(value, true);
+    }
     return records;
   }
 
@@ -378,6 +400,23 @@ function isLength(value: number): boolean {
 
 /** Regular files, including old dialects, and the folder lists of GNU tar's incremental backups. */
 const HAS_CONTENTS = /^[0\0 7SD]$/;
+
+/**
+ * Of a folder's list of GNU tar: letters, each with a name and a NUL ("Dumpdir" in its manual). `isStart` of a part of
+ * a list that begins with a letter; returns the same of the next part.
+ */
+function requireAllInTar(list: Buffer, isStart: boolean): boolean {
+  let isLetter = isStart;
+  for (const byte of list) {
+    if (isLetter && byte === NOT_IN_TAR)
+      throw new TarDamaged(
+        'is an incremental backup, which lacks the files that did not change: restore all of its levels, the oldest ' +
+          'first, with tar --extract --listed-incremental=/dev/null, and publish the folder',
+      );
+    isLetter = byte === 0;
+  }
+  return isLetter;
+}
 
 function laterVolume(): TarDamaged {
   return new TarDamaged(

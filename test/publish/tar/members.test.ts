@@ -201,6 +201,51 @@ test.each(['posix', 'gnu'])(
   },
 );
 
+test.each(['posix', 'gnu'])(
+  'an incremental backup, as tar --format=%s makes it, is told unless it is the first level',
+  async (format) => {
+    const { root } = await Host.in(inject('scratch'));
+    const at = (name: string) => join(root, name);
+    await mkdir(at('tree/etc'), { recursive: true });
+    // A list of more than one read.
+    for (let i = 0; i < 700; i++) await writeFile(at(`tree/${String(i).padStart(200, 'n')}`), '');
+    await writeFile(at('tree/etc/hostname'), 'old');
+    const snapshot = ['--listed-incremental', at('snapshot')];
+    const create = (name: string) =>
+      execFileSync('tar', [
+        '--create',
+        `--format=${format}`,
+        '-C',
+        at('tree'),
+        ...snapshot,
+        '-f',
+        at(name),
+        '.',
+      ]);
+    create('first');
+    const first = await readFile(at('first'));
+    expect(await membersOf(first)).toHaveLength(703);
+    await writeFile(at('tree/new'), 'new');
+    create('second');
+    await expect(membersOf(await readFile(at('second')))).rejects.toThrow(
+      /^is an incremental backup.*--listed-incremental=\/dev\/null/,
+    );
+    // What the message says to do.
+    await mkdir(at('restored'));
+    for (const name of ['first', 'second'])
+      execFileSync('tar', [
+        '--extract',
+        '-C',
+        at('restored'),
+        '--listed-incremental=/dev/null',
+        '-f',
+        at(name),
+      ]);
+    expect(await readFile(at('restored/etc/hostname'), 'utf8')).toBe('old');
+    expect(await readFile(at('restored/new'), 'utf8')).toBe('new');
+  },
+);
+
 test('names of any length come before their member, and count for that one alone', async () => {
   const long = 'n'.repeat(1000);
   const [first, second] = await membersOf(
