@@ -64,7 +64,7 @@ const PAUSE_BLOCKS = 4096;
 const READ_RECORD = new RegExp(
   [
     /^(path|linkpath|size|uid|gid|mtime)$/,
-    /^GNU\.(sparse\.|volume\.offset$|dumpdir$)/,
+    /^GNU\.(sparse\.|volume\.offset$|dumpdir$)|^SUN\.holesdata$/,
     /^SCHILY\.(xattr\.|acl\.|filetype$)|^LIBARCHIVE\.xattr\./,
   ]
     .map(({ source }) => source)
@@ -350,6 +350,8 @@ class TarReader {
     for (const { key, value } of records) {
       if (key === LATER_VOLUME) throw laterVolume();
       if (key === FOLDER_LIST) requireAllInTar(value, true);
+      if (key === 'SUN.holesdata')
+        throw new TarDamaged("has a sparse file in Solaris' own form: make it with GNU tar");
     }
     return records;
   }

@@ -342,6 +342,11 @@ test('a sparse file of star is named, for its map is not where that of GNU is', 
   await expect(membersOf(tar)).rejects.toThrow(/star's own form.*GNU tar/);
 });
 
+test('a sparse file of Solaris is named, for a file of its data alone would be another one', async () => {
+  const pax = { 'SUN.holesdata': ' 0 4096 8192 12288' };
+  await damaged([{ path: 'file', pax, contents: pattern(4096) }], /Solaris' own form.*GNU tar/);
+});
+
 test('a file with more data than its length, or parts that overlap or lie behind its end, is damaged', async () => {
   await damaged([sparse({ 'GNU.sparse.size': '100' })]);
   const map = (text: string, size = '100000') => sparse({ 'GNU.sparse.size': size, 'GNU.sparse.map': text });
