@@ -15,6 +15,7 @@ export interface TarHeader {
   readonly linkTarget: Buffer;
   readonly major: number;
   readonly minor: number;
+  readonly isOfGnu: boolean;
   /** Whether star wrote it, whose sparse files have their map elsewhere. */
   readonly isOfStar: boolean;
   /** For GNU's own sparse files only. */
@@ -58,6 +59,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
     // Old dialects have no device numbers there.
     major: magic.startsWith('ustar') ? number(block, 329, 8) : 0,
     minor: magic.startsWith('ustar') ? number(block, 337, 8) : 0,
+    isOfGnu: magic === 'ustar  \0',
     isOfStar: isPosix && block.toString('latin1', 508, 512) === 'tar\0',
     sparse:
       type === 'S'

@@ -7,7 +7,7 @@ import { type Segment, showPath } from '../tree/file-tree.js';
 import { parseHeader, TAR_BLOCK_BYTES, type TarHeader } from './header.js';
 import { type PaxRecord, parsePax, parsePaxTime } from './pax.js';
 import { PartCount, readOldSparse, readSparseInContents, readSparseInPax, SparseMap } from './sparse-map.js';
-import { CREATE_AGAIN, TarCutOff, TarDamaged } from './tar-damaged.js';
+import { CREATE_AGAIN, MEND, TarCutOff, TarDamaged } from './tar-damaged.js';
 
 export interface TarMember {
   readonly path: Buffer;
@@ -85,8 +85,11 @@ export interface TarBytes {
 }
 
 interface TarWatch {
-  /** Called with what is wrong with the end of a tar whose members are whole. */
-  readonly onOddEnd?: (why: string) => void;
+  /**
+   * Called with what is wrong with the end of a tar whose members are whole, and whether it `isCutOff` for certain. What
+   * it throws ends the reading.
+   */
+  readonly onOddEnd?: (why: string, isCutOff: boolean) => void;
   /** Called within long work. */
   readonly checkAborted?: () => void;
 }
@@ -105,7 +108,7 @@ export function readMembers(
 class TarReader {
   readonly #bytes: TarBytes;
   readonly #size: number;
-  readonly #onOddEnd: (why: string) => void;
+  readonly #onOddEnd: (why: string, isCutOff: boolean) => void;
   readonly #pause: Pause;
   readonly #parts = new PartCount();
   #at = 0;
@@ -119,6 +122,8 @@ class TarReader {
   #isPax = false;
   #longPath: Buffer | undefined;
   #longTarget: Buffer | undefined;
+  /** Some header is in the form of GNU tar. All programs that write these write the mark of the end as well. */
+  #isOfGnu = false;
   /** The last header was of pax or of a long name, for the member behind it. */
   #awaitsMember = false;
 
@@ -133,7 +138,8 @@ class TarReader {
     for (;;) {
       // Not every program writes the two zero blocks at the end.
       if (this.#at === this.#size && this.#at > 0 && !this.#awaitsMember) {
-        this.#onOddEnd('has no mark of its end: if the program that made it writes one, it was cut off');
+        const why = this.#isOfGnu ? '' : 'if the program that made it writes one, ';
+        this.#onOddEnd(`has no mark of its end: ${why}${WAS_CUT_OFF}`, this.#isOfGnu);
         return;
       }
       const block = await this.#take(TAR_BLOCK_BYTES);
@@ -144,7 +150,8 @@ class TarReader {
       }
       const header = parseHeader(block);
       if (header === undefined)
-        throw new TarDamaged(`has no header of a tar at byte ${this.#at - TAR_BLOCK_BYTES}`);
+        throw new TarDamaged(`has no header of a tar at byte ${this.#at - TAR_BLOCK_BYTES}: ${MEND}`);
+      this.#isOfGnu ||= header.isOfGnu;
       const member = await this.#member(header);
       if (member !== undefined) yield member;
     }
@@ -166,7 +173,7 @@ class TarReader {
         throw new TarDamaged(
           `has another tar after its end, at byte ${at}: join tars with tar --concatenate, or publish each alone`,
         );
-      this.#onOddEnd(`has more behind its end, at byte ${at}, which is left out`);
+      this.#onOddEnd(`has more behind its end, at byte ${at}, which is left out`, false);
       return;
     }
   }
@@ -346,7 +353,8 @@ class TarReader {
 
   #records(bytes: Buffer): PaxRecord[] {
     const records = parsePax(bytes, READ_RECORD);
-    if (records === undefined) throw new TarDamaged(`has a damaged pax header before byte ${this.#at}`);
+    if (records === undefined)
+      throw new TarDamaged(`has a damaged pax header before byte ${this.#at}: ${MEND}`);
     for (const { key, value } of records) {
       if (key === LATER_VOLUME) throw laterVolume();
       if (key === FOLDER_LIST) requireAllInTar(value, true);
@@ -358,7 +366,7 @@ class TarReader {
 
   async #meta({ sizeBytes }: TarHeader): Promise<Buffer> {
     if (!(sizeBytes >= 0 && sizeBytes <= META_LIMIT))
-      throw new TarDamaged(`has a header of ${sizeBytes} bytes before byte ${this.#at}`);
+      throw new TarDamaged(`has a header of ${sizeBytes} bytes before byte ${this.#at}: ${MEND}`);
     const bytes = Buffer.from(await this.#take(sizeBytes));
     const rest = sizeBytes % TAR_BLOCK_BYTES;
     if (rest > 0) await this.#take(TAR_BLOCK_BYTES - rest);
@@ -420,15 +428,16 @@ function requireAllInTar(list: Buffer, isStart: boolean): boolean {
   return isLetter;
 }
 
+const JOIN_VOLUMES =
+  'join them with tar --extract --multi-volume --file FIRST --file SECOND, and so on, and publish the folder';
+const WAS_CUT_OFF = `it was cut off, so get it again; if it is one volume of several, ${JOIN_VOLUMES}`;
+
 function laterVolume(): TarDamaged {
-  return new TarDamaged(
-    'is one volume of several: join them with tar --extract --multi-volume --file FIRST --file SECOND, and so on, ' +
-      'and publish the folder',
-  );
+  return new TarDamaged(`is one volume of several: ${JOIN_VOLUMES}`);
 }
 
 function cutOff(): TarCutOff {
-  return new TarCutOff('was cut off: it ends within a member');
+  return new TarCutOff(`ends within a member: ${WAS_CUT_OFF}`);
 }
 
 function withoutNul(bytes: Buffer): Buffer {

@@ -5,7 +5,7 @@ import type { Pause } from '../../system/pause.js';
 import type { Segment } from '../tree/file-tree.js';
 import { type OldSparse, parseMoreSparse, type SparsePart, TAR_BLOCK_BYTES } from './header.js';
 import type { PaxRecord } from './pax.js';
-import { TarDamaged } from './tar-damaged.js';
+import { MEND, TarDamaged } from './tar-damaged.js';
 
 // All parts of a tar are kept, with about 100 bytes each. Between two parts is a hole of at least 4 KiB.
 const PARTS_LIMIT = 1_000_000;
@@ -46,7 +46,7 @@ export class SparseMap {
   add(number: number): void {
     const least = this.#start === undefined ? this.#end : 0;
     if (!(Number.isSafeInteger(number) && number >= least))
-      throw new TarDamaged('has a sparse file whose parts are not in order');
+      throw new TarDamaged(`has a sparse file whose parts are not in order: ${MEND}`);
     if (this.#start === undefined) {
       this.#count.add(1);
       this.#start = number;
@@ -73,7 +73,7 @@ export class SparseMap {
     pause: Pause,
   ): Promise<readonly Segment[]> {
     if (this.#end > sizeBytes || this.#storedBytes > storedBytes)
-      throw new TarDamaged('has a sparse file with more data than its length');
+      throw new TarDamaged(`has a sparse file with more data than its length: ${MEND}`);
     for (const [i, segment] of this.#segments.entries()) {
       segment.from += from;
       if (i % PAUSE_AFTER === 0) await pause.ifDue();
@@ -115,7 +115,7 @@ export async function readSparseInContents(
     }
   });
   for (let left = storedBytes; wanted !== 0; left -= TAR_BLOCK_BYTES) {
-    if (left < TAR_BLOCK_BYTES) throw new TarDamaged('has a sparse file whose map does not end');
+    if (left < TAR_BLOCK_BYTES) throw new TarDamaged(`has a sparse file whose map does not end: ${MEND}`);
     numbers.read(await take(TAR_BLOCK_BYTES));
     await pause.ifDue();
   }

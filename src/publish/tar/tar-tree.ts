@@ -97,7 +97,10 @@ class TarTree {
     try {
       const { size } = await this.#file.stat();
       const watch = {
-        onOddEnd: (why: string) => this.#warn(why),
+        onOddEnd: (why: string, isCutOff: boolean) => {
+          if (isCutOff) throw this.#refuse(why);
+          this.#warn(why);
+        },
         checkAborted: () => this.#reading.checkAborted(),
       };
       for await (const member of readMembers(this.#file, size, watch)) {

@@ -9,7 +9,10 @@ import { MiB, pattern } from '../../fixtures/images.js';
 import { Random } from '../../fixtures/random.js';
 import { type Member, makeTar } from '../../fixtures/tars.js';
 
-async function membersOf(tar: Buffer, onOddEnd?: (why: string) => void): Promise<TarMember[]> {
+async function membersOf(
+  tar: Buffer,
+  onOddEnd?: (why: string, isCutOff: boolean) => void,
+): Promise<TarMember[]> {
   const members: TarMember[] = [];
   const watch = onOddEnd === undefined ? {} : { onOddEnd };
   for await (const member of readMembers(await openFileOf(tar), tar.length, watch)) members.push(member);
@@ -200,6 +203,27 @@ test.each(['posix', 'gnu'])(
     expect(await membersOf(await readFile(at('whole')))).toHaveLength(2);
   },
 );
+
+test('the first volume of a tar is told, also where it ends behind a member', async () => {
+  const { root } = await Host.in(inject('scratch'));
+  const at = (name: string) => join(root, name);
+  // With their headers as long as a volume, and half of one.
+  const files = ['a', 'b', 'c', 'd'].map((name, i) => [name, pattern(i === 0 ? 19 * 512 : 9 * 512)] as const);
+  for (const [name, bytes] of files) await writeFile(at(name), bytes);
+  const volumesOf = (format: string, ...names: string[]) => {
+    const volumes = ['1', '2', '3'].flatMap((name) => ['--file', at(`${format}.${name}`)]);
+    const create = ['--create', '--multi-volume', '--tape-length=10', `--format=${format}`];
+    execFileSync('tar', [...create, ...volumes, '-C', root, ...names]);
+    return readFile(at(`${format}.1`));
+  };
+  await expect(membersOf(await volumesOf('gnu', 'b', 'a'))).rejects.toThrow(
+    /within a member.*get it again; if it is one volume .*--multi-volume/,
+  );
+  const ends: [string, boolean][] = [];
+  const first = await volumesOf('gnu', 'b', 'c', 'd');
+  expect(await membersOf(first, (why, isCutOff) => ends.push([why, isCutOff]))).toHaveLength(2);
+  expect(ends).toEqual([[expect.stringMatching(/^has no mark of its end: it was.*--multi-volume/), true]]);
+});
 
 test.each(['posix', 'gnu'])(
   'an incremental backup, as tar --format=%s makes it, is told unless it is the first level',
