@@ -251,6 +251,20 @@ async function requireGrown({ name, reached }: Image, targetBytes: number): Prom
   );
 }
 
+/** What both programs say of a file system that is newer than they are. */
+const UNSUPPORTED = /unsupported (?:read-only )?feature|newer version of e2fsck/;
+const NEEDS_NEWER =
+  '; install a newer e2fsprogs, or name its programs (e2fsckBin, resize2fsBin), or make the image without that ' +
+  'feature (mke2fs -O ^NAME)';
+
+/** What resize2fs says, and what to do about it. */
+const RESIZE_ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
+  [/missing mtab/, `; ${NEEDS_PROC}`],
+  [UNSUPPORTED, NEEDS_NEWER],
+  [/too large to be expressed in 32 bits/, '; make the image with mke2fs -O 64bit'],
+  [/too many block group descriptors/, '; make the image with larger blocks (mke2fs -b 4096)'],
+];
+
 /** `timeS` is resize2fs's clock, so that the same image grown again has the same bytes. */
 async function resize2fs(
   image: Image,
@@ -263,7 +277,7 @@ async function resize2fs(
   const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
   const given = { env: { E2FSPROGS_FAKE_TIME: `${timeS}` }, file: heldFile(image) };
   const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, given);
-  const advice = /missing mtab/.test(exit.stderr) ? `; ${NEEDS_PROC}` : '';
+  const [, advice = ''] = RESIZE_ADVICE.find(([words]) => words.test(exit.stderr)) ?? [];
   const said = { stdout: exit.stdout.replaceAll(path, name), stderr: exit.stderr.replaceAll(path, name) };
   if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, name, { ...exit, ...said }, advice);
 }
@@ -324,8 +338,10 @@ function checkFailed(program: string, path: string, exit: Exit, name: string, ad
   const shown = findings.slice(0, FINDINGS_SHOWN).join('; ');
   const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
   const output = { stdout: '', stderr: `${shown}${more}` };
-  const isDamage = exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
-  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output }, isDamage ? advice : '');
+  const isNewer = UNSUPPORTED.test(text);
+  const isDamage = !isNewer && exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
+  const remedy = isNewer ? NEEDS_NEWER : isDamage ? advice : '';
+  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output }, remedy);
   return isDamage ? new DamageFound(error.code, error.message, { path: name }) : error;
 }
 

@@ -6,6 +6,7 @@ import { resizeExt4Image } from '../../src/index.js';
 import { exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import {
+  addUnknownFeature,
   dumpSuperblock,
   faultsOf,
   GiB,
@@ -283,6 +284,21 @@ describe('resizeExt4Image', () => {
       'E2FSCK_NOT_FOUND',
     );
     expect(error.message).toContain('e2fsprogs');
+    expect((await stat(image)).size).toBe(16 * MiB);
+  });
+
+  test.each<[what: string, words: RegExp, sizeBytes: number, make: (image: string) => Promise<unknown>]>([
+    ['a feature that it does not know', /a newer e2fsprogs/, 32 * MiB, addUnknownFeature],
+    [
+      'blocks whose numbers do not fit into 32 bits',
+      /mke2fs -O 64bit/,
+      4096 * GiB + MiB,
+      (image) => run('mke2fs', ['-q', '-F', '-b', '1024', '-O', '^64bit', image]),
+    ],
+  ])('what to do is in the error of a resize2fs that fails for %s', async (_, words, sizeBytes, make) => {
+    const { image } = await rig();
+    await make(image);
+    expect((await rejection(resizeExt4Image(image, sizeBytes), 'RESIZE_FAILED')).message).toMatch(words);
     expect((await stat(image)).size).toBe(16 * MiB);
   });
 

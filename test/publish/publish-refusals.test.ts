@@ -20,7 +20,7 @@ import { cli } from '../cli/run-cli.js';
 import { runChild } from '../fixtures/child.js';
 import { exists, sha256Of, snapshot } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
-import { faultsOf, MiB, makeExt4Image, pattern, run } from '../fixtures/images.js';
+import { addUnknownFeature, faultsOf, MiB, makeExt4Image, pattern, run } from '../fixtures/images.js';
 import { mountBind } from '../fixtures/mounts.js';
 import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
@@ -103,6 +103,14 @@ describe('refused', () => {
     expect(await refused('IMAGE_INVALID')).toContain('tune2fs -f -O ^mmp');
     await run('tune2fs', ['-f', '-O', '^mmp', source]);
     await host.registry.publishStack('mended', source);
+  });
+
+  test('a feature that e2fsck does not know, which e2fsck -fy would not mend', async () => {
+    const { source, refused } = await rig();
+    await addUnknownFeature(source);
+    const message = await refused('E2FSCK_FAILED');
+    expect(message).toMatch(/a newer e2fsprogs.*mke2fs -O \^/);
+    expect(message).not.toContain('-fy');
   });
 
   test.each([

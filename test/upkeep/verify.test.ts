@@ -121,10 +121,13 @@ describeEachFilesystem(
       expect(await host.registry.verify()).toMatchObject({ sealedImages: 2, differences: [] });
     });
 
-    test('an e2fsck that is killed says nothing about the image', async () => {
+    test.each([
+      ['is killed', 'kill -KILL $$'],
+      ['is older than the image', 'echo "has unsupported feature(s): FEATURE_C12" >&2; exit 12'],
+    ])('an e2fsck that %s says nothing about the image', async (_, body) => {
       const host = await Host.in(filesystem.path);
-      const e2fsckBin = join(host.root, 'killed-e2fsck');
-      await writeFile(e2fsckBin, '#!/bin/sh\nkill -KILL $$\n', { mode: 0o755 });
+      const e2fsckBin = join(host.root, 'other-e2fsck');
+      await writeFile(e2fsckBin, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
       await host.addExt4Template('debian', 16 * MiB);
       await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE);
       const registry = new RootfsRegistry({ ...host.registry.config, e2fsckBin });
