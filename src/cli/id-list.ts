@@ -7,6 +7,8 @@ import { nameOfInput, readText } from './text-input.js';
 export interface ListedId {
   readonly id: string;
   readonly where: string;
+  /** It is the last line of a file, without a line end: its rest may be missing. */
+  readonly hasNoEnd?: boolean;
 }
 
 // Everything that editors show as a line break.
@@ -50,22 +52,22 @@ export async function readIdList(path: string, signal?: AbortSignal): Promise<Li
   const found: ListedId[] = [];
   const pause = new Pause();
   let number = 0;
-  for (const line of linesOf(await readText(path, signal))) {
+  for (const { line, hasNoEnd } of linesOf(await readText(path, signal))) {
     if (pause.isDue) await pause.take();
     number++;
     const id = visible(line);
-    if (id !== '') found.push(requireNoControls({ id, where: `line ${number} of ${name}` }));
+    if (id !== '') found.push(requireNoControls({ id, where: `line ${number} of ${name}`, hasNoEnd }));
   }
   return found;
 }
 
-function* linesOf(text: string): Generator<string> {
+function* linesOf(text: string): Generator<{ line: string; hasNoEnd: boolean }> {
   let start = 0;
   for (const { index, 0: end } of text.matchAll(LINE_END)) {
-    yield text.slice(start, index);
+    yield { line: text.slice(start, index), hasNoEnd: false };
     start = index + end.length;
   }
-  yield text.slice(start);
+  yield { line: text.slice(start), hasNoEnd: true };
 }
 
 /**
@@ -73,7 +75,8 @@ function* linesOf(text: string): Generator<string> {
  * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
  * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, was cut
  * short, or is a pattern that means it as well: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`,
- * `vm–1`, `vm…`, a UUID without hyphens, `vm-*`, `all`.
+ * `vm–1`, `vm…`, a UUID without hyphens, `vm-*`, `all`. So is a last line without a line end that the name of such a VM
+ * begins with.
  */
 export async function namedIn(
   list: readonly ListedId[],
@@ -105,7 +108,7 @@ export async function namedIn(
     for (const spelling of [text, words(text), digits(text)]) if (spelling !== '') meant.set(spelling, rawId);
     longest = Math.max(longest, text.length);
   }
-  for (const { id, where } of unmatched) {
+  for (const { id, where, hasNoEnd } of unmatched) {
     for (const spelling of new Set([id, unquoted(id)])) {
       const text = folded(spelling);
       const within =
@@ -124,6 +127,13 @@ export async function namedIn(
         `${where} is ${JSON.stringify(id)}. ${why} Write one id per line, and nothing else`,
       );
     }
+    const rawId = hasNoEnd ? await idFrom(folded(id), meant, pause) : undefined;
+    if (rawId !== undefined)
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `${where} is ${JSON.stringify(id)}, without a line end: the list may be cut off there, and may mean ` +
+          `${JSON.stringify(rawId)}. Write the list again; if it is whole, end its last line`,
+      );
   }
   return named;
 }
@@ -163,10 +173,21 @@ async function idBegunIn(
   pause: Pause,
 ): Promise<string | undefined> {
   for (const [begun] of text.matchAll(CUT_SHORT)) {
-    for (const [spelling, rawId] of meant) {
-      if (pause.isDue) await pause.take();
-      if (spelling.startsWith(begun)) return rawId;
-    }
+    const found = await idFrom(begun, meant, pause);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** The VM whose id begins with the text. */
+async function idFrom(
+  text: string,
+  meant: ReadonlyMap<string, string>,
+  pause: Pause,
+): Promise<string | undefined> {
+  for (const [spelling, rawId] of meant) {
+    if (pause.isDue) await pause.take();
+    if (spelling.startsWith(text)) return rawId;
   }
   return undefined;
 }

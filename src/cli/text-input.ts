@@ -1,9 +1,8 @@
 // Reads text from people and other programs: settings and lists of ids. Refuses what it can't decode for certain.
-import { constants, openSync } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
+import { constants, createReadStream, fstatSync, openSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { addAbortSignal, type Readable } from 'node:stream';
-import { buffer as bytesOf } from 'node:stream/consumers';
 import { getSystemErrorMap } from 'node:util';
 import { RootfsError } from '../index.js';
 
@@ -20,8 +19,30 @@ export async function readText(path: string, signal?: AbortSignal): Promise<stri
   return decode(nameOfInput(path), await read(path, signal));
 }
 
-function readStream(stream: Readable, signal: AbortSignal | undefined): Promise<Buffer> {
-  return bytesOf(signal === undefined ? stream : addAbortSignal(signal, stream));
+/** Far more than any list of ids. Some devices have no end. */
+const BYTES_LIMIT = 64 * 1024 * 1024;
+
+async function readStream(stream: Readable, path: string, signal: AbortSignal | undefined): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of signal === undefined ? stream : addAbortSignal(signal, stream)) {
+    chunks.push(chunk as Buffer);
+    bytes += (chunk as Buffer).length;
+    if (bytes > BYTES_LIMIT)
+      throw new RootfsError(
+        'INVALID_ARGUMENT',
+        `${nameOfInput(path)} has more than ${BYTES_LIMIT} bytes: is it a text file?`,
+      );
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Node takes what is neither a file nor a pipe nor a terminal for an empty input. */
+function requireReadable(): void {
+  const stats = fstatSync(0);
+  const what = stats.isDirectory() ? 'folder' : stats.isBlockDevice() ? 'disk' : undefined;
+  if (what !== undefined)
+    throw new RootfsError('INVALID_ARGUMENT', `standard input is a ${what}: give it text`);
 }
 
 /** Does not wait for a writer: it may come later. */
@@ -34,15 +55,19 @@ const STANDARD_INPUT = new Set(['-', '/dev/stdin', '/dev/fd/0', '/proc/self/fd/0
 
 async function read(path: string, signal: AbortSignal | undefined): Promise<Buffer> {
   try {
-    if (STANDARD_INPUT.has(path)) return await readStream(process.stdin, signal);
+    if (STANDARD_INPUT.has(path)) {
+      requireReadable();
+      return await readStream(process.stdin, path, signal);
+    }
     // A thread that waits for a writer could not be interrupted.
-    if ((await stat(path)).isFIFO()) return await readStream(openFifo(path), signal);
-    return await readFile(path, { ...(signal === undefined ? {} : { signal }) });
+    const stream = (await stat(path)).isFIFO() ? openFifo(path) : createReadStream(path);
+    return await readStream(stream, path, signal);
   } catch (error) {
     if (signal?.aborted)
       throw new RootfsError('ABORT_ERR', `reading ${nameOfInput(path)} was aborted`, {
         cause: signal.reason,
       });
+    if (error instanceof RootfsError) throw error;
     const { code, errno, syscall, message } = error as NodeJS.ErrnoException;
     // Without the code and the system call, which Node's message has as well.
     const why = getSystemErrorMap().get(errno ?? 0)?.[1] ?? message;

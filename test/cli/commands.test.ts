@@ -263,6 +263,9 @@ test('gc does nothing unless it is told what to keep', async () => {
   expect(await cliError(host, ['gc', '--yes'])).toBe('INVALID_ARGUMENT 2');
   expect(await cliError(host, ['gc', '--yes', '--keep-file', '-'])).toBe('INVALID_ARGUMENT 2');
   expect(await cliError(host, ['gc', '--yes', '--keep-file', '/nonexistent'])).toBe('ENOENT 3');
+  const folder = { under: ['sh', '-c', 'exec "$@" < /', 'sh'] };
+  const { stderr } = await cli(host, ['gc', '--yes', '--keep-file', '-'], folder);
+  expect(stderr).toContain('INVALID_ARGUMENT: standard input is a folder');
   expect(await cliError(host, ['gc', '--yes', '--keep-none', '--keep', 'vm-1'])).toBe('USAGE 2');
   for (const blank of ['', ' ', '\u200b'])
     expect(await cliError(host, ['gc', '--yes', '--allow-no-match', '--keep', blank])).toBe(

@@ -42,6 +42,23 @@ test.each([
   await rejection(idsOf(bytes), 'INVALID_ARGUMENT');
 });
 
+test('a list that was cut off within its last line is refused, one that merely has no last line end is not', async () => {
+  const named = async (text: string) => {
+    const path = join((await Host.in()).root, 'list');
+    await writeFile(path, text);
+    return [...(await namedIn(await readIdList(path), VMS))];
+  };
+  expect(await named('vm-2\ncafé')).toEqual(['vm-2', 'café']);
+  expect(await named('vm-2\nother')).toEqual(['vm-2']);
+  expect(await named('vm-2\nca\n')).toEqual(['vm-2']);
+  // Nothing that the rest could name is missing.
+  expect(await named('café\nca')).toEqual(['café']);
+  for (const text of ['vm-2\nca', 'vm-2\r\nVM', 'a/']) {
+    const { message } = await rejection(named(text), 'INVALID_ARGUMENT');
+    expect(message).toMatch(/line \d of .*list is ".*the list may be cut off/);
+  }
+});
+
 test('two Unicode forms of an id are one VM', async () => {
   expect([...(await namedIn(listed('cafe\u0301'), VMS))]).toEqual(['café']);
   expect([...(await namedIn(listed('café'), ['cafe\u0301']))]).toEqual(['cafe\u0301']);

@@ -63,3 +63,8 @@ test('what cannot be read has the code of the system and its path', async () => 
   expect(nameOfInput('-')).toBe('standard input');
   expect(nameOfInput('./-')).toBe('./-');
 });
+
+test('what has no end is refused before it fills the memory', async () => {
+  const { message } = await rejection(readText('/dev/zero'), 'INVALID_ARGUMENT');
+  expect(message).toMatch(/^\/dev\/zero has more than \d+ bytes: is it a text file\?$/);
+});
