@@ -9,7 +9,7 @@ import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
 import { formatOf, isCompression } from './image-format.js';
-import { describeByFooter, describeOther, FETCH } from './other-formats.js';
+import { describeByFooter, describeByHead, describeOther, FETCH } from './other-formats.js';
 import type { PublishOptions } from './publish-options.js';
 
 // `mke2fs -O quota -d`, for one, makes images that are not clean.
@@ -67,6 +67,11 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
   const superblock = await readSuperblock(image);
   if (superblock === undefined) throw await noFilesystem(image, source);
   const { size } = await stat(image);
+  const other =
+    (await describeByHead(image)) ??
+    (size > superblock.sizeBytes ? await describeByFooter(image, size) : undefined);
+  if (other !== undefined)
+    throw new RootfsError('IMAGE_INVALID', `${source} is ${other.name}: ${other.remedy}`, { path: source });
   if (superblock.sizeBytes > size) {
     throw new RootfsError(
       'TEMPLATE_CORRUPT',
@@ -75,9 +80,6 @@ async function requireWhole(image: string, source: string): Promise<Ext4Superblo
       { path: source },
     );
   }
-  const other = size > superblock.sizeBytes ? await describeByFooter(image, size) : undefined;
-  if (other !== undefined)
-    throw new RootfsError('IMAGE_INVALID', `${source} is ${other.name}: ${other.remedy}`, { path: source });
   if (superblock.isJournal) {
     throw new RootfsError(
       'IMAGE_INVALID',

@@ -162,6 +162,16 @@ async function requireZeros(task: Task, path: string, source: string, start: num
   }
 }
 
+const ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
+  // zstd says the same of zeros that fill the last block, which gzip and xz pass over.
+  [/unsupported format/, '; cut off what was added behind its end, such as zeros'],
+  // xz takes what was added for another stream.
+  [
+    /Unexpected end of input|Compressed data is corrupt/,
+    '; get it again, or if something was added behind its end, cut it off',
+  ],
+];
+
 async function runProgram(
   task: Task,
   program: Decompressor,
@@ -179,10 +189,7 @@ async function runProgram(
       `was compressed with a larger window than ${maxWindowBytes} bytes (${exit.stderr.trim()})`,
       'limits.maxWindowBytes',
     );
-  // zstd says the same of zeros that fill the last block, which gzip and xz pass over.
-  const advice = /unsupported format/.test(exit.stderr)
-    ? '; cut off what was added behind its end, such as zeros'
-    : '';
+  const [, advice = ''] = ADVICE.find(([words]) => words.test(exit.stderr)) ?? [];
   throw programFailed('IMAGE_INVALID', program.name, source, exit, advice);
 }
 

@@ -32,7 +32,24 @@ const ISO: Other = {
   remedy: `${MAKE_EXT4}; if it is of a live system, unpack the squashfs in it with unsquashfs and publish that folder`,
 };
 
+/** They have a superblock where ext4 has its own. */
+const OF_E2FSPROGS: readonly Other[] = [
+  {
+    offset: 4,
+    magic: 'Ext2 Image 1',
+    name: 'metadata of an ext4 file system without its files, as e2image saves it',
+    remedy: 'publish the image itself',
+  },
+  {
+    offset: 0,
+    magic: 'E2UNDO',
+    name: 'an undo file of e2fsprogs, with a few blocks of an ext4 file system',
+    remedy: 'publish the image itself',
+  },
+];
+
 const OTHERS: readonly Other[] = [
+  ...OF_E2FSPROGS,
   { offset: 0, magic: 'BZh', name: 'compressed with bzip2', remedy: DECOMPRESS('bzip2') },
   { offset: 0, magic: '\x04\x22\x4d\x18', name: 'compressed with lz4', remedy: DECOMPRESS('lz4') },
   { offset: 0, magic: '\x02\x21\x4c\x18', name: 'compressed with lz4', remedy: DECOMPRESS('lz4') },
@@ -202,6 +219,12 @@ function partitioned(head: Buffer): Described | undefined {
     (entry) => entry[4] !== 0 && entry.readUInt32LE(8) > 0 && entry.readUInt32LE(12) > 0,
   );
   return valid && used ? { name: 'a whole disk with an MBR partition table', remedy } : undefined;
+}
+
+/** What is no image although it has a superblock. */
+export async function describeByHead(path: string): Promise<Described | undefined> {
+  const head = await readBytes(path, 0, SUPERBLOCK_OFFSET);
+  return OF_E2FSPROGS.find(({ offset, magic }) => startsWith(head, offset, magic));
 }
 
 /** A VHD of fixed size, for one, begins with what is in it. */

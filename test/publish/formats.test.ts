@@ -70,6 +70,17 @@ describe('what is compressed', () => {
     await execute('bash', ['-c', `{ ${script}; } > "$1.xz"`, 'bash', source]);
     expect((await host.registry.publishStack('new', `${source}.xz`)).sha256).toBe(sha256);
   });
+
+  test('by xz, with something behind its end, is refused with what to do', async ({ skip }) => {
+    const missing = lacks('xz');
+    if (missing !== undefined) skip(missing);
+    const { host, source } = await image();
+    for (const added of ['junk', 'untrusted comment: signature']) {
+      await execute('sh', ['-c', 'xz -0c "$1" > "$1.xz"; printf "$2" >> "$1.xz"', 'sh', source, added]);
+      const { message } = await rejection(host.registry.publishStack('new', `${source}.xz`), 'IMAGE_INVALID');
+      expect(message).toContain('something was added behind its end, cut it off');
+    }
+  });
 });
 
 describe('what is no ext4 image is named:', () => {

@@ -27,6 +27,16 @@ const qemu = (format: string, ...options: string[]) => [
 const LUKS = ['--object', 'secret,id=s,data=x', '-o', 'key-secret=s'];
 
 test.for<[string, Tool, string[]]>([
+  [
+    'metadata of an ext4 file system without its files, as e2image saves it',
+    'mke2fs',
+    ['sh', '-c', 'mke2fs -qF OUT.img 8M && e2image OUT.img OUT'],
+  ],
+  [
+    'an undo file of e2fsprogs, with a few blocks of an ext4 file system',
+    'mke2fs',
+    ['sh', '-c', 'mke2fs -qF OUT.img 8M && tune2fs -z OUT -L x OUT.img'],
+  ],
   ['a VMDK disk image', 'qemu-img', qemu('vmdk')],
   ['a VMDK disk image', 'qemu-img', qemu('vmdk', '-o', 'subformat=streamOptimized')],
   ['the descriptor of a VMDK disk image', 'qemu-img', qemu('vmdk', '-o', 'subformat=monolithicFlat')],

@@ -91,6 +91,13 @@ describe('refused', () => {
     expect(await refused('IMAGE_INVALID')).toMatch(/VHD disk image: .*qemu-img convert -f vpc/);
   });
 
+  test('what e2image saves of a file system, which begins like an image that was cut off', async () => {
+    const { source, refused } = await rig();
+    const saved = `${source}.e2i`;
+    await execute('/sbin/e2image', [source, saved]);
+    expect(await refused('IMAGE_INVALID', {}, saved)).toMatch(/as e2image saves it: publish the image/);
+  });
+
   test('the journal of a file system on another device', async () => {
     const { source, refused } = await rig();
     await run('mke2fs', ['-q', '-F', '-O', 'journal_dev', source]);
