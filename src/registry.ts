@@ -288,8 +288,8 @@ export class RootfsRegistry {
    * for container images (as root).
    *
    * Rejects with `INVALID_STACK_NAME`, `STACK_EXISTS` (without `replace`), `DIGEST_MISMATCH` (not `expectedSha256`),
-   * `IMAGE_INVALID` (no ext4 file system, damaged or truncated data, a qcow2 that needs other files or is marked as
-   * corrupt, a tree with something that ext4 cannot hold), `SOURCE_TOO_LARGE` (more than `limits`),
+   * `IMAGE_INVALID` (no ext4 file system or one with `mmp`, damaged or truncated data, a qcow2 that needs other files
+   * or is marked as corrupt, a tree with something that ext4 cannot hold), `SOURCE_TOO_LARGE` (more than `limits`),
    * `TEMPLATE_CORRUPT` (the file system is longer than its image), `E2FSCK_FAILED` (not clean, or killed),
    * `MKE2FS_FAILED`, `SOURCE_CHANGED` (the source is being written to), `TEMPLATE_INVALID` (the stack's folder is not
    * a folder), `MKE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`, `PROGRAM_NOT_FOUND`, `PROGRAM_FAILED` (another program was
@@ -674,8 +674,8 @@ export class RootfsRegistry {
    *
    * Rejects like {@link cloneForVm}, and with `SHRINK_REFUSED` (smaller than the template), `SIZE_STAMP_MISMATCH`
    * (already grown to another size), `SLOT_IN_USE` (a process has the slot's image open), `IMAGE_INVALID` (it
-   * holds no ext4 file system), `TEMPLATE_CORRUPT`, `RESIZE_FAILED`, `E2FSCK_FAILED`, `RESIZE2FS_NOT_FOUND`,
-   * `E2FSCK_NOT_FOUND`. After any of these the slot is unchanged.
+   * holds no ext4 file system, or one with `mmp`), `TEMPLATE_CORRUPT`, `RESIZE_FAILED`, `E2FSCK_FAILED`,
+   * `RESIZE2FS_NOT_FOUND`, `E2FSCK_NOT_FOUND`. After any of these the slot is unchanged.
    */
   async cloneForVmWithSize(
     vmId: string,

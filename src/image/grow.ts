@@ -34,11 +34,11 @@ export interface ResizeOptions extends Partial<GrowPrograms> {
  * failure the file has its old length, unless `resize2fs` had begun its work: the file may then be longer than its file
  * system, and the same call finishes the job. Programs get the file as `/proc/self/fd/3`, not by its name.
  *
- * Rejects with `IMAGE_INVALID` (it holds no ext4 file system), `SHRINK_REFUSED`, `SLOT_IN_USE` (a process has the image
- * open), `SLOT_BUSY` (meanwhile `path` became another file, which is not changed), `SHARED_INODE` (it has several
- * hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file), `RESIZE_FAILED` and `E2FSCK_FAILED` (with
- * exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`, `ABORT_ERR`, or the
- * system's code.
+ * Rejects with `IMAGE_INVALID` (it holds no ext4 file system, or one with `mmp`), `SHRINK_REFUSED`, `SLOT_IN_USE` (a
+ * process has the image open), `SLOT_BUSY` (meanwhile `path` became another file, which is not changed), `SHARED_INODE`
+ * (it has several hardlinks), `TEMPLATE_CORRUPT` (its filesystem is longer than its file), `RESIZE_FAILED` and
+ * `E2FSCK_FAILED` (with exit status and stderr), `RESIZE2FS_NOT_FOUND` and `E2FSCK_NOT_FOUND`, `INVALID_ARGUMENT`,
+ * `ABORT_ERR`, or the system's code.
  */
 export async function resizeExt4Image(
   path: string,
