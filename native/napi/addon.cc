@@ -22,6 +22,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openSource", microvm::open_source);
   add("checkSource", microvm::check_source);
   add("identities", microvm::identities);
+  add("filesLinkedSince", microvm::files_linked_since);
   add("readLinks", microvm::read_links);
   add("flushSource", microvm::flush_source);
   add("sha256", microvm::sha256_of_text);

@@ -15,6 +15,7 @@
 #include "system/filesystem.h"
 #include "system/identity.h"
 #include "system/lease.h"
+#include "system/own_links.h"
 
 namespace microvm {
 namespace {
@@ -235,6 +236,22 @@ Napi::Value check_source(const Napi::CallbackInfo& info) {
 
 Napi::Value identities(const Napi::CallbackInfo& info) {
   return Job<Identities>::start(info.Env(), "microvm:identities", Identities(to_strings(info[0])));
+}
+
+Napi::Value files_linked_since(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  uint64_t seen = to_size(info[0]);
+  const std::vector<LinkedFile> linked = microvm::files_linked_since(&seen);
+  Napi::Object object = Napi::Object::New(env);
+  Napi::Array files = Napi::Array::New(env, linked.size());
+  for (uint32_t i = 0; i < linked.size(); i++) {
+    Napi::Object file = microvm::to_js(env, linked[i].identity).As<Napi::Object>();
+    file.Set("filesystem", linked[i].filesystem);
+    files.Set(i, file);
+  }
+  object.Set("seen", static_cast<double>(seen));
+  object.Set("files", files);
+  return object;
 }
 
 Napi::Value read_links(const Napi::CallbackInfo& info) {

@@ -8,6 +8,7 @@ namespace microvm {
 Napi::Value open_source(const Napi::CallbackInfo& info);
 Napi::Value check_source(const Napi::CallbackInfo& info);
 Napi::Value identities(const Napi::CallbackInfo& info);
+Napi::Value files_linked_since(const Napi::CallbackInfo& info);
 Napi::Value read_links(const Napi::CallbackInfo& info);
 Napi::Value flush_source(const Napi::CallbackInfo& info);
 Napi::Value sha256_of_text(const Napi::CallbackInfo& info);

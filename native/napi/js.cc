@@ -47,6 +47,7 @@ Napi::Value to_js(Napi::Env env, const Identity& identity) {
   object.Set("ctimeNs", to_js_time(env, identity.ctime_ns));
   object.Set("links", static_cast<double>(identity.links));
   object.Set("mount", Napi::BigInt::New(env, identity.mount));
+  if (identity.real_ctime_ns != identity.ctime_ns) object.Set("linkedCtimeNs", to_js_time(env, identity.real_ctime_ns));
   return object;
 }
 

@@ -138,7 +138,7 @@ Error StagedSlot::try_reflink(bool* done) {
 }
 
 Error StagedSlot::try_hardlink(bool* done) {
-  const int code = change_links(source_->fd(), [&] {
+  const int code = change_links(source_->fd(), source_->fd(), [&] {
     return retry_eintr([&] {
       return linkat(AT_FDCWD, source_->path().c_str(), managed_->session_fd(), inside(kImage).c_str(),
                     AT_SYMLINK_FOLLOW);

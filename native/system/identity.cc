@@ -39,6 +39,7 @@ Error call_statx(int fd, const char* name, int flags, std::string_view path, Fil
   info->identity.size = out.stx_size;
   info->identity.mtime_ns = nanoseconds(out.stx_mtime);
   info->identity.ctime_ns = nanoseconds(out.stx_ctime);
+  info->identity.real_ctime_ns = info->identity.ctime_ns;
   info->identity.links = out.stx_nlink;
   info->identity.mount = mount_of(out);
   info->mode = out.stx_mode;

@@ -17,6 +17,8 @@ struct Identity {
   uint64_t size = 0;
   TimeNs mtime_ns = 0;
   TimeNs ctime_ns = 0;
+  // As the kernel reports it. It differs for a file that this process has linked: own_links.h.
+  TimeNs real_ctime_ns = 0;
   uint64_t links = 0;
   // The mount that the file was reached by, with a number that is given only once between two boots. The numbers of
   // devices and inodes are given again. 0: not known (Linux before 6.8).

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "system/fd.h"
+#include "system/filesystem.h"
 
 namespace microvm {
 namespace {
@@ -17,6 +19,8 @@ LinkAccount accounts[kAccounts];
 
 // Most processes link nothing, and look at files all the time.
 std::atomic<bool> any_opened{false};
+
+std::atomic<uint64_t> changes{0};
 
 constexpr long kLockPollNs = 50'000;
 
@@ -44,7 +48,7 @@ LinkAccount* find_link_account(const Identity& file) {
   return account->opened ? account : nullptr;
 }
 
-int change_links(int fd, const std::function<int()>& change) {
+int change_links(int fd, int place_fd, const std::function<int()>& change) {
   FileInfo before;
   FileInfo after;
   if (!stat_real_ctime(fd, &before).ok()) return code_of(change());
@@ -57,7 +61,14 @@ int change_links(int fd, const std::function<int()>& change) {
   const bool goes_on = account->valid && before.identity.identical(account->now);
   const TimeNs reported = goes_on ? account->ctime_ns : before.identity.ctime_ns;
   const int code = code_of(change());
+  // Also where it failed: whoever asked meanwhile has passed this account over.
+  account->change = ++changes;
   if (code != 0) return code;
+  if (!account->valid || !before.identity.same_file(account->now)) {
+    const std::string filesystem = filesystem_id(place_fd);
+    const bool fits = filesystem.size() < sizeof account->filesystem;
+    std::strcpy(account->filesystem, fits ? filesystem.c_str() : "");
+  }
   account->valid = looked && stat_real_ctime(fd, &after).ok() && is_one_link(before.identity, after.identity);
   account->now = after.identity;
   account->ctime_ns = reported;
@@ -66,11 +77,33 @@ int change_links(int fd, const std::function<int()>& change) {
 
 int unlink_name(int folder_fd, const char* name) {
   const auto unlink = [&] { return retry_eintr([&] { return unlinkat(folder_fd, name, 0); }); };
-  if (!any_opened) return code_of(unlink());
-  const Fd file(openat(folder_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  // Most files have one name.
   FileInfo info;
-  const bool seen = file && stat_real_ctime(file.get(), &info).ok() && info.is_regular() && info.identity.links > 1;
-  return seen && find_link_account(info.identity) != nullptr ? change_links(file.get(), unlink) : code_of(unlink());
+  const bool may_be_shared =
+      stat_at(folder_fd, name, Follow::kNo, {}, &info).ok() && info.is_regular() && info.identity.links > 1;
+  if (!may_be_shared) return code_of(unlink());
+  const Fd file(openat(folder_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  const bool is_shared =
+      file && stat_real_ctime(file.get(), &info).ok() && info.is_regular() && info.identity.links > 1;
+  return is_shared ? change_links(file.get(), folder_fd, unlink) : code_of(unlink());
+}
+
+std::vector<LinkedFile> files_linked_since(uint64_t* seen) {
+  std::vector<LinkedFile> files;
+  const uint64_t now = changes;
+  if (now == *seen) return files;
+  for (LinkAccount& account : accounts) {
+    if (account.change <= *seen) continue;
+    if (account.locked.exchange(true, std::memory_order_acquire)) continue;
+    if (account.valid) {
+      Identity identity = account.now;
+      identity.ctime_ns = account.ctime_ns;
+      files.push_back({identity, account.filesystem});
+    }
+    account.locked.store(false, std::memory_order_release);
+  }
+  *seen = now;
+  return files;
 }
 
 }  // namespace microvm

@@ -5,6 +5,11 @@ export interface Identity {
   readonly sizeBytes: number;
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
+  /**
+   * Of a file that this process has linked or unlinked: the ctime that the kernel reports. `ctimeNs` is then the one
+   * from before (native/system/own_links.h).
+   */
+  readonly linkedCtimeNs?: bigint;
   readonly links: number;
   /** The mount that it was reached by; 0n where the kernel does not tell (before Linux 6.8). */
   readonly mount: bigint;

@@ -6,11 +6,18 @@
 // A symbolic link appears, or is replaced by a rename, with its text and at once, without a flush: after a power cut it
 // is there or not. All processes share the records, and reading one takes a single system call. Each has a check, so
 // that nothing else is taken for one.
+//
+// Clones that are hardlinks change the ctime of their template when they come and go. A process that links or unlinks a
+// file saves its record again, with the present ctime, if the record was of the state before its own links. What other
+// processes did between is never covered: then the record is of another state, and stays as it is.
 
 import { rename, rm, symlink, unlink } from 'node:fs/promises';
+import { clearTimeout, setTimeout } from 'node:timers';
 import { native } from '../addon/native.js';
-import type { ManagedFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
+import { hasWholeSeconds } from '../image/file-times.js';
+import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
 import { makeFolders } from '../system/make-folders.js';
@@ -18,8 +25,23 @@ import { type DigestRecord, type LocatedFile, parse, recordNameOf, serialize } f
 import { LegacyDigests } from './legacy-digests.js';
 import { isCatalogAway } from './template-record.js';
 
+const LINKED_LIMIT = 10_000;
+
 // Records per native call: a few milliseconds of work.
 const BATCH = 256;
+
+/** Records of files that were linked are saved so much later, for many links at once. */
+const LINKS_SAVED_AFTER_MS = 20;
+
+/** How long another process may take to do that. */
+const LINKS_SAVED_WITHIN_MS = 1000;
+
+/** A record that was saved for a linked file. */
+interface LinkedRecord {
+  /** The ctime from before all links of this process. */
+  readonly before: bigint;
+  readonly ctimeNs: bigint;
+}
 
 export class DigestStore {
   readonly #folder: ManagedFolder;
@@ -29,12 +51,18 @@ export class DigestStore {
   readonly #unsaved = new Map<string, string>();
   #staged = 0;
   #warned = false;
+  #linksSeen = 0;
+  #linksTimer: NodeJS.Timeout | undefined;
+  #savingLinks: Promise<void> = Promise.resolve();
+  readonly #linked = new Map<string, LinkedRecord>();
 
   constructor(folder: ManagedFolder) {
     this.#folder = folder;
     this.#path = `${folder.statePath}/digests`;
     this.#legacy = new LegacyDigests(`${folder.statePath}/digests.json`);
     folder.onOpened(() => this.#saveAll());
+    folder.onUsed(() => this.#linksMayHaveChanged());
+    folder.onIdle((open) => this.#saveLinks(open));
   }
 
   /** The digest of each file, if known for its current state. */
@@ -42,11 +70,9 @@ export class DigestStore {
     const names = files.map((file) => recordNameOf(file));
     const digests = (await this.#read(names)).map((record, i) => {
       const { identity } = files[i] as LocatedFile;
-      const same =
-        record?.sizeBytes === identity.sizeBytes &&
-        record.mtimeNs === identity.mtimeNs &&
-        record.ctimeNs === identity.ctimeNs;
-      return same ? record.sha256 : undefined;
+      if (record === undefined || !isOfSameBytes(record, identity)) return undefined;
+      const { ctimeNs, linkedCtimeNs } = identity;
+      return record.ctimeNs === ctimeNs || record.ctimeNs === linkedCtimeNs ? record.sha256 : undefined;
     });
     for (const [i, file] of files.entries()) {
       if (digests[i] !== undefined) continue;
@@ -64,7 +90,8 @@ export class DigestStore {
   async put(file: LocatedFile, sha256: string): Promise<void> {
     const name = recordNameOf(file);
     if (name === undefined) return;
-    const { sizeBytes, mtimeNs, ctimeNs } = file.identity;
+    const { sizeBytes, mtimeNs } = file.identity;
+    const ctimeNs = file.identity.linkedCtimeNs ?? file.identity.ctimeNs;
     this.#unsaved.set(name, serialize(name, { sizeBytes, mtimeNs, ctimeNs, sha256, path: file.path }));
     if (this.#folder.opened !== undefined) await this.#saveAll();
     else await this.#openFolder();
@@ -76,6 +103,60 @@ export class DigestStore {
     if (name === undefined) return;
     this.#unsaved.delete(name);
     if (this.#folder.opened !== undefined) await unlink(`${this.#path}/${name}`).catch(() => {});
+  }
+
+  /**
+   * Whether another process may be about to save the digest of this state: the file's ctime has just changed, and
+   * nothing else since the digest was saved.
+   */
+  async mayBeSavedSoon(file: LocatedFile, now = Date.now()): Promise<boolean> {
+    const { identity } = file;
+    const ageMs = now - Number((identity.linkedCtimeNs ?? identity.ctimeNs) / 1_000_000n);
+    if (Math.abs(ageMs) > LINKS_SAVED_WITHIN_MS) return false;
+    const [record] = await this.#read([recordNameOf(file)]);
+    return record !== undefined && isOfSameBytes(record, identity);
+  }
+
+  #linksMayHaveChanged(): void {
+    if (this.#linksTimer !== undefined) return;
+    if (native().filesLinkedSince(this.#linksSeen).seen === this.#linksSeen) return;
+    this.#linksTimer = setTimeout(() => {
+      const folder = this.#folder.opened;
+      if (folder !== undefined) void this.#saveLinks(folder);
+      else this.#linksTimer = undefined;
+    }, LINKS_SAVED_AFTER_MS);
+  }
+
+  #saveLinks(folder: OpenFolder): Promise<void> {
+    clearTimeout(this.#linksTimer);
+    this.#linksTimer = undefined;
+    this.#savingLinks = this.#savingLinks
+      .then(() => this.#saveLinksNow(folder))
+      .catch((error) => this.#warn(error));
+    return this.#savingLinks;
+  }
+
+  async #saveLinksNow(folder: OpenFolder): Promise<void> {
+    const { seen, files } = native().filesLinkedSince(this.#linksSeen);
+    this.#linksSeen = seen;
+    // Within such a second, a write after the link leaves the same ctime.
+    const told = files.flatMap((identity) => {
+      const { filesystem, ctimeNs, linkedCtimeNs = ctimeNs } = identity;
+      const name = recordNameOf({ path: '', identity, filesystem });
+      const isFine = !hasWholeSeconds({ ctimeNs: linkedCtimeNs });
+      return name !== undefined && isFine ? [{ name, identity, ctimeNs, linkedCtimeNs }] : [];
+    });
+    const records = await this.#read(told.map(({ name }) => name));
+    for (const [i, { name, identity, ctimeNs: before, linkedCtimeNs: ctimeNs }] of told.entries()) {
+      const record = records[i];
+      if (record === undefined || !isOfSameBytes(record, identity)) continue;
+      const saved = this.#linked.get(name);
+      const isSavedByUs = saved?.before === before && saved.ctimeNs === record.ctimeNs;
+      if (record.ctimeNs !== before && !isSavedByUs) continue;
+      await this.#replace(serialize(name, { ...record, ctimeNs }), `${this.#path}/${name}`, folder);
+      this.#linked.set(name, { before, ctimeNs });
+      dropOldest(this.#linked, LINKED_LIMIT);
+    }
   }
 
   /**
@@ -173,8 +254,7 @@ export class DigestStore {
     }
   }
 
-  async #replace(line: string, path: string): Promise<void> {
-    const folder = this.#folder.opened;
+  async #replace(line: string, path: string, folder = this.#folder.opened): Promise<void> {
     if (folder === undefined) return;
     const staged = `${folder.sessionPath}/digest-${this.#staged++}`;
     try {
@@ -193,4 +273,8 @@ export class DigestStore {
     const { message } = asRootfsError(`writing ${this.#path}`, error) as Error;
     process.emitWarning(`digests are not kept: ${message}`, { code: 'MICROVM_ROOTFS_DIGESTS' });
   }
+}
+
+function isOfSameBytes(record: DigestRecord, { sizeBytes, mtimeNs }: LocatedFile['identity']): boolean {
+  return record.sizeBytes === sizeBytes && record.mtimeNs === mtimeNs;
 }

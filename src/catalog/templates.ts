@@ -1,7 +1,8 @@
 // Caches templates: the digest of each, the file state that the digest is valid for, and an open descriptor of that
 // file.
 
-import { type Identity, sameFile } from '../addon/identity.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Identity, identical, sameFile } from '../addon/identity.js';
 import { type NativeSource, native, type OpenedSource } from '../addon/native.js';
 import { hasWholeSeconds } from '../image/file-times.js';
 import { shareOfDescriptors } from '../system/descriptor-limit.js';
@@ -30,6 +31,9 @@ const KNOWN_LIMIT = 100_000;
 
 // Paths per native call: less than a millisecond of work.
 const BATCH = 256;
+
+// For the records of files that another process has just linked. It saves them within 20 ms, if it is not held up.
+const WAITS_MS = [5, 10, 20, 40, 80, 160];
 
 // A round is lost if another process replaces the template at the same moment.
 const ROUNDS = 8;
@@ -175,7 +179,7 @@ export class Templates {
     const task = new Task(`hashing template ${path}`, signal);
     let known: Template | undefined;
     try {
-      known = this.#current(file) ?? (await this.#learnt([file]))[0];
+      known = this.#current(file) ?? (await this.#learnt([file]))[0] ?? (await this.#learntSoon(file));
       if (known === undefined) task.checkAborted();
     } catch (error) {
       native().dispose(source);
@@ -264,6 +268,20 @@ export class Templates {
       if (sha256 === undefined) return undefined;
       return this.#remember({ path, identity, filesystem, sha256 });
     });
+  }
+
+  /** What another process that has just linked the file is about to save. */
+  async #learntSoon(file: LocatedFile): Promise<Template | undefined> {
+    for (const waitMs of WAITS_MS) {
+      if (!(await this.#digests.mayBeSavedSoon(file))) return undefined;
+      await sleep(waitMs);
+      const [template] = await this.#learnt([file]);
+      if (template !== undefined) return template;
+      // What is saved then is of another state.
+      const [now] = await native().identities([file.path]);
+      if (now === undefined || !identical(now, file.identity)) return undefined;
+    }
+    return undefined;
   }
 
   #remember(fresh: Known): Known {

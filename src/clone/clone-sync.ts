@@ -39,6 +39,8 @@ export class SyncCloner {
       if (this.#folder.isStale(error)) throw this.#notWarmError(request, 'the clones folder was replaced');
       this.#folder.sweepAfter(error);
       throw asRootfsError(describeClone(this.#folder, request), error);
+    } finally {
+      this.#folder.used();
     }
   }
 

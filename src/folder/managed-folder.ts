@@ -47,6 +47,8 @@ export class ManagedFolder {
   /** Handles of folders that were replaced. Work may still use one; when none does, its collection closes it. */
   #forgotten: WeakRef<NativeFolder>[] = [];
   readonly #listeners: (() => Promise<void>)[] = [];
+  readonly #usedListeners: (() => void)[] = [];
+  readonly #idleListeners: ((folder: OpenFolder) => Promise<void>)[] = [];
 
   readonly #what: string;
 
@@ -90,6 +92,7 @@ export class ManagedFolder {
       }
     } finally {
       this.#users--;
+      this.used();
       if (this.#users === 0) this.#idle?.();
     }
   }
@@ -110,6 +113,21 @@ export class ManagedFolder {
   /** Adds work to be done each time that the folder is opened, before it is used. */
   onOpened(listener: () => Promise<void>): void {
     this.#listeners.push(listener);
+  }
+
+  /** Adds work to be done after each use of the folder and after each sweep. */
+  onUsed(listener: () => void): void {
+    this.#usedListeners.push(listener);
+  }
+
+  /** Adds work to be done before the folder is closed, and by {@link drain}. */
+  onIdle(listener: (folder: OpenFolder) => Promise<void>): void {
+    this.#idleListeners.push(listener);
+  }
+
+  /** Tells those of {@link onUsed}. Only whoever does without {@link use} calls it. */
+  used(): void {
+    for (const listener of this.#usedListeners) listener();
   }
 
   /** The folder, if it is open. */
@@ -156,6 +174,7 @@ export class ManagedFolder {
       })
       .finally(() => {
         this.#background = undefined;
+        this.used();
         if (this.#sweepAgain && !this.#closed) {
           this.#sweepAgain = false;
           this.sweepInBackground();
@@ -226,10 +245,13 @@ export class ManagedFolder {
     }
   }
 
-  /** When no sweep is running or due, and every copied slot is flushed. */
+  /** When no sweep is running or due, every copied slot is flushed, and the listeners of {@link onIdle} are done. */
   async drain(): Promise<void> {
     while (this.#background !== undefined) await this.#background;
     await this.#copyFlusher.drain();
+    const folder = this.#open;
+    if (folder === undefined || !hasStaging(folder)) return;
+    for (const listener of this.#idleListeners) await listener(folder);
   }
 
   close(): Promise<void> {

@@ -24,6 +24,7 @@ import { MiB, pattern } from '../fixtures/images.js';
 import { newWorkspace } from '../fixtures/workspace.js';
 
 const BYTES = pattern(MiB);
+const OTHER_BYTES = pattern(MiB, 7);
 const WRITABLE = { writable: true } as const;
 const NOT_COMPUTED = 'f'.repeat(64);
 
@@ -185,6 +186,69 @@ describeEachFilesystem((filesystem) => {
     expect((await host.anotherRegistry().stack('debian'))?.sha256).toBe(told);
   });
 });
+
+describeEachFilesystem(
+  (filesystem) => {
+    /** Runs in a process of its own, on the host's folders; resolves to what it prints. */
+    const elsewhere = async (host: Host, body: string) => {
+      const { templateDir, clonesDir } = host;
+      const whole = `const registry = new lib.RootfsRegistry(args); ${body}; await registry.close();`;
+      return (await runChild(whole, { templateDir, clonesDir })).stdout.trim();
+    };
+    const cloneOf = (vm: string) =>
+      `const { strategy, sourceSha256 } = await registry.cloneForVm('${vm}', 'debian');
+       console.log(strategy, sourceSha256)`;
+    const releaseOf = (vm: string) => `await registry.release('${vm}')`;
+    const DIGEST = "console.log((await registry.stack('debian')).sha256)";
+
+    /** Other bytes, with the time of the last change put back to the nanosecond. */
+    const change = async (host: Host) => {
+      const template = host.template('debian');
+      const like = join(host.root, 'times');
+      await writeFile(like, '');
+      execFileSync('touch', ['-r', template, like]);
+      await writeFile(template, OTHER_BYTES);
+      execFileSync('touch', ['-r', like, template]);
+    };
+
+    test('hardlinked clones, made and released by processes in turn, cost no second reading', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addTemplate('debian', BYTES);
+      expect(await elsewhere(host, cloneOf('vm-1'))).toBe(`hardlink ${sha256(BYTES)}`);
+      await forge(host);
+      // A process that lives through it all has links of its own.
+      expect((await host.registry.cloneForVm('vm-2', 'debian')).sourceSha256).toBe(NOT_COMPUTED);
+      expect(await elsewhere(host, cloneOf('vm-3'))).toBe(`hardlink ${NOT_COMPUTED}`);
+      expect((await host.registry.cloneForVm('vm-4', 'debian')).sourceSha256).toBe(NOT_COMPUTED);
+      await host.registry.release('vm-2');
+      await host.registry.drain();
+      expect(await elsewhere(host, DIGEST)).toBe(NOT_COMPUTED);
+      for (const vm of ['vm-1', 'vm-4', 'vm-3']) await elsewhere(host, releaseOf(vm));
+      expect(await elsewhere(host, DIGEST)).toBe(NOT_COMPUTED);
+      expect((await host.registry.stack('debian'))?.sha256).toBe(NOT_COMPUTED);
+    });
+
+    test.each(['after a clone', 'before a clone', 'before a release', 'before another release'])(
+      'a write %s whose time was put back is seen by all processes',
+      async (when) => {
+        const host = await Host.in(filesystem.path);
+        await host.addTemplate('debian', BYTES);
+        await elsewhere(host, cloneOf('vm-1'));
+        const { sourceSha256 } = await host.registry.cloneForVm('vm-2', 'debian');
+        expect(sourceSha256).toBe(sha256(BYTES));
+        await change(host);
+        if (when === 'before a clone') await host.registry.cloneForVm('vm-3', 'debian');
+        if (when === 'before a release') await host.registry.release('vm-2');
+        if (when === 'before another release') await elsewhere(host, releaseOf('vm-1'));
+        expect(await elsewhere(host, DIGEST)).toBe(sha256(OTHER_BYTES));
+        await host.registry.drain();
+        expect(await elsewhere(host, DIGEST)).toBe(sha256(OTHER_BYTES));
+        expect((await host.registry.stack('debian'))?.sha256).toBe(sha256(OTHER_BYTES));
+      },
+    );
+  },
+  ({ name }) => ['ext4', 'tmpfs', 'XFS without reflink'].includes(name),
+);
 
 test('two processes that write at once leave all records, whoever reads them meanwhile', async () => {
   const host = await Host.in();
