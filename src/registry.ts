@@ -73,6 +73,7 @@ import {
   show,
 } from './system/arguments.js';
 import { Background } from './system/background.js';
+import { Backlog } from './system/backlog.js';
 import { completeConfig, configFromEnv, type RootfsConfig } from './system/config.js';
 import { asRootfsError, closedError, hasCode, RootfsError } from './system/errors.js';
 import { traced, tracedMany, tracedSync } from './system/events.js';
@@ -184,6 +185,8 @@ export class RootfsRegistry {
   readonly #pool: Pool;
   readonly #sharers: Sharers;
   readonly #cloner: Cloner;
+  /** Of templates that have changed or are gone: their sealed images are removed. */
+  readonly #changedDigests: Backlog<string>;
   readonly #templateBytes: TemplateBytes = async (sha256, stack) =>
     this.#templates.sizeOf(sha256) ??
     (await this.#catalog.knownBytes(sha256, stack ?? (await this.#stacks.firstWith(sha256))));
@@ -225,6 +228,12 @@ export class RootfsRegistry {
     this.#snapshotPulls = new PullFolder(snapshotsFolder.statePath);
     const { sealedImages: images, sealedBytes: bytes } = this.config;
     this.#sealed = new SealedImages(this.#folder, this.config, { images, bytes }, this.#background);
+    const removing = `removing the sealed images of changed templates in ${this.#sealed.images.path}`;
+    this.#changedDigests = new Backlog(this.#background, removing, async (digests) => {
+      const failures = new Failures(new Task(removing, undefined));
+      await this.#sealed.images.collect(this.#templates, failures, digests);
+      failures.throwIfAny();
+    });
     const sealed = sealing === 'auto' ? this.#sealed : undefined;
     this.#sharers = new Sharers(this.config);
     this.#cloner = new Cloner({
@@ -653,12 +662,7 @@ export class RootfsRegistry {
   #dropMadeOf(before: Template, gone: boolean): void {
     this.#pool.drop(before, gone);
     if (this.#folder.opened === undefined) return;
-    const what = `removing the sealed images of ${before.path}`;
-    this.#background.start(what, async () => {
-      const failures = new Failures(new Task(what, undefined));
-      await this.#sealed.images.collect(this.#templates, failures);
-      failures.throwIfAny();
-    });
+    this.#changedDigests.add(before.sha256);
   }
 
   #request(vmId: string, stack: string, options: CloneOptions): CloneRequest {

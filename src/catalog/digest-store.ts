@@ -14,8 +14,9 @@
 import { rename, rm, symlink, unlink } from 'node:fs/promises';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { native } from '../addon/native.js';
-import type { ManagedFolder, OpenFolder } from '../folder/managed-folder.js';
+import type { ManagedFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
+import type { OpenFolder } from '../folder/open-folder.js';
 import { hasWholeSeconds } from '../image/file-times.js';
 import { dropOldest } from '../system/drop-oldest.js';
 import { asRootfsError, failedWith, hasCode, mayNotWrite } from '../system/errors.js';

@@ -110,12 +110,6 @@ export function parseReadyName(name: string): ReadyName | undefined {
   };
 }
 
-/** Which names are those of ready slots of this, and of its record. */
-export function namesOf(source: SourceName): (name: string) => boolean {
-  const tag = `-${tagOf(source)}`;
-  return (name) => name.startsWith(source.sha256) && name.includes(tag);
-}
-
 export function isRecord(name: string): boolean {
   return name.endsWith('.json');
 }
@@ -138,7 +132,7 @@ export function digestIn(record: string): string {
 }
 
 /** The name of the record of a template's ready slots. */
-export function recordNameOf(source: PoolSource): string {
+export function recordNameOf(source: SourceName): string {
   return recordName(source.sha256, tagOf(source));
 }
 

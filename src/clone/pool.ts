@@ -16,6 +16,7 @@ import { namesIn } from '../folder/names-in.js';
 import type { OpenFolder } from '../folder/open-folder.js';
 import { sameOwnerAndMode } from '../image/owner-and-mode.js';
 import type { Background } from '../system/background.js';
+import { Backlog } from '../system/backlog.js';
 import { closedError, hasCode, RootfsError } from '../system/errors.js';
 import type { Failures } from '../system/failures.js';
 import { mapInSlices } from '../system/map-in-slices.js';
@@ -27,7 +28,6 @@ import {
   isAsMade,
   isRecord,
   isSameSource,
-  namesOf,
   type PoolKey,
   prefixOf,
   readPoolRecord,
@@ -50,12 +50,15 @@ export class Pool {
   readonly #path: string;
   /** By template path. */
   readonly #kinds = new Map<string, PooledKind[]>();
+  /** The records of ready slots that nobody is to take any more. */
+  readonly #emptying: Backlog<string>;
   #isClosed = false;
 
   constructor(folder: ManagedFolder, background: Background) {
     this.#folder = folder;
     this.#background = background;
     this.#path = `${folder.statePath}/${POOL_FOLDER}`;
+    this.#emptying = new Backlog(background, `emptying ${this.#path}`, (records) => this.#empty(records));
   }
 
   /**
@@ -158,12 +161,16 @@ export class Pool {
       if (!gone) this.#renew(kind);
     }
     if (this.#folder.opened === undefined) return;
-    this.#background.start(`emptying the pool of ${path}`, () =>
-      this.#folder.use(async ({ handle }) => {
-        for (const name of await namesIn(this.#path, namesOf(template))) await this.#discard(handle, name);
-        this.#folder.sweepInBackground();
-      }),
-    );
+    this.#emptying.add(recordNameOf(template));
+  }
+
+  /** Discards all ready slots with these records, and the records. */
+  async #empty(records: ReadonlySet<string>): Promise<void> {
+    await this.#folder.use(async ({ handle }) => {
+      for (const name of await namesIn(this.#path, (each) => records.has(recordOf(each))))
+        await this.#discard(handle, name);
+      this.#folder.sweepInBackground();
+    });
   }
 
   /** This is what is at its path: ready slots of what was there before are discarded, and made again of this. */

@@ -47,6 +47,8 @@ export class SealedFolder {
   readonly open = new OpenImages();
   readonly #folder: ManagedFolder;
   readonly #budget: Budget;
+  /** Images at their template's own size, which never changes under such a name: their records need no second look. */
+  readonly #uncounted = new Set<string>();
 
   constructor(folder: ManagedFolder, budget: Budget) {
     this.path = `${folder.statePath}/${SEALED_FOLDER}`;
@@ -124,16 +126,22 @@ export class SealedFolder {
     await utimes(`${path}/${RECORD_FILE}`, now, now).catch(() => {}); // not ours to change: then it counts as old
   }
 
-  /** Called after an image was made that counts towards the budget. */
+  /** Called after images were made that count towards the budget. The last one of them stays. */
   async keepBudget(folder: OpenFolder, keep: string): Promise<void> {
     const candidates: Candidate[] = [];
-    for (const key of await namesIn(this.path)) {
+    const keys = new Set(await namesIn(this.path));
+    for (const key of this.#uncounted) if (!keys.has(key)) this.#uncounted.delete(key);
+    for (const key of keys) {
+      if (this.#uncounted.has(key)) continue;
       const parts = partsOf(key);
       const path = `${this.path}/${key}`;
       // One that cannot be read counts for nothing, and keeps the others within the budget.
       const record = parts && (await readRecord(path).catch(() => undefined));
       if (parts === undefined || record === undefined) continue;
-      if (!parts.packed && record.template.sizeBytes === parts.sizeBytes) continue;
+      if (!parts.packed && record.template.sizeBytes === parts.sizeBytes) {
+        this.#uncounted.add(key);
+        continue;
+      }
       await this.#touchIfUsed(this.open.known(parts.sha256, parts.sizeBytes, key), path);
       const written = await stat(`${path}/${RECORD_FILE}`).catch(() => undefined);
       candidates.push({ key, ownBytes: record.ownBytes ?? 0, lastUsedMs: written?.mtimeMs ?? 0 });
@@ -189,12 +197,13 @@ export class SealedFolder {
 
   /**
    * Removes the images of templates that are gone or have changed. The same bytes may have been published again.
-   * Resolves to their number.
+   * Resolves to their number. With `digests`, looks at the images of these alone.
    */
-  async collect(templates: Templates, failures: Failures): Promise<number> {
+  async collect(templates: Templates, failures: Failures, digests?: ReadonlySet<string>): Promise<number> {
     return this.#folder.use(async (folder) => {
       let removed = 0;
-      for (const key of await namesIn(this.path)) {
+      const isMeant = (key: string) => digests?.has(partsOf(key)?.sha256 ?? '') ?? true;
+      for (const key of await namesIn(this.path, isMeant)) {
         const parts = partsOf(key);
         if (parts === undefined) continue;
         const path = `${this.path}/${key}`;

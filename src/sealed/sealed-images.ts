@@ -10,6 +10,7 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { OpenFolder } from '../folder/open-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import type { Background } from '../system/background.js';
+import { Backlog } from '../system/backlog.js';
 import { isFull } from '../system/errors.js';
 import { traced } from '../system/events.js';
 import { SingleFlight } from '../system/single-flight.js';
@@ -33,15 +34,18 @@ export class SealedImages {
   readonly packer: Packer;
   readonly #folder: ManagedFolder;
   readonly #programs: GrowPrograms;
-  readonly #background: Background;
+  /** Grown images that were just made: they count towards the budget. */
+  readonly #grown: Backlog<string>;
   readonly #sealing = new SingleFlight<SealedImage>();
   #full: { readonly error: unknown; readonly until: number } | undefined;
 
   constructor(folder: ManagedFolder, programs: GrowPrograms, budget: Budget, background: Background) {
     this.#folder = folder;
     this.#programs = programs;
-    this.#background = background;
     this.images = new SealedFolder(folder, budget);
+    this.#grown = new Backlog(background, `keeping the budget of ${this.images.path}`, (keys) =>
+      folder.use((open) => this.images.keepBudget(open, [...keys].at(-1) ?? '')),
+    );
     this.packer = new Packer(folder, this.images, background);
   }
 
@@ -115,9 +119,7 @@ export class SealedImages {
         this.images.open.close(sha256, templateBytes);
         return undefined;
       }
-      this.#background.start(`keeping the budget of ${this.images.path}`, () =>
-        this.#folder.use(() => this.images.keepBudget(folder, grown.key)),
-      );
+      this.#grown.add(grown.key);
       return grown;
     }
     const opened = await native().openSource(path);

@@ -14,6 +14,7 @@ import {
   rm,
   stat,
   truncate,
+  utimes,
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -66,6 +67,31 @@ async function openFiles(): Promise<Stats[]> {
 
 function isSame(a: Stats, b: Stats): boolean {
   return a.dev === b.dev && a.ino === b.ino;
+}
+
+/**
+ * Which of the records that there are now will have been read, other than those of grown images. Tells it by their times
+ * of last access.
+ */
+async function recordsReadFrom(host: Host, skip: (why: string) => void): Promise<() => Promise<string[]>> {
+  const long = new Date(1000);
+  const set: string[] = [];
+  for (const folder of await sealed(host)) {
+    const path = join(folder, 'record.json');
+    const { sizeBytes, template } = JSON.parse(await readFile(path, 'utf8'));
+    if (template.sizeBytes !== sizeBytes) continue;
+    await utimes(path, long, (await stat(path)).mtime);
+    set.push(path);
+  }
+  const [first = ''] = set;
+  const { mtime } = await stat(first);
+  await readFile(first);
+  if ((await stat(first)).atimeMs === long.getTime()) skip('reading changes no times here: noatime');
+  await utimes(first, long, mtime);
+  return async () => {
+    const times = await Promise.all(set.map((path) => stat(path).catch(() => undefined)));
+    return set.filter((_, i) => times[i] !== undefined && times[i].atimeMs !== long.getTime());
+  };
 }
 
 /** By this process so far. */
@@ -308,6 +334,25 @@ describeEachFilesystem(
       expect((await host.anotherRegistry().recover()).sealedRemoved).toBe(1);
       expect(await sealed(host)).toEqual([]);
       expect(await sha256Of(clone.path)).toBe(sha256(BYTES));
+    });
+
+    test('a template that is replaced, or a new size of one, has no other records read', async ({ skip }) => {
+      const host = await Host.in(filesystem.path);
+      for (let i = 0; i < 12; i++) {
+        if (i < 2) await host.addExt4Template(`stack-${i}`, (8 + i) * MiB);
+        else await host.addTemplate(`stack-${i}`, pattern(64 * KiB, i + 1));
+        await host.registry.cloneForVm(`vm-${i}`, `stack-${i}`, WRITABLE);
+      }
+      // The first new size has all looked at.
+      await host.registry.cloneForVmWithSize('grown-0', 'stack-0', 32 * MiB, WRITABLE);
+      await host.registry.drain();
+      const read = await recordsReadFrom(host, skip);
+      await host.registry.cloneForVmWithSize('grown-1', 'stack-0', 48 * MiB, WRITABLE);
+      await host.addTemplate('stack-5', BYTES);
+      await host.registry.stacks();
+      await host.registry.drain();
+      expect(await read()).toEqual([]);
+      expect(await sealed(host)).toHaveLength(13);
     });
 
     test('of a template that was replaced: removed when that is seen, and by recover() at the latest', async () => {
