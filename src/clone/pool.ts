@@ -41,6 +41,11 @@ import type { PooledKind, PoolRequest } from './pooled-kind.js';
 /** The low mark: below this share of the requested count the pool is refilled. */
 const LOW_MARK = 0.5;
 
+/** A refill lists the folder, with the ready slots of all stacks, unless that was done a moment ago. */
+const LIST_AGAIN_MS = 1000;
+
+const NEVER = Number.NEGATIVE_INFINITY;
+
 /** After a full disk, for instance. */
 const RENEW_AGAIN_MS = 1000;
 
@@ -52,6 +57,9 @@ export class Pool {
   readonly #kinds = new Map<string, PooledKind[]>();
   /** The records of ready slots that nobody is to take any more. */
   readonly #emptying: Backlog<string>;
+  /** When the listing that is under way has ended. */
+  #listing: Promise<void> = Promise.resolve();
+  #nextListing: Promise<string[]> | undefined;
   #isClosed = false;
 
   constructor(folder: ManagedFolder, background: Background) {
@@ -59,6 +67,9 @@ export class Pool {
     this.#background = background;
     this.#path = `${folder.statePath}/${POOL_FOLDER}`;
     this.#emptying = new Backlog(background, `emptying ${this.#path}`, (records) => this.#empty(records));
+    folder.onOpened(async () => {
+      for (const kind of [...this.#kinds.values()].flat()) kind.listedAtMs = NEVER;
+    });
   }
 
   /**
@@ -89,6 +100,7 @@ export class Pool {
       ready,
       seen,
       request,
+      listedAtMs: NEVER,
       isStale: false,
       isAwaited: true,
       renewedFor: undefined,
@@ -134,6 +146,8 @@ export class Pool {
     }
     const kind = this.#kindOf(key);
     if (kind === undefined) return undefined;
+    // The same bytes in another file: what the record says of it no longer holds.
+    if (kind.key.template.identity !== key.template.identity) kind.listedAtMs = NEVER;
     kind.key = key;
     const name = kind.ready.pop();
     if (kind.ready.length < kind.request.count * LOW_MARK) this.#refill(kind);
@@ -143,7 +157,9 @@ export class Pool {
   /** The ready slot that was taken was gone: another process took or discarded it, and perhaps others. */
   missed(key: PoolKey): void {
     const kind = this.#kindOf(key);
-    if (kind !== undefined) this.#refill(kind);
+    if (kind === undefined) return;
+    kind.listedAtMs = NEVER;
+    this.#refill(kind);
   }
 
   giveBack(key: PoolKey, name: string): void {
@@ -238,11 +254,35 @@ export class Pool {
 
   /** Ready slots on disk count, whichever process made them. */
   async #fill(kind: PooledKind, signal: AbortSignal | undefined): Promise<void> {
+    if (performance.now() - kind.listedAtMs >= LIST_AGAIN_MS)
+      await this.#look(kind).catch((error: unknown) => {
+        kind.listedAtMs = NEVER;
+        throw error;
+      });
+    while (kind.ready.length < kind.request.count && this.#kindOf(kind.key) === kind) {
+      new Task(`filling the pool of ${kind.key.template.path}`, signal).checkAborted();
+      const name = await kind.request.make(kind.key, kind.prefix);
+      // It was given up meanwhile, and its folder emptied; or the caller wants fewer by now.
+      const now = this.#kindOf(kind.key);
+      if (now === undefined || (now.ready.length >= now.request.count && !kind.seen.has(name))) {
+        await this.#folder.use(({ handle }) => this.#discard(handle, name)).catch(() => {}); // recover() removes it
+        return;
+      }
+      // Another fill may already have found it on disk.
+      if (kind.seen.has(name)) continue;
+      kind.seen.add(name);
+      kind.ready.push(name);
+    }
+  }
+
+  /** What is in the folder, and whether it is of use. */
+  async #look(kind: PooledKind): Promise<void> {
     await this.#folder.use(async (folder) => {
       const { template } = kind.key;
       const record = recordNameOf(template);
       const isOurs = (name: string) => name === record || name.startsWith(kind.prefix);
-      const there = new Set(await namesIn(this.#path, isOurs));
+      kind.listedAtMs = performance.now();
+      const there = new Set((await this.#names()).filter(isOurs));
       const known = there.has(record)
         ? await readPoolRecord(join(this.#path, record)).catch(() => undefined)
         : undefined;
@@ -268,20 +308,17 @@ export class Pool {
       }
       for (const name of kind.seen) if (!there.has(name)) kind.seen.delete(name);
     });
-    while (kind.ready.length < kind.request.count && this.#kindOf(kind.key) === kind) {
-      new Task(`filling the pool of ${kind.key.template.path}`, signal).checkAborted();
-      const name = await kind.request.make(kind.key, kind.prefix);
-      // It was given up meanwhile, and its folder emptied; or the caller wants fewer by now.
-      const now = this.#kindOf(kind.key);
-      if (now === undefined || (now.ready.length >= now.request.count && !kind.seen.has(name))) {
-        await this.#folder.use(({ handle }) => this.#discard(handle, name)).catch(() => {}); // recover() removes it
-        return;
-      }
-      // Another fill may already have found it on disk.
-      if (kind.seen.has(name)) continue;
-      kind.seen.add(name);
-      kind.ready.push(name);
-    }
+  }
+
+  /** All names in the folder. Those who ask at once share one listing, which begins after they asked. */
+  #names(): Promise<string[]> {
+    this.#nextListing ??= this.#listing.then(() => {
+      const listing = namesIn(this.#path);
+      this.#nextListing = undefined;
+      this.#listing = listing.then(ignore, ignore);
+      return listing;
+    });
+    return this.#nextListing;
   }
 
   /** A renewal that fails, as when the template is replaced once more meanwhile, is tried again by the next clone. */
@@ -327,3 +364,5 @@ export class Pool {
 function unlessSourceChanged(error: unknown): void {
   if (!hasCode(error, 'SOURCE_CHANGED')) throw error;
 }
+
+function ignore(): void {}

@@ -24,6 +24,8 @@ export interface PooledKind {
   /** Names on disk that this process knows, including those it has taken. */
   readonly seen: Set<string>;
   readonly request: PoolRequest;
+  /** When it was last looked for in the folder, where other processes make and take ready slots as well. */
+  listedAtMs: number;
   /** Its template has changed, or is gone: nobody takes from it. The next clone of that path renews it. */
   isStale: boolean;
   /** Its caller waits for the first filling, and asks again if the template changes. */

@@ -10,11 +10,12 @@ import {
   rm,
   stat,
   truncate,
+  utimes,
   writeFile,
 } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, inject, onTestFinished, test } from 'vitest';
+import { expect, inject, onTestFinished, test, vi } from 'vitest';
 import { runChild } from '../fixtures/child.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
@@ -597,4 +598,30 @@ test('a count of 0 while the pool is filled leaves no ready slot behind', async 
     await host.registry.drain();
     expect(await readySlots(host)).toEqual([]);
   }
+});
+
+test('a refill lists the folder again after a second, or after a ready slot was gone', async ({ skip }) => {
+  const xfs = filesystemNamed('XFS');
+  if (xfs.missing !== undefined) skip(xfs.missing);
+  const now = vi.spyOn(performance, 'now').mockReturnValue(5000);
+  onTestFinished(() => now.mockRestore());
+  const host = await prewarmed(xfs.path, 2);
+  const pool = join(host.clonesDir, '.microvm-rootfs/pool');
+  let clones = 0;
+  /** Whether refills that follow a clone listed the folder, as the time of its last access tells. */
+  const isListed = async () => {
+    const { mtime } = await stat(pool);
+    await utimes(pool, new Date(1000), mtime);
+    for (let i = 0; i < 2; i++) await host.registry.cloneForVm(`vm-${clones++}`, 'debian', WRITABLE);
+    await host.registry.drain();
+    return (await stat(pool)).atimeMs !== 1000;
+  };
+  expect(await isListed()).toBe(false);
+  expect(await readySlots(host)).toHaveLength(2);
+  now.mockReturnValue(6001);
+  expect(await isListed()).toBe(true);
+  expect(await isListed()).toBe(false);
+  for (const name of await readySlots(host)) await rm(join(pool, name), { recursive: true });
+  expect(await isListed()).toBe(true);
+  expect(await readySlots(host)).toHaveLength(2);
 });
