@@ -26,6 +26,7 @@ class StartProgram {
     object.Set("stdin", to_js(env, std::move(program_.input)));
     object.Set("stdout", to_js(env, std::move(program_.output)));
     object.Set("stderr", to_js(env, std::move(program_.errors)));
+    object.Set("lifeline", to_js(env, std::move(program_.lifeline)));
     return object;
   }
 
@@ -43,7 +44,8 @@ Napi::Value start_program(const Napi::CallbackInfo& info) {
   plan.environment = to_strings(info[1]);
   plan.feeds = to_bool(info[2]);
   plan.own_group = to_bool(info[3]);
-  if (info[4].IsNumber() && !own_fd(env, info[4], plan.args.front(), &plan.output)) return {};
+  plan.dies_with_us = to_bool(info[4]);
+  if (info[5].IsNumber() && !own_fd(env, info[5], plan.args.front(), &plan.output)) return {};
   return Job<StartProgram>::start(env, "microvm:startProgram", StartProgram(std::move(plan)));
 }
 

@@ -1,5 +1,6 @@
 #include "system/program.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -17,7 +18,7 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   return list;
 }
 
-// What a program is to have as its descriptors 0, 1 and 2. All others are closed when it starts.
+// What a program is to have as its descriptors 0, 1, 2 and perhaps 3. All others are closed when it starts.
 class Redirections {
  public:
   Redirections() { error_ = posix_spawn_file_actions_init(&actions_); }
@@ -66,6 +67,16 @@ class Attributes {
   posix_spawnattr_t attributes_;
 };
 
+// The read end of a pipe that nobody writes to. The kernel signals whoever owns it when the write end is closed.
+// (PR_SET_PDEATHSIG kills a program when the thread that started it ends, which a runtime may do with idle ones.)
+constexpr int kLifeline = 3;
+
+void kill_at_hangup(const Fd& read_end, pid_t id) {
+  (void)fcntl(read_end.get(), F_SETOWN, id);
+  (void)fcntl(read_end.get(), F_SETSIG, SIGKILL);
+  (void)fcntl(read_end.get(), F_SETFL, O_ASYNC);
+}
+
 }  // namespace
 
 Error start_program(const ProgramPlan& plan, StartedProgram* program) {
@@ -74,15 +85,18 @@ Error start_program(const ProgramPlan& plan, StartedProgram* program) {
   Fd input;
   Fd output;
   Fd errors;
+  Fd lifeline;
   Error error = open_pipe(&input, &program->input);
   if (error.ok() && !plan.output) error = open_pipe(&program->output, &output);
   if (error.ok()) error = open_pipe(&program->errors, &errors);
+  if (error.ok() && plan.dies_with_us) error = open_pipe(&lifeline, &program->lifeline);
   if (!error.ok()) return error;
   // A pipe that nobody writes to serves as empty input: a jail may lack /dev/null.
   if (!plan.feeds) program->input.reset();
   redirections.duplicate(input.get(), STDIN_FILENO);
   redirections.duplicate(plan.output ? plan.output.get() : output.get(), STDOUT_FILENO);
   redirections.duplicate(errors.get(), STDERR_FILENO);
+  if (lifeline) redirections.duplicate(lifeline.get(), kLifeline);
 
   pid_t id = 0;
   int code = redirections.error();
@@ -91,6 +105,7 @@ Error start_program(const ProgramPlan& plan, StartedProgram* program) {
     code = posix_spawnp(&id, path.c_str(), redirections.get(), Attributes(plan.own_group).get(),
                         pointers(plan.args).data(), pointers(plan.environment).data());
   if (code != 0) return Error::of(code, "spawn", path);
+  if (lifeline) kill_at_hangup(lifeline, id);
   program->id = id;
   return {};
 }

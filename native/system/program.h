@@ -17,6 +17,7 @@ struct ProgramPlan {
   bool feeds = false;  // its input is a pipe rather than empty
   Fd output;           // where it writes instead of to a pipe
   bool own_group = false;
+  bool dies_with_us = false;  // however this process ends
 };
 
 // Whoever starts a program reaps it: until then no other process has its id.
@@ -26,6 +27,7 @@ struct StartedProgram {
   Fd input;
   Fd output;
   Fd errors;
+  Fd lifeline;  // the program is killed when it is closed
 };
 
 Error start_program(const ProgramPlan& plan, StartedProgram* program);

@@ -334,20 +334,22 @@ export interface NativeAddon {
 
   /**
    * Starts a program: its path and arguments, its whole environment (`NAME=value`), whether it is fed, whether it is to
-   * have a process group of its own, and where it writes its output instead of to a pipe. The descriptors are our ends.
-   * The caller has to call `reapProgram` until the program has ended.
+   * have a process group of its own, whether it is killed when `lifeline` is closed, also by the end of this process,
+   * and where it writes its output instead of to a pipe. The descriptors are our ends. The caller has to call `reapProgram` until the program has ended.
    */
   startProgram(
     args: readonly string[],
     environment: readonly string[],
     feeds: boolean,
     ownGroup: boolean,
+    diesWithUs: boolean,
     outputFd: number | undefined,
   ): Promise<{
     id: number;
     stdin: number | undefined;
     stdout: number | undefined;
     stderr: number;
+    lifeline: number | undefined;
   }>;
   /** The wait() status of a program that ended, else undefined. Until it is reaped, no other process gets its id. */
   reapProgram(id: number): number | undefined;

@@ -1,7 +1,7 @@
 // A process that this one has started, and its pipes. Node's spawn() forks on the thread of the event loop, and holds
 // it for 10 ms for every 250 MB of this process.
 
-import { createReadStream, createWriteStream } from 'node:fs';
+import { closeSync, createReadStream, createWriteStream } from 'node:fs';
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
@@ -24,6 +24,8 @@ export interface ChildOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly feeds: boolean;
   readonly ownGroup: boolean;
+  /** Killed when this process ends, even by SIGKILL. It has another descriptor for that: 3. */
+  readonly diesWithUs: boolean;
   /** Where it writes instead of to `stdout`. */
   readonly outputFd: number | undefined;
 }
@@ -35,6 +37,7 @@ export class Child {
   /** When it has ended and its output was read. */
   readonly ended: Promise<Ending>;
   readonly #id: number;
+  readonly #lifeline: number | undefined;
   #isReaped = false;
 
   /** Rejects with the system's error if the program cannot be started. */
@@ -42,12 +45,15 @@ export class Child {
     const environment = Object.entries(options.env).flatMap(([name, value]) =>
       value === undefined ? [] : [`${name}=${value}`],
     );
-    const { feeds, ownGroup, outputFd } = options;
-    return new Child(await native().startProgram(command, environment, feeds, ownGroup, outputFd));
+    const { feeds, ownGroup, diesWithUs, outputFd } = options;
+    return new Child(
+      await native().startProgram(command, environment, feeds, ownGroup, diesWithUs, outputFd),
+    );
   }
 
-  private constructor({ id, stdin, stdout, stderr }: Awaited<ReturnType<Native['startProgram']>>) {
+  private constructor({ id, stdin, stdout, stderr, lifeline }: Awaited<ReturnType<Native['startProgram']>>) {
     this.#id = id;
+    this.#lifeline = lifeline;
     this.stdin = stdin === undefined ? undefined : writerTo(stdin);
     this.stdout = stdout === undefined ? undefined : readerOf(stdout);
     this.stderr = readerOf(stderr);
@@ -70,6 +76,7 @@ export class Child {
       const status = native().reapProgram(this.#id);
       if (status !== undefined) {
         this.#isReaped = true;
+        if (this.#lifeline !== undefined) closeSync(this.#lifeline);
         this.stdin?.destroy();
         return endingOf(status);
       }

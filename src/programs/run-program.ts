@@ -78,6 +78,11 @@ export interface RunOptions {
   readonly file?: HeldFile | undefined;
   /** Ctrl-C on a terminal reaches all of a process group, and so not this program: only `signal` ends it. */
   readonly ownGroup?: boolean;
+  /**
+   * For a program that may take long and writes only what a sweep removes: it is killed when this process ends, even by
+   * SIGKILL. One that works on a disk in its place ends its work. Not together with `file`.
+   */
+  readonly diesWithUs?: boolean;
 }
 
 // A program that works on a disk wants a processor.
@@ -157,11 +162,12 @@ async function runNow(
 }
 
 function start(program: string, args: readonly string[], options: RunOptions): Promise<Child> {
-  const { env, feed, output, file, ownGroup = false } = options;
+  const { env, feed, output, file, ownGroup = false, diesWithUs = false } = options;
   return Child.start(commandOf(program, args, options), {
     env: { ...cleanEnvironment(), ...env, LC_ALL: 'C' },
     feeds: feed !== undefined,
     ownGroup,
+    diesWithUs,
     outputFd: file?.fd ?? output?.fd,
   });
 }

@@ -126,7 +126,7 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
 
 async function runUmoci({ signal }: Task, source: string, workFolder: string): Promise<Exit> {
   const args = ['raw', 'unpack', '--image', `${LAYOUT}:${TAG}`, 'tree'];
-  const options = { cwd: workFolder, usualUmask: true };
+  const options = { cwd: workFolder, usualUmask: true, diesWithUs: true };
   const exit = await runInstalled(UMOCI, args, signal, options);
   if (!LISTED_TWICE.test(exit.stderr)) return exit;
   const umoci = (await findProgram(UMOCI.name)) ?? UMOCI.name;

@@ -168,7 +168,7 @@ async function copy(
   const isRemote = registry !== undefined;
   // With the whole environment, which its credential helpers may need. What it copies is verified by digests.
   const options = {
-    ...{ cwd: workFolder, env: process.env },
+    ...{ cwd: workFolder, env: process.env, diesWithUs: true },
     ...(isRemote && { drain: (stdout: Readable) => endSilence(stdout, request) }),
   };
   try {

@@ -43,7 +43,7 @@ export async function convertQcow2(
   await requireWhole(task, path, source);
   // qemu-img could read a path without a leading slash as a protocol: `nbd:…`.
   const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', absolutePath('source', path), resolve(dest)];
-  const exit = await runInstalled(QEMU_IMG, args, task.signal);
+  const exit = await runInstalled(QEMU_IMG, args, task.signal, { diesWithUs: true });
   if (exit.status !== 0) throw programFailed('IMAGE_INVALID', QEMU_IMG.name, source, exit);
 }
 

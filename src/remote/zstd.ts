@@ -18,6 +18,7 @@ export async function compress(
   const args = ['-q', '-c', '--no-check', '--single-thread', ...(level > 19 ? ['--ultra'] : []), `-${level}`];
   const exit = await runInstalled(ZSTD, [...args, '--', ...files], task.signal, {
     cwd,
+    diesWithUs: true,
     output: { fd: outputFd, read: async () => {} },
   });
   if (exit.status !== 0) throw programFailed('PROGRAM_FAILED', ZSTD.name, cwd, exit);

@@ -1,12 +1,21 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { native } from '../../src/addon/native.js';
 import { Child, type ChildOptions } from '../../src/programs/child.js';
 import { asRootfsError } from '../../src/system/errors.js';
+import { runChild } from '../fixtures/child.js';
 import { rejection } from '../fixtures/rejection.js';
 
-const OPTIONS: ChildOptions = { env: { A: 'b c' }, feeds: false, ownGroup: false, outputFd: undefined };
+const OPTIONS: ChildOptions = {
+  env: { A: 'b c' },
+  feeds: false,
+  ownGroup: false,
+  diesWithUs: false,
+  outputFd: undefined,
+};
 
 const O_CLOEXEC = 0o2000000;
 // 32 and 33, with which its threads tell each other something. It has programs ignore them.
@@ -53,6 +62,30 @@ test('a program that closes its output and goes on is waited for', async () => {
   child.stdout?.resume();
   child.stderr.resume();
   expect(await child.ended).toEqual({ status: 5, signal: null });
+});
+
+test('a program that is to die with this process does so when it is killed', async () => {
+  const { stdout, signal } = await runChild(
+    `const { Child } = require(args.module);
+    const child = await Child.start(['/bin/sh', '-c', 'trap "" IO; echo $$; exec sleep 60'], args.options);
+    child.stdout.once('data', (id) => process.stdout.write(id, () => process.kill(process.pid, 'SIGKILL')));`,
+    { module: resolve('dist/programs/child.js'), options: { ...OPTIONS, diesWithUs: true } },
+  );
+  expect(signal).toBe('SIGKILL');
+  const isAlive = async () => {
+    // Empty of one that nobody has reaped yet.
+    const command = await readFile(`/proc/${Number(stdout)}/cmdline`, 'utf8').catch(() => '');
+    return command !== '';
+  };
+  await vi.waitFor(async () => expect(await isAlive()).toBe(false), 10_000);
+});
+
+test('a program that would die with this process ends as others do, and leaves no descriptor', async () => {
+  const open = () => readdirSync('/proc/self/fd').length;
+  await outputOf('true', { diesWithUs: true });
+  const before = open();
+  expect(await outputOf('readlink /proc/self/fd/3', { diesWithUs: true })).toMatch(/^pipe:/);
+  await vi.waitFor(() => expect(open()).toBe(before));
 });
 
 test('a program that has ended is not killed: its id may be that of another', async () => {
