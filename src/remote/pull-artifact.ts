@@ -3,7 +3,8 @@
 
 import { DamageFound } from '../image/grow.js';
 import type { RegistrySettings } from '../system/config.js';
-import { RootfsError } from '../system/errors.js';
+import { abortError, RootfsError } from '../system/errors.js';
+import { onAbort } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, artifactOf, invalid, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import { BlobReader } from './blob-reader.js';
@@ -57,7 +58,7 @@ export async function pullArtifact<T>(
   const { reference } = request;
   return withRegistry(registries, reference, 'pull', async (clients) => {
     const manifest = await fetchManifest(task, clients, reference, request.platform);
-    await request.verify?.({ reference: formatReference(reference), digest: manifest.digest });
+    await verified(task, request, manifest.digest);
     const artifact = await artifactOf(manifest.value);
     requireKind(request, artifact);
     const found = foundIn(artifact, manifest.digest, clients, request.options);
@@ -86,6 +87,22 @@ export async function pullArtifact<T>(
       }),
     );
   });
+}
+
+/** An abort ends the pull at once, whatever the caller's function waits for. */
+async function verified(task: Task, { verify, reference }: ArtifactRequest, digest: string): Promise<void> {
+  const { what, signal } = task;
+  if (verify === undefined) return;
+  task.checkAborted();
+  let stop = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stop = onAbort(signal, () => reject(abortError(what, signal as AbortSignal)));
+  });
+  try {
+    await Promise.race([verify({ reference: formatReference(reference), digest, signal }), aborted]);
+  } finally {
+    stop();
+  }
 }
 
 function foundIn(

@@ -74,10 +74,14 @@ export interface PullOptions extends TransferOptions {
    * unless `maxBytes` is given.
    */
   readonly limits?: Pick<PublishLimits, 'maxBytes' | 'maxWindowBytes'>;
-  /** Awaited before any blob is fetched, for example to run `cosign verify`. If it rejects, so does the pull. */
+  /**
+   * Awaited before any blob is fetched, for example to run `cosign verify`. If it rejects, so does the pull. `signal`
+   * is that of the pull: when it is aborted, the pull waits no longer.
+   */
   readonly verify?: (artifact: {
     readonly reference: string;
     readonly digest: string;
+    readonly signal: AbortSignal | undefined;
   }) => Promise<void> | void;
 }
 

@@ -282,6 +282,23 @@ describe.skipIf(missing !== undefined)(
       expect(await exists(b.template('app'))).toBe(false);
     });
 
+    test('an abort ends a pull whose verify never ends', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app', { megabytes: 1 });
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const controller = new AbortController();
+      const { signal } = controller;
+      const seen: unknown[] = [];
+      const verify = (artifact: { readonly signal: AbortSignal | undefined }) => {
+        seen.push(artifact.signal);
+        setImmediate(() => controller.abort());
+        return new Promise<void>(() => {});
+      };
+      await rejection(b.registry.pullStack(`${registry}/app:1`, { verify, signal }), 'ABORT_ERR');
+      expect(seen).toEqual([signal]);
+    });
+
     test('a limit on its bytes refuses an image before any of its blobs is fetched', async () => {
       const { host: registry } = await startOciRegistry();
       const proxy = await startFaultyProxy(registry);
