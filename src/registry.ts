@@ -845,17 +845,19 @@ export class RootfsRegistry {
   }
 
   /**
-   * Measures what stacks and slots hold on disk, with FIEMAP: blocks that several images share are counted once. Takes
-   * about 10 µs per image, and more for images with many extents.
+   * Measures what stacks, slots and partial pulls hold on disk, with FIEMAP: blocks that several images share are
+   * counted once. Takes about 10 µs per image, and more for images with many extents.
    */
   async usage(options: Abortable = {}): Promise<UsageReport> {
     this.#requireOpen();
     const what = `measuring ${this.config.clonesDir}`;
     const task = new Task(what, signalOf(what, options));
     const { usage } = await import('./upkeep/usage.js');
-    return this.#reads.run(task, async ({ signal }) =>
-      usage(this.#folder, this.#stacks, await this.#catalog.templates(signal), signal),
-    );
+    return this.#reads.run(task, async ({ signal }) => {
+      const templates = await this.#catalog.templates(signal);
+      const partial = [...(await this.#pulls.files()), ...(await this.#snapshotPulls.files())];
+      return usage(this.#folder, this.#stacks, templates, partial, signal);
+    });
   }
 
   /**

@@ -3,7 +3,7 @@
 
 import { DamageFound } from '../image/grow.js';
 import type { RegistrySettings } from '../system/config.js';
-import { abortError, RootfsError } from '../system/errors.js';
+import { abortError, asRootfsError, RootfsError } from '../system/errors.js';
 import { onAbort } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, artifactOf, invalid, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
@@ -75,14 +75,14 @@ export async function pullArtifact<T>(
           await pulls.discard(path);
           return now;
         }
-        void pulls.removeOld(task).catch(() => {}); // the next pull tries again
+        await pulls.removeOld(task).catch(() => {}); // the next pull tries again
         try {
           const pulled = await steps.pull(found, path);
           await pulls.discard(path);
           return pulled;
         } catch (error) {
           if (isLasting(error)) await pulls.discard(path);
-          throw error;
+          throw await withOtherPulls(task, pulls, path, error);
         }
       }),
     );
@@ -147,6 +147,21 @@ export function requireExpected(
     'DIGEST_MISMATCH',
     `${formatReference(reference)} has content with the SHA-256 ${sha256} rather than ${expectedSha256}: ` +
       'correct the reference or the digest',
+  );
+}
+
+/** A full disk may be full of other partial pulls, which no other call removes before a week has passed. */
+async function withOtherPulls(task: Task, pulls: PullFolder, own: string, error: unknown): Promise<unknown> {
+  const failed = asRootfsError(task.what, error);
+  if (!(failed instanceof RootfsError) || !['ENOSPC', 'EDQUOT'].includes(failed.code)) return error;
+  const bytes = await pulls.bytesBeside(own);
+  if (bytes === 0) return error;
+  const { code, message, errno, syscall, path, dest } = failed;
+  return new RootfsError(
+    code,
+    `${message}; other pulls that run or were interrupted hold ${bytes} bytes in ${pulls.path}: pull them to their ` +
+      'end, or remove their folders there while no pull runs',
+    { errno, syscall, path, dest, cause: failed.cause ?? failed },
   );
 }
 

@@ -2,7 +2,8 @@
 // One process at a time works on one. A later pull reuses its chunks (local-chunks.ts, keepWritten) and bytes of layers
 // (fetch-file.ts).
 
-import { readdir, stat } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import { withLock } from '../folder/folder-lock.js';
@@ -20,6 +21,23 @@ export class PullFolder {
   /** `statePath` is that of the folder which the content goes to, so that a rename can put it there. */
   constructor(statePath: string) {
     this.#folder = new ManagedFolder(`${statePath}/pulls`, 'folder of partial pulls');
+  }
+
+  get path(): string {
+    return this.#folder.path;
+  }
+
+  /** Of pulls that run or were interrupted. */
+  async files(): Promise<string[]> {
+    const entries = await entriesOf(this.path);
+    return entries.flatMap(({ path, stats }) => (stats.isFile() ? [path] : []));
+  }
+
+  /** Bytes on disk of all pulls but this one. */
+  async bytesBeside(own: string): Promise<number> {
+    const entries = await entriesOf(this.path);
+    const others = entries.filter(({ path, stats }) => stats.isFile() && !path.startsWith(`${own}/`));
+    return others.reduce((sum, { stats }) => sum + stats.blocks * 512, 0);
   }
 
   /** Waits until no other process pulls this digest. `work` gets the folder, which stays unless it is discarded. */
@@ -93,15 +111,19 @@ export class PullFolder {
 
 /** When the folder, or anything in it, changed last. */
 async function lastChange(path: string): Promise<number | undefined> {
-  const inside = await readdir(path, { recursive: true }).catch(() => []);
-  const times = await Promise.all(
-    ['', ...inside].map((name) =>
-      stat(join(path, name)).then(
-        ({ mtimeMs }) => mtimeMs,
-        () => undefined,
-      ),
-    ),
+  const times = (await entriesOf(path)).map(({ stats }) => stats.mtimeMs);
+  return times.length === 0 ? undefined : times.reduce((a, b) => Math.max(a, b));
+}
+
+/** The folder and all in it. */
+async function entriesOf(folder: string): Promise<{ readonly path: string; readonly stats: Stats }[]> {
+  const inside = await readdir(folder, { recursive: true }).catch(() => []);
+  const entries = await Promise.all(
+    ['', ...inside].map(async (name) => {
+      const path = join(folder, name);
+      const stats = await lstat(path).catch(() => undefined);
+      return stats && { path, stats };
+    }),
   );
-  const known = times.filter((time) => time !== undefined);
-  return known.length === 0 ? undefined : known.reduce((a, b) => Math.max(a, b));
+  return entries.filter((entry) => entry !== undefined);
 }

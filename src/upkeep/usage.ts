@@ -1,4 +1,4 @@
-// Measures what slots, templates and our own images hold on disk. Uses FIEMAP, and counts blocks shared by several
+// Measures what slots, templates, partial pulls and our own images hold on disk. Uses FIEMAP, and counts blocks shared by several
 // files once.
 
 import { statfs } from 'node:fs/promises';
@@ -56,8 +56,10 @@ export interface UsageReport {
   /** Sorted by name. */
   readonly stacks: readonly StackUsage[];
   readonly slots: number;
-  /** The total over all stacks. Blocks shared by several stacks are counted once. */
+  /** The total over all stacks and partial pulls. Blocks shared by several of them are counted once. */
   readonly totalBytes: number;
+  /** Bytes on disk of pulls that run or were interrupted, of stacks and of snapshots. */
+  readonly partialPullBytes: number;
   /**
    * The slots whose images lie in more than 1,000 extents, most first, 100 at most. A fork, snapshot or restore of such
    * a disk takes about 10 µs for each extent. The guide says how to copy it into one piece when its VM stops next.
@@ -80,6 +82,7 @@ export async function usage(
   folder: ManagedFolder,
   stacks: StacksByDigest,
   templates: ReadonlyMap<string, Template | undefined>,
+  partialPulls: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<UsageReport> {
   const task = new Task(`measuring ${folder.path}`, signal);
@@ -87,6 +90,7 @@ export async function usage(
   try {
     await accounts.addTemplates(templates);
     await accounts.addOurImages(folder, stacks);
+    await accounts.addPartialPulls(partialPulls);
     await accounts.addSlots(folder.path, listSlots(folder, stacks, signal));
     const report = { ...(await accounts.report()), filesystem: await filesystemOf(folder.path) };
     accounts.failures.throwIfAny(report);
@@ -105,6 +109,7 @@ class Accounts {
   readonly #whole = native().newDiskUsage();
   readonly #scattered: ScatteredSlot[] = [];
   readonly #accounts = new Map<string | undefined, Account>();
+  #partialPullBytes = 0;
 
   constructor(task: Task) {
     this.#task = task;
@@ -138,6 +143,11 @@ class Accounts {
     }
   }
 
+  async addPartialPulls(paths: readonly string[]): Promise<void> {
+    if (paths.length > 0)
+      this.#partialPullBytes = (await this.#addBlocks({ diskUsage: this.#whole }, paths)).bytes;
+  }
+
   async addSlots(path: string, slots: AsyncIterable<SlotInfo>): Promise<void> {
     await this.failures.attempt(path, async () => {
       for await (const slot of slots) {
@@ -167,7 +177,13 @@ class Accounts {
       });
     }
     const totalBytes = await native().diskUsageTotal(this.#whole);
-    return { stacks: await sortedStacks(stacks), slots: total, totalBytes, scattered: this.#scattered };
+    return {
+      stacks: await sortedStacks(stacks),
+      slots: total,
+      totalBytes,
+      partialPullBytes: this.#partialPullBytes,
+      scattered: this.#scattered,
+    };
   }
 
   async dispose(): Promise<void> {
@@ -197,7 +213,7 @@ class Accounts {
   }
 
   async #addBlocks(
-    { diskUsage }: Account,
+    { diskUsage }: Pick<Account, 'diskUsage'>,
     paths: readonly string[],
   ): Promise<{ aloneBytes: number; bytes: number; extents: (number | undefined)[] }> {
     const sum = { aloneBytes: 0, bytes: 0, extents: [] as (number | undefined)[] };

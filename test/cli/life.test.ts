@@ -68,7 +68,14 @@ describeEachFilesystem((filesystem) => {
       sizeBytes: 128 * MiB,
     });
     const usage = await cliJson(host, ['usage']);
-    expect(Object.keys(usage)).toEqual(['stacks', 'slots', 'totalBytes', 'scattered', 'filesystem']);
+    expect(Object.keys(usage)).toEqual([
+      'stacks',
+      'slots',
+      'totalBytes',
+      'partialPullBytes',
+      'scattered',
+      'filesystem',
+    ]);
     expect(usage).toMatchObject({
       slots: 2,
       stacks: [

@@ -220,6 +220,27 @@ describe.skipIf(missing !== undefined)(
       expect(await exists(recent)).toBe(true);
     });
 
+    test('counts in usage, is named where the disk is full, and makes room after a week', async ({
+      skip,
+    }) => {
+      const { host, sha256, reference } = await setting(ownDisk(skip));
+      const other = join(pullsOf(host), `sha256-${'0'.repeat(64)}`);
+      await mkdir(join(other, 'stack'), { recursive: true });
+      const left = join(other, 'stack/rootfs.ext4');
+      const bytes = Math.floor((freeBytes(host) - 6 * MiB) / 4096) * 4096;
+      execFileSync('fallocate', ['-l', `${bytes}`, left]);
+      const { partialPullBytes, totalBytes } = await host.registry.usage();
+      expect(partialPullBytes).toBe(bytes);
+      expect(totalBytes).toBeGreaterThanOrEqual(bytes);
+      const error = await rejection(host.registry.pullStack(reference), 'ENOSPC');
+      expect(error.message).toContain(`hold ${bytes} bytes in ${pullsOf(host)}`);
+      const eightDaysAgo = Date.now() / 1000 - 8 * 24 * 3600;
+      for (const path of [left, join(other, 'stack'), other]) await utimes(path, eightDaysAgo, eightDaysAgo);
+      expect(await host.registry.pullStack(reference)).toMatchObject({ sha256 });
+      expect(await exists(other)).toBe(false);
+      expect(await host.registry.usage()).toMatchObject({ partialPullBytes: 0 });
+    });
+
     test('uses no chunk of a damaged template, and names it', async () => {
       const { host, sha256, reference } = await setting();
       await publishFiles(host, 'mine', { different: [2] });

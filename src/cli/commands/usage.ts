@@ -7,12 +7,12 @@ import { formatSize } from '../sizes.js';
 export function addUsage(program: Command): void {
   program
     .command('usage')
-    .description('Show how much space clones, sealed images and ready slots take.')
+    .description('Show how much space clones, sealed images, ready slots and partial pulls take.')
     .addHelpText(
       'after',
       `
 JSON: { "stacks": [{ "stack"?, "slots", "templateBytes", "aloneBytes", "totalBytes" }],
-  "slots", "totalBytes", "scattered": [{ "vmId", "extents" }],
+  "slots", "totalBytes", "partialPullBytes", "scattered": [{ "vmId", "extents" }],
   "filesystem"?: { "sizeBytes", "availableBytes" } }
 
 Example:
@@ -31,7 +31,7 @@ Example:
     );
 }
 
-function text({ stacks, slots, totalBytes, scattered, filesystem }: UsageReport): string {
+function text({ stacks, slots, totalBytes, partialPullBytes, scattered, filesystem }: UsageReport): string {
   const list = table(stacks, [
     { title: 'STACK', of: ({ stack }) => stack ?? '-' },
     { title: 'CLONES', right: true, of: ({ slots }) => `${slots}` },
@@ -43,11 +43,16 @@ function text({ stacks, slots, totalBytes, scattered, filesystem }: UsageReport)
     filesystem === undefined
       ? ''
       : `; ${formatSize(filesystem.availableBytes)} of ${formatSize(filesystem.sizeBytes)} are free`;
+  const pulls =
+    partialPullBytes === 0
+      ? ''
+      : `\n${formatSize(partialPullBytes)} of that are pulls that run or were interrupted ` +
+        '(docs/fleet.md, "When something fails").';
   const [worst] = scattered;
   const slow =
     worst === undefined
       ? ''
       : `\n${count(scattered.length, 'clone')} in more than 1,000 extents, ${worst.vmId} in ${worst.extents}: ` +
         'forks and snapshots of them are slow (docs/guide.md, "Scattered disks").';
-  return `${list}\n${count(slots, 'clone')}, ${formatSize(totalBytes)} on disk in all${free}.${slow}`;
+  return `${list}\n${count(slots, 'clone')}, ${formatSize(totalBytes)} on disk in all${free}.${pulls}${slow}`;
 }
