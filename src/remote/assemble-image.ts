@@ -19,7 +19,7 @@ import { type ChunkedFile, fetchLists } from './chunked-file.js';
 import { withZstd } from './decompressor.js';
 import { FETCHED_BYTES, fetchPack } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
-import { type Assembly, keepWritten, reuseChunks } from './local-chunks.js';
+import { type Assembly, copyFromOthers, keepWritten, reuseChunks } from './local-chunks.js';
 import type { Pace } from './pace.js';
 import { requireSpace } from './space.js';
 import type { TransferProgress } from './transfer-options.js';
@@ -82,10 +82,12 @@ export async function assembleImages(
           await reuseChunks(task, assemblies[i] as Assembly, templates, context.known, (bytes) =>
             count('reuse', bytes),
           );
-      for (const [i, { chunked }] of images.entries())
-        await fetchMissing(task, chunked.packs, assemblies[i] as Assembly, context, (bytes) =>
-          count('download', bytes),
-        );
+      for (const [i, { chunked }] of images.entries()) {
+        const assembly = assemblies[i] as Assembly;
+        const others = assemblies.filter((each) => each !== assembly);
+        await copyFromOthers(task, assembly, others, (bytes) => count('reuse', bytes));
+        await fetchMissing(task, chunked.packs, assembly, context, (bytes) => count('download', bytes));
+      }
     });
     return { lists, reusedBytes: done.reusedBytes };
   } finally {

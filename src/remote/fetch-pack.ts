@@ -13,12 +13,15 @@ import { decompress, type Output } from './decompressor.js';
 import { isOneFrame } from './frames.js';
 import type { Pace } from './pace.js';
 
-export interface PackRequest {
+export interface WantedOfPack {
   readonly list: ChunkList;
   readonly pack: Pack;
-  readonly layer: Layer;
   /** A chunk leaves the set when it is written. */
   readonly wanted: ChunkSet;
+}
+
+export interface PackRequest extends WantedOfPack {
+  readonly layer: Layer;
   readonly image: OpenImage;
   readonly buffers: Buffers;
   readonly onWritten: (bytes: number) => void;
@@ -62,7 +65,7 @@ export async function fetchPack(
   request: PackRequest,
 ): Promise<void> {
   const { layer, buffers } = request;
-  const runs = runsOf(missingFrames(request), layer.size);
+  const runs = runsOf(request);
   const origin = reader.ofOrigin();
   for (const each of [reader, origin]) {
     try {
@@ -185,7 +188,7 @@ async function writeChunks(
 }
 
 /** The frames of chunks that are still to be written. */
-function missingFrames({ list, pack, wanted }: PackRequest): Frame[] {
+function missingFrames({ list, pack, wanted }: WantedOfPack): Frame[] {
   const frames: Frame[] = [];
   let start = 0;
   for (let chunk = pack.first; chunk < pack.end; chunk++) {
@@ -196,7 +199,14 @@ function missingFrames({ list, pack, wanted }: PackRequest): Frame[] {
   return frames;
 }
 
-function runsOf(frames: readonly Frame[], packBytes: number): Run[] {
+/** Bytes of the requests for what is wanted. */
+export function bytesToFetch(wanted: WantedOfPack): number {
+  return runsOf(wanted).reduce((sum, { start, end }) => sum + end - start, 0);
+}
+
+function runsOf(wanted: WantedOfPack): Run[] {
+  const frames = missingFrames(wanted);
+  const packBytes = wanted.pack.sizeBytes;
   const needed = frames.reduce((sum, { start, end }) => sum + end - start, 0);
   if (needed >= packBytes * WHOLE_SHARE) return [{ start: 0, end: packBytes }];
   const runs: { start: number; end: number }[] = [];

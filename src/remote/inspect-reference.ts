@@ -3,6 +3,7 @@
 import { stat } from 'node:fs/promises';
 import type { Catalog } from '../catalog/catalog.js';
 import type { Template } from '../catalog/template.js';
+import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { factsOf } from '../snapshots/snapshot-manifest.js';
 import type { RegistrySettings } from '../system/config.js';
 import { asRootfsError } from '../system/errors.js';
@@ -15,6 +16,7 @@ import { ChunkSet } from './chunk-set.js';
 import { type ChunkedFile, chunkedImage, fetchLists } from './chunked-file.js';
 import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
+import { bytesToFetch } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
 import { formatReference, type Reference } from './reference.js';
 import { hashTemplate } from './reusable-templates.js';
@@ -53,33 +55,57 @@ export async function inspectReference(
 
 /** Nothing of artifacts of other kinds. */
 async function contentFacts(task: Task, context: InspectContext, artifact: Artifact, reader: BlobReader) {
-  const missing = async (files: readonly ChunkedFile[]) => ({
+  const missing = async (files: readonly ChunkedFile[], disk: number) => ({
     ...contentOf(artifact),
-    missingBytes: await missingBytes(task, context, files, reader),
+    missingBytes: await missingBytes(task, context, files, disk, reader),
   });
-  if (artifact.artifactType === STACK_TYPE) return missing([chunkedImage(artifact)]);
+  if (artifact.artifactType === STACK_TYPE) return missing([chunkedImage(artifact)], 0);
   if (artifact.artifactType !== SNAPSHOT_TYPE) return {};
   const { record, files } = await readSnapshot(task, artifact, reader);
-  return { ...(await missing(files)), snapshot: factsOf(record) };
+  const disk = record.files.findIndex(({ name }) => name === CLONE_ROOTFS_FILE);
+  return { ...(await missing(files, disk)), snapshot: factsOf(record) };
 }
 
+/** Of a file: what would be fetched. */
+interface Missing {
+  readonly list: ChunkList;
+  readonly chunks: ChunkSet;
+  readonly index: DigestIndex;
+}
+
+/** As a pull does: templates give chunks of the disk, and files those that another one has too. */
 async function missingBytes(
   task: Task,
   { catalog, known }: InspectContext,
   files: readonly ChunkedFile[],
+  disk: number,
   reader: BlobReader,
 ): Promise<number> {
   const lists = await fetchLists(task, files, reader);
-  const missing: DigestIndex[] = [];
-  for (const list of lists) missing.push(await DigestIndex.of(await ChunkSet.ofData(list)));
+  const missing: Missing[] = [];
+  for (const list of lists) {
+    const chunks = await ChunkSet.ofData(list);
+    missing.push({ list, chunks, index: await DigestIndex.of(chunks) });
+  }
   const pause = new Pause(() => task.checkAborted());
   for (const { sha256, identity } of await templatesWithLists(task, catalog, known)) {
     const local = await known.get(sha256, identity.sizeBytes);
-    if (local !== undefined) await takeFrom(missing, local, pause);
+    if (local === undefined) continue;
+    for (let i = 0; i < local.count; i++) {
+      if (pause.isDue) await pause.take();
+      const digest = local.sha256(i);
+      // The other files have it from the disk.
+      if (!local.isZero(i) && missing[disk]?.index.has(digest)) await take(missing, digest, pause);
+    }
   }
-  // What is left, each chunk once.
   let bytes = 0;
-  for (const list of lists) bytes += await takeFrom(missing, list, pause);
+  for (const [at, { list, chunks }] of missing.entries()) {
+    for (const pack of list.packs) {
+      if (pause.isDue) await pause.take();
+      bytes += bytesToFetch({ list, pack, wanted: chunks });
+    }
+    await takeFrom(missing.slice(at + 1), list, pause);
+  }
   return bytes;
 }
 
@@ -101,15 +127,18 @@ async function templatesWithLists(task: Task, catalog: Catalog, known: KnownChun
   return catalog.known(task.signal);
 }
 
-/** Takes the chunks of a list from all indexes. Returns the compressed bytes of those that were there. */
-async function takeFrom(indexes: readonly DigestIndex[], list: ChunkList, pause: Pause): Promise<number> {
-  let bytes = 0;
+/** Takes the chunks of a list from all files. */
+async function takeFrom(files: readonly Missing[], list: ChunkList, pause: Pause): Promise<void> {
   for (let i = 0; i < list.count; i++) {
     if (pause.isDue) await pause.take();
-    const digest = list.sha256(i);
-    if (list.isZero(i) || !indexes.some((index) => index.has(digest))) continue;
-    bytes += list.frameBytes(i);
-    for (const index of indexes) for (const _ of index.take(digest)) if (pause.isDue) await pause.take();
+    if (!list.isZero(i)) await take(files, list.sha256(i), pause);
   }
-  return bytes;
+}
+
+async function take(files: readonly Missing[], digest: Buffer, pause: Pause): Promise<void> {
+  for (const { chunks, index } of files)
+    for (const chunk of index.take(digest)) {
+      chunks.delete(chunk);
+      if (pause.isDue) await pause.take();
+    }
 }

@@ -51,7 +51,7 @@ export async function reuseChunks(
   known: KnownChunks,
   onReused: (bytes: number) => void,
 ): Promise<void> {
-  const { file, list, missing } = assembly;
+  const { list, missing } = assembly;
   if (missing.size === 0) return;
   const wanted = await DigestIndex.of(missing);
   let missingBytes = 0;
@@ -62,14 +62,61 @@ export async function reuseChunks(
     if (missing.size === 0) return;
     task.checkAborted();
     for await (const { digest, bytes } of wantedChunks(task, template, wanted, known)) {
-      for (const chunk of wanted.take(digest)) {
-        if (list.length(chunk) !== bytes.length) continue;
-        await writeFully(file, bytes, list.offset(chunk));
-        missing.delete(chunk);
-        missingBytes -= bytes.length;
-        onReused(bytes.length);
-      }
+      await place(assembly, wanted, digest, bytes, (length) => {
+        missingBytes -= length;
+        onReused(length);
+      });
     }
+  }
+}
+
+/** Copies what other images of the same pull have by now. `onReused` is told of bytes. */
+export async function copyFromOthers(
+  task: Task,
+  assembly: Assembly,
+  others: readonly Assembly[],
+  onReused: (bytes: number) => void,
+): Promise<void> {
+  if (assembly.missing.size === 0 || others.length === 0) return;
+  const wanted = await DigestIndex.of(assembly.missing);
+  const buffer = Buffer.allocUnsafeSlow(CHUNK_LIMIT);
+  for (const { file, list, missing } of others) {
+    for await (const i of chunksIn(task, list, wanted)) {
+      if (missing.has(i)) continue;
+      const bytes = await readChunk(file, buffer, list.offset(i), list.length(i));
+      if (bytes !== undefined && isChunk(bytes, list, i))
+        await place(assembly, wanted, list.sha256(i), bytes, onReused);
+    }
+  }
+}
+
+async function place(
+  { file, list, missing }: Assembly,
+  wanted: DigestIndex,
+  digest: Buffer,
+  bytes: Buffer,
+  onPlaced: (bytes: number) => void,
+): Promise<void> {
+  for (const chunk of wanted.take(digest)) {
+    if (list.length(chunk) !== bytes.length) continue;
+    await writeFully(file, bytes, list.offset(chunk));
+    missing.delete(chunk);
+    onPlaced(bytes.length);
+  }
+}
+
+/** The chunks of a list that are wanted. */
+async function* chunksIn(
+  task: Task,
+  list: ChunkList,
+  wanted: DigestIndex,
+): AsyncGenerator<number, void, undefined> {
+  const pause = new Pause(() => task.checkAborted());
+  for (let i = 0; i < list.count; i++) {
+    if (pause.isDue) await pause.take();
+    if (list.isZero(i) || !wanted.has(list.sha256(i))) continue;
+    task.checkAborted();
+    yield i;
   }
 }
 
@@ -84,22 +131,24 @@ async function* wantedChunks(
   let damaged = 0;
   try {
     const content = { sha256, sizeBytes: identity.sizeBytes };
-    image = await open(path, 'r');
-    const { list: source, sha256: found } = await known.listOf(task, image, content, () => {});
-    if (found !== sha256) warn(path, 'its digest is another than before');
-    const buffer = Buffer.allocUnsafeSlow(CHUNK_LIMIT);
-    const pause = new Pause(() => task.checkAborted());
-    for (let i = 0; i < source.count; i++) {
-      if (pause.isDue) await pause.take();
-      const digest = source.sha256(i);
-      if (source.isZero(i) || !wanted.has(digest)) continue;
-      task.checkAborted();
+    let source = await known.get(sha256, identity.sizeBytes);
+    if (source === undefined) {
+      image = await open(path, 'r');
+      const cut = await known.listOf(task, image, content, () => {});
+      if (cut.sha256 !== sha256) warn(path, 'its digest is another than before');
+      source = cut.list;
+    }
+    let buffer: Buffer | undefined;
+    for await (const i of chunksIn(task, source, wanted)) {
+      // Most templates of a host have nothing that is wanted.
+      image ??= await open(path, 'r');
+      buffer ??= Buffer.allocUnsafeSlow(CHUNK_LIMIT);
       const bytes = await readChunk(image, buffer, source.offset(i), source.length(i));
       if (bytes === undefined || !isChunk(bytes, source, i)) {
         damaged++;
         continue;
       }
-      yield { digest, bytes };
+      yield { digest: source.sha256(i), bytes };
     }
     if (damaged > 0) warn(path, `${damaged} chunks of it have other digests than before`);
   } catch (error) {

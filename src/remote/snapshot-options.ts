@@ -33,7 +33,7 @@ export interface PulledSnapshot extends Snapshot {
   readonly digest: string;
   /** Bytes of blobs that came over the network. */
   readonly downloadedBytes: number;
-  /** Bytes of the files that were taken from local templates, or from an interrupted pull. */
+  /** Bytes of the files that were taken from local templates, other files of it, or an interrupted pull. */
   readonly reusedBytes: number;
   /** Whether this host had the snapshot already. */
   readonly unchanged: boolean;

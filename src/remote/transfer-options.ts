@@ -117,7 +117,10 @@ export interface RemoteArtifact {
   readonly sha256?: string;
   /** The size of the image, or of all files of the snapshot. */
   readonly sizeBytes?: number;
-  /** Bytes that a pull would fetch: compressed chunks that no template with known chunks has. */
+  /**
+   * About how many bytes a pull would fetch: what no template with known chunks has. It fetches a little more than the
+   * chunks that are missing where that takes fewer requests.
+   */
   readonly missingBytes?: number;
   /** Only of snapshots. */
   readonly snapshot?: SnapshotFacts;

@@ -1,6 +1,6 @@
 // Snapshots that one host pushes and another pulls and restores, through a real registry.
 import { execFile } from 'node:child_process';
-import { mkdir, open, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
@@ -132,6 +132,33 @@ describe.skipIf(missing !== undefined)(
       expect(pulled.downloadedBytes).toBeLessThan(3.5 * MiB);
       expect(pulled.reusedBytes).toBeGreaterThan(3 * MiB);
       await expectSame(a, b);
+    });
+
+    test('fetch what two of their files hold once, or not at all if the template has it', async () => {
+      const { host: registry } = await startOciRegistry();
+      const a = await hostFor([registry]);
+      await publishFiles(a, 'app', { megabytes: 4 });
+      const { path } = await a.registry.cloneForVm('vm', 'app', { writable: true });
+      const memory = join(a.root, 'memory.bin');
+      await copyFile(path, memory);
+      await a.registry.snapshotSlot('vm', 'before', { with: [memory] });
+      const reference = `${registry}/moves/twice:1`;
+      await a.registry.pushSnapshot('before', reference);
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const [b, c] = [await hostFor([registry]), await hostFor([registry])];
+      await c.registry.pullStack(`${registry}/app:1`);
+      for (const [host, least, most] of [
+        [b, 4 * MiB, 5 * MiB],
+        [c, 0, 0],
+      ] as const) {
+        const { missingBytes } = await host.registry.inspectReference(reference);
+        expect(missingBytes).toBeGreaterThanOrEqual(least);
+        expect(missingBytes).toBeLessThanOrEqual(most);
+        const { downloadedBytes } = await host.registry.pullSnapshot(reference, { name: 'before' });
+        // The manifest and the indexes come on top.
+        expect(downloadedBytes - (missingBytes as number)).toBeLessThan(100_000);
+        await expectSame(a, host);
+      }
     });
 
     test('with the stack as base send only the memory and what changed on the disk', async () => {

@@ -153,7 +153,7 @@ function artifactText(artifact: RemoteArtifact): string {
     Type: artifactType || 'not known',
     Stored: formatSize(storedBytes),
     Size: sizeBytes === undefined ? undefined : formatSize(sizeBytes),
-    'To fetch': missingBytes === undefined ? undefined : `at most ${formatSize(missingBytes)}`,
+    'To fetch': missingBytes === undefined ? undefined : `about ${formatSize(missingBytes)}`,
     'SHA-256': sha256,
     VM: snapshot?.vmId,
     Stack: snapshot?.stack,
