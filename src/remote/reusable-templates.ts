@@ -19,12 +19,18 @@ const READ_PER_FETCHED = 8;
 // Less takes a tenth of a second, and saves the registry's bytes.
 const ALWAYS_READ_BYTES = 64 * 1024 * 1024;
 
+// To read and compare a list of chunks takes about as long as to read and cut so many bytes, and this share of its
+// image.
+const LIST_BYTES = 1024 * 1024;
+const LIST_SHARE = 1 / 400;
+
 // Later than any time that a file can have.
 const FAR_FUTURE_NS = 2n ** 64n;
 
 /**
  * First those that are likely to have the chunks, then those with known chunks, then the newest of the others, and last
- * those that were never hashed. What has to be read is left out if to fetch what is missing by then takes no longer.
+ * those that were never hashed. Those that are not likely are left out if to fetch what is missing by then takes no
+ * longer than to read them, or all lists so far.
  */
 export async function* reusableTemplates(
   task: Task,
@@ -36,13 +42,18 @@ export async function* reusableTemplates(
   const cut = await known.names();
   const rank = (template: Template) => (isLikely(template) ? 0 : cut.has(template.sha256) ? 1 : 2);
   const age = ({ identity }: Template) => `${FAR_FUTURE_NS - identity.mtimeNs}`.padStart(20, '0');
-  const read = { templates: 0, bytes: 0 };
+  const read = { templates: 0, bytes: 0, ofLists: 0 };
+  const limit = () => Math.max(ALWAYS_READ_BYTES, READ_PER_FETCHED * missingBytes());
   const isWorthReading = async (path: string, times: number) => {
     const bytes = read.bytes + times * (await bytesOnDisk(path));
-    const limit = Math.max(ALWAYS_READ_BYTES, READ_PER_FETCHED * missingBytes());
-    if (read.templates === READ_AT_MOST || bytes > limit) return false;
+    if (read.templates === READ_AT_MOST || bytes > limit()) return false;
     read.templates++;
     read.bytes = bytes;
+    return true;
+  };
+  const isWorthComparing = async (path: string) => {
+    if (read.ofLists > limit()) return false;
+    read.ofLists += LIST_BYTES + LIST_SHARE * (await bytesOnDisk(path));
     return true;
   };
   const ranked = await mapInSlices(await catalog.known(task.signal), (template) => ({
@@ -50,8 +61,12 @@ export async function* reusableTemplates(
     rank: rank(template),
   }));
   const sorted = await sortedBy(ranked, (each) => `${each.rank} ${age(each.template)} ${each.template.path}`);
-  for (const { template } of sorted)
-    if (cut.has(template.sha256) || (await isWorthReading(template.path, 1))) yield template;
+  for (const { template } of sorted) {
+    const isWorth = cut.has(template.sha256)
+      ? isLikely(template) || (await isWorthComparing(template.path))
+      : await isWorthReading(template.path, 1);
+    if (isWorth) yield template;
+  }
   for (const [name, template] of await catalog.templates(task.signal)) {
     // Once for its digest, once for its chunks.
     if (template !== undefined || !(await isWorthReading(catalog.templatePath(name), 2))) continue;
