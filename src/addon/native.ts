@@ -335,7 +335,8 @@ export interface NativeAddon {
   /**
    * Starts a program: its path and arguments, its whole environment (`NAME=value`), whether it is fed, whether it is to
    * have a process group of its own, whether it is killed when `lifeline` is closed, also by the end of this process,
-   * and where it writes its output instead of to a pipe. The descriptors are our ends. The caller has to call `reapProgram` until the program has ended.
+   * and where it writes its output instead of to a pipe. The descriptors are our ends. The caller has to call
+   * `reapProgram` until the program has ended.
    */
   startProgram(
     args: readonly string[],

@@ -1,5 +1,5 @@
-// Measures what slots, templates, partial pulls and our own images hold on disk. Uses FIEMAP, and counts blocks shared by several
-// files once.
+// Measures what slots, templates, partial pulls and our own images hold on disk. Uses FIEMAP, and counts blocks shared
+// by several files once.
 
 import { statfs } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
