@@ -36,6 +36,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
   object.Set("stack", to_js(env, state.stack));
   object.Set("unsettled", to_js(env, state.unsettled));
   object.Set("exported", to_js(env, state.exported));
+  object.Set("linked", state.linked);
   return object;
 }
 

@@ -99,6 +99,7 @@ Error LockedSlot::try_replace(StagedSlot& staged, const Replacement& replacement
     if (exchanged) undo_swap(staged, grown.identity);
     return error;
   }
+  unlinkat(folder_.get(), kLinked, 0);  // of the image before: the inode number will be given again
   if (!staged.durable()) return {};
   return flush(folder_.get(), managed_->slot_path(slot_)).after_change();
 }

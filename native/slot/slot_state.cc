@@ -37,6 +37,15 @@ Error compare_image(int folder_fd, const std::string& path, const SlotState& sta
 
 bool is_there(const SmallFile& file) { return file.state != SmallFile::State::kAbsent; }
 
+// After a power cut an emptied mark says no less. The mark of an image that was replaced says nothing.
+Error read_link_mark(int folder_fd, const std::string& path, SlotState* state) {
+  SmallFile mark;
+  Error error = read_slot_file(folder_fd, path, kLinked, &mark);
+  state->linked = mark.state == SmallFile::State::kPresent &&
+                  (mark.contents.empty() || mark.contents == decimal(state->image.identity.inode));
+  return error;
+}
+
 Error look_for_sidecars(int folder_fd, const std::string& path, SlotState* state) {
   state->has_sidecars = is_there(state->stamp) || is_there(state->size_stamp) || is_there(state->new_size_stamp) ||
                         is_there(state->raw_id) || is_there(state->stack);
@@ -85,6 +94,7 @@ Error read_files(const OpenSlot& open, Look look, SlotState* state, Changed* cha
   if (error.ok()) error = read_slot_file(fd, path, kUnsettled, &state->unsettled);
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
     error = read_slot_file(fd, path, kExported, &state->exported);
+    if (error.ok()) error = read_link_mark(fd, path, state);
   }
   if (error.ok()) error = look_for_sidecars(fd, path, state);
   return error;

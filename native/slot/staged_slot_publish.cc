@@ -24,9 +24,11 @@ Error StagedSlot::check_image(uint64_t size) {
   return error;
 }
 
-Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
+Error StagedSlot::write_sidecars(std::vector<Sidecar> sidecars) {
   bool has_raw_id = false;
   for (const Sidecar& file : sidecars) has_raw_id |= file.name == kRawId;
+  // Who else has the image may be in no folder that anybody looks at later.
+  if (strategy_ == Rung::kHardlink) sidecars.push_back({kLinked, decimal(plan_.expected.inode)});
   for (const Sidecar& file : sidecars) {
     const unsigned mode = kSmallFileMode | (has_raw_id && file.name == kStamp ? kStampOfRawId : 0);
     Error error = write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,

@@ -66,6 +66,8 @@ export interface SlotState {
   readonly unsettled: SmallFile;
   /** Looked for only where the image has several names. */
   readonly exported: SmallFile;
+  /** Made as a hardlink of its template. Looked for only where the image has several names. */
+  readonly linked: boolean;
 }
 
 /** What a slot's own files say about it. */

@@ -9,7 +9,7 @@ import { SingleFlight } from '../system/single-flight.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
 
-/** `template`: a guest that writes to the image changes a template. `slot`: it changes the disk of another VM. */
+/** `template`: a guest that writes to the image changes a template. `slot`: it changes another VM's disk, or may. */
 export type Sharer = 'nobody' | 'template' | 'slot';
 
 // Names per trip: a few milliseconds of work.
@@ -42,7 +42,9 @@ export class Sharers {
   async find(task: Task, slot: string, state: SlotState, template: Identity | undefined): Promise<Sharer> {
     const known = knownSharer(state, template);
     if (known !== undefined || state.image === undefined) return known ?? 'nobody';
-    return sharerIn(await this.#scan(task), slot, state.image.identity);
+    const sharer = sharerIn(await this.#scan(task), slot, state.image.identity);
+    // The template that it was linked of may be in another folder by now, and its other slots in other clones folders.
+    return sharer === 'nobody' && state.linked ? 'slot' : sharer;
   }
 
   /** Joins only scans that have not started: a running one may already have missed a slot. */

@@ -1,5 +1,5 @@
 // Who else has an image that has several names: all who ask at the same time share one look at the whole folder.
-import { link, mkdir } from 'node:fs/promises';
+import { cp, link, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test, vi } from 'vitest';
@@ -93,5 +93,50 @@ describeEachFilesystem((filesystem) => {
     controller.abort();
     await aborted;
     expect(await Promise.all(told)).toEqual(['nobody', 'nobody']);
+  });
+});
+
+describeEachFilesystem((filesystem) => {
+  /** A slot, and another clones folder with a slot of the same template. */
+  async function twoFolders() {
+    const host = await Host.in(filesystem.path);
+    await host.addTemplate('debian', 'the template');
+    const elsewhere = host.anotherRegistry({ clonesDir: join(host.root, 'elsewhere') });
+    await host.registry.cloneForVm('vm-1', 'debian', { writable: false });
+    const other = (await elsewhere.cloneForVm('vm-9', 'debian', { writable: false })).path;
+    // They have the template open.
+    await Promise.all([host.registry.close(), elsewhere.close()]);
+    if (filesystem.hidesOpenFiles) await sleep(1100); // FUSE answers from its cache for a second
+    return { host, other };
+  }
+
+  test('a template that lies in no folder of this registry keeps its inode to itself', async () => {
+    const { host, other } = await twoFolders();
+    const moved = join(host.root, 'moved');
+    await cp(host.templateDir, moved, { recursive: true, preserveTimestamps: true });
+    const registry = host.anotherRegistry({ templateDir: moved });
+    const exported = await registry.exportTo('vm-1', join(host.root, 'disk'));
+    const disk = await registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect(disk.sharesTemplateInode).toBe(false);
+    for (const path of [exported.path, disk.path]) await writeFile(path, 'by the guest', { flag: 'r+' });
+    expect(await readFile(host.template('debian'), 'utf8')).toBe('the template');
+    expect(await readFile(other, 'utf8')).toBe('the template');
+    // The new image is the slot's own, whoever links it.
+    await link(disk.path, join(host.root, 'backup'));
+    if (filesystem.hidesOpenFiles) await sleep(1100);
+    const again = await registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    expect([again.sharesTemplateInode, await readFile(again.path, 'utf8')]).toEqual([false, 'by the guest']);
+  });
+
+  test('nor does a slot of another clones folder share its disk when the template was replaced', async () => {
+    const { host, other } = await twoFolders();
+    await host.addTemplate('debian', 'the template');
+    const registry = host.anotherRegistry();
+    const options = { owner: { uid: 4711, gid: 4711 } };
+    const shares = (await registry.cloneForVm('vm-1', 'debian', { writable: false })).sharesTemplateInode;
+    if (shares) await rejection(registry.cloneForVm('vm-1', 'debian', options), 'SHARED_INODE');
+    const disk = await registry.cloneForVm('vm-1', 'debian', WRITABLE);
+    await writeFile(disk.path, 'by the guest', { flag: 'r+' });
+    expect(await readFile(other, 'utf8')).toBe('the template');
   });
 });
