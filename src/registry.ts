@@ -896,14 +896,15 @@ export class RootfsRegistry {
    * Gives a slot's image a path in another folder, such as a jailer's chroot. By default this is a hardlink: what the
    * VM writes there is in the slot. If the folder is on another file system, or the clone is its template, the result
    * is a reflink or a copy, independent of the slot. `strategy` and `attempts` say which. Grow the slot before you
-   * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well.
+   * export it, not after. `owner` and `mode` of a hardlink apply to the slot's image as well: `SHARED_INODE` where they
+   * would change for a name that somebody else gave it, such as a backup's.
    *
    * Follows no symbolic link that another user may have made. The same export again serves where the file is the slot's
    * image. A hardlink stays where only its owner, mode or flush failed: the error says so, and the same call again
    * completes it.
    *
-   * Rejects with `FILE_EXISTS`, `UNSAFE_PATH`, `FOLDERS_OVERLAP` (a place where it would be taken for a template, a
-   * slot or a snapshot), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
+   * Rejects with `FILE_EXISTS`, `SHARED_INODE`, `UNSAFE_PATH`, `FOLDERS_OVERLAP` (a place where it would be taken for a
+   * template, a slot or a snapshot), `SOURCE_CHANGED`, and with the codes of {@link forkSlot} that concern the parent.
    */
   async exportTo(
     vmId: string,

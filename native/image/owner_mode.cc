@@ -5,6 +5,11 @@
 
 namespace microvm {
 
+bool has_owner_and_mode(const FileInfo& file, const OwnerAndMode& wanted) {
+  return (!wanted.has_owner || (file.uid == wanted.uid && file.gid == wanted.gid)) &&
+         (!wanted.has_mode || (file.mode & 07777) == wanted.mode);
+}
+
 // Mode before owner: whoever has only CAP_CHOWN may not change the mode of a file that it has given away. Changing the
 // owner clears set-id bits, which no mode here has.
 Error set_owner_and_mode(int fd, const OwnerAndMode& owner_and_mode, const std::string& path) {

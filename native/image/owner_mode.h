@@ -5,6 +5,7 @@
 #include <string>
 
 #include "system/error.h"
+#include "system/identity.h"
 
 namespace microvm {
 
@@ -17,6 +18,8 @@ struct OwnerAndMode {
 
   bool empty() const { return !has_owner && !has_mode; }
 };
+
+bool has_owner_and_mode(const FileInfo& file, const OwnerAndMode& owner_and_mode);
 
 Error set_owner_and_mode(int fd, const OwnerAndMode& owner_and_mode, const std::string& path);
 

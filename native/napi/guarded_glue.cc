@@ -69,6 +69,8 @@ const char* name_of(ExportStatus status) {
       return "linked";
     case ExportStatus::kRefused:
       return "refused";
+    case ExportStatus::kKept:
+      return "kept";
     case ExportStatus::kMoved:
       return "moved";
   }
@@ -118,6 +120,7 @@ Napi::Value export_image_of_slot(const Napi::CallbackInfo& info) {
   if (!request.folder) return {};
   request.name = to_string(object.Get("name"));
   request.owner_and_mode = to_owner_and_mode(object);
+  request.keeps_owner_and_mode = to_bool(object.Get("keepsOwnerAndMode"));
   request.durable = to_bool(object.Get("durable"));
   return Job<ExportImage>::start(info.Env(), "microvm:exportImage",
                                  ExportImage(std::move(managed), std::move(request)));

@@ -35,7 +35,7 @@ Napi::Value to_js(Napi::Env env, const SlotState& state) {
   object.Set("rawId", to_js(env, state.raw_id));
   object.Set("stack", to_js(env, state.stack));
   object.Set("unsettled", to_js(env, state.unsettled));
-  object.Set("exported", to_js(env, state.exported));
+  object.Set("exportedNames", static_cast<double>(state.exported_names));
   object.Set("linked", state.linked);
   return object;
 }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "slot/export_mark.h"
 #include "slot/slot_state.h"
 #include "system/errno_policy.h"
 #include "system/file.h"
@@ -32,8 +33,8 @@ class Exporter {
     if (error.ok() && !was_there) error = link(outcome);
     if (!error.ok() || outcome->status != ExportStatus::kLinked) return error;
     error = finish(outcome);
-    // Taken back only if the image is no longer the slot's: another export may have found the link, and succeeded.
-    if (!was_there && outcome->status == ExportStatus::kMoved) {
+    // Not taken back if only its flush failed: another export may have found the link, and succeeded.
+    if (!was_there && outcome->status != ExportStatus::kLinked) {
       unlink_file(folder_.fd(), name_.c_str(), info_.identity);
     }
     return error;
@@ -47,20 +48,11 @@ class Exporter {
     return {};
   }
 
-  // An export mark without a second name does no harm, so it is never taken away: somebody else may export the slot
-  // just now.
+  // An export mark that lists a name which is not there does no harm, so nothing is ever taken from it: somebody else
+  // may export the slot just now.
   Error write_export_mark() {
-    const std::string path = join(slot_path_, kExported);
-    const std::string inode = decimal(info_.identity.inode);
-    SmallFile file;
-    Error error = read_small_file(slot_.get(), kExported, path, &file);
-    if (error.ok() && (file.state != SmallFile::State::kPresent || file.contents != inode)) {
-      if (file.state != SmallFile::State::kAbsent) error = remove_file_at(slot_.get(), kExported, path);
-      if (error.ok() || error.is(ENOENT)) error = write_small_file(slot_.get(), kExported, inode, false, path);
-      // Somebody else, who exports the same image, was quicker.
-      if (error.is(EEXIST)) error = {};
-    }
-    return error.ok() && request_.durable ? flush_export_mark(path) : error;
+    Error error = list_exported(slot_.get(), slot_path_, info_.identity, dest_);
+    return error.ok() && request_.durable ? flush_export_mark(join(slot_path_, kExported)) : error;
   }
 
   // Also one that somebody wrote without flushing it.
@@ -92,6 +84,10 @@ class Exporter {
   Error finish(ExportOutcome* outcome) {
     // Growing puts another image in this one's place: then the link would be to a disk that nobody has.
     if (!is_slots() || !is_named(folder_.fd(), name_.c_str(), info_.identity)) return moved(outcome);
+    if (request_.keeps_owner_and_mode && !has_owner_and_mode(info_, request_.owner_and_mode)) {
+      outcome->status = ExportStatus::kKept;
+      return {};
+    }
     Error error = give_owner_and_mode();
     if (!error.ok() || !request_.durable) return error;
     error = flush(image_.fd(), dest_);

@@ -15,6 +15,7 @@ namespace microvm {
 enum class ExportStatus {
   kLinked,
   kRefused,  // no hardlink can be made between these two places: another way may serve
+  kKept,     // linked, it would give its owner or mode to names that are others', so it was not
   kMoved,    // the slot was released, or has another image by now
 };
 
@@ -24,6 +25,7 @@ struct ExportRequest {
   Ref<GuardedFolder> folder;
   std::string name;  // in the folder
   OwnerAndMode owner_and_mode;
+  bool keeps_owner_and_mode = false;  // as others have names of the image
   bool durable = false;
 };
 

@@ -1,5 +1,6 @@
 #include "slot/slot_state.h"
 
+#include "slot/export_mark.h"
 #include "slot/spelling.h"
 #include "system/errno_policy.h"
 #include "system/extents.h"
@@ -93,7 +94,7 @@ Error read_files(const OpenSlot& open, Look look, SlotState* state, Changed* cha
   if (error.ok()) error = read_slot_file(fd, path, kStack, &state->stack);
   if (error.ok()) error = read_slot_file(fd, path, kUnsettled, &state->unsettled);
   if (error.ok() && look == Look::kAll && state->image.identity.links > 1) {
-    error = read_slot_file(fd, path, kExported, &state->exported);
+    error = count_exported(fd, path, state->image.identity, &state->exported_names);
     if (error.ok()) error = read_link_mark(fd, path, state);
   }
   if (error.ok()) error = look_for_sidecars(fd, path, state);

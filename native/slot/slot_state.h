@@ -31,8 +31,8 @@ struct SlotState {
   SmallFile stack;
   SmallFile unsettled;  // the boot in which the image was copied, until its data has been flushed
   // Looked for only where the image has several names.
-  SmallFile exported;
-  bool linked = false;  // made as a hardlink: somebody else has the image as well, whether we know who or not
+  uint64_t exported_names = 0;  // how many of them exportTo made
+  bool linked = false;          // made as a hardlink: somebody else has the image as well, whether we know who or not
 
   // When its stamp was written; without a stamp, when a name in the folder last changed.
   int64_t created_ms() const {

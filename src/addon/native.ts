@@ -64,8 +64,8 @@ export interface SlotState {
   readonly stack: SmallFile;
   /** The boot in which the image was copied, until its data has been flushed. */
   readonly unsettled: SmallFile;
-  /** Looked for only where the image has several names. */
-  readonly exported: SmallFile;
+  /** How many of the image's further names `exportTo` made. Looked for only where there are several. */
+  readonly exportedNames: number;
   /** Made as a hardlink of its template. Looked for only where the image has several names. */
   readonly linked: boolean;
 }
@@ -247,8 +247,8 @@ export interface NativeAddon {
   openGuardedFile(path: string): Promise<GuardedFile>;
   /**
    * A hardlink of a slot's image, with owner and mode. `refused`, with its errno (negative): there can be no hardlink
-   * between these two places. `moved`: the slot was released, or has another image now. EEXIST if another file has
-   * the name.
+   * between these two places. `kept`: there could be one, and would change what `keepsOwnerAndMode`. `moved`: the slot
+   * was released, or has another image now. EEXIST if another file has the name.
    */
   exportImage(
     handle: NativeFolder,
@@ -257,8 +257,9 @@ export interface NativeAddon {
       image: NativeSource;
       folder: NativeGuardedFolder;
       name: string;
+      keepsOwnerAndMode: boolean;
     },
-  ): Promise<{ status: 'linked' | 'refused' | 'moved'; errno: number }>;
+  ): Promise<{ status: 'linked' | 'refused' | 'kept' | 'moved'; errno: number }>;
 
   /**
    * A copy that appears under its name when it is published. EEXIST if the name is taken. `errno` (negative) if it

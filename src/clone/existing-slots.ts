@@ -7,12 +7,13 @@ import type { OpenFolder } from '../folder/open-folder.js';
 import type { GrowPrograms } from '../image/grow.js';
 import { finishCutOffGrow, replaceImage } from '../slot/replace.js';
 import { knownSharer, type Sharer, type Sharers } from '../slot/shared-image.js';
+import { otherLinksError } from '../slot/slot-errors.js';
 import { type AssessedSlot, assessSlot, hasOtherLinks, strategyOf } from '../slot/slot-state.js';
 import { openUnleased } from '../slot/slot-use.js';
 import { imagePath } from '../slot/stamps.js';
 import { Task } from '../system/task.js';
 import type { CloneRequest } from './clone-plan.js';
-import { otherLinksError, sharedInodeError } from './shared-inode.js';
+import { sharedInodeError } from './shared-inode.js';
 import { type VmRootfs, vmRootfs } from './vm-rootfs.js';
 
 /** A slot that is there, and what was asked for. */
@@ -40,7 +41,7 @@ export class ExistingSlots {
     const slot = this.#assess(request, template, state);
     if (slot === 'grow-cut-off') return undefined;
     const sharer = knownSharer(slot.state, template.identity);
-    if (sharer === undefined || replaces(request, slot, sharer) || !hasOwnerAndMode(request, slot, sharer))
+    if (sharer === undefined || replaces(request, slot, sharer) || !isDressed(request, slot, sharer))
       return undefined;
     return this.#asItIs({ request, template, slot, sharer });
   }
@@ -68,7 +69,7 @@ export class ExistingSlots {
     if (replaces(request, slot, sharer)) return this.#replace(task, handle, found);
     const { folder, image } = slot.state;
     const path = imagePath(this.#folder, vm);
-    if (!hasOwnerAndMode(request, slot, sharer)) {
+    if (!isDressed(request, slot, sharer)) {
       const isSet = await openUnleased(path, () =>
         native().setSlotOwnerAndMode(handle, vm.safe, folder, image.identity, { owner, mode }),
       );
@@ -127,12 +128,12 @@ function replaces(request: CloneRequest, slot: AssessedSlot, sharer: Sharer): bo
  * Whether the image has the owner and the mode that were asked for. Throws `SHARED_INODE` if other names of it would
  * get them too.
  */
-function hasOwnerAndMode(request: CloneRequest, { image, state }: AssessedSlot, sharer: Sharer): boolean {
+function isDressed(request: CloneRequest, { image, state }: AssessedSlot, sharer: Sharer): boolean {
   const { owner, mode } = request;
   if (sharer !== 'nobody' && (owner !== undefined || mode !== undefined)) throw sharedInodeError(request);
   const hasOwner = owner === undefined || (owner.uid === image.uid && owner.gid === image.gid);
   const isSet = hasOwner && (mode === undefined || mode === image.mode);
-  if (!isSet && hasOtherLinks(state)) throw otherLinksError(request, image.identity.links);
+  if (!isSet && hasOtherLinks(state)) throw otherLinksError(request.vm, image.identity.links);
   return isSet;
 }
 

@@ -14,15 +14,6 @@ export function sharedInodeError(request: CloneRequest): RootfsError {
   );
 }
 
-/** Somebody has linked the image: a jail, a backup, or its VMM. */
-export function otherLinksError(request: CloneRequest, links: number): RootfsError {
-  return new RootfsError(
-    'SHARED_INODE',
-    `the disk of VM "${request.vm.raw}" has ${links} hardlinks, and exportTo did not make all of them. ` +
-      'Owner and mode would change for all: remove the others, or leave owner and mode out',
-  );
-}
-
 // One flag for all copies of this library in the process.
 const WARNED = Symbol.for('microvm-rootfs.warned-of-shared-inode');
 

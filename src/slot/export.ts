@@ -11,6 +11,7 @@ import { type Folders, refuseAmongOurs } from '../system/folders-overlap.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
 import type { Sharers } from './shared-image.js';
+import { otherLinksError } from './slot-errors.js';
 import { requireUnchanged, type SlotImage, type TemplateBytes, withSlotImage } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { hasOtherLinks } from './slot-state.js';
@@ -26,8 +27,8 @@ export interface ExportedImage extends Scattered {
    */
   readonly strategy: Strategy;
   /**
-   * Methods that failed before one worked, in order. `SHARED_INODE`: the clone is the template itself, which no jail
-   * may get.
+   * Methods that failed before one worked, in order. `SHARED_INODE`: the clone is the template itself, or another VM's
+   * disk, which no jail may get.
    */
   readonly attempts: readonly Attempt[];
 }
@@ -50,7 +51,7 @@ export async function exportSlot(
     await refuseAmongOurs(dest, options.folders);
     return await withSlotImage(folder, vm, request, (image, { handle }) =>
       inFolderOf(dest, async (destFolder, name) => {
-        const slot = { handle, name: vm.safe, image };
+        const slot = { handle, vm, image };
         const made = await exportImage(task, slot, { folder: destFolder, name }, options);
         return made && { path: dest, sizeBytes: image.identity.sizeBytes, ...made };
       }),
@@ -64,7 +65,7 @@ export async function exportSlot(
 /** The slot that is exported, with its image open. */
 interface OpenSlot {
   readonly handle: NativeFolder;
-  readonly name: string;
+  readonly vm: VmId;
   readonly image: SlotImage;
 }
 
@@ -91,18 +92,13 @@ async function exportImage(
   return { ...made, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
 }
 
-/**
- * No jail gets a template or another VM's disk, and whoever gave the image a name of his own keeps the owner and mode
- * that it has there.
- */
+/** No jail gets a template or another VM's disk. */
 async function mayLink(
   task: Task,
-  { name, image: { state } }: OpenSlot,
-  { owner, mode, sharers }: ExportOptions,
+  { vm, image: { state } }: OpenSlot,
+  { sharers }: ExportOptions,
 ): Promise<boolean> {
-  if (!hasOtherLinks(state)) return true;
-  if (owner !== undefined || mode !== undefined) return false;
-  return (await sharers.find(task, name, state, undefined)) === 'nobody';
+  return (await sharers.find(task, vm.safe, state, undefined)) === 'nobody';
 }
 
 /** Why a hardlink is not possible. Undefined if it was made. `moved`: the slot has another image by now, or none. */
@@ -112,9 +108,12 @@ async function link(
   { folder, name }: Destination,
   { owner, mode, durable }: CopyOptions,
 ): Promise<string | undefined> {
-  const request = { slot: slot.name, image: slot.image.source, folder, name, owner, mode, durable };
+  const { vm, image } = slot;
+  // Whoever gave the image a name of his own keeps the owner and mode that it has there.
+  const keepsOwnerAndMode = hasOtherLinks(image.state);
+  const target = { folder, name, owner, mode, keepsOwnerAndMode, durable };
   const outcome = await native()
-    .exportImage(slot.handle, request)
+    .exportImage(slot.handle, { slot: vm.safe, image: image.source, ...target })
     .catch((error: unknown) => {
       const lacksOnlyOwner = isSystemError(error) && error.syscall.startsWith('fch');
       throw lacksOnlyOwner
@@ -122,6 +121,7 @@ async function link(
         : error;
     });
   if (outcome.status === 'linked') return undefined;
+  if (outcome.status === 'kept') throw otherLinksError(vm, image.identity.links);
   if (outcome.status === 'moved') return 'moved';
   return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;
 }

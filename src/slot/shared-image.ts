@@ -8,6 +8,7 @@ import type { Folders } from '../system/folders-overlap.js';
 import { SingleFlight } from '../system/single-flight.js';
 import type { Task } from '../system/task.js';
 import { Turns } from '../system/turns.js';
+import { hasOtherLinks } from './slot-state.js';
 
 /** `template`: a guest that writes to the image changes a template. `slot`: it changes another VM's disk, or may. */
 export type Sharer = 'nobody' | 'template' | 'slot';
@@ -19,14 +20,10 @@ const BATCH = 1024;
 const scanning = new Turns(1);
 
 /** Undefined if only a look at other files shows it. */
-export function knownSharer(
-  { image, exported }: SlotState,
-  template: Identity | undefined,
-): Sharer | undefined {
-  if (image === undefined) return 'nobody';
-  if (template !== undefined && sameFile(image.identity, template)) return 'template';
-  const onlyExported = exported?.trim() === `${image.identity.inode}`;
-  return image.identity.links === 1 || onlyExported ? 'nobody' : undefined;
+export function knownSharer(state: SlotState, template: Identity | undefined): Sharer | undefined {
+  if (state.image === undefined) return 'nobody';
+  if (template !== undefined && sameFile(state.image.identity, template)) return 'template';
+  return hasOtherLinks(state) ? undefined : 'nobody';
 }
 
 /** Finds who else has an image, for all who ask at the same time by one look at every template and every slot. */

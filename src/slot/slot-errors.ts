@@ -34,6 +34,15 @@ export function imageLongerError(
   );
 }
 
+/** Somebody has linked the image: a jail, a backup, or its VMM. */
+export function otherLinksError(vm: VmId, links: number): RootfsError {
+  return new RootfsError(
+    'SHARED_INODE',
+    `the disk of VM "${vm.raw}" has ${links} hardlinks, and exportTo did not make all of them. ` +
+      'Owner and mode would change for all: remove the others, or leave owner and mode out',
+  );
+}
+
 export function vmIdCollisionError(path: string, vm: VmId, owner: string): RootfsError {
   const differInCase = vm.raw.toLowerCase() === owner.toLowerCase();
   const advice = differInCase

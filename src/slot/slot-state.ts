@@ -228,8 +228,7 @@ export function strategyOf(state: SlotState, sharesInode = hasOtherLinks(state))
   return sharesInode ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
 }
 
-/** Whether the image has names that are not of our giving: it is some template, or was. */
-export function hasOtherLinks({ image, exported }: SlotState): boolean {
-  if (image === undefined || image.identity.links === 1) return false;
-  return exported?.trim() !== `${image.identity.inode}`;
+/** Whether the image has names that are not of our giving: it is some template, or was, or somebody has linked it. */
+export function hasOtherLinks({ image, exportedNames }: SlotState): boolean {
+  return image !== undefined && image.identity.links > 1 + exportedNames;
 }

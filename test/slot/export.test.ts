@@ -6,12 +6,14 @@ import {
   open,
   readdir,
   readFile,
+  rename,
   stat,
   symlink,
   truncate,
+  unlink,
   writeFile,
 } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
@@ -79,11 +81,31 @@ describeEachFilesystem((filesystem) => {
     await link(host.slot('vm').image, join(jail, 'backup'));
     if (filesystem.hidesOpenFiles) await sleep(1100); // FUSE answers from its cache for a second
     const { mode } = await stat(join(jail, 'backup'));
-    const dressed = await host.registry.exportTo('vm', join(jail, 'dressed'), { mode: 0o400 });
-    expect(dressed.strategy).not.toBe('hardlink');
+    await rejection(host.registry.exportTo('vm', join(jail, 'dressed'), { mode: 0o400 }), 'SHARED_INODE');
     expect((await stat(join(jail, 'backup'))).mode).toBe(mode);
+    expect(await readdir(jail)).toEqual(['backup']);
+    const same = await host.registry.exportTo('vm', join(jail, 'same'), { mode: mode & 0o777 });
+    expect(same).toMatchObject({ strategy: 'hardlink', attempts: [] });
     const exported = await host.registry.exportTo('vm', join(jail, 'disk'));
     expect(exported).toMatchObject({ strategy: 'hardlink', attempts: [] });
+  });
+
+  test('a name that the image got after an export is not taken for exportTo’s', async () => {
+    const { host, jail } = await hostWithSlot(filesystem.path);
+    const { image } = host.slot('vm');
+    const path = join(jail, 'disk');
+    await host.registry.exportTo('vm', path, { mode: 0o640 });
+    await unlink(path);
+    await link(image, join(jail, 'backup'));
+    if (filesystem.hidesOpenFiles) await sleep(1100);
+    await rejection(host.registry.cloneForVm('vm', 'debian', { ...WRITABLE, mode: 0o600 }), 'SHARED_INODE');
+    await rejection(host.registry.exportTo('vm', path, { mode: 0o600 }), 'SHARED_INODE');
+    expect((await stat(join(jail, 'backup'))).mode & 0o777).toBe(0o640);
+    await mkdir(dirname(host.template('of-a-vm')));
+    await rename(join(jail, 'backup'), host.template('of-a-vm'));
+    const copied = await host.registry.exportTo('vm', path, { mode: 0o600 });
+    expect(copied.attempts[0]).toEqual({ strategy: 'hardlink', code: 'SHARED_INODE' });
+    expect((await stat(host.template('of-a-vm'))).mode & 0o777).toBe(0o640);
   });
 });
 
@@ -153,6 +175,42 @@ test('to another filesystem: a copy with its holes kept, and nothing half-made b
     expect((await readdir(elsewhere.root)).filter((entry) => entry.startsWith('.'))).toEqual([]);
     expect((await host.registry.slot('vm'))?.strategy).not.toBe('hardlink');
   }
+});
+
+test('of a disk that a backup has linked, owner and mode of a copy are free', async () => {
+  const { host } = await hostWithSlot(inject('scratch'));
+  await link(host.slot('vm').image, join(host.root, 'backup'));
+  const elsewhere = await Host.in(filesystemNamed('tmpfs').path);
+  const path = join(elsewhere.root, 'disk');
+  expect(await host.registry.exportTo('vm', path, { mode: 0o640 })).toMatchObject({ strategy: 'copy' });
+  expect((await stat(path)).mode & 0o777).toBe(0o640);
+});
+
+test('two paths of one name are one name, and the mark of an earlier version stands for one', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  const { image } = host.slot('vm');
+  const reuse = () => host.registry.cloneForVm('vm', 'debian', { ...WRITABLE, mode: 0o640 });
+  await symlink(jail, join(host.root, 'link'));
+  await host.registry.exportTo('vm', join(jail, 'disk'));
+  await host.registry.exportTo('vm', join(host.root, 'link/disk'));
+  await link(image, join(host.root, 'backup'));
+  await rejection(reuse(), 'SHARED_INODE');
+  await unlink(join(host.root, 'backup'));
+  await writeFile(`${image}.exported`, `${(await stat(image)).ino}`);
+  await reuse();
+  await host.registry.exportTo('vm', join(jail, 'second'), { mode: 0o600 });
+  await reuse();
+});
+
+test('as many exports as one likes, to paths of any length', async () => {
+  const { host, jail } = await hostWithSlot(inject('scratch'));
+  for (let i = 0; i < 60; i++) {
+    const path = join(jail, `${i}`.padEnd(200, '-'));
+    await host.registry.exportTo('vm', path);
+    if (i < 50) await unlink(path);
+  }
+  await host.registry.cloneForVm('vm', 'debian', { ...WRITABLE, mode: 0o640 });
+  expect((await stat(`${host.slot('vm').image}.exported`)).size).toBeLessThanOrEqual(4096);
 });
 
 test('owner and mode are the jailed VMM’s', async ({ skip }) => {
