@@ -28,7 +28,7 @@ class FileCopy final : public Shared {
   // Copies about `budget` bytes; *done once the file is complete.
   Error step(uint64_t budget, bool* done);
 
-  // Owner and mode, a flush if `durable`, and the name: EEXIST if it is taken. After a failure it has no name.
+  // Owner and mode, a flush of the file if `durable`, and the name: EEXIST if it is taken. After a failure it has none.
   Error publish(const OwnerAndMode& owner_and_mode, bool durable);
 
   bool reflinked() const { return reflinked_; }

@@ -32,6 +32,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("openElsewhere", microvm::image_open_elsewhere);
   add("fillsImage", microvm::fills_image);
   add("openGuardedFolder", microvm::open_guarded_folder);
+  add("flushNames", microvm::flush_names_in);
   add("openGuardedFile", microvm::open_guarded_file);
   add("exportImage", microvm::export_image_of_slot);
   add("newFileCopy", microvm::new_file_copy);

@@ -104,6 +104,12 @@ Napi::Value open_guarded_folder(const Napi::CallbackInfo& info) {
                                        OpenGuardedFolder(to_string(info[0]), to_bool(info[1])));
 }
 
+Napi::Value flush_names_in(const Napi::CallbackInfo& info) {
+  Ref<GuardedFolder> folder = unwrap<GuardedFolder>(info[0]);
+  if (!folder) return {};
+  return start_silent(info.Env(), "microvm:flushNames", [folder] { return folder->flush_names().after_change(); });
+}
+
 Napi::Value open_guarded_file(const Napi::CallbackInfo& info) {
   return Job<OpenGuardedFile>::start(info.Env(), "microvm:openGuardedFile", OpenGuardedFile(to_string(info[0])));
 }

@@ -7,6 +7,7 @@
 namespace microvm {
 
 Napi::Value open_guarded_folder(const Napi::CallbackInfo& info);
+Napi::Value flush_names_in(const Napi::CallbackInfo& info);
 Napi::Value open_guarded_file(const Napi::CallbackInfo& info);
 Napi::Value export_image_of_slot(const Napi::CallbackInfo& info);
 

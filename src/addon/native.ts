@@ -240,6 +240,8 @@ export interface NativeAddon {
    * this process's user may have made a link on the way. `own`: the folder is ours alone, and links are followed.
    */
   openGuardedFolder(path: string, own: boolean): Promise<NativeGuardedFolder>;
+  /** Flushes the names in it, of files that were flushed themselves. */
+  flushNames(folder: NativeGuardedFolder): Promise<void>;
   /**
    * A regular file; EINVAL for anything else, ELOOP for a symbolic link and for links on the way as above. `guarded`:
    * nobody else can put names into its folder.
@@ -271,6 +273,7 @@ export interface NativeAddon {
     name: string,
   ): Promise<{ copy: NativeFileCopy; reflinked: boolean; errno: number }>;
   fileCopyStep(copy: NativeFileCopy, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
+  /** `durable`: flushes the file, not its name. */
   publishFileCopy(
     copy: NativeFileCopy,
     ownerAndMode: Pick<SlotPlan, 'owner' | 'mode'>,

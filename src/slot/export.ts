@@ -7,6 +7,7 @@ import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { Scattered } from '../image/extents.js';
 import { copyFile, type Destination } from '../image/file-copy.js';
 import { asRootfsError, failedWith, isSystemError, RootfsError } from '../system/errors.js';
+import { inFlushTurn } from '../system/flush.js';
 import { type Folders, refuseAmongOurs } from '../system/folders-overlap.js';
 import type { Strategy } from '../system/strategy.js';
 import { Task } from '../system/task.js';
@@ -89,7 +90,21 @@ async function exportImage(
     durable: options.durable,
     beforePublished: () => requireUnchanged(task.what, image.source, image.identity),
   });
+  if (options.durable) await flushName(task, dest);
   return { ...made, attempts: [{ strategy: 'hardlink', code: refusal }, ...attempts] };
+}
+
+/** The file stays, whatever the flush says: a VMM may have opened it. */
+async function flushName({ what }: Task, { folder }: Destination): Promise<void> {
+  try {
+    await inFlushTurn(what, () => native().flushNames(folder));
+  } catch (error) {
+    throw asRootfsError(
+      what,
+      error,
+      'the same call rejects with FILE_EXISTS: remove the file and call again',
+    );
+  }
 }
 
 /** No jail gets a template or another VM's disk. */

@@ -1,7 +1,7 @@
 // A durable call whose last flush fails: what has appeared may have been handed to another process by then, so it
 // stays.
 import { spawn } from 'node:child_process';
-import { open, stat } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
@@ -9,6 +9,7 @@ import { exitOf, printed, runChild, startChild } from '../fixtures/child.js';
 import { filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
+import { rejection } from '../fixtures/rejection.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const DURABLE = { writable: true, durable: true } as const;
@@ -115,4 +116,27 @@ test.for([
   expect((await stat(path)).ino).toBe((await stat(host.slot('vm-1').image)).ino);
   expect(await host.registry.exportTo('vm-1', path, options)).toMatchObject({ strategy: 'hardlink' });
   if ('owner' in options) expect(await stat(path)).toMatchObject(options.owner);
+});
+
+test('exportTo by copy, whose folder’s flush fails: the file stays, as a VMM may have it', async ({
+  skip,
+}) => {
+  const reason = lacksRoot() ?? lacks('strace') ?? filesystemNamed('tmpfs').missing;
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  const { root } = await Host.in(filesystemNamed('tmpfs').path);
+  const { templateDir, clonesDir } = host;
+  const path = join(root, 'disk');
+  const exit = await runChild(
+    `const r = new lib.RootfsRegistry({ templateDir: args.templateDir, clonesDir: args.clonesDir });
+     const call = r.exportTo('vm-1', args.path, { durable: true });
+     console.log(await call.then(() => 'no error', (error) => error.message));`,
+    { templateDir, clonesDir, path },
+    { under: ['strace', '-f', '-o', '/dev/null', '-P', root, '-e', 'inject=fsync:error=EIO'] },
+  );
+  expect(exit.stdout).toMatch(/done, but not flushed.*rejects with FILE_EXISTS/);
+  expect(await readFile(path, 'utf8')).toBe('debian');
+  await rejection(host.registry.exportTo('vm-1', path, { durable: true }), 'FILE_EXISTS');
 });
