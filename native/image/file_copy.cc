@@ -7,10 +7,42 @@
 #include "system/errno_policy.h"
 #include "system/file.h"
 #include "system/identity.h"
+#include "system/lock.h"
 #include "system/reflink.h"
 #include "system/rename.h"
+#include "system/tree.h"
 
 namespace microvm {
+namespace {
+
+constexpr std::string_view kHiddenPrefix = ".microvm-rootfs-";
+constexpr std::string_view kHiddenSuffix = ".tmp";
+constexpr int kRounds = 16;
+
+bool is_hidden_name(std::string_view name) {
+  const size_t frame = kHiddenPrefix.size() + kHiddenSuffix.size();
+  if (name.size() <= frame || name.substr(0, kHiddenPrefix.size()) != kHiddenPrefix ||
+      name.substr(name.size() - kHiddenSuffix.size()) != kHiddenSuffix) {
+    return false;
+  }
+  name = name.substr(kHiddenPrefix.size(), name.size() - frame);
+  return name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// What killed exports have left: whoever makes such a file holds a lock on it. It may have its owner already.
+void remove_abandoned(int folder_fd, const std::string& path) {
+  FolderReader reader(folder_fd, path);
+  while (const char* name = reader.next()) {
+    Fd file;
+    FileInfo info;
+    if (is_hidden_name(name) && open_file_at(folder_fd, name, path, &file).ok() &&
+        stat_fd(file.get(), path, &info).ok() && info.is_regular() && try_lock(file.get(), path).ok()) {
+      unlink_file(folder_fd, name, info.identity);
+    }
+  }
+}
+
+}  // namespace
 
 Error FileCopy::start(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name,
                       Ref<FileCopy>* out) {
@@ -38,14 +70,26 @@ Error FileCopy::create() {
 }
 
 Error FileCopy::create_with_hidden_name() {
-  // A random name of its own: `name_` may be too long to be added to, and a killed process may have had this one's id.
-  uint64_t random = 0;
-  if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
-    return Error::last("getrandom", dest_);
+  remove_abandoned(folder_->fd(), folder_->path());
+  Error error;
+  for (int round = 0; round < kRounds; round++) {
+    // A random name of its own: `name_` may be too long to be added to, and a killed process may have had this one's
+    // id.
+    uint64_t random = 0;
+    if (retry_eintr([&] { return syscall(SYS_getrandom, &random, sizeof random, 0); }) < 0) {
+      return Error::last("getrandom", dest_);
+    }
+    temporary_ = std::string(kHiddenPrefix) + hexadecimal(random) + std::string(kHiddenSuffix);
+    error = create_file_at(folder_->fd(), temporary_.c_str(), 0600, join(folder_->path(), temporary_), &file_);
+    FileInfo info;
+    if (error.ok()) error = stat_fd(file_.get(), dest_, &info);
+    if (!error.ok()) break;
+    // Before it was locked, another export may have taken it for abandoned. Where there are no locks, nobody takes it.
+    error = try_lock(file_.get(), dest_);
+    if (!error.is(EWOULDBLOCK) && is_named(folder_->fd(), temporary_.c_str(), info.identity)) return {};
+    error = Error::of(EBUSY, "open", dest_);
   }
-  temporary_ = ".microvm-rootfs-" + hexadecimal(random) + ".tmp";
-  Error error = create_file_at(folder_->fd(), temporary_.c_str(), 0600, join(folder_->path(), temporary_), &file_);
-  if (!error.ok()) temporary_.clear();
+  temporary_.clear();
   return error;
 }
 

@@ -20,8 +20,8 @@ class FileCopy final : public Shared {
   ~FileCopy() override { discard(); }
 
   // Makes a file without a name in the destination's folder (O_TMPFILE): a kill leaves no trace of it. Where the file
-  // system cannot do that, the file gets a hidden name. It shares the source's blocks if that is possible; otherwise
-  // step() copies them.
+  // system cannot do that, the file gets a hidden name, and the next copy into that folder removes what a kill leaves.
+  // It shares the source's blocks if that is possible; otherwise step() copies them.
   static Error start(const Ref<Source>& source, const Ref<GuardedFolder>& folder, const std::string& name,
                      Ref<FileCopy>* copy);
 

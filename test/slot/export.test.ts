@@ -1,4 +1,6 @@
 // A slot's image under another path, as a jailer wants it.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   link,
   lstat,
@@ -13,9 +15,9 @@ import {
   unlink,
   writeFile,
 } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, inject, test } from 'vitest';
+import { expect, inject, onTestFinished, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
@@ -211,6 +213,26 @@ test('as many exports as one likes, to paths of any length', async () => {
   }
   await host.registry.cloneForVm('vm', 'debian', { ...WRITABLE, mode: 0o640 });
   expect((await stat(`${host.slot('vm').image}.exported`)).size).toBeLessThanOrEqual(4096);
+});
+
+test('without O_TMPFILE, what killed exports have left goes with the next one', async ({ skip }) => {
+  const { path: folder, missing } = filesystemNamed('FUSE (bindfs over ext4)');
+  if (missing !== undefined) skip(missing);
+  const { host } = await hostWithSlot(inject('scratch'));
+  const { root } = await Host.in(folder);
+  const [left, locked, note] = ['0123456789abcdef', 'abc', 'note'].map((name) =>
+    join(root, `.microvm-rootfs-${name}.tmp`),
+  ) as [string, string, string];
+  for (const file of [left, locked, note]) await writeFile(file, '');
+  const lock = spawn('flock', [locked, 'sh', '-c', 'echo locked; exec sleep 60']);
+  onTestFinished(() => {
+    lock.kill('SIGKILL');
+  });
+  await once(lock.stdout, 'data');
+  await host.registry.exportTo('vm', join(root, 'disk'));
+  const names = await readdir(root);
+  expect(names).toEqual(expect.arrayContaining([basename(locked), basename(note), 'disk']));
+  expect(names).not.toContain(basename(left));
 });
 
 test('owner and mode are the jailed VMM’s', async ({ skip }) => {
