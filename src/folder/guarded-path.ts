@@ -13,8 +13,8 @@ export async function inFolderOf<T>(
   const slash = path.lastIndexOf('/');
   const folderPath = slash < 0 ? '.' : path.slice(0, slash) || '/';
   const name = path.slice(slash + 1);
-  if (name === '')
-    throw new RootfsError('INVALID_ARGUMENT', `${path} ends with a slash: give the path of a file`, { path });
+  if (name === '' || name === '.' || name === '..')
+    throw new RootfsError('INVALID_ARGUMENT', `${path} names a folder: give the path of a file`, { path });
   const folder = await native()
     .openGuardedFolder(folderPath, false)
     .catch((error: unknown) => {

@@ -1,5 +1,6 @@
 // Exports a slot's image into a jail: Firecracker's jailer sees nothing outside its chroot.
 
+import { lstat } from 'node:fs/promises';
 import { type Attempt, attemptsOf } from '../addon/attempts.js';
 import { type NativeFolder, native } from '../addon/native.js';
 import { inFolderOf } from '../folder/guarded-path.js';
@@ -58,7 +59,7 @@ export async function exportSlot(
       }),
     );
   } catch (error) {
-    if (failedWith(error, 'EEXIST')) throw fileExistsError(task.what, dest, error);
+    if (failedWith(error, 'EEXIST')) throw await fileExistsError(task.what, dest, error);
     throw asRootfsError(task.what, error);
   }
 }
@@ -141,7 +142,13 @@ async function link(
   return attemptsOf([{ strategy: 'hardlink', errno: outcome.errno }])[0]?.code;
 }
 
-function fileExistsError(what: string, path: string, cause: unknown): RootfsError {
-  const message = `${what}: another file has that name; remove it first`;
-  return new RootfsError('FILE_EXISTS', message, { path, cause });
+async function fileExistsError(what: string, path: string, cause: unknown): Promise<RootfsError> {
+  const isFolder = await lstat(path).then(
+    (there) => there.isDirectory(),
+    () => false,
+  );
+  const why = isFolder
+    ? 'that is a folder: give the path of a file in it'
+    : 'another file has that name; remove it first';
+  return new RootfsError('FILE_EXISTS', `${what}: ${why}`, { path, cause });
 }

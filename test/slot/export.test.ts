@@ -283,7 +283,12 @@ test('a path that is taken, be it by a link to nothing: FILE_EXISTS, and both fi
   expect((await lstat(host.slot('vm').image)).nlink).toBe(1);
   await rejection(host.registry.exportTo('vm', join(jail, 'no', 'such')), 'ENOENT');
   await rejection(host.registry.exportTo('other', join(jail, 'disk')), 'SLOT_NOT_FOUND');
-  await rejection(host.registry.exportTo('vm', ''), 'INVALID_ARGUMENT');
+  for (const nowhere of ['', `${jail}/`, `${jail}/.`, `${jail}/..`])
+    await rejection(host.registry.exportTo('vm', nowhere), 'INVALID_ARGUMENT');
+  for (const folder of [jail, elsewhere.root]) {
+    const { message } = await rejection(host.registry.exportTo('vm', folder), 'FILE_EXISTS');
+    expect(message).toMatch(/is a folder: give the path of a file in it$/);
+  }
   expect((await readdir(jail)).sort()).toEqual(['file', 'link']);
   expect(await host.registry.cloneForVm('vm', 'debian', WRITABLE)).toMatchObject({
     sharesTemplateInode: false,
