@@ -38,7 +38,8 @@ export class SyncCloner {
     } catch (error) {
       if (this.#folder.isStale(error)) throw this.#notWarmError(request, 'the clones folder was replaced');
       this.#folder.sweepAfter(error);
-      throw asRootfsError(describeClone(this.#folder, request), error);
+      // The slot is there then, and handing it out again takes more than this call does.
+      throw asRootfsError(describeClone(this.#folder, request), error, 'cloneForVm flushes it again');
     } finally {
       this.#folder.used();
     }

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { asRootfsError, failedWith } from './errors.js';
 import { Task } from './task.js';
 import { Turns } from './turns.js';
@@ -22,7 +22,7 @@ export async function writeFlushed(path: string, contents: string | Buffer, mode
     const made = (await file.stat()).mode & 0o7777;
     if ((made & mode) !== mode) await file.chmod(made | mode);
     await file.writeFile(contents);
-    await file.sync();
+    await sync(file, path);
   } finally {
     await file.close();
   }
@@ -41,10 +41,15 @@ export async function flushName(folder: string, path: string, again: string): Pr
 async function flushNow(path: string): Promise<void> {
   const file = await open(path, 'r');
   try {
-    await file.sync().catch((error) => {
-      if (!failedWith(error, 'EINVAL')) throw Object.assign(error, { path });
-    });
+    await sync(file, path);
   } finally {
     await file.close();
   }
+}
+
+/** Node's own error has no path. */
+async function sync(file: FileHandle, path: string): Promise<void> {
+  await file.sync().catch((error) => {
+    if (!failedWith(error, 'EINVAL')) throw Object.assign(error, { path });
+  });
 }

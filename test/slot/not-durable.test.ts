@@ -17,6 +17,11 @@ const DURABLE = { writable: true, durable: true } as const;
 // In the order of a clone: image, stamp and folder in staging, then the clones folder. A release has only the last.
 test.for([
   ['cloneForVm', 4, 'r.cloneForVm("vm-1", "debian", { writable: true, durable: true })'],
+  [
+    'cloneForVmSync',
+    4,
+    'r.prewarm("debian").then(() => r.cloneForVmSync("vm-1", "debian", { writable: true, durable: true }))',
+  ],
   ['forkSlot', 4, 'r.forkSlot("warm", "vm-1", { durable: true })'],
   ['release', 1, 'r.release("vm-1", { durable: true })'],
 ] as const)('%s', async ([name, when, call], { skip }) => {
@@ -66,11 +71,13 @@ test.for([
   const { reused } = await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
   expect(reused).toBe(true);
   const vm = await open(image, 'r+');
-  expect((await exit).stdout).toMatch(/EIO .*done, but not flushed/);
+  const { stdout } = await exit;
+  expect(stdout).toMatch(/EIO .*done, but not flushed/);
+  if (name === 'cloneForVmSync') expect(stdout).toContain('cloneForVm flushes it again');
   expect(await exists(image)).toBe(true);
   await vm.close();
-  // The same call again flushes.
-  if (name === 'cloneForVm')
+  // The same call again flushes, or the one that the message names.
+  if (name !== 'forkSlot')
     expect((await host.registry.cloneForVm('vm-1', 'debian', DURABLE)).reused).toBe(true);
 });
 
@@ -139,4 +146,26 @@ test('exportTo by copy, whose folder’s flush fails: the file stays, as a VMM m
   expect(exit.stdout).toMatch(/done, but not flushed.*rejects with FILE_EXISTS/);
   expect(await readFile(path, 'utf8')).toBe('debian');
   await rejection(host.registry.exportTo('vm-1', path, { durable: true }), 'FILE_EXISTS');
+});
+
+test('a snapshot whose flush fails says what could not be flushed', async ({ skip }) => {
+  const reason = lacksRoot() ?? lacks('strace') ?? filesystemNamed('XFS').missing;
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('vm-1', 'debian', { writable: true });
+  const { templateDir, clonesDir } = host;
+  // The disk, the manifest, the folder in staging, and the folder of all snapshots.
+  for (const when of [1, 2, 3, 4]) {
+    const exit = await runChild(
+      `const r = new lib.RootfsRegistry({ templateDir: args.templateDir, clonesDir: args.clonesDir });
+       console.log(await r.snapshotSlot('vm-1', 'snap').then(() => 'no error', (error) => error.message));`,
+      { templateDir, clonesDir },
+      {
+        under: ['strace', '-f', '-o', '/dev/null', '-e', `inject=fsync:error=EIO:when=${when}`],
+        env: { UV_THREADPOOL_SIZE: '1' },
+      },
+    );
+    expect(exit.stdout).toMatch(/fsync \/\S+ failed with EIO/);
+  }
 });
