@@ -125,7 +125,8 @@ class StagedSlot final : public Shared {
   Error open_to_others();
   Error create_image();
   Error check_image(uint64_t size);
-  Error write_sidecars(std::vector<Sidecar> sidecars);
+  Error write_sidecars(const std::vector<Sidecar>& sidecars);
+  Error write_sidecar(const Sidecar& file, unsigned mode_bits);
   bool needs_flush(Place place, const std::vector<Sidecar>& sidecars) const;
   Error source_unchanged(bool* unchanged);
   Error reflink_over(int folder_fd, std::string_view dest);

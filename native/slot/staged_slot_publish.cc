@@ -24,18 +24,21 @@ Error StagedSlot::check_image(uint64_t size) {
   return error;
 }
 
-Error StagedSlot::write_sidecars(std::vector<Sidecar> sidecars) {
+Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
   bool has_raw_id = false;
   for (const Sidecar& file : sidecars) has_raw_id |= file.name == kRawId;
-  // Who else has the image may be in no folder that anybody looks at later.
-  if (strategy_ == Rung::kHardlink) sidecars.push_back({kLinked, decimal(plan_.expected.inode)});
   for (const Sidecar& file : sidecars) {
-    const unsigned mode = kSmallFileMode | (has_raw_id && file.name == kStamp ? kStampOfRawId : 0);
-    Error error = write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,
-                                   join(path_, file.name), mode, modes_restricted_);
+    Error error = write_sidecar(file, has_raw_id && file.name == kStamp ? kStampOfRawId : 0);
     if (!error.ok()) return error;
   }
+  // Who else has the image may be in no folder that anybody looks at later.
+  if (strategy_ == Rung::kHardlink) return write_sidecar({kLinked, decimal(plan_.expected.inode)}, 0);
   return {};
+}
+
+Error StagedSlot::write_sidecar(const Sidecar& file, unsigned mode_bits) {
+  return write_small_file(managed_->session_fd(), inside(file.name).c_str(), file.contents, plan_.durable,
+                          join(path_, file.name), kSmallFileMode | mode_bits, modes_restricted_);
 }
 
 // A copy, unless its sidecars say that it is not flushed. Whoever makes a sealed image has flushed it.

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "system/fd.h"
 #include "system/filesystem.h"
@@ -67,7 +66,7 @@ int change_links(int fd, int place_fd, const std::function<int()>& change) {
   if (!account->valid || !before.identity.same_file(account->now)) {
     const std::string filesystem = filesystem_id(place_fd);
     const bool fits = filesystem.size() < sizeof account->filesystem;
-    std::strcpy(account->filesystem, fits ? filesystem.c_str() : "");
+    account->filesystem[fits ? filesystem.copy(account->filesystem, filesystem.size()) : 0] = '\0';
   }
   account->valid = looked && stat_real_ctime(fd, &after).ok() && is_one_link(before.identity, after.identity);
   account->now = after.identity;
