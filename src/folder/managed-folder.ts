@@ -222,7 +222,8 @@ export class ManagedFolder {
     } catch {
       // Nothing sweeps the staging of a process that lives.
       const name = relative(`${this.statePath}/${STAGING_FOLDER}`, path).replaceAll('/', '-');
-      await rename(path, `${this.statePath}/${TRASH_FOLDER}/${name}`).catch(() => {}); // else it goes when the process ends
+      // Else it goes when the process ends.
+      await rename(path, `${this.statePath}/${TRASH_FOLDER}/${name}`).catch(() => {});
       this.sweepInBackground();
     }
   }

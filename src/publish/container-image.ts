@@ -108,7 +108,7 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
   if (LINK_TOO_LONG.test(exit.stderr)) {
     throw new RootfsError(
       'ENOTSUP',
-      `${source} has a symbolic link that is longer than the file system of the catalog can keep (1023 bytes on XFS): ` +
+      `${source} has a symbolic link that is too long for the file system of the catalog (XFS keeps 1023 bytes): ` +
         'put templateDir on btrfs or ext4',
       { path: workFolder },
     );

@@ -1,5 +1,5 @@
-// Collects what is to be done in the background, and does all that has come up at once: one look through a folder serves
-// many. Nothing is begun while earlier work is running.
+// Collects what is to be done in the background, and does all that has come up at once: one look through a folder
+// serves many. Nothing is begun while earlier work is running.
 import type { Background } from './background.js';
 
 export class Backlog<T> {

@@ -42,7 +42,7 @@ test.each([
   await rejection(idsOf(bytes), 'INVALID_ARGUMENT');
 });
 
-test('a list that was cut off within its last line is refused, one that merely has no last line end is not', async () => {
+test('a list that was cut off within its last line is refused; one that only lacks a line end is not', async () => {
   const named = async (text: string) => {
     const path = join((await Host.in()).root, 'list');
     await writeFile(path, text);

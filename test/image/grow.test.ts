@@ -444,7 +444,7 @@ describe('growing a slot', () => {
     expect(await host.leftovers()).toEqual([]);
   });
 
-  test('multiple mount protection, in a template or by a guest, is refused before a program sleeps for it', async () => {
+  test('multiple mount protection, of a template or by a guest, is refused before a program sleeps', async () => {
     const { host } = await rig();
     await host.addExt4Template('debian', 16 * MiB);
     const { registry } = host;

@@ -70,7 +70,7 @@ function isSame(a: Stats, b: Stats): boolean {
 }
 
 /**
- * Which of the records that there are now will have been read, other than those of grown images. Tells it by their times
+ * Which of today's records will have been read, other than those of grown images. Tells it by their times
  * of last access.
  */
 async function recordsReadFrom(host: Host, skip: (why: string) => void): Promise<() => Promise<string[]>> {

@@ -86,8 +86,8 @@ export interface TarBytes {
 
 interface TarWatch {
   /**
-   * Called with what is wrong with the end of a tar whose members are whole, and whether it `isCutOff` for certain. What
-   * it throws ends the reading.
+   * Called with what is wrong with the end of a tar whose members are whole, and whether it `isCutOff` for certain.
+   * What it throws ends the reading.
    */
   readonly onOddEnd?: (why: string, isCutOff: boolean) => void;
   /** Called within long work. */
