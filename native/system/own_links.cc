@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "system/fd.h"
@@ -89,11 +90,15 @@ int unlink_name(int folder_fd, const char* name) {
 
 std::vector<LinkedFile> files_linked_since(uint64_t* seen) {
   std::vector<LinkedFile> files;
-  const uint64_t now = changes;
+  uint64_t now = changes;
   if (now == *seen) return files;
   for (LinkAccount& account : accounts) {
-    if (account.change <= *seen) continue;
-    if (account.locked.exchange(true, std::memory_order_acquire)) continue;
+    const uint64_t change = account.change;
+    if (change <= *seen) continue;
+    if (account.locked.exchange(true, std::memory_order_acquire)) {
+      now = std::min(now, change - 1);
+      continue;
+    }
     if (account.valid) {
       Identity identity = account.now;
       identity.ctime_ns = account.ctime_ns;

@@ -210,13 +210,15 @@ export interface NativeAddon {
     paths: readonly string[],
   ): Promise<((Identity & Pick<OpenedSource, 'filesystem'>) | undefined)[]>;
   /**
-   * The files whose links this process has changed since a change that has this number. Starts no trip. `seen` is the
-   * number for the next call.
+   * The files whose links this process has changed since the change of this number; undefined if there was no change.
+   * Starts no trip. `seen` is the number for the next call.
    */
-  filesLinkedSince(seen: number): {
-    readonly seen: number;
-    readonly files: readonly (Identity & Pick<OpenedSource, 'filesystem'>)[];
-  };
+  filesLinkedSince(seen: number):
+    | {
+        readonly seen: number;
+        readonly files: readonly (Identity & Pick<OpenedSource, 'filesystem'>)[];
+      }
+    | undefined;
   /** What symbolic links in one folder hold; undefined where there is none. */
   readLinks(folder: string, names: readonly string[]): Promise<(string | undefined)[]>;
   flushSource(source: NativeSource): Promise<void>;

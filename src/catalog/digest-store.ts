@@ -120,7 +120,7 @@ export class DigestStore {
 
   #linksMayHaveChanged(): void {
     if (this.#linksTimer !== undefined) return;
-    if (native().filesLinkedSince(this.#linksSeen).seen === this.#linksSeen) return;
+    if (native().filesLinkedSince(this.#linksSeen) === undefined) return;
     this.#linksTimer = setTimeout(() => {
       const folder = this.#folder.opened;
       if (folder !== undefined) void this.#saveLinks(folder);
@@ -138,7 +138,9 @@ export class DigestStore {
   }
 
   async #saveLinksNow(folder: OpenFolder): Promise<void> {
-    const { seen, files } = native().filesLinkedSince(this.#linksSeen);
+    const linked = native().filesLinkedSince(this.#linksSeen);
+    if (linked === undefined) return;
+    const { seen, files } = linked;
     this.#linksSeen = seen;
     // Within such a second, a write after the link leaves the same ctime.
     const told = files.flatMap((identity) => {

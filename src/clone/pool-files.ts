@@ -78,6 +78,11 @@ export function readyName(prefix: string, strategy: Strategy, unique: string): s
   return `${prefix}${strategy}-${unique}`;
 }
 
+/** The {@link prefixOf} of a ready slot's kind. */
+export function readyPrefix(name: string): string {
+  return `${parseReadyName(name)?.kind ?? ''}-`;
+}
+
 /** What ready slots are looked up by. */
 export type SourceName = Pick<PoolSource, 'path' | 'sha256' | 'snapshot'>;
 

@@ -31,6 +31,7 @@ import {
   type PoolKey,
   prefixOf,
   readPoolRecord,
+  readyPrefix,
   recordNameOf,
   recordOf,
   type SourceName,
@@ -49,6 +50,9 @@ const NEVER = Number.NEGATIVE_INFINITY;
 /** After a full disk, for instance. */
 const RENEW_AGAIN_MS = 1000;
 
+/** By their kind's prefix. The name of a record stands for itself. */
+type Names = Map<string, string[]>;
+
 export class Pool {
   readonly #folder: ManagedFolder;
   readonly #background: Background;
@@ -59,7 +63,7 @@ export class Pool {
   readonly #emptying: Backlog<string>;
   /** When the listing that is under way has ended. */
   #listing: Promise<void> = Promise.resolve();
-  #nextListing: Promise<string[]> | undefined;
+  #nextListing: Promise<Names> | undefined;
   #isClosed = false;
 
   constructor(folder: ManagedFolder, background: Background) {
@@ -280,10 +284,10 @@ export class Pool {
     await this.#folder.use(async (folder) => {
       const { template } = kind.key;
       const record = recordNameOf(template);
-      const isOurs = (name: string) => name === record || name.startsWith(kind.prefix);
       kind.listedAtMs = performance.now();
-      const there = new Set((await this.#names()).filter(isOurs));
-      const known = there.has(record)
+      const names = await this.#names();
+      const there = new Set(names.get(kind.prefix));
+      const known = names.has(record)
         ? await readPoolRecord(join(this.#path, record)).catch(() => undefined)
         : undefined;
       if (known === undefined || !(await isTemplateKept(known)))
@@ -292,7 +296,6 @@ export class Pool {
       const left = kind.ready.filter((name) => there.has(name));
       kind.ready.length = 0;
       for (const name of left) kind.ready.push(name);
-      there.delete(record);
       // What this process makes has the same owner, also where the group is the folder's, or a server chooses.
       const ours = await lstat(folder.sessionPath);
       for (const name of there) {
@@ -310,10 +313,23 @@ export class Pool {
     });
   }
 
-  /** All names in the folder. Those who ask at once share one listing, which begins after they asked. */
-  #names(): Promise<string[]> {
+  async #list(): Promise<Names> {
+    const names: Names = new Map();
+    const add = (name: string): false => {
+      const key = isRecord(name) ? name : readyPrefix(name);
+      const same = names.get(key);
+      if (same === undefined) names.set(key, [name]);
+      else same.push(name);
+      return false;
+    };
+    await namesIn(this.#path, add);
+    return names;
+  }
+
+  /** What is in the folder. Those who ask at once share one listing, which begins after they asked. */
+  #names(): Promise<Names> {
     this.#nextListing ??= this.#listing.then(() => {
-      const listing = namesIn(this.#path);
+      const listing = this.#list();
       this.#nextListing = undefined;
       this.#listing = listing.then(ignore, ignore);
       return listing;

@@ -17,6 +17,7 @@ import { traced } from '../system/events.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
 import { HeldImage, NEEDS_PROC, refuseInUse } from './held-image.js';
 import { inUseError } from './open-elsewhere.js';
+import { requireNoMmp } from './require-no-mmp.js';
 
 export interface GrowPrograms {
   readonly resize2fsBin: string;
@@ -113,21 +114,6 @@ async function toGrow({ name, reached }: Image, targetBytes: number): Promise<Ex
   if (isGrown) return undefined;
   requireNoMmp(superblock, name);
   return superblock;
-}
-
-/**
- * With mmp, `e2fsck -p` and `resize2fs` sleep twice the interval in the image, up to a day (ext2fs_mmp_start() in
- * e2fsprogs). It would hold up other images too, for a disk that only one VM has.
- */
-export function requireNoMmp({ hasMmp }: Ext4Superblock, name: string): void {
-  if (!hasMmp) return;
-  throw new RootfsError(
-    'IMAGE_INVALID',
-    `the filesystem in ${name} has the feature mmp, for disks that several hosts can mount: it makes each check and ` +
-      'growth wait. Remove it with tune2fs -f -O ^mmp from the disk of a stopped VM, or from a copy of the template, ' +
-      'and publish the copy',
-    { path: name },
-  );
 }
 
 export function shrinkRefusedError(path: string, sizeBytes: number, targetBytes: number): RootfsError {

@@ -3,8 +3,9 @@
 import { chmod, stat } from 'node:fs/promises';
 import { native } from '../addon/native.js';
 import { type Ext4Superblock, readSuperblock } from '../image/ext4.js';
-import { checkFilesystem, checkFilesystemClean, requireNoMmp } from '../image/grow.js';
+import { checkFilesystem, checkFilesystemClean } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
+import { requireNoMmp } from '../image/require-no-mmp.js';
 import { RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import type { Task } from '../system/task.js';
