@@ -1,7 +1,8 @@
 // What a container image says about how to start it: kept beside the template that was made of it.
 
-import { readdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { namesIn } from '../folder/names-in.js';
 import { readOwnFile } from '../folder/state-files.js';
 import { asRootfsError } from '../system/errors.js';
 
@@ -68,9 +69,9 @@ export async function removeImageConfigs(folder: string, keep: readonly string[]
     if (!keep.includes(name)) await rm(join(folder, name), { force: true });
 }
 
-/** The names of all configs in a folder. */
-export async function imageConfigsIn(folder: string): Promise<string[]> {
-  return (await readdir(folder)).filter((name) => NAME.test(name));
+/** The names of all configs in a folder. None if there is no folder. */
+export function imageConfigsIn(folder: string): Promise<string[]> {
+  return namesIn(folder, (name) => NAME.test(name));
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

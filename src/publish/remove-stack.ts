@@ -1,6 +1,6 @@
 // Removes a stack from the catalog.
 
-import { lstat, readdir, rm, rmdir, unlink } from 'node:fs/promises';
+import { lstat, rm, rmdir, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { sameContents } from '../addon/identity.js';
 import { native } from '../addon/native.js';
@@ -12,8 +12,9 @@ import type { Template } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
 import { withLock } from '../folder/folder-lock.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
+import { namesIn } from '../folder/names-in.js';
 import { listSlots } from '../slot/slot-list.js';
-import { asRootfsError, failedWith, isSystemError, isTaken, RootfsError } from '../system/errors.js';
+import { asRootfsError, failedWith, isGone, isSystemError, isTaken, RootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { isMissing } from '../system/is-missing.js';
 import { Task } from '../system/task.js';
@@ -138,8 +139,13 @@ async function removeImage(templatePath: string, template: Template | undefined)
 
 /** Whether there is what a call that was cut off left: an empty folder, or files of ours beside no image. */
 async function isLeft(catalog: ManagedFolder, folder: string): Promise<boolean> {
-  if ((await isMissing(catalog.statePath)) || !(await lstat(folder)).isDirectory()) return false;
-  const names = await readdir(folder);
+  if (await isMissing(catalog.statePath)) return false;
+  // Another call may remove it just now.
+  const found = await lstat(folder).catch((error) => {
+    if (!isGone(error)) throw error;
+  });
+  if (!found?.isDirectory()) return false;
+  const names = await namesIn(folder);
   return names.length === 0 || names.includes(INCOMING) || (await imageConfigsIn(folder)).length > 0;
 }
 

@@ -1,5 +1,8 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, open, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { type NativeLockedSlot, native } from '../../src/addon/native.js';
 import { imageConfigPath } from '../../src/catalog/image-config.js';
@@ -212,3 +215,19 @@ test.for(['stack', 'catalog'])(
     expect(await exists(dirname(path))).toBe(false);
   },
 );
+
+test('a folder that comes and goes all the time fails no call', async () => {
+  const host = await Host.in();
+  // The catalog is managed from then on.
+  await host.addTemplate('debian', 'debian');
+  expect(await host.registry.removeStack('debian', { force: true })).toBe(true);
+  const folder = dirname(host.template('debian'));
+  const script =
+    'const fs = require("node:fs"); const [folder] = process.argv.slice(1);' +
+    'for (;;) { try { fs.mkdirSync(folder); fs.rmdirSync(folder); } catch {} }';
+  const child = spawn(process.execPath, ['-e', script, folder]);
+  onTestFinished(() => void child.kill('SIGKILL'));
+  await once(child, 'spawn');
+  await sleep(200);
+  for (let round = 0; round < 300; round++) expect(await host.registry.removeStack('debian')).toBe(false);
+});
