@@ -177,9 +177,13 @@ export class Inspection {
       .catch((error) => error);
   }
 
-  /** Of the stack that it is of now, or, if its release was undone, of the only one whose slots are grown. */
+  /** Of the stack that it is of now, or, if its release was undone, of another. */
   async #stateNowOrBefore(safeId: string): Promise<DiskState | undefined> {
-    return (await this.#stateOf(safeId)) ?? this.#stateOf(safeId, 'ext4');
+    return (
+      (await this.#stateOf(safeId)) ??
+      (await this.#stateOf(safeId, 'ext4')) ??
+      (await this.#stateOf(safeId, 'scattered'))
+    );
   }
 
   /** Undefined unless stamps and image agree, byte by byte. */
