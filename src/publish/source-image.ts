@@ -15,6 +15,7 @@ import { absolutePath } from '../system/arguments.js';
 import type { RegistrySettings } from '../system/config.js';
 import { failedWith, RootfsError } from '../system/errors.js';
 import { isWithinOnDisk } from '../system/folders-overlap.js';
+import { mountTable } from '../system/mount-table.js';
 import { withController } from '../system/on-abort.js';
 import type { Task } from '../system/task.js';
 import type { RegistryCheck } from './fetch-image.js';
@@ -238,7 +239,7 @@ async function stageRaw(
 
 async function stageFolder(staging: Staging): Promise<void> {
   const { source, workFolder } = staging;
-  if (await isWithinOnDisk(workFolder, source))
+  if (await isWithinOnDisk(workFolder, source, await mountTable()))
     throw invalid(`${source} holds the catalog itself: publish another folder`, source);
   const { markOfFolder, readFolder } = await import('./tree/folder-tree.js');
   const { refuseOtherTree } = await import('./tree/other-trees.js');

@@ -3,7 +3,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, normalize, relative } from 'node:path';
 import { failedWith, RootfsError } from './errors.js';
-import { mountTable, otherPathsOf } from './mount-table.js';
+import { type MountEntry, mountTable, otherPathsOf } from './mount-table.js';
 import { DEFAULT_SNAPSHOTS_FOLDER, STATE_FOLDER } from './state-folder.js';
 
 export interface Folders {
@@ -25,9 +25,12 @@ export function refuseOverlap(folders: Folders): void {
 
 /** Compares inodes, since symbolic links and bind mounts give one folder two paths. Throws `FOLDERS_OVERLAP`. */
 export async function refuseOverlapOnDisk(folders: Folders): Promise<void> {
-  for (const [a, b] of pairs(folders)) {
-    if (!isDefaultSnapshotsDir(a, b) && (await isWithinOnDisk(a.path, b.path))) throw overlapError(a, b);
-  }
+  const mounts = await mountTable();
+  const compared = pairs(folders).filter(([a, b]) => !isDefaultSnapshotsDir(a, b));
+  // At once, since the first clone of a process waits for this.
+  const overlaps = await Promise.all(compared.map(([a, b]) => isWithinOnDisk(a.path, b.path, mounts)));
+  const [a, b] = compared[overlaps.indexOf(true)] ?? [];
+  if (a !== undefined && b !== undefined) throw overlapError(a, b);
 }
 
 /**
@@ -35,7 +38,7 @@ export async function refuseOverlapOnDisk(folders: Folders): Promise<void> {
  * files in the folder of a slot are its user's own matter.
  */
 export async function refuseAmongOurs(path: string, folders: Folders): Promise<void> {
-  const paths = await pathsOf(dirname(path));
+  const paths = await pathsOf(dirname(path), await mountTable());
   for (const { name, path: given } of named(folders)) {
     const outer = await realPathOfWhatIsThere(given);
     const isTaken = (folder: string) => isPlaceOfOurs(name, relative(outer, join(folder, basename(path))));
@@ -57,7 +60,8 @@ function isPlaceOfOurs(name: keyof Folders, place: string): boolean {
 
 /** Whether a file lies in one of these folders, by whatever path. */
 export async function liesAmongOurs(path: string, folders: Folders): Promise<boolean> {
-  for (const { path: ours } of named(folders)) if (await isWithinOnDisk(path, ours)) return true;
+  const mounts = await mountTable();
+  for (const { path: ours } of named(folders)) if (await isWithinOnDisk(path, ours, mounts)) return true;
   return false;
 }
 
@@ -96,22 +100,27 @@ function isWithin(inner: string, outer: string): boolean {
  * Whether `outer` is `inner` or a folder above it. Parts of `inner` that do not exist will be created below those that
  * do.
  */
-export async function isWithinOnDisk(inner: string, outer: string): Promise<boolean> {
-  const paths = await pathsOf(inner);
+export async function isWithinOnDisk(
+  inner: string,
+  outer: string,
+  mounts: readonly MountEntry[],
+): Promise<boolean> {
+  const paths = await pathsOf(inner, mounts);
   if ((await paths.within(await realPathOfWhatIsThere(outer))).length > 0) return true;
   // Without /proc nothing tells of mounts.
-  const target = await fileId(outer);
-  for (let folder = paths.real; target !== undefined; folder = dirname(folder)) {
-    if ((await fileId(folder)) === target) return true;
-    if (folder === '/') break;
-  }
-  return false;
+  const [target, ...above] = await Promise.all([outer, ...foldersAbove(paths.real)].map(fileId));
+  return target !== undefined && above.includes(target);
+}
+
+/** Of a path without links: itself, and each folder above it. */
+function foldersAbove(path: string): string[] {
+  return path === '/' ? ['/'] : [path, ...foldersAbove(dirname(path))];
 }
 
 /** The paths of a file: without links, and by bind mounts of it or of a folder above it. */
-async function pathsOf(path: string) {
+async function pathsOf(path: string, mounts: readonly MountEntry[]) {
   const real = await realPathOfWhatIsThere(path);
-  const all = [real, ...otherPathsOf(real, await mountTable())];
+  const all = [real, ...otherPathsOf(real, mounts)];
   return {
     real,
     /** Those in a folder that this process sees, given without links: a later mount can hide another. */
