@@ -212,9 +212,7 @@ export function stackNotFoundError(stack: string, templatePath: string): RootfsE
   return new RootfsError(
     'STACK_NOT_FOUND',
     `there is no stack "${stack}": ${templatePath} does not exist; stacks() lists what is there`,
-    {
-      path: templatePath,
-    },
+    { path: templatePath },
   );
 }
 

@@ -143,14 +143,14 @@ export class DigestStore {
     const { seen, files } = linked;
     this.#linksSeen = seen;
     // Within such a second, a write after the link leaves the same ctime.
-    const told = files.flatMap((identity) => {
+    const changed = files.flatMap((identity) => {
       const { filesystem, ctimeNs, linkedCtimeNs = ctimeNs } = identity;
       const name = recordNameOf({ path: '', identity, filesystem });
       const isFine = !hasWholeSeconds({ ctimeNs: linkedCtimeNs });
       return name !== undefined && isFine ? [{ name, identity, ctimeNs, linkedCtimeNs }] : [];
     });
-    const records = await this.#read(told.map(({ name }) => name));
-    for (const [i, { name, identity, ctimeNs: before, linkedCtimeNs: ctimeNs }] of told.entries()) {
+    const records = await this.#read(changed.map(({ name }) => name));
+    for (const [i, { name, identity, ctimeNs: before, linkedCtimeNs: ctimeNs }] of changed.entries()) {
       const record = records[i];
       if (record === undefined || !isOfSameBytes(record, identity)) continue;
       const saved = this.#linked.get(name);

@@ -75,8 +75,8 @@ function* linesOf(text: string): Generator<{ line: string; hasNoEnd: boolean }> 
  * and characters that nobody sees do not count. Rejects with `INVALID_ARGUMENT` for a listed id that names no VM but
  * contains the name of one that is not on the list, differs from it only in case, punctuation or escapes, was cut
  * short, or is a pattern that means it as well: `"vm-1",`, `VM-1`, `vm-1 # the first`, `vm-1.service`, `vm\x2d1`,
- * `vm–1`, `vm…`, a UUID without hyphens, `vm-*`, `all`. So is a last line without a line end that the name of such a
- * VM begins with.
+ * `vm–1`, `vm…`, a UUID without hyphens, `vm-*`, `all`. So is a last line without a line end that the name of such
+ * a VM begins with.
  */
 export async function namedIn(
   list: readonly ListedId[],

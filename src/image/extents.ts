@@ -43,7 +43,7 @@ export async function extentCountAt(path: string): Promise<number | undefined> {
 /** What made a reflink slow. */
 export interface Scattered {
   /**
-   * The number of extents that the image lies in, if they made the reflink slow (5 ms or more): each costs 10 µs or so.
+   * The number of extents that the image lies in, if they made the reflink slow (5 ms or more).
    * See "Scattered disks" in the guide.
    */
   readonly extents?: number;

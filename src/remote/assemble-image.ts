@@ -75,7 +75,7 @@ export async function assembleImages(
       done.reusedBytes += await continueFrom(task, assembly);
     }
     // A disk that is too full is noticed before anything is reserved: to reserve nearly all of it would disturb others.
-    await requireSpace(folder, await missingBytes(assemblies));
+    await requireSpace(task, folder, await missingBytes(assemblies));
     await withSpace(assemblies, async () => {
       for (const [i, { templates }] of images.entries())
         if (templates !== undefined)

@@ -85,7 +85,7 @@ async function fetchLayer(task: Task, request: DiskRequest, path: string): Promi
   if (isNew) await fetchHead(task, request, path);
   const { size } = await stat(path);
   // A raw disk may be holes for the most part.
-  if ((await formatOf(path)) !== 'raw') await requireSpace(folder, blob.size - size);
+  if ((await formatOf(path)) !== 'raw') await requireSpace(task, folder, blob.size - size);
   else if (blob.size > limitsOf(limits).maxBytes)
     throw tooLarge(source, `holds a disk of ${blob.size} bytes`, 'limits.maxBytes');
   const reusedBytes = isNew ? 0 : size;

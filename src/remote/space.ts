@@ -1,17 +1,18 @@
 import { statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pauseFor } from '../system/back-off.js';
 import { RootfsError } from '../system/errors.js';
+import type { Task } from '../system/task.js';
 
 // XFS gives back the space of removed files a moment later (fs/xfs/xfs_icache.c, inodegc).
 const LOOK_AGAIN_MS = [5, 10, 20, 50, 100, 200, 400];
 
 /** Rejects with `ENOSPC` if the file system of `folder` has less space than `bytes`. */
-export async function requireSpace(folder: string, bytes: number): Promise<void> {
+export async function requireSpace(task: Task, folder: string, bytes: number): Promise<void> {
   let free = await freeBytesOf(folder);
   for (const ms of LOOK_AGAIN_MS) {
-    if (free >= bytes) return;
-    await sleep(ms);
+    if (free >= bytes) break;
+    await pauseFor(task, ms);
     free = await freeBytesOf(folder);
   }
   if (free >= bytes) return;

@@ -74,6 +74,11 @@ const OTHER_BOOT_ID = [
 const NO_DEVICES = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs tmpfs /dev && exec "$0" "$@"'];
 const NO_PROC = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs tmpfs /proc && exec "$0" "$@"'];
 
+const WITHOUT_BOOT_ID = [
+  ['no id of this boot', NO_PROC],
+  ['an id that is its container’s own', OTHER_BOOT_ID],
+] as const;
+
 describe.each(['XFS', 'btrfs', 'ext4'])('%s', (name) => {
   test.for([
     ['EPERM', EPERM],
@@ -168,10 +173,7 @@ test('doctor says what it can without /proc', async ({ skip }) => {
   expect(JSON.parse(printed.toString())).toBeDefined();
 });
 
-test.for([
-  ['no id of this boot', NO_PROC],
-  ['an id that is its container’s own', OTHER_BOOT_ID],
-] as const)(
+test.for(WITHOUT_BOOT_ID)(
   'with %s no digest is kept that only an id of a boot makes valid',
   async ([, under], { skip }) => {
     const reason = filesystemNamed('tmpfs').missing ?? lacksRoot();
@@ -195,10 +197,7 @@ test.for([
   },
 );
 
-test.for([
-  ['no id of this boot', NO_PROC],
-  ['an id that is its container’s own', OTHER_BOOT_ID],
-] as const)(
+test.for(WITHOUT_BOOT_ID)(
   'with %s a copied slot is no one’s to judge: it is refused, and stays',
   async ([, under], { skip }) => {
     const reason = filesystemNamed('ext4').missing ?? lacksRoot();

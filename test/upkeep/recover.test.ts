@@ -443,7 +443,7 @@ test('half-made stacks and snapshots of dead processes go as well, and nothing i
   for (const path of dead) expect(await exists(path)).toBe(false);
 });
 
-test('trash of snapshots that stays fails as that of slots does; a folder that may not be written to is not swept', async ({
+test('trash of snapshots that stays fails as that of slots does; what may not be written to is not swept', async ({
   skip,
 }) => {
   const reason = lacksRoot() ?? lacks('chattr');
