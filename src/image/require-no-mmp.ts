@@ -11,7 +11,7 @@ export function requireNoMmp({ hasMmp }: Ext4Superblock, name: string): void {
   throw new RootfsError(
     'IMAGE_INVALID',
     `the filesystem in ${name} has the feature mmp, for disks that several hosts can mount: it makes each check and ` +
-      'growth wait. Remove it with tune2fs -f -O ^mmp from the disk of a stopped VM, or from a copy of the template, ' +
+      'growth wait. Remove it with tune2fs -f -O ^mmp from the disk of a stopped VM, or from a copy of the image, ' +
       'and publish the copy',
     { path: name },
   );
