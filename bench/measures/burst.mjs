@@ -1,5 +1,4 @@
 // A thousand VMs at the same moment. One sample is the time until the last slot is there.
-import { ONE_SAMPLE } from '../alternate.mjs';
 import { WAYS } from '../peers/clone-peers.mjs';
 import { floorBurst } from '../peers/floor.mjs';
 import { newVmId, releaseAll } from '../peers/library.mjs';
@@ -22,8 +21,8 @@ export const burst = {
   filesystems: ['xfs', 'btrfs'],
   full: { rounds: 40, seconds: 20 },
   quick: { rounds: 3, seconds: 1, on: ['xfs'] },
-  turn: ONE_SAMPLE,
-  warmUps: 1,
+  turn: { thrownAway: 1, counted: 1 },
+  warmUps: 3,
   cleanEvery: 1,
   rateUnit: 'slots/s',
   targets: [

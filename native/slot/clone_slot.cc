@@ -85,45 +85,78 @@ Error take_from_pool(ManagedFolder& managed, const SlotName& name, bool durable,
   return error.ok() && durable ? flush(managed.root_fd(), managed.root_path()).after_change() : Error();
 }
 
+// kExists if something has the slot's name.
+Error look_for_slot(const ManagedFolder& managed, const SlotName& name, CloneOutcome* outcome) {
+  Error error = read_slot(managed, name.slot, Look::kAll, &outcome->existing);
+  if (!error.ok()) return error;
+  if (outcome->existing.kind != SlotState::Kind::kAbsent) outcome->status = CloneStatus::kExists;
+  return {};
+}
+
+// After a try without a look: the slot that is there, rather than the failure or a copy that takes long.
+Error prefer_existing(const ManagedFolder& managed, const SlotName& name, Error failure, CloneOutcome* outcome) {
+  Error error = look_for_slot(managed, name, outcome);
+  if (!error.ok() || outcome->status != CloneStatus::kExists) return failure.ok() ? error : failure;
+  if (outcome->staged) outcome->staged->discard();
+  outcome->staged = Ref<StagedSlot>();
+  return {};
+}
+
+Error publish_staged(const SlotPlan& plan, const SlotName& name, CloneOutcome* outcome) {
+  Ref<StagedSlot> staged = std::move(outcome->staged);
+  std::vector<Sidecar> sidecars = plan.sidecars;
+  if (!name.raw_id.empty()) sidecars.push_back({kRawId, name.raw_id});
+  Error error = staged->publish(Place::kTop, name.slot, plan.expected.size, sidecars, &outcome->status);
+  outcome->source_now = staged->source_now();
+  return error;
+}
+
+// A look at the name avoids useless work where slots exist. But it waits for the folder's lock, which the renames of
+// other clones hold: a reflink goes without it as long as names are free. The rename in the end fails if one is taken.
+Error build_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
+                 const SlotName& name, bool publish, CloneOutcome* outcome) {
+  const bool looks = !publish || !name.raw_id.empty() || !managed->expects_free_reflink();
+  if (looks) {
+    Error error = look_for_slot(*managed, name, outcome);
+    if (!error.ok() || outcome->status == CloneStatus::kExists) return error;
+  }
+  if (!name.raw_id.empty()) {
+    Error error = take_from_pool(*managed, name, plan->get().durable, &outcome->status, &outcome->pooled);
+    if (!error.ok() || outcome->pooled) return error;
+  }
+  Error error = stage_slot(managed, source, plan, outcome);
+  const bool staged = error.ok() && outcome->status == CloneStatus::kStaged;
+  if (!looks && (!staged || outcome->strategy != Rung::kReflink)) {
+    error = prefer_existing(*managed, name, error, outcome);
+    if (outcome->status == CloneStatus::kExists) return error;
+  }
+  if (!staged) return error;
+  if (publish) return publish_staged(plan->get(), name, outcome);
+  outcome->staged->hand_over();
+  return {};
+}
+
 }  // namespace
 
-Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& shared_plan,
+Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
                  const SlotName& name, bool publish, CloneOutcome* outcome) {
-  const SlotPlan& plan = shared_plan->get();
   outcome->status = CloneStatus::kTemplateChanged;
   bool unchanged = false;
-  Error error = template_unchanged(plan, &unchanged);
+  Error error = template_unchanged(plan->get(), &unchanged);
   if (!error.ok() || !unchanged) return error;
   error = managed->check_current();
   if (!error.ok()) return error;
-  // Renaming a ready slot fails if the name is taken, so no look is needed. Otherwise look first, to avoid useless
-  // work.
-  const bool rename_tests_name = name.raw_id.empty();
-  if (rename_tests_name) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
-  if (!error.ok()) return error;
-  if (!outcome->pooled) {
-    error = read_slot(*managed, name.slot, Look::kAll, &outcome->existing);
-    if (!error.ok()) return error;
-    outcome->status = CloneStatus::kExists;
-    if (outcome->existing.kind != SlotState::Kind::kAbsent) return {};
-    if (!rename_tests_name) error = take_from_pool(*managed, name, plan.durable, &outcome->status, &outcome->pooled);
-    if (!error.ok()) return error;
+  // Renaming a ready slot fails if the name is taken, so it needs no look.
+  if (name.raw_id.empty())
+    error = take_from_pool(*managed, name, plan->get().durable, &outcome->status, &outcome->pooled);
+  if (error.ok() && !outcome->pooled) {
+    error = build_slot(managed, source, plan, name, publish, outcome);
+    const bool created = error.ok() && !outcome->pooled && outcome->status == CloneStatus::kCreated;
+    managed->expect_free_reflink(created && outcome->strategy == Rung::kReflink);
   }
-  if (!outcome->pooled) {
-    error = stage_slot(managed, source, shared_plan, outcome);
-    if (!error.ok() || outcome->status != CloneStatus::kStaged) return error;
-    if (!publish) {
-      outcome->staged->hand_over();
-      return {};
-    }
-    Ref<StagedSlot> staged = std::move(outcome->staged);
-    std::vector<Sidecar> sidecars = plan.sidecars;
-    if (!name.raw_id.empty()) sidecars.push_back({kRawId, name.raw_id});
-    error = staged->publish(Place::kTop, name.slot, plan.expected.size, sidecars, &outcome->status);
-    outcome->source_now = staged->source_now();
-  }
-  if (error.ok() && outcome->status == CloneStatus::kExists)
-    error = read_slot(*managed, name.slot, Look::kAll, &outcome->existing);
+  const bool has_looked = outcome->existing.kind != SlotState::Kind::kAbsent;
+  if (error.ok() && outcome->status == CloneStatus::kExists && !has_looked)
+    error = look_for_slot(*managed, name, outcome);
   return error;
 }
 

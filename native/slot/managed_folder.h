@@ -76,6 +76,10 @@ class ManagedFolder final : public Shared {
   bool is_case_sensitive() const { return case_sensitive_.load(std::memory_order_relaxed); }
   void set_case_sensitive() const { case_sensitive_.store(true, std::memory_order_relaxed); }
 
+  // Whether the last slot that was made here was a reflink to a free name. A guess about the next one.
+  bool expects_free_reflink() const { return expects_free_reflink_.load(std::memory_order_relaxed); }
+  void expect_free_reflink(bool expect) const { expects_free_reflink_.store(expect, std::memory_order_relaxed); }
+
   // False on a disk that is read-only, or too full for a session of our own: then slots can be looked at and released,
   // no more. Our own folders may be missing then.
   bool has_session() const { return static_cast<bool>(session_); }
@@ -136,6 +140,7 @@ class ManagedFolder final : public Shared {
   Fd spare_;
   Identity root_identity_;
   mutable std::atomic<bool> case_sensitive_{false};
+  mutable std::atomic<bool> expects_free_reflink_{false};
   std::atomic<uint64_t> counter_{0};
 };
 

@@ -14,12 +14,15 @@ import type { CloneSources } from './clone-sources.js';
 import { type CloneTrips, takesLong } from './clone-trips.js';
 import { describeClone, type VmRootfs } from './vm-rootfs.js';
 
-// Requests per trip: a few milliseconds of work.
-const BATCH = 64;
+// Requests per trip. Some milliseconds of work, so that threads seldom wait for the event loop to hand them more; the
+// last trips are smaller, so that all threads end at about the same time.
+const MAX_BATCH = 128;
+const MIN_BATCH = 32;
 
-// Clones in one folder take the file system's locks, so threads beyond the number of processors only wait for each
-// other. One of Node's four threads is left to everybody else. All registries share these turns.
-const TRIPS = Math.min(availableParallelism(), 3);
+// Clones in one folder take the file system's locks, so many threads only wait for each other. One more than there are
+// processors works while another waits for the event loop. One of Node's four threads is left to everybody else. All
+// registries share these turns.
+const TRIPS = Math.min(availableParallelism() + 1, 3);
 const turns = new Turns(TRIPS);
 
 // One batch more is under way, so that a trip waits when another ends. All begun at once would hold the event loop.
@@ -67,9 +70,8 @@ export class BatchCloner {
   }
 
   async #cloneBatches(requests: readonly CloneRequest[]): Promise<PromiseSettledResult<VmRootfs>[]> {
-    const items: CloneRequest[][] = [];
-    for (let i = 0; i < requests.length; i += BATCH) items.push(requests.slice(i, i + BATCH));
-    const work = (batch: CloneRequest[]) => this.#cloneBatch(batch);
+    const items = [...batchesOf(requests)];
+    const work = (batch: readonly CloneRequest[]) => this.#cloneBatch(batch);
     const together = (await allOrNone({ items, atOnce: LANES, signal: undefined, work })).flat();
     const rest = requests.filter((_, i) => together[i] === undefined);
     const alone = (await this.#cloneEachAlone(rest)).values();
@@ -137,5 +139,13 @@ export class BatchCloner {
       }
     }
     return this.#cloneAlone(prepared.request);
+  }
+}
+
+function* batchesOf(requests: readonly CloneRequest[]): Generator<readonly CloneRequest[], void, undefined> {
+  for (let begin = 0, end = 0; begin < requests.length; begin = end) {
+    const share = Math.ceil((requests.length - begin) / (2 * TRIPS));
+    end = begin + Math.max(MIN_BATCH, Math.min(share, MAX_BATCH));
+    yield requests.slice(begin, end);
   }
 }

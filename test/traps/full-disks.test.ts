@@ -66,6 +66,7 @@ describe('a full disk', () => {
     await host.addTemplate('debian', pattern(64 * MiB));
     await host.registry.cloneForVm('earlier', 'debian', WRITABLE);
     await fill(disk);
+    expect(await host.registry.cloneForVm('earlier', 'debian', WRITABLE)).toMatchObject({ reused: true });
     let made = 0;
     for (let i = 0; i < 50; i++) {
       const outcome = await host.registry.cloneForVm(`vm-${i}`, 'debian', WRITABLE).catch((error) => error);
