@@ -1,8 +1,8 @@
 #include "napi/js.h"
 
-#include <fcntl.h>
-
 #include <utility>
+
+#include "system/file.h"
 
 namespace microvm {
 
@@ -113,9 +113,9 @@ uint64_t to_size(Napi::Value value) {
 bool to_bool(Napi::Value value) { return value.IsBoolean() && value.As<Napi::Boolean>().Value(); }
 
 bool own_fd(Napi::Env env, Napi::Value fd, const std::string& path, Fd* own) {
-  own->reset(fcntl(fd.As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0));
-  if (*own) return true;
-  napi_throw(env, to_js(env, Error::last("fcntl", path)));
+  Error error = duplicate(fd.As<Napi::Number>().Int32Value(), path, own);
+  if (error.ok()) return true;
+  napi_throw(env, to_js(env, error));
   return false;
 }
 

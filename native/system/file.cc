@@ -23,6 +23,11 @@ Error open_folder(const std::string& path, Fd* folder) {
   return open_at(AT_FDCWD, path.c_str(), O_RDONLY | O_DIRECTORY, 0, path, folder);
 }
 
+Error duplicate(int fd, std::string_view path, Fd* own) {
+  own->reset(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  return *own ? Error() : Error::last("fcntl", path);
+}
+
 Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd* folder) {
   return open_at(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, path, folder);
 }

@@ -18,6 +18,9 @@ constexpr unsigned kSmallFileMode = 0644;
 // A folder by path, following symbolic links: for the folders that the operator configured.
 Error open_folder(const std::string& path, Fd* folder);
 
+// A descriptor of our own for what `fd` has open.
+Error duplicate(int fd, std::string_view path, Fd* own);
+
 // A folder by its name in another; never through a symbolic link (ELOOP or ENOTDIR).
 Error open_folder_at(int folder_fd, const char* name, std::string_view path, Fd* folder);
 

@@ -204,6 +204,7 @@ export type FileTexts = readonly (Buffer | number)[];
 export interface NativeAddon {
   /** Opens a regular file. EINVAL with syscall `open` for anything else, which is not opened. */
   openSource(path: string): Promise<OpenedSource>;
+  /** What an open file is now. */
   checkSource(source: NativeSource): Promise<Omit<OpenedSource, 'source' | 'filesystem'>>;
   /** One for each path that is a regular file, else undefined. Opens none of them. */
   identities(
@@ -221,9 +222,11 @@ export interface NativeAddon {
     | undefined;
   /** What symbolic links in one folder hold; undefined where there is none. */
   readLinks(folder: string, names: readonly string[]): Promise<(string | undefined)[]>;
+  /** Flushes the file, not its name. */
   flushSource(source: NativeSource): Promise<void>;
   /** The SHA-256 of a text's UTF-8 bytes. (Loading node:crypto takes longer than a first clone should.) */
   sha256(text: string): string;
+  /** The SHA-256 of an open file, to be computed in steps. */
   newDigest(source: NativeSource): NativeDigest;
   /** Hashes about `budgetBytes`; `sha256` is there when the end was reached. */
   digestStep(digest: NativeDigest, budgetBytes: number): Promise<{ bytesDone: number; sha256?: string }>;
@@ -274,6 +277,7 @@ export interface NativeAddon {
     folder: NativeGuardedFolder,
     name: string,
   ): Promise<{ copy: NativeFileCopy; reflinked: boolean; errno: number }>;
+  /** Copies about `budgetBytes` more. */
   fileCopyStep(copy: NativeFileCopy, budgetBytes: number): Promise<{ bytesDone: number; done: boolean }>;
   /** `durable`: flushes the file, not its name. */
   publishFileCopy(
@@ -286,6 +290,7 @@ export interface NativeAddon {
   newDiskUsage(whole?: NativeDiskUsage): NativeDiskUsage;
   /** What each file holds, or its error. Never through a symbolic link. */
   measureFiles(usage: NativeDiskUsage, paths: readonly string[]): Promise<(FileBlocks | SystemError)[]>;
+  /** In bytes, blocks that files share counted once. */
   diskUsageTotal(usage: NativeDiskUsage): Promise<number>;
 
   /**
@@ -319,6 +324,7 @@ export interface NativeAddon {
    */
   dataRanges(path: Buffer, sizeBytes: number): Promise<Float64Array>;
 
+  /** A pipe from a program, which writes to `writeFd`. */
   newPipe(): { pipe: NativePipe; writeFd: number };
   /** Call it when the program has its end: the output ends only when nobody else can write. */
   closeWriteEnd(pipe: NativePipe): void;
@@ -396,6 +402,7 @@ export interface NativeAddon {
     handle: NativeFolder,
     slots: readonly string[],
   ): Promise<[numbers: Float64Array, texts: (SmallFile | SystemError)[]]>;
+  /** What is read once for all clones of a template. */
   newPlan(plan: SlotPlan): NativePlan;
   /** Looks for the slot, builds it and publishes it. */
   cloneSlot(handle: NativeFolder, ...clone: NativeClone): Promise<CloneOutcome>;
@@ -496,6 +503,7 @@ export interface NativeAddon {
   /** Flushes those slots that were copied in this boot, and removes their `unsettled` files. */
   flushCopiedSlots(handle: NativeFolder, slots: readonly string[], bootId: string): Promise<void>;
 
+  /** Takes the slot, or the snapshot, out in one rename, and moves it into trash. See native/slot/release.h. */
   releaseSlot(
     handle: NativeFolder,
     request: {

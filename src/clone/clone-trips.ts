@@ -1,4 +1,4 @@
-// One trip into the addon: what it is asked, and what its outcome means.
+// One trip into the addon: what it is asked, and what its outcome means. The trip itself is native/slot/clone_slot.cc.
 
 import {
   type CloneOutcome,
