@@ -13,8 +13,6 @@
 namespace microvm {
 namespace {
 
-constexpr uint64_t kBufferSize = 256 * 1024;
-
 struct Gap {
   uint64_t length;
   size_t after;  // the range that it follows
@@ -51,7 +49,6 @@ void fill_gaps(std::vector<DataRange>* ranges) {
 }  // namespace
 
 Error PackedCopy::start() {
-  started_ = true;
   Error error = data_ranges(from_fd_, size_, path_, &ranges_, &holes_reported_);
   if (!error.ok() || !holes_reported_) return error;
   fill_gaps(&ranges_);
@@ -62,11 +59,7 @@ Error PackedCopy::start() {
   return {};
 }
 
-Error PackedCopy::step(uint64_t budget) {
-  if (!started_) {
-    Error error = start();
-    if (!error.ok()) return error;
-  }
+Error PackedCopy::advance(uint64_t budget) {
   Buffer buffer = allocate(kBufferSize);
   if (!buffer) return Error::of(ENOMEM, "malloc", dest_);
   const uint64_t first = position_;

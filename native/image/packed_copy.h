@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "image/image_copy.h"
@@ -21,31 +22,20 @@ inline constexpr uint64_t kFillAllowance = 8ull << 20;
 class PackedCopy final : public ImageCopy {
  public:
   PackedCopy(int from_fd, int to_fd, uint64_t size, std::string_view path, std::string_view dest, bool hashes = true)
-      : from_fd_(from_fd), to_fd_(to_fd), size_(size), path_(path), dest_(dest), hashes_(hashes) {}
+      : ImageCopy(from_fd, to_fd, size, path, dest), hashes_(hashes) {}
 
-  // Holes count as bytes where they are hashed, too.
-  Error step(uint64_t budget) override;
   Error finish(std::string* sha256) override;
 
-  uint64_t position() const override { return position_; }
-  bool done() const override { return position_ >= size_; }
-
  private:
-  Error start();
+  Error start() override;
+  // Holes count as bytes where they are hashed, too.
+  Error advance(uint64_t budget) override;
   Error copy_data(uint64_t length, char* buffer, uint64_t* copied);
   void hash_hole(uint64_t length, char* buffer);
 
-  const int from_fd_;
-  const int to_fd_;
-  const uint64_t size_;
-  const std::string path_;
-  const std::string dest_;
   const bool hashes_;
   std::vector<DataRange> ranges_;
   size_t range_ = 0;  // the one that position_ is in or before
-  uint64_t position_ = 0;
-  bool started_ = false;
-  bool holes_reported_ = true;
   Sha256 hash_;
 };
 

@@ -13,16 +13,21 @@
 namespace microvm {
 namespace {
 
-constexpr uint64_t kBufferSize = 256 * 1024;
 constexpr uint64_t kBlockSize = 4096;  // what is left out as a hole when it holds zeros alone
 
 }  // namespace
 
-Error SparseCopy::step(uint64_t budget) {
-  if (!started_) {
-    Error error = start();
-    if (!error.ok()) return error;
+Error SparseCopy::start() {
+  Error error = reports_holes(from_fd_, size_, path_, &holes_reported_);
+  if (error.ok() && !holes_reported_) data_end_ = size_;
+  // The length first: a file system that sees a file grow reserves blocks beyond its end, XFS up to as many as it has.
+  if (error.ok() && retry_eintr([&] { return ftruncate(to_fd_, static_cast<off_t>(size_)); }) < 0) {
+    return Error::last("ftruncate", dest_);
   }
+  return error;
+}
+
+Error SparseCopy::advance(uint64_t budget) {
   while (budget > 0 && !done()) {
     if (position_ >= data_end_) {
       Error error = enter_next_range();
@@ -40,17 +45,6 @@ Error SparseCopy::step(uint64_t budget) {
 }
 
 Error SparseCopy::finish(std::string*) { return {}; }
-
-Error SparseCopy::start() {
-  started_ = true;
-  Error error = reports_holes(from_fd_, size_, path_, &holes_reported_);
-  if (error.ok() && !holes_reported_) data_end_ = size_;
-  // The length first: a file system that sees a file grow reserves blocks beyond its end, XFS up to as many as it has.
-  if (error.ok() && retry_eintr([&] { return ftruncate(to_fd_, static_cast<off_t>(size_)); }) < 0) {
-    return Error::last("ftruncate", dest_);
-  }
-  return error;
-}
 
 Error SparseCopy::enter_next_range() {
   DataRange range;
