@@ -66,6 +66,11 @@ export function parse(name: string, line: string): DigestRecord | undefined {
   };
 }
 
+/** Whether a file has the size and mtime of the record. A writer can put mtime back, so ctime must be compared too. */
+export function isOfSameBytes(record: DigestRecord, { sizeBytes, mtimeNs }: Identity): boolean {
+  return record.sizeBytes === sizeBytes && record.mtimeNs === mtimeNs;
+}
+
 function checkOf(name: string, text: string): string {
   return native().sha256(`${name} ${text}`).slice(0, CHECK_DIGITS);
 }

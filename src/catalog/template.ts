@@ -18,7 +18,7 @@ export interface Template {
 /**
  * Whether a template is unchanged. A writer can set mtime back, but not ctime. Links change ctime as well, and clones
  * may be links where reflinks are not possible: the addon keeps account of those of this process, and tells the ctime
- * of before (native/system/own_links.h). For those of other processes see {@link DigestStore}.
+ * of before (native/system/own_links.h). For those of other processes see {@link LinkedDigests}.
  */
 export function sameTemplate(before: Identity, now: Identity): boolean {
   return sameState(before, now) && before.ctimeNs === now.ctimeNs;

@@ -273,7 +273,7 @@ export class Templates {
   /** What another process that has just linked the file is about to save. */
   async #learntSoon(file: LocatedFile): Promise<Template | undefined> {
     for (const waitMs of WAITS_MS) {
-      if (!(await this.#digests.mayBeSavedSoon(file))) return undefined;
+      if (!(await this.#digests.linked.mayBeSavedSoon(file))) return undefined;
       await sleep(waitMs);
       const [template] = await this.#learnt([file]);
       if (template !== undefined) return template;
