@@ -117,6 +117,13 @@ test.each([
   expect(having).toEqual([only]);
 });
 
+test('folders and whole files are made with a mode whatever the umask', () => {
+  const plain = /import \{[^}]*\b(mkdir|mkdtemp|writeFile)\b[^}]*\} from 'node:fs\/promises'/;
+  const making = files.filter((file) => plain.test(readFileSync(join('src', file), 'utf8')));
+  // The command line probes and sets up stores with files of its own.
+  expect(making.filter((file) => !/^cli\/(doctor|store)\//.test(file))).toEqual(['system/make-folders.ts']);
+});
+
 test('no two files import each other, directly or by way of others', () => {
   const edges = new Map(files.map((file) => [file.replace(/\.m?ts$/, ''), importsOf(file)] as const));
   const done = new Set<string>();

@@ -35,7 +35,7 @@ export async function measureCloneSpeed(folder: string, options: SpeedOptions): 
     const { imageBytes, sealing, signal } = options;
     const templateDir = join(scratch, 'templates');
     const template = join(templateDir, STACK, TEMPLATE_ROOTFS_FILE);
-    await makeFolders(dirname(template));
+    await makeFolders(dirname(template), 0o700);
     await requireSpace(folder, imageBytes);
     await writeImage(template, imageBytes, signal);
     const registry = new RootfsRegistry({ templateDir, clonesDir: join(scratch, 'clones'), sealing });

@@ -1,6 +1,7 @@
 // Temporary folders for trying things on the file system of the clones, within our own folder there if it exists.
-import { access, constants, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { access, constants, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeNewFolder } from '../system/make-folders.js';
 import { STATE_FOLDER } from '../system/state-folder.js';
 
 // Their names contain a dot, which no slot's name does.
@@ -12,7 +13,7 @@ export async function withScratch<T>(folder: string, work: (scratch: string) => 
     () => true,
     () => false,
   );
-  const scratch = await mkdtemp(join(writable ? own : folder, PREFIX));
+  const scratch = await makeNewFolder(join(writable ? own : folder, PREFIX));
   try {
     return await work(scratch);
   } finally {

@@ -1,13 +1,15 @@
 // Fetches a container image with skopeo. skopeo tries again only after few failures, does not end when a registry
 // falls silent, and knows no mirrors of ours. So it is run again here; the layers that it has fetched serve again.
 
-import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { readdir, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { runInstalled } from '../programs/run-program.js';
 import { absolutePath } from '../system/arguments.js';
 import { backOffMs, MIRROR_TRIES, MOST_TRIES, pauseFor } from '../system/back-off.js';
 import { hasCode, RootfsError } from '../system/errors.js';
+import { writeOfMode } from '../system/make-files.js';
+import { makeFolders } from '../system/make-folders.js';
 import { redact, withoutQueries } from '../system/redact.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
@@ -79,7 +81,7 @@ export async function fetchImage(task: Task, request: FetchRequest): Promise<voi
 }
 
 async function fetchFrom(task: Task, request: FetchRequest, origins: readonly Origin[]): Promise<void> {
-  await mkdir(join(request.workFolder, LAYOUT));
+  await makeFolders(join(request.workFolder, LAYOUT), 0o700);
   for (const [i, origin] of origins.entries()) {
     const isMirror = i < origins.length - 1;
     try {
@@ -122,10 +124,13 @@ async function accessTo(
 async function layoutOf({ source, workFolder, platform }: FetchRequest): Promise<string> {
   const { path, descriptor } = await findLocalImage(source, platform);
   const folder = join(workFolder, ONE_IMAGE);
-  await mkdir(folder);
+  await makeFolders(folder, 0o700);
   await symlink(join(absolutePath('source', path), 'blobs'), join(folder, 'blobs'));
-  await writeFile(join(folder, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
-  await writeFile(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
+  await writeOfMode(join(folder, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  await writeOfMode(
+    join(folder, 'index.json'),
+    JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }),
+  );
   return `oci:${ONE_IMAGE}`;
 }
 

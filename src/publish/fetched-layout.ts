@@ -1,9 +1,10 @@
 // The OCI layout that skopeo fetched into the work folder: one image, read by its digests.
 
 import { createHash } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RootfsError } from '../system/errors.js';
+import { writeOfMode } from '../system/make-files.js';
 
 /**
  * The OCI specification defines the shape of a layout. Anything that does not match it throws, and the caller catches
@@ -68,9 +69,9 @@ export async function writeLayers(layout: string, old: Json, layers: readonly Js
   const index = await readJson(path);
   const bytes = Buffer.from(JSON.stringify(manifest));
   const digest = `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-  await writeFile(blobPath(layout, digest), bytes);
+  await writeOfMode(blobPath(layout, digest), bytes);
   const first = { ...index.manifests[0], digest, size: bytes.length };
-  await writeFile(path, JSON.stringify({ ...index, manifests: [first] }));
+  await writeOfMode(path, JSON.stringify({ ...index, manifests: [first] }));
 }
 
 async function readJson(path: string): Promise<Json> {

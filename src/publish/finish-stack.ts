@@ -1,6 +1,6 @@
 // From a staged image to a stack of the catalog: checked, with its config, placed, and its digest known.
 
-import { chmod, constants, open, rm, stat, writeFile } from 'node:fs/promises';
+import { constants, open, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { NativeFolder, OpenedSource } from '../addon/native.js';
 import { TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
@@ -10,6 +10,7 @@ import { hashUnchanged } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
 import { requireE2fsck } from '../image/grow.js';
 import { flush } from '../system/flush.js';
+import { writeOfMode } from '../system/make-files.js';
 import type { Task } from '../system/task.js';
 import { finishImage } from './check-image.js';
 import { placeStack, requireStackFolder } from './place-stack.js';
@@ -80,8 +81,7 @@ async function closedLast<T>(image: string, work: () => Promise<T>): Promise<T> 
 async function writeConfig(path: string, config: ImageConfig): Promise<void> {
   // A pull that was stopped just before its end has left it, read-only.
   await rm(path, { force: true });
-  await writeFile(path, JSON.stringify(config));
-  await chmod(path, 0o444);
+  await writeOfMode(path, JSON.stringify(config), 0o444);
   await flush(path);
 }
 

@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { programFailed } from '../programs/program-failed.js';
 import { type Program, requireInstalled, runInstalled } from '../programs/run-program.js';
 import { RootfsError } from '../system/errors.js';
+import { writeOfMode } from '../system/make-files.js';
 import type { Task } from '../system/task.js';
 import { FilesystemFull } from './ext4/groups.js';
 import { BLOCK_BYTES, INODE_BYTES } from './ext4/layout.js';
@@ -125,6 +126,7 @@ async function makeEmpty(
     ...['-N', `${inodesFor(plan, sizeBytes)}`, '-O', FEATURES, '-U', FILESYSTEM_UUID],
     ...['-E', extended.join(','), resolve(image), `${sizeBytes / BLOCK_BYTES}`],
   ];
+  await writeOfMode(image, '');
   const exit = await runInstalled(mke2fsProgram(mke2fsBin), args, signal, {
     env: { E2FSPROGS_FAKE_TIME: `${FIXED_TIME_NS / 1_000_000_000n}`, MKE2FS_CONFIG: '/dev/null' },
   });

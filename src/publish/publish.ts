@@ -1,6 +1,6 @@
 // Publishes an image to the catalog. It is made and checked in staging, and appears only when complete.
 
-import { chmod, mkdir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { OpenedSource } from '../addon/native.js';
 import { refuseOtherSpelling, TEMPLATE_ROOTFS_FILE } from '../catalog/catalog.js';
@@ -13,6 +13,7 @@ import { asRootfsError } from '../system/errors.js';
 import { flush } from '../system/flush.js';
 import { type Folders, liesAmongOurs } from '../system/folders-overlap.js';
 import { isMissing } from '../system/is-missing.js';
+import { makeFolders } from '../system/make-folders.js';
 import { Task } from '../system/task.js';
 import type { RegistryCheck } from './fetch-image.js';
 import { finishStack, requireFinishable } from './finish-stack.js';
@@ -65,9 +66,8 @@ export async function publishStack(
     return await folder.inWorkFolder('publish', async (workFolder, open) => {
       if (isFirst) await flush(dirname(folder.path));
       const staged = join(workFolder, 'stack');
-      await mkdir(staged);
-      // Ignore the umask: whoever can read the catalog can read the stack.
-      await chmod(staged, 0o755);
+      // Whoever can read the catalog can read the stack.
+      await makeFolders(staged, 0o755);
       const { mke2fsBin, e2fsckBin, registries } = programs;
       const { format, config = request.config } = await stageImage({
         task,

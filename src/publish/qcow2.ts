@@ -8,6 +8,7 @@ import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
 import { absolutePath } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
+import { writeOfMode } from '../system/make-files.js';
 import type { Task } from '../system/task.js';
 import { tooLarge } from './tree/limits.js';
 
@@ -43,6 +44,7 @@ export async function convertQcow2(
   await requireWhole(task, path, source);
   // qemu-img could read a path without a leading slash as a protocol: `nbd:…`.
   const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', absolutePath('source', path), resolve(dest)];
+  await writeOfMode(dest, '');
   const exit = await runInstalled(QEMU_IMG, args, task.signal, { diesWithUs: true });
   if (exit.status !== 0) throw programFailed('IMAGE_INVALID', QEMU_IMG.name, source, exit);
 }

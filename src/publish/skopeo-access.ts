@@ -1,9 +1,11 @@
 // Passes this library's settings of one registry to skopeo: the certificate authority, whether the registry knows
 // no TLS, and the login or a token. skopeo itself would send a stored login to any token service.
 
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readCertificates } from '../system/certificates.js';
+import { writeOfMode } from '../system/make-files.js';
+import { makeFolders, makeNewFolder } from '../system/make-folders.js';
 import type { Credentials } from './credentials.js';
 
 /** What skopeo may have for a registry. */
@@ -53,17 +55,17 @@ export async function skopeoAccess(
 /** skopeo takes a folder, and reads only `.crt` files from it. */
 async function certificateFolder(ca: string, workFolder: string): Promise<string> {
   const certificates = await readCertificates(ca);
-  const folder = await mkdtemp(join(workFolder, 'certificates-'));
-  await writeFile(join(folder, 'ca.crt'), certificates);
+  const folder = await makeNewFolder(join(workFolder, 'certificates-'));
+  await writeOfMode(join(folder, 'ca.crt'), certificates);
   return folder;
 }
 
 /** Not on the command line, which every user can read. */
 async function loginFile(host: string, credentials: Credentials, workFolder: string): Promise<string> {
   const folder = join(workFolder, LOGINS);
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const path = join(await mkdtemp(join(folder, 'login-')), 'auth.json');
-  await writeFile(path, JSON.stringify({ auths: { [host]: entryOf(credentials) } }), { mode: 0o600 });
+  await makeFolders(folder, 0o700);
+  const path = join(await makeNewFolder(join(folder, 'login-')), 'auth.json');
+  await writeOfMode(path, JSON.stringify({ auths: { [host]: entryOf(credentials) } }));
   return path;
 }
 

@@ -1,7 +1,8 @@
 // Writes a stream of bytes to a file, leaving zeros as holes.
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { writeFully } from '../image/write-bytes.js';
 import { BLOCK_BYTES, isZeroBlock } from '../image/zero-block.js';
+import { openOfMode } from '../system/make-files.js';
 
 const GAP_ZEROS = Buffer.alloc(256 * 1024);
 
@@ -41,7 +42,7 @@ export class SparseFile {
 
   /** Creates the file. The path must not exist. */
   static async create(path: string, options: SparseFileOptions = { fillGaps: false }): Promise<SparseFile> {
-    return new SparseFile(await open(path, 'wx', 0o600), options);
+    return new SparseFile(await openOfMode(path, 'wx'), options);
   }
 
   async write(chunk: Buffer): Promise<void> {

@@ -2,11 +2,12 @@
 // the rest from the registry. An image is that of a disk or of a VM's memory.
 
 import { constants as files } from 'node:fs';
-import { chmod, open } from 'node:fs/promises';
+import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../addon/native.js';
 import type { Template } from '../catalog/template.js';
 import { isMissing } from '../system/is-missing.js';
+import { openOfMode } from '../system/make-files.js';
 import { makeFolders } from '../system/make-folders.js';
 import { Pause } from '../system/pause.js';
 import type { Task } from '../system/task.js';
@@ -99,7 +100,7 @@ async function openAssembly(path: string, list: ChunkList): Promise<Assembly> {
   // A pull that was killed just before its end has made it read-only.
   if (!(await isMissing(path))) await chmod(path, 0o600);
   const missing = await ChunkSet.ofData(list);
-  return { path, file: await open(path, files.O_RDWR | files.O_CREAT, 0o600), list, missing };
+  return { path, file: await openOfMode(path, files.O_RDWR | files.O_CREAT), list, missing };
 }
 
 /** Returns the bytes that are there already. */

@@ -1,7 +1,7 @@
 // Disks that other tools have put into a registry, as the only layer of an artifact: by `oras push`, for podman machine
 // or for KubeVirt. The layer is the disk: raw, compressed, or a qcow2.
 
-import { chmod, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { readSuperblock } from '../image/ext4.js';
 import { noFilesystem } from '../publish/check-image.js';
@@ -13,6 +13,8 @@ import type { SparseFileOptions } from '../publish/sparse-file.js';
 import { tooLarge } from '../publish/tree/limits.js';
 import { isFull, type RootfsError } from '../system/errors.js';
 import { isMissing } from '../system/is-missing.js';
+import { writeOfMode } from '../system/make-files.js';
+import { makeFolders } from '../system/make-folders.js';
 import type { Task } from '../system/task.js';
 import { type Artifact, invalid, type Layer, SNAPSHOT_TYPE, STACK_TYPE } from './artifact.js';
 import type { BlobReader } from './blob-reader.js';
@@ -66,7 +68,7 @@ export async function stageDisk(task: Task, request: DiskRequest): Promise<Stage
   const made = [work, dirname(image)];
   for (const each of made) {
     await rm(each, { recursive: true, force: true });
-    await mkdir(each, { mode: 0o700 });
+    await makeFolders(each, 0o700);
   }
   const reusedBytes = await fetchLayer(task, request, path);
   try {
@@ -115,7 +117,7 @@ async function fetchHead(task: Task, request: DiskRequest, path: string): Promis
       if (length >= end) break;
     }
     const head = Buffer.concat(parts);
-    await writeFile(path, head, { mode: 0o600 });
+    await writeOfMode(path, head);
     refusal = await refusalOf(path, head, source);
     if (refusal === undefined) return;
   }

@@ -1,8 +1,9 @@
 // Fetches a blob into a file, from where an earlier try ended.
 
 import { createHash, type Hash } from 'node:crypto';
-import { constants, type FileHandle, open } from 'node:fs/promises';
+import { constants, type FileHandle } from 'node:fs/promises';
 import { writeFully } from '../image/write-bytes.js';
+import { openOfMode } from '../system/make-files.js';
 import type { Task } from '../system/task.js';
 import { type Blob, type BlobReader, wrongBlob } from './blob-reader.js';
 
@@ -22,7 +23,7 @@ const ZEROS = Buffer.alloc(READ_BYTES);
  */
 export async function fetchFile(task: Task, reader: BlobReader, request: FileRequest): Promise<number> {
   const { blob, path } = request;
-  const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  const file = await openOfMode(path, constants.O_RDWR | constants.O_CREAT);
   try {
     for (;;) {
       const { kept, digest } = await fetchRest(task, reader, file, request);

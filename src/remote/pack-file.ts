@@ -2,10 +2,12 @@
 // a large one, they would be too much for memory.
 
 import { createHash } from 'node:crypto';
-import { type FileHandle, mkdir, open, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
+import { openOfMode, writeOfMode } from '../system/make-files.js';
+import { makeFolders } from '../system/make-folders.js';
 import type { Task } from '../system/task.js';
 import type { Buffers } from './buffers.js';
 import type { ChunkList } from './chunk-list.js';
@@ -38,7 +40,7 @@ export class PackFile {
     // Beside the folder: FUSE and NFS keep a hidden name of a removed file while it is open, and a folder with one
     // cannot be removed.
     const frames = `${source.folder}.frames`;
-    const file = await open(frames, 'wx+');
+    const file = await openOfMode(frames, 'wx+');
     try {
       await rm(frames);
       return new PackFile(source, file, await framesInto(task, source, file));
@@ -84,7 +86,7 @@ export class PackFile {
 /** One frame for each chunk of data. Returns their lengths. */
 async function framesInto(task: Task, source: PackSource, frames: FileHandle): Promise<readonly number[]> {
   const { folder, buffers } = source;
-  await mkdir(folder);
+  await makeFolders(folder, 0o700);
   try {
     return await buffers.with((buffer) => compressChunks(task, source, frames, buffer));
   } finally {
@@ -102,7 +104,7 @@ async function compressChunks(
   const names: string[] = [];
   for (let i = first; i < end; i++) {
     if (list.isZero(i)) continue;
-    await writeFile(join(folder, `${i}`), await readChunk(file, list, i, buffer));
+    await writeOfMode(join(folder, `${i}`), await readChunk(file, list, i, buffer));
     names.push(`${i}`);
   }
   if (names.length > 0) await compress(task, names, level, folder, frames.fd);

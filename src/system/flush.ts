@@ -1,5 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { asRootfsError, failedWith } from './errors.js';
+import { openOfMode } from './make-files.js';
 import { Task } from './task.js';
 import { Turns } from './turns.js';
 
@@ -17,10 +18,8 @@ export function flush(path: string): Promise<void> {
 
 /** Writes a new file, or over one that a killed process left, with at least this mode whatever the umask. */
 export async function writeFlushed(path: string, contents: string | Buffer, mode: number): Promise<void> {
-  const file = await open(path, 'w', mode);
+  const file = await openOfMode(path, 'w', mode);
   try {
-    const made = (await file.stat()).mode & 0o7777;
-    if ((made & mode) !== mode) await file.chmod(made | mode);
     await file.writeFile(contents);
     await sync(file, path);
   } finally {

@@ -1,4 +1,4 @@
-import { chmod, mkdir, stat } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedWith } from './errors.js';
 import { isMissing } from './is-missing.js';
@@ -19,6 +19,13 @@ export async function makeFolders(path: string, mode?: number): Promise<string |
     const first = (await isMissing(parent)) ? await makeFolders(parent, mode) : undefined;
     return (await makeOne(path, mode)) ? (first ?? path) : first;
   }
+}
+
+/** Makes a folder with a new name that begins with `prefix`, for this user alone, whatever the umask. */
+export async function makeNewFolder(prefix: string): Promise<string> {
+  const path = await mkdtemp(prefix);
+  await requireMode(path, 0o700);
+  return path;
 }
 
 /** False if it is there. */

@@ -49,7 +49,7 @@ Example:
     .action(({ size, rounds }: BenchFlags, command: Command) =>
       inSession(command, async (session) => {
         const { output, signal, config } = session;
-        await makeFolders(config.clonesDir);
+        await makeFolders(config.clonesDir, 0o755);
         const speed = await session.during('measuring', () =>
           measureCloneSpeed(config.clonesDir, { imageBytes: size, rounds, sealing: config.sealing, signal }),
         );

@@ -1,9 +1,9 @@
 // Mounts and unmounts a store's file system.
-import { mkdir, mkdtemp, readdir, realpath, rmdir } from 'node:fs/promises';
+import { readdir, realpath, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { RootfsError } from '../../index.js';
-import { makeFolders } from '../../system/make-folders.js';
+import { makeFolders, makeNewFolder } from '../../system/make-folders.js';
 import { mountedOn, nearestExisting } from '../mounts.js';
 import { forbidDiscard, loopDevicesOf, mountOfImage, requireUnmounted } from './find-store.js';
 import { imageFile } from './image-file.js';
@@ -128,14 +128,14 @@ export async function withMounted<T>(
   work: (folder: string) => Promise<T>,
 ): Promise<T> {
   signal.throwIfAborted();
-  const outer = await mkdtemp(join(tmpdir(), 'microvm-rootfs-store-')).catch((error) => {
+  const outer = await makeNewFolder(join(tmpdir(), 'microvm-rootfs-store-')).catch((error) => {
     const words = `no folder to mount ${image} on can be made in ${tmpdir()}: set TMPDIR to one that is writable`;
     throw new RootfsError(error.code, words, { path: tmpdir(), cause: error });
   });
   // The root of a store has a mode of its own: what keeps others out is the folder around it.
   const folder = join(outer, 'store');
   try {
-    await mkdir(folder);
+    await makeFolders(folder, 0o700);
     const all = ['loop', 'nodiscard', 'nosuid', 'nodev', 'noexec', ...KINDS[kind].lookOptions, ...options];
     try {
       await runToItsEnd('mount', ['-t', kind, '-o', all.join(','), image, folder], signal, image);
