@@ -1,7 +1,8 @@
 import { readdir } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { type GcReport, RootfsError, type SlotInfo } from '../../index.js';
-import { isBlank, type ListedId, namedIn, readIdList } from '../id-list.js';
+import { type ListedId, namedIn, readIdList } from '../id-list.js';
+import { isBlank } from '../id-spellings.js';
 import { listed } from '../listed.js';
 import { count, table } from '../output.js';
 import { inSession, reported, type Session } from '../session.js';
