@@ -49,7 +49,7 @@ const RUN_PROGRAMS = [
   'cli/clone-speed',
   'cli/doctor/software',
   'cli/store/store-error',
-  'image/grow',
+  'image/e2fsprogs',
   'publish/container-image',
   'publish/credentials',
   'publish/decompress',

@@ -1,9 +1,6 @@
-// Grows an ext4 image, first the file and then the file system in it, and checks it.
+// Grows an ext4 image, first the file and then the file system in it.
 import { stat, truncate } from 'node:fs/promises';
 import { native } from '../addon/native.js';
-import type { HeldFile } from '../programs/held-file.js';
-import { programFailed } from '../programs/program-failed.js';
-import { type Exit, type RunOptions, requireInstalled, runInstalled } from '../programs/run-program.js';
 import {
   absolutePath,
   optionalSignal,
@@ -14,8 +11,9 @@ import {
 import { DEFAULT_E2FSCK_BIN, DEFAULT_RESIZE2FS_BIN } from '../system/config.js';
 import { asRootfsError, failedWith, invalidArgument, RootfsError } from '../system/errors.js';
 import { traced } from '../system/events.js';
+import { checkFilesystem, resize2fs } from './e2fsprogs.js';
 import { type Ext4Superblock, readSuperblock, superblockBytes } from './ext4.js';
-import { HeldImage, NEEDS_PROC, refuseInUse } from './held-image.js';
+import { HeldImage, refuseInUse } from './held-image.js';
 import { inUseError } from './open-elsewhere.js';
 import { requireNoMmp } from './require-no-mmp.js';
 
@@ -163,7 +161,8 @@ async function growNow(
   const check = { name, env: { E2FSCK_TIME: `${timeS}` }, file: heldFile(image) };
   if (superblock.needsCheck || !superblock.checksumMatches)
     await checkFilesystem(path, programs.e2fsckBin, signal, check);
-  const grow = (size?: string) => resize2fs(image, programs.resize2fsBin, timeS, signal, size);
+  const grow = (size?: string) =>
+    resize2fs(programs.resize2fsBin, { path, name, file: heldFile(image), timeS, size }, signal);
   await orOldLength(image, async () => {
     // toGrow has refused to shrink it. Without a size, resize2fs uses the file's length.
     await setLength(image, targetBytes);
@@ -237,100 +236,6 @@ async function requireGrown({ name, reached }: Image, targetBytes: number): Prom
   );
 }
 
-/** What both programs say of a file system that is newer than they are. */
-const UNSUPPORTED = /unsupported (?:read-only )?feature|newer version of e2fsck/;
-const NEEDS_NEWER =
-  '; install a newer e2fsprogs, or name its programs (e2fsckBin, resize2fsBin), or make the image without that ' +
-  'feature (mke2fs -O ^NAME)';
-
-/** What resize2fs says, and what to do about it. */
-const RESIZE_ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
-  [/missing mtab/, `; ${NEEDS_PROC}`],
-  [UNSUPPORTED, NEEDS_NEWER],
-  [/too large to be expressed in 32 bits/, '; make the image with mke2fs -O 64bit'],
-  [/too many block group descriptors/, '; make the image with larger blocks (mke2fs -b 4096)'],
-];
-
-/** `timeS` is resize2fs's clock, so that the same image grown again has the same bytes. */
-async function resize2fs(
-  image: Image,
-  program: string,
-  timeS: number,
-  signal: AbortSignal | undefined,
-  size?: string,
-): Promise<void> {
-  const { path, name } = image;
-  const args = ['-f', '--', path, ...(size === undefined ? [] : [size])];
-  const given = { env: { E2FSPROGS_FAKE_TIME: `${timeS}` }, file: heldFile(image) };
-  const exit = await runFromE2fsprogs('RESIZE2FS_NOT_FOUND', program, args, signal, given);
-  const [, advice = ''] = RESIZE_ADVICE.find(([words]) => words.test(exit.stderr)) ?? [];
-  const said = { stdout: exit.stdout.replaceAll(path, name), stderr: exit.stderr.replaceAll(path, name) };
-  if (exit.status !== 0) throw programFailed('RESIZE_FAILED', program, name, { ...exit, ...said }, advice);
-}
-
-interface CheckOptions {
-  /** What the image is called in messages. Default: its path. */
-  readonly name?: string;
-  readonly env?: Readonly<Record<string, string>>;
-  readonly file?: HeldFile | undefined;
-  /** What to do about damage; it ends the message. */
-  readonly advice?: string;
-}
-
-/** Rejects with `E2FSCK_NOT_FOUND`. */
-export function requireE2fsck(program: string): Promise<void> {
-  return requireInstalled({ name: program, package: 'e2fsprogs', notFound: 'E2FSCK_NOT_FOUND' });
-}
-
-/** Replays the journal and makes safe repairs, in the caller's own copy of an image. */
-export async function checkFilesystem(
-  path: string,
-  program: string,
-  signal: AbortSignal | undefined,
-  { name = path, advice, ...given }: CheckOptions = {},
-): Promise<void> {
-  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fp', '--', path], signal, given);
-  // A bit mask: 1 means "errors corrected", 2 "reboot if mounted", every other bit a failure. Null: killed by a signal.
-  if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit, name, advice);
-}
-
-/** Checks without changing anything, before many clones are made from an image. */
-export async function checkFilesystemClean(
-  path: string,
-  program: string,
-  signal: AbortSignal | undefined,
-  { name = path, advice }: CheckOptions = {},
-): Promise<void> {
-  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
-  if (exit.status !== 0) throw checkFailed(program, path, exit, name, advice);
-}
-
-/** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
-export class DamageFound extends RootfsError {}
-
-// Bits of e2fsck's exit status: errors are left, or it could not work, as with a superblock that it does not know.
-const DAMAGE_BITS = 4 | 8;
-
-// Enough to see what is wrong.
-const FINDINGS_SHOWN = 8;
-
-/** The error holds e2fsck's findings, which it writes to stdout; stderr holds only its version. */
-function checkFailed(program: string, path: string, exit: Exit, name: string, advice = ''): RootfsError {
-  const text = `${exit.stdout}\n${exit.stderr}`.replaceAll(path, name);
-  const lines = text.split('\n').map((line) => line.trim());
-  const findings = lines.filter(
-    (line) => line !== '' && !/^(Pass \d|e2fsck \d|.*: \d+\/\d+ files )/.test(line),
-  );
-  const shown = findings.slice(0, FINDINGS_SHOWN).join('; ');
-  const more = findings.length > FINDINGS_SHOWN ? `; and ${findings.length - FINDINGS_SHOWN} lines more` : '';
-  const output = { stdout: '', stderr: `${shown}${more}` };
-  const isNewer = UNSUPPORTED.test(text);
-  const isDamage = !isNewer && exit.status !== null && (exit.status & DAMAGE_BITS) !== 0;
-  const remedy = isNewer ? NEEDS_NEWER : isDamage ? advice : '';
-  const error = programFailed('E2FSCK_FAILED', program, name, { ...exit, ...output }, remedy);
-  return isDamage ? new DamageFound(error.code, error.message, { path: name }) : error;
-}
-
 /** Advice for damage in a grown copy of `name`. A template that nobody published was never checked itself. */
 export function adviceAfterGrowing(name: string, sizeBytes: number): string {
   return (
@@ -338,20 +243,4 @@ export function adviceAfterGrowing(name: string, sizeBytes: number): string {
     'cannot grow such a file system, so make the image with that size or with fewer features, or set a newer ' +
     'resize2fs; else mend the image'
   );
-}
-
-/** A guest can make an image that e2fsck and resize2fs work, or sleep, for hours on. */
-const TURN_MS = 60_000;
-
-function runFromE2fsprogs(
-  notFound: 'RESIZE2FS_NOT_FOUND' | 'E2FSCK_NOT_FOUND',
-  program: string,
-  args: readonly string[],
-  signal: AbortSignal | undefined,
-  { env, file }: Pick<RunOptions, 'env' | 'file'> = {},
-): Promise<Exit> {
-  // The host's own e2fsck.conf could change what is found and mended, and with it the digest.
-  const ours = { E2FSCK_CONFIG: '/dev/null', ...env };
-  const options = { env: ours, file, turnMs: TURN_MS };
-  return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, options);
 }

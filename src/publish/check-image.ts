@@ -2,8 +2,8 @@
 
 import { chmod, stat } from 'node:fs/promises';
 import { native } from '../addon/native.js';
+import { checkFilesystem, checkFilesystemClean } from '../image/e2fsprogs.js';
 import { type Ext4Superblock, readSuperblock } from '../image/ext4.js';
-import { checkFilesystem, checkFilesystemClean } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { requireNoMmp } from '../image/require-no-mmp.js';
 import { RootfsError } from '../system/errors.js';

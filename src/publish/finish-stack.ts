@@ -8,7 +8,7 @@ import { type ImageConfig, imageConfigPath, readImageConfig } from '../catalog/i
 import type { StackName } from '../catalog/stack-name.js';
 import { hashUnchanged } from '../catalog/template.js';
 import type { Templates } from '../catalog/templates.js';
-import { requireE2fsck } from '../image/grow.js';
+import { requireE2fsck } from '../image/e2fsprogs.js';
 import { flush } from '../system/flush.js';
 import { writeOfMode } from '../system/make-files.js';
 import type { Task } from '../system/task.js';

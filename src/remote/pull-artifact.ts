@@ -1,7 +1,7 @@
 // What every pull does, whatever the artifact holds: the manifest first, then only what is not here, in a folder that
 // an interrupted pull leaves for the next one.
 
-import { DamageFound } from '../image/grow.js';
+import { DamageFound } from '../image/e2fsprogs.js';
 import type { RegistrySettings } from '../system/config.js';
 import { abortError, asRootfsError, RootfsError } from '../system/errors.js';
 import { onAbort } from '../system/on-abort.js';

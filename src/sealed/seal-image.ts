@@ -8,8 +8,9 @@ import { type NativeStagedSlot, native, type OpenedSource, RUNG, type Staged } f
 import { type Template, tellsEveryChange, templateChangedError } from '../catalog/template.js';
 import { recordTemplate, stateOf, type TemplateRecord } from '../catalog/template-record.js';
 import type { OpenFolder } from '../folder/open-folder.js';
+import { checkFilesystemClean } from '../image/e2fsprogs.js';
 import { extentCount, measureFile } from '../image/extents.js';
-import { adviceAfterGrowing, checkFilesystemClean, type GrowPrograms, growImage } from '../image/grow.js';
+import { adviceAfterGrowing, type GrowPrograms, growImage } from '../image/grow.js';
 import { hashSource } from '../image/hash.js';
 import { copyImage } from '../image/staged-copy.js';
 import { inTurn } from '../system/long-work.js';

@@ -6,7 +6,7 @@ import { inspectSlot, type NativeSource, native } from '../addon/native.js';
 import { type Catalog, LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { namesIn } from '../folder/names-in.js';
-import { checkFilesystemClean, DamageFound } from '../image/grow.js';
+import { checkFilesystemClean, DamageFound } from '../image/e2fsprogs.js';
 import { hashSource } from '../image/hash.js';
 import { isSealedFile, keyOf, partsOf, readRecord, type SealRecord } from '../sealed/seal-record.js';
 import { UNKNOWN_BYTES_LIMIT } from '../slot/slot-image.js';
