@@ -9,7 +9,7 @@ import {
   CLONE_STAMP_FILE,
   CLONE_UNSETTLED_FILE,
 } from './stamps.js';
-import type { VmId } from './vm-id.js';
+import { safeVmId, type VmId } from './vm-id.js';
 
 /** Its VM may use the whole of it (`qemu-img resize` and others make a disk longer), so no advice may lose it. */
 export function imageLongerError(
@@ -44,10 +44,11 @@ export function otherLinksError(vm: VmId, links: number): RootfsError {
 }
 
 export function vmIdCollisionError(path: string, vm: VmId, owner: string): RootfsError {
-  const differInCase = vm.raw.toLowerCase() === owner.toLowerCase();
-  const advice = differInCase
-    ? 'this file system does not tell upper from lower case, so use ids that differ in more'
-    : 'use ids of ASCII letters, digits, "-" and "_"';
+  // The names of the slots tell, not the ids: "ä" and "Ä" both become "_" on any file system.
+  const isOneName = vm.safe === safeVmId(owner);
+  const advice = isOneName
+    ? 'use ids of ASCII letters, digits, "-" and "_"'
+    : 'this file system does not tell upper from lower case, so use ids that differ in more';
   return new RootfsError(
     'VM_ID_COLLISION',
     `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which ` +
