@@ -75,11 +75,10 @@ export class HeldImage {
   }
 
   async #requireName(): Promise<void> {
-    const { dev, ino } = await this.#file.stat({ bigint: true });
-    const named = await stat(this.path, { bigint: true }).catch((error: unknown) => {
-      if (!isGone(error)) throw error;
-    });
-    if (named?.dev === dev && named.ino === ino) return;
+    // On FUSE a file that is held, and not open, is gone with its name.
+    const held = await this.#file.stat({ bigint: true }).catch(undefinedIfGone);
+    const named = await stat(this.path, { bigint: true }).catch(undefinedIfGone);
+    if (held !== undefined && named?.dev === held.dev && named.ino === held.ino) return;
     throw new RootfsError(
       'SLOT_BUSY',
       `${this.path} was removed, or is another file, since growing it began: what is there now was not changed; ` +
@@ -87,4 +86,8 @@ export class HeldImage {
       { path: this.path },
     );
   }
+}
+
+function undefinedIfGone(error: unknown): undefined {
+  if (!isGone(error)) throw error;
 }
