@@ -2,6 +2,7 @@
 
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
+import { show } from '../system/arguments.js';
 import { invalidArgument } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 
@@ -27,5 +28,5 @@ export async function compress(
 export function requireLevel(level: unknown): number {
   if (level === undefined) return 3;
   if (typeof level === 'number' && Number.isInteger(level) && level >= 1 && level <= 22) return level;
-  throw invalidArgument('level must be an integer from 1 to 22, as zstd has them');
+  throw invalidArgument(`level must be an integer from 1 to 22, as zstd has them, got ${show(level)}`);
 }

@@ -86,7 +86,7 @@ test('what is not there is named; a published name that could not be flushed is 
     await expect(flush(path)).rejects.toMatchObject({ code: 'ENOENT', path });
   const failed = flushName(gone, join(gone, 'image'), 'publish it again');
   await expect(failed).rejects.toMatchObject({ code: 'ENOENT', path: gone });
-  const message = `flushing the folder of ${gone}/image: it is complete, but a power cut may lose it (publish it again)`;
+  const message = `${gone}/image: it is complete, but a power cut may lose it (publish it again)`;
   await expect(failed).rejects.toThrow(message);
   expect(await readdir(root)).not.toContain('gone');
 });
