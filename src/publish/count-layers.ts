@@ -11,8 +11,9 @@ import type { Task } from '../system/task.js';
 import { isOfZlib } from './decompress.js';
 import type { PublishLimits } from './publish-options.js';
 import { requireSettable } from './tar/attribute-faults.js';
-import { readMembers, type TarBytes, WINDOW_BYTES } from './tar/members.js';
+import { readMembers } from './tar/members.js';
 import { TarCutOff, TarDamaged } from './tar/tar-damaged.js';
+import { type TarBytes, WINDOW_BYTES } from './tar/tar-input.js';
 import { TreeCount, tooLarge } from './tree/limits.js';
 import { ListedFiles, type ListedFolder, namesOf } from './tree/listed-files.js';
 

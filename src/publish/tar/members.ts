@@ -7,7 +7,8 @@ import { type Segment, showPath } from '../tree/file-tree.js';
 import { parseHeader, TAR_BLOCK_BYTES, type TarHeader } from './header.js';
 import { type PaxRecord, parsePax, parsePaxTime } from './pax.js';
 import { PartCount, readOldSparse, readSparseInContents, readSparseInPax, SparseMap } from './sparse-map.js';
-import { CREATE_AGAIN, MEND, TarCutOff, TarDamaged } from './tar-damaged.js';
+import { CREATE_AGAIN, JOIN_VOLUMES, MEND, TarDamaged, WAS_CUT_OFF } from './tar-damaged.js';
+import { isLength, type TarBytes, TarInput, WINDOW_BYTES } from './tar-input.js';
 
 export interface TarMember {
   readonly path: Buffer;
@@ -38,9 +39,6 @@ export function isFolder({ type, path }: TarMember): boolean {
 export function shown({ path }: Pick<TarMember, 'path'>): string {
   return showPath(path.toString('latin1')).slice(0, 200);
 }
-
-// Read size. Headers of small files are close together.
-export const WINDOW_BYTES = 128 * 1024;
 
 // Limit for a name or the pax records of one file. Maps of sparse files are the longest that mean something.
 const META_LIMIT = 16 * 1024 * 1024;
@@ -79,10 +77,8 @@ const FOLDER_LIST = 'GNU.dumpdir';
 /** Of a name in such a list: the file is not in this tar. */
 const NOT_IN_TAR = 'N'.charCodeAt(0);
 
-/** What a tar is read from, such as a `FileHandle`. */
-export interface TarBytes {
-  read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ bytesRead: number }>;
-}
+/** The error of a member. */
+type Damaged = (what: string, remedy?: string) => TarDamaged;
 
 interface TarWatch {
   /**
@@ -106,14 +102,10 @@ export function readMembers(
 }
 
 class TarReader {
-  readonly #bytes: TarBytes;
-  readonly #size: number;
+  readonly #input: TarInput;
   readonly #onOddEnd: (why: string, isCutOff: boolean) => void;
   readonly #pause: Pause;
   readonly #parts = new PartCount();
-  #at = 0;
-  #window: Buffer = Buffer.alloc(0);
-  #windowAt = 0;
   // Records for all following members, and records for the next member only.
   readonly #globalByKey = new Map<string, PaxRecord>();
   #global: readonly PaxRecord[] = [];
@@ -128,8 +120,7 @@ class TarReader {
   #awaitsMember = false;
 
   constructor(bytes: TarBytes, size: number, { onOddEnd = () => {}, checkAborted = () => {} }: TarWatch) {
-    this.#bytes = bytes;
-    this.#size = size;
+    this.#input = new TarInput(bytes, size);
     this.#onOddEnd = onOddEnd;
     this.#pause = new Pause(checkAborted);
   }
@@ -137,12 +128,12 @@ class TarReader {
   async *members(): AsyncGenerator<TarMember> {
     for (;;) {
       // Not every program writes the two zero blocks at the end.
-      if (this.#at === this.#size && this.#at > 0 && !this.#awaitsMember) {
+      if (this.#input.at === this.#input.size && this.#input.at > 0 && !this.#awaitsMember) {
         const why = this.#isOfGnu ? '' : 'if the program that made it writes one, ';
         this.#onOddEnd(`has no mark of its end: ${why}${WAS_CUT_OFF}`, this.#isOfGnu);
         return;
       }
-      const block = await this.#take(TAR_BLOCK_BYTES);
+      const block = await this.#input.take(TAR_BLOCK_BYTES);
       if (isZeroBlock(block)) {
         if (this.#awaitsMember)
           throw new TarDamaged('has a header at its end for a file that is not there: get it again');
@@ -150,7 +141,7 @@ class TarReader {
       }
       const header = parseHeader(block);
       if (header === undefined)
-        throw new TarDamaged(`has no header of a tar at byte ${this.#at - TAR_BLOCK_BYTES}: ${MEND}`);
+        throw new TarDamaged(`has no header of a tar at byte ${this.#input.at - TAR_BLOCK_BYTES}: ${MEND}`);
       this.#isOfGnu ||= header.isOfGnu;
       const member = await this.#member(header);
       if (member !== undefined) yield member;
@@ -159,10 +150,10 @@ class TarReader {
 
   /** After the first block of zeros. What other programs leave out from here on must not be left out in silence. */
   async #readEnd(): Promise<void> {
-    if (this.#size === Number.POSITIVE_INFINITY) return;
-    for (let blocks = 1; this.#at + TAR_BLOCK_BYTES <= this.#size; blocks++) {
-      const at = this.#at;
-      const block = await this.#take(TAR_BLOCK_BYTES);
+    if (this.#input.size === Number.POSITIVE_INFINITY) return;
+    for (let blocks = 1; this.#input.at + TAR_BLOCK_BYTES <= this.#input.size; blocks++) {
+      const at = this.#input.at;
+      const block = await this.#input.take(TAR_BLOCK_BYTES);
       if (blocks % PAUSE_BLOCKS === 0) await this.#pause.ifDue();
       if (isZeroBlock(block)) continue;
       if (blocks === 1)
@@ -199,7 +190,7 @@ class TarReader {
         return undefined;
       // A volume label.
       case 'V':
-        await this.#skip(header.sizeBytes);
+        await this.#input.skip(header.sizeBytes);
         return undefined;
       // The rest of a file that began in the volume before.
       case 'M':
@@ -254,31 +245,17 @@ class TarReader {
       (header.type === '2' && linkTarget.length > LINK_LIMIT)
     )
       throw damaged('a name or a link of more bytes than Linux allows', 'make it shorter');
-    const uid = number('uid') ?? header.uid;
-    const gid = number('gid') ?? header.gid;
-    if (Number.isNaN(uid) || Number.isNaN(gid) || Number.isNaN(header.mode))
-      throw damaged('an owner or a mode that is not a number');
-    if (!isBelow(ID_LIMIT, uid) || !isBelow(ID_LIMIT, gid))
-      throw damaged(
-        `the owner ${uid} and the group ${gid}, and Linux has numbers of 32 bits for them`,
-        'make the tar with other ones (tar --owner, --group)',
-      );
-    const { major, minor } = header;
-    if (/^[34]$/.test(header.type) && !(isBelow(MAJOR_LIMIT, major) && isBelow(MINOR_LIMIT, minor)))
-      throw damaged(
-        `the device numbers ${major} and ${minor}, and Linux has 12 and 20 bits for them`,
-        'leave it out',
-      );
+    const owner = { uid: number('uid') ?? header.uid, gid: number('gid') ?? header.gid };
+    requireNumbers(header, owner, damaged);
     return {
       path,
       type: header.type,
       mode: header.mode,
-      uid,
-      gid,
+      ...owner,
       mtimeNs,
       linkTarget,
-      major,
-      minor,
+      major: header.major,
+      minor: header.minor,
       sizeBytes,
       segments,
       pax,
@@ -292,17 +269,17 @@ class TarReader {
     stored: number,
     pax: readonly PaxRecord[],
     number: (key: string) => number | undefined,
-    damaged: (what: string) => TarDamaged,
+    damaged: Damaged,
   ): Promise<{ sizeBytes: number; segments: readonly Segment[] }> {
     // Links and devices have no contents, whatever their header says, unless it is a hard link of pax.
     const hasContents =
       HAS_CONTENTS.test(header.type) ||
       (header.type === '1' && stored > 0 && (await this.#isLinkWithContents()));
     if (!hasContents) return { sizeBytes: 0, segments: [] };
-    const before = this.#at;
+    const before = this.#input.at;
     if (header.type === 'D') await this.#readFolderList(stored);
     const map = new SparseMap(this.#parts);
-    const take = (length: number) => this.#take(length);
+    const take = (length: number) => this.#input.take(length);
     let sizeBytes = number('GNU.sparse.realsize') ?? number('GNU.sparse.size') ?? stored;
     let storedBytes = stored;
     if (header.sparse !== undefined) {
@@ -315,15 +292,15 @@ class TarReader {
       sizeBytes = header.sparse.realBytes;
     } else if (number('GNU.sparse.major') === 1) {
       await readSparseInContents(map, stored, take, this.#pause);
-      storedBytes -= this.#at - before;
+      storedBytes -= this.#input.at - before;
     } else if (!(await readSparseInPax(map, pax, this.#pause))) {
-      await this.#skip(stored);
+      await this.#input.skip(stored);
       if (!isLength(sizeBytes) || stored > sizeBytes) throw damaged('more data than its size');
       return { sizeBytes, segments: stored === 0 ? [] : [{ at: 0, length: stored, from: before }] };
     }
     if (!isLength(sizeBytes)) throw damaged('holes and no size');
-    const from = this.#at;
-    await this.#skip(storedBytes);
+    const from = this.#input.at;
+    await this.#input.skip(storedBytes);
     return { sizeBytes, segments: await map.segments(from, storedBytes, sizeBytes, this.#pause) };
   }
 
@@ -332,29 +309,29 @@ class TarReader {
    * contents. Only the next block tells, and GNU tar and Go take any header there for one.
    */
   async #isLinkWithContents(): Promise<boolean> {
-    if (!this.#isPax || this.#at + TAR_BLOCK_BYTES > this.#size) return false;
-    const block = await this.#take(TAR_BLOCK_BYTES);
-    this.#at -= TAR_BLOCK_BYTES;
+    if (!this.#isPax || this.#input.at + TAR_BLOCK_BYTES > this.#input.size) return false;
+    const block = await this.#input.take(TAR_BLOCK_BYTES);
+    this.#input.at -= TAR_BLOCK_BYTES;
     return !isZeroBlock(block) && parseHeader(block) === undefined;
   }
 
   /** Comes back to where it began. */
   async #readFolderList(length: number): Promise<void> {
-    const before = this.#at;
+    const before = this.#input.at;
     let isStart = true;
     for (let left = length; left > 0; ) {
-      const part = await this.#take(Math.min(WINDOW_BYTES, left));
+      const part = await this.#input.take(Math.min(WINDOW_BYTES, left));
       isStart = requireAllInTar(part, isStart);
       left -= part.length;
       await this.#pause.ifDue();
     }
-    this.#at = before;
+    this.#input.at = before;
   }
 
   #records(bytes: Buffer): PaxRecord[] {
     const records = parsePax(bytes, READ_RECORD);
     if (records === undefined)
-      throw new TarDamaged(`has a damaged pax header before byte ${this.#at}: ${MEND}`);
+      throw new TarDamaged(`has a damaged pax header before byte ${this.#input.at}: ${MEND}`);
     for (const { key, value } of records) {
       if (key === LATER_VOLUME) throw laterVolume();
       if (key === FOLDER_LIST) requireAllInTar(value, true);
@@ -366,46 +343,36 @@ class TarReader {
 
   async #meta({ sizeBytes }: TarHeader): Promise<Buffer> {
     if (!(sizeBytes >= 0 && sizeBytes <= META_LIMIT))
-      throw new TarDamaged(`has a header of ${sizeBytes} bytes before byte ${this.#at}: ${MEND}`);
-    const bytes = Buffer.from(await this.#take(sizeBytes));
+      throw new TarDamaged(`has a header of ${sizeBytes} bytes before byte ${this.#input.at}: ${MEND}`);
+    const bytes = Buffer.from(await this.#input.take(sizeBytes));
     const rest = sizeBytes % TAR_BLOCK_BYTES;
-    if (rest > 0) await this.#take(TAR_BLOCK_BYTES - rest);
+    if (rest > 0) await this.#input.take(TAR_BLOCK_BYTES - rest);
     return bytes;
   }
+}
 
-  /** Skips the contents and the padding of their last block. */
-  async #skip(length: number): Promise<void> {
-    const whole = Math.ceil(length / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES;
-    if (!isLength(length) || this.#at + whole > this.#size) throw cutOff();
-    this.#at += whole;
-  }
-
-  /** The next bytes, valid until the next call. */
-  async #take(length: number): Promise<Buffer> {
-    if (this.#at + length > this.#size) throw cutOff();
-    const from = this.#at - this.#windowAt;
-    if (from < 0 || from + length > this.#window.length) {
-      const wanted = Math.min(Math.max(WINDOW_BYTES, length), this.#size - this.#at);
-      const window = Buffer.allocUnsafe(wanted);
-      let done = 0;
-      for (let bytesRead = -1; done < wanted && bytesRead !== 0; done += bytesRead)
-        ({ bytesRead } = await this.#bytes.read(window, done, wanted - done, this.#at + done));
-      if (done < length) throw cutOff();
-      this.#window = window.subarray(0, done);
-      this.#windowAt = this.#at;
-    }
-    const start = this.#at - this.#windowAt;
-    this.#at += length;
-    return this.#window.subarray(start, start + length);
-  }
+/** Whether Linux can have such an owner and such a device. */
+function requireNumbers(
+  { type, mode, major, minor }: TarHeader,
+  { uid, gid }: Pick<TarMember, 'uid' | 'gid'>,
+  damaged: Damaged,
+): void {
+  if (Number.isNaN(uid) || Number.isNaN(gid) || Number.isNaN(mode))
+    throw damaged('an owner or a mode that is not a number');
+  if (!isBelow(ID_LIMIT, uid) || !isBelow(ID_LIMIT, gid))
+    throw damaged(
+      `the owner ${uid} and the group ${gid}, and Linux has numbers of 32 bits for them`,
+      'make the tar with other ones (tar --owner, --group)',
+    );
+  if (/^[34]$/.test(type) && !(isBelow(MAJOR_LIMIT, major) && isBelow(MINOR_LIMIT, minor)))
+    throw damaged(
+      `the device numbers ${major} and ${minor}, and Linux has 12 and 20 bits for them`,
+      'leave it out',
+    );
 }
 
 function isBelow(limit: number, value: number): boolean {
   return Number.isInteger(value) && value >= 0 && value < limit;
-}
-
-function isLength(value: number): boolean {
-  return Number.isSafeInteger(value) && value >= 0;
 }
 
 /** Regular files, including old dialects, and the folder lists of GNU tar's incremental backups. */
@@ -428,16 +395,8 @@ function requireAllInTar(list: Buffer, isStart: boolean): boolean {
   return isLetter;
 }
 
-const JOIN_VOLUMES =
-  'join them with tar --extract --multi-volume --file FIRST --file SECOND, and so on, and publish the folder';
-const WAS_CUT_OFF = `it was cut off, so get it again; if it is one volume of several, ${JOIN_VOLUMES}`;
-
 function laterVolume(): TarDamaged {
   return new TarDamaged(`is one volume of several: ${JOIN_VOLUMES}`);
-}
-
-function cutOff(): TarCutOff {
-  return new TarCutOff(`ends within a member: ${WAS_CUT_OFF}`);
 }
 
 function withoutNul(bytes: Buffer): Buffer {

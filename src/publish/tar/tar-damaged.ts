@@ -8,3 +8,6 @@ export class TarCutOff extends TarDamaged {}
 export const CREATE_AGAIN = 'create the tar again with tar --format=posix';
 /** The remedy where that program or what came later may be at fault. */
 export const MEND = `get it again, or ${CREATE_AGAIN}`;
+export const JOIN_VOLUMES =
+  'join them with tar --extract --multi-volume --file FIRST --file SECOND, and so on, and publish the folder';
+export const WAS_CUT_OFF = `it was cut off, so get it again; if it is one volume of several, ${JOIN_VOLUMES}`;
