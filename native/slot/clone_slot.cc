@@ -93,7 +93,7 @@ Error look_for_slot(const ManagedFolder& managed, const SlotName& name, CloneOut
   return {};
 }
 
-// After a try without a look: the slot that is there, rather than the failure or a copy that takes long.
+// When a try without a look has failed: an existing slot is better than the failure, or than a copy that takes long.
 Error prefer_existing(const ManagedFolder& managed, const SlotName& name, Error failure, CloneOutcome* outcome) {
   Error error = look_for_slot(managed, name, outcome);
   if (!error.ok() || outcome->status != CloneStatus::kExists) return failure.ok() ? error : failure;

@@ -1,4 +1,4 @@
-// Which further names of a slot's image exportTo made. Everything else that has a name of it is somebody else's.
+// Which further names of a slot's image exportTo made. Any other name of it is somebody else's.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace microvm {
 
-// How many of the names that the slot's mark lists lead to the image now. A name that went does not count, so that
-// another one, which somebody gave the image since, is not taken for it.
+// How many of the names that the slot's mark lists lead to the image now. A name that is gone does not count: otherwise
+// a name that somebody gave the image since would be taken for it.
 Error count_exported(int slot_fd, const std::string& slot_path, const Identity& image, uint64_t* names);
 
 // Lists one more, before it is made.

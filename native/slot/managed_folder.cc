@@ -23,7 +23,8 @@ constexpr const char* kPool = "pool";
 constexpr const char* kSpare = "spare";
 constexpr int kRounds = 100;
 
-// A budget of 0 does not say whether the folder is gone: it may have run out just then.
+// Whether nothing has this name any more. After a removal, a budget of 0 does not tell: it may have run out with the
+// last file.
 bool is_gone(int folder_fd, const char* name) {
   FileInfo info;
   return stat_at(folder_fd, name, Follow::kNo, name, &info).is(ENOENT);
@@ -69,7 +70,7 @@ Error ManagedFolder::make_folders() {
   };
   make(root_, kStateFolder, state_path_, &state_);
   if (!state_) return first;
-  // What cannot be made keeps nothing that is there from being opened.
+  // If one cannot be made, the others are opened all the same.
   make(state_, kStaging, staging_path_, &staging_);
   make(state_, kTrash, trash_path_, &trash_);
   make(state_, kSealed, sealed_path_, &sealed_);
@@ -86,8 +87,7 @@ Error ManagedFolder::start_session() {
     error = make_folders_and_session();
     if (is_full(error.code)) error = borrow_spare(error);
   }
-  // What is there can still be looked at, and ends of VMs work on any disk: what needs a session fails, a release does
-  // not.
+  // On such a disk slots can still be looked at, and on a full one released. Only what needs a session fails.
   if (!is_full(error.code) && !error.is(EROFS)) return error;
   drop_session();
   return {};

@@ -83,8 +83,8 @@ Error check_owner(const ManagedFolder& managed, const FoundSlot& found, const Re
     return {};
   }
   const bool has_id = raw_id.state != SmallFile::State::kAbsent;
-  // btrfs can bring back a folder without some of its files. One with neither stamp nor raw id is any id's to release:
-  // a slot appears with all that it has.
+  // btrfs can bring back a folder without some of its files. Any id may release one with neither stamp nor raw id: a
+  // slot appears with all of its files.
   if (!has_id && stamp.state == SmallFile::State::kAbsent) return {};
   if (!has_id) {
     std::string name;

@@ -38,7 +38,8 @@ Error compare_image(int folder_fd, const std::string& path, const SlotState& sta
 
 bool is_there(const SmallFile& file) { return file.state != SmallFile::State::kAbsent; }
 
-// After a power cut an emptied mark says no less. The mark of an image that was replaced says nothing.
+// A mark that a power cut has emptied says the same as a whole one. The mark of an image that was replaced says
+// nothing.
 Error read_link_mark(int folder_fd, const std::string& path, SlotState* state) {
   SmallFile mark;
   Error error = read_slot_file(folder_fd, path, kLinked, &mark);
@@ -68,7 +69,8 @@ struct OpenSlot {
   int fd;
 };
 
-// A slot without a raw id, in a folder that is found by another name: the folder is that of the VM which is called so.
+// A slot without a raw id, whose folder really has another name than it was found by: it belongs to the VM of that
+// name.
 Error read_owner_by_name(const OpenSlot& open, SlotState* state) {
   std::string name;
   Error error = real_name(open.managed, open.slot, state->folder, &name);

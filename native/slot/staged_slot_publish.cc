@@ -31,7 +31,7 @@ Error StagedSlot::write_sidecars(const std::vector<Sidecar>& sidecars) {
     Error error = write_sidecar(file, has_raw_id && file.name == kStamp ? kStampOfRawId : 0);
     if (!error.ok()) return error;
   }
-  // Who else has the image may be in no folder that anybody looks at later.
+  // The other names of the image may lie in folders where nobody looks for them later.
   if (strategy_ == Rung::kHardlink) return write_sidecar({kLinked, decimal(plan_.expected.inode)}, 0);
   return {};
 }

@@ -25,11 +25,12 @@ const MIN_BATCH = 32;
 const TRIPS = Math.min(availableParallelism() + 1, 3);
 const turns = new Turns(TRIPS);
 
-// One batch more is under way, so that a trip waits when another ends. All begun at once would hold the event loop.
+// One batch more than there are turns is under way, so that the next trip is ready when another ends. To begin all of
+// them at once would hold the event loop.
 const LANES = TRIPS + 1;
 
-// At once, of those that cannot share a trip. What many wait for, such as a template's digest, lets all of them go on
-// in one turn of the event loop.
+// How many clones run at once that cannot share a trip. Those that wait for the same thing, such as a template's
+// digest, all go on in one turn of the event loop.
 const ALONE = 64;
 
 /** Undefined if the request could not share the trip. */

@@ -28,7 +28,7 @@ export class SyncCloner {
     const folder = this.#folder.opened;
     if (folder === undefined) throw this.#notWarmError(request, 'the clones folder is not open yet');
     try {
-      // A ready slot gets a raw id in a file that is flushed, and nothing is flushed here unless that was asked for.
+      // Taking a ready slot flushes the raw id that it gets, and this call flushes nothing unless it was asked to.
       const fromPool = !request.durable && request.vm.raw === request.vm.safe;
       const prepared = this.#sources.prepare({ folder, request, fromPool, sealFailure: undefined });
       if (prepared === 'template-changed')
@@ -38,7 +38,7 @@ export class SyncCloner {
     } catch (error) {
       if (this.#folder.isStale(error)) throw this.#notWarmError(request, 'the clones folder was replaced');
       this.#folder.sweepAfter(error);
-      // The slot is there then, and handing it out again takes more than this call does.
+      // The slot exists by then, and this call does not hand out existing slots.
       throw asRootfsError(describeClone(this.#folder, request), error, 'cloneForVm flushes it again');
     } finally {
       this.#folder.used();

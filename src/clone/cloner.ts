@@ -91,7 +91,10 @@ export class Cloner {
     throw this.#keepsChangingError(request);
   }
 
-  /** One round. What the first one lacks, the caller makes; what a later one lacks, other clones have closed again. */
+  /**
+   * One round. The caller prepares what the first one lacks. What a later one lacks, other clones have closed
+   * meanwhile.
+   */
   async #cloneOnce(round: CloneRound, isFirst: boolean): Promise<VmRootfs | MissingStep | 'again'> {
     const { folder, request } = round;
     const prepared = this.#sources.prepare(round);

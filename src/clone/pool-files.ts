@@ -3,7 +3,8 @@
 //   pool/<sha256>-<size>-…-<template tag>-<strategy>-<session>-<number>/   a slot that is no VM's yet
 //   pool/<sha256>-<template tag>.json                                      the template of such slots, for recover()
 //
-// Those of a snapshot have the digest of the template before it, and a tag of the snapshot.
+// Ready slots of a snapshot are named by the digest of the template that it descends from, and by a tag of the
+// snapshot.
 
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,13 +27,16 @@ import type { Strategy } from '../system/strategy.js';
 const RECORD_BYTES_LIMIT = 64 * 1024;
 const STAMP_BYTES_LIMIT = 128;
 
-/** What ready slots are made of: a template, or the disk of a snapshot, with the digest of the template before it. */
+/**
+ * What ready slots are made of: a template, or the disk of a snapshot. A snapshot has the digest of the template that
+ * it descends from.
+ */
 export interface PoolSource extends Template {
   readonly snapshot?: {
     readonly name: string;
-    /** That of the template before it, if known. */
+    /** The stack of the template that it descends from, if known. */
     readonly stack: string | undefined;
-    /** Of the manifest: two snapshots of one template differ in it. */
+    /** The digest of its manifest, which tells two snapshots of one template apart. */
     readonly manifestSha256: string;
   };
 }
@@ -68,7 +72,7 @@ function tagOf({ path, snapshot }: Pick<PoolSource, 'path' | 'snapshot'>): strin
   return `t${native().sha256(text).slice(0, 16)}`;
 }
 
-/** Whether ready slots of one serve those who ask for the other. Both have the same path. */
+/** Whether ready slots of one source serve a request for the other. Both have the same path. */
 export function isSameSource(a: SourceName, b: SourceName): boolean {
   return a.sha256 === b.sha256 && a.snapshot?.manifestSha256 === b.snapshot?.manifestSha256;
 }
@@ -169,13 +173,13 @@ export async function readPoolRecord(path: string): Promise<PoolRecord | undefin
   }
 }
 
-/** The permission bits of an image for which nobody asked for others, and of a slot's folder. */
+/** The default permission bits of an image, and those of a slot's folder. */
 const IMAGE_MODE = 0o600;
 const FOLDER_MODE = 0o755;
 
 /**
- * Whether it is whole, as after a power cut it may not be, and still has the owner and mode that it was made with:
- * a backup that was put back, or a `chown -R`, may have changed them. `ours` owns what this process makes.
+ * Whether a ready slot is whole and still has the owner and mode that it was made with. A power cut may have damaged
+ * it; a restored backup or a `chown -R` may have changed its owner or mode. `ours` owns what this process makes.
  */
 export async function isAsMade(
   path: string,

@@ -17,7 +17,7 @@ export interface PoolRequest {
 
 /** The ready slots that one request keeps. */
 export interface PooledKind {
-  /** Its template as it was last seen: the same bytes may have been put in its place. */
+  /** Its template as it was last seen. Another file with the same bytes may have taken its place. */
   key: PoolKey;
   readonly prefix: string;
   readonly ready: string[];
@@ -30,7 +30,7 @@ export interface PooledKind {
   isStale: boolean;
   /** Its caller waits for the first filling, and asks again if the template changes. */
   isAwaited: boolean;
-  /** The digest of the template for which the last clone did that: what failed for it would fail for each clone. */
+  /** The digest of the template that it was last renewed for. A renewal that failed would fail again at each clone. */
   renewedFor: string | undefined;
   /** When it can be tried again for the same template. */
   renewAgainAtMs: number;

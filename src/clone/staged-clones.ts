@@ -83,7 +83,8 @@ export class StagedClones {
       await this.#complete(task, prepared, outcome);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;
-      // A ready slot waits for its VM, so there is time to flush a copy: without a mark, this does.
+      // A ready slot waits for its VM, so there is time to flush a copy now. The addon does so because there is no
+      // mark.
       const published = await inTurn(task, () =>
         native().publishSlot(staged, 'pool', name, sizeBytes, plan.slotPlan.sidecars),
       );

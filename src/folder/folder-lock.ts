@@ -11,7 +11,7 @@ const LOCK_POLL_MS = 5;
 // others.
 const LOCK_LIMIT_MS = 120_000;
 
-// Processes of versions before 0.1.0 lock the slot's folder itself, as any user can who may read it: so not for long.
+// Versions before 0.1.0 lock the slot's folder itself. Any user who may read the folder can do so: do not wait long.
 const OLDER_LIMIT_MS = 1000;
 
 /**

@@ -17,8 +17,8 @@ import { type SweepCounts, sweepFolder } from './sweep-folder.js';
 const SWEEP_REST_MS_LIMIT = 50;
 
 /**
- * On a disk that is full or read-only there may be no folder in staging. Slots can be looked at without one, and on a
- * full disk released.
+ * On a disk that is full or read-only there may be no folder in staging. Without one, slots can still be looked at, and
+ * on a full disk released.
  */
 export type Needs = 'staging' | 'no-staging';
 
@@ -54,10 +54,7 @@ export class ManagedFolder {
 
   readonly #beforeOpened: () => Promise<void>;
 
-  /**
-   * `what` is for messages: others also keep a folder in this way. `beforeOpened` can keep it from being opened, or
-   * made, at all.
-   */
+  /** `what` names the kind of folder in messages. `beforeOpened` can keep it from being opened, or made, at all. */
   constructor(path: string, what = 'clones folder', beforeOpened = async () => {}) {
     this.#what = what;
     this.#beforeOpened = beforeOpened;
@@ -97,12 +94,12 @@ export class ManagedFolder {
     }
   }
 
-  /** Opens the folder, for whoever is to do much in it: what keeps it from being opened is then one error. */
+  /** Opens the folder. Call it before doing much in it: a folder that cannot be opened is then one error, not many. */
   async open(): Promise<void> {
     await this.use(async () => {}, 'no-staging');
   }
 
-  /** Whether files in the folder can share blocks; undefined if trying it again came to nothing as well. */
+  /** Whether files in the folder can share blocks; undefined if that could not be found out this time either. */
   reflinks(): Promise<boolean | undefined> {
     return this.use(async (folder) => {
       folder.reflinks ??= await native().probeReflink(folder.handle);
@@ -125,7 +122,7 @@ export class ManagedFolder {
     this.#idleListeners.push(listener);
   }
 
-  /** Tells those of {@link onUsed}. Only whoever does without {@link use} calls it. */
+  /** Calls the listeners of {@link onUsed}. For those who work in the folder without {@link use}. */
   used(): void {
     for (const listener of this.#usedListeners) listener();
   }
@@ -167,7 +164,7 @@ export class ManagedFolder {
     this.#background = this.#sweepOpened()
       .catch((error) => {
         const { message } = asRootfsError(`sweeping ${this.path}`, error) as Error;
-        // What stays in the trash fails each sweep.
+        // What cannot be removed fails each sweep in the same way.
         if (message === this.#sweepWarning) return;
         this.#sweepWarning = message;
         process.emitWarning(`emptying trash: ${message}`, { code: 'MICROVM_ROOTFS_SWEEP' });

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { namesIn } from './names-in.js';
 
 /**
- * The name that `folder` has for what `name` leads to, if that is spelled in another way. Undefined if it is spelled
- * alike, or there is nothing of that name.
+ * The name in `folder` that `name` leads to, if it is spelled in another way. Undefined if it is spelled the same, or
+ * if `name` leads to nothing.
  */
 export async function otherSpelling(folder: string, name: string): Promise<string | undefined> {
   const there = await inodeOf(join(folder, name));

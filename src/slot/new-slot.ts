@@ -62,7 +62,7 @@ interface SlotSource {
   readonly siblings?: SlotPlan['siblings'];
 }
 
-/** What of a slot does not depend on its VM. */
+/** The parts of a slot that do not depend on its VM. */
 export interface SlotContents {
   readonly from: SlotSource;
   readonly descent: Descent;
@@ -132,8 +132,7 @@ function buildInTurn(
 }
 
 /**
- * Makes a slot in the pool that is no VM's yet, by the name that `nameOf` gives to one that was made so. Rejects with
- * `SOURCE_CHANGED`.
+ * Makes a ready slot in the pool. `nameOf` gives its name, which tells how it was made. Rejects with `SOURCE_CHANGED`.
  */
 export async function newReadySlot(
   task: Task,
@@ -227,7 +226,7 @@ export async function slotExistsError(what: string, folder: ManagedFolder, vm: V
   return new RootfsError('SLOT_EXISTS', `${what}: the slot exists already; release it first`, { path });
 }
 
-/** After a flush that failed the slot is there, so the same call would be refused. A clone's would find its slot. */
+/** If only the flush failed, the slot exists, and the same call would be refused: only a clone reuses its slot. */
 export function notFlushed({ what }: Task): (error: unknown) => never {
   return (error) => {
     if (!isSystemError(error) || error.changeMade !== true) throw error;

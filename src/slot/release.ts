@@ -27,8 +27,8 @@ const BUSY_POLL_MS = 5;
 const BUSY_LIMIT_MS = 10_000;
 
 /**
- * Waits while another process is just releasing the slot, or has its image open for an instant, but not for one that
- * was stopped in the middle of it.
+ * Waits for another process that is releasing the slot, or has its image open for an instant. Does not wait long for
+ * one that was stopped while it did so.
  */
 export async function releaseUnlessBusy(
   handle: NativeFolder,

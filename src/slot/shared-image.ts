@@ -26,7 +26,7 @@ export function knownSharer(state: SlotState, template: Identity | undefined): S
   return hasOtherLinks(state) ? undefined : 'nobody';
 }
 
-/** Finds who else has an image, for all who ask at the same time by one look at every template and every slot. */
+/** Finds who else has an image. All who ask at the same time share one look at every template and every slot. */
 export class Sharers {
   readonly #folders: Folders;
   readonly #scans = new SingleFlight<Scan>();
@@ -40,7 +40,7 @@ export class Sharers {
     const known = knownSharer(state, template);
     if (known !== undefined || state.image === undefined) return known ?? 'nobody';
     const sharer = sharerIn(await this.#scan(task), slot, state.image.identity);
-    // The template that it was linked of may be in another folder by now, and its other slots in other clones folders.
+    // Its template may have been moved to another folder, and the other slots may lie in other clones folders.
     return sharer === 'nobody' && state.linked ? 'slot' : sharer;
   }
 

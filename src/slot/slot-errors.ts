@@ -48,7 +48,7 @@ export function vmIdCollisionError(path: string, vm: VmId, owner: string): Rootf
   const isOneName = vm.safe === safeVmId(owner);
   const advice = isOneName
     ? 'use ids of ASCII letters, digits, "-" and "_"'
-    : 'this file system does not tell upper from lower case, so use ids that differ in more';
+    : 'this file system does not tell upper from lower case, so use ids that differ in more than case';
   return new RootfsError(
     'VM_ID_COLLISION',
     `VM ids ${JSON.stringify(vm.raw)} and ${JSON.stringify(owner)} have the same folder, ${path}, which ` +

@@ -39,10 +39,11 @@ const ROUNDS = 16;
 /** The size of the template that slots of this digest and stack were cloned from. Undefined if not known. */
 export type TemplateBytes = (sha256: string, stack: string | undefined) => Promise<number | undefined>;
 
-// Each has its image open while it waits for its turn to read it, and perhaps what it makes. Descriptors are few.
+// Each holds its image open while it waits for its turn to read it, and perhaps the file that it makes. A process has
+// few descriptors.
 const reading = new Turns(32);
 
-// Disks whose length nobody can vouch for: to read one may take an hour, and no other disk must wait for it.
+// Disks of an unknown length. Reading one may take an hour, and no other disk may have to wait for that.
 const readingUnknown = new Turns(8);
 
 // The longest disk to read if its template is not known any more: as long as publishing takes by default.
@@ -59,9 +60,9 @@ export interface SlotImageRequest {
 type SlotWork<T> = (image: SlotImage, folder: OpenFolder, endTurn: () => void) => Promise<T | undefined>;
 
 /**
- * Runs `work` with the image of a complete slot, and again with the one that is there now if it resolves to undefined:
- * the slot was released or got another image meanwhile. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`, `SLOT_TORN`,
- * `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`, `ABORT_ERR`.
+ * Runs `work` with the image of a complete slot. Where it resolves to undefined, the slot was released or got another
+ * image meanwhile, and it runs again with the one that is there now. Rejects with `SLOT_NOT_FOUND`, `SLOT_INVALID`,
+ * `SLOT_TORN`, `VM_ID_COLLISION`, `SLOT_IN_USE`, `SLOT_BUSY`, `ABORT_ERR`.
  */
 export async function withSlotImage<T>(
   folder: ManagedFolder,
@@ -80,7 +81,7 @@ export async function withSlotImage<T>(
   return readingUnknown.run(task, openInTurn(true)) as Promise<T>;
 }
 
-/** `unknown-length`, with no work done, unless an unknown length `mayBeUnknown`. */
+/** Resolves to `unknown-length`, with no work done, if the length is unknown and not `mayBeUnknown`. */
 function openInRounds<T>(
   folder: ManagedFolder,
   vm: VmId,

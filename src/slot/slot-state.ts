@@ -121,7 +121,7 @@ function requireSize(path: string, sizeStamp: number | undefined, wantedBytes: n
 }
 
 function requireSettled(path: string, state: SlotState): void {
-  // Nothing is wrong with the slot itself, so nothing must make its owner give it up.
+  // The slot itself may be whole, so the message must not advise to release it.
   if (isOfUnknownBoot(state))
     throw new RootfsError(
       'SLOT_TORN',
@@ -169,7 +169,10 @@ export function isOddlyLong(state: SlotFacts, templateBytes: number | undefined)
   return isLonger(state.image.identity.sizeBytes, parseSizeStamp(state.sizeStamp), templateBytes);
 }
 
-/** Throws `VM_ID_COLLISION` if the slot belongs to another id. What nobody owns is any id's, as it is to release. */
+/**
+ * Throws `VM_ID_COLLISION` if the slot belongs to another id. A slot that nobody owns counts as any id's, as it does
+ * for a release.
+ */
 export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
   if (isUnowned(state)) return;
   if (state.rawId === null || state.rawId === '') throw ownerUnknownError(path);
@@ -177,7 +180,7 @@ export function requireOwnId(path: string, vm: VmId, state: SlotState): void {
   if (owner !== vm.raw) throw vmIdCollisionError(path, vm, owner);
 }
 
-/** The name of a file that is nothing that this library or a crash leaves; undefined if there is none. */
+/** The name of a file that neither this library nor a crash leaves in this state; undefined if there is none. */
 export function unknownFile(slot: SlotFacts): string | undefined {
   const { image, stamp, sizeStamp, newSizeStamp, rawId, unsettled } = slot;
   if (image?.regular === false) return CLONE_ROOTFS_FILE;
@@ -228,7 +231,9 @@ export function strategyOf(state: SlotState, sharesInode = hasOtherLinks(state))
   return sharesInode ? 'hardlink' : state.sharesExtents ? 'reflink' : 'copy';
 }
 
-/** Whether the image has names that are not of our giving: it is some template, or was, or somebody has linked it. */
+/**
+ * Whether the image has names that this library did not give it: it is or was a template, or somebody has linked it.
+ */
 export function hasOtherLinks({ image, exportedNames }: SlotState): boolean {
   return image !== undefined && image.identity.links > 1 + exportedNames;
 }

@@ -17,9 +17,9 @@ type Mark = Pick<SlotFacts, 'unsettled'>;
 
 /**
  * Whether the machine may have gone down before the image had reached the disk. A mark is written before the slot
- * appears, is not flushed before the image, and goes once that is flushed. So one that a power cut emptied, as it does
- * with files whose bytes it lost, was lost with an image of which nobody knows more: it counts as another boot's. A
- * power cut writes no text, so any other text is somebody else's.
+ * appears, is not flushed before the image, and goes once that is flushed. A power cut empties a file whose bytes it
+ * lost, and may have lost the image with them: so an empty mark counts as another boot's. A power cut writes no text,
+ * so any other text is somebody else's.
  */
 export function isOfAnotherBoot({ unsettled }: Mark): boolean {
   if (unsettled === undefined || isNoMark(unsettled) || bootId() === undefined) return false;
@@ -31,7 +31,7 @@ export function isOfUnknownBoot({ unsettled }: Mark): boolean {
   return unsettled !== undefined && bootId() === undefined;
 }
 
-/** Whether a mark is nothing that this library writes, nor what a power cut leaves of it. */
+/** Whether a mark holds something that neither this library writes nor a power cut leaves. */
 export function isNoMark(unsettled: SmallFile): boolean {
   return unsettled !== undefined && !isEmptied(unsettled) && parseBootId(unsettled) === undefined;
 }
