@@ -3,6 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   abortError,
   asRootfsError,
@@ -152,6 +153,8 @@ async function runNow(
     );
     const ending = await child.ended;
     await Promise.all(streaming);
+    // Ctrl-C reaches the program as well, and Node tells that it has ended before it tells of the signal.
+    if (ending.status !== 0) await nextTurn();
     if (signal?.aborted) throw abortError(task.what, signal);
     if (failures.length > 0) throw failures[0];
     return { ...ending, ...named(output, options.file) };
