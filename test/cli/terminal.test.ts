@@ -1,6 +1,7 @@
 // On a terminal: progress for what takes long, and Ctrl-C.
 import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readlink, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { cutTo, ProgressLine, progressText } from '../../src/cli/progress.js';
@@ -119,6 +120,19 @@ test.each(['kill -INT $$', 'exit 3'])(
     }
   },
 );
+
+test('Ctrl-C ends rm-stack while it reads the template, which stays', async () => {
+  const host = await Host.in(filesystemNamed('XFS').path);
+  await host.placeTemplate('endless', (path) => writeSparse(path, ENDLESS_BYTES));
+  const child = startCli(host, ['rm-stack', 'endless']);
+  const exit = exitOf(child);
+  await opened(child.pid as number, host.template('endless'));
+  child.kill('SIGINT');
+  const { signal, stderr } = await exit;
+  expect(signal).toBe('SIGINT');
+  expect(stderr).toMatch(/^microvm-rootfs: ABORT_ERR: .*\n$/);
+  expect(await readdir(dirname(host.template('endless')))).toEqual(['rootfs.ext4']);
+});
 
 test.each([
   ['gc', '--keep-file', 'FIFO'],

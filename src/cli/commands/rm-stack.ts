@@ -13,8 +13,11 @@ export function addRmStack(program: Command): void {
       '\nJSON: { "stack", "removed": true if there was one }\n\nExample:\n  microvm-rootfs rm-stack debian-11',
     )
     .action((stack: string, { force = false }: { force?: boolean }, command: Command) =>
-      inSession(command, async ({ registry, output }) => {
-        const removed = await registry.removeStack(stack, { force });
+      inSession(command, async (session) => {
+        const { registry, output, signal } = session;
+        const removed = await session.during(`removing ${stack}`, () =>
+          registry.removeStack(stack, { force, signal }),
+        );
         output.print({ stack, removed }, () =>
           removed ? `Removed ${printable(stack)}.` : `There is no stack ${printable(stack)}.`,
         );
