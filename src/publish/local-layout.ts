@@ -1,14 +1,17 @@
 // Finds the image that `oci:DIR` or `oci:DIR:TAG` names. What is wrong with a layout is said here: skopeo's words are
 // those of a registry, and name no tags.
 
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readBytes } from '../image/read-bytes.js';
 import { isGone, RootfsError, type RootfsErrorCode } from '../system/errors.js';
 import type { Json } from './fetched-layout.js';
 import { type Platform, platformName } from './platform.js';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 const TAGS_NAMED = 10;
+// A layout with tens of thousands of images has less.
+const INDEX_BYTES_LIMIT = 16 * 1024 * 1024;
 
 interface LocalImage {
   /** The folder of the layout. */
@@ -89,7 +92,10 @@ function isLayout(path: string): Promise<boolean> {
 }
 
 async function manifestsIn(source: string, path: string): Promise<readonly Json[]> {
-  const text = await readFile(join(path, 'index.json'), 'utf8');
+  const index = join(path, 'index.json');
+  // A stranger's may be a pipe that nobody writes to, or of any length.
+  const isFile = (await stat(index)).isFile();
+  const text = isFile ? (await readBytes(index, 0, INDEX_BYTES_LIMIT)).toString() : '';
   try {
     const { manifests } = JSON.parse(text);
     if (Array.isArray(manifests)) return manifests;

@@ -1,4 +1,5 @@
 // What is wrong with `oci:DIR` is blamed on the layout, and the tags to choose from are told.
+import { execFileSync } from 'node:child_process';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
@@ -32,6 +33,16 @@ describe.skipIf(missing !== undefined)(`an OCI layout${missing === undefined ? '
     expect(await refused('REFERENCE_INVALID')).toContain('it has v1, v2');
     expect(await refused('REGISTRY_NOT_FOUND', ':v3')).toContain('it has v1, v2');
   });
+
+  test.each(['mkfifo', 'mkdir', 'ln -s /dev/zero', 'truncate -s 600M'])(
+    'whose index.json is made by %s is refused at once',
+    async (make) => {
+      await makeLayout(layout, [{ layers: ['touch a'] }]);
+      await rm(join(layout, 'index.json'));
+      execFileSync('sh', ['-c', `${make} "$0"`, join(layout, 'index.json')]);
+      expect(await refused('ARTIFACT_INVALID')).toContain('its index.json lists no images');
+    },
+  );
 
   test.each([null, 'v1'])(
     'whose index.json itself is the index: one for the platform (tag %s)',
