@@ -79,6 +79,7 @@ function messageOf(error: unknown): string {
 
 const FLAGS: Readonly<Record<string, string>> = {
   sizeBytes: '--size',
+  includeMounts: '--include-mounts',
   'force: true': '--force',
   'replace: true': '--replace',
   'writable: true': '--writable',
@@ -94,13 +95,15 @@ const COMMANDS: Readonly<Record<string, string>> = {
 function asTyped(message: string): string {
   return message
     .replace(
-      /\b(?:sizeBytes|(?:force|replace|writable): (?:true|false))\b/g,
+      /\b(?:sizeBytes|includeMounts|(?:force|replace|writable): (?:true|false))\b/g,
       (option) => FLAGS[option] ?? option,
     )
+    .replace(/\bplatform: '([^']+)'/g, '--platform $1')
+    .replace(/\braise (limits\.\w+)/, 'publish it with the library, and raise $1')
     .replace(/\bpublishStack\('([^']+)', '([^']+)'\)/g, 'microvm-rootfs publish $1 $2')
     .replace(/\b(?:pullStack|pullSnapshot)\b/g, (method) => COMMANDS[method] ?? method)
     .replace(/\bcall (recover)\(\)/g, 'run microvm-rootfs $1')
-    .replace(/\b(recover|verify)\(\)/g, 'microvm-rootfs $1');
+    .replace(/\b(recover|verify|stacks|snapshots)\(\)/g, 'microvm-rootfs $1');
 }
 
 function document(error: unknown, verbose: boolean): object {

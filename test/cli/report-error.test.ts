@@ -116,12 +116,21 @@ test('methods of the library are told as commands', () => {
   expect(told('pull it with pullSnapshot')).toContain('pull it with microvm-rootfs pull-snapshot\n');
   expect(told('or call recover(), which')).toContain('or run microvm-rootfs recover, which');
   expect(told('check it with verify()')).toContain('check it with microvm-rootfs verify\n');
+  expect(told('stacks() lists what is there')).toContain(': microvm-rootfs stacks lists what is there\n');
+  expect(told('snapshots() lists what is there')).toContain(': microvm-rootfs snapshots lists');
 });
 
 test('options of the library are told as flags', () => {
   const words = 'pass replace: true, force: true, writable: true or writable: false';
   const { text } = reported(new RootfsError('STACK_EXISTS', words));
   expect(text).toContain('pass --replace, --force, --writable or --read-only\n');
+  const told = (message: string) => reported(new RootfsError('X', message)).text;
+  expect(told('Set includeMounts to publish')).toContain('Set --include-mounts to publish\n');
+  expect(told("give platform: 'linux/arm64' if")).toContain('give --platform linux/arm64 if\n');
+  // The command has no option for these.
+  expect(told('if you trust it, raise limits.maxFiles')).toContain(
+    'if you trust it, publish it with the library, and raise limits.maxFiles\n',
+  );
   const size = new RootfsError('INVALID_ARGUMENT', 'sizeBytes must be a multiple of 4096, got 1024');
   expect(reported(size).text).toContain(': --size must be a multiple of 4096');
   expect(reported(new RootfsError('X', 'reinforce: true, rewritable: true')).text).toContain(

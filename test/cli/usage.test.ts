@@ -110,7 +110,7 @@ test('names in the wrong order are told the right one', async () => {
   const restore = await cli(host, ['restore', 'vm-2', 'first']);
   expect(restore.stderr).toMatch(/SNAPSHOT_NOT_FOUND: .*; the order is: restore SNAPSHOT VM\n$/);
   const neither = await cli(host, ['clone', 'vm-1', 'none']);
-  expect(neither.stderr).toMatch(/STACK_NOT_FOUND: .*; stacks\(\) lists what is there\n$/);
+  expect(neither.stderr).toMatch(/STACK_NOT_FOUND: .*; microvm-rootfs stacks lists what is there\n$/);
   const publish = await cli(host, ['publish', 'package.json', 'other']);
   expect(publish.stderr).toMatch(/the order is: publish NAME SOURCE\n$/);
 });
