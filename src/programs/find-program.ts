@@ -1,7 +1,7 @@
 // Finds the programs that make, check, grow and unpack images.
 
 import { access, constants, stat } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { delimiter, resolve } from 'node:path';
 
 // Distributions put e2fsprogs here, and a plain user's PATH lacks these folders.
 const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
@@ -14,7 +14,8 @@ export async function findProgram(name: string): Promise<string | undefined> {
   if (name.includes('/')) return (await isExecutable(name)) ? name : undefined;
   const folders = (process.env.PATH || USUAL_PATH).split(delimiter).filter((folder) => folder !== '');
   for (const folder of [...folders, ...SYSTEM_FOLDERS]) {
-    const path = join(folder, name);
+    // PATH may have relative folders, and the program may start in another one.
+    const path = resolve(folder, name);
     if (await isExecutable(path)) return path;
   }
   return undefined;

@@ -175,6 +175,8 @@ function start(program: string, args: readonly string[], options: RunOptions): P
   });
 }
 
+const SHELL: Program = { name: '/bin/sh', package: 'dash', notFound: 'PROGRAM_NOT_FOUND' };
+
 /** Folder and umask of this process are those of all its threads, so a shell sets those of the program. */
 function commandOf(
   program: string,
@@ -188,7 +190,7 @@ function commandOf(
     ...(file === undefined ? [] : [TAKE_HELD_FILE]),
   ];
   const given = args.map((arg) => (arg === file?.path ? HELD_FILE : arg));
-  return ['/bin/sh', '-c', `${prepare.join(' && ')} && exec "$@"`, cwd ?? '', program, ...given];
+  return [SHELL.name, '-c', `${prepare.join(' && ')} && exec "$@"`, cwd ?? '', program, ...given];
 }
 
 /** What a program says of a file that is held has the file's name. */
@@ -275,6 +277,7 @@ export async function runInstalled(
     // The same for a script without its interpreter and a file that is not a program.
     const notStarted = failedWith(error, 'ENOENT', 'EACCES', 'ENOEXEC');
     if (!notStarted || !(error as { syscall: string }).syscall.startsWith('spawn')) throw error;
+    if ((error as { path?: string }).path === SHELL.name) throw notInstalled(SHELL);
   }
   throw notInstalled(program);
 }

@@ -250,6 +250,17 @@ test('gc by a list releases no clone that can be read only when the list was com
   expect((await host.slotNames()).sort()).toEqual(['vm_1', 'vm_2']);
 });
 
+test('where there is no shell, that is named, and not the program that it was to start', async ({ skip }) => {
+  const missing = lacksRoot() ?? lacks('resize2fs');
+  if (missing) skip(missing);
+  const host = await Host.in();
+  const image = await host.addExt4Template('a', 16 * MiB);
+  const withoutShell = 'mount --bind /dev/null "$(readlink -f /bin/sh)" && exec "$@"';
+  const under = ['unshare', '--mount', 'sh', '-c', withoutShell, 'sh'];
+  const { stderr } = await cli(host, ['grow', '--image', image, '32M'], { under });
+  expect(stderr).toContain('PROGRAM_NOT_FOUND: cannot run /bin/sh: ');
+});
+
 test('rm-stack that cannot read all clones says how to remove it all the same', async ({ skip }) => {
   if (lacksRoot()) skip(lacksRoot());
   const host = await hostWithClosed();

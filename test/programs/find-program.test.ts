@@ -1,5 +1,5 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { findProgram } from '../../src/programs/find-program.js';
 import { Host } from '../fixtures/host.js';
@@ -10,6 +10,14 @@ test('a name is looked up on PATH, in its order, before system folders', async (
   const path = await script(host, 'sh', '');
   vi.stubEnv('PATH', `/nonexistent::${host.root}:/bin`);
   expect(await findProgram('sh')).toBe(path);
+  vi.unstubAllEnvs();
+});
+
+test('a relative folder of PATH is that of this process, wherever the program starts', async () => {
+  const host = await Host.in();
+  const path = await script(host, 'bin/tool', '');
+  vi.stubEnv('PATH', relative(process.cwd(), join(host.root, 'bin')));
+  expect(await findProgram('tool')).toBe(path);
   vi.unstubAllEnvs();
 });
 
