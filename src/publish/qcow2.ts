@@ -1,12 +1,11 @@
 // Converts a qcow2 image to a raw one with qemu-img.
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
 import { readBytes, readFully } from '../image/read-bytes.js';
 import { programFailed } from '../programs/program-failed.js';
 import { runInstalled } from '../programs/run-program.js';
-import { absolutePath } from '../system/arguments.js';
 import { RootfsError } from '../system/errors.js';
 import { writeOfMode } from '../system/make-files.js';
 import type { Task } from '../system/task.js';
@@ -42,8 +41,8 @@ export async function convertQcow2(
 ): Promise<void> {
   await requirePublishable(path, source, maxBytes);
   await requireWhole(task, path, source);
-  // qemu-img could read a path without a leading slash as a protocol: `nbd:…`.
-  const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', absolutePath('source', path), resolve(dest)];
+  // qemu-img could read a path without a leading slash as a protocol: `nbd:…`. /dev/stdin would be its own.
+  const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', await realpath(path), resolve(dest)];
   await writeOfMode(dest, '');
   const exit = await runInstalled(QEMU_IMG, args, task.signal, { diesWithUs: true });
   if (exit.status !== 0) throw programFailed('IMAGE_INVALID', QEMU_IMG.name, source, exit);

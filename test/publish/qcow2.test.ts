@@ -87,6 +87,14 @@ test.each([
   expect(await allocatedBytes(made.out)).toBeLessThan(MiB);
 });
 
+test('a file that this process has open, by the name of its descriptor, is read as that file', async () => {
+  const made = await disk();
+  const file = await open(made.qcow2, 'r');
+  await convert({ ...made, qcow2: `/proc/self/fd/${file.fd}` });
+  await file.close();
+  expect(await sha256Of(made.out)).toBe(await sha256Of(made.raw));
+});
+
 test('the limit is of the disk that it holds, which may be far larger than the file', async () => {
   const made = await disk();
   await convert(made, SIZE);
