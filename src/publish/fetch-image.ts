@@ -13,11 +13,13 @@ import { makeFolders } from '../system/make-folders.js';
 import { redact, withoutQueries } from '../system/redact.js';
 import type { RegistrySettings } from '../system/registry-settings.js';
 import type { Task } from '../system/task.js';
+import { layersTooLarge } from './count-layers.js';
 import { secretsIn } from './credentials.js';
 import { parseDockerReference } from './docker-reference.js';
 import { growsUntilEnd } from './growth.js';
 import { findLocalImage } from './local-layout.js';
 import type { Platform } from './platform.js';
+import { limitsOf, type PublishLimits } from './publish-options.js';
 import { forgetLogins, NO_LOGIN, type RegistryAccess, skopeoAccess } from './skopeo-access.js';
 import { skopeoFailed, triesOf } from './skopeo-failure.js';
 
@@ -30,6 +32,10 @@ const ONE_IMAGE = 'source';
 
 /** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */
 const SILENCE_MS = 300_000;
+
+/** Manifests and the config, and what a compression adds to bytes that cannot be compressed. */
+const BESIDE_LAYERS_BYTES = 16 * 1024 * 1024;
+const BESIDE_LAYERS_SHARE = 0.01;
 
 /**
  * To be asked before skopeo is run. Rejects with `REGISTRY_UNAUTHORIZED` if there is no access, or the registry names a
@@ -49,6 +55,7 @@ export interface FetchRequest {
   readonly registries: RegistrySettings;
   /** Without it, TLS is asked for, and no login is sent. */
   readonly checkRegistry?: RegistryCheck | undefined;
+  readonly limits?: Pick<PublishLimits, 'maxBytes'>;
   readonly silenceMs?: number;
 }
 
@@ -174,7 +181,7 @@ async function copy(
   // With the whole environment, which its credential helpers may need. What it copies is verified by digests.
   const options = {
     ...{ cwd: workFolder, env: process.env, diesWithUs: true },
-    ...(isRemote && { drain: (stdout: Readable) => endSilence(stdout, request) }),
+    drain: (stdout: Readable) => watch(stdout, request),
   };
   try {
     const ended = await runInstalled(SKOPEO, args, task.signal, options);
@@ -187,22 +194,31 @@ async function copy(
     const tries = isRefused ? MOST_TRIES : triesOf(exit, name);
     return { error, tries: isRemote ? tries : 1 };
   } catch (error) {
+    if (hasCode(error, 'SOURCE_TOO_LARGE')) return { error, tries: 1 };
     if (!hasCode(error, 'REGISTRY_FAILED')) throw error;
     return { error, tries: MOST_TRIES };
   }
 }
 
-/** skopeo itself waits for ever. Rejects with `REGISTRY_FAILED`, which ends it, if nothing more arrives. */
-async function endSilence(
+/**
+ * skopeo itself waits for ever, and takes a layer that does not end, until the disk is full. Rejects, which ends it:
+ * with `REGISTRY_FAILED`, of a layout `ARTIFACT_INVALID`, if nothing more arrives, `SOURCE_TOO_LARGE` if too much does.
+ */
+async function watch(
   stdout: Readable,
-  { source, workFolder, silenceMs = SILENCE_MS }: FetchRequest,
+  { source, workFolder, limits, silenceMs = SILENCE_MS }: FetchRequest,
 ): Promise<void> {
-  if (await growsUntilEnd(stdout, join(workFolder, LAYOUT), silenceMs)) return;
-  throw new RootfsError(
-    'REGISTRY_FAILED',
-    `${source}: no byte came for ${silenceMs / 1000} s; check the network, the proxy and that the registry runs`,
-    { path: source },
-  );
+  const { maxBytes } = limitsOf(limits);
+  const most = maxBytes * (1 + BESIDE_LAYERS_SHARE) + BESIDE_LAYERS_BYTES;
+  const outcome = await growsUntilEnd(stdout, join(workFolder, LAYOUT), silenceMs, most);
+  if (outcome === 'ended') return;
+  if (outcome === 'too large') throw layersTooLarge(source, maxBytes);
+  const [code, advice] = source.startsWith('oci:')
+    ? (['ARTIFACT_INVALID', 'check that all its blobs are files, and the disk that it is on'] as const)
+    : (['REGISTRY_FAILED', 'check the network, the proxy and that the registry runs'] as const);
+  throw new RootfsError(code, `${source}: no byte came for ${silenceMs / 1000} s; ${advice}`, {
+    path: source,
+  });
 }
 
 /** What skopeo leaves when it is killed. It writes a layer under such a name first. */
@@ -217,6 +233,8 @@ async function removeUnfinished(layout: string): Promise<void> {
 function isOfRegistry(error: unknown): boolean {
   return (
     error instanceof RootfsError &&
-    /^REGISTRY_|^(REFERENCE_INVALID|ARTIFACT_INVALID|DIGEST_MISMATCH|PROGRAM_FAILED)$/.test(error.code)
+    /^REGISTRY_|^(REFERENCE_INVALID|ARTIFACT_INVALID|DIGEST_MISMATCH|PROGRAM_FAILED|SOURCE_TOO_LARGE)$/.test(
+      error.code,
+    )
   );
 }

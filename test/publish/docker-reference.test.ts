@@ -1,6 +1,7 @@
 // A container image that is published from a real registry: who is asked for it, with which login, and how often.
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { parseDockerReference } from '../../src/publish/docker-reference.js';
 import { fetchImage, type RegistryCheck } from '../../src/publish/fetch-image.js';
@@ -16,6 +17,7 @@ import { Host } from '../fixtures/host.js';
 import { MiB, pattern, run } from '../fixtures/images.js';
 import { basic, logInTo } from '../fixtures/logins.js';
 import { makeLayout } from '../fixtures/oci-layout.js';
+import { digestOf } from '../fixtures/oci-push.js';
 import { makeCertificate, startOciRegistry } from '../fixtures/oci-registry.js';
 import { rejection } from '../fixtures/rejection.js';
 import { makeTar } from '../fixtures/tars.js';
@@ -331,6 +333,47 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       });
       const source = `docker://${registry}/app:other@${headers.get('docker-content-digest')}`;
       expect(await host.registry.publishStack('app', source)).toMatchObject({ sha256 });
+    });
+
+    test('a layer that does not end is ended by the limits, not by a full disk', async () => {
+      const config = Buffer.from(
+        JSON.stringify({ architecture: GUEST, os: 'linux', rootfs: { type: 'layers', diff_ids: [DIGEST] } }),
+      );
+      const types = 'application/vnd.oci.image';
+      const manifest = JSON.stringify({
+        schemaVersion: 2,
+        mediaType: `${types}.manifest.v1+json`,
+        config: { mediaType: `${types}.config.v1+json`, digest: digestOf(config), size: config.length },
+        layers: [{ mediaType: `${types}.layer.v1.tar+gzip`, digest: DIGEST, size: 1000 }],
+      });
+      const start = Buffer.concat([Buffer.from('1f8b08', 'hex'), pattern(MiB, 3)]);
+      const registry = await serve(async ({ url = '' }, response) => {
+        if (url.includes('/manifests/'))
+          return response.setHeader('content-type', `${types}.manifest.v1+json`).end(manifest);
+        if (!url.includes(DIGEST)) return response.end(url.includes('/blobs/') ? config : '{}');
+        for (let sent = 0; sent < 256 && !response.destroyed; sent++) {
+          response.write(start);
+          await sleep(20);
+        }
+        response.end();
+      });
+      const host = await hostFor([registry]);
+      const options = { limits: { maxBytes: MiB } };
+      const publishing = host.registry.publishStack('app', `docker://${registry}/app:1`, options);
+      const { message } = await rejection(publishing, 'SOURCE_TOO_LARGE');
+      expect(message).toContain(`has layers of more than ${MiB} bytes`);
+      expect(await host.stagedInCatalog()).toEqual([]);
+
+      const { registry: origin, sha256 } = await withImage();
+      const registries = {
+        [origin]: { insecure: true, mirrors: [registry] },
+        [registry]: { insecure: true },
+      };
+      const mirrored = host.anotherRegistry({ registries });
+      const published = mirrored.publishStack('app', `docker://${origin}/app:1`, {
+        limits: { maxBytes: 8 * MiB },
+      });
+      expect(await published).toMatchObject({ sha256 });
     });
 
     test('stacks and snapshots in a registry are refused by what they are', async () => {

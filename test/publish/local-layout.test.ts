@@ -1,14 +1,19 @@
 // What is wrong with `oci:DIR` is blamed on the layout, and the tags to choose from are told.
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { beforeEach, describe, expect, test } from 'vitest';
+import { fetchImage } from '../../src/publish/fetch-image.js';
+import { parsePlatform } from '../../src/publish/platform.js';
+import { Task } from '../../src/system/task.js';
 import { Host } from '../fixtures/host.js';
 import { readInside } from '../fixtures/images.js';
 import { makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
+const execute = promisify(execFile);
 const missing = lacksRoot() ?? lacks('skopeo', 'umoci');
 const GUEST = process.arch === 'arm64' ? 'arm64' : 'amd64';
 
@@ -109,5 +114,21 @@ describe.skipIf(missing !== undefined)(`an OCI layout${missing === undefined ? '
       await refused('ARTIFACT_INVALID');
       await writeFile(join(blobs, name), whole);
     }
+  });
+
+  test('with a FIFO as a blob ends skopeo, which waits for it', async () => {
+    await makeLayout(layout, [{ layers: ['touch a'], architecture: GUEST }]);
+    const blobs = join(layout, 'blobs/sha256');
+    for (const name of await readdir(blobs)) {
+      await rm(join(blobs, name));
+      await execute('mkfifo', [join(blobs, name)]);
+    }
+    const work = { workFolder: host.root, platform: parsePlatform(`linux/${GUEST}`), registries: {} };
+    const request = { source: `oci:${layout}`, ...work, silenceMs: 500 };
+    const { message } = await rejection(
+      fetchImage(new Task('fetching', undefined), request),
+      'ARTIFACT_INVALID',
+    );
+    expect(message).toContain('no byte came for 0.5 s; check that all its blobs are files');
   });
 });
