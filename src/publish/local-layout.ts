@@ -10,7 +10,7 @@ import { type Platform, platformName } from './platform.js';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 const TAGS_NAMED = 10;
-// A layout with tens of thousands of images has less.
+/** Room for some 50,000 images. */
 const INDEX_BYTES_LIMIT = 16 * 1024 * 1024;
 
 interface LocalImage {
@@ -93,11 +93,15 @@ function isLayout(path: string): Promise<boolean> {
 
 async function manifestsIn(source: string, path: string): Promise<readonly Json[]> {
   const index = join(path, 'index.json');
-  // A stranger's may be a pipe that nobody writes to, or of any length.
-  const isFile = (await stat(index)).isFile();
-  const text = isFile ? (await readBytes(index, 0, INDEX_BYTES_LIMIT)).toString() : '';
+  const found = await stat(index);
+  // To open a FIFO would take one of Node's threads until somebody writes to it.
+  if (!found.isFile() || found.size > INDEX_BYTES_LIMIT) {
+    const why = `is not an OCI layout: its index.json is not a file, or has more than ${INDEX_BYTES_LIMIT} bytes`;
+    throw refused('ARTIFACT_INVALID', source, why);
+  }
+  const bytes = await readBytes(index, 0, found.size);
   try {
-    const { manifests } = JSON.parse(text);
+    const { manifests } = JSON.parse(bytes.toString('utf8'));
     if (Array.isArray(manifests)) return manifests;
   } catch {
     // The parser's words say less.
