@@ -144,7 +144,7 @@ export class RegistryClient {
       slowResponse: true,
     } as const;
     const response = await this.#send(task, request);
-    const { status, body, url } = response;
+    const { status, body, parts, url } = response;
     const close = () => void body.destroy();
     const { 'content-encoding': encoding = '' } = response.headers;
     if (!['', 'identity'].includes(encoding.toLowerCase())) {
@@ -156,7 +156,7 @@ export class RegistryClient {
     }
     if (status === 206) {
       const [, from] = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(response.headers['content-range'] ?? '') ?? [];
-      if (Number(from) === start) return { start, body, close };
+      if (Number(from) === start) return { start, body: parts, close };
       close();
       throw this.#oddResponse(url, `it was asked for the bytes from ${start} on and sends others`);
     }
@@ -167,7 +167,7 @@ export class RegistryClient {
       const isFinal = error instanceof Transient || this.isMirror;
       throw isFinal ? error : new Transient(error, false, undefined, 2);
     });
-    return { start: 0, body, close };
+    return { start: 0, body: parts, close };
   }
 
   /** One server of many, or a cache before them, may be at fault. Behind a mirror there are others. */

@@ -34,6 +34,8 @@ export interface HttpResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly body: http.IncomingMessage;
+  /** Of the body. Rejects if they come too slowly. */
+  readonly parts: AsyncIterable<Buffer>;
   readonly url: URL;
   /** The header of the request. */
   readonly authorization: string | undefined;
@@ -44,8 +46,9 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /** For a connection, for the head of a response, and between two bytes of its body. */
 const SILENCE_MS = 30_000;
-/** For the head of a response that may be slow. */
+/** For the head of a response that may be slow, and for so much of its body. */
 const SLOW_RESPONSE_MS = 180_000;
+const PROGRESS_BYTES = 64 * 1024;
 const CONNECTIONS = 32;
 /** More than this is not read only to use a connection again: a new one costs less. */
 export const DISCARD_LIMIT = 64 * 1024;
@@ -135,7 +138,8 @@ export class Transport {
         ([name, value]) => [name, Array.isArray(value) ? value[0] : value] as const,
       );
       const status = incoming.statusCode ?? 0;
-      return { status, headers: Object.fromEntries(plain), body: incoming, url, authorization };
+      const parts = steadily(incoming, this.#slowResponseMs);
+      return { status, headers: Object.fromEntries(plain), body: incoming, parts, url, authorization };
     } catch (error) {
       if (task.signal?.aborted) throw abortError(task.what, task.signal);
       throw connectionFailed(url, error);
@@ -270,10 +274,10 @@ export function locationOf(location: string, from: URL): URL {
 }
 
 /** Reads a short body to its end, so that the connection can be used again. Closes it for a long one. */
-export async function discard({ body }: HttpResponse): Promise<void> {
+export async function discard({ body, parts }: HttpResponse): Promise<void> {
   let length = 0;
   try {
-    for await (const part of body) {
+    for await (const part of parts) {
       length += part.length;
       if (length > DISCARD_LIMIT) break;
     }
@@ -284,11 +288,11 @@ export async function discard({ body }: HttpResponse): Promise<void> {
 }
 
 /** A body that must be short. Rejects with {@link Transient} if it breaks off. */
-export async function readAll({ body, url }: HttpResponse, limitBytes: number): Promise<Buffer> {
-  const parts: Buffer[] = [];
+export async function readAll({ parts, url }: HttpResponse, limitBytes: number): Promise<Buffer> {
+  const read: Buffer[] = [];
   let length = 0;
   try {
-    for await (const part of body) {
+    for await (const part of parts) {
       length += part.length;
       if (length > limitBytes) {
         throw new RootfsError(
@@ -296,10 +300,28 @@ export async function readAll({ body, url }: HttpResponse, limitBytes: number): 
           `${address(url)} sends more than ${limitBytes} bytes, more than any document of this kind has`,
         );
       }
-      parts.push(part);
+      read.push(part);
     }
   } catch (error) {
     throw error instanceof RootfsError ? error : connectionFailed(url, error);
   }
-  return Buffer.concat(parts);
+  return Buffer.concat(read);
+}
+
+/** A byte now and then is no silence, but would never end. How long the reader takes does not count. */
+async function* steadily(
+  body: AsyncIterable<Buffer>,
+  slowMs: number,
+): AsyncGenerator<Buffer, void, undefined> {
+  let bytes = 0;
+  let waitedMs = 0;
+  let askedMs = performance.now();
+  for await (const part of body) {
+    waitedMs += performance.now() - askedMs;
+    bytes += part.length;
+    if (bytes >= PROGRESS_BYTES) bytes = waitedMs = 0;
+    else if (waitedMs > slowMs) throw new Error(`only ${bytes} bytes came in ${slowMs / 1000} s`);
+    yield part;
+    askedMs = performance.now();
+  }
 }

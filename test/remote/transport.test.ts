@@ -11,7 +11,7 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { connectionFailed } from '../../src/remote/connection-errors.js';
 import { proxyFor } from '../../src/remote/proxy.js';
 import { Transient } from '../../src/remote/retry.js';
-import { type HttpRequest, readAll, Transport } from '../../src/remote/transport.js';
+import { discard, type HttpRequest, readAll, Transport } from '../../src/remote/transport.js';
 import { RootfsError } from '../../src/system/errors.js';
 import { Task } from '../../src/system/task.js';
 import { serve } from '../fixtures/fake-registry.js';
@@ -53,6 +53,37 @@ test('a registry that falls silent is a failure that may pass, not a wait withou
     const asked = transport.send(task, question).then((answered) => readAll(answered, 1000));
     await expect(asked).rejects.toBeInstanceOf(Transient);
   }
+});
+
+test('a body of a byte now and then is a failure that may pass, and nobody waits for its end', async () => {
+  const host = await serve((_, response) => {
+    const dripping = setInterval(() => response.write('.'), 20);
+    response.on('close', () => clearInterval(dripping));
+  });
+  const transport = new Transport({}, 1000, 300);
+  onTestFinished(() => transport.close());
+  const question = { url: new URL(`http://${host}/`), method: 'GET' } as const;
+  const answer = () => transport.send(new Task('asking', undefined), question);
+  const { error } = await readAll(await answer(), 1e6).catch((thrown) => thrown);
+  expect(error.message).toMatch(/only \d+ bytes came in 0.3 s/);
+  await discard(await answer());
+});
+
+test('a reader that is slow is not taken for a slow registry', async () => {
+  const host = await serve((_, response) => {
+    response.write('.');
+    setTimeout(() => response.end('.'), 50);
+  });
+  const transport = new Transport({}, 1000, 300);
+  onTestFinished(() => transport.close());
+  const question = { url: new URL(`http://${host}/`), method: 'GET' } as const;
+  const { parts } = await transport.send(new Task('asking', undefined), question);
+  let length = 0;
+  for await (const part of parts) {
+    length += part.length;
+    await sleep(400);
+  }
+  expect(length).toBe(2);
 });
 
 test('the answer to an upload, and the first byte of a blob, may take minutes', async () => {
