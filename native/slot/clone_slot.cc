@@ -96,7 +96,8 @@ Error look_for_slot(const ManagedFolder& managed, const SlotName& name, CloneOut
 // When a try without a look has failed: an existing slot is better than the failure, or than a copy that takes long.
 Error prefer_existing(const ManagedFolder& managed, const SlotName& name, Error failure, CloneOutcome* outcome) {
   Error error = look_for_slot(managed, name, outcome);
-  if (!error.ok() || outcome->status != CloneStatus::kExists) return failure.ok() ? error : failure;
+  const bool exists = error.ok() && outcome->existing.kind != SlotState::Kind::kAbsent;
+  if (!exists) return failure.ok() ? error : failure;
   if (outcome->staged) outcome->staged->discard();
   outcome->staged = Ref<StagedSlot>();
   return {};
@@ -131,9 +132,14 @@ Error build_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, c
     if (outcome->status == CloneStatus::kExists) return error;
   }
   if (!staged) return error;
-  if (publish) return publish_staged(plan->get(), name, outcome);
-  outcome->staged->hand_over();
-  return {};
+  if (!publish) {
+    outcome->staged->hand_over();
+    return {};
+  }
+  error = publish_staged(plan->get(), name, outcome);
+  // A slot that was made stays made, whatever its flush says.
+  const bool failed = !error.ok() && outcome->status != CloneStatus::kCreated;
+  return failed && !looks ? prefer_existing(*managed, name, error, outcome) : error;
 }
 
 }  // namespace

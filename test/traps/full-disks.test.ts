@@ -78,6 +78,21 @@ describe('a full disk', () => {
     expect(await sha256Of(host.slot('earlier').image)).toBe((await host.registry.stack('debian'))?.sha256);
   });
 
+  // Room for a folder and a reflink, and none for a stamp.
+  test('btrfs: a slot that is there is handed out, though the last clone found its name free', async ({
+    skip,
+  }) => {
+    const reason = lacksRoot() ?? lacks('mkfs.btrfs');
+    if (reason !== undefined) skip(reason);
+    const disk = newWorkspace().disk('small', ['mkfs.btrfs', '-q', '-f'], 256 * MiB);
+    const host = await Host.in(disk);
+    await host.addTemplate('debian', pattern(MiB));
+    for (const id of ['vm-1', 'vm-2']) await host.registry.cloneForVm(id, 'debian', WRITABLE);
+    await fill(disk);
+    expect(await host.registry.cloneForVm('vm-1', 'debian', WRITABLE)).toMatchObject({ reused: true });
+    expect(await host.leftovers()).toEqual([]);
+  });
+
   test.for([
     { name: 'XFS', mkfs: ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'], sizeMiB: 320 },
     { name: 'btrfs', mkfs: ['mkfs.btrfs', '-q', '-f'], sizeMiB: 256 },
