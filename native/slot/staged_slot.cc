@@ -42,16 +42,7 @@ Error StagedSlot::build(CloneStatus* status) {
     *status = CloneStatus::kStaged;
     return {};
   }
-  error = create_image();
-  if (!error.ok()) return error;
   strategy_ = Rung::kCopy;
-  if (plan_.packed) {
-    copy_ = std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(),
-                                         image_path(), !plan_.unhashed);
-  } else {
-    copy_ =
-        std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
-  }
   *status = CloneStatus::kCopyNeeded;
   return {};
 }
@@ -164,9 +155,26 @@ Error StagedSlot::try_hardlink(bool* done) {
   return remove_file_at(managed_->session_fd(), inside(kImage).c_str(), image_path());
 }
 
+// Not before it is its turn: thousands may wait to be copied, and descriptors are few.
+Error StagedSlot::start_copy() {
+  Error error = still_staged();
+  if (error.ok()) error = create_image();
+  if (!error.ok()) return error;
+  if (plan_.packed) {
+    copy_ = std::make_unique<PackedCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(),
+                                         image_path(), !plan_.unhashed);
+  } else {
+    copy_ =
+        std::make_unique<SparseCopy>(source_->fd(), image_.get(), plan_.expected.size, source_->path(), image_path());
+  }
+  return {};
+}
+
 Error StagedSlot::copy_step(uint64_t budget, bool* done) {
-  if (!image_) return Error::of(EBADF, "open", image_path());  // discarded, or copied to the end already
-  Error error = copy_->step(budget);
+  Error error = copy_ ? Error() : start_copy();
+  if (!error.ok()) return error;
+  if (!image_) return Error::of(EBADF, "open", image_path());  // copied to the end already
+  error = copy_->step(budget);
   if (!error.ok() || !copy_->done()) return error;
   error = copy_->finish(&sha256_);
   if (error.ok()) error = set_owner_and_mode(image_.get(), plan_.owner_and_mode, image_path());

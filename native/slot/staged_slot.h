@@ -124,6 +124,7 @@ class StagedSlot final : public Shared {
   Error try_hardlink(bool* done);
   Error open_to_others();
   Error create_image();
+  Error start_copy();
   Error check_image(uint64_t size);
   Error write_sidecars(const std::vector<Sidecar>& sidecars);
   Error write_sidecar(const Sidecar& file, unsigned mode_bits);

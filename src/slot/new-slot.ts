@@ -22,6 +22,7 @@ import { asRootfsError, isGone, isSystemError, RootfsError } from '../system/err
 import { inTurn } from '../system/long-work.js';
 import type { Strategy } from '../system/strategy.js';
 import type { Task } from '../system/task.js';
+import { Turns } from '../system/turns.js';
 import { sourceChangedError } from './slot-image.js';
 import type { CopyOptions } from './slot-options.js';
 import { requireOwnId, requireSlot } from './slot-state.js';
@@ -89,8 +90,17 @@ export interface MadeSlot {
   readonly pooled: boolean;
 }
 
+// Each has its source open until it is copied. Descriptors are few.
+const making = new Turns(32);
+
 /** Without a source, opens the file at `from.path` itself. Rejects with `SLOT_EXISTS`, `SOURCE_CHANGED`. */
-export async function newSlot(task: Task, { handle }: OpenFolder, slot: NewSlot): Promise<MadeSlot> {
+export function newSlot(task: Task, open: OpenFolder, slot: NewSlot): Promise<MadeSlot> {
+  return slot.ready === undefined
+    ? making.run(task, () => makeSlot(task, open, slot))
+    : makeSlot(task, open, slot);
+}
+
+async function makeSlot(task: Task, { handle }: OpenFolder, slot: NewSlot): Promise<MadeSlot> {
   task.checkAborted();
   const { folder, vm } = slot;
   const path = imagePath(folder, vm);

@@ -89,6 +89,25 @@ test.each(FILESYSTEMS)('300 clones with a limit of 100 descriptors: %s', async (
   );
 });
 
+test.each(FILESYSTEMS)('300 clones and restores at once with 200 descriptors: %s', async (name) => {
+  const host = await Host.in(folderOn(name));
+  await host.addTemplate('debian', 'debian');
+  await host.registry.cloneForVm('first', 'debian', { writable: true });
+  await host.registry.snapshotSlot('first', 'snapshot');
+  await worksWithDescriptors(
+    200,
+    host,
+    `const options = { writable: true };
+     const ids = Array.from({ length: 300 }, (_, i) => 'vm-' + i);
+     await registry.cloneForVm('first', 'debian', options);
+     await Promise.all(ids.map((id) => registry.cloneForVm(id, 'debian', options)));
+     const many = (prefix) => ids.map((id) => ({ vmId: prefix + id, stack: 'debian', options }));
+     const made = await Promise.all([registry.cloneMany(many('a')), registry.cloneMany(many('b'))]);
+     for (const { reason } of made.flat()) if (reason !== undefined) throw reason;
+     await Promise.all(ids.map((id) => registry.restoreSnapshot('snapshot', 'r-' + id)));`,
+  );
+});
+
 test.each(FILESYSTEMS)('clones of 115 stacks with a limit of 200 descriptors: %s', async (name) => {
   const host = await Host.in(folderOn(name));
   for (let i = 0; i < 115; i++) await host.addTemplate(`stack-${i}`, `${i}`);
