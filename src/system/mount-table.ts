@@ -1,5 +1,6 @@
 // What the kernel says about mounts, and the further paths that bind mounts give a file.
 import { readFile } from 'node:fs/promises';
+import { failedWith } from './errors.js';
 
 export interface MountEntry {
   /** Of the file system: `major:minor`. */
@@ -9,13 +10,36 @@ export interface MountEntry {
   readonly point: string;
 }
 
-/** Empty without /proc. */
-export async function mountTable(): Promise<MountEntry[]> {
-  const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '');
+let reading: Promise<unknown> = Promise.resolve();
+let next: Promise<readonly MountEntry[]> | undefined;
+
+/** Empty without /proc. Those who ask at once share one look, which begins after they asked. */
+export function mountTable(): Promise<readonly MountEntry[]> {
+  next ??= reading.then(() => {
+    next = undefined;
+    const table = readTable();
+    reading = table.catch(() => {});
+    return table;
+  });
+  return next;
+}
+
+async function readTable(): Promise<readonly MountEntry[]> {
+  const text = (await readMountInfo('utf8')) ?? '';
   return text.split('\n').flatMap((line) => {
     const [, , device = '', root = '', point] = line.split(' ', 5);
     return point === undefined ? [] : [{ device, root: decodeOctal(root), point: decodeOctal(point) }];
   });
+}
+
+/** Undefined without /proc. That this process has no descriptor left, for example, says nothing of mounts. */
+export async function readMountInfo(encoding: 'utf8' | 'latin1'): Promise<string | undefined> {
+  try {
+    return await readFile('/proc/self/mountinfo', encoding);
+  } catch (error) {
+    if (failedWith(error, 'EMFILE', 'ENFILE', 'ENOMEM')) throw error;
+    return undefined;
+  }
 }
 
 /** Some of them may be hidden by a later mount. `path` has no links. */

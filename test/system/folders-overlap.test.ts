@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
+import { runChild } from '../fixtures/child.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { mountBind, mountTmpfs } from '../fixtures/mounts.js';
@@ -83,6 +84,29 @@ test('what a bind mount shows of the folders, of a stack, a slot or our own fold
   }
   expect((await registry.stacks()).map(({ name }) => name)).toEqual(['debian']);
   await registry.close();
+});
+
+test('also while exports by the hundred take all descriptors that a process may have', async ({ skip }) => {
+  const reason = lacksRoot();
+  if (reason !== undefined) skip(reason);
+  const host = await Host.in();
+  await host.addTemplate('debian', 'debian');
+  await mkdir(join(host.templateDir, 'new'));
+  const place = await mkdtemp(join(inject('scratch'), 'place-'));
+  mountBind(join(host.templateDir, 'new'), place);
+  const { stdout } = await runChild(
+    `const { place, ...folders } = args;
+     const registry = new lib.RootfsRegistry(folders);
+     await registry.cloneForVm('vm', 'debian', { writable: true });
+     const places = Array.from({ length: 600 }, () => place + '/rootfs.ext4');
+     const exported = await Promise.allSettled(places.map((path) => registry.exportTo('vm', path)));
+     console.log(JSON.stringify([...new Set(exported.map(({ reason }) => reason?.code))]));
+     await registry.close();`,
+    { place, templateDir: host.templateDir, clonesDir: host.clonesDir },
+    { under: ['prlimit', '--nofile=100:100'] },
+  );
+  expect(JSON.parse(stdout)).toEqual(['FOLDERS_OVERLAP']);
+  expect(await exists(join(place, 'rootfs.ext4'))).toBe(false);
 });
 
 test("a part of the file system that a later mount hides is nobody's, and takes exports", async ({

@@ -1,7 +1,7 @@
 // Lists what is mounted inside a folder.
-import { readFile, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { decodeOctal } from '../../system/mount-table.js';
+import { decodeOctal, readMountInfo } from '../../system/mount-table.js';
 
 interface Mount {
   readonly id: string;
@@ -16,7 +16,7 @@ interface Mount {
  * device number reveals a mount.
  */
 export async function mountsBelow(root: string): Promise<ReadonlySet<string> | undefined> {
-  const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => undefined);
+  const text = await readMountInfo('latin1');
   if (text === undefined) return undefined;
   const real = Buffer.from(await realpath(root)).toString('latin1');
   const below = `${real === '/' ? '' : real}/`;
