@@ -105,10 +105,13 @@ async function openAssembly(path: string, list: ChunkList): Promise<Assembly> {
 
 /** Returns the bytes that are there already. */
 async function continueFrom(task: Task, assembly: Assembly): Promise<number> {
-  const { file, list } = assembly;
+  const { path, file, list, missing } = assembly;
   const isNew = (await file.stat()).size === 0;
   await file.truncate(list.sizeBytes);
-  return isNew ? 0 : keepWritten(task, assembly);
+  if (isNew) return 0;
+  // Zeros are neither fetched nor read: what a damaged disk has there would stay.
+  await native().giveBackRanges(file.fd, path, between(await rangesOf(missing), list.sizeBytes));
+  return keepWritten(task, assembly);
 }
 
 async function fetchMissing(
@@ -172,4 +175,14 @@ async function rangesOf(chunks: ChunkSet): Promise<Float64Array> {
     ranges[count++] = list.offset(chunk + 1);
   });
   return ranges.subarray(0, count);
+}
+
+/** What these ranges leave of a file. */
+function between(ranges: Float64Array, sizeBytes: number): Float64Array {
+  const bounds = new Float64Array(ranges.length + 2);
+  bounds.set(ranges, 1);
+  bounds[bounds.length - 1] = sizeBytes;
+  const isEmptyAtStart = ranges[0] === 0;
+  const isEmptyAtEnd = ranges.at(-1) === sizeBytes;
+  return bounds.subarray(isEmptyAtStart ? 2 : 0, bounds.length - (isEmptyAtEnd ? 2 : 0));
 }

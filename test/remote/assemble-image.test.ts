@@ -72,6 +72,18 @@ test('what an earlier pull left is kept by the chunk, whatever its mode and leng
   expect(registry.asked).toEqual([disk.index.digest]);
 });
 
+test.each([[[1, 0, 3]], [[0, 1, 2, 0, 0, 3, 0]], [[0]], [[1]]])(
+  'of chunks %j, what was written where zeros belong does not stay',
+  async (numbers) => {
+    const { root, registry, made, assemble } = await setting();
+    const disk = await registry.add(...numbers);
+    await mkdir(join(root, 'made'));
+    await writeFile(made('disk'), pattern(disk.sizeBytes, 9));
+    await assemble({ disk });
+    expect((await readFile(made('disk'))).equals(bytesOf(...numbers))).toBe(true);
+  },
+);
+
 test('chunks come from templates and from other images of the pull, wherever they lie there', async () => {
   const { root, registry, known, made, assemble, progress } = await setting();
   const [path, { list }] = [join(root, 'template'), await registry.add(0, 2, 5)];
