@@ -5,6 +5,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { finished, type Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isGone } from '../system/errors.js';
 
 /** A fast disk takes some GB in this time. */
 const LOOK_MS = 1000;
@@ -34,7 +35,11 @@ export async function growsUntilEnd(
 }
 
 async function bytesIn(folder: string): Promise<number> {
-  const names = await readdir(folder, { recursive: true });
+  // A folder in it that goes meanwhile fails the listing. That is a change, too.
+  const names = await readdir(folder, { recursive: true }).catch((error: unknown) => {
+    if (!isGone(error)) throw error;
+    return [];
+  });
   const sizes = names.map((name) =>
     stat(join(folder, name)).then(
       ({ size }) => size,
