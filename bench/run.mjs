@@ -47,7 +47,8 @@ async function measureAll(folder) {
   for (const { filesystem, here, enter } of placesToMeasure()) {
     const { quick, imageMiB, library: libraryFolder } = options;
     const place = await enter(folder);
-    const workspace = new Workspace({ filesystem, place, quick, imageMiB, library, libraryFolder, floor });
+    const parts = { filesystem, place, scratch: folder, quick, imageMiB, library, libraryFolder, floor };
+    const workspace = new Workspace(parts);
     for (const measure of here) {
       const result = await measureOne(measure, workspace);
       results.push(result);

@@ -5,8 +5,10 @@ import {
   fsyncSync,
   ftruncateSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   rmSync,
+  statfsSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -15,14 +17,31 @@ import { seededRandom } from './alternate.mjs';
 import { output, run } from './command.mjs';
 
 const MiB = 2 ** 20;
+const ZFS_SUPER_MAGIC = 0x2fc12fc1;
 
 /**
  * An ext4 image as image builders make it: filled through a loop mount in several goes, with files deleted, replaced
- * and appended to in between, and written back by the kernel as it likes.
+ * and appended to in between, and written back by the kernel as it likes. On ZFS, where a loop device may hang, it is
+ * a copy of one that was made elsewhere.
+ * @param {string} path
+ * @param {{ sizeBytes: number, dataBytes: number }} size
+ * @param {string} elsewhere a folder on a file system that can carry a loop device
+ */
+export async function makeRealisticImage(path, size, elsewhere) {
+  if (statfsSync(dirname(path)).type !== ZFS_SUPER_MAGIC) return fillImage(path, size);
+  const folder = mkdtempSync(join(elsewhere, 'image-'));
+  const made = join(folder, 'image');
+  await fillImage(made, size);
+  await run('cp', ['--sparse=always', made, path]);
+  rmSync(folder, { recursive: true });
+  await run('sync', [path]);
+}
+
+/**
  * @param {string} path
  * @param {{ sizeBytes: number, dataBytes: number }} size
  */
-export async function makeRealisticImage(path, { sizeBytes, dataBytes }) {
+async function fillImage(path, { sizeBytes, dataBytes }) {
   await makeEmptyImage(path, sizeBytes);
   const mountPoint = `${path}.mnt`;
   mkdirSync(mountPoint);

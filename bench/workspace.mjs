@@ -33,15 +33,17 @@ export class Workspace {
    * @param {object} parts
    * @param {string} parts.filesystem
    * @param {import('./filesystems.mjs').Place} parts.place
+   * @param {string} parts.scratch a folder on the machine's own file system
    * @param {boolean} parts.quick
    * @param {number} parts.imageMiB of the realistic template
    * @param {any} parts.library the module
    * @param {string} parts.libraryFolder
    * @param {(name: import('./floor-programs.mjs').FloorName) => string} parts.floor
    */
-  constructor({ filesystem, place, quick, imageMiB, library, libraryFolder, floor }) {
+  constructor({ filesystem, place, scratch, quick, imageMiB, library, libraryFolder, floor }) {
     this.filesystem = filesystem;
     this.path = place.path;
+    this.scratch = scratch;
     this.#place = place;
     this.quick = quick;
     this.#imageMiB = imageMiB;
@@ -100,7 +102,7 @@ export class Workspace {
     await mkdir(folder, { recursive: true });
     const path = join(folder, 'rootfs.ext4');
     if (stack === 'one-extent') await makeContiguousImage(path, 64 * MiB);
-    else if (stack === 'realistic') await makeRealisticImage(path, this.#realisticSize());
+    else if (stack === 'realistic') await makeRealisticImage(path, this.#realisticSize(), this.scratch);
     else if (stack === 'sparse') await makeSparseFile(path, this.#sparseSize());
     else await output(this.floor('scatter'), [path, stack.replace('extents-', '')]);
     const { size, blocks } = await stat(path);

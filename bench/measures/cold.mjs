@@ -244,7 +244,7 @@ class ColdHost {
     const host = new ColdHost(folder, registry, { sizeBytes, dataBytes });
     await mkdir(join(folder, 'copies'));
     await mkdir(registry.config.clonesDir);
-    await makeRealisticImage(host.image, host);
+    await makeRealisticImage(host.image, host, workspace.scratch);
     return host;
   }
 
