@@ -1,4 +1,5 @@
-// One trip into the addon: what it is asked, and what its outcome means. The trip itself is native/slot/clone_slot.cc.
+// One trip into the addon: what it is asked, and what its outcome means. The trip itself, in native/slot/clone_slot.cc:
+// compare the template, take a ready slot or build one in staging (staged_slot.cc), publish it by a rename.
 
 import {
   type CloneOutcome,

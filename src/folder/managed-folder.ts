@@ -1,6 +1,9 @@
 // A folder with our `.microvm-rootfs` in it: the clones folder, the catalog, the folder of snapshots. It is opened when
-// first needed, opened again if it was moved or replaced, and swept in the background. The head of
-// native/slot/managed_folder.h says who may delete what in it.
+// first needed, opened again if it was moved or replaced, and swept in the background.
+//
+// Who may delete what in it: trash, anybody; a session's staging folder, whoever can take its flock; a slot, whoever
+// holds the lock on its name and sees the folder that was judged; a sealed image or a ready slot, any process, by a
+// rename. The head of native/slot/managed_folder.h has the rules whole.
 
 import { rename, rm } from 'node:fs/promises';
 import { relative } from 'node:path';

@@ -1,4 +1,6 @@
-// Runs the programs that make, check, grow and unpack images. test/layers.test.ts lists the files that may use it.
+// Runs programs, for image/ (e2fsck, resize2fs), publish/ (mke2fs, tar, qemu-img, skopeo, umoci, decompressors,
+// credential helpers), remote/ (zstd) and cli/ (cp for a comparison, doctor, store). test/layers.test.ts lists the
+// files.
 
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
