@@ -27,7 +27,7 @@ struct CloneOutcome {
   Identity source_now;
 };
 
-// The whole clone in one trip: compare the template, look for the slot, take one from the pool or build it, publish it.
+// The whole clone in one trip: compare the template, take a slot from the pool or build one, publish it.
 Error clone_slot(const Ref<ManagedFolder>& managed, const Ref<Source>& source, const Ref<SharedPlan>& plan,
                  const SlotName& name, bool publish, CloneOutcome* outcome);
 

@@ -1,5 +1,6 @@
 // What each errno means for the way down the ladder: reflink, hardlink, copy; and inside a copy, from
-// copy_file_range to read and write. This table is the whole policy.
+// copy_file_range to read and write. This table is the whole policy. What users are told about an errno is in
+// src/system/errno-advice.ts.
 #pragma once
 
 #include <cerrno>

@@ -1,5 +1,6 @@
 // The files in a slot. Other programs on the host share the formats of the clone and the stamps. The addon writes
-// stamps with mode 0644: everybody may read them, only the owner of the slot writes them.
+// stamps with mode 0644: everybody may read them, only the owner of the slot writes them. The sticky bit of a digest's
+// stamp says that the slot has a raw id as well (kStampOfRawId in native/slot/slot_state.h).
 import type { SmallFile } from '../addon/native.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { isSha256 } from '../system/sha256.js';
