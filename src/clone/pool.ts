@@ -91,11 +91,9 @@ export class Pool {
     this.#setKinds(path, others);
     const prefix = prefixOf(key);
     if (request.count === 0) {
-      await this.#folder.use(async ({ handle }) => {
-        for (const name of await namesIn(this.#path, (each) => each.startsWith(prefix)))
-          await this.#discard(handle, name);
-        this.#folder.sweepInBackground();
-      });
+      await this.#folder.use(async ({ handle }) =>
+        this.#throwAway(handle, await namesIn(this.#path, (each) => each.startsWith(prefix))),
+      );
       return;
     }
     const kind: PooledKind = {
@@ -186,11 +184,9 @@ export class Pool {
 
   /** Discards all ready slots with these records, and the records. */
   async #empty(records: ReadonlySet<string>): Promise<void> {
-    await this.#folder.use(async ({ handle }) => {
-      for (const name of await namesIn(this.#path, (each) => records.has(recordOf(each))))
-        await this.#discard(handle, name);
-      this.#folder.sweepInBackground();
-    });
+    await this.#folder.use(async ({ handle }) =>
+      this.#throwAway(handle, await namesIn(this.#path, (each) => records.has(recordOf(each)))),
+    );
   }
 
   /** This is what is at its path: ready slots of what was there before are discarded, and made again of this. */
@@ -240,6 +236,15 @@ export class Pool {
     this.#kinds.clear();
   }
 
+  /** Discards these, and has the trash emptied. */
+  async #throwAway(handle: OpenFolder['handle'], names: readonly string[]): Promise<void> {
+    try {
+      for (const name of names) await this.#discard(handle, name);
+    } finally {
+      this.#folder.sweepInBackground();
+    }
+  }
+
   async #discard(handle: OpenFolder['handle'], name: string): Promise<void> {
     if (isRecord(name)) await rm(join(this.#path, name), { force: true, recursive: true });
     else await native().discardFolder(handle, 'pool', name);
@@ -269,7 +274,7 @@ export class Pool {
       // It was given up meanwhile, and its folder emptied; or the caller wants fewer by now.
       const now = this.#kindOf(kind.key);
       if (now === undefined || (now.ready.length >= now.request.count && !kind.seen.has(name))) {
-        await this.#folder.use(({ handle }) => this.#discard(handle, name)).catch(() => {}); // recover() removes it
+        await this.#folder.use(({ handle }) => this.#throwAway(handle, [name])).catch(() => {}); // recover() removes it
         return;
       }
       // Another fill may already have found it on disk.
@@ -305,8 +310,7 @@ export class Pool {
           kind.ready.push(name);
         } else {
           // What is of no use, and cannot be removed either, keeps nobody from filling the pool: recover() reports it.
-          await this.#discard(folder.handle, name).catch(() => {});
-          this.#folder.sweepInBackground();
+          await this.#throwAway(folder.handle, [name]).catch(() => {});
         }
       }
       for (const name of kind.seen) if (!there.has(name)) kind.seen.delete(name);

@@ -16,7 +16,10 @@ import {
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, onTestFinished, test, vi } from 'vitest';
+import type { Template } from '../../src/catalog/template.js';
+import { type PoolKey, readyName } from '../../src/clone/pool-files.js';
 import { runChild } from '../fixtures/child.js';
+import { cloneParts } from '../fixtures/clone-parts.js';
 import { describeEachFilesystem, filesystemNamed } from '../fixtures/each-filesystem.js';
 import { exists, sha256, sha256Of } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -420,6 +423,31 @@ test('a ready slot that its clone could not take is there for the next', async (
     await rejection(host.registry.cloneForVm('vm-1', 'debian', WRITABLE), 'SLOT_INVALID');
   }
   expect(await host.registry.cloneForVm('vm-2', 'debian', WRITABLE)).toMatchObject({ pooled: true });
+});
+
+test('one too many, as when a clone gave another back meanwhile, is thrown away with its space', async () => {
+  const host = await Host.in(inject('scratch'));
+  await host.addTemplate('debian', OLD);
+  const { background, folder, pool, templates } = cloneParts(host);
+  const template = (await templates.look(host.template('debian'), undefined)) as Template;
+  const key = { template, grownTo: undefined, owner: undefined, mode: undefined };
+  const clonesPool = join(folder.statePath, 'pool');
+  let made = 0;
+  let beforeEnd = () => {};
+  const make = async (_: PoolKey, prefix: string) => {
+    const name = readyName(prefix, 'reflink', `1-${made++}`);
+    await mkdir(join(clonesPool, name));
+    beforeEnd();
+    return name;
+  };
+  await pool.keep(key, { id: '', count: 1, make, renew: async () => {} }, undefined);
+  const taken = pool.take(key) as string;
+  beforeEnd = () => pool.giveBack(key, taken);
+  await background.drain();
+  await folder.drain();
+  expect(made).toBe(2);
+  expect(await readySlots(host)).toEqual([taken]);
+  expect(await readdir(join(folder.statePath, 'trash'))).toEqual([]);
 });
 
 test('how a ready slot was made is told, also without sealed images', async () => {
