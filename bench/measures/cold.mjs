@@ -98,7 +98,7 @@ export const coldPlaced = /** @type {any} */ ({
 export const coldSize = /** @type {any} */ ({
   ...effort,
   name: 'cold-size',
-  title: 'first clone of a size: 1 GiB grown to 8 GiB and more',
+  title: 'first clone of a size: 1 GiB grown to 8 GiB',
   targets: [atMostTimes('library', 2, 'cp, truncate, resize2fs')],
   async contestants(/** @type {Workspace} */ workspace) {
     const host = await ColdHost.make(workspace, 'size', GiB);
@@ -118,7 +118,7 @@ export const coldSize = /** @type {any} */ ({
       name,
       does,
       sample() {
-        sizeBytes += 128 * MiB;
+        sizeBytes += MiB;
         return timeNs(work);
       },
     });

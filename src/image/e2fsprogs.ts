@@ -70,16 +70,34 @@ export async function checkFilesystem(
   if (exit.status === null || (exit.status & ~3) !== 0) throw checkFailed(program, path, exit, name, advice);
 }
 
+interface CleanCheckOptions extends Pick<CheckOptions, 'name' | 'advice'> {
+  /** The length of a file system that no stranger made. */
+  readonly sizeBytes?: number;
+}
+
 /** Checks without changing anything, before many clones are made from an image. */
 export async function checkFilesystemClean(
   path: string,
   program: string,
   signal: AbortSignal | undefined,
-  { name = path, advice }: CheckOptions = {},
+  { name = path, advice, sizeBytes = Number.POSITIVE_INFINITY }: CleanCheckOptions = {},
 ): Promise<void> {
-  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal);
+  const given = sizeBytes <= ARRAYS_BYTES_LIMIT ? WITH_ARRAYS : {};
+  const exit = await runFromE2fsprogs('E2FSCK_NOT_FOUND', program, ['-fn', '--', path], signal, given);
   if (exit.status !== 0) throw checkFailed(program, path, exit, name, advice);
 }
+
+/**
+ * e2fsck keeps its bitmaps in trees, unless told to keep them in arrays (EXT2FS_BMAP64_BITARRAY of libext2fs). Those
+ * take a bit for each block and inode, and a quarter less time: 12 ms rather than 16 for 8 GiB.
+ */
+const WITH_ARRAYS: ProgramOptions = {
+  env: { E2FSCK_CONFIG: '/dev/stdin' },
+  feed: async (stdin) => void stdin.end('[bitmaps]\ninode_used_map = 1\nfs_bitmaps = 1\n'),
+};
+
+// 5 MB of arrays.
+const ARRAYS_BYTES_LIMIT = 64 * 2 ** 30;
 
 /** e2fsck found damage. If it was killed, or could not run to its end, nothing is known about the image. */
 export class DamageFound extends RootfsError {}
@@ -107,6 +125,8 @@ function checkFailed(program: string, path: string, exit: Exit, name: string, ad
   return isDamage ? new DamageFound(error.code, error.message, { path: name }) : error;
 }
 
+type ProgramOptions = Pick<RunOptions, 'env' | 'feed' | 'file'>;
+
 /** A guest can make an image that e2fsck and resize2fs work, or sleep, for hours on. */
 const TURN_MS = 60_000;
 
@@ -115,10 +135,10 @@ function runFromE2fsprogs(
   program: string,
   args: readonly string[],
   signal: AbortSignal | undefined,
-  { env, file }: Pick<RunOptions, 'env' | 'file'> = {},
+  { env, ...given }: ProgramOptions = {},
 ): Promise<Exit> {
   // The host's own e2fsck.conf could change what is found and mended, and with it the digest.
   const ours = { E2FSCK_CONFIG: '/dev/null', ...env };
-  const options = { env: ours, file, turnMs: TURN_MS };
+  const options = { ...given, env: ours, turnMs: TURN_MS };
   return runInstalled({ name: program, package: 'e2fsprogs', notFound }, args, signal, options);
 }

@@ -84,7 +84,7 @@ export async function sealGrown(
     if (outcome.status === 'copy-needed') await copyImage(task, staged);
     const { path, identity, sha256 } = template;
     await growImage(imagePath, sizeBytes, programs, task.signal, path);
-    const check = { name: path, advice: adviceAfterGrowing(path, sizeBytes) };
+    const check = { name: path, advice: adviceAfterGrowing(path, sizeBytes), sizeBytes };
     await checkFilesystemClean(imagePath, programs.e2fsckBin, task.signal, check);
     await chmod(imagePath, SEALED_MODE);
     const record = { ...(await recordTemplate(path, identity)), sha256, sizeBytes };
