@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, stat } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rmdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedWith } from './errors.js';
 import { isMissing } from './is-missing.js';
@@ -40,14 +40,23 @@ async function makeOne(path: string, mode: number | undefined): Promise<boolean>
   }
 }
 
+/** A new folder that cannot have its mode is removed again. */
 async function requireMode(path: string, mode: number): Promise<void> {
-  const made = (await stat(path)).mode & 0o7777;
-  if ((made & mode) !== mode) await chmod(path, made | mode);
+  try {
+    const made = (await stat(path)).mode & 0o7777;
+    if ((made & mode) !== mode) await chmod(path, made | mode);
+  } catch (error) {
+    await rmdir(path).catch(() => {});
+    throw error;
+  }
 }
 
+/** Also a link to one. What is there but cannot be looked at is reported. */
 async function isFolder(path: string): Promise<boolean> {
-  return stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (error) {
+    if (failedWith(error, 'ENOENT')) return false;
+    throw error;
+  }
 }

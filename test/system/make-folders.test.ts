@@ -3,9 +3,9 @@ import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, readdir, rmdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, inject, onTestFinished, test } from 'vitest';
-import { makeFolders } from '../../src/system/make-folders.js';
+import { makeFolders, makeNewFolder } from '../../src/system/make-folders.js';
 import { Host } from '../fixtures/host.js';
-import { lacksRoot } from '../fixtures/tools.js';
+import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 let root: string;
 
@@ -52,6 +52,24 @@ test('a file and a dangling link in the way are refused, a link to a folder is n
   await expect(makeFolders(join(root, 'file/sub'))).rejects.toMatchObject({ code: 'ENOTDIR' });
   await expect(makeFolders(join(root, 'dangling/sub'))).rejects.toMatchObject({ code: 'ENOENT' });
   expect(await makeFolders(join(root, 'link'))).toBeUndefined();
+});
+
+test('what is there but cannot be looked at is reported, rather than that something is there', async () => {
+  await symlink('loop', join(root, 'loop'));
+  await expect(makeFolders(join(root, 'loop'))).rejects.toMatchObject({ code: 'ELOOP' });
+});
+
+test('a new folder that cannot have its mode does not stay', async ({ skip }) => {
+  const missing = lacksRoot() ?? lacks('bindfs');
+  if (missing !== undefined) skip(missing);
+  const [source, mounted] = [join(root, 'source'), join(root, 'mounted')];
+  for (const path of [source, mounted]) await mkdir(path);
+  execFileSync('bindfs', ['--create-with-perms=0500', '--chmod-deny', source, mounted]);
+  onTestFinished(() => void execFileSync('umount', [mounted]));
+  await expect(makeFolders(join(mounted, 'a/b'), 0o700)).rejects.toMatchObject({ code: 'EPERM' });
+  expect(await readdir(source)).toEqual([]);
+  await expect(makeNewFolder(join(mounted, 'new-'))).rejects.toMatchObject({ code: 'EPERM' });
+  expect(await readdir(source)).toEqual([]);
 });
 
 test('where the parent is there, but nothing can be made in it, it fails at once', async ({ skip }) => {
