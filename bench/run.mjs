@@ -120,6 +120,7 @@ async function measureOne(measure, workspace) {
     turn = SHORT_TURN,
     warmUps = WARM_UPS,
     cleanEvery = 20,
+    leastRounds = 3,
   } = measure;
   const { filesystem } = workspace;
   const effort = /** @type {import('./measures/index.mjs').Effort} */ (effortOf(measure));
@@ -133,7 +134,7 @@ async function measureOne(measure, workspace) {
   const rows = await alternate(contestants, {
     rounds,
     seconds,
-    leastRounds: options.quick ? 1 : 3,
+    leastRounds: options.quick ? 1 : leastRounds,
     turn,
     warmUps,
     warmUpSeconds: options.seconds === undefined ? (options.quick ? 0.15 : 3) : options.seconds / 10,

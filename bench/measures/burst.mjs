@@ -24,6 +24,8 @@ export const burst = {
   turn: { thrownAway: 1, counted: 1 },
   warmUps: 3,
   cleanEvery: 1,
+  // cp alone takes seconds in each.
+  leastRounds: 10,
   rateUnit: 'slots/s',
   targets: [
     {
