@@ -1,6 +1,6 @@
 // Builds the blocks of a folder: entries sorted by name, and a checksum at the end of each block.
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32c } from '../../image/crc32c.js';
+import { Pause } from '../../system/pause.js';
 import type { TreeNode } from '../tree/file-tree.js';
 import { BLOCK_BYTES } from './layout.js';
 
@@ -26,32 +26,39 @@ const TYPE: Readonly<Record<TreeNode['kind'], number>> = {
   symlink: 7,
 };
 
-/** The number of blocks that entries with these names need, including `.` and `..`. */
-export function folderBlockCount(...lists: readonly Iterable<string>[]): number {
-  let blocks = 1;
-  let used = 2 * entryLength(1);
-  for (const names of lists) {
-    for (const name of names) {
-      const length = entryLength(name.length);
-      if (used + length > USABLE_BYTES) {
-        blocks++;
-        used = 0;
-      }
-      used += length;
+/** Counts the blocks that a folder needs, name by name, in their order. */
+export class FolderSize {
+  #blocks = 1;
+  #used = 2 * entryLength(1); // `.` and `..`
+
+  add(name: string): void {
+    const length = entryLength(name.length);
+    if (this.#used + length > USABLE_BYTES) {
+      this.#blocks++;
+      this.#used = 0;
     }
+    this.#used += length;
   }
-  return blocks;
+
+  get blocks(): number {
+    return this.#blocks;
+  }
 }
 
-// About a millisecond of work.
-const SLICE = 8;
+export interface EncodedFolder {
+  readonly blocks: readonly Buffer[];
+  /** How many of the entries are folders. */
+  readonly folders: number;
+}
 
 /** Returns at least `minimumBlocks` blocks. `inodeSeed` is the checksum seed of the folder's inode. */
 export async function encodeFolder(
   entries: Iterable<FolderEntry>,
   inodeSeed: number,
   minimumBlocks: number,
-): Promise<Buffer[]> {
+): Promise<EncodedFolder> {
+  const pause = new Pause();
+  let folders = 0;
   const blocks: Buffer[] = [];
   let block = Buffer.alloc(BLOCK_BYTES);
   let used = 0;
@@ -71,8 +78,9 @@ export async function encodeFolder(
     const length = entryLength(name.length);
     if (used + length > USABLE_BYTES) {
       finish();
-      if (blocks.length % SLICE === 0) await nextTurn();
+      if (pause.isDue) await pause.take();
     }
+    if (kind === 'folder') folders++;
     block.writeUInt32LE(inode, used);
     block.writeUInt16LE(length, used + 4);
     block.writeUInt8(name.length, used + 6);
@@ -83,7 +91,7 @@ export async function encodeFolder(
   }
   finish();
   while (blocks.length < minimumBlocks) finish();
-  return blocks;
+  return { blocks, folders };
 }
 
 function entryLength(nameLength: number): number {

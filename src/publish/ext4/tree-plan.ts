@@ -8,7 +8,7 @@ import type { AttributePlan } from './attribute-area.js';
 import { planAttributes } from './attribute-area.js';
 import { type BlockRun, runsOf, SCAN_ABOVE_BYTES } from './data-runs.js';
 import { treeBlocks } from './extents.js';
-import { folderBlockCount } from './folder-blocks.js';
+import { FolderSize } from './folder-blocks.js';
 import { holdsTime } from './inode.js';
 import {
   BLOCK_BYTES,
@@ -53,6 +53,7 @@ interface Level {
   readonly node: FolderNode;
   readonly number: number;
   readonly names: readonly string[];
+  readonly size: FolderSize;
   next: number;
 }
 
@@ -61,7 +62,8 @@ export async function planTree(root: FolderNode, from: string, checkAborted: () 
   const files: PlannedFile[] = [];
   const top = await levelOf(root, '', ROOT_INODE);
   let next = FIRST_FREE_INODE;
-  let blocks = folderBlockCount([LOST_AND_FOUND], top.names);
+  top.size.add(LOST_AND_FOUND);
+  let blocks = 0;
   const levels = [top];
   for (let count = 0, level = levels.at(-1); level !== undefined; level = levels.at(-1), count++) {
     if (count % SLICE === 0) {
@@ -70,9 +72,11 @@ export async function planTree(root: FolderNode, from: string, checkAborted: () 
     }
     const name = level.names[level.next++];
     if (name === undefined) {
+      blocks += level.size.blocks;
       levels.pop();
       continue;
     }
+    level.size.add(name);
     const path = `${level.path}/${name}`;
     const node = level.node.children.get(name) as TreeNode;
     if (node.planned !== undefined) {
@@ -89,17 +93,15 @@ export async function planTree(root: FolderNode, from: string, checkAborted: () 
     node.planned = file;
     files.push(file);
     if (attributes.inBlock.length > 0) blocks++;
-    if (node.kind === 'folder') {
-      const below = await levelOf(node, path, number);
-      blocks += folderBlockCount(below.names);
-      levels.push(below);
-    } else blocks += blocksFor(node, runs);
+    if (node.kind === 'folder') levels.push(await levelOf(node, path, number));
+    else blocks += blocksFor(node, runs);
   }
   return { root, files, lastInode: next - 1, blocks };
 }
 
 async function levelOf(node: FolderNode, path: string, number: number): Promise<Level> {
-  return { path, node, number, names: await sortedNames(node.children.keys()), next: 0 };
+  const names = await sortedNames(node.children.keys());
+  return { path, node, number, names, size: new FolderSize(), next: 0 };
 }
 
 function blocksFor(node: Exclude<TreeNode, FolderNode>, runs: readonly BlockRun[] | undefined): number {

@@ -52,6 +52,11 @@ interface Contents {
   readonly sizeBytes: number;
 }
 
+interface WrittenFolder {
+  readonly contents: Contents;
+  readonly links: number;
+}
+
 class TreeWriter {
   readonly #file: FileHandle;
   readonly #groups: Groups;
@@ -93,15 +98,8 @@ class TreeWriter {
     const own: FolderEntry = { name: LOST_AND_FOUND, inode: LOST_AND_FOUND_INODE, kind: 'folder' };
     const names = await sortedNames(root.children.keys());
     const entries = concat([own], entriesOf(root, names, LOST_AND_FOUND));
-    const contents = await this.#writeFolder(ROOT_INODE, ROOT_INODE, entries);
-    const subfolders = subfoldersOf(root) + (root.children.has(LOST_AND_FOUND) ? 0 : 1);
-    await this.#writeInode(
-      { ...root, ...facts },
-      ROOT_INODE,
-      folderLinks(subfolders),
-      contents,
-      NO_ATTRIBUTES,
-    );
+    const { links, contents } = await this.#writeFolder(ROOT_INODE, ROOT_INODE, entries);
+    await this.#writeInode({ ...root, ...facts }, ROOT_INODE, links, contents, NO_ATTRIBUTES);
   }
 
   async #writeFile(planned: PlannedFile, small: Buffer | undefined): Promise<void> {
@@ -109,8 +107,9 @@ class TreeWriter {
     switch (node.kind) {
       case 'folder': {
         const names = await sortedNames(node.children.keys());
-        const contents = await this.#writeFolder(number, planned.parent, entriesOf(node, names));
-        return this.#writeInode(node, number, folderLinks(subfoldersOf(node)), contents, attributes);
+        const entries = entriesOf(node, names);
+        const { links, contents } = await this.#writeFolder(number, planned.parent, entries);
+        return this.#writeInode(node, number, links, contents, attributes);
       }
       case 'file': {
         const contents = await this.#writeContent(node.content, planned.runs, small);
@@ -134,18 +133,19 @@ class TreeWriter {
   }
 
   /** Folders that mke2fs made keep their blocks, and get more if needed. */
-  async #writeFolder(number: number, parent: number, entries: Iterable<FolderEntry>): Promise<Contents> {
+  async #writeFolder(number: number, parent: number, entries: Iterable<FolderEntry>): Promise<WrittenFolder> {
     const old = number <= LOST_AND_FOUND_INODE ? await this.#extentsOf(number) : [];
     const oldBlocks = old.reduce((sum, { count }) => sum + count, 0);
     const self: FolderEntry = { name: '.', inode: number, kind: 'folder' };
     const up: FolderEntry = { name: '..', inode: parent, kind: 'folder' };
     const seed = inodeSeedOf(this.#groups.checksumSeed, number);
-    const blocks = await encodeFolder(concat([self, up], entries), seed, oldBlocks);
+    const { blocks, folders } = await encodeFolder(concat([self, up], entries), seed, oldBlocks);
     for (const { logical, physical, count } of old)
       for (let i = 0; i < count; i++) await this.#writes.write(physical + i, blocks[logical + i] as Buffer);
     const added = await this.#writeBlocks(blocks.slice(oldBlocks), 0);
     const extents = added.extents.map((extent) => ({ ...extent, logical: extent.logical + oldBlocks }));
-    return { extents: [...old, ...extents], sizeBytes: blocks.length * BLOCK_BYTES };
+    const contents = { extents: [...old, ...extents], sizeBytes: blocks.length * BLOCK_BYTES };
+    return { contents, links: folderLinks(folders) };
   }
 
   async #writeBlocks(blocks: readonly Buffer[], sizeBytes: number): Promise<Contents> {
@@ -305,18 +305,12 @@ function* entriesOf(
   }
 }
 
-function subfoldersOf({ children }: FolderNode): number {
-  let count = 0;
-  for (const { kind } of children.values()) if (kind === 'folder') count++;
-  return count;
-}
-
 /**
- * The link count of a folder: `.`, its name in the parent, and `..` of each subfolder. 1 means too many to count (the
- * dir_nlink feature).
+ * The link count of a folder: `.`, its name in the parent, and `..` of each subfolder; so as many as it has entries of
+ * folders. 1 means too many to count (the dir_nlink feature).
  */
-function folderLinks(subfolders: number): number {
-  return subfolders + 2 >= LINK_LIMIT ? 1 : subfolders + 2;
+function folderLinks(folders: number): number {
+  return folders >= LINK_LIMIT ? 1 : folders;
 }
 
 /**
