@@ -2,7 +2,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** The event loop is not held for longer. */
-const HELD_MS = 4;
+const HELD_MS = 2;
 /** Rounds of a short loop that take well under a millisecond. */
 const RANGE = 2048;
 /** Few, since each of many connections may have 2 MiB waiting: all go on in the same turn of the event loop. */
