@@ -80,6 +80,18 @@ export const cache = {
           },
         },
         through(REGISTRY, 'docker-registry as a pull-through cache in mirrors, empty', startRegistry),
+        {
+          name: 'skopeo, docker-registry',
+          does: `${pulls} × skopeo copy through docker-registry as a pull-through cache, empty`,
+          sample: async () => {
+            const { host, stop } = await startRegistry();
+            await origin.traffic();
+            await copyAtOnce(workspace, `${host}/bench/small:1`, pulls);
+            const { bytes } = await origin.traffic();
+            await stop();
+            return bytes;
+          },
+        },
         through(FILLED, 'the same after one pull through it, which is counted as well', startRegistry, true),
         {
           ...through(NGINX, 'nginx with proxy_cache_lock in mirrors, empty', () =>
@@ -113,6 +125,28 @@ async function pullAtOnce(workspace, reference, count, mirror) {
   );
   await rm(folder, { recursive: true });
   return ns;
+}
+
+/**
+ * What others do, so that it is seen what is the cache's own doing.
+ * @param {Workspace} workspace
+ * @param {string} reference
+ * @param {number} count
+ */
+async function copyAtOnce(workspace, reference, count) {
+  const folder = await workspace.newFolder('copies');
+  await Promise.all(
+    Array.from({ length: count }, (_, i) =>
+      output('skopeo', [
+        'copy',
+        '-q',
+        '--src-tls-verify=false',
+        `docker://${reference}`,
+        `dir:${folder}/${i}`,
+      ]),
+    ),
+  );
+  await rm(folder, { recursive: true });
 }
 
 /**
