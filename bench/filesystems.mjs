@@ -20,7 +20,8 @@ export const FILESYSTEMS = ['xfs', 'btrfs', 'ext4'];
 
 // Sparse: a full run writes about 3 GiB to each.
 const IMAGE_BYTES = 32 * 2 ** 30;
-const INSIDE = 'MICROVM_ROOTFS_BENCH_FOLDER';
+/** Names the folder of the run, in the mount namespace. */
+export const INSIDE = 'MICROVM_ROOTFS_BENCH_FOLDER';
 
 const MAKE = {
   xfs: ['mkfs.xfs', '-q', '-f', '-m', 'reflink=1'],

@@ -21,6 +21,7 @@ export const USAGE = `usage: npm run bench -- [options]      (as root: it mounts
  * @typedef {object} Options
  * @property {boolean} quick
  * @property {string[] | undefined} only
+ * @property {string[] | undefined} part exactly these measures: how a run starts itself for some of them
  * @property {boolean} list
  * @property {boolean} help
  * @property {string} name
@@ -39,6 +40,7 @@ export function parseOptions(argv = process.argv.slice(2)) {
     options: {
       quick: { type: 'boolean', default: false },
       only: { type: 'string' },
+      part: { type: 'string' },
       list: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
       name: { type: 'string' },
@@ -59,6 +61,7 @@ export function parseOptions(argv = process.argv.slice(2)) {
   return {
     quick: values.quick,
     only: values.only?.split(',').filter((name) => name !== ''),
+    part: values.part?.split(','),
     list: values.list,
     help: values.help,
     name: values.name ?? (values.only !== undefined ? 'partial' : values.quick ? 'quick' : 'full'),

@@ -2,10 +2,11 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { alternate } from './alternate.mjs';
+import { partsOf, runPart } from './apart.mjs';
 import { enterNamespace, FILESYSTEMS, mountNew, newFolderIn } from './filesystems.mjs';
 import { compileFloor } from './floor-programs.mjs';
 import { describeMachine } from './machine.mjs';
-import { selectMeasures } from './measures/index.mjs';
+import { MEASURES, selectMeasures } from './measures/index.mjs';
 import { parseOptions, USAGE } from './options.mjs';
 import { formatResult, formatTargets } from './report.mjs';
 import { judge } from './targets.mjs';
@@ -18,7 +19,9 @@ const SHORT_TURN = { thrownAway: 1, counted: 4 };
 const WARM_UPS = 1000;
 
 const options = parseOptions();
-const measures = selectMeasures(options.only);
+const { part } = options;
+const measures =
+  part === undefined ? selectMeasures(options.only) : MEASURES.filter(({ name }) => part.includes(name));
 if (options.help) {
   console.log(USAGE);
 } else if (options.list) {
@@ -38,12 +41,37 @@ if (options.help) {
 async function measureAll(folder) {
   const startedAt = new Date().toISOString();
   const machine = await describeMachine(options.library);
-  for (const [what, is] of Object.entries(machine)) console.log(`${what.padEnd(16)}  ${is}`);
-
-  const library = await import(join(options.library, 'dist/index.mjs'));
-  const floor = await compileFloor(join(folder, 'floor'));
+  if (part === undefined)
+    for (const [what, is] of Object.entries(machine)) console.log(`${what.padEnd(16)}  ${is}`);
   /** @type {Result[]} */
   const results = [];
+  // A run takes most of an hour, and may be ended before.
+  const save = (/** @type {Result[]} */ ...more) => {
+    results.push(...more);
+    return write({ startedAt, quick: options.quick, machine, results: inOrder(results) });
+  };
+  const parts = partsOf(measures);
+  if (parts.length === 1 || options.at !== undefined) await measureHere(folder, save);
+  else for (const each of parts) save(...runPart(each, folder));
+  const written = save();
+  if (part !== undefined) return;
+  if (options.at === undefined) {
+    console.log(formatTargets(inOrder(results)));
+    const leftOut = measures.flatMap((measure) =>
+      measure.filesystems.filter((on) => !runsOn(measure, on)).map((on) => `${measure.name} on ${on}`),
+    );
+    if (leftOut.length > 0) console.log(`\nLeft out of a quick run: ${leftOut.join(', ')}`);
+  }
+  console.log(`\nWritten to ${written}`);
+}
+
+/**
+ * @param {string} folder
+ * @param {(result: Result) => void} save
+ */
+async function measureHere(folder, save) {
+  const library = await import(join(options.library, 'dist/index.mjs'));
+  const floor = await compileFloor(join(folder, 'floor'));
   for (const { filesystem, here, enter } of placesToMeasure()) {
     const { quick, imageMiB, library: libraryFolder } = options;
     const place = await enter(folder);
@@ -51,23 +79,22 @@ async function measureAll(folder) {
     const workspace = new Workspace(parts);
     for (const measure of here) {
       const result = await measureOne(measure, workspace);
-      results.push(result);
+      save(result);
       console.log(formatResult(result));
-      // A run takes most of an hour, and may be ended before.
-      write({ startedAt, quick: options.quick, machine, results });
+      // Never for the numbers' sake.
+      if (result.rows.some(({ failed }) => failed !== undefined)) process.exitCode = 1;
     }
     await workspace.end();
   }
-  if (options.at === undefined) {
-    console.log(formatTargets(results));
-    const leftOut = measures.flatMap((measure) =>
-      measure.filesystems.filter((on) => !runsOn(measure, on)).map((on) => `${measure.name} on ${on}`),
-    );
-    if (leftOut.length > 0) console.log(`\nLeft out of a quick run: ${leftOut.join(', ')}`);
-  }
-  console.log(`\nWritten to ${write({ startedAt, quick: options.quick, machine, results })}`);
-  // Never for the numbers' sake.
-  if (results.some(({ rows }) => rows.some(({ failed }) => failed !== undefined))) process.exitCode = 1;
+}
+
+/**
+ * By file system.
+ * @param {Result[]} results
+ */
+function inOrder(results) {
+  const places = placesToMeasure().map(({ filesystem }) => filesystem);
+  return places.flatMap((place) => results.filter(({ filesystem }) => filesystem === place));
 }
 
 /**

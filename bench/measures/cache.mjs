@@ -25,6 +25,7 @@ const NGINX = 'nginx';
 /** @type {import('./index.mjs').Measure} */
 export const cache = {
   name: 'cache',
+  together: 'fleet',
   title: 'bytes that the origin sends for many pulls at once through a cache',
   filesystems: ['xfs'],
   unit: 'bytes',

@@ -47,6 +47,7 @@ import { verifySnapshot } from './verify-snapshot.mjs';
  * @property {import('../alternate.mjs').Turn} [turn] of a few samples, if not given
  * @property {number} [warmUps] many, if not given
  * @property {number} [cleanEvery] rounds between removals of what was made
+ * @property {string} [together] those with the same word here share a process and file systems
  * @property {number} [leastRounds] 3, if not given; 1 in a quick run
  * @property {import('../targets.mjs').Target[]} targets
  * @property {(workspace: import('../workspace.mjs').Workspace) => Promise<{ about: string, contestants:

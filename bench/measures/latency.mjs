@@ -19,6 +19,7 @@ const SKOPEO_UPDATE = 'skopeo, update';
 /** @type {import('./index.mjs').Measure[]} */
 export const latencies = ROUND_TRIPS_MS.map((roundTripMs) => ({
   name: `latency-${roundTripMs}ms`,
+  together: 'fleet',
   title: `pulls with ${roundTripMs} ms of round trip`,
   filesystems: ['xfs'],
   full: { rounds: 2, seconds: 60 },

@@ -16,6 +16,7 @@ const LAYERS = 3;
 /** @type {import('./index.mjs').Measure} */
 export const publishContainer = {
   name: 'publish-container',
+  together: 'fleet',
   title: 'publishStack of a container image',
   filesystems: ['xfs'],
   full: { rounds: 3, seconds: 120 },

@@ -26,6 +26,7 @@ const effort = /** @type {const} */ ({
 export const pull = /** @type {any} */ ({
   ...effort,
   name: 'pull',
+  together: 'fleet',
   title: 'cold pull of a template',
   targets: [atMostTimes('library', 1.25, FLOOR), atMostTimes('library', 1, SKOPEO)],
   contestants: (/** @type {Workspace} */ workspace) => pullers(workspace, timeNs),
@@ -35,6 +36,7 @@ export const pull = /** @type {any} */ ({
 export const pullProcessors = /** @type {any} */ ({
   ...effort,
   name: 'pull-processors',
+  together: 'fleet',
   title: 'processor time of a cold pull',
   full: { rounds: 2, seconds: 120 },
   warmUps: 0,

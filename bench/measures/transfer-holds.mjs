@@ -13,6 +13,7 @@ const WAYS = ['pull, cold', 'pull, update', 'push'];
 /** @type {import('./index.mjs').Measure} */
 export const transferHolds = {
   name: 'transfer-holds',
+  together: 'fleet',
   title: 'longest turn of the event loop in a push or pull, in processor time',
   filesystems: ['xfs'],
   full: { rounds: 3, seconds: 60 },

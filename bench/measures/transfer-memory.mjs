@@ -16,6 +16,7 @@ const WAYS = ['pull, small', 'pull', 'push, small', 'push'];
 /** @type {import('./index.mjs').Measure} */
 export const transferMemory = {
   name: 'transfer-memory',
+  together: 'fleet',
   title: 'memory that a push or pull takes: growth of the peak in a process of its own',
   filesystems: ['xfs'],
   unit: 'bytes',

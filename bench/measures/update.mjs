@@ -35,6 +35,7 @@ const effort = /** @type {const} */ ({
 export const update = /** @type {any} */ ({
   ...effort,
   name: 'update',
+  together: 'fleet',
   title: 'pull of an upgraded template by a host that has the one before',
   full: { rounds: 2, seconds: 240 },
   targets: [],
@@ -45,6 +46,7 @@ export const update = /** @type {any} */ ({
 export const updateBytes = /** @type {any} */ ({
   ...effort,
   name: 'update-bytes',
+  together: 'fleet',
   title: 'bytes on the wire of that pull',
   unit: 'bytes',
   targets: [atMostTimes(ANEW, 0.4, COLD), atMostTimes(IN_PLACE, 0.4, COLD)],
@@ -55,6 +57,7 @@ export const updateBytes = /** @type {any} */ ({
 export const updateRequests = /** @type {any} */ ({
   ...effort,
   name: 'update-requests',
+  together: 'fleet',
   title: 'requests of that pull',
   unit: 'requests',
   targets: [atMost(ANEW, 350, formatCount), atMost(IN_PLACE, 350, formatCount)],
