@@ -273,6 +273,28 @@ describeEachFilesystem(
         await expectUsable(host);
       },
     );
+
+    test('who can write to a folder in a slot keeps neither it nor another slot from being removed', async ({
+      skip,
+    }) => {
+      const { host, own } = await jail(skip, filesystem.path);
+      const inSlot = join(host.slot('vm-1').path, 'run');
+      await mkdir(inSlot);
+      await chown(inSlot, VMM.uid, VMM.gid);
+      // It stays in that folder, wherever the folder goes, and makes files as fast as it can.
+      const fill =
+        'process.chdir(slot + "/run"); setTimeout(() => { for (let i = 0; ; i++) { ' +
+        'try { fs.closeSync(fs.openSync(String(i), "w")); } ' +
+        'catch ({ code }) { if (code !== "ENOSPC") process.exit(0); } } });';
+      const filler = await vmm(host, own, fill);
+      onTestFinished(() => void filler.kill('SIGKILL'));
+      await host.registry.cloneForVm('vm-2', 'debian', JAILED);
+      for (const id of ['vm-1', 'vm-2']) await host.registry.release(id);
+      await host.registry.recover();
+      await host.registry.drain();
+      expect(await host.leftovers()).toEqual([]);
+      await expectUsable(host);
+    });
   },
   ({ name }) => name === 'ext4',
 );

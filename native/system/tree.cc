@@ -2,6 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -32,6 +34,17 @@ Error is_mounted(int folder_fd, const FileInfo& folder, const std::string& path,
   Error error = stat_fd(folder_fd, path, &parent);
   *mounted = parent.identity.device != folder.identity.device;
   return error;
+}
+
+// Whoever may write to a folder can fill it for as long as it is being emptied: they may still have it open, wherever
+// it was moved to. Where this is refused, it is emptied all the same.
+void close_to_others(int fd, const FileInfo& folder) {
+  const auto user = static_cast<uint32_t>(syscall(SYS_geteuid));
+  const bool is_another_users = folder.uid != user;
+  if (is_another_users) (void)retry_eintr([&] { return fchown(fd, user, static_cast<gid_t>(-1)); });
+  if (is_another_users || (folder.mode & (S_IWGRP | S_IWOTH)) != 0) {
+    (void)retry_eintr([&] { return fchmod(fd, 0700); });
+  }
 }
 
 class TreeRemover {
@@ -82,6 +95,7 @@ class TreeRemover {
     error = is_mounted(parent_fd, info, path, &mounted);
     if (!error.ok()) return error;
     if (mounted) return Error::of(EBUSY, "rmdir", path);
+    close_to_others(level.fd.get(), info);
     level.reader = std::make_unique<FolderReader>(level.fd.get(), path);
     levels_.push_back(std::move(level));
     if (levels_.size() > kOpenLevels) close(&levels_[levels_.size() - 1 - kOpenLevels]);
