@@ -98,7 +98,12 @@ class TreeRemover {
     close_to_others(level.fd.get(), info);
     level.reader = std::make_unique<FolderReader>(level.fd.get(), path);
     levels_.push_back(std::move(level));
-    if (levels_.size() > kOpenLevels) close(&levels_[levels_.size() - 1 - kOpenLevels]);
+    if (levels_.size() <= kOpenLevels) return {};
+    close(&levels_[levels_.size() - 1 - kOpenLevels]);
+    if (levels_.size() > deepest_) {
+      deepest_ = levels_.size();
+      if (*budget_ < UINT64_MAX) ++*budget_;
+    }
     return {};
   }
 
@@ -145,6 +150,9 @@ class TreeRemover {
   const int folder_fd_;
   const std::string& path_;
   uint64_t* const budget_;
+  // Each call walks down from the top again. So it removes at least as much as it has walked, or a tree would take the
+  // square of its depth.
+  size_t deepest_ = kOpenLevels;
   std::vector<Level> levels_;  // from the top of the tree to the present folder
 };
 

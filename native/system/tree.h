@@ -10,8 +10,8 @@
 namespace microvm {
 
 // Removes the tree `name`, of any depth, in the folder `folder_fd`, never following a symbolic link, and takes away at
-// most *budget files and folders. *budget is 0 afterwards if something may be left. What another process removed
-// meanwhile is not an error.
+// most *budget files and folders, and as many more as it is deep. *budget is 0 afterwards if something may be left.
+// What another process removed meanwhile is not an error.
 Error remove_tree(int folder_fd, const char* name, const std::string& path, uint64_t* budget);
 
 // The names in a folder, without . and ..
