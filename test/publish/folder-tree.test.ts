@@ -132,6 +132,16 @@ test('a file that goes, or becomes a link, before its bytes are read makes it a 
   );
 });
 
+test('a link leads to a folder whose name is not UTF-8', async () => {
+  const folder = await newFolder();
+  const bytes = Buffer.concat([Buffer.from(folder), Buffer.from([0xe9])]);
+  await rename(folder, bytes);
+  await symlink(bytes, folder);
+  const { root, mark } = await readFolder(folder, READING);
+  expect([...root.children.keys()]).toEqual(['etc']);
+  expect(await markOfFolder(folder, READING)).toBe(mark);
+});
+
 test('a path of more bytes than Linux takes is refused, and a tar advised', async () => {
   const folder = await newFolder();
   const body = `process.chdir(args.folder);

@@ -70,18 +70,12 @@ export async function markOfFolder(path: string, reading: FolderReading): Promis
 }
 
 async function read(path: string, reading: FolderReading, keepsNodes: boolean): Promise<FolderTree> {
-  const top = (await realpath(path)).replace(/\/$/, '');
+  // As bytes: what a link leads to need not be UTF-8.
+  const top = (await realpath(path, 'buffer')).toString('latin1').replace(/\/$/, '');
   const mounts = reading.includeMounts ? new Set<string>() : await mountsBelow(top);
-  const topBytes = Buffer.from(top).toString('latin1');
   const overflow = await overflowIds();
-  const reader = new FolderReader(
-    reading,
-    nameOf(path, topBytes, reading.source),
-    mounts,
-    overflow,
-    keepsNodes,
-  );
-  return reader.read(topBytes);
+  const reader = new FolderReader(reading, nameOf(path, top, reading.source), mounts, overflow, keepsNodes);
+  return reader.read(top);
 }
 
 function nameOf(path: string, top: string, source: string | undefined): TreeName {

@@ -1,5 +1,4 @@
 // Lists what is mounted inside a folder.
-import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { decodeOctal, readMountInfo } from '../../system/mount-table.js';
 
@@ -12,15 +11,13 @@ interface Mount {
 }
 
 /**
- * Returns the mount points below `root`, spelled with `root` as prefix. Undefined without /proc. Then only a different
- * device number reveals a mount.
+ * Returns the mount points below `root`, a real path in Latin-1 without a slash at its end. Undefined without /proc.
+ * Then only a different device number reveals a mount.
  */
 export async function mountsBelow(root: string): Promise<ReadonlySet<string> | undefined> {
   const text = await readMountInfo('latin1');
   if (text === undefined) return undefined;
-  const real = Buffer.from(await realpath(root)).toString('latin1');
-  const below = `${real === '/' ? '' : real}/`;
-  const spelled = `${Buffer.from(root).toString('latin1').replace(/\/+$/, '')}/`;
+  const below = `${root}/`;
   const mounts = parseMounts(text);
   const isHidden = hidden(mounts);
   return new Set(
@@ -28,7 +25,7 @@ export async function mountsBelow(root: string): Promise<ReadonlySet<string> | u
       .filter(
         (mount) => mount.point.startsWith(below) && mount.point.length > below.length && !isHidden(mount),
       )
-      .map(({ point }) => spelled + point.slice(below.length)),
+      .map(({ point }) => point),
   );
 }
 
