@@ -42,7 +42,10 @@ export async function convertQcow2(
   await requirePublishable(path, source, maxBytes);
   await requireWhole(task, path, source);
   // qemu-img could read a path without a leading slash as a protocol: `nbd:…`. /dev/stdin would be its own.
-  const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', await realpath(path), resolve(dest)];
+  const real = await realpath(path);
+  // A name that is not UTF-8 can be no argument, but qemu-img follows a link to it.
+  const file = real.includes('\ufffd') ? resolve(path) : real;
+  const args = ['convert', '-q', '-f', 'qcow2', '-O', 'raw', file, resolve(dest)];
   await writeOfMode(dest, '');
   const exit = await runInstalled(QEMU_IMG, args, task.signal, { diesWithUs: true });
   if (exit.status !== 0) throw programFailed('IMAGE_INVALID', QEMU_IMG.name, source, exit);

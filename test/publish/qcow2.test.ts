@@ -1,6 +1,6 @@
 // Converting a qcow2 that somebody else made: the same disk, or a refusal before qemu-img sees the file.
 import { execFile } from 'node:child_process';
-import { open, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeEach, expect, inject, test } from 'vitest';
@@ -85,6 +85,15 @@ test.each([
   await convert(made);
   expect(await sha256Of(made.out)).toBe(await sha256Of(made.raw));
   expect(await allocatedBytes(made.out)).toBeLessThan(MiB);
+});
+
+test('a link leads to an image whose name is not UTF-8', async () => {
+  const made = await disk();
+  const bytes = Buffer.concat([Buffer.from(made.qcow2), Buffer.from([0xe9])]);
+  await rename(made.qcow2, bytes);
+  await symlink(bytes, made.qcow2);
+  await convert(made);
+  expect(await sha256Of(made.out)).toBe(await sha256Of(made.raw));
 });
 
 test('a file that this process has open, by the name of its descriptor, is read as that file', async () => {
