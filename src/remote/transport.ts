@@ -46,7 +46,7 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /** For a connection, for the head of a response, and between two bytes of its body. */
 const SILENCE_MS = 30_000;
-/** For the head of a response that may be slow, and for so much of its body. */
+/** For the head of a response, if it may be slow or comes by the byte, and for so much of its body. */
 const SLOW_RESPONSE_MS = 180_000;
 const PROGRESS_BYTES = 64 * 1024;
 const CONNECTIONS = 32;
@@ -172,6 +172,14 @@ export class Transport {
         (incoming ?? outgoing).destroy(new Error(`no byte came for ${silenceMs / 1000} s`)),
       );
       outgoing.on('finish', () => slowResponse && incoming === undefined && wait(this.#slowResponseMs));
+      // A byte or an interim response (1xx) now and then is no silence, but the head would never end.
+      let ending: NodeJS.Timeout | undefined;
+      outgoing.on(body === undefined ? 'socket' : 'finish', () => {
+        if (incoming !== undefined) return;
+        const error = new Error(`no whole head of a response came in ${this.#slowResponseMs / 1000} s`);
+        ending = setTimeout(() => outgoing.destroy(error), this.#slowResponseMs);
+      });
+      outgoing.on('close', () => clearTimeout(ending));
       outgoing.on('error', (error: NodeJS.ErrnoException) => {
         // The registry closed a connection that lay idle just as it was used again. That is no failed try.
         const wasIdle = outgoing.reusedSocket && error.code === 'ECONNRESET' && incoming === undefined;
@@ -180,6 +188,7 @@ export class Transport {
       });
       outgoing.on('response', (message) => {
         incoming = message;
+        clearTimeout(ending);
         wait(this.#silenceMs);
         // Whoever reads the body gets the error. Without a listener it would end the process.
         message.on('error', () => {});

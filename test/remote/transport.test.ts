@@ -69,6 +69,30 @@ test('a body of a byte now and then is a failure that may pass, and nobody waits
   await discard(await answer());
 });
 
+test('a head of a byte now and then, and interim responses without end, are failures that may pass', async () => {
+  for (const drop of ['x', 'HTTP/1.1 102 Processing\r\n\r\n']) {
+    const server = createServer((socket) => {
+      const dripping = setInterval(() => socket.write(drop), 20);
+      socket.on('error', () => {}).on('close', () => clearInterval(dripping));
+      if (drop === 'x') socket.write('HTTP/1.1 200 OK\r\nx: ');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => void server.close());
+    const transport = new Transport({}, 1000, 300);
+    onTestFinished(() => transport.close());
+    const url = new URL(`http://127.0.0.1:${(server.address() as { port: number }).port}/`);
+    for (const question of [
+      { method: 'GET' },
+      { method: 'PUT', body: 'blob', slowResponse: true },
+    ] as const) {
+      const { error } = await transport
+        .send(new Task('asking', undefined), { url, ...question })
+        .catch((thrown) => thrown);
+      expect(error.message).toContain('no whole head of a response came in 0.3 s');
+    }
+  }
+});
+
 test('a reader that is slow is not taken for a slow registry', async () => {
   const host = await serve((_, response) => {
     response.write('.');
