@@ -1,6 +1,6 @@
 // The last step of a push: the manifest, under its tag. Readers find the artifact from before or the whole new one.
 
-import { RootfsError } from '../system/errors.js';
+import { hasCode, RootfsError } from '../system/errors.js';
 import type { Task } from '../system/task.js';
 import { ANNOTATION, blobOf, digestOf, EMPTY_CONFIG, formatArtifact, type Layer } from './artifact.js';
 import { sendBlob } from './push-image.js';
@@ -61,7 +61,12 @@ async function putVerified(
 ): Promise<void> {
   const { bytes } = manifest;
   const isThere = async () => (await client.manifest(task, digest))?.bytes.equals(bytes) === true;
-  await client.putManifest(task, tag, manifest);
+  await client.putManifest(task, tag, manifest).catch(async (error: unknown) => {
+    // Where tags may not be changed, one that would stay as it is is refused as well (ECR, Harbor, Artifactory).
+    const isBusy = hasCode(error, 'REGISTRY_BUSY');
+    const found = isBusy ? undefined : await client.manifest(task, tag).catch(() => undefined);
+    if (found?.bytes.equals(bytes) !== true) throw error;
+  });
   if (await isThere()) return;
   await client.upload(task, digest, bytes.length, () => bytes);
   await client.putManifest(task, tag, manifest);

@@ -299,6 +299,25 @@ test.each([
   expect(message).toContain(`status 418${shown};`);
 });
 
+test.each([400, 403, 412])(
+  'a tag that may not be changed, and has the artifact already, is no failure: %i',
+  async (status) => {
+    let manifest: Buffer = Buffer.alloc(0);
+    const { host, asked, put } = await registryThat((what) => {
+      if (what.startsWith('PUT /v2/a/b/manifests/'))
+        return { status, body: '{"errors":[{"code":"TAG_INVALID"}]}' };
+      return what.startsWith('GET /v2/a/b/manifests/') ? { status: 200, body: `${manifest}` } : undefined;
+    });
+    const client = await pushTo(host);
+    const reference = { host, repository: 'a/b', tag: '1', digest: undefined };
+    const push = () => putArtifact(task, client, reference, NO_LAYERS);
+    await expect(push()).rejects.toMatchObject({ message: expect.stringContaining(`status ${status}`) });
+    manifest = asked.findLast(({ what }) => what.startsWith('PUT /v2/a/b/manifests/'))?.body ?? manifest;
+    await expect(push()).resolves.toMatchObject({ sha256: NO_LAYERS.sha256 });
+    expect(put().filter(({ what }) => what.includes('manifests'))).toHaveLength(2);
+  },
+);
+
 test('an upload that is not known any more is told with the words of the registry', async () => {
   const body = '{"errors":[{"code":"NAME_UNKNOWN","message":"repository is archived"}]}';
   const { host } = await registryThat((what) => (what.startsWith('PUT') ? { status: 404, body } : undefined));
