@@ -1,5 +1,7 @@
 // The chunks of an image, in order, and the packs that they are sent in. Its bytes are the index layer of an artifact,
 // and what a host keeps of each image that it has pushed, pulled or read. docs/fleet.md describes them.
+import type { FileHandle } from 'node:fs/promises';
+import { readFully } from '../image/read-bytes.js';
 import { RootfsError } from '../system/errors.js';
 import { Pause } from '../system/pause.js';
 
@@ -98,6 +100,13 @@ export class ChunkList {
     const sizes = await readSizes(bytes, chunksAt, count, pause);
     if (sizes.offsets.at(-1) !== sizeBytes) throw invalid('its chunks do not add up to the image');
     return new ChunkList(bytes, await readPacks(bytes, chunksAt, packCount, count, pause), sizes);
+  }
+
+  /** Of the image, as the head of the list in a file says. NaN if it cannot be read. */
+  static async lengthIn(file: FileHandle): Promise<number> {
+    const head = Buffer.alloc(HEAD_BYTES);
+    const bytesRead = await readFully(file, head, 0).catch(() => 0);
+    return bytesRead === HEAD_BYTES ? Number(head.readBigUInt64LE(8)) : Number.NaN;
   }
 
   /** The same chunks, with the packs and frames that were made of them. */

@@ -1,8 +1,7 @@
 // Tells what a reference names before anything is fetched: from its manifest and its indexes alone.
 
-import { stat } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import type { Catalog } from '../catalog/catalog.js';
-import type { Template } from '../catalog/template.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { factsOf } from '../snapshots/snapshot-manifest.js';
 import type { RegistrySettings } from '../system/config.js';
@@ -18,8 +17,8 @@ import { DigestIndex } from './digest-index.js';
 import { fetchManifest } from './fetch-manifest.js';
 import { bytesToFetch } from './fetch-pack.js';
 import type { KnownChunks } from './known-chunks.js';
-import { formatReference, type Reference } from './reference.js';
-import { hashTemplate } from './reusable-templates.js';
+import { defaultName, formatReference, type Reference } from './reference.js';
+import { type IsLikely, reusableTemplates } from './reusable-templates.js';
 import { readSnapshot } from './snapshot-artifact.js';
 import type { RemoteArtifact } from './transfer-options.js';
 import { withRegistry } from './with-registry.js';
@@ -46,7 +45,8 @@ export async function inspectReference(
         artifactType: artifact.artifactType,
         storedBytes: artifact.layers.reduce((sum, { size }) => sum + size, 0),
       };
-      return { ...about, ...(await contentFacts(task, context, artifact, new BlobReader(clients))) };
+      const name = defaultName(reference);
+      return { ...about, ...(await contentFacts(task, context, artifact, new BlobReader(clients), name)) };
     });
   } catch (error) {
     throw asRootfsError(task.what, error);
@@ -54,16 +54,26 @@ export async function inspectReference(
 }
 
 /** Nothing of artifacts of other kinds. */
-async function contentFacts(task: Task, context: InspectContext, artifact: Artifact, reader: BlobReader) {
-  const missing = async (files: readonly ChunkedFile[], disk: number) => ({
+async function contentFacts(
+  task: Task,
+  context: InspectContext,
+  artifact: Artifact,
+  reader: BlobReader,
+  name: string,
+) {
+  const missing = async (files: readonly ChunkedFile[], disk: number, isLikely: IsLikely) => ({
     ...contentOf(artifact),
-    missingBytes: await missingBytes(task, context, files, disk, reader),
+    missingBytes: await missingBytes(task, context, files, disk, isLikely, reader),
   });
-  if (artifact.artifactType === STACK_TYPE) return missing([chunkedImage(artifact)], 0);
+  if (artifact.artifactType === STACK_TYPE) {
+    const ofName: IsLikely = ({ path }) => basename(dirname(path)) === name;
+    return missing([chunkedImage(artifact)], 0, ofName);
+  }
   if (artifact.artifactType !== SNAPSHOT_TYPE) return {};
   const { record, files } = await readSnapshot(task, artifact, reader);
   const disk = record.files.findIndex(({ name }) => name === CLONE_ROOTFS_FILE);
-  return { ...(await missing(files, disk)), snapshot: factsOf(record) };
+  const isSource: IsLikely = ({ sha256 }) => sha256 === record.sourceSha256;
+  return { ...(await missing(files, disk, isSource)), snapshot: factsOf(record) };
 }
 
 /** Of a file: what would be fetched. */
@@ -71,6 +81,8 @@ interface Missing {
   readonly list: ChunkList;
   readonly chunks: ChunkSet;
   readonly index: DigestIndex;
+  /** Of the chunks. */
+  bytes: number;
 }
 
 /** As a pull does: templates give chunks of the disk, and files those that another one has too. */
@@ -79,23 +91,27 @@ async function missingBytes(
   { catalog, known }: InspectContext,
   files: readonly ChunkedFile[],
   disk: number,
+  isLikely: IsLikely,
   reader: BlobReader,
 ): Promise<number> {
   const lists = await fetchLists(task, files, reader);
   const missing: Missing[] = [];
   for (const list of lists) {
     const chunks = await ChunkSet.ofData(list);
-    missing.push({ list, chunks, index: await DigestIndex.of(chunks) });
+    missing.push({ list, chunks, index: await DigestIndex.of(chunks), bytes: list.dataBytes });
   }
   const pause = new Pause(() => task.checkAborted());
-  for (const { sha256, identity } of await templatesWithLists(task, catalog, known)) {
+  const ofDisk = missing[disk] as Missing;
+  const left = () => ofDisk.bytes;
+  for await (const { sha256, identity } of reusableTemplates(task, catalog, known, isLikely, left, false)) {
+    if (ofDisk.chunks.size === 0) break;
     const local = await known.get(sha256, identity.sizeBytes);
     if (local === undefined) continue;
     for (let i = 0; i < local.count; i++) {
       if (pause.isDue) await pause.take();
       const digest = local.sha256(i);
       // The other files have it from the disk.
-      if (!local.isZero(i) && missing[disk]?.index.has(digest)) await take(missing, digest, pause);
+      if (!local.isZero(i) && ofDisk.index.has(digest)) await take(missing, digest, pause);
     }
   }
   let bytes = 0;
@@ -109,24 +125,6 @@ async function missingBytes(
   return bytes;
 }
 
-/** A template is hashed only where a list of its length belongs to no other: else its digest would tell nothing. */
-async function templatesWithLists(task: Task, catalog: Catalog, known: KnownChunks): Promise<Template[]> {
-  const templates = await catalog.templates(task.signal);
-  const lists = new Set(await known.names());
-  for (const template of templates.values()) if (template !== undefined) lists.delete(template.sha256);
-  for (const [name, template] of templates) {
-    if (template !== undefined || lists.size === 0) continue;
-    const found = await stat(catalog.templatePath(name)).catch(() => undefined);
-    if (found === undefined) continue;
-    for (const sha256 of lists) {
-      if ((await known.get(sha256, found.size)) === undefined) continue;
-      await hashTemplate(task, catalog, name);
-      break;
-    }
-  }
-  return catalog.known(task.signal);
-}
-
 /** Takes the chunks of a list from all files. */
 async function takeFrom(files: readonly Missing[], list: ChunkList, pause: Pause): Promise<void> {
   for (let i = 0; i < list.count; i++) {
@@ -136,9 +134,10 @@ async function takeFrom(files: readonly Missing[], list: ChunkList, pause: Pause
 }
 
 async function take(files: readonly Missing[], digest: Buffer, pause: Pause): Promise<void> {
-  for (const { chunks, index } of files)
-    for (const chunk of index.take(digest)) {
-      chunks.delete(chunk);
+  for (const file of files)
+    for (const chunk of file.index.take(digest)) {
+      file.chunks.delete(chunk);
+      file.bytes -= file.list.length(chunk);
       if (pause.isDue) await pause.take();
     }
 }

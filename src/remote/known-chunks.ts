@@ -40,6 +40,16 @@ export class KnownChunks {
     }
   }
 
+  /** How long the image is, as a list says that may be damaged. NaN if none is kept. */
+  async lengthOf(sha256: string): Promise<number> {
+    const file = await open(this.#files.pathOf(sha256), 'r').catch(() => undefined);
+    try {
+      return file === undefined ? Number.NaN : await ChunkList.lengthIn(file);
+    } finally {
+      await file?.close();
+    }
+  }
+
   /**
    * The image was found to have the digest. A list that cannot be kept is not an error: the image is read again when
    * needed.

@@ -4,7 +4,6 @@
 import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Catalog } from '../catalog/catalog.js';
-import type { Template } from '../catalog/template.js';
 import { CLONE_ROOTFS_FILE } from '../slot/stamps.js';
 import { SNAPSHOT_MANIFEST_FILE, type SnapshotRecord, totalBytes } from '../snapshots/snapshot-manifest.js';
 import type { Snapshot, Snapshots } from '../snapshots/snapshots.js';
@@ -18,7 +17,7 @@ import type { KnownChunks } from './known-chunks.js';
 import { type ArtifactRequest, type FoundArtifact, pullArtifact, requireExpected } from './pull-artifact.js';
 import type { PullFolder } from './pull-folder.js';
 import { formatReference } from './reference.js';
-import { reusableTemplates } from './reusable-templates.js';
+import { type IsLikely, reusableTemplates } from './reusable-templates.js';
 import { readSnapshot, type SnapshotArtifact } from './snapshot-artifact.js';
 import type { PulledSnapshot } from './snapshot-options.js';
 
@@ -95,7 +94,7 @@ function wantedImages(
   { catalog, known }: PullSnapshotContext,
   { record, files }: SnapshotArtifact,
 ) {
-  const isSource = ({ sha256 }: Template) => sha256 === record.sourceSha256;
+  const isSource: IsLikely = ({ sha256 }) => sha256 === record.sourceSha256;
   const ofDisk = (missingBytes: () => number) =>
     reusableTemplates(task, catalog, known, isSource, missingBytes);
   return record.files.map(({ name }, i) => ({

@@ -27,17 +27,22 @@ const LIST_SHARE = 1 / 400;
 // Later than any time that a file can have.
 const FAR_FUTURE_NS = 2n ** 64n;
 
+/** By its digest too, if that is known. */
+export type IsLikely = (template: Pick<Template, 'path' | 'sha256'>) => boolean;
+
 /**
  * First those that are likely to have the chunks, then those with known chunks, then the newest of the others, and last
  * those that were never hashed. Those that are not likely are left out if to fetch what is missing by then takes no
- * longer than to read them, or all lists so far.
+ * longer than to read them, or all lists so far. Without `readsOthers`, so are all without known chunks; of those that
+ * were never hashed, it hashes the ones that may have some, by their length.
  */
 export async function* reusableTemplates(
   task: Task,
   catalog: Catalog,
   known: KnownChunks,
-  isLikely: (template: Template) => boolean,
+  isLikely: IsLikely,
   missingBytes: () => number,
+  readsOthers = true,
 ): AsyncGenerator<Template, void, undefined> {
   const cut = await known.names();
   const rank = (template: Template) => (isLikely(template) ? 0 : cut.has(template.sha256) ? 1 : 2);
@@ -64,23 +69,37 @@ export async function* reusableTemplates(
   for (const { template } of sorted) {
     const isWorth = cut.has(template.sha256)
       ? isLikely(template) || (await isWorthComparing(template.path))
-      : await isWorthReading(template.path, 1);
+      : readsOthers && (await isWorthReading(template.path, 1));
     if (isWorth) yield template;
   }
-  for (const [name, template] of await catalog.templates(task.signal)) {
+  const templates = await catalog.templates(task.signal);
+  const lengths = readsOthers ? undefined : await lengthsOfOthers(known, cut, templates);
+  for (const [name, template] of templates) {
+    if (template !== undefined) continue;
+    const path = catalog.templatePath(name);
+    if (lengths !== undefined && !lengths.has((await stat(path).catch(() => undefined))?.size ?? 0)) continue;
     // Once for its digest, once for its chunks.
-    if (template !== undefined || !(await isWorthReading(catalog.templatePath(name), 2))) continue;
+    if (!isLikely({ path, sha256: '' }) && !(await isWorthReading(path, readsOthers ? 2 : 1))) continue;
     const hashed = await hashTemplate(task, catalog, name);
     if (hashed !== undefined) yield hashed;
   }
 }
 
+/** Of the images whose chunks are known, and that are no template of known digest. */
+async function lengthsOfOthers(
+  known: KnownChunks,
+  cut: ReadonlySet<string>,
+  templates: ReadonlyMap<StackName, Template | undefined>,
+): Promise<ReadonlySet<number>> {
+  const others = new Set(cut);
+  for (const template of templates.values()) if (template !== undefined) others.delete(template.sha256);
+  const lengths = new Set<number>();
+  for (const sha256 of others) lengths.add(await known.lengthOf(sha256));
+  return lengths;
+}
+
 /** A template that cannot be used now is no help, and no obstacle. */
-export async function hashTemplate(
-  task: Task,
-  catalog: Catalog,
-  name: StackName,
-): Promise<Template | undefined> {
+async function hashTemplate(task: Task, catalog: Catalog, name: StackName): Promise<Template | undefined> {
   await catalog.stack(name, task.signal).catch((error) => {
     task.checkAborted();
     if (!(error instanceof RootfsError)) throw error;

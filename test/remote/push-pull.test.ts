@@ -1,10 +1,25 @@
 // A stack that one host pushes and another pulls, through a real registry.
 import { execFile } from 'node:child_process';
-import { chmod, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import {
+  chmod,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import type { RootfsRegistry } from '../../src/index.js';
+import { cutImage } from '../../src/remote/cut.js';
+import { Task } from '../../src/system/task.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { startFaultyProxy } from '../fixtures/faulty-proxy.js';
 import { exists, sha256Of } from '../fixtures/files.js';
@@ -99,6 +114,35 @@ describe.skipIf(missing !== undefined)(
       const pulled = await b.registry.pullStack(`${registry}/app:1`);
       expect(pulled.reusedBytes).toBeGreaterThan(12 * MiB);
       expect(await notRead()).toEqual([big]);
+    });
+
+    test('what is missing is what a pull fetches, also where it does not compare with all templates', async () => {
+      const { host: registry } = await startOciRegistry();
+      const [a, b] = [await hostFor([registry]), await hostFor([registry])];
+      await publishFiles(a, 'app');
+      await a.registry.pushStack('app', `${registry}/app:1`);
+      const copyTo = (path: string) => execute('cp', ['--sparse=always', a.template('app'), path]);
+      const others = Array.from({ length: 200 }, (_, i) => `other-${i}`);
+      for (const other of others) await b.addTemplate(other, other);
+      const oldest = await b.placeTemplate('oldest', async (path) => void (await copyTo(path)));
+      await utimes(oldest, 1, 1);
+      const chunks = join(b.templateDir, '.microvm-rootfs/chunks');
+      await mkdir(chunks, { recursive: true });
+      for (const { name, sha256, sizeBytes } of await b.registry.stacks()) {
+        const image = await open(b.template(name));
+        const { list } = await cutImage(new Task('cutting', undefined), image, sizeBytes, () => {});
+        await image.close();
+        const digest = createHash('sha256').update(list.bytes).digest();
+        await writeFile(join(chunks, sha256), Buffer.concat([list.bytes, digest]));
+      }
+      const { missingBytes = 0 } = await b.registry.inspectReference(`${registry}/app:1`);
+      const { downloadedBytes } = await b.registry.pullStack(`${registry}/app:1`);
+      expect(downloadedBytes).toBeGreaterThan(2 * MiB);
+      expect(downloadedBytes - missingBytes).toBeLessThan(100_000);
+      const replaced = join(b.templateDir, 'app');
+      await rm(replaced, { recursive: true });
+      await rename(join(b.templateDir, 'oldest'), replaced);
+      expect((await b.registry.inspectReference(`${registry}/app:1`)).missingBytes).toBe(0);
     });
 
     test('the same image again is unchanged, and pushes the same digest', async () => {
