@@ -30,6 +30,11 @@ export const LAYOUT = 'oci';
 export const TAG = 'image';
 const ONE_IMAGE = 'source';
 
+const OF_COPY = [
+  // It has checked them by its policy. A layout cannot hold them, and the copy of a signed image would fail.
+  '--remove-signatures',
+] as const;
+
 /** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */
 const SILENCE_MS = 300_000;
 
@@ -175,7 +180,7 @@ async function copy(
   const args = [
     ...['--override-os', os, '--override-arch', architecture],
     ...(variant === undefined ? [] : ['--override-variant', variant]),
-    ...['copy', '--quiet', ...access.options, name, `oci:${LAYOUT}:${TAG}`],
+    ...['copy', '--quiet', ...OF_COPY, ...access.options, name, `oci:${LAYOUT}:${TAG}`],
   ];
   const isRemote = registry !== undefined;
   // With the whole environment, which its credential helpers may need. What it copies is verified by digests.

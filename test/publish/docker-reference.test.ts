@@ -56,6 +56,15 @@ async function anImage(folder: string): Promise<string> {
   return layout;
 }
 
+/** For skopeo's settings. */
+function useHome(folder: string): void {
+  const { HOME } = process.env;
+  process.env.HOME = folder;
+  onTestFinished(() => {
+    process.env.HOME = HOME;
+  });
+}
+
 /** A registry with `app:1`, its image's digest as a stack, and a proxy in front of it. */
 async function withImage(rule: (request: Seen, index: number) => Fault | undefined = () => undefined) {
   const { host: registry } = await startOciRegistry();
@@ -291,16 +300,31 @@ auth: { htpasswd: { realm: here, path: ${at('htpasswd')} } }`,
       const { root } = await Host.in();
       // One is no name for skopeo, the other is refused by the configuration of this host.
       const mirrors = ['[::1]:9', 'blocked.example'];
-      const { HOME } = process.env;
-      process.env.HOME = root;
-      onTestFinished(() => {
-        process.env.HOME = HOME;
-      });
+      useHome(root);
       await mkdir(join(root, '.config/containers'), { recursive: true });
       const blocked = '[[registry]]\nlocation = "blocked.example"\nblocked = true\n';
       await writeFile(join(root, '.config/containers/registries.conf'), blocked);
       const registries = { [registry]: { insecure: true, mirrors } };
       await fetchInto(root, `docker://${registry}/app:1`, registries);
+    });
+
+    test('an image whose signature a host looks up, as Fedora does for those of Red Hat, is published', async () => {
+      const { registry, sha256 } = await withImage();
+      const host = await hostFor([registry]);
+      const source = `docker://${registry}/app:1`;
+      const { stdout } = await run('skopeo', ['inspect', '--raw', '--tls-verify=false', source]);
+      const folder = join(host.root, `app@${digestOf(stdout).replace(':', '=')}`);
+      await mkdir(folder);
+      // It begins as a compressed packet of OpenPGP does.
+      await writeFile(join(folder, 'signature-1'), Buffer.from([0xa3, 1, 2]));
+      useHome(host.root);
+      const settings = join(host.root, '.config/containers');
+      await mkdir(join(settings, 'registries.d'), { recursive: true });
+      const where = `docker: { "${registry}": { lookaside: "file://${host.root}" } }`;
+      await writeFile(join(settings, 'registries.d/host.yaml'), where);
+      expect(await host.registry.publishStack('app', source)).toMatchObject({ sha256 });
+      await writeFile(join(settings, 'policy.json'), '{"default":[{"type":"reject"}]}');
+      await rejection(host.registry.publishStack('other', source), 'PROGRAM_FAILED');
     });
 
     test('a name without a host is asked of the mirrors of docker.io', async () => {
