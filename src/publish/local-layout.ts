@@ -30,7 +30,15 @@ export async function findLocalImage(source: string, wanted: Platform): Promise<
   if (asked.length === 0) throw refused('REGISTRY_NOT_FOUND', source, `has no such tag; ${named(tags)}`);
   const isOneImage = asked.every((manifest) => tagOf(manifest) === tagOf(asked[0]));
   const fitting = isOneImage ? forPlatform(source, asked, wanted) : asked;
-  if (fitting.length === 1 || tag !== undefined) return { path, descriptor: fitting[0] };
+  // An image may have several tags, and two images the same: docker save keeps the tag of NAME:TAG alone.
+  if (fitting.every((manifest) => manifest?.digest === fitting[0]?.digest))
+    return { path, descriptor: fitting[0] };
+  if (tag !== undefined)
+    throw refused(
+      'REFERENCE_INVALID',
+      source,
+      `names ${fitting.length} images with this tag: save each alone`,
+    );
   const why = `holds ${fitting.length} images: name a tag, as in oci:DIR:TAG; ${named(tags)}`;
   throw refused('REFERENCE_INVALID', source, why);
 }

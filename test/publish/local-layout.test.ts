@@ -11,6 +11,7 @@ import { Host } from '../fixtures/host.js';
 import { readInside } from '../fixtures/images.js';
 import { makeLayout } from '../fixtures/oci-layout.js';
 import { rejection } from '../fixtures/rejection.js';
+import { makeTar } from '../fixtures/tars.js';
 import { lacks, lacksRoot } from '../fixtures/tools.js';
 
 const execute = promisify(execFile);
@@ -37,6 +38,19 @@ describe.skipIf(missing !== undefined)(`an OCI layout${missing === undefined ? '
     await makeLayout(layout, images);
     expect(await refused('REFERENCE_INVALID')).toContain('it has v1, v2');
     expect(await refused('REGISTRY_NOT_FOUND', ':v3')).toContain('it has v1, v2');
+  });
+
+  test('with one tag for two images is refused, with two tags for one image is published', async () => {
+    const images = ['a', 'b'].map((path) => ({ layers: [makeTar([{ path }])], architecture: GUEST }));
+    await makeLayout(layout, images);
+    expect(await refused('REFERENCE_INVALID', ':latest')).toContain('names 2 images with this tag');
+    const [image] = images as [(typeof images)[0]];
+    await makeLayout(layout, [
+      { ...image, tag: '1' },
+      { ...image, tag: '1.2' },
+    ]);
+    for (const tag of ['', ':1', ':1.2'])
+      await host.registry.publishStack('app', `oci:${layout}${tag}`, { replace: true });
   });
 
   test.each(['mkfifo', 'mkdir', 'ln -s /dev/zero', 'truncate -s 600M'])(
