@@ -76,10 +76,9 @@ class LayerCount {
   async #addPlain(path: string): Promise<void> {
     const { size } = await stat(path);
     this.#addBytes(size, 0);
-    if (size === 0) return;
     const file = await open(path, 'r');
     try {
-      await this.#addMembers(file, size);
+      await this.#addMembers(file);
     } finally {
       await file.close();
     }
@@ -91,16 +90,16 @@ class LayerCount {
     pipeline(createReadStream(path, { highWaterMark: READ_BYTES }), gunzip, () => {});
     try {
       const bytes = new StreamBytes(gunzip, (count) => this.#addBytes(count, 0));
-      await this.#addMembers(bytes, Number.POSITIVE_INFINITY);
+      await this.#addMembers(bytes);
     } finally {
       gunzip.destroy();
     }
   }
 
-  /** A sparse file may be far longer than the tar that it is in. */
-  async #addMembers(bytes: TarBytes, sizeBytes: number): Promise<void> {
+  /** A sparse file may be far longer than the tar that it is in. What lies behind the tar's end is no fault to umoci. */
+  async #addMembers(bytes: TarBytes): Promise<void> {
     const checkAborted = () => this.#task.checkAborted();
-    for await (const member of readMembers(bytes, sizeBytes, { checkAborted })) {
+    for await (const member of readMembers(bytes, Number.POSITIVE_INFINITY, { checkAborted })) {
       this.#tree.add(namesOf(member.path).length);
       this.#addBytes(0, member.sizeBytes);
       requireSettable(member);

@@ -33,6 +33,8 @@ const ONE_IMAGE = 'source';
 const OF_COPY = [
   // It has checked them by its policy. A layout cannot hold them, and the copy of a signed image would fail.
   '--remove-signatures',
+  // It would compress plain layers, only for umoci to decompress them.
+  '--dest-oci-accept-uncompressed-layers',
 ] as const;
 
 /** Long, because skopeo may flush a layer to a slow disk, or wait as long as a busy registry asks for. */

@@ -133,7 +133,7 @@ describe.skipIf(missing !== undefined)(`a full disk${missing === undefined ? '' 
     const host = await Host.in();
     const layout = join(host.root, 'layout');
     const layer = makeTar([{ path: 'file', contents }]);
-    await makeLayout(layout, [{ layers: [layer], architecture: GUEST }]);
+    await makeLayout(layout, [{ layers: [layer], architecture: GUEST, compression: 'gzip' }]);
     const small = newWorkspace().mount('small', ['-t', 'tmpfs', '-o', `size=${MiB}`, 'tmpfs']);
     const registry = host.anotherRegistry({ templateDir: join(small, 'templates') });
     const error = await rejection(registry.publishStack('new', `oci:${layout}`), 'ENOSPC');

@@ -3,6 +3,10 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, inject, onTestFinished, test } from 'vitest';
 import { RootfsRegistry } from '../../src/index.js';
+import { fetchImage, LAYOUT } from '../../src/publish/fetch-image.js';
+import { readFetched } from '../../src/publish/fetched-layout.js';
+import { parsePlatform } from '../../src/publish/platform.js';
+import { Task } from '../../src/system/task.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
@@ -236,6 +240,28 @@ describe.skipIf(missing !== undefined)(
       const source = await layoutIn(host, [whole.subarray(0, 512 + 10)], 'gzip');
       await host.registry.publishStack('app', source);
       expect(await readInside(host.template('app'), '/file')).toBe('not padded');
+    });
+
+    test.each([undefined, 'gzip', 'zstd'] as const)(
+      'with more behind the end of the tar are published without it (%s)',
+      async (compression) => {
+        const host = await Host.in();
+        const [first, second] = ['first', 'second'].map((path) => makeTar([{ path }]));
+        const source = await layoutIn(host, [Buffer.concat([first, second] as Buffer[])], compression);
+        await host.registry.publishStack('app', source);
+        const { stdout } = await run('debugfs', ['-R', 'ls -p /', host.template('app')]);
+        expect(stdout).toContain('/first/');
+        expect(stdout).not.toContain('/second/');
+      },
+    );
+
+    test('that are plain are fetched as they are, not compressed for umoci to decompress them', async () => {
+      const host = await Host.in();
+      const source = await layoutIn(host, [makeTar([{ path: 'file', contents: Buffer.alloc(MiB) }])]);
+      const work = { workFolder: host.root, platform: parsePlatform(`linux/${GUEST}`), registries: {} };
+      await fetchImage(new Task('fetching', undefined), { source, ...work });
+      const { manifest } = await readFetched(join(host.root, LAYOUT), source);
+      expect(manifest.layers[0].mediaType).toBe('application/vnd.oci.image.layer.v1.tar');
     });
 
     test('of tens of megabytes, in many pieces, are counted to their end', async () => {
