@@ -29,6 +29,9 @@ const SOME_BLOCKS = 1024;
 // XFS has links of at most 1023 bytes. Beyond Linux's own limit they were refused before.
 const LINK_TOO_LONG = /link: symlink [^\n]*: file name too long/;
 
+// git archive writes one, and builders that take a tar as a layer keep it. Engines leave it out.
+const GLOBAL_HEADER = /unknown typeflag '(\\x67|g)'/;
+
 // XFS lists an access list twice, the second time as trusted.SGI_ACL_FILE, to those who have CAP_SYS_ADMIN. umoci
 // removes all that is listed of a file, and the second is gone with the first. It fails, and removes its tree.
 const LISTED_TWICE = /lclearxattrs: remove xattr: no data available/;
@@ -105,6 +108,14 @@ async function unpack(task: Task, source: string, workFolder: string): Promise<v
     );
   }
   if (exit.status === 0) return;
+  if (GLOBAL_HEADER.test(exit.stderr)) {
+    throw new RootfsError(
+      'ARTIFACT_INVALID',
+      `${source} has a layer with a pax header for all its files, as git archive writes it, which umoci cannot ` +
+        'unpack: publish what docker export "$(docker create IMAGE)" gives',
+      { path: source },
+    );
+  }
   if (LINK_TOO_LONG.test(exit.stderr)) {
     throw new RootfsError(
       'ENOTSUP',

@@ -255,6 +255,13 @@ describe.skipIf(missing !== undefined)(
       },
     );
 
+    test('of git archive, which umoci cannot unpack, are refused with what to do', async () => {
+      const host = await Host.in();
+      const source = await layoutIn(host, [makeTar([{ path: 'pax', type: 'g' }, { path: 'file' }])]);
+      const { message } = await rejection(host.registry.publishStack('app', source), 'ARTIFACT_INVALID');
+      expect(message).toContain('has a layer with a pax header for all its files');
+    });
+
     test('that are plain are fetched as they are, not compressed for umoci to decompress them', async () => {
       const host = await Host.in();
       const source = await layoutIn(host, [makeTar([{ path: 'file', contents: Buffer.alloc(MiB) }])]);
