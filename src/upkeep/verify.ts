@@ -2,6 +2,7 @@
 
 import { stat } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
+import { type Identity, sameContents } from '../addon/identity.js';
 import { inspectSlot, type NativeSource, native } from '../addon/native.js';
 import { type Catalog, LOST_AND_FOUND } from '../catalog/catalog.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
@@ -45,7 +46,7 @@ export interface VerifyReport {
   readonly templates: number;
   readonly sealedImages: number;
   readonly clones: number;
-  /** Paths of templates that were not read: the digest of the file as it is now is not known. */
+  /** Paths of templates that were not read: the digest of the file as it is now is not known, or it is a new one. */
   readonly templatesNotRead: readonly string[];
   readonly differences: readonly Difference[];
 }
@@ -55,6 +56,9 @@ interface Check {
   readonly path: string;
   readonly sizeBytes: number;
   readonly expected: string;
+  /** Of a template. */
+  readonly identity?: Identity;
+  /** Of a sealed image. */
   readonly record?: SealRecord;
   /** Known without reading the file. */
   readonly found?: string;
@@ -63,8 +67,8 @@ interface Check {
 /** The digest of a grown image is not known, so it is compared with what it must contain. */
 const CLEAN = 'not written to since it was sealed, and a clean filesystem';
 
-/** Found of a clone that a VM opened after all. */
-const IN_USE = 'in use';
+/** Found of a clone that a VM opened after all, and of what was removed or replaced since it was listed. */
+const NOT_READ = 'not read';
 
 export async function verify(
   folder: ManagedFolder,
@@ -83,12 +87,12 @@ export async function verify(
       bytesOf.set(image.record.sha256, image.record.template.sizeBytes);
     }
     if (options.clones) for await (const clone of clones(folder, bytesOf, failures)) checks.push(clone);
-    const { read, differences } = await readAll(task, checks, e2fsckBin, failures, onProgress);
+    const { read, replaced, differences } = await readAll(task, checks, e2fsckBin, failures, onProgress);
     const report = {
       templates: read.template,
       sealedImages: read['sealed image'],
       clones: read.clone,
-      templatesNotRead,
+      templatesNotRead: [...templatesNotRead, ...replaced],
       differences,
     };
     failures.throwIfAny(report);
@@ -98,7 +102,7 @@ export async function verify(
   }
 }
 
-/** How many of each kind could be read, and which of them differ. */
+/** How many of each kind could be read, which of them differ, and which templates were replaced meanwhile. */
 async function readAll(
   task: Task,
   checks: readonly Check[],
@@ -108,6 +112,7 @@ async function readAll(
 ) {
   const bytesTotal = checks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   const differences: Difference[] = [];
+  const replaced: string[] = [];
   const read = { template: 0, 'sealed image': 0, clone: 0 };
   const pause = new Pause(() => task.checkAborted());
   let before = 0;
@@ -120,13 +125,14 @@ async function readAll(
       check.found ?? (await failures.attempt(check.path, () => whatItIs(task, check, e2fsckBin, progress)));
     const { kind, path, expected, sizeBytes } = check;
     before += sizeBytes;
+    if (found === NOT_READ && kind === 'template' && (await mayBeFile(path))) replaced.push(path);
     // Undefined: it could not be read.
-    if (found === IN_USE || found === undefined) continue;
+    if (found === NOT_READ || found === undefined) continue;
     read[kind]++;
     if (found !== expected) differences.push({ kind, path, expected, found });
   }
   onProgress?.({ bytesDone: bytesTotal, bytesTotal });
-  return { read, differences };
+  return { read, replaced, differences };
 }
 
 interface TemplateChecks {
@@ -151,7 +157,7 @@ async function templateChecks(task: Task, catalog: Catalog): Promise<TemplateChe
     const { path, sha256, identity } = template;
     const { sizeBytes } = identity;
     bytesOf.set(sha256, sizeBytes);
-    checks.push({ kind: 'template', path, sizeBytes, expected: sha256 });
+    checks.push({ kind: 'template', path, sizeBytes, expected: sha256, identity });
   }
   return { checks, bytesOf, templatesNotRead };
 }
@@ -168,7 +174,7 @@ async function mayBeFile(path: string): Promise<boolean> {
 
 async function whatItIs(
   task: Task,
-  { kind, path, sizeBytes, expected, record }: Check,
+  { kind, path, sizeBytes, expected, identity: listed, record }: Check,
   e2fsckBin: string,
   onProgress: (progress: Progress) => void,
 ): Promise<string> {
@@ -177,21 +183,31 @@ async function whatItIs(
     const opened = await native().openSource(path);
     source = opened.source;
     const { identity } = opened.info;
-    if (record !== undefined && !isSealedFile(record, keyOf(record.sha256, record.sizeBytes), identity))
-      return 'another file, or changed since it was sealed';
+    if (listed !== undefined && !sameContents(listed, identity)) return NOT_READ;
+    if (record !== undefined && !isSealedFile(record, keyOf(record.sha256, record.sizeBytes), identity)) {
+      const isListed = await isStillRecorded(path, record);
+      return isListed ? 'another file, or changed since it was sealed' : NOT_READ;
+    }
     // It was looked at before all that was read meanwhile.
-    if (kind === 'clone' && identity.sizeBytes !== sizeBytes) return IN_USE;
+    if (kind === 'clone' && identity.sizeBytes !== sizeBytes) return NOT_READ;
     if (expected !== CLEAN) return await hashSource(task, source, identity.sizeBytes, onProgress);
     await checkFilesystemClean(path, e2fsckBin, task.signal);
     return CLEAN;
   } catch (error) {
-    if (kind === 'clone' && isOfWriter(error)) return IN_USE;
-    if (failedWith(error, 'ENOENT')) return kind === 'clone' ? IN_USE : 'nothing';
+    if (kind === 'clone' && isOfWriter(error)) return NOT_READ;
+    if (record !== undefined && !(await isStillRecorded(path, record))) return NOT_READ;
+    if (failedWith(error, 'ENOENT')) return record === undefined ? NOT_READ : 'nothing';
     if (error instanceof DamageFound) return error.message;
     throw error;
   } finally {
     if (source !== undefined) native().dispose(source);
   }
+}
+
+/** False if the sealed image was removed since it was listed: packed, over the budget, or with its template. */
+async function isStillRecorded(path: string, { image }: SealRecord): Promise<boolean> {
+  const now = await readRecord(dirname(path));
+  return now?.image.inode === image.inode && now.image.ctimeNs === image.ctimeNs;
 }
 
 /** Whoever has an image open can change its length, or hold a lease on it, which makes opening it fail. */

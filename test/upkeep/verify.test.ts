@@ -1,5 +1,5 @@
 // Reading everything again: rot is found and named, and what only looks like it is not.
-import { truncateSync } from 'node:fs';
+import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import {
   chmod,
   link,
@@ -98,6 +98,16 @@ describeEachFilesystem(
       expect(differences).toMatchObject([{ kind: 'sealed image', path, found: 'nothing' }]);
     });
 
+    test('sealed images that go with their template before their turn comes are no difference', async () => {
+      const host = await Host.in(filesystem.path);
+      await host.addExt4Template('debian', 16 * MiB);
+      await host.registry.cloneForVmWithSize('vm-1', 'debian', 32 * MiB, WRITABLE);
+      whileHashing(() =>
+        rmSync(join(host.clonesDir, '.microvm-rootfs/sealed'), { recursive: true, force: true }),
+      );
+      expect(await host.registry.verify()).toMatchObject({ templates: 1, sealedImages: 0, differences: [] });
+    });
+
     test('a grown sealed image is checked for what it must be', async () => {
       const host = await Host.in(filesystem.path);
       await host.addExt4Template('debian', 16 * MiB);
@@ -173,6 +183,26 @@ test('a clone that its guest makes longer before its turn comes is not read', as
   expect(await host.registry.verify({ clones: true })).toMatchObject({
     templates: 1,
     clones: 0,
+    differences: [],
+  });
+});
+
+test('templates that are removed or replaced before their turn comes are no difference', async () => {
+  const host = await Host.in();
+  await host.addTemplate('a', BYTES);
+  const removed = await host.addTemplate('b', BYTES);
+  const replaced = await host.addTemplate('c', BYTES);
+  await host.registry.stacks();
+  whileHashing(() => {
+    rmSync(removed, { force: true });
+    rmSync(replaced, { force: true });
+    writeFileSync(replaced, pattern(2 * MiB));
+  });
+  expect(await host.registry.verify()).toEqual({
+    templates: 1,
+    sealedImages: 0,
+    clones: 0,
+    templatesNotRead: [replaced],
     differences: [],
   });
 });
