@@ -81,12 +81,12 @@ export async function verify(
   const failures = new Failures(task);
   try {
     const { checks, bytesOf, templatesNotRead } = await templateChecks(task, catalog);
-    for await (const image of sealedImages(folder, failures)) {
+    for await (const image of sealedImages(task, folder, failures)) {
       checks.push(image);
       // Of a template that is gone, or has another digest by now.
       bytesOf.set(image.record.sha256, image.record.template.sizeBytes);
     }
-    if (options.clones) for await (const clone of clones(folder, bytesOf, failures)) checks.push(clone);
+    if (options.clones) for await (const clone of clones(task, folder, bytesOf, failures)) checks.push(clone);
     const { read, replaced, differences } = await readAll(task, checks, e2fsckBin, failures, onProgress);
     const report = {
       templates: read.template,
@@ -216,11 +216,13 @@ function isOfWriter(error: unknown): boolean {
 }
 
 async function* sealedImages(
+  task: Task,
   folder: ManagedFolder,
   failures: Failures,
 ): AsyncGenerator<Check & { readonly record: SealRecord }> {
   const sealed = `${folder.statePath}/${SEALED_FOLDER}`;
   for (const key of await namesIn(sealed)) {
+    task.checkAborted();
     const parts = partsOf(key);
     const record =
       parts && (await failures.attempt(`${sealed}/${key}`, () => readRecord(`${sealed}/${key}`)));
@@ -238,11 +240,13 @@ async function* sealedImages(
 }
 
 async function* clones(
+  task: Task,
   folder: ManagedFolder,
   bytesOf: ReadonlyMap<string, number>,
   failures: Failures,
 ): AsyncGenerator<Check> {
   for (const slot of await slotNames(folder.path)) {
+    task.checkAborted();
     const path = `${folder.path}/${slot}`;
     const state = await failures.attempt(path, () =>
       folder.use(({ handle }) => inspectSlot(handle, slot), 'no-staging'),

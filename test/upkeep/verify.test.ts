@@ -14,7 +14,8 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { native } from '../../src/addon/native.js';
 import { RootfsRegistry } from '../../src/index.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { exists, sha256 } from '../fixtures/files.js';
@@ -205,6 +206,22 @@ test('templates that are removed or replaced before their turn comes are no diff
     templatesNotRead: [replaced],
     differences: [],
   });
+});
+
+test('an abort while slots are looked at ends it', async () => {
+  const host = await Host.in(undefined, { sealing: 'off' });
+  await host.addTemplate('debian', BYTES);
+  const vms = Array.from({ length: 40 }, (_, i) => ({ vmId: `vm-${i}`, stack: 'debian', options: WRITABLE }));
+  await host.registry.cloneMany(vms);
+  const controller = new AbortController();
+  const { inspectSlots } = native();
+  const inspected = vi.spyOn(native(), 'inspectSlots').mockImplementation((...given) => {
+    controller.abort();
+    return inspectSlots(...given);
+  });
+  onTestFinished(() => inspected.mockRestore());
+  await rejection(host.registry.verify({ clones: true, signal: controller.signal }), 'ABORT_ERR');
+  expect(inspected).toHaveBeenCalledOnce();
 });
 
 test('wrong arguments, and an abort', async () => {
