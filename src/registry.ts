@@ -612,8 +612,8 @@ export class RootfsRegistry {
     // Ready slots are always independent of the template, so they serve every guest.
     const request = this.#request('ready', stack, { ...cloneOptions, writable: true });
     const { signal, ...lasting } = given;
-    const make: MakeReady = (key, prefix) =>
-      this.#cloner.makeReady({ ...request, signal: undefined }, key, prefix);
+    const make: MakeReady = (key, prefix, each) =>
+      this.#cloner.makeReady({ ...request, signal: each }, key, prefix);
     const { sizeBytes, owner, mode } = request;
     const id = JSON.stringify([sizeBytes, owner?.uid, owner?.gid, mode]);
     for (let round = 1; ; round++) {

@@ -270,7 +270,7 @@ export class Pool {
       });
     while (kind.ready.length < kind.request.count && this.#kindOf(kind.key) === kind) {
       new Task(`filling the pool of ${kind.key.template.path}`, signal).checkAborted();
-      const name = await kind.request.make(kind.key, kind.prefix);
+      const name = await kind.request.make(kind.key, kind.prefix, signal);
       // It was given up meanwhile, and its folder emptied; or the caller wants fewer by now.
       const now = this.#kindOf(kind.key);
       if (now === undefined || (now.ready.length >= now.request.count && !kind.seen.has(name))) {

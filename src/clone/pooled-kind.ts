@@ -3,7 +3,7 @@
 import type { PoolKey } from './pool-files.js';
 
 /** Makes one ready slot of this kind, and returns the name that `readyName` gave it. */
-export type MakeReady = (key: PoolKey, prefix: string) => Promise<string>;
+export type MakeReady = (key: PoolKey, prefix: string, signal: AbortSignal | undefined) => Promise<string>;
 
 /** What a caller asked for. It outlives the template that the ready slots are of. */
 export interface PoolRequest {

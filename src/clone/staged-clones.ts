@@ -79,7 +79,7 @@ export class StagedClones {
     const outcome = await native().stageImage(folder.handle, cloneSource.source, plan.slotPlan);
     const { staged, strategy } = outcome;
     try {
-      const task = new Task(`making a ready slot of ${template.path}`, undefined);
+      const task = new Task(`making a ready slot of ${template.path}`, prepared.request.signal);
       await this.#complete(task, prepared, outcome);
       const name = readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#readyMade++}`);
       const sizeBytes = growTo ?? cloneSource.identity.sizeBytes;

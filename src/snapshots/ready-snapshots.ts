@@ -5,6 +5,7 @@ import { basename, join } from 'node:path';
 import type { LocatedFile } from '../catalog/digest-record.js';
 import type { Pool } from '../clone/pool.js';
 import { type PoolKey, type PoolSource, readyName, readyStrategy } from '../clone/pool-files.js';
+import type { MakeReady } from '../clone/pooled-kind.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import type { OwnerAndMode } from '../image/owner-and-mode.js';
 import { type MadeSlot, newReadySlot, type ReadySlot, type SlotContents } from '../slot/new-slot.js';
@@ -58,13 +59,13 @@ export class ReadySnapshots {
     const key = readyKey(snapshot, { owner, mode });
     const id = JSON.stringify([owner?.uid, owner?.gid, mode]);
     // The disk may have got another owner or mode since it was verified first.
-    const make = ({ template: { identity } }: PoolKey, prefix: string) =>
-      this.#make({ ...contents, from: { ...contents.from, identity } }, prefix);
+    const make: MakeReady = ({ template: { identity } }, prefix, each) =>
+      this.#make({ ...contents, from: { ...contents.from, identity } }, prefix, each);
     await this.#pool.keep(key, { id, count, make, renew }, signal);
   }
 
-  #make(contents: SlotContents, prefix: string): Promise<string> {
-    const task = new Task(`making a ready slot of ${contents.from.path}`, undefined);
+  #make(contents: SlotContents, prefix: string, signal: AbortSignal | undefined): Promise<string> {
+    const task = new Task(`making a ready slot of ${contents.from.path}`, signal);
     return this.#clones.use((folder) =>
       newReadySlot(task, folder, contents, (strategy) =>
         readyName(prefix, strategy, `${basename(folder.sessionPath)}-${this.#made++}`),

@@ -16,6 +16,7 @@ import {
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, onTestFinished, test, vi } from 'vitest';
+import { native } from '../../src/addon/native.js';
 import type { Template } from '../../src/catalog/template.js';
 import { type PoolKey, readyName } from '../../src/clone/pool-files.js';
 import { runChild } from '../fixtures/child.js';
@@ -476,6 +477,28 @@ test('after a prewarm that was aborted the pool is kept as before', async () => 
   for (let i = 0; i < 3; i++) await host.registry.cloneForVm(`vm-${i}`, 'debian', WRITABLE);
   await host.registry.drain();
   expect((await readySlots(host)).length).toBeLessThanOrEqual(made);
+});
+
+test.each(['stack', 'snapshot'])('an abort ends the copy of a ready slot: prewarm of a %s', async (of) => {
+  const host = await Host.in();
+  await host.addTemplate('debian', OLD);
+  const { registry } = host;
+  await registry.cloneForVm('vm-1', 'debian', WRITABLE);
+  await registry.snapshotSlot('vm-1', 'warm');
+  const controller = new AbortController();
+  const { copyStep } = native();
+  const copied = vi.spyOn(native(), 'copyStep').mockImplementation((...given) => {
+    controller.abort();
+    return copyStep(...given);
+  });
+  onTestFinished(() => copied.mockRestore());
+  const options = { count: 1, signal: controller.signal };
+  await rejection(
+    of === 'stack' ? registry.prewarm('debian', options) : registry.prewarmSnapshot('warm', options),
+    'ABORT_ERR',
+  );
+  expect(copied).toHaveBeenCalledOnce();
+  expect(await readySlots(host)).toEqual([]);
 });
 
 test('an aborted prewarm leaves what was asked for meanwhile', async () => {
