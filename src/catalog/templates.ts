@@ -46,6 +46,31 @@ interface Known extends LocatedFile {
   identity: Identity;
 }
 
+/** Of all registries in this process that have some open. */
+const open = new Set<WeakRef<Templates>>();
+
+/**
+ * Asks again who has a clone's image open, while this process has it open as no template: a hardlink is the template.
+ * Undefined if it is none.
+ */
+export async function askWithoutTemplate<T>(image: string, ask: () => Promise<T>): Promise<T | undefined> {
+  const [identity] = await native().identities([image]);
+  if (identity === undefined || identity.links === 1) return undefined;
+  const closed: [Templates, string][] = [];
+  for (const ref of open) {
+    const templates = ref.deref();
+    if (templates === undefined) open.delete(ref);
+    for (const path of templates?.closeFile(identity) ?? []) closed.push([templates as Templates, path]);
+  }
+  if (closed.length === 0) return undefined;
+  try {
+    return await ask();
+  } finally {
+    // Else the next clone would not be warm.
+    for (const [templates, path] of closed) await templates.reopen(path).catch(() => {});
+  }
+}
+
 /** Computes the digest of a template that was just opened. Rejects with `TEMPLATE_CHANGED`. */
 export type DigestOf = (task: Task, path: string, opened: OpenedSource) => Promise<string>;
 
@@ -62,6 +87,7 @@ export class Templates {
   readonly #open = new Map<string, NativeSource>();
   readonly #hashing = new SingleFlight<Known>();
   #closed = false;
+  readonly #self = new WeakRef(this);
 
   constructor(digests: DigestStore, reads: UntilClosed, onChanged: OnChanged) {
     this.#digests = digests;
@@ -236,8 +262,19 @@ export class Templates {
     return this.#sizes.get(sha256);
   }
 
+  /** Closes a file that is open as a template. Returns the paths that it was opened by. */
+  closeFile(identity: Identity): string[] {
+    const paths = [...this.#open.keys()].filter((path) => {
+      const known = this.#known.get(path);
+      return known !== undefined && sameFile(known.identity, identity);
+    });
+    for (const path of paths) this.#letGo(path);
+    return paths;
+  }
+
   close(): void {
     this.#closed = true;
+    open.delete(this.#self);
     for (const source of this.#open.values()) native().dispose(source);
     this.#open.clear();
     this.#known.clear();
@@ -316,6 +353,7 @@ export class Templates {
       return;
     }
     this.#open.set(path, source);
+    open.add(this.#self);
     dropOldest(this.#open, OPEN_LIMIT, (oldest) => native().dispose(oldest));
   }
 

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NativeAddon, type NativeFolder, native } from '../addon/native.js';
+import { askWithoutTemplate } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { inUseError } from '../image/open-elsewhere.js';
 import { asRootfsError, type RootfsError } from '../system/errors.js';
@@ -31,6 +32,7 @@ const BUSY_LIMIT_MS = 10_000;
  * one that was stopped while it did so.
  */
 export async function releaseUnlessBusy(
+  path: string,
   handle: NativeFolder,
   request: Parameters<NativeAddon['releaseSlot']>[1],
 ): Promise<Outcome> {
@@ -38,7 +40,12 @@ export async function releaseUnlessBusy(
   const release = () => native().releaseSlot(handle, request);
   // A flush can take seconds.
   const task = new Task(`releasing ${request.slot}`, undefined);
-  const releaseOnce = () => (request.durable ? inTurn(task, release) : release());
+  const inItsTurn = () => (request.durable ? inTurn(task, release) : release());
+  const releaseOnce = async () => {
+    const outcome = await inItsTurn();
+    if (outcome.status !== 'in-use') return outcome;
+    return (await askWithoutTemplate(`${path}/${CLONE_ROOTFS_FILE}`, inItsTurn)) ?? outcome;
+  };
   for (;;) {
     const outcome = await untilUnused(releaseOnce, ({ status }) => status === 'in-use');
     if (outcome.status !== 'busy' || performance.now() > end) return outcome;
@@ -66,7 +73,7 @@ export async function releaseSlot(
       refuseInUse: options.refuseInUse,
     };
     const { status, rawId } = await folder.use(
-      ({ handle }) => releaseUnlessBusy(handle, request),
+      ({ handle }) => releaseUnlessBusy(path, handle, request),
       'no-staging',
     );
     if (status === 'absent') return false;

@@ -1,5 +1,6 @@
 // Tells whether a VM has its slot's image open.
 
+import { askWithoutTemplate } from '../catalog/templates.js';
 import type { ManagedFolder } from '../folder/managed-folder.js';
 import { inUseError, isOpenElsewhere } from '../image/open-elsewhere.js';
 import { asRootfsError, failedWith } from '../system/errors.js';
@@ -48,8 +49,11 @@ export async function openUnleased<T>(imagePath: string, open: () => Promise<T>)
  * more privileges would be told.
  */
 export async function imageInUse(slotPath: string, mustKnow = false): Promise<SlotUse> {
+  const image = `${slotPath}/${CLONE_ROOTFS_FILE}`;
+  const ask = () => isOpenElsewhere(image, mustKnow);
   try {
-    const open = await isOpenElsewhere(`${slotPath}/${CLONE_ROOTFS_FILE}`, mustKnow);
+    const first = await ask();
+    const open = first === true ? ((await askWithoutTemplate(image, ask)) ?? first) : first;
     return open === undefined ? 'unknown' : open ? 'in-use' : 'unused';
   } catch (error) {
     if (failedWith(error, 'ENOENT', 'EINVAL', 'ELOOP')) return 'unused';

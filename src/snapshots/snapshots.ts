@@ -282,7 +282,7 @@ export class Snapshots {
       const request = { slot: name, snapshotFd: opened.folder.fd };
       // A full disk is what makes people remove snapshots.
       const { status } = await this.folder.use(
-        ({ handle }) => releaseUnlessBusy(handle, request),
+        ({ handle }) => releaseUnlessBusy(path, handle, request),
         'no-staging',
       );
       if (status === 'busy') throw slotBusyError(what, path, 'the snapshot');

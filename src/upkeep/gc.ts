@@ -47,7 +47,7 @@ export async function collectGarbage(
       if (use === 'unused' && dryRun) report.released.push(rawId);
       if (use !== 'unused' || dryRun) return;
       const request = { slot, rawId: state.rawId ?? undefined, refuseInUse: true };
-      const { status } = await releaseUnlessBusy(handle, request);
+      const { status } = await releaseUnlessBusy(`${folder.path}/${slot}`, handle, request);
       if (status === 'released') report.released.push(rawId);
       if (status === 'in-use') report.inUse.push(rawId);
     }, 'no-staging');

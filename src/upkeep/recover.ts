@@ -148,7 +148,7 @@ class Recovery {
         return;
       }
       const request = { slot, torn: state.folder, refuseInUse: true };
-      const { status } = await releaseUnlessBusy(handle, request);
+      const { status } = await releaseUnlessBusy(`${this.#folder.path}/${slot}`, handle, request);
       // Something in its folder changed: perhaps its flush in the background has just ended.
       if (status === 'absent' && round < ROUNDS) return this.#look(slot, round + 1);
       if (status === 'released') report.tornSlots.push(slot);

@@ -4,10 +4,11 @@ import { once } from 'node:events';
 import { chown, mkdir, open, rm, symlink, truncate } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, onTestFinished, test } from 'vitest';
+import { RootfsRegistry } from '../../src/index.js';
 import { type ChildExit, runChild } from '../fixtures/child.js';
 import { describeEachFilesystem } from '../fixtures/each-filesystem.js';
 import { Host } from '../fixtures/host.js';
-import { MiB } from '../fixtures/images.js';
+import { MiB, pattern } from '../fixtures/images.js';
 import { holdLease } from '../fixtures/lease.js';
 import { rejection } from '../fixtures/rejection.js';
 import { findTool, lacks, lacksRoot } from '../fixtures/tools.js';
@@ -45,6 +46,25 @@ describeEachFilesystem((filesystem) => {
     const file = await open(host.slot('vm-1').image, 'r');
     await expectUse(host, () => file.close());
   });
+});
+
+test('a clone by hardlink is not in use because registries have its template open', async () => {
+  const host = await Host.in();
+  await host.addTemplate('debian', pattern(MiB));
+  const other = new RootfsRegistry(host.registry.config);
+  const options = { writable: false };
+  for (const id of ['vm-1', 'vm-2', 'vm-3'])
+    expect(await host.registry.cloneForVm(id, 'debian', options)).toMatchObject({ strategy: 'hardlink' });
+  await other.stacks();
+  expect(await host.registry.slotInUse('vm-1')).toBe('unused');
+  await host.registry.release('vm-1', { refuseInUse: true });
+  const file = await open(host.slot('vm-2').image, 'r');
+  expect(await host.registry.gc({ keep: ['vm-2'] })).toMatchObject({ released: [], inUse: ['vm-3'] });
+  await file.close();
+  expect(await host.registry.gc({ keep: ['vm-2'] })).toEqual({ released: ['vm-3'], inUse: [], unknown: [] });
+  await host.registry.forkSlot('vm-2', 'vm-4', { refuseInUse: true });
+  expect(host.registry.cloneForVmSync('vm-5', 'debian', options)).toMatchObject({ strategy: 'hardlink' });
+  await other.close();
 });
 
 test.for<[string, (host: Host) => Promise<unknown>]>([
