@@ -32,6 +32,7 @@ const CLI_USES = [
   'programs/run-program',
   'system/arguments',
   'system/config',
+  'system/errno-advice',
   'system/errno-names',
   'system/is-missing',
   'system/kernel-version',

@@ -82,12 +82,15 @@ export async function mountedOn(folder: string): Promise<Mount | undefined> {
   return mount?.mountPoint === (await realpath(folder)) ? mount : undefined;
 }
 
-/** The path itself, or the nearest folder above it that is there. */
+/** The path itself, or the nearest folder above it that is there, as far as this user may look. */
 export async function nearestExisting(path: string): Promise<string> {
   try {
     return await realpath(path);
-  } catch {
-    return path === '/' ? path : nearestExisting(dirname(path));
+  } catch (error) {
+    // A loop of links, or a mount whose server is gone, is there.
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (path === '/' || !['ENOENT', 'ENOTDIR', 'EACCES'].includes(code)) throw error;
+    return nearestExisting(dirname(path));
   }
 }
 

@@ -110,14 +110,23 @@ export async function inSession(command: Command, work: (session: Session) => Pr
 function warnOfRoot(folders: readonly string[]): void {
   if (process.geteuid?.() !== 0) return;
   for (const path of folders) {
-    const uid = statSync(path, { throwIfNoEntry: false })?.uid ?? 0;
-    if (uid === 0) continue;
+    const uid = ownerOf(path);
+    if (uid === undefined || uid === 0) continue;
     process.emitWarning(
       `${path} belongs to user ${uid}, and what root makes in it is root's: that user's own program may not be able ` +
         `to change or remove it. Run this as that user: setpriv --reuid ${uid}, or sudo -u '#${uid}'`,
       { code: 'MICROVM_ROOTFS_ROOT' },
     );
     return;
+  }
+}
+
+/** Undefined for one that is missing, or cannot be looked at: a command that needs it says why. */
+function ownerOf(path: string): number | undefined {
+  try {
+    return statSync(path).uid;
+  } catch {
+    return undefined;
   }
 }
 

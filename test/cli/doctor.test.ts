@@ -1,6 +1,6 @@
 // What doctor says of hosts of different kinds. It tries, so it is right where a name would mislead, and it leaves
 // nothing.
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { repeatedFlags } from '../../src/cli/config-file.js';
@@ -13,7 +13,7 @@ import { snapshot, walk } from '../fixtures/files.js';
 import { Host } from '../fixtures/host.js';
 import { MiB } from '../fixtures/images.js';
 import { lacksRoot } from '../fixtures/tools.js';
-import { type CliFolders, type CliOptions, cli, startOnTerminal } from './run-cli.js';
+import { type CliFolders, type CliOptions, cli, MAIN, startOnTerminal } from './run-cli.js';
 
 interface Examination {
   readonly code: number | null;
@@ -248,6 +248,30 @@ test('snapshots or templates that are no folder are a failure, and snapshots tha
     expect(of(examination, check)).toMatchObject({ status: 'fail', fix: `mv ${path} ${path}.old` });
   const missing = await examine(host, ['--snapshots', join(host.root, 'missing')]);
   expect(of(missing, 'snapshots').status).toBe('ok');
+});
+
+test('folders that cannot be looked at are failures, and keep no command from what does not need them', async () => {
+  const host = await Host.in();
+  const loop = join(host.root, 'loop');
+  await symlink(loop, loop);
+  for (const folders of [
+    { ...host, templateDir: loop },
+    { ...host, clonesDir: loop },
+  ]) {
+    const examination = await examine(folders);
+    const check = folders.templateDir === loop ? 'templates' : 'clones';
+    const detail = `${loop} cannot be read: ELOOP`;
+    expect(of(examination, check, 'fail')).toEqual({ check, status: 'fail', detail });
+    expect(await cli(folders, ['hash', MAIN])).toMatchObject({ code: 0, stderr: '' });
+  }
+});
+
+test('a templates folder below a file is told with that file', async () => {
+  const host = await Host.in();
+  const file = join(host.root, 'file');
+  await writeFile(file, '');
+  const examination = await examine({ ...host, templateDir: join(file, 'templates') });
+  expect(of(examination, 'templates')).toMatchObject({ status: 'fail', fix: `mv ${file} ${file}.old` });
 });
 
 test('what a killed one left is told with what removes it', async () => {

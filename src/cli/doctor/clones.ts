@@ -11,7 +11,7 @@ import { leftScratch, withScratch } from '../scratch.js';
 import { asCommand, asRoot, asUser } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
 import { formatMicros } from '../times.js';
-import { type Finding, fail, ok, warn } from './finding.js';
+import { cannotBeRead, type Finding, fail, ok, warn } from './finding.js';
 import { storeCommand } from './store.js';
 import { openToAll } from './templates.js';
 
@@ -35,10 +35,17 @@ export async function clonesFolder(
   const { clonesDir } = config;
   // Where there is no folder yet, the one that it will be made in has the same file system, unless something is
   // mounted.
-  const folder = await nearestExisting(clonesDir);
+  let folder: string;
+  let isFolder: boolean;
+  try {
+    folder = await nearestExisting(clonesDir);
+    isFolder = (await stat(folder)).isDirectory();
+  } catch (error) {
+    return { findings: [fail('clones', cannotBeRead(clonesDir, error))], reflinks: false };
+  }
   const type = (await fileSystemType(folder)) ?? 'an unknown file system';
   const missing = folder === clonesDir ? '' : `, will be made in ${folder}`;
-  if (!(await stat(folder)).isDirectory()) {
+  if (!isFolder) {
     const fix = asRoot('mv', folder, `${folder}.old`);
     return { findings: [fail('clones', `${folder} is not a folder`, fix)], reflinks: false };
   }

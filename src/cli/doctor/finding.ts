@@ -1,3 +1,5 @@
+import { adviceOf } from '../../system/errno-advice.js';
+
 export type Status = 'ok' | 'warn' | 'fail';
 
 /** One thing that was looked at. */
@@ -20,4 +22,11 @@ export function warn(check: string, detail: string, fix?: string): Finding {
 
 export function fail(check: string, detail: string, fix?: string): Finding {
   return { check, status: 'fail', detail, ...(fix === undefined ? {} : { fix }) };
+}
+
+/** For a folder that the system does not let this process look at. */
+export function cannotBeRead(path: string, error: unknown): string {
+  const { code = '', syscall = '' } = error as NodeJS.ErrnoException;
+  const advice = adviceOf(code, syscall);
+  return `${path} cannot be read: ${code}${advice === undefined ? '' : `; ${advice}`}`;
 }

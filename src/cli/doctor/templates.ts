@@ -3,9 +3,9 @@ import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { extentCountAt, FEW_EXTENTS } from '../../image/extents.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
-import { fileSystemType } from '../mounts.js';
+import { fileSystemType, nearestExisting } from '../mounts.js';
 import { asRoot, shellWord } from '../shell-words.js';
-import { type Finding, fail, ok, warn } from './finding.js';
+import { cannotBeRead, type Finding, fail, ok, warn } from './finding.js';
 
 export async function templatesFolder({ templateDir }: RootfsConfig): Promise<Finding[]> {
   try {
@@ -16,11 +16,12 @@ export async function templatesFolder({ templateDir }: RootfsConfig): Promise<Fi
       const fix = asRoot('install', '-d', '-m', '755', templateDir);
       return [warn('templates', `${templateDir} does not exist: there are no templates`, fix)];
     }
-    const fix =
-      code === 'ENOTDIR'
-        ? asRoot('mv', templateDir, `${templateDir}.old`)
-        : asRoot('chmod', 'o+rx', templateDir);
-    return [fail('templates', `${templateDir} cannot be read: ${code}`, fix)];
+    if (code === 'ENOTDIR') {
+      const file = await nearestExisting(templateDir);
+      return [fail('templates', `${file} is not a folder`, asRoot('mv', file, `${file}.old`))];
+    }
+    const fix = code === 'EACCES' ? asRoot('chmod', 'o+rx', templateDir) : undefined;
+    return [fail('templates', cannotBeRead(templateDir, error), fix)];
   }
   const type = (await fileSystemType(templateDir)) ?? 'an unknown file system';
   return [ok('templates', `${templateDir} on ${type}`), ...(await openToAll('templates', templateDir))];

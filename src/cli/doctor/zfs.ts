@@ -15,7 +15,9 @@ interface Zfs {
 }
 
 export async function zfsBelow({ clonesDir }: RootfsConfig, reflinks: boolean): Promise<Finding[]> {
-  const mount = await mountOf(await nearestExisting(clonesDir)).catch(() => undefined);
+  const mount = await nearestExisting(clonesDir)
+    .then(mountOf)
+    .catch(() => undefined);
   if (mount?.type !== 'zfs') return [];
   const [pool = ''] = mount.source.split('/');
   return zfsFindings({ module: '/sys/module/zfs', pool, reflinks });
