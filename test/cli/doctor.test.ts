@@ -106,6 +106,8 @@ test('everything is looked at, in one screen', async () => {
     'hardlink',
     'leases',
     'speed',
+    // The XFS of this test is one in a file.
+    'store',
   ]);
   expect(of({ code: 0, findings }, 'resize2fs').detail).toMatch(/^1\.\d+\.\d+.*, \//);
   expect(of({ code: 0, findings }, 'addon').detail).toMatch(/^\/.*\.node$/);

@@ -172,6 +172,22 @@ async function fillUp(folder: string): Promise<void> {
   expect((await statfs(folder)).bavail).toBeLessThan(16);
 }
 
+test('templates and clones below the mount of one store', { timeout: 60_000 }, async () => {
+  const host = await ext4Host();
+  const mount = join(host.root, 'all');
+  await create(host, '--sparse', '--mount', mount);
+  onTestFinished(() => unmount(mount));
+  const folders = { templateDir: join(mount, 'templates'), clonesDir: join(mount, 'clones') };
+  expect(await cliJson(folders, ['store', 'status'])).toMatchObject({ image: host.image, slots: 0 });
+  await cliJson(folders, ['publish', 'debian', join(host.templateDir, 'debian/rootfs.ext4')]);
+  await cliJson(folders, ['clone', 'vm-1', 'debian', '--writable']);
+  for (const args of [['status'], ['status', host.image], ['grow', host.image, '310M']])
+    expect(await cliJson(folders, ['store', ...args])).toMatchObject({ mountPoint: mount, slots: 1 });
+  const { findings } = JSON.parse((await cli(folders, ['doctor', '--json'])).stdout);
+  const warning = { status: 'warn', detail: expect.stringContaining('of it not reserved') };
+  expect(findings).toContainEqual(expect.objectContaining({ check: 'store', ...warning }));
+});
+
 describe('nothing that is there is touched, and nothing is left of what is refused', () => {
   test.each<[string, string, (host: StoreHost) => Promise<unknown>, string[]]>([
     ['a file that exists', 'STORE_EXISTS 4', (host) => writeFile(host.image, 'mine'), []],

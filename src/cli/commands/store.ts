@@ -89,10 +89,10 @@ function addGrow(store: Command): void {
     )
     .action((image: string, size: number, _flags: object, command: Command) =>
       inSession(command, async (session) => {
-        const { output, signal } = session;
-        const grown = await session.during('growing the store', () =>
-          growStore(resolve(image), size, signal),
-        );
+        const { output, config, signal } = session;
+        const path = resolve(image);
+        await session.during('growing the store', () => growStore(path, size, signal));
+        const grown = await statusOfImage(path, config.clonesDir);
         output.print(grown, () => text(grown));
       }),
     );
@@ -108,7 +108,7 @@ function addStatus(store: Command): void {
       inSession(command, async ({ output, config }) => {
         const status = await (image === undefined
           ? statusOfFolder(config.clonesDir)
-          : statusOfImage(resolve(image)));
+          : statusOfImage(resolve(image), config.clonesDir));
         output.print(status, () => text(status));
       }),
     );
@@ -126,7 +126,9 @@ function addMount(store: Command): void {
     )
     .action((image: string, { mount }: { mount?: string }, command: Command) =>
       inSession(command, async ({ output, config, signal }) => {
-        const status = await mountAgain(resolve(image), resolve(mount ?? config.clonesDir), signal);
+        const path = resolve(image);
+        await mountAgain(path, resolve(mount ?? config.clonesDir), signal);
+        const status = await statusOfImage(path, config.clonesDir);
         output.print(status, () => text(status));
       }),
     );

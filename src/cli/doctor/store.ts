@@ -5,14 +5,14 @@ import { isMissing } from '../../system/is-missing.js';
 import { nearestExisting } from '../mounts.js';
 import { asRoot } from '../shell-words.js';
 import { formatSize } from '../sizes.js';
-import { mountOfImage, storeOn } from '../store/find-store.js';
+import { mountOfImage, storeOf } from '../store/find-store.js';
 import { KINDS, kindOf } from '../store/kinds.js';
 import { requireFreeMountPoint, requireOutside } from '../store/mounting.js';
 import { type Finding, ok, warn } from './finding.js';
 
 /** Whether the host's disk can fill up beneath a store that holds the clones folder. */
 export async function reservedStore({ clonesDir }: RootfsConfig): Promise<Finding[]> {
-  const store = await storeOn(clonesDir);
+  const store = await storeOf(clonesDir);
   if (store === undefined) return [];
   const { image, sizeBytes, allocatedBytes } = store;
   const text = `${image}, ${formatSize(sizeBytes)}`;

@@ -56,7 +56,7 @@ export async function createStore(store: NewStore, signal: AbortSignal): Promise
       await chmod(mountPoint, before.mode & 0o7777);
     }),
   );
-  return statusOfImage(image);
+  return statusOfImage(image, mountPoint);
 }
 
 async function requireReflinks(folder: string): Promise<void> {

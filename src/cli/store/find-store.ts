@@ -3,7 +3,7 @@ import { readdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RootfsError } from '../../index.js';
-import { type Mount, mountedOn, mounts } from '../mounts.js';
+import { type Mount, mountOf, mounts, nearestExisting } from '../mounts.js';
 import { type ImageFile, imageFile } from './image-file.js';
 import { STORE_KINDS, type StoreKind } from './kinds.js';
 import { tryProgram } from './store-error.js';
@@ -16,9 +16,11 @@ interface MountedStore extends ImageFile {
   readonly device: string;
 }
 
-/** The store that is mounted on exactly this folder. */
-export async function storeOn(folder: string): Promise<MountedStore | undefined> {
-  const mount = await mountedOn(folder).catch(() => undefined);
+/** The store that a folder lies in, or will be made in. */
+export async function storeOf(folder: string): Promise<MountedStore | undefined> {
+  const mount = await nearestExisting(folder)
+    .then(mountOf)
+    .catch(() => undefined);
   if (mount === undefined || !/^\/dev\/loop\d+$/.test(mount.source)) return undefined;
   const image = await backingFile(basename(mount.source));
   if (image === undefined) return undefined;

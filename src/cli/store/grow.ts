@@ -6,13 +6,12 @@ import { capacityOf, mountOfImage } from './find-store.js';
 import { extendImageFile } from './image-file.js';
 import { KINDS } from './kinds.js';
 import { requireNamed, whileImageLocked } from './lock.js';
-import { type StoreStatus, statusOfImage } from './status.js';
 import { requirePrograms, requireRoot, runProgram } from './store-error.js';
 
-export async function growStore(image: string, toBytes: number, signal: AbortSignal): Promise<StoreStatus> {
+export async function growStore(image: string, toBytes: number, signal: AbortSignal): Promise<void> {
   requireRoot('growing a store');
   await requirePrograms('flock');
-  return whileImageLocked(image, signal, async (file) => {
+  await whileImageLocked(image, signal, async (file) => {
     const { size: sizeBytes, blocks } = await file.stat();
     const mounted = await mountOfImage(image);
     if (mounted === undefined)
@@ -39,6 +38,5 @@ export async function growStore(image: string, toBytes: number, signal: AbortSig
     }
     await runProgram('losetup', ['--set-capacity', device], undefined, image);
     await runProgram(program, [...args, mountPoint], undefined, image);
-    return statusOfImage(image);
   });
 }

@@ -4,11 +4,10 @@ import { RootfsError } from '../../index.js';
 import { requireUnmounted } from './find-store.js';
 import { kindOf } from './kinds.js';
 import { makeMountPoint, mountStore, requireFreeMountPoint, requireOutside } from './mounting.js';
-import { type StoreStatus, statusOfImage } from './status.js';
 import { requirePrograms, requireRoot } from './store-error.js';
 import { allOrNothing } from './undo.js';
 
-export async function mountAgain(image: string, folder: string, signal: AbortSignal): Promise<StoreStatus> {
+export async function mountAgain(image: string, folder: string, signal: AbortSignal): Promise<void> {
   requireRoot('mounting a store');
   await requireUnmounted(image);
   const kind = await kindOf(image);
@@ -20,7 +19,6 @@ export async function mountAgain(image: string, folder: string, signal: AbortSig
     await makeMountPoint(folder, undo);
     await mountStore(image, kind, folder, undo, signal);
   });
-  return statusOfImage(image);
 }
 
 /** Throws, with the system's code, for an image that mount(8) would mount read-only, without failing. */

@@ -8,7 +8,7 @@ import {
   isStateEntry,
   STATE_FOLDER,
 } from '../../system/state-folder.js';
-import { mountOfImage, storeOn } from './find-store.js';
+import { mountOfImage, storeOf } from './find-store.js';
 import { imageFile } from './image-file.js';
 import { kindOf, type StoreKind } from './kinds.js';
 
@@ -26,7 +26,8 @@ export interface StoreStatus {
   readonly slots: number | null;
 }
 
-export async function statusOfImage(image: string): Promise<StoreStatus> {
+/** The clones are those in the clones folder if that lies in the store, and else in the store's root. */
+export async function statusOfImage(image: string, clonesDir: string): Promise<StoreStatus> {
   const mounted = await mountOfImage(image);
   const file = await imageFile(image);
   const real = await realpath(image);
@@ -38,21 +39,19 @@ export async function statusOfImage(image: string): Promise<StoreStatus> {
   const { mountPoint, device, kind } = mounted;
   const { blocks, bfree, bavail, bsize } = await statfs(mountPoint);
   const usedBytes = (blocks - bfree) * bsize;
-  const slots = (await slotsIn(mountPoint)).length;
+  const holdsClones = (await storeOf(clonesDir))?.device === device;
+  const slots = (await slotsIn(holdsClones ? clonesDir : mountPoint)).length;
   return { image: real, fs: kind, ...file, mountPoint, device, usedBytes, freeBytes: bavail * bsize, slots };
 }
 
-/** The status of the store that is mounted on a folder. */
-export async function statusOfFolder(folder: string): Promise<StoreStatus> {
-  const store = await storeOn(folder);
-  if (store === undefined)
-    throw new RootfsError('STORE_NOT_FOUND', `no store is mounted on ${folder}`, { path: folder });
-  return statusOfImage(store.image);
-}
-
-/** What lies in a store beside our own folder, which holds nothing that is of use without slots. */
-async function entriesIn(folder: string): Promise<string[]> {
-  return (await readdir(folder)).filter((name) => !isOwnName(name));
+/** The status of the store that the clones folder lies in. */
+export async function statusOfFolder(clonesDir: string): Promise<StoreStatus> {
+  const store = await storeOf(clonesDir);
+  if (store === undefined) {
+    const words = `no store is mounted on ${clonesDir}, or on a folder above it`;
+    throw new RootfsError('STORE_NOT_FOUND', words, { path: clonesDir });
+  }
+  return statusOfImage(store.image, clonesDir);
 }
 
 /** Slots and foreign files, and snapshots, which lie in our own folder unless another is configured. */
@@ -65,7 +64,9 @@ export async function userDataIn(folder: string): Promise<string[]> {
     ...(await straysIn(join(state, 'staging'))),
     ...(await straysIn(join(snapshotsDir, STATE_FOLDER, 'staging'))),
   ];
-  return [...(await entriesIn(folder)), ...snapshots, ...strays, ...(await strangersIn(state))];
+  // Our own folder holds nothing else that is of use without slots.
+  const entries = (await readdir(folder)).filter((name) => !isOwnName(name));
+  return [...entries, ...snapshots, ...strays, ...(await strangersIn(state))];
 }
 
 /** What somebody else put into our own folder, or into those of the folders in it. */
@@ -101,7 +102,7 @@ async function namesThere(folder: string): Promise<string[]> {
 
 async function slotsIn(folder: string): Promise<string[]> {
   const slots: string[] = [];
-  for (const name of await entriesIn(folder)) {
+  for (const name of await namesThere(folder)) {
     const image = join(folder, name, CLONE_ROOTFS_FILE);
     if (
       await access(image).then(
