@@ -1,6 +1,7 @@
 // Lists mounts, from the kernel.
 import { open, readFile, realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { RootfsError } from '../index.js';
 
 export interface Mount {
   readonly mountPoint: string;
@@ -16,8 +17,14 @@ export async function mounts(): Promise<Mount[]> {
   return (await numberedMounts()).map(({ mount }) => mount);
 }
 
+const MOUNTS = '/proc/self/mountinfo';
+
 async function numberedMounts(): Promise<{ id: string; mount: Mount }[]> {
-  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).trimEnd().split('\n');
+  const text = await readFile(MOUNTS, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    const words = `${MOUNTS} cannot be read, which tells what is mounted: mount /proc`;
+    throw new RootfsError(error.code ?? 'EIO', words, { path: MOUNTS, cause: error });
+  });
+  const lines = text.trimEnd().split('\n');
   return lines.flatMap((line) => {
     // Optional fields lie between the mount options and a lone dash: proc(5).
     const [left = '', right = ''] = line.split(' - ');

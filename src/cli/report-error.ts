@@ -1,6 +1,7 @@
 // Reports an error: one line on stderr, with --json one line of JSON, and an exit status for its kind.
 import { CommanderError } from 'commander';
-import type { RootfsError } from '../index.js';
+import { RootfsError } from '../index.js';
+import { adviceOf } from '../system/errno-advice.js';
 import { errnoName } from '../system/errno-names.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { Interrupted } from './interruption.js';
@@ -106,6 +107,13 @@ function asTyped(message: string): string {
     .replace(/\b(recover|verify|stacks|snapshots)\(\)/g, 'microvm-rootfs $1');
 }
 
+/** With what to do, where the system failed a call of the command's own. The library's errors say it themselves. */
+function adviceFor(error: unknown): string {
+  if (error instanceof RootfsError || !isSystemError(error)) return '';
+  const advice = adviceOf(codeOf(error), error.syscall);
+  return advice === undefined ? '' : `; ${advice}`;
+}
+
 function document(error: unknown, verbose: boolean): object {
   const { errno, syscall, path, dest } = (error ?? {}) as Partial<RootfsError>;
   const causes = chain(error)
@@ -113,7 +121,7 @@ function document(error: unknown, verbose: boolean): object {
     .map((cause) => ({ code: codeOf(cause), message: messageOf(cause) }));
   return {
     code: codeOf(error),
-    message: messageOf(error),
+    message: messageOf(error) + adviceFor(error),
     errno,
     syscall,
     path,
@@ -125,7 +133,7 @@ function document(error: unknown, verbose: boolean): object {
 function lines(error: unknown, verbose: boolean, command: string): string[] {
   const code = codeOf(error);
   // Keep the line breaks of a message, and escape everything else that is not printable.
-  const message = messageOf(error).split('\n').map(printable).join('\n');
+  const message = (messageOf(error) + adviceFor(error)).split('\n').map(printable).join('\n');
   const told = [`microvm-rootfs: ${code}: ${message}`];
   if (code === 'USAGE') told.push(`Try '${command} --help'.`);
   if (verbose) {

@@ -39,7 +39,9 @@ test('an error of ours is one line with its code', () => {
 });
 
 test('an error of the addon has the name of its number and what it was about', () => {
-  expect(reported(system)).toEqual({ text: 'microvm-rootfs: EACCES: open /x\n', status: EXIT.system });
+  const advice = 'check who owns the folder and what this process may do';
+  const text = `microvm-rootfs: EACCES: open /x; ${advice}\n`;
+  expect(reported(system)).toEqual({ text, status: EXIT.system });
   const node = Object.assign(new Error("EACCES: permission denied, open '/x'"), { code: 'EACCES' });
   expect(reported(node).text).toBe("microvm-rootfs: EACCES: permission denied, open '/x'\n");
 });

@@ -410,6 +410,25 @@ test('status needs no root', async () => {
   expect(await cliJson(host, ['store', 'status'], { under })).toMatchObject({ fs: 'xfs', slots: 0 });
 });
 
+test('what the system fails is told with what to do', async () => {
+  const host = await ext4Host();
+  const told = async (args: string[], under: string[] = []) =>
+    (await cli(host, ['store', ...args], { under })).stderr;
+  const missing = join(host.root, 'no/store.img');
+  expect(await told(['create', missing, '--size', '300M'])).toBe(
+    `microvm-rootfs: ENOENT: there is no folder ${dirname(missing)}: make it first, or correct the path\n`,
+  );
+  await writeFile(host.image, '');
+  const below = join(host.image, 'store.img');
+  expect(await told(['status', below])).toMatch(
+    /ENOTDIR: .*; a part of the path is not a folder: correct the path\n$/,
+  );
+  const withoutProc = ['unshare', '--mount', 'sh', '-c', 'umount --lazy /proc && exec "$@"', 'sh'];
+  expect(await told(['status', host.image], withoutProc)).toContain(
+    'cannot be read, which tells what is mounted: mount /proc',
+  );
+});
+
 test('rm --force removes one with clones', async () => {
   const host = await ext4Host();
   await create(host);

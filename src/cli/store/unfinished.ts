@@ -21,7 +21,10 @@ export async function whileUnfinished<T>(
   if (!(await isMissing(image))) throw existsError(image);
   // Clones hold guests' data, so only the owner may read them.
   const file = await open(path, 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
-    throw error.code === 'EEXIST' ? existsError(path, error) : error;
+    if (error.code !== 'ENOENT') throw error.code === 'EEXIST' ? existsError(path, error) : error;
+    const folder = dirname(image);
+    const words = `there is no folder ${folder}: make it first, or correct the path`;
+    throw new RootfsError('ENOENT', words, { path: folder, cause: error });
   });
   try {
     return await whileNamedLocked(path, file, undefined, () => make(path, file));
