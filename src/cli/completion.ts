@@ -75,30 +75,36 @@ export async function candidates(
 ): Promise<string[]> {
   const before = words.slice(0, -1);
   const started = words.at(-1) ?? '';
-  const { command, position, awaiting, flags } = walk(program, before);
-  const all = awaiting
-    ? (awaiting.argChoices ?? [])
-    : started.startsWith('-')
-      ? optionsOf(command, program)
+  const { command, position, awaiting, flags, given } = walk(program, before);
+  const takesOption = started.startsWith('-') && (awaiting === undefined || awaiting.variadic);
+  const all = takesOption
+    ? optionsOf(command, program)
+    : awaiting
+      ? (awaiting.argChoices ?? (await namesOf(/<(\w+)/.exec(awaiting.flags)?.[1], () => folders(flags))))
       : command.commands.length > 0
         ? visible(command).map((each) => each.name())
-        : await namesFor(command, position, () => folders(flags));
+        : command.name() === 'help' && position === 0
+          ? visible(program).map((each) => each.name())
+          : await argumentsFor(command, position, given, () => folders(flags));
   return all.filter((word) => word.startsWith(started)).sort();
 }
 
-/** The command that the words lead to, how many of its arguments they hold, and the values of the global options. */
+/** The command that the words lead to, how many of its arguments they hold, and the options that they give. */
 function walk(program: Command, words: readonly string[]) {
   let command = program;
   let position = 0;
   let awaiting: Option | undefined;
   const flags: Record<string, string> = {};
+  const given = new Set<string>();
   for (const word of words) {
-    if (awaiting !== undefined) {
+    if (awaiting !== undefined && !(awaiting.variadic && word.startsWith('-'))) {
       flags[awaiting.attributeName()] = word;
-      awaiting = undefined;
+      if (!awaiting.variadic) awaiting = undefined;
     } else if (word.startsWith('-')) {
       const [long, value] = word.split(/=(.*)/s) as [string, string?];
       const option = [...command.options, ...program.options].find((each) => each.long === long);
+      given.add(long);
+      awaiting = undefined;
       if (option?.required && value === undefined) awaiting = option;
       else if (option?.required && value !== undefined) flags[option.attributeName()] = value;
     } else {
@@ -107,7 +113,7 @@ function walk(program: Command, words: readonly string[]) {
       else command = next;
     }
   }
-  return { command, position, awaiting, flags };
+  return { command, position, awaiting, flags, given };
 }
 
 function optionsOf(command: Command, program: Command): string[] {
@@ -119,17 +125,25 @@ function visible(command: Command): Command[] {
   return command.createHelp().visibleCommands(command) as Command[];
 }
 
-async function namesFor(
+async function argumentsFor(
   command: Command,
   position: number,
+  given: ReadonlySet<string>,
   folders: () => Promise<Folders>,
 ): Promise<string[]> {
   const args = command.registeredArguments;
   const last = args.at(-1);
   const argument = args[position] ?? (last?.variadic ? last : undefined);
   if (argument?.argChoices !== undefined) return [...argument.argChoices];
+  // Of grow, and of prewarm: with them, the argument is another thing.
+  const other = given.has('--image') ? 'image' : given.has('--snapshot') ? 'snapshot' : undefined;
+  return namesOf(position === 0 ? (other ?? argument?.name()) : argument?.name(), folders);
+}
+
+/** What is there of the kind that help calls so. */
+async function namesOf(kind: string | undefined, folders: () => Promise<Folders>): Promise<string[]> {
   // Folder names are enough: reading the images would take too long.
-  switch (argument?.name()) {
+  switch (kind) {
     case 'stack':
       return foldersIn((await folders()).templateDir);
     case 'vm':

@@ -22,7 +22,16 @@ test('commands, options, templates and VMs are completed', async () => {
   expect(await completed(host, 'release', 'x', 'v')).toEqual(['vm-1']);
   expect(await completed(host, '--json', 'clone', '--w')).toEqual(['--writable']);
   expect(await completed(host, 'completion', '')).toEqual(['bash', 'fish', 'zsh']);
+  expect(await completed(host, 'grow', '--stack', 'a')).toEqual(['alpine']);
+  expect(await completed(host, 'gc', '--keep', '')).toEqual(['vm-1']);
+  expect(await completed(host, 'gc', '--keep', 'x', 'v')).toEqual(['vm-1']);
+  expect(await completed(host, 'gc', '--keep', 'x', '--y')).toEqual(['--yes']);
+  expect(await completed(host, 'gc', '--keep', 'x', '--yes', '')).toEqual([]);
+  expect(await completed(host, 'help', 'st')).toEqual(['stacks', 'store']);
   // Their own words are the shell's to complete.
+  expect(await completed(host, 'help', 'store', '')).toEqual([]);
+  expect(await completed(host, 'grow', '--image', '')).toEqual([]);
+  expect(await completed(host, 'gc', '--keep-file', '')).toEqual([]);
   expect(await completed(host, 'hash', '')).toEqual([]);
   expect(await completed(host, 'clone', '--size', '')).toEqual([]);
 });
@@ -38,6 +47,7 @@ test('snapshots, values and names in the folders that stand on the line are comp
   expect(await completed(host, 'release', ...folders, '')).toEqual(['vm-1']);
   for (const command of ['restore', 'rm-snapshot', 'push-snapshot'])
     expect(await completed(host, ...folders, command, 'g')).toEqual(['golden']);
+  expect(await completed(host, ...folders, 'prewarm', '--snapshot', '')).toEqual(['golden']);
   expect(await completed(host, 'store', 'create', '--fs', '')).toEqual(['btrfs', 'xfs']);
   const config = join(host.root, 'config.json');
   await writeFile(
