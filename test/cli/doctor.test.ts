@@ -164,6 +164,8 @@ test('a command that it advises has the settings with which doctor ran', async (
   await host.addExt4Template('debian', 4 * MiB);
   await chmod(host.root, 0o755);
   await mkdir(join(host.clonesDir, '.microvm-rootfs'), { recursive: true });
+  // Into which this user may not even look.
+  await chmod(host.clonesDir, 0o700);
   const settings = join(host.root, 'my settings.json');
   await writeFile(settings, '{}');
   const folders = ['--templates', host.templateDir, '--clones', host.clonesDir];

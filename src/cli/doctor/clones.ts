@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { canLease } from '../../addon/host-facts.js';
 import { type RootfsConfig, TEMPLATE_ROOTFS_FILE } from '../../index.js';
+import { isMissing } from '../../system/is-missing.js';
 import { STATE_FOLDER } from '../../system/state-folder.js';
 import { measureCloneSpeed } from '../clone-speed.js';
 import { fileSystemType, mountOf, nearestExisting } from '../mounts.js';
@@ -52,7 +53,12 @@ export async function clonesFolder(
   const own = join(folder, STATE_FOLDER);
   const ours = await stat(own).catch(() => undefined);
   if (!(await isWritableFolder(folder))) {
-    const fix = await fixOfUnwritable(folder, clonesDir, ours !== undefined, sameFlags);
+    // Where this user may not even look, it is taken to be in use.
+    const isInUse = await isMissing(own).then(
+      (missing) => !missing,
+      () => true,
+    );
+    const fix = await fixOfUnwritable(folder, clonesDir, isInUse, sameFlags);
     const why = `${clonesDir} on ${type}${missing}: it cannot be written to by this user, so nothing was tried`;
     return { findings: [fail('clones', why, fix)], reflinks: false };
   }
