@@ -140,13 +140,27 @@ async function isSameFile(a: string, b: string): Promise<boolean> {
   return one === other;
 }
 
+/** Halves what may be there: a path can have thousands of folders that are missing. */
 async function realPathOfWhatIsThere(path: string): Promise<string> {
+  const whole = await realPathIfThere(path);
+  if (whole !== undefined) return whole;
+  const names = path.split('/');
+  let [there, missing, real] = [1, names.length, '/'];
+  while (missing - there > 1) {
+    const middle = (there + missing) >>> 1;
+    const found = await realPathIfThere(names.slice(0, middle).join('/'));
+    if (found === undefined) missing = middle;
+    else [there, real] = [middle, found];
+  }
+  return join(real, names.slice(there).join('/'));
+}
+
+async function realPathIfThere(path: string): Promise<string | undefined> {
   try {
     return await realpath(path);
   } catch (error) {
     if (!isAway(error)) throw error;
-    const parent = dirname(path);
-    return parent === path ? path : join(await realPathOfWhatIsThere(parent), basename(path));
+    return undefined;
   }
 }
 
