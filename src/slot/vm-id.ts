@@ -27,6 +27,9 @@ export function safeVmId(id: string): string {
 export function parseVmId(id: unknown): VmId {
   if (typeof id !== 'string') throw invalid(id, 'it must be a string');
   if (PLAIN.test(id)) return { raw: id, safe: id };
+  // A character has two units of UTF-16 at most. To count those of a long id would hold the event loop.
+  if (id.length > 2 * NAME_BYTES_LIMIT)
+    throw invalid(id, `its folder name would have more than ${NAME_BYTES_LIMIT} characters`);
   // A file of NUL bytes is what a power cut can leave of one.
   if (id.replaceAll('\0', '') === '') throw invalid(id, 'it is empty');
   // Without a UTF-8 form, two such ids would be the same on disk.

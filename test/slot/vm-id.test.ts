@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { safeVmId } from '../../src/index.js';
 import { parseVmId, rawIds } from '../../src/slot/vm-id.js';
 import { Task } from '../../src/system/task.js';
@@ -39,6 +39,16 @@ test('a name of 255 characters is the longest that a folder can have', () => {
   thrown(() => parseVmId('v'.repeat(256)), 'INVALID_VM_ID');
   // Counted in code points: 255 crabs are 510 UTF-16 units and 1020 bytes, but 255 underscores.
   expect(parseVmId('🦀'.repeat(255)).safe).toBe('_'.repeat(255));
+});
+
+test('an id of megabytes is refused by its length: its characters are not looked at', () => {
+  const replace = vi.spyOn(String.prototype, 'replace');
+  try {
+    for (const part of ['a/', '🦀', '\0\0']) thrown(() => parseVmId(part.repeat(1_000_000)), 'INVALID_VM_ID');
+    expect(Math.max(...(replace.mock.contexts as string[]).map(({ length }) => length))).toBeLessThan(1000);
+  } finally {
+    replace.mockRestore();
+  }
 });
 
 test('an id of NUL bytes alone looks like one that a power cut has lost, and is refused', () => {
