@@ -15,10 +15,18 @@ export class LargeSet {
     return this.#partOf(value).has(value);
   }
 
-  /** By FNV-1a. */
   #partOf(value: string): Set<string> {
-    let hash = 0x811c9dc5;
-    for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ value.charCodeAt(i), 0x01000193);
-    return this.#parts[(hash >>> 0) % PARTS] as Set<string>;
+    return this.#parts[partOf(value, PARTS)] as Set<string>;
   }
+}
+
+// Whoever chooses the strings, such as the names in a tar, must not choose the part.
+const SEED = Math.floor(Math.random() * 2 ** 32);
+
+/** Which of so many parts a string belongs to in this process: by FNV-1a, from a start of its own. */
+export function partOf(value: string, parts: number): number {
+  if (parts === 1) return 0;
+  let hash = SEED;
+  for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ value.charCodeAt(i), 0x01000193);
+  return (hash >>> 0) % parts;
 }

@@ -1,64 +1,43 @@
-// The files in one folder, by name. Many maps: one large map holds the event loop each time that it grows. A name is in
-// the first, or in those of its part: to look into all maps would take minutes for a million names.
+// The files in one folder, by name. One large map would hold the event loop each time that it grows. So a large folder
+// has many small ones, by hash: to look through them one after the other would take seconds for 500,000 files.
+import { partOf } from '../../system/large-set.js';
 
-const MAP_LIMIT = 8192;
-/** So many that a part has one map, unless the names are made to fall into the same part. */
-const PARTS = 512;
+// To move so many takes a millisecond.
+const ONE_MAP_LIMIT = 8192;
+const PARTS = 1024;
 
 export class Children<Node> {
-  readonly #first = new Map<string, Node>();
-  readonly #parts: Map<string, Node>[][] = [];
+  #maps: Map<string, Node>[] = [new Map()];
 
   get size(): number {
-    return this.#maps().reduce((sum, { size }) => sum + size, 0);
+    return this.#maps.reduce((sum, { size }) => sum + size, 0);
   }
 
   get(name: string): Node | undefined {
-    return this.#mapWith(name)?.get(name);
+    return this.#mapOf(name).get(name);
   }
 
   has(name: string): boolean {
-    return this.#mapWith(name) !== undefined;
+    return this.#mapOf(name).has(name);
   }
 
   set(name: string, node: Node): void {
-    (this.#mapWith(name) ?? this.#mapFor(name)).set(name, node);
+    const map = this.#mapOf(name).set(name, node);
+    if (this.#maps.length > 1 || map.size <= ONE_MAP_LIMIT) return;
+    this.#maps = Array.from({ length: PARTS }, () => new Map());
+    for (const [moved, its] of map) this.#mapOf(moved).set(moved, its);
   }
 
   delete(name: string): void {
-    this.#mapWith(name)?.delete(name);
+    this.#mapOf(name).delete(name);
   }
 
-  /** The first thousands in the order in which they were added. */
+  /** In no order. */
   *keys(): Iterable<string> {
-    for (const map of this.#maps()) yield* map.keys();
+    for (const map of this.#maps) yield* map.keys();
   }
 
-  #maps(): Map<string, Node>[] {
-    return [this.#first, ...this.#parts.flat()];
+  #mapOf(name: string): Map<string, Node> {
+    return this.#maps[partOf(name, this.#maps.length)] as Map<string, Node>;
   }
-
-  #mapWith(name: string): Map<string, Node> | undefined {
-    if (this.#first.has(name)) return this.#first;
-    if (this.#parts.length === 0) return undefined;
-    return this.#parts[partOf(name)]?.find((map) => map.has(name));
-  }
-
-  #mapFor(name: string): Map<string, Node> {
-    if (this.#first.size < MAP_LIMIT) return this.#first;
-    while (this.#parts.length < PARTS) this.#parts.push([]);
-    const maps = this.#parts[partOf(name)] as Map<string, Node>[];
-    const last = maps.at(-1);
-    if (last !== undefined && last.size < MAP_LIMIT) return last;
-    const added = new Map<string, Node>();
-    maps.push(added);
-    return added;
-  }
-}
-
-/** FNV-1a. */
-function partOf(name: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return (hash >>> 0) % PARTS;
 }
