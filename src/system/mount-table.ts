@@ -1,6 +1,7 @@
 // What the kernel says about mounts, and the further paths that bind mounts give a file.
 import { readFile } from 'node:fs/promises';
 import { failedWith } from './errors.js';
+import { mapInSlices } from './map-in-slices.js';
 
 export interface MountEntry {
   /** Of the file system: `major:minor`. */
@@ -26,10 +27,13 @@ export function mountTable(): Promise<readonly MountEntry[]> {
 
 async function readTable(): Promise<readonly MountEntry[]> {
   const text = (await readMountInfo('utf8')) ?? '';
-  return text.split('\n').flatMap((line) => {
-    const [, , device = '', root = '', point] = line.split(' ', 5);
-    return point === undefined ? [] : [{ device, root: decodeOctal(root), point: decodeOctal(point) }];
-  });
+  // A host of many jails has thousands of mounts.
+  return (await mapInSlices(text.split('\n'), entryIn)).filter((entry) => entry !== undefined);
+}
+
+function entryIn(line: string): MountEntry | undefined {
+  const [, , device = '', root = '', point] = line.split(' ', 5);
+  return point === undefined ? undefined : { device, root: decodeOctal(root), point: decodeOctal(point) };
 }
 
 /** Undefined without /proc. That this process has no descriptor left, for example, says nothing of mounts. */
@@ -63,8 +67,9 @@ export function decodeOctal(text: string): string {
 
 /** Undefined if it does not lie there; else empty, or what follows, with a slash. */
 function restWithin(path: string, folder: string): string | undefined {
+  if (!path.startsWith(folder)) return undefined;
   const rest = folder === '/' ? path.replace(/^\/$/, '') : path.slice(folder.length);
-  return path.startsWith(folder) && (rest === '' || rest.startsWith('/')) ? rest : undefined;
+  return rest === '' || rest.startsWith('/') ? rest : undefined;
 }
 
 function joined(folder: string, rest: string): string {

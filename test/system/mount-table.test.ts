@@ -1,11 +1,15 @@
 // The kernel's list of mounts, names in it that need escaping, and the further paths that bind mounts give a file.
+import * as files from 'node:fs/promises';
 import { mkdir, realpath, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, inject, test } from 'vitest';
+import { expect, inject, test, vi } from 'vitest';
 import { decodeOctal, type MountEntry, mountTable, otherPathsOf } from '../../src/system/mount-table.js';
 import { Host } from '../fixtures/host.js';
 import { mountBind, mountTmpfs } from '../fixtures/mounts.js';
 import { lacksRoot } from '../fixtures/tools.js';
+import { turnsDuring } from '../fixtures/turns.js';
+
+vi.mock('node:fs/promises', { spy: true });
 
 const mount = (device: string, root: string, point: string): MountEntry => ({ device, root, point });
 
@@ -15,6 +19,15 @@ test('octal is decoded once, and a backslash that begins none stays', () => {
   expect(decodeOctal('\\134134')).toBe('\\134');
   for (const plain of ['', '/', 'é\u{1f600}', '\\', '\\04', '\\089', 'x\\'])
     expect(decodeOctal(plain)).toBe(plain);
+});
+
+test('the event loop goes on while a table of many mounts is read', async () => {
+  const line = '29 1 0:25 / /srv/jails/vm\\040one rw,relatime shared:1 - tmpfs tmpfs rw';
+  vi.mocked(files.readFile).mockResolvedValueOnce(`${line}\n`.repeat(20_000));
+  const { result, turns } = await turnsDuring(mountTable);
+  expect(result).toHaveLength(20_000);
+  expect(result[19_999]).toEqual(mount('0:25', '/', '/srv/jails/vm one'));
+  expect(turns).toBeGreaterThan(15);
 });
 
 test('paths of nested, root and file mounts are found, and no sibling of a similar name', () => {
