@@ -3,11 +3,12 @@ import * as files from 'node:fs/promises';
 import { mkdir, realpath, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, inject, test, vi } from 'vitest';
+import { mountsBelow } from '../../src/publish/tree/mounts.js';
 import { decodeOctal, type MountEntry, mountTable, otherPathsOf } from '../../src/system/mount-table.js';
 import { Host } from '../fixtures/host.js';
 import { mountBind, mountTmpfs } from '../fixtures/mounts.js';
 import { lacksRoot } from '../fixtures/tools.js';
-import { turnsDuring } from '../fixtures/turns.js';
+import { shareOfLongestTurn, turnsDuring } from '../fixtures/turns.js';
 
 vi.mock('node:fs/promises', { spy: true });
 
@@ -21,13 +22,31 @@ test('octal is decoded once, and a backslash that begins none stays', () => {
     expect(decodeOctal(plain)).toBe(plain);
 });
 
+const LINES = 20_000;
+const JAILS = Array.from(
+  { length: LINES },
+  (_, i) => `${i + 2} 1 0:25 / /jails/vm\\040${i} rw - tmpfs tmpfs rw`,
+);
+
 test('the event loop goes on while a table of many mounts is read', async () => {
-  const line = '29 1 0:25 / /srv/jails/vm\\040one rw,relatime shared:1 - tmpfs tmpfs rw';
-  vi.mocked(files.readFile).mockResolvedValueOnce(`${line}\n`.repeat(20_000));
+  vi.mocked(files.readFile).mockResolvedValueOnce(JAILS.join('\n'));
   const { result, turns } = await turnsDuring(mountTable);
-  expect(result).toHaveLength(20_000);
-  expect(result[19_999]).toEqual(mount('0:25', '/', '/srv/jails/vm one'));
+  expect(result).toHaveLength(LINES);
+  expect(result.at(-1)).toEqual(mount('0:25', '/', `/jails/vm ${LINES - 1}`));
   expect(turns).toBeGreaterThan(15);
+});
+
+test('the event loop goes on while mounts below a folder are looked for among many', async () => {
+  const top = inject('scratch');
+  const text = [...JAILS, `1 0 0:9 / ${top}/mnt rw - tmpfs tmpfs rw`].join('\n');
+  const read = vi.mocked(files.readFile).mockResolvedValue(text);
+  try {
+    expect(await mountsBelow(top)).toEqual(new Set([`${top}/mnt`]));
+    const share = await shareOfLongestTurn(() => mountsBelow(top));
+    expect(share).toBeLessThan(0.5);
+  } finally {
+    read.mockReset();
+  }
 });
 
 test('paths of nested, root and file mounts are found, and no sibling of a similar name', () => {

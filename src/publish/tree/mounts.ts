@@ -1,5 +1,6 @@
 // Lists what is mounted inside a folder.
 import { dirname } from 'node:path';
+import { mapInSlices } from '../../system/map-in-slices.js';
 import { decodeOctal, readMountInfo } from '../../system/mount-table.js';
 
 interface Mount {
@@ -18,7 +19,7 @@ export async function mountsBelow(root: string): Promise<ReadonlySet<string> | u
   const text = await readMountInfo('latin1');
   if (text === undefined) return undefined;
   const below = `${root}/`;
-  const mounts = parseMounts(text);
+  const mounts = (await mapInSlices(text.split('\n'), mountIn)).filter((mount) => mount !== undefined);
   const isHidden = hidden(mounts);
   return new Set(
     mounts
@@ -30,11 +31,9 @@ export async function mountsBelow(root: string): Promise<ReadonlySet<string> | u
 }
 
 /** proc(5): the first two fields are the mount and its parent, the fifth is the mount point, with octal escapes. */
-function parseMounts(text: string): Mount[] {
-  return text.split('\n').flatMap((line) => {
-    const [id = '', parent = '', , , point] = line.split(' ');
-    return point === undefined ? [] : [{ id, parent, point: decodeOctal(point) }];
-  });
+function mountIn(line: string): Mount | undefined {
+  const [id = '', parent = '', , , point] = line.split(' ', 5);
+  return point === undefined ? undefined : { id, parent, point: decodeOctal(point) };
 }
 
 /** Whether a later mount on a folder above it hides a mount: such a mount has the same parent. */
