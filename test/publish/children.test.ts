@@ -17,7 +17,6 @@ test('many files of a folder are found by name', () => {
   expect(children.get(shuffled[49_999] as string)?.uid).toBe(49_999);
   expect(children.get('no such file')).toBeUndefined();
   expect(children.has('no such file')).toBe(false);
-  expect([...children.values()].length).toBe(COUNT);
   children.delete(shuffled[3] as string);
   expect(children.has(shuffled[3] as string)).toBe(false);
   expect(children.size).toBe(COUNT - 1);
