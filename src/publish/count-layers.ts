@@ -96,7 +96,7 @@ class LayerCount {
     }
   }
 
-  /** A sparse file may be far longer than the tar that it is in. What lies behind the tar's end is no fault to umoci. */
+  /** A sparse file may be far longer than the tar that it is in. What lies behind the tar's end is ignored by umoci. */
   async #addMembers(bytes: TarBytes): Promise<void> {
     const checkAborted = () => this.#task.checkAborted();
     for await (const member of readMembers(bytes, Number.POSITIVE_INFINITY, { checkAborted })) {

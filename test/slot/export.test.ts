@@ -269,7 +269,7 @@ test('a place where it would be a template, a slot or a part of one is FOLDERS_O
   await registry.close();
 });
 
-// The part that is there was looked for from the end: 43 s for this path, and for a longer one more memory than there is.
+// The part that is there was looked for from the end: 43 s for this path, and for a longer one all memory.
 test('a path with thousands of missing folders is ENOENT at once', { timeout: 20_000 }, async () => {
   const { host, jail } = await hostWithSlot(inject('scratch'));
   const before = process.cpuUsage();
