@@ -22,7 +22,8 @@ const effort = /** @type {const} */ ({
   full: { rounds: 15, seconds: 30 },
   quick: { rounds: 3, seconds: 5, on: ['xfs'] },
   turn: ONE_SAMPLE,
-  warmUps: 1,
+  warmUps: 10,
+  leastRounds: 10,
 });
 
 /** @type {import('./index.mjs').Measure} */
